@@ -1,0 +1,37 @@
+"""Vision-language models that learn from what is in front of them.
+
+>>> import linkcontext
+>>> model = linkcontext.load("mini")
+>>> model.teach({"cactihog": ["a.png", "b.png"], "plimbo": ["c.png", "d.png"]})
+>>> model.ask("e.png").name
+'cactihog'
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from linkcontext.teach.learner import Learner
+
+__all__ = ["evaluate", "load"]
+
+
+def load(name: str = "mini", **options: Any) -> "Learner":  # noqa: ANN401 - as linkcontext.models.load.load
+    """Load a model that can be taught and asked: `mini`, `mini-base`, a folder or a Hugging Face id.
+
+    Options are those of `linkcontext.models.load.load`: dtype, device, adapter, trust_remote_code.
+    """
+    from linkcontext.models.load import load as load_model  # noqa: PLC0415 - torch takes seconds to import
+    from linkcontext.teach.learner import Learner  # noqa: PLC0415
+
+    return Learner(load_model(name, **options))
+
+
+def evaluate(**options: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - fields of EvalConfig and its parts
+    """Measure a model; the rows of metrics.json. Options are the flags of `linkcontext eval`, for example
+    `evaluate(model="mini", data="digits", ways=2, shots=(1, 4), episodes=100, out="runs/digits")`.
+    """
+    from linkcontext.config import eval_config  # noqa: PLC0415
+    from linkcontext.evaluate.run import evaluate as run  # noqa: PLC0415
+
+    rows: list[dict[str, Any]] = run(eval_config(**options))["rows"]
+    return rows

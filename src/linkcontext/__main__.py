@@ -1,0 +1,5 @@
+"""`python -m linkcontext` is `linkcontext`."""
+
+from linkcontext.cli import main
+
+main()

@@ -1,0 +1,299 @@
+"""The command line: each command reads files and writes files."""
+
+import logging
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from linkcontext.config import EpisodeConfig, EvalConfig
+from linkcontext.errors import InputError
+
+console = Console()
+Size = Literal["nano", "small", "mini"]
+Stage = Literal["mini-clip", "mini-base", "mini"]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Draw a world of invented things into class folders, with a manifest that tells what is true of each picture.
+
+    Every second class is the hard neighbour of the one before it: one or two attributes differ.
+    """
+
+    out: str
+    """The folder to write; it must be new or empty."""
+    classes: int = 20
+    images: int = 32
+    """Pictures of each class."""
+    seed: int = 0
+    """Another seed is another world. No model was trained on any of them."""
+    size: int = 64
+    """Edge of a picture in pixels."""
+    sheet: str | None = None
+    """Also write a contact sheet (PNG) to look at. Keep it outside of --out."""
+
+    def run(self) -> None:
+        """Draw it."""
+        from linkcontext.world.folder import contact_sheet, write_seed
+
+        for flag, value, least in (("classes", self.classes, 2), ("images", self.images, 1), ("size", self.size, 16)):
+            if value < least:
+                raise InputError(f"--{flag} {value}: at least {least} is needed.")
+        dataset = write_seed(Path(self.out), self.classes, self.images, self.seed, self.size)
+        console.print(f"{len(dataset.items)} pictures of {self.classes} things in {self.out}")
+        if self.sheet:
+            contact_sheet(dataset, Path(self.sheet))
+            console.print(f"contact sheet: {self.sheet}")
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Look through a data set: what is there, and what is wrong with it. Writes manifest.jsonl if asked."""
+
+    data: Annotated[str, tyro.conf.Positional]
+    """A folder of class folders, `digits`, `world:SEED`, `world:taught`, or hf:NAME."""
+    strict: bool = False
+    """Fail on the first bad picture."""
+    write: bool = False
+    """Write manifest.jsonl into the folder."""
+
+    def run(self) -> None:
+        """Look."""
+        from linkcontext.data.manifest import write_manifest
+        from linkcontext.data.sources import digest
+        from linkcontext.source import open_data
+
+        dataset = open_data(self.data, self.strict)
+        classes = dataset.by_class()
+        counts = sorted(len(items) for items in classes.values())
+        splits = sorted({item.split or "(none)" for item in dataset.items})
+        console.print(f"{dataset.root}: {len(dataset.items)} pictures, {len(classes)} classes of {counts[0]} to {counts[-1]}")
+        console.print(f"splits: {', '.join(splits)}   digest: {digest(dataset)[:16]}")
+        for problem in dataset.problems:
+            console.print(problem, style="yellow", markup=False)
+        if self.write:
+            write_manifest(dataset)
+
+
+@dataclass(frozen=True, slots=True)
+class Episodes:
+    """Draw episodes: which pictures are shown, under which names, and which are asked about. Ids only."""
+
+    episodes: Annotated[EpisodeConfig, tyro.conf.arg(name="")] = EpisodeConfig()
+    out: str | None = None
+    """Write episodes.jsonl here."""
+    show: int = 0
+    """Print so many of them as the model reads them; what carries loss in training is green."""
+    scaffold: str = "turns"
+    """turns, single_turn, lcl, or a JSON file."""
+
+    def run(self) -> None:
+        """Draw them."""
+        from linkcontext.episodes.sample import sample
+        from linkcontext.records import write_jsonl
+        from linkcontext.source import open_data
+
+        sampled = sample(open_data(self.episodes.data, self.episodes.strict), self.episodes.plan())
+        for left_out in sampled.left_out:
+            console.print(f"left out: {left_out.class_id} ({left_out.lacks})", style="yellow", markup=False)
+        if self.out:
+            write_jsonl(sampled.episodes, Path(self.out))
+            console.print(f"{len(sampled.episodes)} episodes in {self.out}")
+        if self.show:
+            self._show(sampled.episodes[: self.show])
+
+    def _show(self, episodes: "tuple[object, ...]") -> None:
+        from linkcontext.episodes.prompt import coloured, encode, prompt, scaffold
+        from linkcontext.models.load import Template, processor
+        from linkcontext.records import Episode
+
+        template = Template(processor("mini"))
+        for episode in episodes:
+            assert isinstance(episode, Episode)
+            messages = prompt(episode, 0, episode.shots_per_class[-1], scaffold(self.scaffold), episode.queries[0].answer)
+            console.rule(episode.id)
+            console.print(coloured(encode(messages, template, "every"), template.processor.tokenizer.decode))
+
+
+@dataclass(frozen=True, slots=True)
+class Validate:
+    """Before anything runs for long: gold answers score 1, no support leaks its query, every prompt fits."""
+
+    config: Annotated[EvalConfig, tyro.conf.arg(name="")] = EvalConfig()
+
+    def run(self) -> None:
+        """Check."""
+        from linkcontext.evaluate.validate import validate
+
+        for line in validate(self.config):
+            console.print(line, markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Eval:
+    """Measure how well a model names new pictures after it was shown a few. --shots is per class.
+
+    The run's folder gets config.json, episodes.jsonl, predictions.jsonl, metrics.json, report.md and report.html.
+    Killed and started again with the same flags, it goes on where it was.
+    """
+
+    config: Annotated[EvalConfig, tyro.conf.arg(name="")] = EvalConfig()
+    benchmark: Literal["retention"] | None = None
+    """retention: naming, counting and describing what the model was taught, instead of episodes."""
+
+    def run(self) -> None:
+        """Measure."""
+        if self.benchmark == "retention":
+            from linkcontext.evaluate.retention import retention
+
+            console.print_json(data=retention(self.config))
+            return
+        from linkcontext.evaluate.run import evaluate, run_folder
+        from linkcontext.report.page import write_report
+        from linkcontext.report.tables import metrics_table
+
+        metrics = evaluate(self.config)
+        page = write_report(run_folder(self.config))
+        console.print(metrics_table(metrics["rows"]))
+        console.print(f"report: {page}", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Write report.md and report.html of a run again, from its files alone."""
+
+    run_folder: Annotated[str, tyro.conf.Positional]
+
+    def run(self) -> None:
+        """Write them."""
+        from linkcontext.report.page import write_report
+
+        console.print(f"report: {write_report(Path(self.run_folder))}", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Two runs on the same queries: the paired difference, its interval and p."""
+
+    run_a: Annotated[str, tyro.conf.Positional]
+    run_b: Annotated[str, tyro.conf.Positional]
+
+    def run(self) -> None:
+        """Compare."""
+        from linkcontext.evaluate.compare import compare
+        from linkcontext.report.tables import comparison_table
+
+        console.print(comparison_table(compare(Path(self.run_a), Path(self.run_b))))
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Build the bundled models from nothing: mini-clip, then mini-base, then mini. Resumable."""
+
+    size: Size = "small"
+    """nano: for tests; small: what two processor cores can train; mini: what a large GPU trains in minutes."""
+    out: str = "runs/mini"
+    until: Stage = "mini"
+    """The last stage to run."""
+    begin_from: str | None = None
+    """A folder with the stages before, for example that of an earlier build."""
+    device: str | None = None
+    threads: int | None = None
+    pack: str | None = None
+    """Write the finished models in the package's own form into this folder."""
+
+    def run(self) -> None:
+        """Build."""
+        import torch
+
+        from linkcontext.mini import build
+        from linkcontext.mini.recipe import recipe
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        begin = Path(self.begin_from) if self.begin_from else None
+        chosen = recipe(self.size)
+        folders = build.build(chosen, Path(self.out), device, self.until, begin)
+        for name, folder in folders.items():
+            console.print(f"{name}: {folder} ({build.parameters(folder) / 1e6:.1f} M numbers)", markup=False)
+        if self.pack:
+            build.pack(folders, Path(self.pack), chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Print the standard Hugging Face folder of a bundled model; it is put together at first use."""
+
+    name: Annotated[Stage, tyro.conf.Positional] = "mini"
+
+    def run(self) -> None:
+        """Print it."""
+        from linkcontext.mini.bundle import folder
+
+        print(folder(self.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """Show the bundled model invented things and handwritten digits under new names, and ask it about others."""
+
+    data: str | None = None
+    """Your own folder of class folders instead."""
+    model: str = "mini"
+    out: str = "runs/demo"
+    seed: int = 0
+
+    def run(self) -> None:
+        """Show it."""
+        from linkcontext.demo import demo
+
+        demo(self.data, self.model, Path(self.out), self.seed, console)
+
+
+@dataclass(frozen=True, slots=True)
+class Mini:
+    """The bundled models: build them from nothing, or find their folders."""
+
+    action: Annotated[
+        Annotated[Build, tyro.conf.subcommand("build")] | Annotated[Where, tyro.conf.subcommand("path")],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self) -> None:
+        """Do what was asked."""
+        self.action.run()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command. Bad input is a sentence on stderr and exit code 2."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    commands = {
+        "world": World,
+        "data": Data,
+        "episodes": Episodes,
+        "validate": Validate,
+        "eval": Eval,
+        "report": Report,
+        "compare": Compare,
+        "mini": Mini,
+        "demo": Demo,
+    }
+    try:
+        command = tyro.extras.subcommand_cli_from_dict(commands, args=arguments, prog="linkcontext", description=__doc__)
+        command.run()
+    except InputError as error:
+        print(f"linkcontext: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt as error:
+        print(f"\nlinkcontext: stopped. Start the same command again to go on: linkcontext {shlex.join(sys.argv[1:])}", file=sys.stderr)
+        raise SystemExit(130) from error
+
+

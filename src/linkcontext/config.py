@@ -1,0 +1,109 @@
+"""What can be asked for, typed. The resolved configuration of a run is saved as JSON and can be run again."""
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from linkcontext.episodes.sample import EpisodePlan, Negatives, Order
+from linkcontext.errors import InputError
+from linkcontext.world.names import NameKind
+
+Scoring = Literal["likelihood", "generate", "both"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Which model, and how it is loaded."""
+
+    model: str = "mini"
+    """`mini` or `mini-base` (bundled), a folder, or a Hugging Face id of a vision-language model."""
+    dtype: Dtype = "auto"
+    """Of the weights. auto: the checkpoint's own on a GPU, float32 on a CPU."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, ... The default is the GPU where there is one."""
+    adapter: str | None = None
+    """A LoRA adapter folder to put on the model."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model. Only for models whose authors you trust."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeConfig:
+    """Which pictures, and how episodes are drawn from them."""
+
+    data: str = "world:0"
+    """A folder of class folders, `digits`, `world:SEED`, `world:taught`, or hf:NAME."""
+    ways: int = 2
+    """Classes in an episode."""
+    shots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...")] = (0, 1, 2, 4, 8, 16)
+    """Support pictures of EACH class; the support as a whole has ways x K."""
+    episodes: int = 256
+    """How many."""
+    queries: int | None = None
+    """Queries in an episode, a multiple of ways. Default: one of each class."""
+    names: NameKind = "pseudo"
+    """What classes are called: pseudo-words, random letters, their real names, or their real names swapped."""
+    negatives: Negatives = "random"
+    """Which classes meet: any, or the nearest neighbours of the first."""
+    order: Order = "rounds"
+    """rounds: one balanced support and its beginnings; shuffled: a new support for every shot count."""
+    support_split: str | None = None
+    """Take support pictures from this split only."""
+    query_split: str | None = None
+    """Take query pictures from this split only."""
+    groups_apart: bool = False
+    """Never let a support picture share its source (by file name) with a query."""
+    seed: int = 0
+    """Of the episodes. The same seed draws the same episodes on any machine."""
+    strict: bool = False
+    """Fail on the first bad picture instead of reporting it and going on."""
+
+    def plan(self) -> EpisodePlan:
+        """The sampler's own terms."""
+        return EpisodePlan(
+            ways=self.ways,
+            shots_per_class=tuple(sorted(set(self.shots))),
+            episodes=self.episodes,
+            queries=self.queries,
+            names=self.names,
+            negatives=self.negatives,
+            order=self.order,
+            seed=self.seed,
+            support_split=self.support_split,
+            query_split=self.query_split,
+            groups_apart=self.groups_apart,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EvalConfig:
+    """Measure how well a model names new pictures after it was shown a few."""
+
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = ModelConfig()
+    episodes: Annotated[EpisodeConfig, tyro.conf.arg(name="")] = EpisodeConfig()
+    scaffold: str = "turns"
+    """What is said around the pictures: turns, single_turn, lcl, or a JSON file."""
+    scoring: Scoring = "likelihood"
+    """likelihood of each candidate name, strict matching of a generated reply, or both."""
+    batch: int = 16
+    """Sequences that go through the model at once. Figures do not depend on it."""
+    out: str | None = None
+    """The run's folder. Default: runs/MODEL-DATA-..., named by what was asked."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise InputError(f"--batch {self.batch}: at least one sequence goes through the model at once.")
+
+
+def eval_config(**options: Any) -> EvalConfig:
+    """An `EvalConfig` from the flags' names, whichever part they belong to."""
+    parts: dict[str, dict[str, Any]] = {"model": {}, "episodes": {}, "": {}}
+    belongs = {f.name: "model" for f in fields(ModelConfig)} | {f.name: "episodes" for f in fields(EpisodeConfig)}
+    own = {f.name: "" for f in fields(EvalConfig) if f.name not in parts}
+    for name, value in options.items():
+        if name not in belongs and name not in own:
+            raise InputError(f"{name}: no such option. There are {', '.join(sorted({**belongs, **own}))}.")
+        parts[belongs.get(name, "")][name] = tuple(value) if name == "shots" else value
+    return EvalConfig(ModelConfig(**parts["model"]), EpisodeConfig(**parts["episodes"]), **parts[""])

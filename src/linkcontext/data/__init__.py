@@ -1,0 +1,1 @@
+"""Pictures in, items out: class folders, data sets, digits, the procedural world."""

@@ -1,0 +1,152 @@
+"""Hugging Face data sets, by way of the `datasets` package: their columns, and their pictures as files."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from types import ModuleType
+from typing import Any
+
+from linkcontext.data import images
+from linkcontext.data.layout import named, normal_split, source_group
+from linkcontext.data.manifest import Dataset, write_manifest
+from linkcontext.data.scan import progress
+from linkcontext.errors import InputError
+from linkcontext.records import Item
+
+PICTURE_COLUMNS = ("image", "img")  # where several columns could be meant, the first of these there is
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "name")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A loaded data set: its rows by split, the labels read, the pictures not yet."""
+
+    key: str  # a folder name that changes when the data do
+    rows: dict[str, Any]  # split -> datasets.Dataset of undecoded pictures in the column "picture"
+    labels: dict[str, list[str]]  # split -> a label for each row, "" for a row without
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence for each split with rows that have no label."""
+        unlabelled = {split: labels.count("") for split, labels in self.labels.items()}
+        return tuple(
+            f"{self.key}: rows left out of the split {split} because they have no label: {count}."
+            for split, count in unlabelled.items()
+            if count
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write every labelled picture, bytes unchanged, as SPLIT/CLASS/row.suffix and a manifest."""
+        items: list[Item] = []
+        folders: dict[str, str] = {}
+        with progress(f"Writing the pictures of {self.key}", len(self._labelled())) as advance:
+            for split, row, label in self._labelled():
+                # a label may hold anything, even a slash: the number makes its folder unique
+                below = folders.setdefault(label, f"{len(folders):04d}_{_slug(label)}")
+                picture = self.rows[split][row]["picture"]
+                path, sha256, group = _write(picture, folder, f"{_slug(split)}/{below}/{row:07d}")
+                items.append(Item(path, path, label, named(label), sha256, normal_split(split), group))
+                advance()
+        write_manifest(Dataset(folder, tuple(items)))
+
+    def _labelled(self) -> list[tuple[str, int, str]]:
+        return [
+            (split, row, label)
+            for split, labels in self.labels.items()
+            for row, label in enumerate(labels)
+            if label
+        ]
+
+
+def load(name: str) -> Source:
+    """Load a hub id, a local image folder or parquet file, or `name:config`, and find its columns."""
+    try:
+        import datasets  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise InputError(
+            f"{name}: Hugging Face data sets need the datasets package. Run: pip install 'linkcontext[hub]'"
+        ) from error
+    splits = _load(datasets, name)
+    rows, labels = {}, {}
+    for split, table in splits.items():
+        picture, label = _columns(datasets, table.features, f"{name}, split {split}")
+        labels[split] = _labels(datasets, table, label)
+        renamed = table.select_columns([picture]).rename_columns({picture: "picture"})
+        rows[split] = renamed.cast_column("picture", datasets.Image(decode=False))
+    state = "\n".join(f"{split} {table._fingerprint}" for split, table in splits.items())
+    return Source(f"{_slug(name)}-{hashlib.sha256(state.encode()).hexdigest()[:16]}", rows, labels)
+
+
+def _load(datasets: ModuleType, name: str) -> dict[str, Any]:
+    path, config = name, None
+    if not Path(name).exists() and ":" in name:
+        path, config = name.rsplit(":", 1)
+    failures = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError)
+    try:
+        if Path(path).is_file():
+            return dict(datasets.load_dataset("parquet", data_files=path))
+        return dict(datasets.load_dataset(path, config))
+    except failures as error:
+        raise InputError(
+            f"{name}: the data set cannot be loaded ({_first_line(error)}). Name an image folder, a "
+            "parquet file, or a hub id that can be reached from here; a configuration follows a colon."
+        ) from error
+
+
+def _columns(datasets: ModuleType, features: dict[str, Any], where: str) -> tuple[str, str]:
+    """The columns of the picture and of the label."""
+    pictures = [n for n, f in features.items() if isinstance(f, datasets.Image)]
+    labels = [n for n, f in features.items() if isinstance(f, datasets.ClassLabel)]
+    labels = labels or [
+        n for n, f in features.items() if isinstance(f, datasets.Value) and f.dtype == "string"
+    ]
+    picture, label = _one(pictures, PICTURE_COLUMNS), _one(labels, LABEL_COLUMNS)
+    if picture is None or label is None:
+        raise InputError(
+            f"{where}: needs one column of pictures and one of labels (ClassLabel or text), called image and "
+            f"label where there are several; found {', '.join(features)}. Rename its columns, "
+            "or save it as class folders."
+        )
+    return picture, label
+
+
+def _one(columns: list[str], preferred: tuple[str, ...]) -> str | None:
+    if len(columns) == 1:
+        return columns[0]
+    return next((name for name in preferred if name in columns), None)
+
+
+def _labels(datasets: ModuleType, table: Any, column: str) -> list[str]:  # noqa: ANN401 - datasets has no types
+    values = table.with_format(None)[column][:]
+    feature = table.features[column]
+    if isinstance(feature, datasets.ClassLabel):
+        return ["" if value is None or value < 0 else feature.names[value] for value in values]
+    return ["" if value is None else value for value in values]
+
+
+def _write(picture: dict[str, Any] | None, root: Path, stem: str) -> tuple[str, str, str]:
+    """Write one picture; its path below the root, its hash, and its group."""
+    content, origin = _content(picture)
+    # Without a suffix of its own an empty or broken picture is written too: the scan will name it.
+    path = f"{stem}{images.suffix(content) or '.png'}"
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_bytes(content)
+    return path, hashlib.sha256(content).hexdigest(), source_group(origin) if origin else stem
+
+
+def _content(picture: dict[str, Any] | None) -> tuple[bytes, str]:
+    """The bytes of a picture and the file name it had, if any."""
+    if picture is None:
+        return b"", ""
+    origin = picture["path"] or ""
+    content = picture["bytes"]
+    return (Path(origin).read_bytes() if content is None else content), PurePath(origin).name
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w-]+", "-", text).strip("-")[:60]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]

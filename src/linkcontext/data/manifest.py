@@ -1,0 +1,141 @@
+"""Data sets: which pictures there are, of which class. On disk: `manifest.jsonl` beside the pictures."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from linkcontext.errors import InputError
+from linkcontext.records import Item, read_jsonl, write_jsonl
+
+MANIFEST = "manifest.jsonl"
+NAMED = 5  # so many culprits stand in a sentence, the others are counted
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The pictures below `root`. `problems` are sentences about what was left out, and why."""
+
+    root: Path
+    items: tuple[Item, ...]
+    problems: tuple[str, ...] = ()
+
+    def by_class(self) -> dict[str, tuple[Item, ...]]:
+        """Class id to its pictures; classes sorted by id, pictures in the order of `items`."""
+        classes: dict[str, list[Item]] = {}
+        for item in self.items:
+            classes.setdefault(item.class_id, []).append(item)
+        return {class_id: tuple(classes[class_id]) for class_id in sorted(classes)}
+
+    def names(self) -> dict[str, str]:
+        """Class id to what people call the class, sorted by id."""
+        return dict(sorted({item.class_id: item.name for item in self.items}.items()))
+
+    def item(self, item_id: str) -> Item:
+        """The picture with that id. Raises `InputError` when the data set has none."""
+        if item_id not in self._by_id:
+            raise InputError(
+                f"{self.root}: no picture {item_id!r}. Was the file that names it made from another data set?"
+            )
+        return self._by_id[item_id]
+
+    def path(self, item_id: str) -> Path:
+        """Where the picture with that id lies."""
+        return self.root / self.item(item_id).path
+
+    @cached_property
+    def _by_id(self) -> dict[str, Item]:
+        return {item.id: item for item in self.items}
+
+
+def read_manifest(root: Path) -> Dataset:
+    """The data set that `manifest.jsonl` in `root` lists, in the order of its lines; no picture is opened.
+
+    Raises `InputError` for a line that is no item, a path that leads out of the folder, an id that is not
+    the path or stands there twice, a class with two names, and for pictures that are not there.
+    """
+    file = root / MANIFEST
+    try:
+        items = tuple(read_jsonl(Item, file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read ({error}). Check the path, or write it again.") from error
+    for number, item in enumerate(items, 1):
+        _check(item, f"{file}:{number}")
+    _check_together(items, file)
+    missing = [item.path for item in items if _is_missing(root / item.path)]
+    if missing:
+        raise InputError(
+            f"{file}: missing pictures: {len(missing)} of {len(items)} ({first_few(missing)}). "
+            "Put them back, or remove their lines."
+        )
+    return Dataset(root, items)
+
+
+def write_manifest(dataset: Dataset) -> None:
+    """Write `manifest.jsonl` into the data set's root, one line for each picture."""
+    file = dataset.root / MANIFEST
+    for number, item in enumerate(dataset.items, 1):
+        _check(item, f"{file}:{number}")
+    _check_together(dataset.items, file)
+    write_jsonl(dataset.items, file)
+
+
+def cache_dir() -> Path:
+    """Where things are kept that can be made again.
+
+    $LINKCONTEXT_CACHE, else $XDG_CACHE_HOME/linkcontext, else ~/.cache/linkcontext.
+    """
+    own = os.environ.get("LINKCONTEXT_CACHE")
+    if own:
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "linkcontext"
+
+
+def first_few(names: list[str]) -> str:
+    """The first of many names, and how many more there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        return not path.is_file()
+    except PermissionError:
+        return False  # whoever opens it will be told
+
+
+def _check(item: Item, where: str) -> None:
+    texts = (item.id, item.path, item.class_id, item.name, item.sha256, item.split, item.group)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(item.facts, dict):
+        raise InputError(f"{where}: facts must be an object and every other value a string. Mend the line.")
+    parts = item.path.split("/")
+    if (
+        item.id != item.path
+        or PurePosixPath(item.path).as_posix() != item.path
+        or ".." in parts
+        or not parts[0]
+    ):
+        raise InputError(
+            f"{where}: id and path must be the same path below the folder, with / between its parts and "
+            f"without .. (id {item.id!r}, path {item.path!r}). Mend the line."
+        )
+    if not item.class_id or not item.name:
+        raise InputError(f"{where}: class and name must not be empty. Mend the line.")
+
+
+def _check_together(items: tuple[Item, ...], file: Path) -> None:
+    twice = sorted(item_id for item_id, count in Counter(item.id for item in items).items() if count > 1)
+    if twice:
+        raise InputError(
+            f"{file}: listed more than once: {first_few(twice)}. Keep one line for each picture."
+        )
+    names: dict[str, str] = {}
+    for item in items:
+        name = names.setdefault(item.class_id, item.name)
+        if name != item.name:
+            raise InputError(
+                f"{file}: class {item.class_id!r} is called both {name!r} and {item.name!r}. "
+                "Give all its lines one name."
+            )

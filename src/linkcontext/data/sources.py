@@ -1,0 +1,155 @@
+"""Data sets from class folders, from the Hugging Face hub, and the handwritten digits that are built in."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from linkcontext.data import hub
+from linkcontext.data.layout import named, place, source_group
+from linkcontext.data.manifest import MANIFEST, Dataset, cache_dir, first_few, read_manifest
+from linkcontext.data.scan import KINDS, Problems, progress, scan
+from linkcontext.errors import InputError
+from linkcontext.records import Item
+
+LAYOUT = f"FOLDER/CLASS/picture.png or FOLDER/train/CLASS/picture.png, with two classes or more, {KINDS}"
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGIT_EDGE = 64
+
+
+def open_folder(root: Path, strict: bool = False) -> Dataset:
+    """The data set in a folder of class folders, sorted by path.
+
+    Folders called train, val, valid, validation or test are the split, what else the path has is the class.
+    A `manifest.jsonl` in the root has the last word on the files it lists. Bad pictures, links out of the
+    folder and unreadable folders are left out and named in `problems`; with `strict` the first of them is
+    an `InputError`, as are a folder that is not there, is empty, or holds one class only.
+    """
+    _check_folder(root)
+    problems = Problems(strict)
+    pictures = scan(root, problems)
+    listed = read_manifest(root) if (root / MANIFEST).is_file() else Dataset(root, ())
+    items = _items(pictures, listed, problems)
+    classes = sorted({item.class_id for item in items})
+    if len(classes) < 2:
+        found = f"only one class ({classes[0]!r})" if classes else "no picture in a class folder"
+        because = f" Left out: {first_few(problems.sentences)}" if problems.sentences else ""
+        raise InputError(f"{root}: {found}. Expected {LAYOUT}.{because}")
+    return Dataset(root, items, tuple(problems.sentences))
+
+
+def open_digits() -> Dataset:
+    """scikit-learn's 1,797 handwritten digits, white on black: ten classes, 64 px, kept in the cache."""
+    return open_folder(written_once(cache_dir() / f"digits-{DIGIT_EDGE}", _write_digits), strict=True)
+
+
+def open_huggingface(name: str, strict: bool = False) -> Dataset:
+    """A Hugging Face data set: a hub id, an image folder or a parquet file, or `name:config`.
+
+    Its pictures are written once as class folders into the cache, splits kept, bytes unchanged. Raises
+    `InputError` without the `datasets` package, for a data set that cannot be loaded, and for one whose
+    picture and label columns cannot be told; else as `open_folder`.
+    """
+    source = hub.load(name)
+    folder = written_once(cache_dir() / "hub" / source.key, source.write)
+    dataset = open_folder(folder, strict)
+    return dataclasses.replace(dataset, problems=source.problems + dataset.problems)
+
+
+def digest(dataset: Dataset) -> str:
+    """A hash over each picture's id, class and content: equal for two runs that used the same pictures."""
+    lines = sorted(json.dumps([item.id, item.class_id, item.sha256]) for item in dataset.items)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _check_folder(root: Path) -> None:
+    wrong = ""
+    try:
+        if not stat.S_ISDIR(root.stat().st_mode):
+            wrong = "not a folder"
+        elif not os.access(root, os.R_OK | os.X_OK):
+            wrong = "no permission to read the folder"
+    except FileNotFoundError:
+        wrong = "no such folder"
+    except OSError as error:
+        wrong = f"the folder cannot be read ({error.strerror})"
+    if wrong:
+        raise InputError(f"{root}: {wrong}. Expected {LAYOUT}.")
+
+
+def _items(pictures: dict[str, str], manifest: Dataset, problems: Problems) -> tuple[Item, ...]:
+    listed = {item.path: item for item in manifest.items}
+    names = manifest.names()
+    items, unplaced = [], []
+    for path, sha256 in pictures.items():
+        split, class_id = place(path)
+        if path in listed:
+            items.append(dataclasses.replace(listed[path], sha256=sha256))
+        elif class_id:
+            name = names.get(class_id, named(class_id))
+            items.append(Item(path, path, class_id, name, sha256, split, source_group(path)))
+        else:
+            unplaced.append(path)
+    _compare(pictures, manifest, problems)
+    if unplaced:
+        problems.add(
+            f"{manifest.root}: pictures left out because they lie in no class folder: {len(unplaced)} "
+            f"({first_few(unplaced)}). Expected {LAYOUT}."
+        )
+    return tuple(items)
+
+
+def _compare(pictures: dict[str, str], manifest: Dataset, problems: Problems) -> None:
+    """Say where the manifest and the folder differ."""
+    file = manifest.root / MANIFEST
+    lost = [item.path for item in manifest.items if item.path not in pictures]
+    if lost:
+        problems.note(f"{file}: pictures left out of those it lists: {len(lost)} ({first_few(lost)}).")
+    changed = [i.path for i in manifest.items if pictures.get(i.path, i.sha256) != i.sha256]
+    if changed:
+        problems.note(
+            f"{file}: pictures that changed since they were listed, so that their facts may be wrong: "
+            f"{len(changed)} ({first_few(changed)})."
+        )
+
+
+def written_once(folder: Path, write: Callable[[Path], None]) -> Path:
+    """`folder`, written beside and renamed when it is not there: whole, or not at all."""
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
+            whole = Path(beside) / "whole"  # below, because a temporary directory is its owner's alone
+            whole.mkdir()
+            write(whole)
+            if not folder.is_dir():  # another process may have been faster
+                whole.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: could not be written ({error.strerror or error}). Free some space, or name "
+                "another cache folder with LINKCONTEXT_CACHE."
+            ) from error
+    return folder
+
+
+def _write_digits(folder: Path) -> None:
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - a second of import, once in a machine's life
+
+    digits = load_digits()
+    for name in DIGITS:
+        (folder / name).mkdir()
+    with progress("Writing the digits", len(digits.target)) as advance:
+        for number, (ink, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
+            grey = (ink * (255 / 16)).round().astype(np.uint8)  # float64[8, 8], 0 to 16
+            picture = Image.fromarray(grey).resize((DIGIT_EDGE, DIGIT_EDGE), Image.Resampling.BICUBIC)
+            picture.save(folder / DIGITS[digit] / f"{number:04d}.png")
+            advance()

@@ -1,0 +1,1 @@
+"""Episodes drawn from items, and the only place that words a prompt."""

@@ -1,0 +1,208 @@
+"""Wording: episodes into messages, messages into tokens with labels. All words that a model reads are made here.
+
+A scaffold is data: what is said around a support picture, its answer and the query. The same renderer serves
+training and evaluation: an evaluation prompt is a training conversation without its last answer, and its tokens
+are asserted to be the first tokens of that conversation.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from linkcontext.errors import InputError
+from linkcontext.records import Episode, Turn, from_dict
+
+IGNORE = -100  # a token that carries no loss
+Message = dict[str, Any]  # {"role": ..., "content": [{"type": "image", "image": id} | {"type": "text", "text": ...}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Scaffold:
+    """What is said around the pictures. `{image}`, `{question}` and `{answer}` are filled in.
+
+    With `turns` every support picture is a turn of the conversation; without, the whole support stands in
+    the user's one message, each picture followed by its answer.
+    """
+
+    name: str
+    support: str
+    support_answer: str
+    query: str
+    query_answer: str
+    question: str = "What is this?"
+    system: str = ""
+    turns: bool = True
+
+
+SCAFFOLDS = {
+    "turns": Scaffold("turns", "{image}{question}", "{answer}", "{image}{question}", "{answer}"),
+    "single_turn": Scaffold(
+        "single_turn", "{image}{question} ", "{answer}\n", "{image}{question}", "{answer}", turns=False
+    ),
+    # The prompts of Link-Context Learning (arXiv 2308.07891).
+    "lcl": Scaffold(
+        "lcl",
+        "[BEGIN EXAMPLE] {question} {image}?",
+        'there is "{answer}" in the image. [END EXAMPLE]',
+        "[FINAL QUESTION]: Based on the previous examples, {question} {image}?",
+        'there is "{answer}" in the image.',
+        question="What is in the image",
+        system="Look for the causal relation between the examples, and answer the final question from them.",
+    ),
+}
+
+
+def scaffold(name: str) -> Scaffold:
+    """A scaffold by name, or from a JSON file with the fields of `Scaffold`."""
+    if name in SCAFFOLDS:
+        return SCAFFOLDS[name]
+    path = Path(name)
+    if not path.is_file():
+        known = ", ".join(SCAFFOLDS)
+        raise InputError(f"--scaffold {name}: neither one of {known} nor a file. Name one, or write a JSON file.")
+    try:
+        found = from_dict(Scaffold, json.loads(path.read_text(encoding="utf-8")), str(path))
+    except ValueError as error:
+        raise error if isinstance(error, InputError) else InputError(f"{path}: not JSON ({error}).") from error
+    for field, marks in (("support", "{image}"), ("query", "{image}"), ("support_answer", "{answer}"), ("query_answer", "{answer}")):
+        if getattr(found, field).count(marks) != 1:
+            raise InputError(f"{path}: `{field}` must hold {marks} exactly once.")
+    return found
+
+
+def _content(text: str, turn: Turn, scaffold: Scaffold) -> list[dict[str, str]]:
+    """A user's text as message parts, the picture where `{image}` stands."""
+    filled = text.replace("{question}", turn.question or scaffold.question)
+    before, _, after = filled.partition("{image}")
+    parts = [{"type": "text", "text": before}] if before else []
+    parts.append({"type": "image", "image": turn.item})
+    return [*parts, {"type": "text", "text": after}] if after else parts
+
+
+def _reply(text: str) -> Message:
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+
+def conversation(turns: Sequence[Turn], scaffold: Scaffold, final: Turn | None = None, answer: str | None = None) -> list[Message]:
+    """Messages of support `turns` and, where given, a `final` query. Its answer is written only when `answer` is."""
+    messages = [{"role": "system", "content": [{"type": "text", "text": scaffold.system}]}] if scaffold.system else []
+    if scaffold.turns:
+        for turn in turns:
+            messages.append({"role": "user", "content": _content(scaffold.support, turn, scaffold)})
+            messages.append(_reply(scaffold.support_answer.replace("{answer}", turn.answer)))
+        opening: list[dict[str, str]] = []
+    else:
+        opening = [
+            part
+            for turn in turns
+            for part in (
+                *_content(scaffold.support, turn, scaffold),
+                {"type": "text", "text": scaffold.support_answer.replace("{answer}", turn.answer)},
+            )
+        ]
+    if final is not None:
+        messages.append({"role": "user", "content": [*opening, *_content(scaffold.query, final, scaffold)]})
+        if answer is not None:
+            messages.append(_reply(scaffold.query_answer.replace("{answer}", answer)))
+    return messages
+
+
+def prompt(episode: Episode, query: int, shots_per_class: int, scaffold: Scaffold, answer: str | None = None) -> list[Message]:
+    """The messages of one query after its support; with `answer`, the assistant's reply is written as well."""
+    return conversation(episode.shown(shots_per_class), scaffold, episode.queries[query], answer)
+
+
+def pictures(messages: Sequence[Message]) -> list[str]:
+    """The item ids of a conversation's pictures, in order."""
+    return [part["image"] for m in messages for part in m["content"] if part["type"] == "image"]
+
+
+class Words(Protocol):
+    """The part of a tokenizer that is used here: a chat template, and tokens that know where they came from."""
+
+    def apply_chat_template(self, messages: list[Message], *, tokenize: bool, add_generation_prompt: bool) -> str: ...  # noqa: D102
+
+    def __call__(self, text: str, *, return_offsets_mapping: bool) -> dict[str, Any]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A conversation in tokens. `labels` repeat the ids where the loss is, and are IGNORE elsewhere."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    pictures: tuple[str, ...]
+
+    def sha256(self) -> str:
+        """What the model read: a hash of ids and pictures."""
+        return hashlib.sha256(json.dumps([self.ids, self.pictures]).encode()).hexdigest()
+
+
+def answer_spans(text: str, messages: Sequence[Message]) -> list[tuple[int, int]]:
+    """Where the assistant's answers stand in the rendered text, found in order of the messages."""
+    spans, at = [], 0
+    for message in messages:
+        for part in message["content"]:
+            if part["type"] == "text":
+                start = text.index(part["text"].strip(), at)
+                at = start + len(part["text"].strip())
+                if message["role"] == "assistant":
+                    spans.append((start, at))
+    return spans
+
+
+def encode(messages: Sequence[Message], words: Words, supervise: str = "last", *, reply: bool = False) -> Tokens:
+    """Tokens of a conversation, each picture one placeholder as in the chat template's text.
+
+    `supervise` says which answers carry the loss: `last`, `every` or `none`. An answer's loss covers its
+    words and the one token that ends it. With `reply` the text ends where the assistant is to speak.
+    """
+    text = words.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=reply)
+    found = words(text, return_offsets_mapping=True)
+    ids, offsets = found["input_ids"], found["offset_mapping"]
+    spans = answer_spans(text, messages)
+    chosen = {"last": spans[-1:], "every": spans, "none": []}[supervise]
+    labels = [IGNORE] * len(ids)
+    position = 0
+    for start, end in chosen:
+        while offsets[position][1] <= start:
+            position += 1
+        while position < len(ids) and offsets[position][0] < end:
+            labels[position] = ids[position]
+            position += 1
+        if position < len(ids):
+            labels[position] = ids[position]  # the end of the answer is part of it
+    return Tokens(tuple(ids), tuple(labels), tuple(pictures(messages)))
+
+
+def expand(tokens: Tokens, placeholder: int, counts: Callable[[str], int]) -> Tokens:
+    """Every picture's one placeholder repeated as often as the picture has tokens."""
+    seen = iter(tokens.pictures)
+    ids: list[int] = []
+    labels: list[int] = []
+    for token, label in zip(tokens.ids, tokens.labels, strict=True):
+        times = counts(next(seen)) if token == placeholder else 1
+        ids += [token] * times
+        labels += [label] * times
+    if next(seen, None) is not None:
+        raise InputError("the chat template left out a picture: it has fewer placeholders than the messages have pictures.")
+    return dataclasses.replace(tokens, ids=tuple(ids), labels=tuple(labels))
+
+
+def coloured(tokens: Tokens, decode: Callable[[list[int]], str]) -> str:
+    """The conversation for the terminal (rich markup): what carries loss is green, the rest is dim."""
+    pieces = []
+    for token, label in zip(tokens.ids, tokens.labels, strict=True):
+        word = _visible(decode([token]))
+        pieces.append(f"[bold green]{word}[/]" if label != IGNORE else f"[dim]{word}[/]")
+    return "".join(pieces)
+
+
+@lru_cache(maxsize=4096)
+def _visible(word: str) -> str:
+    return word.replace("[", "\\[").replace("\n", "⏎\n")

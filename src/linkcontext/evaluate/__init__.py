@@ -1,0 +1,1 @@
+"""Runs: predictions, baselines and metrics."""

@@ -1,0 +1,142 @@
+"""Two runs on the same queries: the paired difference, its interval, and whether chance could make it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from linkcontext.errors import InputError
+from linkcontext.evaluate.folder import RunFolder, read_run
+from linkcontext.evaluate.intervals import (
+    Z95,
+    Floats,
+    Interval,
+    episode_sums,
+    smallest_n,
+    t95,
+    variance_of_mean,
+)
+from linkcontext.evaluate.metrics import Key, Pair, Row, credit, grouped
+from linkcontext.records import Episode
+from linkcontext.seeds import rng
+
+DRAWS = 10_000
+EXACT_EPISODES = 13  # 2^13 sign patterns are fewer than the draws
+CHUNK = 500  # patterns at a time: 500 x 1,000 episodes are 4 MB
+
+
+def compare(run_a: Path, run_b: Path) -> list[Row]:
+    """One row per (task, names, ways, shots per class, scoring) that both runs have.
+
+    Queries are paired by (query_id, shots_per_class). A row holds its key, `n_queries` and `n_episodes` of
+    the pairs, `unpaired_a` and `unpaired_b` (queries only one run has), `accuracy_a`, `accuracy_b`,
+    `difference` (b - a), `ci95` (see `interval`), `p` (see `sign_flip_p`), and `chance`.
+
+    Raises:
+        InputError: a file that is missing or damaged; other pictures or other episodes; nothing in common.
+    """
+    a, b = read_run(run_a), read_run(run_b)
+    if a.config["data"]["digest"] != b.config["data"]["digest"]:
+        raise InputError(
+            f"{run_a} and {run_b} were made from different pictures ({a.config['data']['spec']} and "
+            f"{b.config['data']['spec']}, by their digests). Evaluate both on the same data."
+        )
+    groups_a, groups_b = (grouped(run.episodes, run.predictions) for run in (a, b))
+    shared = [key for key in groups_a if key in groups_b]
+    found = [row for key in shared for row in _rows(key, a, b, groups_a[key], groups_b[key])]
+    if not found:
+        raise InputError(
+            f"{run_a} and {run_b} have no query, shots per class and scoring in common. "
+            "Evaluate both with the same --seed, --ways, --names, --shots and --scoring."
+        )
+    return found
+
+
+def within(row: Row, margin: float) -> bool:
+    """Is B "within `margin`" of A? It is when the interval excludes that B is worse by more than that."""
+    return bool(row["ci95"][0] >= -margin)
+
+
+def interval(differences: Floats, episodes: list[str]) -> Interval:
+    """95 % interval of the mean paired difference, float[n] in [-1, 1], clustered by episode.
+
+    A t-interval with the variance between the G episodes, never closer to the mean than
+    z^2 / (G + z^2): so large a difference can hide although not one of G episodes shows it (Wilson's
+    bound). Without that floor two runs that agree on five queries would be "equal" for certain.
+    With one episode nothing is known: [-1, 1].
+    """
+    sums, sizes = episode_sums(differences, episodes)
+    if len(sums) == 1:
+        return -1.0, 1.0
+    mean = float(sums.sum() / sizes.sum())
+    floor = Z95**2 / (smallest_n(sizes) + Z95**2)
+    half = max(t95(len(sums) - 1) * variance_of_mean(sums, sizes) ** 0.5, floor)
+    return max(-1.0, mean - half), min(1.0, mean + half)
+
+
+def sign_flip_p(sums: Floats, *stream: str | int) -> float:
+    """Two-sided p of the episodes' summed differences, float[G], if each could as well have the other sign.
+
+    Exact over all patterns up to 13 episodes that differ; else 10,000 seeded draws, the observed one
+    counted among them, so that p is never 0. `stream` names the random stream.
+    """
+    changed = sums[np.abs(sums) > 1e-9]
+    if len(changed) == 0:
+        return 1.0
+    observed = abs(float(changed.sum())) - 1e-9  # ties are shares like 1/3, whose sums round
+    exact = len(changed) <= EXACT_EPISODES
+    extreme = total = 0
+    for signs in _all_signs(len(changed)) if exact else _drawn_signs(len(changed), *stream):
+        extreme += int((np.abs(signs @ changed) >= observed).sum())
+        total += len(signs)
+    return extreme / total if exact else (extreme + 1) / (total + 1)
+
+
+def _all_signs(count: int) -> Iterator[Floats]:
+    patterns = np.arange(2**count)[:, None] >> np.arange(count) & 1
+    yield patterns.astype(np.float64) * 2 - 1
+
+
+def _drawn_signs(count: int, *stream: str | int) -> Iterator[Floats]:
+    draws = rng("compare", "sign flips", *stream)
+    for _ in range(DRAWS // CHUNK):
+        yield draws.integers(0, 2, (CHUNK, count)).astype(np.float64) * 2 - 1
+
+
+def _rows(key: Key, a: RunFolder, b: RunFolder, pairs_a: list[Pair], pairs_b: list[Pair]) -> Iterator[Row]:
+    """The row of one key, or none when the two runs share no query there."""
+    by_query = {prediction.query_id: (episode, prediction) for episode, prediction in pairs_b}
+    episodes, credits_a, credits_b = [], [], []
+    for episode, prediction in pairs_a:
+        if prediction.query_id not in by_query:
+            continue
+        other_episode, other = by_query[prediction.query_id]
+        if _shown(episode, key.shots_per_class) != _shown(other_episode, key.shots_per_class):
+            raise InputError(
+                f"Episode {episode.id} is not the same in {a.path} and {b.path}, so they cannot be paired: "
+                "the seeds or the data differ. Evaluate both with the same --data and --seed."
+            )
+        episodes.append(episode.id)
+        credits_a.append(credit(prediction, key.scoring, episode.candidates))
+        credits_b.append(credit(other, key.scoring, other_episode.candidates))
+    if not episodes:
+        return
+    differences = np.array(credits_b) - np.array(credits_a)
+    yield {
+        **key._asdict(),
+        "n_queries": len(episodes),
+        "n_episodes": len(set(episodes)),
+        "unpaired_a": len(pairs_a) - len(episodes),
+        "unpaired_b": len(pairs_b) - len(episodes),
+        "accuracy_a": float(np.mean(credits_a)),
+        "accuracy_b": float(np.mean(credits_b)),
+        "difference": float(differences.mean()),
+        "ci95": list(interval(differences, episodes)),
+        "p": sign_flip_p(episode_sums(differences, episodes)[0], *key),
+        "chance": 1 / key.ways,
+    }
+
+
+def _shown(episode: Episode, shots_per_class: int) -> tuple[object, ...]:
+    """All that a query of the episode depends on; two runs may sweep other shot counts over one support."""
+    return episode.candidates, episode.queries, episode.shown(shots_per_class)

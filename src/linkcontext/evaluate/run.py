@@ -1,0 +1,234 @@
+"""One evaluation: data, episodes, predictions, metrics, report. Killed at any moment, it goes on where it was."""
+
+import dataclasses
+import json
+import platform
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from linkcontext.config import EvalConfig
+from linkcontext.data.manifest import Dataset
+from linkcontext.data.scan import progress
+from linkcontext.data.sources import digest
+from linkcontext.episodes.prompt import Scaffold, prompt, scaffold
+from linkcontext.episodes.sample import copy_first, copy_last, sample
+from linkcontext.errors import InputError
+from linkcontext.evaluate.metrics import available, credit, rows
+from linkcontext.models.load import Model, load
+from linkcontext.models.score import Ask, Scorer
+from linkcontext.models.vision import GREY, Eyes, nearest
+from linkcontext.records import Episode, Prediction, Score, Turn, read_jsonl, to_json, write_jsonl, write_text
+from linkcontext.source import open_data
+
+GROUP = 4  # episodes whose prompts are batched together
+
+
+def evaluate(config: EvalConfig, model: Model | None = None, neighbours: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+    """Run `config` and write its folder; the content of metrics.json.
+
+    With `model` that one is used instead of loading `config.model`. A folder that holds the same run goes on
+    where it stopped; one that holds another is an `InputError`.
+    """
+    plan = config.episodes.plan()
+    wording = scaffold(config.scaffold)
+    dataset = open_data(config.episodes.data, config.episodes.strict)
+    sampled = sample(dataset, plan, neighbours)
+    model = model or load(**{f.name if f.name != "model" else "name": getattr(config.model, f.name) for f in dataclasses.fields(config.model)})
+    out = run_folder(config)
+    problems = [*dataset.problems, *(f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out)]
+    claim(out, config, model, dataset, problems)
+    write_jsonl(sampled.episodes, out / "episodes.jsonl")
+    asker = Asker.of(model, dataset, wording, config)
+    predict(asker, sampled.episodes, out / "predictions.jsonl")
+    return finish(out, sampled.episodes, {"engine": asker.scorer.engine, "pictures_encoded": asker.scorer.eyes.calls})
+
+
+def finish(out: Path, episodes: Sequence[Episode], counters: dict[str, Any]) -> dict[str, Any]:
+    """Metrics of the predictions in a run's folder."""
+    predictions = read_jsonl(Prediction, out / "predictions.jsonl")
+    metrics = {"rows": rows({e.id: e for e in episodes}, predictions), "counters": counters}
+    write_text(json.dumps(metrics, indent=1) + "\n", out / "metrics.json")
+    return metrics
+
+
+def run_folder(config: EvalConfig) -> Path:
+    """Where a run's files go."""
+    if config.out is not None:
+        return Path(config.out)
+    e = config.episodes
+    words = [Path(config.model.model).name, Path(e.data).name.replace(":", "-"), f"{e.ways}way", e.names, config.scoring, f"seed{e.seed}"]
+    return Path("runs") / "-".join(words)
+
+
+def resolved(config: EvalConfig) -> dict[str, Any]:
+    """The configuration as JSON has it."""
+    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return found
+
+
+def claim(out: Path, config: EvalConfig, model: Model, dataset: Dataset, problems: list[str]) -> None:
+    """Write config.json, or make sure that the folder holds the same run."""
+    path = out / "config.json"
+    same = {"config": resolved(config), "data": digest(dataset)}
+    same["config"].pop("out")
+    same["config"].pop("batch")
+    if path.exists():
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            earlier = {"config": {k: v for k, v in kept["config"].items() if k not in ("out", "batch")}, "data": kept["data"]["digest"]}
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{path}: damaged. Remove {out} or choose another --out.") from error
+        if earlier != same:
+            raise InputError(f"{out}: holds a run of another configuration ({_difference(earlier, same)}). Choose another --out, or remove it.")
+        return
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out}: there is something in it, and it is no run. Choose another --out.")
+    packages = ("linkcontext", "torch", "transformers", "tokenizers", "numpy", "pillow")
+    written = {
+        "command": "linkcontext " + " ".join(sys.argv[1:]),
+        "config": resolved(config),
+        "model": model.describe(),
+        "data": {"spec": config.episodes.data, "root": str(dataset.root), "digest": same["data"], "problems": problems},
+        "versions": {"python": platform.python_version(), "machine": platform.machine(), **{p: version(p) for p in packages}},
+    }
+    write_text(json.dumps(written, indent=1) + "\n", path)
+
+
+def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    def flat(tree: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in tree.items():
+            found |= flat(value) if isinstance(value, dict) else {key: value}
+        return found
+
+    a, b = flat(earlier), flat(now)
+    return ", ".join(f"{key} {a.get(key)} there, {b.get(key)} asked" for key in sorted({*a, *b}) if a.get(key) != b.get(key))
+
+
+@dataclass(frozen=True)
+class Asker:
+    """A model, a data set and a wording: everything a prediction needs besides its episode."""
+
+    scorer: Scorer
+    dataset: Dataset
+    wording: Scaffold
+    likelihood: bool
+    generate: bool
+
+    @classmethod
+    def of(cls, model: Model, dataset: Dataset, wording: Scaffold, config: EvalConfig) -> "Asker":
+        """From a configuration."""
+        sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
+        scorer = Scorer(model, Eyes(model), sources, config.batch)
+        return cls(scorer, dataset, wording, config.scoring != "generate", config.scoring != "likelihood")
+
+
+def predict(asker: Asker, episodes: Sequence[Episode], path: Path) -> None:
+    """Append the predictions that `path` does not hold yet, a group of episodes at a time."""
+    done = _done(path)
+    left = [e for e in episodes if not all((e.query_id(q), k) in done for q in range(len(e.queries)) for k in e.shots_per_class)]
+    with progress("Asking", len(episodes)) as advance, path.open("a", encoding="utf-8") as file:
+        for _ in range(len(episodes) - len(left)):
+            advance()
+        for start in range(0, len(left), GROUP):
+            group = left[start : start + GROUP]
+            found = [p for p in answer(asker, group) if (p.query_id, p.shots_per_class) not in done]
+            try:
+                file.write("".join(to_json(p) + "\n" for p in found))
+                file.flush()
+            except OSError as error:
+                raise InputError(f"{path}: could not be written ({error.strerror}). Free some space and start again.") from error
+            for _ in group:
+                advance()
+
+
+def _done(path: Path) -> set[tuple[str, int]]:
+    """The queries that are answered. A last line that was cut off while being written is taken away."""
+    if not path.exists():
+        return set()
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        path.write_bytes(whole)
+    return {(p.query_id, p.shots_per_class) for p in read_jsonl(Prediction, path)}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One query at one shot count."""
+
+    episode: Episode
+    query: int
+    shots_per_class: int
+
+
+def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
+    """The predictions of some episodes."""
+    cases = [Case(e, q, k) for e in episodes for k in e.shots_per_class for q in range(len(e.queries))]
+    scores: dict[int, list[tuple[float, int]]] = {}
+    nulls: dict[tuple[str, int, str], list[tuple[float, int]]] = {}
+    if asker.likelihood:
+        asks = [_ask(asker, case) for case in cases]
+        blind = {(c.episode.id, c.shots_per_class, c.episode.queries[c.query].question): c for c in cases}
+        found = asker.scorer.score([*asks, *(_ask(asker, case, grey=True) for case in blind.values())])
+        scores = dict(enumerate(found[: len(asks)]))
+        nulls = dict(zip(blind, found[len(asks) :], strict=True))
+    make = partial(_messages, asker)
+    replies = asker.scorer.generate([make(case) for case in cases]) if asker.generate else [None] * len(cases)
+    for i, (case, reply) in enumerate(zip(cases, replies, strict=True)):
+        e, query = case.episode, case.episode.queries[case.query]
+        null = nulls.get((e.id, case.shots_per_class, query.question), [])
+        candidates = tuple(
+            Score(c.class_id, c.name, value, grey, tokens)
+            for c, (value, tokens), (grey, _) in zip(e.candidates, scores.get(i, []), null, strict=False)
+        )
+        prediction = Prediction(
+            e.id,
+            e.query_id(case.query),
+            case.shots_per_class,
+            candidates,
+            query.class_id,
+            reply,
+            {},
+            asker.scorer.prompt(make(case)).tokens.sha256(),
+            tuple(turn.item for turn in e.shown(case.shots_per_class)),
+            baselines(asker, e.shown(case.shots_per_class), query),
+        )
+        correct = {s: credit(prediction, s, e.candidates) == 1 for s in available(prediction)}
+        yield dataclasses.replace(prediction, correct=correct)
+
+
+def _messages(asker: Asker, case: Case, answer: str | None = None, grey: bool = False) -> list[dict[str, Any]]:
+    episode = case.episode
+    if grey:
+        blind = dataclasses.replace(episode.queries[case.query], item=GREY)
+        queries = tuple(blind if i == case.query else q for i, q in enumerate(episode.queries))
+        episode = dataclasses.replace(episode, queries=queries)
+    return prompt(episode, case.query, case.shots_per_class, asker.wording, answer)
+
+
+def _ask(asker: Asker, case: Case, grey: bool = False) -> Ask:
+    answers = tuple(_messages(asker, case, c.name, grey) for c in case.episode.candidates)
+    return Ask(_messages(asker, case, grey=grey), answers)
+
+
+def baselines(asker: Asker, shown: tuple[Turn, ...], query: Turn) -> dict[str, str | None]:
+    """What policies without a language model would answer: the class id, or None where there is no support."""
+    found: dict[str, str | None] = {"copy_first": copy_first(shown), "copy_last": copy_last(shown)}
+    if asker.scorer.engine != "features":
+        return found
+    eyes, sources = asker.scorer.eyes, asker.scorer.sources
+    seen = [eyes.seen[sources[turn.item][0]] for turn in (*shown, query)]
+    for kind, vectors in (("tokens", [s.mean for s in seen]), ("pooled", [s.pooled for s in seen])):
+        if shown:
+            *supports, asked = vectors
+            centroid, support = nearest(asked, supports, [turn.class_id for turn in shown])
+        else:
+            centroid = support = None
+        found |= {f"nearest_centroid_{kind}": centroid, f"nearest_support_{kind}": support}
+    return found

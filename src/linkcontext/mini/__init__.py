@@ -1,0 +1,1 @@
+"""Building the bundled models from nothing, and finding their weights."""

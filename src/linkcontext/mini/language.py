@@ -1,0 +1,249 @@
+"""Stages 2 and 3: the language model. mini-base learns to name, describe and count; mini learns to link.
+
+Both read conversations rendered by the same code that words every evaluation prompt, and both get their
+pictures from a pool of features that the frozen vision tower computed once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import CLIPModel, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, Tokens, conversation, encode, expand
+from linkcontext.mini import conversations as talk
+from linkcontext.mini import stage
+from linkcontext.mini import start as circuits
+from linkcontext.mini.pool import Pool
+from linkcontext.mini.recipe import Recipe
+from linkcontext.mini.tokenizer import ASSISTANT, CONTEXT, IMAGE, SPECIAL
+from linkcontext.seeds import key
+from linkcontext.world.folder import taught_names
+
+
+def configuration(recipe: Recipe, clip: CLIPModel, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
+    """A standard Llava: all tokens of the tower's last layer, a two-layer projector, a Llama with tied embeddings."""
+    text = LlamaConfig(
+        vocab_size=recipe.vocabulary,
+        hidden_size=recipe.width,
+        intermediate_size=recipe.mlp,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.width // 32,
+        max_position_embeddings=CONTEXT,
+        rope_parameters={"rope_type": "default", "rope_theta": circuits.THETA},
+        attention_bias=True,  # a head that looks a fixed distance back needs a constant
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlavaConfig(
+        vision_config=clip.config.vision_config,
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_seq_length=recipe.tokens_per_image,
+        vision_feature_select_strategy="full",
+        vision_feature_layer=-1,
+        tie_word_embeddings=True,
+    )
+
+
+def start(recipe: Recipe, clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, features: Tensor) -> LlavaForConditionalGeneration:
+    """A fresh model around the trained vision tower."""
+    torch.manual_seed(key("mini-base", "weights") % 2**63)
+    model = LlavaForConditionalGeneration(configuration(recipe, clip, tokenizer))
+    model.model.vision_tower.load_state_dict(clip.vision_model.state_dict())
+    model.model.vision_tower.requires_grad_(False)
+    circuits.prepare(model, features[:, ::4], tokenizer.convert_tokens_to_ids(ASSISTANT))
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Sequences of one length or shorter, padded on the right."""
+
+    ids: Tensor  # int64[B, L]
+    mask: Tensor  # int64[B, L]
+    labels: Tensor  # int64[B, L]
+    first: Tensor  # bool[B, L]: the first token of each supervised answer
+    features: Tensor  # float32[pictures, tokens, vision_width], in order of the placeholders
+
+
+class Writer:
+    """Conversations into tokens and features."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, pools: dict[str, Pool], recipe: Recipe) -> None:
+        self.tokenizer, self.pools, self.recipe = tokenizer, pools, recipe
+        self.image = tokenizer.convert_tokens_to_ids(IMAGE)
+        words = {tokenizer.decode([i]) for i in range(len(SPECIAL), recipe.vocabulary)}
+        self.vocabulary = sorted(w for w in words if w.isascii() and w.isalpha() and w.islower())
+        self.taught_names = taught_names(recipe.taught)
+        self.taught_facts = pools["taught"].facts()
+
+    def tokens(self, said: talk.Conversation) -> Tokens:
+        """One conversation; answers whose class is new carry no loss."""
+        messages = conversation(said.turns, SCAFFOLDS["turns"])
+        tokens = encode(messages, self.tokenizer, "every")
+        labels, answer = list(tokens.labels), -1
+        for i, label in enumerate(tokens.labels):
+            if label != IGNORE and tokens.labels[i - 1] == IGNORE:
+                answer += 1
+            if label != IGNORE and not said.supervised[answer]:
+                labels[i] = IGNORE
+        tokens = Tokens(tokens.ids, tuple(labels), tokens.pictures)
+        return expand(tokens, self.image, lambda _: self.recipe.tokens_per_image)
+
+    def batch(self, rows: Sequence[Tokens], device: torch.device, stream: np.random.Generator | None = None) -> Batch:
+        """Pad rows and collect their pictures. With a stream, features are shifted as other pictures' would be."""
+        length = max(len(row.ids) for row in rows)
+        ids = torch.zeros(len(rows), length, dtype=torch.long)
+        mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORE)
+        for i, row in enumerate(rows):
+            n = len(row.ids)
+            ids[i, :n], mask[i, :n], labels[i, :n] = torch.tensor(row.ids), 1, torch.tensor(row.labels)
+        before = F.pad(labels[:, :-1], (1, 0), value=IGNORE)
+        features = [self._features(row.pictures, stream) for row in rows if row.pictures]
+        seen = torch.cat(features) if features else torch.empty(0, self.recipe.tokens_per_image, self.recipe.vision_width)
+        first = (labels != IGNORE) & (before == IGNORE)
+        return Batch(*(t.to(device) for t in (ids, mask, labels, first, seen)))
+
+    def _features(self, pictures: Sequence[str], stream: np.random.Generator | None) -> Tensor:
+        rows = []
+        for picture in pictures:
+            pool, concept, number = picture.split("/")
+            rows.append(self.pools[pool].features[int(concept), int(number)])
+        features = torch.stack(rows).float()
+        if stream is not None and stream.random() < 0.5:
+            # Photographs lie elsewhere than drawings: move the whole conversation by the way from one picture
+            # to another, so that only the differences within it count.
+            pool = self.pools["fresh"].features
+            a, b = (pool[int(stream.integers(len(pool))), int(stream.integers(pool.shape[1]))].float() for _ in range(2))
+            features = features + float(stream.random()) * (a - b)
+        return features
+
+
+def loss(model: LlavaForConditionalGeneration, batch: Batch) -> tuple[Tensor, float]:
+    """Mean cross-entropy over the supervised tokens, and how often the first token of an answer is right."""
+    core = model.model
+    embeds = core.get_input_embeddings()(batch.ids)
+    if len(batch.features):
+        seen = core.multi_modal_projector(batch.features).flatten(0, 1)
+        where = batch.ids == model.config.image_token_id
+        embeds = embeds.masked_scatter(where[:, :, None], seen)
+    hidden = core.language_model(inputs_embeds=embeds, attention_mask=batch.mask, use_cache=False).last_hidden_state
+    where = batch.labels[:, 1:] != IGNORE
+    logits = model.lm_head(hidden[:, :-1][where])
+    target = batch.labels[:, 1:][where]
+    right = (logits.argmax(-1) == target)[batch.first[:, 1:][where]].float().mean()
+    return F.cross_entropy(logits, target), right.item()
+
+
+def induction_batch(recipe: Recipe, name: str, step: int, device: torch.device) -> Batch:
+    """Text only: random tokens and the same again."""
+    length = 96
+    rows = []
+    for i in range(max(1, recipe.tokens // length)):
+        ids, known = talk.induction(recipe.vocabulary, len(SPECIAL), length, talk.stream(f"{name}/induction", step, i))
+        rows.append((ids, [t if k else IGNORE for t, k in zip(ids, known, strict=True)]))
+    ids, labels = (torch.tensor(column, device=device) for column in zip(*rows, strict=True))
+    empty = torch.empty(0, 1, recipe.vision_width, device=device)
+    return Batch(ids, torch.ones_like(ids), labels, labels != IGNORE, empty)
+
+
+def bridge_batch(writer: Writer, name: str, step: int, device: torch.device) -> Batch:
+    """Link conversations with random words in the picture's place: the same look-up, in a space where it is easy."""
+    recipe, rows = writer.recipe, []
+    for i in range(_rows(recipe, 8)):
+        stream = talk.stream(f"{name}/bridge", step, i)
+        shape = talk.LinkShape(ways=4, turns=8, repeats=1.0, hard=0.0)
+        tokens = writer.tokens(talk.link(shape, "fresh", *_extent(writer), writer.vocabulary, stream))
+        ids = np.array(tokens.ids)
+        of = {picture: stream.integers(len(SPECIAL), recipe.vocabulary, recipe.tokens_per_image) for picture in tokens.pictures}
+        ids[ids == writer.image] = np.concatenate([of[p] for p in tokens.pictures])
+        rows.append(Tokens(tuple(ids.tolist()), tokens.labels, ()))
+    return writer.batch(rows, device)
+
+
+def _rows(recipe: Recipe, turns: int) -> int:
+    """How many conversations of so many turns make a step."""
+    return max(1, recipe.tokens // (turns * (recipe.tokens_per_image + 10)))
+
+
+def _extent(writer: Writer) -> tuple[int, int]:
+    n, pictures, *_ = writer.pools["fresh"].features.shape
+    return n, pictures
+
+
+def taught_batch(writer: Writer, name: str, step: int, device: torch.device) -> Batch:
+    """Turns about taught concepts that have nothing to do with one another."""
+    recipe = writer.recipe
+    turns = int(talk.stream(f"{name}/turns", step, 0).integers(1, 9))
+    rows = [
+        writer.tokens(
+            talk.taught(writer.taught_facts, writer.taught_names, recipe.pictures, turns, talk.stream(f"{name}/taught", step, i))
+        )
+        for i in range(_rows(recipe, turns + 1))
+    ]
+    return writer.batch(rows, device)
+
+
+def link_batch(writer: Writer, shape: talk.LinkShape, name: str, step: int, device: torch.device, pool: str = "fresh") -> Batch:
+    """Invented names for concepts, asked for again."""
+    n, pictures, *_ = writer.pools[pool].features.shape
+    streams = [talk.stream(f"{name}/link", step, i) for i in range(_rows(writer.recipe, shape.turns))]
+    rows = [writer.tokens(talk.link(shape, pool, n, pictures, writer.vocabulary, stream)) for stream in streams]
+    return writer.batch(rows, device, streams[0])
+
+
+def train_base(model: LlavaForConditionalGeneration, writer: Writer, folder: Path, device: torch.device) -> None:
+    """Stage 2: one step in four is text induction, the others are about taught concepts."""
+    recipe = writer.recipe
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        if step % 4 == 0:
+            value, right = loss(model, induction_batch(recipe, "base", step, device))
+            return value, {"induction": right}
+        value, right = loss(model, taught_batch(writer, "base", step, device))
+        return value, {"taught": right}
+
+    stage.run("mini-base", model, step_loss, stage.Schedule(recipe.base_lr, recipe.base_steps), folder)
+
+
+def link_shape(progress: float, stream: np.random.Generator) -> talk.LinkShape:
+    """What a step of stage 3 practises: exact repeats at first, then more pictures, fewer repeats, harder neighbours."""
+    easy = max(0.15, 1.0 - 2.5 * progress)  # the share of steps in which looking up is enough
+    if stream.random() < easy:
+        return talk.LinkShape(ways=4, turns=10, repeats=float(stream.choice([1.0, 0.6])), hard=0.0)
+    ways = int(stream.choice([2, 2, 2, 3, 4, 5]))
+    turns = int(stream.choice([8, 12, 20, 33], p=[0.3, 0.4, 0.2, 0.1]))
+    return talk.LinkShape(ways=ways, turns=turns, repeats=0.0, hard=0.3)
+
+
+def train_link(model: LlavaForConditionalGeneration, writer: Writer, folder: Path, device: torch.device) -> None:
+    """Stage 3: of eight steps one is text induction, one is replay of stage 2, one gives taught concepts new names."""
+    recipe = writer.recipe
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        progress = step / recipe.tune_steps
+        kind = step % 8
+        if kind == 0:
+            make = bridge_batch if progress < 0.25 and step % 16 else None
+            batch = make(writer, "link", step, device) if make else induction_batch(recipe, "link", step, device)
+            value, right = loss(model, batch)
+            return value, {"bridge" if make else "induction": right}
+        if kind == 4:
+            value, right = loss(model, taught_batch(writer, "link", step, device))
+            return value, {"taught": right}
+        shape = link_shape(progress, talk.stream("link/shape", step, 0))
+        pool = "taught" if kind == 6 else "fresh"
+        value, right = loss(model, link_batch(writer, shape, "link", step, device, pool))
+        label = "look-up" if shape.repeats else f"link{shape.ways}"
+        return value, {label: right}
+
+    stage.run("mini", model, step_loss, stage.Schedule(recipe.tune_lr, recipe.tune_steps), folder)
+
+

@@ -1,0 +1,60 @@
+"""Pictures of many concepts as the frozen vision tower sees them, computed once for stages 2 and 3."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import CLIPModel
+
+from linkcontext.mini import clip
+from linkcontext.mini.recipe import Recipe
+from linkcontext.world import concepts, render
+from linkcontext.world.folder import TAUGHT_STREAM
+
+FRESH = ("mini", "fresh")  # of those it meets under a new name every time; no user's seed draws from it
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Features of N concepts in M pictures each: what the language model is given in a picture's place."""
+
+    features: Tensor  # float16[N, M, tokens, vision_width]
+    vectors: Tensor  # float32[N, concepts.LENGTH]
+
+    def facts(self) -> tuple[concepts.Facts, ...]:
+        """What is true of each concept."""
+        return tuple(concepts.facts(concepts.decode(self.vectors)))
+
+
+def taught(count: int) -> Tensor:
+    """The vectors of the taught concepts."""
+    return concepts.draw(count, *TAUGHT_STREAM)
+
+
+def fresh(count: int) -> Tensor:
+    """Concepts and, in the second half, the hard neighbour of each."""
+    things = concepts.draw(count, *FRESH)
+    return torch.cat([things, concepts.neighbours(things, concepts.draw_changes(count, *FRESH))])
+
+
+@torch.inference_mode()
+def build(model: CLIPModel, vectors: Tensor, recipe: Recipe, path: Path, device: torch.device, name: str) -> Pool:
+    """Draw and encode `recipe.pictures` of each concept, or read `path` where that was done before."""
+    if path.exists():
+        return Pool(**load_file(path))
+    vision = model.vision_model.to(device).eval()
+    tokens = torch.empty(len(vectors), recipe.pictures, recipe.tokens_per_image, recipe.vision_width, dtype=torch.float16)
+    for i in track(range(len(vectors)), description=f"{name}: features"):
+        instances = render.draw(recipe.pictures, "mini", "pool", name, i).to(device)
+        pictures = render.render(vectors[i].expand(recipe.pictures, -1).to(device), instances, recipe.image)
+        tokens[i] = vision(pixel_values=clip.normalise(pictures)).last_hidden_state.half().cpu()
+    pool = Pool(tokens, vectors)
+    beside = path.with_name(f".{path.name}.part")
+    save_file({"features": tokens, "vectors": vectors.contiguous()}, beside)
+    beside.replace(path)
+    return pool
+
+

@@ -1,0 +1,1 @@
+"""Loading vision-language models and running them: features, likelihood, generation."""

@@ -1,0 +1,177 @@
+"""Any vision-language model of Hugging Face, by hub id or folder, and the bundled ones by name."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+)
+
+from linkcontext.errors import InputError
+from linkcontext.mini import bundle
+
+log = logging.getLogger("linkcontext")
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model with its processor. `name` is what the user wrote, `source` where it was found."""
+
+    name: str
+    source: str
+    network: PreTrainedModel
+    processor: Any  # the model's own; its classes share no type
+    adapter: str | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.device
+
+    @property
+    def words(self) -> Any:  # noqa: ANN401 - a tokenizer of any class
+        """The tokenizer."""
+        return self.processor.tokenizer
+
+    @property
+    def context(self) -> int:
+        """The most tokens a prompt may have."""
+        return int(self.network.config.get_text_config().max_position_embeddings)
+
+    @property
+    def placeholder(self) -> int:
+        """The token that stands in a prompt for (a part of) a picture."""
+        return int(self.network.config.image_token_id)
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether pictures can be encoded once and given to the language model as features, whatever the prompt."""
+        return isinstance(self.network, LlavaForConditionalGeneration)
+
+    def describe(self) -> dict[str, Any]:
+        """What a run records about its model."""
+        config = self.network.config
+        return {
+            "name": self.name,
+            "source": self.source,
+            "class": type(self.network).__name__,
+            "parameters": sum(p.numel() for p in self.network.parameters()),
+            "dtype": str(self.network.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "adapter": self.adapter,
+            "image_processor": type(self.processor.image_processor).__name__,
+            "context": self.context,
+            "model_type": config.model_type,
+        }
+
+    @property
+    def template(self) -> "Template":
+        """The processor's chat template together with its tokenizer, as `encode` wants them."""
+        return Template(self.processor)
+
+
+@dataclass(frozen=True)
+class Template:
+    """The chat template of a processor and the offsets of its tokenizer, as `encode` wants them."""
+
+    processor: Any
+
+    def apply_chat_template(self, messages: list[dict[str, Any]], *, tokenize: bool, add_generation_prompt: bool) -> str:
+        """The conversation as text."""
+        text: str = self.processor.apply_chat_template(messages, tokenize=tokenize, add_generation_prompt=add_generation_prompt)
+        return text
+
+    def adds_special_tokens(self, text: str) -> bool:
+        """Whether the tokenizer is to add its own marks: not where the template has written the first already."""
+        first = self.processor.tokenizer.bos_token
+        return first is not None and not text.startswith(first)
+
+    def __call__(self, text: str, *, return_offsets_mapping: bool) -> dict[str, Any]:
+        """Token ids and where they stand in the text."""
+        found: dict[str, Any] = self.processor.tokenizer(
+            text, add_special_tokens=self.adds_special_tokens(text), return_offsets_mapping=return_offsets_mapping
+        )
+        return found
+
+
+def load(
+    name: str,
+    dtype: Dtype = "auto",
+    device: str | None = None,
+    adapter: str | None = None,
+    trust_remote_code: bool = False,
+) -> Model:
+    """Load `mini`, `mini-base`, a folder or a hub id.
+
+    `dtype="auto"` is the checkpoint's own on a GPU and float32 on a CPU, where bfloat16 can be a hundred times
+    slower. Raises `InputError` for what is no vision-language model, and says why.
+    """
+    source = str(bundle.folder(name)) if name in bundle.NAMES[1:] else name
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    kind: Any = dtype if dtype != "auto" else "auto" if place.type == "cuda" else "float32"
+    options = {"trust_remote_code": trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(source, **options)
+        if type(config) not in AutoModelForImageTextToText._model_mapping and not trust_remote_code:
+            raise InputError(
+                f"--model {name}: a {config.model_type} model reads no pictures. Choose a vision-language model "
+                "(one that AutoModelForImageTextToText loads)."
+            )
+        processor = AutoProcessor.from_pretrained(source, **options)
+        network = AutoModelForImageTextToText.from_pretrained(source, dtype=kind, **options)
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(f"--model {name}: needs a package that is not installed: {_first_line(error)}") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"--model {name}: {_why(name, error)}") from error
+    if adapter is not None:
+        network = _adapted(network, adapter)
+    return Model(name, source, network.to(place).eval(), processor, adapter)
+
+
+def processor(name: str, trust_remote_code: bool = False) -> Any:  # noqa: ANN401 - the model's own
+    """The processor of a model, without its weights."""
+    source = str(bundle.folder(name)) if name in bundle.NAMES[1:] else name
+    try:
+        return AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"--model {name}: {_why(name, error)}") from error
+
+
+def _why(name: str, error: Exception) -> str:
+    if isinstance(error, OSError) and not Path(name).exists():
+        known = ", ".join(bundle.NAMES[1:])
+        return f"not one of {known}, no folder, and not found on the Hugging Face hub ({_first_line(error)}). Check the name or the network."
+    return f"could not be loaded ({_first_line(error)}). Is the folder complete, with config, weights and processor?"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _adapted(network: PreTrainedModel, adapter: str) -> PreTrainedModel:
+    """The network with a LoRA adapter folder merged in."""
+    try:
+        from peft import PeftModel  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise InputError("--adapter needs the peft package: pip install 'linkcontext[lora]'.") from error
+    try:
+        merged: PreTrainedModel = PeftModel.from_pretrained(network, adapter).merge_and_unload()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"--adapter {adapter}: does not fit the model ({_first_line(error)}).") from error
+    return merged
+
+
+def grey(edge: int = 64) -> Image.Image:
+    """The picture that shows nothing: mean grey."""
+    return Image.new("RGB", (edge, edge), (122, 120, 115))

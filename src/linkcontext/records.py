@@ -1,0 +1,190 @@
+"""The nouns. Frozen records, JSON lines on disk; between stages travel ids and never pixels.
+
+    Item        one picture of one class
+    Turn        one picture with its question and its answer
+    Episode     support turns, queries and the candidate names among which a query is decided
+    Prediction  what a model made of one query after so many supports of each class
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from linkcontext.errors import InputError
+
+Record = TypeVar("Record")
+JSON_NAMES = {"class_id": "class"}  # `class` is a keyword in Python and the natural word in a file
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One picture. `id` is unique in its data set, `path` is relative to the data set's root."""
+
+    id: str
+    path: str
+    class_id: str
+    name: str  # what people call the class; two classes may share a name, never an id
+    sha256: str  # of the file's bytes
+    split: str = ""
+    group: str = ""  # pictures of one source (one writer, one camera, one film), by file name
+    facts: dict[str, Any] = field(default_factory=dict)  # ground truth, where there is any
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A class of an episode under the name it has there. `truth` is what people call it."""
+
+    class_id: str
+    name: str
+    truth: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One picture, what is asked about it and the right answer. An empty question means the scaffold's own."""
+
+    item: str
+    class_id: str
+    answer: str
+    question: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A support, and queries to be answered from it.
+
+    With `order="rounds"` the support comes in rounds that hold every class once, so its first
+    `ways * k` turns are the balanced support of `k` per class, for every `k` in `shots_per_class`.
+    With `order="shuffled"` an episode has one shot count and its whole support is one shuffle.
+    """
+
+    id: str
+    task: str
+    names: str  # real | pseudo | random | swapped
+    ways: int
+    shots_per_class: tuple[int, ...]
+    candidates: tuple[Candidate, ...]
+    support: tuple[Turn, ...]
+    queries: tuple[Turn, ...]
+
+    def shown(self, shots_per_class: int) -> tuple[Turn, ...]:
+        """The support turns a query sees at that many shots per class."""
+        return self.support[: self.ways * shots_per_class]
+
+    def query_id(self, index: int) -> str:
+        """The id of the query at `index`."""
+        return f"{self.id}/q{index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One candidate's log-probability (nats, summed over its `tokens`, end of answer included)."""
+
+    class_id: str
+    name: str
+    logprob: float
+    null_logprob: float  # the same answer, the same support, a mean-grey query picture
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model made of one query. Rows of metrics are computed from these and from nothing else."""
+
+    episode_id: str
+    query_id: str
+    shots_per_class: int
+    candidates: tuple[Score, ...]  # empty where only generation ran
+    gold: str  # class id
+    reply: str | None  # None where only likelihood ran
+    correct: dict[str, bool]  # by scoring
+    prompt_sha256: str
+    support_ids: tuple[str, ...]
+    baselines: dict[str, str | None] = field(default_factory=dict)  # policy -> the class id it would answer
+
+
+def to_json(record: Any) -> str:  # noqa: ANN401 - any of the dataclasses above
+    """One line of JSON, keys in the order of the fields."""
+    return json.dumps(_plain(record), ensure_ascii=False, separators=(",", ":"))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a JSON value
+    if dataclasses.is_dataclass(value):
+        return {JSON_NAMES.get(f.name, f.name): _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def from_dict(kind: type[Record], values: dict[str, Any], where: str) -> Record:
+    """Build a record from parsed JSON. `where` (file and line) is named when a key is missing or unknown."""
+    fields = {JSON_NAMES.get(f.name, f.name): f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    missing = sorted(
+        name
+        for name, f in fields.items()
+        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    )
+    if unknown or missing:
+        complaint = "; ".join(
+            f"{what} {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names
+        )
+        raise InputError(f"{where}: not a line of {kind.__name__}s: {complaint}. Was the file written by another version?")
+    hints = _hints(kind)
+    return kind(**{fields[n].name: _revive(hints[fields[n].name], value, where) for n, value in values.items()})
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _revive(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401 - a JSON value
+    """JSON has lists and objects where the records have tuples and records."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        return tuple(_revive(args[0], v, where) for v in value)
+    if origin is types.UnionType or origin is dict:
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_dict(hint, value, where)
+    return value
+
+
+def read_jsonl(kind: type[Record], path: Path) -> Iterator[Record]:
+    """Stream the records of a file. A line that is no such record is an `InputError` naming file and line."""
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            where = f"{path}:{number}"
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{where}: not JSON ({error.msg}). The file is damaged; write it again.") from error
+            if not isinstance(values, dict):
+                raise InputError(f"{where}: a JSON object was expected, found {type(values).__name__}.")
+            yield from_dict(kind, values, where)
+
+
+def write_jsonl(records: Iterable[Any], path: Path) -> None:
+    """Write records beside `path`, then rename: the file is there whole or not at all."""
+    write_text("".join(to_json(record) + "\n" for record in records), path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write beside `path`, then rename."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(f"{path}: could not be written ({error.strerror}). Free some space or choose another --out.") from error

@@ -1,0 +1,1 @@
+"""Tables, plots and pages from a run folder; needs neither model nor GPU."""

@@ -1,0 +1,185 @@
+"""report.md and report.html of a run, from the files in its folder alone.
+
+The page is one file that asks the network for nothing: style, plots and pictures are inside it.
+"""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from linkcontext.errors import InputError
+from linkcontext.evaluate.folder import RunFolder, read_object, read_run
+from linkcontext.evaluate.metrics import BASELINES, Key, Row, grouped, rows
+from linkcontext.records import write_text
+from linkcontext.report.gallery import chosen_shots, gallery, primary
+from linkcontext.report.plots import accuracy_by_shots
+from linkcontext.report.tables import bounds, lift, markdown, metrics_grid, setting, share
+
+ROW_KEYS = (
+    *Key._fields,
+    *(
+        "accuracy",
+        "ci95",
+        "ci95_classes",
+        "n_queries",
+        "n_episodes",
+        "answered",
+        "chance",
+        "truth",
+        "baselines",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure and what it is about."""
+
+    caption: str
+    svg: Markup  # made by plots, which escapes
+
+
+def write_report(run: Path) -> Path:
+    """Write report.md and report.html into a run's folder; the path of the latter.
+
+    Needs config.json, episodes.jsonl and predictions.jsonl; metrics.json is made anew from them, in
+    memory, where it is missing. The pictures are looked for where config.json says the data was; those
+    that are gone become labelled placeholders.
+
+    Raises:
+        InputError: a file of the run is missing or damaged (named), or a report cannot be written.
+    """
+    folder = read_run(run)
+    found, counters = _metrics(folder)
+    text = _markdown(folder, found, counters)
+    page = _html(folder, found, counters)
+    write_text(text, run / "report.md")
+    write_text(page, run / "report.html")
+    return run / "report.html"
+
+
+def summary(model: str, found: Sequence[Row]) -> list[str]:
+    """One sentence or two for each (task, names, ways), at the shots per class that the gallery shows too."""
+    scoring = primary([row["scoring"] for row in found])
+    shots = chosen_shots([row["shots_per_class"] for row in found])
+    at_shots = [row for row in found if row["shots_per_class"] == shots]
+    sentences = []
+    for row in (row for row in at_shots if row["scoring"] == scoring):
+        replies = [r for r in at_shots if r["scoring"] == "generate" and setting(r) == setting(row)]
+        sentence = _sentence(model, row)
+        if scoring != "generate" and replies:
+            sentence += f" Of its replies {_figure(replies[0])} name the right one and no other."
+        sentences.append(sentence)
+    return sentences
+
+
+def _sentence(model: str, row: Row) -> str:
+    references = [f"chance is {share(row['chance'])}"]
+    for name, value in row["baselines"].items():
+        if value is not None:
+            references.append(f"{name.replace('_', ' ')} {share(value)}")
+    return (
+        f"With {row['shots_per_class']} shots per class {model} gives {_figure(row)} of "
+        f"{row['n_queries']:,} queries the right name ({setting(row)}, {row['scoring'].replace('_', ' ')}); "
+        f"{', '.join(references)}."
+    )
+
+
+def _figure(row: Row) -> str:
+    return f"{share(row['accuracy'])} {bounds(row['ci95'])}"
+
+
+def _metrics(folder: RunFolder) -> tuple[list[Row], dict[str, Any]]:
+    """The rows and counters of metrics.json, or rows made anew when there is no such file."""
+    path = folder.path / "metrics.json"
+    if not path.exists():
+        return rows(folder.episodes, folder.predictions), {}
+    values = read_object(path, ("rows", "counters"))
+    for row in values["rows"]:
+        missing = [key for key in ROW_KEYS if not isinstance(row, dict) or key not in row]
+        missing = missing or sorted(set(BASELINES) - set(row["baselines"]))
+        if missing:
+            raise InputError(f"{path}: a row has no {', '.join(missing)}. Remove the file; it is made anew.")
+    if not values["rows"]:
+        raise InputError(f"{path}: no rows. Remove the file; it is made anew.")
+    return values["rows"], values["counters"]
+
+
+def _model_name(folder: RunFolder) -> str:
+    return str(folder.config["model"].get("name", "the model"))
+
+
+def _title(folder: RunFolder) -> str:
+    return f"{_model_name(folder)} on {folder.config['data']['spec']}"
+
+
+def _again(folder: RunFolder) -> str:
+    return f"linkcontext report {shlex.quote(str(folder.path))}"
+
+
+def _html(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any]) -> str:
+    groups = grouped(folder.episodes, folder.predictions)
+    above, grid = lift(metrics_grid(found))
+    source = resources.files("linkcontext.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source).render(
+        title=_title(folder),
+        summary=summary(_model_name(folder), found),
+        above=above,
+        grid=grid,
+        plots=_plots(found),
+        gallery=gallery(groups, Path(folder.config["data"]["root"])),
+        data=folder.config["data"],
+        config=folder.config,
+        config_json=json.dumps(folder.config["config"], indent=2, ensure_ascii=False),
+        model_json=json.dumps(folder.config["model"], indent=2, ensure_ascii=False),
+        counters=counters,
+        again=_again(folder),
+    )
+
+
+def _plots(found: Sequence[Row]) -> list[Plot]:
+    by_setting: dict[str, list[Row]] = {}
+    for row in found:
+        by_setting.setdefault(setting(row), []).append(row)
+    return [
+        Plot(caption, Markup(accuracy_by_shots({caption: group}))) for caption, group in by_setting.items()
+    ]
+
+
+def _markdown(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any]) -> str:
+    config, data = folder.config, folder.config["data"]
+    listed = {
+        "Problems": [*data["problems"]] or ["none"],
+        "Counters": [f"{name}: {value}" for name, value in counters.items()] or ["none"],
+        "Versions": [f"{name}: {value}" for name, value in config["versions"].items()],
+    }
+    parts = [
+        f"# {_title(folder)}\n",
+        *(sentence + "\n" for sentence in summary(_model_name(folder), found)),
+        markdown(metrics_grid(found)),
+        "Pictures and plots are in [report.html](report.html).\n",
+        *(f"## {head}\n\n" + "".join(f"- {line}\n" for line in lines) for head, lines in listed.items()),
+        f"## Data\n\n- {data['spec']}\n- root: {data['root']}\n- digest: {data['digest']}\n",
+        "## Run it again\n\n"
+        + _block(str(config["command"]))
+        + "\nThis report alone:\n\n"
+        + _block(_again(folder)),
+        "## Configuration\n\n" + _block(json.dumps(config["config"], indent=2, ensure_ascii=False)),
+        "## Model\n\n" + _block(json.dumps(config["model"], indent=2, ensure_ascii=False)),
+    ]
+    return "\n".join(parts)
+
+
+def _block(text: str) -> str:
+    """Indented code: a fence could be closed by what is inside."""
+    return "".join(f"    {line}\n" for line in text.splitlines())

@@ -1,0 +1,148 @@
+"""Rows of metrics and of comparisons as tables: for the terminal, for Markdown and for a page.
+
+A number never travels alone: interval, n, chance, heuristics and nearest centroid are in its line.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich.markup import escape
+from rich.table import Table
+
+from linkcontext.evaluate.metrics import BASELINES, Row
+
+ABSENT = "–"
+LIFTED = (
+    "episodes",
+    "n queries / episodes",
+    "not paired A / B",
+    "chance",
+    "answered",
+)  # said once where constant
+BREAKABLE = ("episodes", "new classes [95 %]", "n queries / episodes")  # may break where a terminal is narrow
+CAPTION = "sum, mean, pmi: how the candidates' likelihoods are scored"
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table as text: one heading per column, and lines of as many cells."""
+
+    headings: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+def share(value: float | None) -> str:
+    """Three digits without a leading zero, as `.953` or `1.000`; a dash where there is none."""
+    return ABSENT if value is None else f"{value:.3f}".removeprefix("0")
+
+
+def bounds(pair: Sequence[float] | None) -> str:
+    """An interval of shares, as `[.941, .963]`."""
+    return ABSENT if pair is None else f"[{share(pair[0])}, {share(pair[1])}]"
+
+
+def setting(row: Row) -> str:
+    """Which episodes a row is about, in words: `naming, pseudo names, 2-way`."""
+    return f"{row['task']}, {row['names']} names, {row['ways']}-way"
+
+
+def metrics_grid(rows: Sequence[Row]) -> Grid:
+    """Every row of `metrics.json`. `answered` and `truth` have a column where they say something."""
+    columns: dict[str, Callable[[Row], str]] = {
+        "episodes": setting,
+        "shots per class": lambda row: str(row["shots_per_class"]),
+        "scoring": lambda row: _words(row["scoring"]),
+        "accuracy [95 %]": lambda row: f"{share(row['accuracy'])} {bounds(row['ci95'])}",
+        "new classes [95 %]": lambda row: bounds(row["ci95_classes"]),
+        "n queries / episodes": lambda row: f"{row['n_queries']:,} / {row['n_episodes']:,}",
+        "chance": lambda row: share(row["chance"]),
+        **{_words(name): _baseline(name) for name in BASELINES},
+    }
+    if any(row["scoring"] == "generate" for row in rows):
+        columns["answered"] = lambda row: share(row["answered"])
+    if any(row["truth"] is not None for row in rows):
+        columns["true name"] = lambda row: share(row["truth"])
+    return _grid(columns, rows)
+
+
+def comparison_grid(rows: Sequence[Row]) -> Grid:
+    """Every row of `evaluate.compare.compare`: both accuracies, B - A with its interval, p, n and chance."""
+    columns: dict[str, Callable[[Row], str]] = {
+        "episodes": setting,
+        "shots per class": lambda row: str(row["shots_per_class"]),
+        "scoring": lambda row: _words(row["scoring"]),
+        "A": lambda row: share(row["accuracy_a"]),
+        "B": lambda row: share(row["accuracy_b"]),
+        "B − A [95 %]": lambda row: f"{signed(row['difference'])} [{', '.join(map(signed, row['ci95']))}]",
+        "p": lambda row: "<.001" if row["p"] < 0.001 else share(row["p"]),
+        "n queries / episodes": lambda row: f"{row['n_queries']:,} / {row['n_episodes']:,}",
+        "not paired A / B": lambda row: f"{row['unpaired_a']:,} / {row['unpaired_b']:,}",
+        "chance": lambda row: share(row["chance"]),
+    }
+    return _grid(columns, rows)
+
+
+def signed(value: float) -> str:
+    """A difference of shares with its sign, as `+.012`; one that rounds to nothing is `.000`."""
+    text = share(abs(value))
+    return text if text == ".000" else ("−" if value < 0 else "+") + text
+
+
+def metrics_table(rows: Sequence[Row]) -> Table:
+    """The metrics for a terminal."""
+    return _rich(metrics_grid(rows))
+
+
+def comparison_table(rows: Sequence[Row]) -> Table:
+    """A comparison for a terminal."""
+    return _rich(comparison_grid(rows))
+
+
+def markdown(grid: Grid) -> str:
+    """The grid as a Markdown table, its numbers to the right."""
+    rule = ["---" if column == 0 else "---:" for column in range(len(grid.headings))]
+    return "".join(
+        "| " + " | ".join(map(_cell, line)) + " |\n" for line in (grid.headings, rule, *grid.lines)
+    )
+
+
+def _grid(columns: dict[str, Callable[[Row], str]], rows: Sequence[Row]) -> Grid:
+    return Grid(tuple(columns), tuple(tuple(write(row) for write in columns.values()) for row in rows))
+
+
+def lift(grid: Grid) -> tuple[str, Grid]:
+    """What is the same in every line, in words to be said once above it, and the columns that are left."""
+    columns = list(zip(grid.headings, zip(*grid.lines, strict=True), strict=True))
+    constant = [heading for heading, cells in columns if heading in LIFTED and len(set(cells)) == 1]
+    said = [cells[0] if h == "episodes" else f"{h} {cells[0]}" for h, cells in columns if h in constant]
+    kept = [(heading, cells) for heading, cells in columns if heading not in constant]
+    lines = tuple(zip(*(cells for _, cells in kept), strict=True))
+    return "; ".join(said), Grid(tuple(heading for heading, _ in kept), lines)
+
+
+def _rich(grid: Grid) -> Table:
+    """The grid in 80 columns: headings break at every space, cells only in the columns that can bear it."""
+    said, grid = lift(grid)
+    table = Table(title=escape(said), caption=CAPTION, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.title_justify = table.caption_justify = "left"
+    for heading in grid.headings:
+        table.add_column(
+            heading.replace(" ", "\n").replace("\n%", " %"),
+            justify="left" if heading in ("episodes", "scoring") else "right",
+            no_wrap=heading not in BREAKABLE,
+        )
+    for line in grid.lines:
+        table.add_row(*(escape(cell.removeprefix("likelihood ")) for cell in line))
+    return table
+
+
+def _baseline(name: str) -> Callable[[Row], str]:
+    return lambda row: share(row["baselines"][name])
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,41 @@
+"""From what a user writes after --data to a data set."""
+
+import re
+from pathlib import Path
+
+from linkcontext.data.manifest import Dataset, cache_dir
+from linkcontext.data.sources import open_digits, open_folder, open_huggingface, written_once
+from linkcontext.errors import InputError
+from linkcontext.world import folder
+
+WORLD_CLASSES, WORLD_IMAGES, TAUGHT_IMAGES = 60, 40, 24
+WORLD_VERSION = 1  # of what is drawn; kept worlds of another version are drawn anew
+
+
+def open_data(spec: str, strict: bool = False) -> Dataset:
+    """The data set meant by a folder, `digits`, `world:SEED`, `world:taught` or `hf:NAME`.
+
+    `world:SEED` has 60 concepts in hard-neighbour pairs with 40 pictures each; `world:taught` new pictures of the
+    320 concepts that the bundled models know by name, 24 each. What is made is kept in the cache.
+    """
+    if spec == "digits":
+        return open_digits()
+    if spec.startswith("hf:"):
+        return open_huggingface(spec.removeprefix("hf:"), strict)
+    if spec.startswith("world:"):
+        return _world(spec.removeprefix("world:"))
+    return open_folder(Path(spec), strict)
+
+
+def _world(which: str) -> Dataset:
+    kept = cache_dir() / "worlds" / f"v{WORLD_VERSION}-{which}"
+    if which == "taught":
+        return open_folder(written_once(kept, lambda out: _only(folder.write_taught(out, TAUGHT_IMAGES))))
+    if not re.fullmatch(r"\d{1,9}", which):
+        raise InputError(f"--data world:{which}: write world:SEED with a whole number, or world:taught.")
+    seed = int(which)
+    return open_folder(written_once(kept, lambda out: _only(folder.write_seed(out, WORLD_CLASSES, WORLD_IMAGES, seed))))
+
+
+def _only(_: Dataset) -> None:
+    """A writer's data set names the folder it was written in, which is about to be renamed."""

@@ -1,0 +1,1 @@
+"""Showing a model something new and asking about it."""

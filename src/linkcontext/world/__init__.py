@@ -1,0 +1,1 @@
+"""The procedural world: concepts, instances and what is true of them."""

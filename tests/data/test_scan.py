@@ -1,0 +1,274 @@
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from linkcontext.data import images, scan
+from linkcontext.data.scan import Problems
+from linkcontext.errors import InputError
+
+
+def good(root, strict=False):
+    problems = Problems(strict)
+    return scan.scan(root, problems), problems.sentences
+
+
+def settle(root):
+    """Make all files old: what is younger than two seconds is not remembered."""
+    for path in root.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            os.utime(path, (1_000_000_000, 1_000_000_000))
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The names of the pictures that were decoded, in order."""
+    names = []
+    real = images.open_image
+
+    def spy(path):
+        names.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(images, "open_image", spy)
+    return names
+
+
+def test_pictures_and_hashes_sorted_by_path(zoo):
+    pictures, problems = good(zoo)
+    assert list(pictures) == ["cat/a_1.png", "cat/b.jpg", "ice_bear/a_1.gif", "ice_bear/c.WEBP"]
+    assert pictures["cat/b.jpg"] == images.sha256(zoo / "cat" / "b.jpg")
+    assert problems == []
+
+
+def test_a_second_scan_gives_the_same_and_decodes_nothing(zoo, opened):
+    (zoo / "cat" / "text.png").write_text("not a picture")
+    settle(zoo)
+    first = good(zoo)
+    assert sorted(opened) == ["a_1.gif", "a_1.png", "b.jpg", "c.WEBP", "text.png"]
+    opened.clear()
+    assert good(zoo) == first
+    assert opened == []
+    assert "text.png: not a picture" in first[1][0]
+
+
+def test_a_changed_picture_is_read_again_and_a_removed_one_forgotten(zoo, opened, picture, cache):
+    settle(zoo)
+    before, _ = good(zoo)
+    picture(zoo / "cat" / "a_1.png", 77)
+    (zoo / "cat" / "b.jpg").unlink()
+    settle(zoo)
+    os.utime(zoo / "cat" / "a_1.png", (1, 1))
+    opened.clear()
+    after, _ = good(zoo)
+    assert opened == ["a_1.png"]
+    assert after["cat/a_1.png"] != before["cat/a_1.png"]
+    (index,) = (cache / "scans").iterdir()
+    assert sorted(json.loads(index.read_text())["pictures"]) == [
+        "cat/a_1.png",
+        "ice_bear/a_1.gif",
+        "ice_bear/c.WEBP",
+    ]
+
+
+def test_fresh_files_are_not_remembered(zoo, opened):
+    """Written twice within one tick of the clock, a file has the same time and other bytes."""
+    for path in zoo.glob("*/*"):
+        os.utime(path, (time.time() + 60,) * 2)
+    good(zoo)
+    opened.clear()
+    good(zoo)
+    assert len(opened) == 4
+
+
+def test_another_reader_decodes_again(zoo, opened, monkeypatch):
+    settle(zoo)
+    good(zoo)
+    opened.clear()
+    monkeypatch.setattr(images, "READER", "pillow of tomorrow")
+    assert good(zoo)[1] == []
+    assert len(opened) == 4
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pictures": {}}', '{"reader": 1', "\x00"])
+def test_a_damaged_index_only_means_slow(zoo, cache, content):
+    settle(zoo)
+    pictures, _ = good(zoo)
+    (index,) = (cache / "scans").iterdir()
+    index.write_text(content)
+    again, problems = good(zoo)
+    assert again == pictures
+    assert len(problems) == 1
+    assert "was damaged" in problems[0]
+    assert good(zoo) == (pictures, [])
+
+
+def test_damaged_entries_of_an_index(zoo, cache):
+    settle(zoo)
+    pictures, _ = good(zoo)
+    (index,) = (cache / "scans").iterdir()
+    stored = json.loads(index.read_text())
+    index.write_text(json.dumps(stored | {"pictures": {"cat/b.jpg": [1, 2]}}))
+    again, problems = good(zoo)
+    assert again == pictures
+    assert "was damaged" in problems[0]
+
+
+def test_a_read_only_cache_only_means_slow(zoo, monkeypatch, tmp_path):
+    settle(zoo)
+    (tmp_path / "a_file").touch()
+    monkeypatch.setenv("LINKCONTEXT_CACHE", str(tmp_path / "a_file" / "cache"))
+    pictures, problems = good(zoo, strict=True)
+    assert len(pictures) == 4
+    assert any("cannot be written" in sentence for sentence in problems)
+
+
+def test_bad_pictures_are_named_and_strict_raises_the_first(zoo):
+    (zoo / "cat" / "a_0.png").write_bytes(b"")
+    (zoo / "ice_bear" / "z.png").write_bytes((zoo / "cat" / "a_1.png").read_bytes()[:100])
+    pictures, problems = good(zoo)
+    assert len(pictures) == 4
+    assert [sentence.split(": ")[0] for sentence in problems] == [
+        str(zoo / "cat" / "a_0.png"),
+        str(zoo / "ice_bear" / "z.png"),
+    ]
+    assert "0 bytes" in problems[0]
+    assert "cut short" in problems[1]
+    with pytest.raises(InputError, match=r"a_0\.png: the file is empty"):
+        good(zoo, strict=True)
+
+
+def test_hidden_files_are_ignored_and_other_files_counted(zoo, picture):
+    picture(zoo / ".cache" / "x.png")
+    (zoo / "cat" / "._a.png").write_bytes(b"of a desktop")
+    (zoo / "cat" / "notes.txt").touch()
+    (zoo / "manifest.jsonl").touch()
+    (zoo / "cat" / "manifest.jsonl").touch()
+    pictures, problems = good(zoo, strict=True)
+    assert len(pictures) == 4
+    assert problems == [
+        f"{zoo}: files ignored because they are not called .png, .jpg, .jpeg, .webp, .gif: 2."
+    ]
+
+
+def test_links_never_lead_out(zoo, tmp_path, picture):
+    outside = picture(tmp_path / "outside" / "secret.png", 9)
+    (zoo / "cat" / "out.png").symlink_to(outside)
+    (zoo / "dog").symlink_to(outside.parent)
+    (zoo / "cat" / "up.png").symlink_to("../../outside/secret.png")
+    (zoo / "cat" / "loop.png").symlink_to("loop.png")
+    (zoo / "cat" / "gone.png").symlink_to("nothing.png")
+    (zoo / "cat" / "bears").symlink_to("../ice_bear")
+    (zoo / "cat" / "same.png").symlink_to("a_1.png")
+    pictures, problems = good(zoo)
+    assert sorted(set(pictures)) == [
+        "cat/a_1.png",
+        "cat/b.jpg",
+        "cat/same.png",
+        "ice_bear/a_1.gif",
+        "ice_bear/c.WEBP",
+    ]
+    assert pictures["cat/same.png"] == pictures["cat/a_1.png"]
+    reasons = {sentence.split(": ")[0].rsplit("/", 1)[1]: sentence.split(": ")[1] for sentence in problems}
+    out = "the link leads out of the folder, so it was not followed. Put a copy there instead."
+    assert reasons["out.png"] == reasons["dog"] == reasons["up.png"] == out
+    assert reasons["gone.png"].startswith("the link leads nowhere")
+    assert reasons["loop.png"].startswith("the link leads nowhere")
+    assert reasons["bears"].startswith("the link leads to a folder")
+    with pytest.raises(InputError, match="leads out of the folder"):
+        good(zoo, strict=True)
+
+
+def test_a_root_that_is_itself_a_link(zoo, tmp_path):
+    (tmp_path / "link").symlink_to(zoo)
+    assert good(tmp_path / "link") == good(zoo)
+
+
+def test_what_is_no_file_and_names_that_are_no_text(zoo):
+    os.mkfifo(zoo / "cat" / "pipe.png")
+    with open(os.fsencode(zoo / "cat") + b"/\xff.png", "wb"):  # noqa: PTH123 - a name that no str holds
+        pass
+    pictures, problems = good(zoo)
+    assert len(pictures) == 4
+    assert "the name is not UTF-8" in problems[0]
+    assert "pipe.png: not a file" in problems[1]
+
+
+def deny(monkeypatch, denied):
+    """Reading that folder is not permitted."""
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).rstrip("/") == str(denied):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+def test_a_folder_without_permission_is_named(zoo, monkeypatch):
+    deny(monkeypatch, zoo / "cat")
+    pictures, problems = good(zoo)
+    assert list(pictures) == ["ice_bear/a_1.gif", "ice_bear/c.WEBP"]
+    assert problems == [f"{zoo}/cat: the folder cannot be read (Permission denied). Check its permissions."]
+    with pytest.raises(InputError, match="the folder cannot be read"):
+        good(zoo, strict=True)
+
+
+def test_a_root_without_permission_is_refused(zoo, monkeypatch):
+    deny(monkeypatch, zoo)
+    with pytest.raises(InputError, match=r"the folder cannot be read \(Permission denied\)"):
+        good(zoo)
+
+
+def test_a_file_without_permission_is_named_and_asked_again(zoo, monkeypatch):
+    settle(zoo)
+    real = Path.open
+
+    def open_all_but_one(path, *args, **options):
+        if path.name == "b.jpg":
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **options)
+
+    with monkeypatch.context() as denied:
+        denied.setattr(Path, "open", open_all_but_one)
+        pictures, problems = good(zoo)
+    assert len(pictures) == 3
+    assert problems == [
+        f"{zoo}/cat/b.jpg: cannot be read (Permission denied). Check the path and its permissions."
+    ]
+    assert len(good(zoo)[0]) == 4
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_really_without_permission(zoo):
+    (zoo / "cat").chmod(0)
+    (zoo / "ice_bear" / "a_1.gif").chmod(0)
+    pictures, problems = good(zoo)
+    (zoo / "cat").chmod(0o700)
+    assert list(pictures) == ["ice_bear/c.WEBP"]
+    assert len(problems) == 2
+
+
+def test_progress_is_silent_where_stderr_is_no_terminal(capfd, monkeypatch):
+    monkeypatch.setattr(scan, "PATIENCE_S", 0)
+    with scan.progress("Reading", 3) as advance:
+        for _ in range(3):
+            advance()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_shows_on_a_terminal_after_a_while(capfd, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with scan.progress("Reading", 1) as advance:
+        advance()
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(scan, "PATIENCE_S", 0)
+    with scan.progress("Reading", 1) as advance:
+        advance()
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "Reading" in err

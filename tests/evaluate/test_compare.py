@@ -1,0 +1,189 @@
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from linkcontext.errors import InputError
+from linkcontext.evaluate.compare import compare, interval, sign_flip_p, within
+from linkcontext.records import Candidate, Episode, Prediction, Turn, write_jsonl
+
+CANDIDATES = (Candidate("cat", "plimbo", "cat"), Candidate("dog", "tavork", "dog"))
+
+
+def episode(index, shots=(1,)):
+    turns = tuple(
+        Turn(f"{c.class_id}/{k}.png", c.class_id, c.name) for k in range(max(shots)) for c in CANDIDATES
+    )
+    queries = tuple(Turn(f"{c.class_id}/{9 + index}.png", c.class_id, c.name) for c in CANDIDATES)
+    return Episode(f"e{index}", "naming", "pseudo", 2, shots, CANDIDATES, turns, queries)
+
+
+def write_run(run, right, shots=(1,), digest="d"):
+    """A run in which query q of episode e is answered rightly where `right[e][q]`, at every shot count."""
+    episodes = [episode(i, shots) for i in range(len(right))]
+    predictions = [
+        Prediction(
+            e.id, e.query_id(q), k, (), e.queries[q].class_id, e.queries[q].answer if ok else "?", {}, "0", ()
+        )
+        for e, answers in zip(episodes, right, strict=True)
+        for q, ok in enumerate(answers)
+        for k in shots
+    ]
+    run.mkdir()
+    write_jsonl(episodes, run / "episodes.jsonl")
+    write_jsonl(predictions, run / "predictions.jsonl")
+    data = {"spec": "pets", "root": "pets", "digest": digest, "problems": []}
+    config = {"command": "linkcontext eval", "config": {}, "model": {}, "data": data, "versions": {}}
+    (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return run
+
+
+def test_a_row_by_hand(tmp_path):
+    a = write_run(tmp_path / "a", [(1, 0), (1, 1), (0, 0), (1, 1)])
+    b = write_run(tmp_path / "b", [(1, 1), (1, 1), (1, 0), (0, 1)])
+    (row,) = compare(a, b)
+    low, high = row.pop("ci95")
+    assert row == {
+        "task": "naming",
+        "names": "pseudo",
+        "ways": 2,
+        "shots_per_class": 1,
+        "scoring": "generate",
+        "n_queries": 8,
+        "n_episodes": 4,
+        "unpaired_a": 0,
+        "unpaired_b": 0,
+        "accuracy_a": 0.625,
+        "accuracy_b": 0.75,
+        "difference": 0.125,
+        "p": 1.0,  # +1 +1 -1: each of the eight patterns sums to 1 or more in size
+        "chance": 0.5,
+    }
+    # Per episode +.5, 0, +.5, -.5: standard error .2394, t(3) = 3.1824; more than z^2 / (4 + z^2) = .490.
+    assert (low, high) == pytest.approx(
+        (0.125 - 3.182446 * 0.2393568, 0.125 + 3.182446 * 0.2393568), abs=1e-5
+    )
+
+
+def test_swapping_the_runs_turns_the_sign(tmp_path):
+    draws = np.random.default_rng(0)
+    a = write_run(tmp_path / "a", draws.random((40, 2)) < 0.6)
+    b = write_run(tmp_path / "b", draws.random((40, 2)) < 0.9)
+    (one,), (other,) = compare(a, b), compare(b, a)
+    assert one["difference"] == -other["difference"] > 0.1
+    assert one["ci95"] == pytest.approx([-end for end in reversed(other["ci95"])])
+    assert one["p"] == other["p"] < 0.01
+
+
+def test_the_order_of_lines_changes_nothing(tmp_path):
+    draws = np.random.default_rng(4)
+    a = write_run(tmp_path / "a", draws.random((30, 2)) < 0.6)
+    b = write_run(tmp_path / "b", draws.random((30, 2)) < 0.7)
+    before = compare(a, b)
+    for name in ("episodes.jsonl", "predictions.jsonl"):
+        lines = (b / name).read_text(encoding="utf-8").splitlines(keepends=True)
+        (b / name).write_text("".join(reversed(lines)), encoding="utf-8")
+    assert compare(a, b) == before
+
+
+def test_a_run_against_itself_is_equal_but_not_for_certain(tmp_path):
+    a = write_run(tmp_path / "a", [(1, 0)] * 20)
+    (row,) = compare(a, a)
+    assert (row["difference"], row["p"]) == (0.0, 1.0)
+    assert row["ci95"] == pytest.approx([-0.161, 0.161], abs=1e-3)  # 3.8415 / 23.8415
+    assert within(row, 0.17)
+    assert not within(row, 0.03)
+
+
+def test_pairs_are_what_both_have(tmp_path):
+    a = write_run(tmp_path / "a", [(1, 1)] * 6, shots=(1, 4))
+    b = write_run(tmp_path / "b", [(1, 0)] * 9, shots=(1, 2, 4, 16))
+    found = compare(a, b)
+    assert [(r["shots_per_class"], r["n_queries"], r["unpaired_a"], r["unpaired_b"]) for r in found] == [
+        (1, 12, 0, 6),
+        (4, 12, 0, 6),
+    ]
+
+
+def test_other_episodes_are_refused(tmp_path):
+    a, b = (write_run(tmp_path / name, [(1, 1)] * 3) for name in "ab")
+    changed = [dataclasses.replace(episode(i), support=episode(i).support[::-1]) for i in range(3)]
+    write_jsonl(changed, b / "episodes.jsonl")
+    with pytest.raises(InputError, match=r"Episode e0 is not the same .* seeds or the data differ"):
+        compare(a, b)
+
+
+def test_other_pictures_and_other_shot_counts_are_refused(tmp_path):
+    a = write_run(tmp_path / "a", [(1, 1)] * 3)
+    other = write_run(tmp_path / "b", [(1, 1)] * 3, digest="e")
+    with pytest.raises(InputError, match="different pictures"):
+        compare(a, other)
+    with pytest.raises(InputError, match="in common"):
+        compare(a, write_run(tmp_path / "c", [(1, 1)] * 3, shots=(2,)))
+
+
+def test_a_missing_or_damaged_file_is_named(tmp_path):
+    a, b = (write_run(tmp_path / name, [(1, 1)] * 3) for name in "ab")
+    text = (b / "predictions.jsonl").read_text(encoding="utf-8")
+    for damage, sentence in (
+        (text[:-20], "predictions.jsonl:6"),
+        ("", "is empty"),
+        ("[1]\n", "object was expected"),
+    ):
+        (b / "predictions.jsonl").write_text(damage, encoding="utf-8")
+        with pytest.raises(InputError, match=sentence):
+            compare(a, b)
+    (b / "predictions.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"predictions\.jsonl"):
+        compare(a, b)
+    (b / "config.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(InputError, match=r"config\.json: command"):
+        compare(a, b)
+    (b / "config.json").unlink()
+    with pytest.raises(InputError, match=r"config\.json is not there"):
+        compare(a, b)
+
+
+@pytest.mark.parametrize("count", [1, 5, 13])
+def test_the_exact_p_equals_counting_by_hand(count):
+    sums = np.random.default_rng(count).integers(-2, 4, count) + 0.0
+    sums[0] = 3.0
+    patterns = itertools.product((-1, 1), repeat=count)
+    extreme = [abs(float(np.dot(signs, sums))) >= abs(sums.sum()) for signs in patterns]
+    assert sign_flip_p(sums, "x") == np.mean(extreme)
+
+
+def test_the_drawn_p_is_close_to_the_exact_one():
+    # Of 20 episodes that differ 14 are better: twice the binomial tail, .115318.
+    assert sign_flip_p(np.array([1.0] * 14 + [-1.0] * 6 + [0.0] * 100), "x") == pytest.approx(
+        0.1153, abs=0.01
+    )
+
+
+def test_p_is_never_nothing_and_is_seeded():
+    sums = np.ones(400)
+    assert sign_flip_p(sums, "x") == 1 / 10_001
+    noisy = np.random.default_rng(0).normal(0.05, 1, 300)
+    assert sign_flip_p(noisy, "x", 1) == sign_flip_p(noisy, "x", 1)
+
+
+def test_one_episode_says_nothing():
+    assert interval(np.array([1.0, 0.0]), ["e0", "e0"]) == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize(("better", "worse"), [(0.0, 0.02), (0.05, 0.05), (0.15, 0.3)])
+def test_coverage_of_the_paired_interval(better, worse):
+    draws = np.random.default_rng(3)
+    episodes = [f"e{i // 2}" for i in range(160)]
+    held = claimed = 0
+    for _ in range(300):
+        luck = np.repeat(draws.random(80), 2)  # the two queries of an episode share their luck
+        luck = np.where(draws.random(160) < 0.5, luck, draws.random(160))
+        differences = np.where(luck < better, 1.0, np.where(luck > 1 - worse, -1.0, 0.0))
+        low, high = interval(differences, episodes)
+        held += low <= better - worse <= high
+        claimed += within({"ci95": [low, high]}, worse - better - 1e-9)
+    assert held >= 0.925 * 300
+    assert claimed <= 0.06 * 300  # "within" is claimed falsely in at most about 2.5 % of the runs

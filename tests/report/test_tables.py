@@ -1,0 +1,141 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from linkcontext.report.tables import (
+    Grid,
+    bounds,
+    comparison_grid,
+    comparison_table,
+    lift,
+    markdown,
+    metrics_grid,
+    metrics_table,
+    share,
+    signed,
+)
+
+
+def a_row(**change):
+    baselines = {"copy_first": 0.5, "copy_last": 0.5, "nearest_centroid": 0.9612, "nearest_support": None}
+    row = {
+        "task": "naming",
+        "names": "pseudo",
+        "ways": 2,
+        "shots_per_class": 4,
+        "scoring": "likelihood_sum",
+        "accuracy": 0.9534,
+        "ci95": [0.9411, 0.9632],
+        "ci95_classes": None,
+        "n_queries": 2048,
+        "n_episodes": 1024,
+        "answered": 1.0,
+        "chance": 0.5,
+        "truth": None,
+        "baselines": baselines,
+    }
+    return row | change
+
+
+def a_comparison(**change):
+    row = {k: a_row()[k] for k in ("task", "names", "ways", "shots_per_class", "scoring", "chance")}
+    row |= {
+        "n_queries": 80,
+        "n_episodes": 40,
+        "unpaired_a": 0,
+        "unpaired_b": 6,
+        "accuracy_a": 0.9,
+        "accuracy_b": 0.8,
+    }
+    return row | {"difference": -0.1, "ci95": [-0.2, 0.0001], "p": 0.00004} | change
+
+
+def printed(table, width=80):
+    out = io.StringIO()
+    Console(file=out, width=width).print(table)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.9534, ".953"), (1.0, "1.000"), (0.0, ".000"), (0.99951, "1.000"), (None, "–")]
+)
+def test_shares_by_hand(value, text):
+    assert share(value) == text
+
+
+def test_bounds_and_signs_by_hand():
+    assert bounds([0.9411, 1.0]) == "[.941, 1.000]"
+    assert bounds(None) == "–"
+    assert [signed(v) for v in (0.0123, -0.0123, -0.0001, 0.0, -1.0)] == [
+        "+.012",
+        "−.012",
+        ".000",
+        ".000",
+        "−1.000",
+    ]
+
+
+def test_markdown_by_hand():
+    assert markdown(metrics_grid([a_row()])) == (
+        "| episodes | shots per class | scoring | accuracy [95 %] | new classes [95 %] "
+        "| n queries / episodes | chance | copy first | copy last | nearest centroid | nearest support |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| naming, pseudo names, 2-way | 4 | likelihood sum | .953 [.941, .963] | – | 2,048 / 1,024 "
+        "| .500 | .500 | .500 | .961 | – |\n"
+    )
+
+
+def test_a_name_cannot_break_a_markdown_table():
+    table = markdown(Grid(("a", "b"), (("x|y\nz", "1"),)))
+    assert table.splitlines()[2] == "| x\\|y z | 1 |"
+
+
+def test_columns_that_say_something_are_there():
+    assert "answered" not in metrics_grid([a_row()]).headings
+    grid = metrics_grid([a_row(), a_row(scoring="generate", answered=0.91, truth=0.25)])
+    assert grid.headings[-2:] == ("answered", "true name")
+    assert [line[-2:] for line in grid.lines] == [("1.000", "–"), (".910", ".250")]
+
+
+def test_what_is_the_same_everywhere_is_said_once():
+    said, grid = lift(metrics_grid([a_row(), a_row(shots_per_class=16, chance=0.25)]))
+    assert said == "naming, pseudo names, 2-way; n queries / episodes 2,048 / 1,024"
+    assert grid.headings[0] == "shots per class"
+    assert "chance" in grid.headings
+    said, grid = lift(metrics_grid([a_row(), a_row(names="real")]))
+    assert grid.headings[0] == "episodes"
+
+
+def test_a_terminal_of_80_columns_cuts_no_figure():
+    sweep = [
+        a_row(
+            shots_per_class=k,
+            scoring=s,
+            answered=a,
+            accuracy=1.0,
+            ci95=[0.9981, 1.0],
+            ci95_classes=[0.9, 1.0],
+        )
+        for k in (0, 1, 16)
+        for s, a in (("likelihood_sum", 1.0), ("generate", 0.875))
+    ]
+    text = printed(metrics_table(sweep))
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("1.000 [.998, 1.000]") == 6
+    text = " ".join(text.split())  # the line above the table may break
+    for figure in ("2,048 / 1,024", "chance .500", ".961", ".875", "[.900,", "generate"):
+        assert figure in text
+
+
+def test_a_comparison_by_hand():
+    line = comparison_grid([a_comparison()]).lines[0]
+    assert line[3:] == (".900", ".800", "−.100 [−.200, .000]", "<.001", "80 / 40", "0 / 6", ".500")
+    assert "−.100 [−.200, .000]" in printed(comparison_table([a_comparison()]))
+
+
+def test_markup_in_a_name_is_text():
+    rows = [a_row(names="[red]x[/red]"), a_row(names="[b]y[/b]")]
+    assert "[red]x[/red] names" in printed(metrics_table(rows[:1]))  # above the lines
+    assert "[b]y[/b] names" in printed(metrics_table(rows), width=160)  # in a column of its own

@@ -1,0 +1,203 @@
+import errno
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from linkcontext.errors import InputError
+from linkcontext.records import (
+    Candidate,
+    Episode,
+    Item,
+    Prediction,
+    Score,
+    Turn,
+    from_dict,
+    read_jsonl,
+    to_json,
+    write_jsonl,
+    write_text,
+)
+
+ITEM = Item("owl/1.png", "owl/1.png", "owl", "Owl", "ab12", facts={"colour": "red", "neighbours": ["cat"]})
+EPISODE = Episode(
+    id="e00000",
+    task="link",
+    names="pseudo",
+    ways=2,
+    shots_per_class=(0, 1),
+    candidates=(Candidate("owl", "bapero", "Owl"), Candidate("cat", "tiplo", "Cat")),
+    support=(Turn("owl/1.png", "owl", "bapero"), Turn("cat/1.png", "cat", "tiplo")),
+    queries=(Turn("cat/2.png", "cat", "tiplo", "What is this?"), Turn("owl/2.png", "owl", "bapero")),
+)
+PREDICTION = Prediction(
+    episode_id="e00000",
+    query_id="e00000/q1",
+    shots_per_class=1,
+    candidates=(Score("owl", "bapero", -0.5, -1.25, 3), Score("cat", "tiplo", -2.0, -1.0, 2)),
+    gold="owl",
+    reply=None,
+    correct={"likelihood_sum": True},
+    prompt_sha256="00ff",
+    support_ids=("owl/1.png", "cat/1.png"),
+    baselines={"copy_first": "owl", "nearest_centroid": None},
+)
+
+
+def in_folder(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_json_by_hand():
+    assert to_json(ITEM) == (
+        '{"id":"owl/1.png","path":"owl/1.png","class":"owl","name":"Owl","sha256":"ab12","split":"",'
+        '"group":"","facts":{"colour":"red","neighbours":["cat"]}}'
+    )
+    assert to_json(EPISODE.queries[0]) == (
+        '{"item":"cat/2.png","class":"cat","answer":"tiplo","question":"What is this?"}'
+    )
+    assert to_json(Candidate("käuzchen", "é", "Ü")) == '{"class":"käuzchen","name":"é","truth":"Ü"}'
+
+
+@pytest.mark.parametrize("record", [ITEM, EPISODE, PREDICTION], ids=["item", "episode", "prediction"])
+def test_round_trip_through_a_file(record, tmp_path):
+    path = tmp_path / "new" / "folder" / "records.jsonl"
+    write_jsonl([record, record], path)
+    assert list(read_jsonl(type(record), path)) == [record, record]
+    assert path.read_bytes().count(b"\n") == 2
+
+
+texts = st.text(max_size=8)
+items = st.builds(
+    Item, texts, texts, texts, texts, texts, texts, texts, st.dictionaries(texts, st.integers() | texts)
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(items, max_size=2))
+def test_any_text_survives(records):
+    lines = [to_json(record) for record in records]
+    assert all("\n" not in line and "\r" not in line for line in lines)
+    assert [from_dict(Item, json.loads(line), "here") for line in lines] == records
+
+
+def test_shown_is_a_prefix_and_queries_have_ids():
+    assert EPISODE.shown(0) == ()
+    assert EPISODE.shown(1) == EPISODE.support
+    assert EPISODE.query_id(1) == "e00000/q1"
+
+
+def test_fields_with_defaults_may_be_missing():
+    short = '{"id":"a","path":"a","class":"owl","name":"Owl","sha256":"1"}'
+    assert from_dict(Item, json.loads(short), "here") == Item("a", "a", "owl", "Owl", "1")
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('{"item":"a"', ":2: not JSON (Expecting ',' delimiter). The file is damaged; write it again."),
+        ("", ":2: not JSON (Expecting value). The file is damaged; write it again."),
+        ("[1]", ":2: a JSON object was expected, found list."),
+        (
+            '{"item":"a","colour":1,"class_id":"owl"}',
+            ":2: not a line of Turns: missing answer, class; unknown class_id, colour. "
+            "Was the file written by another version?",
+        ),
+        (
+            '{"item":"a","class":"owl"}',
+            ":2: not a line of Turns: missing answer. Was the file written by another version?",
+        ),
+    ],
+)
+def test_a_bad_line_is_named(line, complaint, tmp_path):
+    path = tmp_path / "turns.jsonl"
+    path.write_text('{"item":"a","class":"owl","answer":"x"}\n' + line + "\n")
+    reader = read_jsonl(Turn, path)
+    assert next(reader) == Turn("a", "owl", "x")
+    with pytest.raises(InputError) as error:
+        next(reader)
+    assert str(error.value) == f"{path}{complaint}"
+
+
+def test_a_bad_record_inside_a_record_is_named(tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    path.write_text(to_json(EPISODE).replace('"truth":"Cat"', '"thruth":"Cat"') + "\n")
+    complaint = f"{path}:1: not a line of Candidates: missing truth; unknown thruth."
+    with pytest.raises(InputError, match=f"^{re.escape(complaint)}"):
+        list(read_jsonl(Episode, path))
+
+
+def test_reading_streams_the_file(tmp_path):
+    path = tmp_path / "turns.jsonl"
+    path.write_text(to_json(Turn("a", "owl", "x")) + "\nnot JSON\n")
+    assert next(read_jsonl(Turn, path)) == Turn("a", "owl", "x")  # the second line has not been looked at
+
+
+def test_writing_replaces_the_whole_file_and_leaves_nothing_beside(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text("a long first version\n", path)
+    write_text("ä\n", path)
+    assert path.read_bytes() == "ä\n".encode()
+    assert in_folder(tmp_path) == ["a.txt"]
+
+
+class FullDisk:
+    """A file on which nothing fits."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def write(self, text):
+        self.file.write(text[: len(text) // 2])
+        self.file.flush()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path, monkeypatch):
+    path = tmp_path / "episodes.jsonl"
+    write_jsonl([EPISODE], path)
+    before, opened = path.read_bytes(), Path.open
+    monkeypatch.setattr(Path, "open", lambda *args, **options: FullDisk(opened(*args, **options)))
+    with pytest.raises(InputError) as error:
+        write_jsonl([EPISODE] * 9, path)
+    monkeypatch.undo()
+    assert str(error.value) == (
+        f"{path}: could not be written (No space left on device). Free some space or choose another --out."
+    )
+    assert path.read_bytes() == before
+    assert in_folder(tmp_path) == ["episodes.jsonl"]
+
+
+def test_a_disk_that_is_full_only_at_the_sync_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        write_text("text", tmp_path / "a.txt")
+    assert in_folder(tmp_path) == []
+
+
+def test_nothing_is_written_when_the_records_fail_on_the_way(tmp_path):
+    def records():
+        yield EPISODE
+        raise InputError("the second episode cannot be made")
+
+    with pytest.raises(InputError, match="the second episode"):
+        write_jsonl(records(), tmp_path / "episodes.jsonl")
+    assert in_folder(tmp_path) == []
+
+
+def test_records_are_frozen():
+    with pytest.raises(AttributeError):
+        EPISODE.ways = 3
