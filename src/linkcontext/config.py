@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from linkcontext.episodes.sample import EpisodePlan, Negatives, Order
+from linkcontext.episodes.plan import EpisodePlan, Negatives, Order
 from linkcontext.errors import InputError
 from linkcontext.world.names import NameKind
 

@@ -148,10 +148,14 @@ def _revive(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401 - a JSON 
     """JSON has lists and objects where the records have tuples and records."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
+        if not isinstance(value, list):
+            raise InputError(f"{where}: a list was expected, found {value!r}. The file is damaged; write it again.")
         return tuple(_revive(args[0], v, where) for v in value)
     if origin is types.UnionType or origin is dict:
         return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, dict):
+            raise InputError(f"{where}: an object was expected, found {value!r}. The file is damaged; write it again.")
         return from_dict(hint, value, where)
     return value
 

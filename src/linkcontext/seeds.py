@@ -13,8 +13,13 @@ Name = str | int
 
 def key(*names: Name) -> int:
     """A 128-bit integer for a path of names. `("a", 1)` and `("a", "1")` differ, and so do `("ab",)` and `("a", "b")`."""
-    path = "\x1f".join(f"{type(name).__name__}:{name}" for name in names)
+    path = "\x1f".join(f"{type(name).__name__}:{_escaped(name)}" for name in names)
     return int.from_bytes(hashlib.blake2b(path.encode(), digest_size=16).digest(), "little")
+
+
+def _escaped(name: Name) -> str:
+    """The separator of a path cannot be part of a name."""
+    return str(name).replace("\\", "\\\\").replace("\x1f", "\\u")
 
 
 def rng(*names: Name) -> np.random.Generator:

@@ -11,13 +11,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.pool import _least_loss, _stock, enough
 from linkcontext.episodes.sample import (
     EpisodePlan,
     LeftOut,
     _classes,
-    _enough,
-    _least_loss,
-    _stock,
     copy_first,
     copy_last,
     draw,
@@ -268,7 +266,7 @@ def test_blind_policies_are_exactly_at_chance_in_every_episode(ways, negatives, 
                 assert right * ways == (0 if answer is None else len(episode.queries))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=6), st.integers(0, 6))
 def test_least_loss_equals_trying_every_choice(supply, queries):
     choices = itertools.chain.from_iterable(itertools.combinations(supply, n) for n in range(len(supply) + 1))
@@ -279,7 +277,7 @@ def test_least_loss_equals_trying_every_choice(supply, queries):
 pictures = st.tuples(st.integers(0, 5), st.sampled_from(["", "x", "y", "z"]), st.sampled_from(["in", "out"]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     drawn=st.lists(pictures, min_size=1, max_size=7),
     splits=st.sampled_from([(None, None), ("in", "out"), ("in", None), (None, "in")]),
@@ -299,8 +297,8 @@ def test_a_class_is_usable_when_some_choice_works_and_then_one_is_drawn(drawn, s
         2, (shots,), 8, 2 * queries, support_split=splits[0], query_split=splits[1], groups_apart=apart
     )
     stock = _stock(plan, "a", "a", items, set())
-    assert _enough(stock, plan, set()) == some_choice_works(items, plan, shots, queries, apart)
-    if _enough(stock, plan, set()):
+    assert enough(stock, plan, set()) == some_choice_works(items, plan, shots, queries, apart)
+    if enough(stock, plan, set()):
         assert_apart([*items, *other], plan, shots, queries)
 
 
@@ -382,10 +380,10 @@ def test_the_first_class_is_not_the_first_queried():
 
 
 def test_random_negatives_are_every_set_of_classes_equally_often():
-    episodes = sample(zoo(6, 2), EpisodePlan(3, (1,), 1000)).episodes
+    episodes = sample(zoo(6, 2), EpisodePlan(3, (1,), 600)).episodes
     met = Counter(frozenset(c.class_id for c in e.candidates) for e in episodes)
     assert len(met) == 20
-    assert all(abs(count - 50) < 32 for count in met.values())  # 4.6 standard deviations
+    assert all(abs(count - 30) < 25 for count in met.values())  # 4.7 standard deviations
 
 
 def test_one_class_s_pictures_say_nothing_about_another_s():

@@ -7,7 +7,6 @@ is slower and serves any model; `Scorer.engine` says which one runs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import batched
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from linkcontext.data.images import open_image
 from linkcontext.episodes.prompt import IGNORE, Message, Tokens, encode, expand
 from linkcontext.errors import InputError
 from linkcontext.models.load import Model, grey
-from linkcontext.models.vision import GREY, Eyes
+from linkcontext.models.vision import GREY, Eyes, chunks
 
 Sources = dict[str, tuple[str, Any]]  # item id -> (content hash, path)
 
@@ -110,7 +109,7 @@ class Scorer:
         # Sequences of like length together, so that little is computed for padding.
         order = sorted(range(len(flat)), key=lambda i: len(flat[i].tokens.ids))
         scores = [0.0] * len(flat)
-        for chunk in batched(order, self.batch):  # noqa: B911 - the last chunk is shorter
+        for chunk in chunks(order, self.batch):
             for i, value in zip(chunk, self._run([flat[i] for i in chunk]), strict=True):
                 scores[i] = value
         found = iter(zip(scores, (b.answer for b in flat), strict=True))
@@ -122,7 +121,7 @@ class Scorer:
         found = [self.prompt(messages) for messages in prompts]
         order = sorted(range(len(found)), key=lambda i: len(found[i].tokens.ids))
         replies = [""] * len(found)
-        for chunk in batched(order, self.batch):  # noqa: B911
+        for chunk in chunks(order, self.batch):
             inputs = self._inputs([found[i] for i in chunk], left=True)
             start = 0 if "inputs_embeds" in inputs else inputs["input_ids"].shape[1]
             out = self.model.network.generate(

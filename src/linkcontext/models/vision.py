@@ -1,9 +1,9 @@
 """What a model sees in a picture, computed once for each picture."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import batched
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,12 @@ from linkcontext.models.load import Model, grey
 
 GREY = "grey"  # the item id of the picture that shows nothing
 BATCH = 32
+Thing = TypeVar("Thing")
+
+
+def chunks(things: Sequence[Thing], size: int) -> Iterator[Sequence[Thing]]:
+    """The things in order, so many at a time; the last chunk may be shorter."""
+    return (things[start : start + size] for start in range(0, len(things), size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class Eyes:
     def look(self, pictures: Iterable[tuple[str, str, Path]]) -> None:
         """Encode the pictures, (item id, content hash, path), that were not seen before."""
         new = {content: path for _, content, path in pictures if content not in self.seen}
-        for chunk in batched(new.items(), BATCH):  # noqa: B911 - the last chunk is shorter
+        for chunk in chunks(list(new.items()), BATCH):
             images = [open_image(path) for _, path in chunk]
             for (content, _), found in zip(chunk, self.encode(images), strict=True):
                 self.seen[content] = found

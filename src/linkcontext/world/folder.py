@@ -5,6 +5,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -71,12 +72,23 @@ def write(
             (out / name).mkdir(parents=True)
             for number, picture in enumerate(drawn):
                 path = f"{name}/{number:04d}.png"
-                facts = {**dataclasses.asdict(fact), "caption": questions.caption(fact), "neighbours": list(near)}
+                facts = {**told_of(fact), "neighbours": list(near)}
                 items.append(Item(path, path, name, name, _save(picture, out / path), facts=facts, group=f"{number:04d}"))
             advance()
     dataset = Dataset(out, tuple(items))
     write_manifest(dataset)
     return dataset
+
+
+def told_of(fact: concepts.Facts) -> dict[str, Any]:
+    """Facts as JSON has them."""
+    parts = [dataclasses.asdict(part) for part in fact.parts]
+    return {"family": fact.family, "count": fact.count, "parts": parts, "caption": questions.caption(fact)}
+
+
+def facts_of(told: dict[str, Any]) -> concepts.Facts:
+    """And back."""
+    return concepts.Facts(told["family"], told["count"], tuple(concepts.Part(**part) for part in told["parts"]))
 
 
 def _save(picture: torch.Tensor, path: Path) -> str:

@@ -1,0 +1,57 @@
+"""What episodes to draw, and whether that can be asked of a data set."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from linkcontext.data.manifest import Dataset, first_few
+from linkcontext.errors import InputError
+from linkcontext.world.names import NameKind
+
+Negatives = Literal["random", "neighbours"]
+Order = Literal["rounds", "shuffled"]
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodePlan:
+    """What to draw. Shots are per class: an episode's support has ways x max(shots_per_class) pictures."""
+
+    ways: int = 2
+    shots_per_class: tuple[int, ...] = (0, 1, 2, 4, 8, 16)
+    episodes: int = 256
+    queries: int | None = None  # of all classes together, a multiple of ways; None: one of each class
+    names: NameKind = "pseudo"
+    negatives: Negatives = "random"
+    order: Order = "rounds"
+    seed: int = 0
+    support_split: str | None = None  # None: pictures of any split
+    query_split: str | None = None
+    # No support picture shares its group with a query picture of its class; "" is a group like any other.
+    groups_apart: bool = False
+
+    @property
+    def queries_per_class(self) -> int:
+        """How often each class is queried in an episode."""
+        return 1 if self.queries is None else self.queries // self.ways
+
+
+def check(plan: EpisodePlan, dataset: Dataset) -> None:
+    """A plan that contradicts itself, or asks for what the data set does not know."""
+    shots, splits = plan.shots_per_class, {item.split for item in dataset.items}
+    for chosen, kind in ((plan.names, NameKind), (plan.negatives, Negatives), (plan.order, Order)):
+        if chosen not in get_args(kind):
+            raise InputError(f"{chosen!r} is none of {', '.join(get_args(kind))}.")
+    if plan.ways < 2 or plan.episodes < 1:
+        raise InputError(f"ways={plan.ways}, episodes={plan.episodes}: give at least 2 ways and 1 episode.")
+    if not shots or min(shots) < 0 or len(set(shots)) < len(shots):
+        raise InputError(f"shots_per_class {shots}: give one or more different numbers, none below 0.")
+    if plan.queries is not None and (plan.queries < 1 or plan.queries % plan.ways):
+        raise InputError(
+            f"{plan.queries} queries for {plan.ways} ways: every class must be queried equally often. "
+            f"Give a multiple of {plan.ways}."
+        )
+    for split in (plan.support_split, plan.query_split):
+        if split is not None and split not in splits:
+            there = first_few(sorted(repr(each) for each in splits))
+            raise InputError(f"{dataset.root}: no picture is of the split {split!r}; there is {there}.")
+    if plan.groups_apart and not any(item.group for item in dataset.items):
+        raise InputError(f"{dataset.root}: no picture has a group, so groups cannot be kept apart.")
