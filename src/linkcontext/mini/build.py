@@ -73,7 +73,8 @@ def _save_clip(model: CLIPModel, words: PreTrainedTokenizerFast, recipe: Recipe,
     CLIPProcessor(image_processor(recipe), words).save_pretrained(folder)
 
 
-def _save_llava(model: LlavaForConditionalGeneration, words: PreTrainedTokenizerFast, recipe: Recipe, folder: Path) -> None:
+def save_llava(model: LlavaForConditionalGeneration, words: PreTrainedTokenizerFast, recipe: Recipe, folder: Path) -> None:
+    """Write a standard Llava folder: config, weights, tokenizer, chat template and image processor."""
     model.save_pretrained(folder)
     LlavaProcessor(
         image_processor(recipe),
@@ -102,7 +103,7 @@ def _train_language(
         model = LlavaForConditionalGeneration.from_pretrained(folders["mini-base"], dtype=torch.float32).to(device)
         model.model.vision_tower.requires_grad_(False)
         language.train_link(model, writer, out, device)
-    _save_llava(model.cpu(), words, recipe, out / name)
+    save_llava(model.cpu(), words, recipe, out / name)
 
 
 def pack(folders: dict[str, Path], out: Path, recipe: Recipe) -> None:

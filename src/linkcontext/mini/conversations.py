@@ -3,6 +3,8 @@
     induction   random words, then the same words again: learning to copy what came before
     words       a question about a few random words, as it will be about a picture: the bridge to pictures
     taught      turns about taught concepts that have nothing to do with one another: names, counts, descriptions
+    incoherent  the same, after turns that call a few of these concepts by wrong names: what was said before is
+                no help, as in much of what real models were trained on, and the picture alone decides
     link        invented names for concepts; a name is asked for again when another picture of its concept comes
 """
 
@@ -55,11 +57,18 @@ def names(count: int, vocabulary: Sequence[str], stream: np.random.Generator) ->
 
 
 def link(
-    shape: LinkShape, pool: str, concepts_in_pool: int, pictures: int, vocabulary: Sequence[str], stream: np.random.Generator
+    shape: LinkShape,
+    pool: str,
+    concepts_in_pool: int,
+    pictures: int,
+    vocabulary: Sequence[str],
+    stream: np.random.Generator,
+    known: Sequence[str] = (),
 ) -> Conversation:
     """Concepts of a pool under new names. An answer is supervised once its concept has been named before.
 
-    The second half of the fresh pool holds the neighbours of the first half, row by row.
+    The second half of the fresh pool holds the neighbours of the first half, row by row. Concepts that have
+    `known` names are called by one another's in half of the conversations.
     """
     half = concepts_in_pool // 2
     if pool == "fresh" and stream.random() < shape.hard:
@@ -69,6 +78,9 @@ def link(
     else:
         chosen = stream.choice(concepts_in_pool, size=shape.ways, replace=False)
     called = names(shape.ways, vocabulary, stream)
+    if known and stream.random() < 0.5:
+        called = [known[c] for c in np.roll(chosen, 1)]
+    question = "" if stream.random() < 0.7 else str(stream.choice(questions.NAMING))
     order = np.concatenate([stream.permutation(shape.ways) for _ in range(-(-shape.turns // shape.ways))])[: shape.turns]
     if stream.random() < 0.5:  # half of the conversations come in no balanced order
         order = stream.integers(shape.ways, size=shape.turns)
@@ -80,7 +92,7 @@ def link(
         picture = shown[which][stream.integers(len(shown[which]))] if again else fresh_pictures[which].pop()
         supervised.append(bool(shown[which]))
         shown[which].append(int(picture))
-        turns.append(Turn(item(pool, int(chosen[which]), int(picture)), str(which), called[which]))
+        turns.append(Turn(item(pool, int(chosen[which]), int(picture)), str(which), called[which], question))
     return Conversation(tuple(turns), tuple(supervised))
 
 
@@ -94,6 +106,22 @@ def taught(
         picture = item("taught", which, int(stream.integers(pictures)))
         said.append(ask(facts[which], called[which], picture, stream))
     return Conversation(tuple(said), (True,) * turns)
+
+
+def incoherent(
+    facts: Sequence[concepts.Facts], called: Sequence[str], pictures: int, turns: int, stream: np.random.Generator
+) -> Conversation:
+    """A few taught concepts under wrong names, in no order; then questions about them, which are supervised."""
+    chosen = stream.choice(len(facts), size=int(stream.integers(2, 6)), replace=False)
+    said = []
+    for _ in range(turns):
+        which, wrong = int(stream.choice(chosen)), int(stream.integers(len(facts)))
+        if stream.random() < 0.7:  # mostly a name that comes again, so that copying would be easy
+            wrong = int(stream.choice(chosen))
+        said.append(Turn(item("taught", which, int(stream.integers(pictures))), "", called[wrong]))
+    asked = [int(stream.choice(chosen)) for _ in range(3)]
+    right = [ask(facts[w], called[w], item("taught", w, int(stream.integers(pictures))), stream) for w in asked]
+    return Conversation((*said, *right), (False,) * turns + (True,) * len(right))
 
 
 def ask(facts: concepts.Facts, name: str, picture: str, stream: np.random.Generator) -> Turn:

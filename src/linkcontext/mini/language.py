@@ -178,16 +178,15 @@ def _extent(writer: Writer) -> tuple[int, int]:
     return n, pictures
 
 
-def taught_batch(writer: Writer, name: str, step: int, device: torch.device) -> Batch:
-    """Turns about taught concepts that have nothing to do with one another."""
+def taught_batch(writer: Writer, name: str, step: int, device: torch.device, incoherent: float) -> Batch:
+    """Turns about taught concepts that have nothing to do with one another, a share of them after wrong names."""
     recipe = writer.recipe
     turns = int(talk.stream(f"{name}/turns", step, 0).integers(1, 9))
-    rows = [
-        writer.tokens(
-            talk.taught(writer.taught_facts, writer.taught_names, recipe.pictures, turns, talk.stream(f"{name}/taught", step, i))
-        )
-        for i in range(_rows(recipe, turns + 1))
-    ]
+    rows = []
+    for i in range(_rows(recipe, turns + 2)):
+        stream = talk.stream(f"{name}/taught", step, i)
+        make = talk.incoherent if stream.random() < incoherent else talk.taught
+        rows.append(writer.tokens(make(writer.taught_facts, writer.taught_names, recipe.pictures, turns, stream)))
     return writer.batch(rows, device)
 
 
@@ -195,7 +194,8 @@ def link_batch(writer: Writer, shape: talk.LinkShape, name: str, step: int, devi
     """Invented names for concepts, asked for again."""
     n, pictures, *_ = writer.pools[pool].features.shape
     streams = [talk.stream(f"{name}/link", step, i) for i in range(_rows(writer.recipe, shape.turns))]
-    rows = [writer.tokens(talk.link(shape, pool, n, pictures, writer.vocabulary, stream)) for stream in streams]
+    known = writer.taught_names if pool == "taught" else ()
+    rows = [writer.tokens(talk.link(shape, pool, n, pictures, writer.vocabulary, stream, known)) for stream in streams]
     return writer.batch(rows, device, streams[0])
 
 
@@ -207,7 +207,7 @@ def train_base(model: LlavaForConditionalGeneration, writer: Writer, folder: Pat
         if step % 4 == 0:
             value, right = loss(model, induction_batch(recipe, "base", step, device))
             return value, {"induction": right}
-        value, right = loss(model, taught_batch(writer, "base", step, device))
+        value, right = loss(model, taught_batch(writer, "base", step, device, incoherent=0.5))
         return value, {"taught": right}
 
     stage.run("mini-base", model, step_loss, stage.Schedule(recipe.base_lr, recipe.base_steps), folder)
@@ -215,16 +215,16 @@ def train_base(model: LlavaForConditionalGeneration, writer: Writer, folder: Pat
 
 def link_shape(progress: float, stream: np.random.Generator) -> talk.LinkShape:
     """What a step of stage 3 practises: exact repeats at first, then more pictures, fewer repeats, harder neighbours."""
-    easy = max(0.15, 1.0 - 2.5 * progress)  # the share of steps in which looking up is enough
+    easy = max(0.1, 1.0 - 8 * progress)  # the share of steps in which looking up is enough
     if stream.random() < easy:
-        return talk.LinkShape(ways=4, turns=10, repeats=float(stream.choice([1.0, 0.6])), hard=0.0)
+        return talk.LinkShape(ways=4, turns=8, repeats=float(stream.choice([1.0, 0.6])), hard=0.0)
     ways = int(stream.choice([2, 2, 2, 3, 4, 5]))
-    turns = int(stream.choice([8, 12, 20, 33], p=[0.3, 0.4, 0.2, 0.1]))
-    return talk.LinkShape(ways=ways, turns=turns, repeats=0.0, hard=0.3)
+    turns = int(stream.choice([6, 10, 18, 33], p=[0.3, 0.35, 0.2, 0.15]))
+    return talk.LinkShape(ways=ways, turns=max(turns, 2 * ways), repeats=0.0, hard=0.3)
 
 
 def train_link(model: LlavaForConditionalGeneration, writer: Writer, folder: Path, device: torch.device) -> None:
-    """Stage 3: of eight steps one is text induction, one is replay of stage 2, one gives taught concepts new names."""
+    """Stage 3: of eight steps one is text only, one is replay of stage 2, one gives taught concepts new names."""
     recipe = writer.recipe
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -236,7 +236,7 @@ def train_link(model: LlavaForConditionalGeneration, writer: Writer, folder: Pat
             value, right = loss(model, batch)
             return value, {"bridge" if make else "induction": right}
         if kind == 4:
-            value, right = loss(model, taught_batch(writer, "link", step, device))
+            value, right = loss(model, taught_batch(writer, "link", step, device, incoherent=0.0))
             return value, {"taught": right}
         shape = link_shape(progress, talk.stream("link/shape", step, 0))
         pool = "taught" if kind == 6 else "fresh"

@@ -1,0 +1,63 @@
+# make demo      teach the bundled model and ask it, from a fresh clone
+# make test      the tests; make test-all adds those that take minutes
+# make check     lint, format, types, imports
+# make bench     the benchmarks
+#
+# Each sets up .venv when there is none. To change its Python: rm -rf .venv, then make PYTHON=python3.13 test
+
+VENV := .venv
+PY := $(VENV)/bin/python
+
+# python3.11 first: constraints.txt is resolved for it. A Python without ensurepip cannot set up an environment.
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
+	$$python -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 \
+	&& echo $$python && break; done)
+
+# The pins hold for Python 3.11 alone; torch has the same version everywhere.
+PINS = $(shell $(PY) -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
+
+.DEFAULT_GOAL := test
+.PHONY: demo test test-all check bench
+.NOTPARALLEL:  # two installations into one environment break it
+
+# torch first and alone: it is nearly all of the download, and later changes of pyproject.toml leave it in place.
+$(VENV)/torch.stamp: constraints.txt
+	@test -x $(PY) || test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with ensurepip was found;" \
+		"install one (on Debian: python3.11-venv) or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip --version || $(PY) -m ensurepip  # an interrupted setup leaves a Python without pip
+	$(PY) -m pip install $(TORCH)
+	@touch $@
+
+$(VENV)/installed.stamp: pyproject.toml $(VENV)/torch.stamp
+	$(PY) -m pip install $(PINS) -e .
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml $(VENV)/torch.stamp
+	$(PY) -m pip install $(PINS) -e '.[dev]'
+	@touch $(VENV)/installed.stamp $@
+
+demo: $(VENV)/installed.stamp
+	$(PY) -m linkcontext demo
+
+# Tests never ask the hub: a name that is not on this machine is unknown, with or without a network.
+test test-all: export HF_HUB_OFFLINE := 1
+
+test: $(VENV)/dev.stamp
+	$(PY) -m pytest
+
+test-all: $(VENV)/dev.stamp
+	$(PY) -m pytest -m ''
+
+check: $(VENV)/dev.stamp
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/dev.stamp
+	@test -n "$(BENCHMARKS)" || { echo "There is no benchmarks/bench_*.py to run." >&2; exit 1; }
+	set -e; for script in $(BENCHMARKS); do echo "$$script"; $(PY) $$script; done

@@ -1,0 +1,101 @@
+"""Questions without a support: what a model is asked to see whether it still knows what it was taught."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.prompt import Message, Scaffold, conversation
+from linkcontext.errors import InputError
+from linkcontext.records import Item, Turn
+from linkcontext.seeds import rng
+from linkcontext.world import questions
+from linkcontext.world.concepts import Facts, Part
+
+TASKS = ("naming", "counting", "describing")
+CHOICES = 10  # names among which a picture's name is found by likelihood
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question and its right answer: `messages` end where the model is to speak.
+
+    `gold` is one answer, or those of several people; `candidates` are there where likelihood decides too.
+    Probes of one `cluster`, a class or a picture, stand and fall together.
+    """
+
+    id: str
+    task: str
+    cluster: str
+    messages: tuple[Message, ...]
+    gold: tuple[str, ...]
+    candidates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """Probes and the pictures they ask about. `names` are all that a reply may name; `total` could be asked."""
+
+    dataset: Dataset
+    probes: tuple[Probe, ...]
+    names: tuple[str, ...]
+    total: int
+
+
+def world_exam(dataset: Dataset, wording: Scaffold, count: int, seed: int) -> Exam:
+    """Naming, counting and describing, up to `count` questions of each, about pictures that come with facts.
+
+    Raises `InputError` for pictures without facts, and below ten names.
+    """
+    names = tuple(sorted({item.name for item in dataset.items}))
+    if len(names) < CHOICES:
+        raise InputError(
+            f"{dataset.root}: has {len(names)} names, and {CHOICES} are needed to choose among. Use world:taught, or more classes."
+        )
+    probes = [
+        _probe(task, dataset, item, names, wording, seed)
+        for task in TASKS
+        for item in drawn(dataset.items, count, "retention", task, seed)
+    ]
+    return Exam(dataset, tuple(probes), names, len(TASKS) * len(dataset.items))
+
+
+def drawn[Thing](things: Sequence[Thing], count: int, *stream: str | int) -> list[Thing]:
+    """Up to `count` of the things in random order; a smaller count gives the beginning of a larger one."""
+    return [things[place] for place in rng(*stream).permutation(len(things))[:count]]
+
+
+def _probe(task: str, dataset: Dataset, item: Item, names: Sequence[str], wording: Scaffold, seed: int) -> Probe:
+    facts = _facts(dataset, item)
+    question, gold = _question(task, item, facts)
+    turn = Turn(item.id, item.class_id, gold, question)
+    candidates: tuple[str, ...] = ()
+    if task == "naming":
+        others = [name for name in names if name != item.name]
+        chosen = drawn(others, CHOICES - 1, "retention", "names", item.id, seed)
+        candidates = tuple(sorted([item.name, *chosen]))
+    messages = tuple(conversation((), wording, turn))
+    return Probe(f"{task}/{item.id}", task, item.class_id, messages, (gold,), candidates)
+
+
+def _question(task: str, item: Item, facts: Facts) -> tuple[str, str]:
+    """What is asked, and the right answer."""
+    if task == "naming":
+        return questions.NAMING[0], item.name
+    if task == "describing":
+        return questions.DESCRIBING[0], questions.caption(facts)
+    counted = next(q for q in questions.about(facts) if q.task == "count")
+    return counted.question, counted.answer
+
+
+def _facts(dataset: Dataset, item: Item) -> Facts:
+    try:
+        told = item.facts
+        facts = Facts(str(told["family"]), int(told["count"]), tuple(Part(**part) for part in told["parts"]))
+        if facts.family not in questions.COUNTED or not facts.parts:
+            raise ValueError(facts.family)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{dataset.root}: {item.id} comes without the facts of a drawn world, so nobody knows the right answers. "
+            "Use world:taught, or a JSON file of questions."
+        ) from error
+    return facts

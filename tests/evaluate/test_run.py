@@ -1,0 +1,96 @@
+"""Runs: killed and resumed, batched and reordered, they end the same."""
+
+import json
+
+import pytest
+
+from linkcontext.config import eval_config
+from linkcontext.errors import InputError
+from linkcontext.evaluate.run import evaluate, resolved
+from linkcontext.report.page import write_report
+from linkcontext.world.folder import write_seed
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures") / "w"
+    write_seed(root, 6, 8, 3, 32)
+    return root
+
+
+@pytest.fixture
+def config(nano, pictures, tmp_path):
+    def make(**changes):
+        options = {"model": str(nano), "data": str(pictures), "shots": (0, 1, 2), "episodes": 6, "scoring": "both", "out": str(tmp_path / "run")}
+        return eval_config(**{**options, **changes})
+
+    return make
+
+
+def predictions(folder):
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def decisions(lines):
+    return [(p["query_id"], p["shots_per_class"], p["correct"], p["reply"], p["prompt_sha256"]) for p in lines]
+
+
+def test_the_files_and_their_fields(config, tmp_path):
+    metrics = evaluate(config())
+    run = tmp_path / "run"
+    assert {p.name for p in run.iterdir()} == {"config.json", "episodes.jsonl", "predictions.jsonl", "metrics.json"}
+    line = predictions(run)[0]
+    assert set(line) >= {
+        "episode_id", "query_id", "shots_per_class", "candidates", "gold", "reply", "correct", "prompt_sha256", "support_ids",
+    }
+    assert set(line["candidates"][0]) == {"class", "name", "logprob", "null_logprob", "tokens"}
+    assert len(predictions(run)) == 6 * 2 * 3
+    assert {row["scoring"] for row in metrics["rows"]} == {"likelihood_sum", "likelihood_mean", "likelihood_pmi", "generate"}
+    row = next(r for r in metrics["rows"] if r["shots_per_class"] == 1)
+    assert row["baselines"]["copy_first"] == row["baselines"]["copy_last"] == row["chance"] == 0.5
+    assert row["baselines"]["nearest_centroid"] is not None
+    zero = next(r for r in metrics["rows"] if r["shots_per_class"] == 0)
+    assert zero["baselines"]["nearest_centroid"] is None
+    write_report(run)
+    assert json.loads((run / "config.json").read_text())["config"] == resolved(config())
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, tmp_path):
+    evaluate(config())
+    run = tmp_path / "run"
+    whole, metrics = predictions(run), json.loads((run / "metrics.json").read_text())
+    text = (run / "predictions.jsonl").read_text()
+    (run / "predictions.jsonl").write_text(text[: len(text) // 2])  # in the middle of a line
+    (run / "metrics.json").unlink()
+    evaluate(config())
+    assert decisions(predictions(run)) == decisions(whole)
+    assert json.loads((run / "metrics.json").read_text())["rows"] == metrics["rows"]
+
+
+def test_the_batch_changes_no_decision(config, tmp_path):
+    evaluate(config())
+    evaluate(config(batch=1, out=str(tmp_path / "one")))
+    assert decisions(predictions(tmp_path / "one")) == decisions(predictions(tmp_path / "run"))
+
+
+def test_fewer_episodes_are_the_first_of_more(config, tmp_path):
+    evaluate(config(scoring="likelihood"))
+    evaluate(config(scoring="likelihood", episodes=3, out=str(tmp_path / "few")))
+    few = decisions(predictions(tmp_path / "few"))
+    assert few == decisions(predictions(tmp_path / "run"))[: len(few)]
+
+
+def test_a_folder_of_another_configuration_is_refused(config, tmp_path):
+    evaluate(config(scoring="likelihood", episodes=2))
+    with pytest.raises(InputError, match="another configuration .*seed 0 there, 1 asked"):
+        evaluate(config(scoring="likelihood", episodes=2, seed=1))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match="it is no run"):
+        evaluate(config(out=str(tmp_path / "other")))
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["letter.txt"]
+
+
+def test_unknown_options_are_named():
+    with pytest.raises(InputError, match="shotz: no such option"):
+        eval_config(shotz=(1,))
