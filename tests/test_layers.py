@@ -1,14 +1,11 @@
-"""What import-linter cannot see: that importing the light modules, packages around them included, loads no torch."""
+"""What import-linter cannot see: importing the light modules, the packages around them included, loads no torch."""
 
 import json
 import pkgutil
 import subprocess
 import sys
 import tomllib
-from importlib.machinery import PathFinder
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
@@ -47,20 +44,10 @@ def torch_free() -> list[str]:
 def test_light_modules_load_no_torch():
     modules = torch_free()
     assert {"linkcontext.records", "linkcontext.data.images", "linkcontext.report.page"} <= set(modules)
-    assert loaded_by(modules) & HEAVY == set()
+    loaded = loaded_by(modules)
+    assert {"linkcontext", "numpy", "matplotlib"} <= loaded  # the list is of what was loaded
+    assert loaded & HEAVY == set()
 
 
 def test_command_line_loads_no_torch_before_it_knows_the_command():
     assert loaded_by(["linkcontext", "linkcontext.cli"]) & HEAVY == set()
-
-
-def test_a_module_that_needs_torch_is_noticed():
-    assert "torch" in loaded_by(["linkcontext.world.concepts"])
-
-
-@pytest.mark.parametrize("name", ["linkcontext", *with_submodules("linkcontext")[1:]])
-def test_every_module_is_a_file_of_this_tree(name):
-    package = SRC.joinpath(*name.split(".")[:-1])
-    spec = PathFinder.find_spec(name.rsplit(".", 1)[-1], [str(package)])
-    assert spec is not None
-    assert spec.origin is not None

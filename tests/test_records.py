@@ -72,9 +72,7 @@ def test_round_trip_through_a_file(record, tmp_path):
 
 
 texts = st.text(max_size=8)
-items = st.builds(
-    Item, texts, texts, texts, texts, texts, texts, texts, st.dictionaries(texts, st.integers() | texts)
-)
+items = st.builds(Item, texts, texts, texts, texts, texts, texts, texts, st.dictionaries(texts, st.integers() | texts))
 
 
 @settings(max_examples=40, deadline=None)

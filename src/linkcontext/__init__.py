@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "load"]
 
 
-def load(name: str = "mini", **options: Any) -> "Learner":  # noqa: ANN401 - as linkcontext.models.load.load
+def load(name: str = "mini", **options: Any) -> "Learner":
     """Load a model that can be taught and asked: `mini`, `mini-base`, a folder or a Hugging Face id.
 
     Options are those of `linkcontext.models.load.load`: dtype, device, adapter, trust_remote_code.
@@ -26,7 +26,7 @@ def load(name: str = "mini", **options: Any) -> "Learner":  # noqa: ANN401 - as 
     return Learner(load_model(name, **options))
 
 
-def evaluate(**options: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - fields of EvalConfig and its parts
+def evaluate(**options: Any) -> list[dict[str, Any]]:
     """Measure a model; the rows of metrics.json. Options are the flags of `linkcontext eval`, for example
     `evaluate(model="mini", data="digits", ways=2, shots=(1, 4), episodes=100, out="runs/digits")`.
     """

@@ -4,9 +4,9 @@ import logging
 import os
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -42,7 +42,11 @@ class World:
         """Draw it."""
         from linkcontext.world.folder import contact_sheet, write_seed
 
-        for flag, value, least in (("classes", self.classes, 2), ("images", self.images, 1), ("size", self.size, 16)):
+        for flag, value, least in (
+            ("classes", self.classes, 2),
+            ("images", self.images, 1),
+            ("size", self.size, 16),
+        ):
             if value < least:
                 raise InputError(f"--{flag} {value}: at least {least} is needed.")
         dataset = write_seed(Path(self.out), self.classes, self.images, self.seed, self.size)
@@ -73,7 +77,9 @@ class Data:
         classes = dataset.by_class()
         counts = sorted(len(items) for items in classes.values())
         splits = sorted({item.split or "(none)" for item in dataset.items})
-        console.print(f"{dataset.root}: {len(dataset.items)} pictures, {len(classes)} classes of {counts[0]} to {counts[-1]}")
+        console.print(
+            f"{dataset.root}: {len(dataset.items)} pictures, {len(classes)} classes of {counts[0]} to {counts[-1]}"
+        )
         console.print(f"splits: {', '.join(splits)}   digest: {digest(dataset)[:16]}")
         for problem in dataset.problems:
             console.print(problem, style="yellow", markup=False)
@@ -85,7 +91,7 @@ class Data:
 class Episodes:
     """Draw episodes: which pictures are shown, under which names, and which are asked about. Ids only."""
 
-    episodes: Annotated[EpisodeConfig, tyro.conf.arg(name="")] = EpisodeConfig()
+    episodes: Annotated[EpisodeConfig, tyro.conf.arg(name="")] = field(default_factory=EpisodeConfig)
     out: str | None = None
     """Write episodes.jsonl here."""
     show: int = 0
@@ -116,7 +122,9 @@ class Episodes:
         template = Template(processor("mini"))
         for episode in episodes:
             assert isinstance(episode, Episode)
-            messages = prompt(episode, 0, episode.shots_per_class[-1], scaffold(self.scaffold), episode.queries[0].answer)
+            messages = prompt(
+                episode, 0, episode.shots_per_class[-1], scaffold(self.scaffold), episode.queries[0].answer
+            )
             console.rule(episode.id)
             console.print(coloured(encode(messages, template, "every"), template.processor.tokenizer.decode))
 
@@ -125,7 +133,7 @@ class Episodes:
 class Validate:
     """Before anything runs for long: gold answers score 1, no support leaks its query, every prompt fits."""
 
-    config: Annotated[EvalConfig, tyro.conf.arg(name="")] = EvalConfig()
+    config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
 
     def run(self) -> None:
         """Check."""
@@ -143,7 +151,7 @@ class Eval:
     Killed and started again with the same flags, it goes on where it was.
     """
 
-    config: Annotated[EvalConfig, tyro.conf.arg(name="")] = EvalConfig()
+    config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
     benchmark: Literal["retention"] | None = None
     """retention: naming, counting and describing what the model was taught, instead of episodes."""
 
@@ -275,7 +283,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command. Bad input is a sentence on stderr and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    commands = {
+    commands: dict[str, Any] = {
         "world": World,
         "data": Data,
         "episodes": Episodes,
@@ -287,13 +295,16 @@ def main(arguments: list[str] | None = None) -> None:
         "demo": Demo,
     }
     try:
-        command = tyro.extras.subcommand_cli_from_dict(commands, args=arguments, prog="linkcontext", description=__doc__)
+        command = tyro.extras.subcommand_cli_from_dict(
+            commands, args=arguments, prog="linkcontext", description=__doc__
+        )
         command.run()
     except InputError as error:
         print(f"linkcontext: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
-        print(f"\nlinkcontext: stopped. Start the same command again to go on: linkcontext {shlex.join(sys.argv[1:])}", file=sys.stderr)
+        print(
+            f"\nlinkcontext: stopped. Start the same command again to go on: linkcontext {shlex.join(sys.argv[1:])}",
+            file=sys.stderr,
+        )
         raise SystemExit(130) from error
-
-

@@ -1,6 +1,6 @@
 """What can be asked for, typed. The resolved configuration of a run is saved as JSON and can be run again."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -81,8 +81,8 @@ class EpisodeConfig:
 class EvalConfig:
     """Measure how well a model names new pictures after it was shown a few."""
 
-    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = ModelConfig()
-    episodes: Annotated[EpisodeConfig, tyro.conf.arg(name="")] = EpisodeConfig()
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    episodes: Annotated[EpisodeConfig, tyro.conf.arg(name="")] = field(default_factory=EpisodeConfig)
     scaffold: str = "turns"
     """What is said around the pictures: turns, single_turn, lcl, or a JSON file."""
     scoring: Scoring = "likelihood"

@@ -1,9 +1,9 @@
 """The nouns. Frozen records, JSON lines on disk; between stages travel ids and never pixels.
 
-    Item        one picture of one class
-    Turn        one picture with its question and its answer
-    Episode     support turns, queries and the candidate names among which a query is decided
-    Prediction  what a model made of one query after so many supports of each class
+Item        one picture of one class
+Turn        one picture with its question and its answer
+Episode     support turns, queries and the candidate names among which a query is decided
+Prediction  what a model made of one query after so many supports of each class
 """
 
 import dataclasses
@@ -110,12 +110,12 @@ class Prediction:
     baselines: dict[str, str | None] = field(default_factory=dict)  # policy -> the class id it would answer
 
 
-def to_json(record: Any) -> str:  # noqa: ANN401 - any of the dataclasses above
+def to_json(record: Any) -> str:
     """One line of JSON, keys in the order of the fields."""
     return json.dumps(_plain(record), ensure_ascii=False, separators=(",", ":"))
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a JSON value
+def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return {JSON_NAMES.get(f.name, f.name): _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
@@ -134,17 +134,19 @@ def from_dict(kind: type[Record], values: dict[str, Any], where: str) -> Record:
         complaint = "; ".join(
             f"{what} {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names
         )
-        raise InputError(f"{where}: not a line of {kind.__name__}s: {complaint}. Was the file written by another version?")
+        raise InputError(
+            f"{where}: not a line of {kind.__name__}s: {complaint}. Was the file written by another version?"
+        )
     hints = _hints(kind)
     return kind(**{fields[n].name: _revive(hints[fields[n].name], value, where) for n, value in values.items()})
 
 
 @functools.cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _revive(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401 - a JSON value
+def _revive(hint: Any, value: Any, where: str) -> Any:
     """JSON has lists and objects where the records have tuples and records."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
@@ -191,4 +193,6 @@ def write_text(text: str, path: Path) -> None:
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise InputError(f"{path}: could not be written ({error.strerror}). Free some space or choose another --out.") from error
+        raise InputError(
+            f"{path}: could not be written ({error.strerror}). Free some space or choose another --out."
+        ) from error

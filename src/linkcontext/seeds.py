@@ -12,7 +12,7 @@ Name = str | int
 
 
 def key(*names: Name) -> int:
-    """A 128-bit integer for a path of names. `("a", 1)` and `("a", "1")` differ, and so do `("ab",)` and `("a", "b")`."""
+    """A 128-bit integer for a path of names: `("a", 1)`, `("a", "1")` and `("a1",)` are three paths."""
     path = "\x1f".join(f"{type(name).__name__}:{_escaped(name)}" for name in names)
     return int.from_bytes(hashlib.blake2b(path.encode(), digest_size=16).digest(), "little")
 

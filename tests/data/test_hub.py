@@ -21,10 +21,7 @@ def quiet(tmp_path, monkeypatch):
 
 
 def pictures(count):
-    return [
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (5, 6, 3), dtype=np.uint8))
-        for i in range(count)
-    ]
+    return [Image.fromarray(np.random.default_rng(i).integers(0, 256, (5, 6, 3), dtype=np.uint8)) for i in range(count)]
 
 
 def parquet(path, columns, **features):
@@ -45,9 +42,7 @@ def test_image_folder(tmp_path, picture):
         ("val", "cat", "cat", "3"),
         ("val", "ice_bear", "ice bear", "4"),
     }
-    assert {dataset.path(i.id).read_bytes() for i in dataset.items} == {
-        (root / p).read_bytes() for p in paths
-    }
+    assert {dataset.path(i.id).read_bytes() for i in dataset.items} == {(root / p).read_bytes() for p in paths}
     assert open_huggingface(str(root)) == dataset
     assert len(list((dataset.root.parent).iterdir())) == 1
     picture(root / "train/cat/w_2.png", 8)

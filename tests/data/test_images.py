@@ -28,9 +28,7 @@ def png_header(width, height):
     """A whole PNG header, and then nothing."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
 
 
 def gif_of_frame(width, height):
@@ -115,9 +113,7 @@ def test_palette_with_an_alpha_for_each_colour(tmp_path):
 
 def test_transparent_grey_of_8_and_of_16_bits_becomes_white(tmp_path):
     eight = Image.fromarray(np.array([[7, 8]], np.uint8))
-    assert np.asarray(open_image(saved(eight, tmp_path / "8.png", transparency=7)))[..., 0].tolist() == [
-        [255, 8]
-    ]
+    assert np.asarray(open_image(saved(eight, tmp_path / "8.png", transparency=7)))[..., 0].tolist() == [[255, 8]]
     sixteen = Image.fromarray(np.array([[700, 257]], np.uint16))
     path = saved(sixteen, tmp_path / "16.png", transparency=700)
     assert np.asarray(open_image(path))[..., 0].tolist() == [[255, 1]]

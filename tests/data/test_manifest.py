@@ -85,9 +85,7 @@ def test_missing_pictures_are_named_together(tmp_path):
     dataset = written(tmp_path, *(item(f"{number}.png") for number in range(8)))
     for number in range(7):
         (tmp_path / f"{number}.png").unlink()
-    with pytest.raises(
-        InputError, match=r"missing pictures: 7 of 8 \(0.png, 1.png, 2.png, 3.png, 4.png and 2 more\)"
-    ):
+    with pytest.raises(InputError, match=r"missing pictures: 7 of 8 \(0.png, 1.png, 2.png, 3.png, 4.png and 2 more\)"):
         read_manifest(dataset.root)
 
 

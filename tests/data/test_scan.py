@@ -148,9 +148,7 @@ def test_hidden_files_are_ignored_and_other_files_counted(zoo, picture):
     (zoo / "cat" / "manifest.jsonl").touch()
     pictures, problems = good(zoo, strict=True)
     assert len(pictures) == 4
-    assert problems == [
-        f"{zoo}: files ignored because they are not called .png, .jpg, .jpeg, .webp, .gif: 2."
-    ]
+    assert problems == [f"{zoo}: files ignored because they are not called .png, .jpg, .jpeg, .webp, .gif: 2."]
 
 
 def test_links_never_lead_out(zoo, tmp_path, picture):
@@ -236,9 +234,7 @@ def test_a_file_without_permission_is_named_and_asked_again(zoo, monkeypatch):
         denied.setattr(Path, "open", open_all_but_one)
         pictures, problems = good(zoo)
     assert len(pictures) == 3
-    assert problems == [
-        f"{zoo}/cat/b.jpg: cannot be read (Permission denied). Check the path and its permissions."
-    ]
+    assert problems == [f"{zoo}/cat/b.jpg: cannot be read (Permission denied). Check the path and its permissions."]
     assert len(good(zoo)[0]) == 4
 
 

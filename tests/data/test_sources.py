@@ -87,10 +87,7 @@ def test_where_manifest_and_folder_differ(zoo, picture):
     assert "cat/c.png" in {item.id for item in dataset.items}
     assert "0 bytes" in dataset.problems[0]
     assert "left out of those it lists: 1 (cat/b.jpg)" in dataset.problems[1]
-    assert (
-        "changed since they were listed, so that their facts may be wrong: 1 (cat/a_1.png)"
-        in dataset.problems[2]
-    )
+    assert "changed since they were listed, so that their facts may be wrong: 1 (cat/a_1.png)" in dataset.problems[2]
     assert len(dataset.problems) == 3
     (zoo / "cat" / "b.jpg").unlink()
     with pytest.raises(InputError, match=r"missing pictures: 1 of 4 \(cat/b\.jpg\)"):
@@ -98,9 +95,7 @@ def test_where_manifest_and_folder_differ(zoo, picture):
 
 
 def test_folders_that_cannot_be_a_data_set(tmp_path, picture):
-    layout = (
-        r"Expected FOLDER/CLASS/picture\.png or FOLDER/train/CLASS/picture\.png, with two classes or more"
-    )
+    layout = r"Expected FOLDER/CLASS/picture\.png or FOLDER/train/CLASS/picture\.png, with two classes or more"
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     picture(tmp_path / "one" / "cat" / "1.png")
@@ -126,9 +121,7 @@ def test_a_root_without_permission(zoo, monkeypatch):
             open_folder(zoo)
     with monkeypatch.context() as denied:
         denied.setattr(sources.Path, "stat", refuse)
-        with pytest.raises(
-            InputError, match=r"zoo: the folder cannot be read \(Permission denied\)\. Expected"
-        ):
+        with pytest.raises(InputError, match=r"zoo: the folder cannot be read \(Permission denied\)\. Expected"):
             open_folder(zoo)
 
 

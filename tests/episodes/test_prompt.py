@@ -37,9 +37,21 @@ class Letters:
         return {"input_ids": [ord(c) for c in text], "offset_mapping": [(i, i + 1) for i in range(len(text))]}
 
 
-SUPPORT = (Turn("one", "a", "xx"), Turn("two", "b", "yyy"), Turn("three", "b", "yyy"), Turn("four", "a", "xx"))
+SUPPORT = (
+    Turn("one", "a", "xx"),
+    Turn("two", "b", "yyy"),
+    Turn("three", "b", "yyy"),
+    Turn("four", "a", "xx"),
+)
 EPISODE = Episode(
-    "e", "link", "pseudo", 2, (0, 1, 2), (Candidate("a", "xx", "ant"), Candidate("b", "yyy", "bee")), SUPPORT, (Turn("q", "b", "yyy"),)
+    "e",
+    "link",
+    "pseudo",
+    2,
+    (0, 1, 2),
+    (Candidate("a", "xx", "ant"), Candidate("b", "yyy", "bee")),
+    SUPPORT,
+    (Turn("q", "b", "yyy"),),
 )
 
 
@@ -109,7 +121,13 @@ def test_coloured_shows_what_carries_loss():
 
 def test_a_scaffold_from_a_file(tmp_path):
     path = tmp_path / "mine.json"
-    fields = {"name": "mine", "support": "{image} {question}", "support_answer": "a {answer}", "query": "{image}", "query_answer": "a {answer}"}
+    fields = {
+        "name": "mine",
+        "support": "{image} {question}",
+        "support_answer": "a {answer}",
+        "query": "{image}",
+        "query_answer": "a {answer}",
+    }
     path.write_text(json.dumps(fields))
     assert scaffold(str(path)).support_answer == "a {answer}"
     path.write_text(json.dumps({**fields, "query": "no picture"}))

@@ -83,9 +83,7 @@ def test_a_query_is_answered_with_the_name_shown():
 
 def test_shuffled_episodes_are_one_for_each_shot_count():
     episodes = sample(zoo(), replace(SMALL, order="shuffled", episodes=2)).episodes
-    assert [e.id for e in episodes] == [
-        f"e0000{index}-k{shots}" for index in range(2) for shots in ("00", "01", "03")
-    ]
+    assert [e.id for e in episodes] == [f"e0000{index}-k{shots}" for index in range(2) for shots in ("00", "01", "03")]
     assert [e.shots_per_class for e in episodes[:3]] == [(0,), (1,), (3,)]
     assert [len(e.support) for e in episodes[:3]] == [0, 2, 6]
     assert episodes[0].task == "link-shuffled"
@@ -132,9 +130,7 @@ def test_equal_names_never_meet_and_names_within_names_do(names):
 
 def test_one_content_under_two_classes_of_one_name_is_not_disputed():
     called = {"a": "mole", "b": "Mole", "c": "owl"}
-    items = [
-        picture(c, n, name=name, sha256=f"{name.lower()} {n}") for c, name in called.items() for n in range(4)
-    ]
+    items = [picture(c, n, name=name, sha256=f"{name.lower()} {n}") for c, name in called.items() for n in range(4)]
     assert sample(dataset(*items), SMALL).disputed == ()
 
 
@@ -216,9 +212,7 @@ def test_too_few_usable_classes_list_the_first_and_count_the_rest():
 
 @pytest.mark.parametrize("items", [[], [picture("a", n) for n in range(9)]], ids=["none", "one class"])
 def test_no_second_class_is_one_sentence(items):
-    with pytest.raises(
-        InputError, match=r"^pictures: usable classes: [01]; an episode needs 2 .* Add pictures"
-    ):
+    with pytest.raises(InputError, match=r"^pictures: usable classes: [01]; an episode needs 2 .* Add pictures"):
         sample(dataset(*items), SMALL)
 
 
@@ -230,9 +224,7 @@ def test_neighbours_must_be_known():
     with pytest.raises(InputError, match=r"a \(0 of 1 usable neighbours needed; it is only ever a negative"):
         sample(items, plan, {"a": ["elsewhere"]})
     wrong = dataset(*items.items, picture("c", 0, facts={"neighbours": "ab"}))
-    with pytest.raises(
-        InputError, match=r"pictures: c/00\.png: the fact `neighbours` must be a list of class ids"
-    ):
+    with pytest.raises(InputError, match=r"pictures: c/00\.png: the fact `neighbours` must be a list of class ids"):
         sample(wrong, plan)
 
 
@@ -293,9 +285,7 @@ def test_a_class_is_usable_when_some_choice_works_and_then_one_is_drawn(drawn, s
     other = [picture("b", n, group=f"{n}", split=s) for n, s in enumerate(["in", "out"] * 6)]
     present = {item.split for item in items} | {"in", "out"}
     assume(set(splits) - {None} <= present)
-    plan = EpisodePlan(
-        2, (shots,), 8, 2 * queries, support_split=splits[0], query_split=splits[1], groups_apart=apart
-    )
+    plan = EpisodePlan(2, (shots,), 8, 2 * queries, support_split=splits[0], query_split=splits[1], groups_apart=apart)
     stock = _stock(plan, "a", "a", items, set())
     assert enough(stock, plan, set()) == some_choice_works(items, plan, shots, queries, apart)
     if enough(stock, plan, set()):
@@ -353,9 +343,7 @@ def test_every_order_of_the_classes_is_equally_likely(order):
     episodes = sample(zoo(3), plan).episodes
     orders = [Counter(tuple(t.class_id for t in e.queries) for e in episodes)]
     if order == "rounds":
-        orders += [
-            Counter(tuple(t.class_id for t in e.support[at : at + 3]) for e in episodes) for at in (0, 3)
-        ]
+        orders += [Counter(tuple(t.class_id for t in e.support[at : at + 3]) for e in episodes) for at in (0, 3)]
         same = sum(first == second for first, second in (halves(e.support) for e in episodes))
         assert abs(same - 100) < 45  # one round says nothing about the next
     for counts in orders:
@@ -411,16 +399,13 @@ def test_more_shots_only_lengthen_the_support():
     few = sample(zoo(), replace(SMALL, shots_per_class=(0, 2))).episodes
     many = sample(zoo(), replace(SMALL, shots_per_class=(8, 2))).episodes
     assert {e.shots_per_class for e in many} == {(2, 8)}
-    assert [(e.queries, e.candidates, e.support) for e in few] == [
-        (e.queries, e.candidates, e.shown(2)) for e in many
-    ]
+    assert [(e.queries, e.candidates, e.support) for e in few] == [(e.queries, e.candidates, e.shown(2)) for e in many]
 
 
 def test_names_change_nothing_but_names():
     unnamed = {
         names: [
-            ([t.item for t in (*e.support, *e.queries)])
-            for e in sample(zoo(), replace(SMALL, names=names)).episodes
+            ([t.item for t in (*e.support, *e.queries)]) for e in sample(zoo(), replace(SMALL, names=names)).episodes
         ]
         for names in ("real", "pseudo", "random", "swapped")
     }
@@ -430,11 +415,7 @@ def test_names_change_nothing_but_names():
 def test_swapped_names_are_real_names_of_others():
     for episode in sample(zoo(), replace(SMALL, ways=4, names="swapped")).episodes:
         shown = {c.name for c in episode.candidates}
-        assert (
-            shown
-            == {c.truth for c in episode.candidates}
-            == {f"the {c.class_id}" for c in episode.candidates}
-        )
+        assert shown == {c.truth for c in episode.candidates} == {f"the {c.class_id}" for c in episode.candidates}
         assert all(c.name != c.truth for c in episode.candidates)
 
 

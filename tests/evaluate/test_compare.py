@@ -13,9 +13,7 @@ CANDIDATES = (Candidate("cat", "plimbo", "cat"), Candidate("dog", "tavork", "dog
 
 
 def episode(index, shots=(1,)):
-    turns = tuple(
-        Turn(f"{c.class_id}/{k}.png", c.class_id, c.name) for k in range(max(shots)) for c in CANDIDATES
-    )
+    turns = tuple(Turn(f"{c.class_id}/{k}.png", c.class_id, c.name) for k in range(max(shots)) for c in CANDIDATES)
     queries = tuple(Turn(f"{c.class_id}/{9 + index}.png", c.class_id, c.name) for c in CANDIDATES)
     return Episode(f"e{index}", "naming", "pseudo", 2, shots, CANDIDATES, turns, queries)
 
@@ -24,9 +22,7 @@ def write_run(run, right, shots=(1,), digest="d"):
     """A run in which query q of episode e is answered rightly where `right[e][q]`, at every shot count."""
     episodes = [episode(i, shots) for i in range(len(right))]
     predictions = [
-        Prediction(
-            e.id, e.query_id(q), k, (), e.queries[q].class_id, e.queries[q].answer if ok else "?", {}, "0", ()
-        )
+        Prediction(e.id, e.query_id(q), k, (), e.queries[q].class_id, e.queries[q].answer if ok else "?", {}, "0", ())
         for e, answers in zip(episodes, right, strict=True)
         for q, ok in enumerate(answers)
         for k in shots
@@ -62,9 +58,7 @@ def test_a_row_by_hand(tmp_path):
         "chance": 0.5,
     }
     # Per episode +.5, 0, +.5, -.5: standard error .2394, t(3) = 3.1824; more than z^2 / (4 + z^2) = .490.
-    assert (low, high) == pytest.approx(
-        (0.125 - 3.182446 * 0.2393568, 0.125 + 3.182446 * 0.2393568), abs=1e-5
-    )
+    assert (low, high) == pytest.approx((0.125 - 3.182446 * 0.2393568, 0.125 + 3.182446 * 0.2393568), abs=1e-5)
 
 
 def test_swapping_the_runs_turns_the_sign(tmp_path):
@@ -157,9 +151,7 @@ def test_the_exact_p_equals_counting_by_hand(count):
 
 def test_the_drawn_p_is_close_to_the_exact_one():
     # Of 20 episodes that differ 14 are better: twice the binomial tail, .115318.
-    assert sign_flip_p(np.array([1.0] * 14 + [-1.0] * 6 + [0.0] * 100), "x") == pytest.approx(
-        0.1153, abs=0.01
-    )
+    assert sign_flip_p(np.array([1.0] * 14 + [-1.0] * 6 + [0.0] * 100), "x") == pytest.approx(0.1153, abs=0.01)
 
 
 def test_p_is_never_nothing_and_is_seeded():

@@ -93,9 +93,7 @@ def test_order_of_queries_changes_nothing():
     )
 
 
-@pytest.mark.parametrize(
-    ("episodes", "mean", "correlation"), [(12, 0.7, 0.5), (60, 0.9, 0.7), (150, 0.5, 0.6)]
-)
+@pytest.mark.parametrize(("episodes", "mean", "correlation"), [(12, 0.7, 0.5), (60, 0.9, 0.7), (150, 0.5, 0.6)])
 def test_coverage_where_plain_wilson_fails(episodes, mean, correlation):
     draws = np.random.default_rng(1)
     held = plain = 0

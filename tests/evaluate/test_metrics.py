@@ -19,9 +19,7 @@ def episode(index=0, names=("plimbo", "tavork"), kind="pseudo", classes=CLASSES,
     return Episode(f"e{index}", "naming", kind, len(classes), (1,), candidates, support, queries)
 
 
-def prediction(
-    of, query, logprobs=None, *, reply=None, tokens=(1, 1), null=(0.0, 0.0), shots=1, baselines=None
-):
+def prediction(of, query, logprobs=None, *, reply=None, tokens=(1, 1), null=(0.0, 0.0), shots=1, baselines=None):
     scores = () if logprobs is None else zip(of.candidates, logprobs, null, tokens, strict=True)
     return Prediction(
         of.id,
@@ -172,9 +170,7 @@ def test_order_of_predictions_changes_nothing_and_correct_is_not_read():
 def test_order_changes_not_even_the_last_digit():
     classes = ("a", "b", "c")
     chance = random.Random(1)
-    episodes = {
-        f"e{i}": episode(i, classes=classes, names=("x", "y", "z"), truths=classes) for i in range(60)
-    }
+    episodes = {f"e{i}": episode(i, classes=classes, names=("x", "y", "z"), truths=classes) for i in range(60)}
     made = [
         prediction(e, q, chance.choices((-1.0, -2.0), k=3), tokens=(1, 1, 1), null=(0.0, 0.0, 0.0))
         for e in episodes.values()
@@ -189,9 +185,7 @@ def test_order_changes_not_even_the_last_digit():
 def test_new_classes_have_an_interval_from_six_classes_on():
     classes = [f"c{i}" for i in range(7)]
     duels = [(a, b) for a in classes for b in classes if a < b]
-    episodes = {
-        f"e{i}": episode(i, classes=duel, truths=duel, names=("x", "y")) for i, duel in enumerate(duels)
-    }
+    episodes = {f"e{i}": episode(i, classes=duel, truths=duel, names=("x", "y")) for i, duel in enumerate(duels)}
     # Whoever meets the class c0 fails, c0 itself and the other.
     made = [
         prediction(e, q, (-1.0, -2.0) if ("c0" in duels[int(e.id[1:])]) == (q == 1) else (-2.0, -1.0))
@@ -207,9 +201,7 @@ def test_new_classes_have_an_interval_from_six_classes_on():
     assert low < row["ci95"][0]
     assert high == 1.0
     few = {
-        k: e
-        for k, e in episodes.items()
-        if "c6" not in k and {"c5", "c6"}.isdisjoint(c.class_id for c in e.candidates)
+        k: e for k, e in episodes.items() if "c6" not in k and {"c5", "c6"}.isdisjoint(c.class_id for c in e.candidates)
     }
     assert rows(few, [p for p in made if p.episode_id in few])[0]["ci95_classes"] is None
 

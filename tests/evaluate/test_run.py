@@ -21,7 +21,14 @@ def pictures(tmp_path_factory):
 @pytest.fixture
 def config(nano, pictures, tmp_path):
     def make(**changes):
-        options = {"model": str(nano), "data": str(pictures), "shots": (0, 1, 2), "episodes": 6, "scoring": "both", "out": str(tmp_path / "run")}
+        options = {
+            "model": str(nano),
+            "data": str(pictures),
+            "shots": (0, 1, 2),
+            "episodes": 6,
+            "scoring": "both",
+            "out": str(tmp_path / "run"),
+        }
         return eval_config(**{**options, **changes})
 
     return make
@@ -38,14 +45,32 @@ def decisions(lines):
 def test_the_files_and_their_fields(config, tmp_path):
     metrics = evaluate(config())
     run = tmp_path / "run"
-    assert {p.name for p in run.iterdir()} == {"config.json", "episodes.jsonl", "predictions.jsonl", "metrics.json"}
+    assert {p.name for p in run.iterdir()} == {
+        "config.json",
+        "episodes.jsonl",
+        "predictions.jsonl",
+        "metrics.json",
+    }
     line = predictions(run)[0]
     assert set(line) >= {
-        "episode_id", "query_id", "shots_per_class", "candidates", "gold", "reply", "correct", "prompt_sha256", "support_ids",
+        "episode_id",
+        "query_id",
+        "shots_per_class",
+        "candidates",
+        "gold",
+        "reply",
+        "correct",
+        "prompt_sha256",
+        "support_ids",
     }
     assert set(line["candidates"][0]) == {"class", "name", "logprob", "null_logprob", "tokens"}
     assert len(predictions(run)) == 6 * 2 * 3
-    assert {row["scoring"] for row in metrics["rows"]} == {"likelihood_sum", "likelihood_mean", "likelihood_pmi", "generate"}
+    assert {row["scoring"] for row in metrics["rows"]} == {
+        "likelihood_sum",
+        "likelihood_mean",
+        "likelihood_pmi",
+        "generate",
+    }
     row = next(r for r in metrics["rows"] if r["shots_per_class"] == 1)
     assert row["baselines"]["copy_first"] == row["baselines"]["copy_last"] == row["chance"] == 0.5
     assert row["baselines"]["nearest_centroid"] is not None
@@ -82,7 +107,7 @@ def test_fewer_episodes_are_the_first_of_more(config, tmp_path):
 
 def test_a_folder_of_another_configuration_is_refused(config, tmp_path):
     evaluate(config(scoring="likelihood", episodes=2))
-    with pytest.raises(InputError, match="another configuration .*seed 0 there, 1 asked"):
+    with pytest.raises(InputError, match=r"another configuration .*seed 0 there, 1 asked"):
         evaluate(config(scoring="likelihood", episodes=2, seed=1))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")

@@ -78,7 +78,8 @@ def test_a_score_is_the_log_probability_of_the_answer_and_its_end(model, dataset
     found = scorer(model, dataset).score([ask])[0]
     for messages, (value, count) in zip(ask.answers, found, strict=True):
         asked, told = (
-            model.processor.apply_chat_template(m, add_generation_prompt=g) for m, g in ((ask.messages, True), (messages, False))
+            model.processor.apply_chat_template(m, add_generation_prompt=g)
+            for m, g in ((ask.messages, True), (messages, False))
         )
         images = [Image.open(dataset.path(p["image"])) for m in messages for p in m["content"] if p["type"] == "image"]
         inputs = model.processor(text=told, images=images, return_tensors="pt")

@@ -33,9 +33,7 @@ def an_episode(index: int, names: tuple[str, ...], kind: str) -> Episode:
     """Two queries, four rounds of support; items are numbered 0 to 9 in each class."""
     classes = ("circle", "square") if index % 2 else ("square", "circle")
     called = dict(zip(("circle", "square"), names, strict=True))
-    turns = tuple(
-        Turn(f"{class_id}/{k}.png", class_id, called[class_id]) for k in range(4) for class_id in classes
-    )
+    turns = tuple(Turn(f"{class_id}/{k}.png", class_id, called[class_id]) for k in range(4) for class_id in classes)
     queries = tuple(Turn(f"{c}/{4 + index % 6}.png", c, called[c]) for c in classes)
     candidates = tuple(Candidate(class_id, called[class_id], class_id) for class_id in classes)
     return Episode(f"e{index:05d}", "naming", kind, 2, (0, 1, 4), candidates, turns, queries)

@@ -43,10 +43,7 @@ def test_an_episode_is_shown_as_the_model_saw_it(groups_and_root):
     groups, root = groups_and_root
     opened = gallery(groups, root).right[0]
     episode, prediction = next(
-        pair
-        for key, pairs in groups.items()
-        for pair in pairs
-        if pair[0].id == opened.id and key.shots_per_class == 4
+        pair for key, pairs in groups.items() for pair in pairs if pair[0].id == opened.id and key.shots_per_class == 4
     )
     assert [shown.picture.label for shown in opened.support] == list(prediction.support_ids)
     assert {(s.name, s.truth) for s in opened.support} == {("plimbo", "circle"), ("tavork", "square")}
@@ -82,9 +79,7 @@ def test_ties_are_neither_right_nor_wrong(groups_and_root):
         key: [
             (
                 e,
-                dataclasses.replace(
-                    p, candidates=tuple(dataclasses.replace(s, logprob=-1.0) for s in p.candidates)
-                ),
+                dataclasses.replace(p, candidates=tuple(dataclasses.replace(s, logprob=-1.0) for s in p.candidates)),
             )
             for e, p in pairs
         ]
@@ -96,9 +91,7 @@ def test_ties_are_neither_right_nor_wrong(groups_and_root):
     assert [e.right for e in drawn.wrong] == [1.0, 1.0]
 
 
-@pytest.mark.parametrize(
-    ("counts", "expected"), [([0, 1, 2, 4, 8, 16], 4), ([0], 0), ([3, 5], 3), ([16, 8], 8)]
-)
+@pytest.mark.parametrize(("counts", "expected"), [([0, 1, 2, 4, 8, 16], 4), ([0], 0), ([3, 5], 3), ([16, 8], 8)])
 def test_which_shot_count_is_shown(counts, expected):
     assert chosen_shots(counts) == expected
 

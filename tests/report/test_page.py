@@ -65,10 +65,7 @@ def test_the_report_says_what_metrics_say(make_run):
     row = next(r for r in found if (r["shots_per_class"], r["scoring"]) == (4, "likelihood_sum"))
     sentence = summary("mini", found)[0]
     low, high = row["ci95"]
-    assert (
-        f"gives {share(row['accuracy'])} [{share(low)}, {share(high)}] of 40 queries the right name"
-        in sentence
-    )
+    assert f"gives {share(row['accuracy'])} [{share(low)}, {share(high)}] of 40 queries the right name" in sentence
     assert "chance is .500, copy first .500, copy last .500, nearest centroid 1.000" in sentence
     page = Page(html)
     assert sentence in page.text
@@ -89,10 +86,7 @@ def test_metrics_are_made_anew_where_they_are_missing(make_run):
     run = make_run()
     without = re.sub(r"<h3>Counters.*?</dl>", "", read(write_report(run)), flags=re.DOTALL)
     with_metrics(run)
-    assert (
-        re.sub(r"<h3>Counters.*?</dl>", "", read(write_report(run)), flags=re.DOTALL).split()
-        == without.split()
-    )
+    assert re.sub(r"<h3>Counters.*?</dl>", "", read(write_report(run)), flags=re.DOTALL).split() == without.split()
 
 
 def test_the_page_asks_the_network_for_nothing(make_run):

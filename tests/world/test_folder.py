@@ -1,12 +1,12 @@
 """The world as folders: pictures, facts and neighbours, the same for the same seed."""
 
 import pytest
+from PIL import Image
 
 from linkcontext.data.manifest import read_manifest
 from linkcontext.data.sources import digest, open_folder
 from linkcontext.errors import InputError
-from linkcontext.world.folder import contact_sheet, user_stream, write_seed
-from linkcontext.world.folder import TAUGHT_STREAM
+from linkcontext.world.folder import TAUGHT_STREAM, contact_sheet, user_stream, write_seed
 
 
 def test_the_same_seed_writes_the_same_bytes_and_classes_do_not_depend_on_counts(tmp_path):
@@ -24,7 +24,13 @@ def test_it_is_a_class_folder_with_facts(tmp_path):
     assert read_manifest(tmp_path / "w").items == written.items
     names = list(dict.fromkeys(item.class_id for item in written.items))
     near = {item.class_id: item.facts["neighbours"] for item in written.items}
-    assert near == {names[0]: [names[1]], names[1]: [names[0]], names[2]: [names[3]], names[3]: [names[2]], names[4]: []}
+    assert near == {
+        names[0]: [names[1]],
+        names[1]: [names[0]],
+        names[2]: [names[3]],
+        names[3]: [names[2]],
+        names[4]: [],
+    }
     assert set(written.items[0].facts) == {"family", "count", "parts", "caption", "neighbours"}
 
 
@@ -42,7 +48,5 @@ def test_a_folder_in_use_is_refused(tmp_path):
 def test_contact_sheet(tmp_path):
     dataset = write_seed(tmp_path / "w", 3, 4, 0, 32)
     contact_sheet(dataset, tmp_path / "sheet.png", across=4, edge=32)
-    from PIL import Image
-
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (128, 96)

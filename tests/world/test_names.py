@@ -92,9 +92,7 @@ def test_swaps_are_every_one_and_none_is_preferred():
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    ways=st.integers(2, 8), kind=st.sampled_from(["pseudo", "random", "swapped"]), seed=st.integers(0, 9999)
-)
+@given(ways=st.integers(2, 8), kind=st.sampled_from(["pseudo", "random", "swapped"]), seed=st.integers(0, 9999))
 def test_shown_names_are_distinct_and_never_the_true_ones(ways, kind, seed):
     truths = [f"{letter}" for letter in "abcdefgh"[:ways]]
     names = shown_names(kind, truths, "episode", seed, avoid=truths)

@@ -25,6 +25,10 @@ def test_questions_have_their_answer_among_their_candidates():
         for question in about(facts):
             assert question.answer in question.candidates
     assert {q.task: q.answer for q in about(BEAST)} == {
-        "kind": "creature", "colour": "red", "count": "2", "texture": "striped", "shape": "circle",
+        "kind": "creature",
+        "colour": "red",
+        "count": "2",
+        "texture": "striped",
+        "shape": "circle",
     }
     assert {q.task for q in about(GLYPH)} == {"kind", "colour", "count"}

@@ -52,10 +52,7 @@ class Source:
 
     def _labelled(self) -> list[tuple[str, int, str]]:
         return [
-            (split, row, label)
-            for split, labels in self.labels.items()
-            for row, label in enumerate(labels)
-            if label
+            (split, row, label) for split, labels in self.labels.items() for row, label in enumerate(labels) if label
         ]
 
 
@@ -98,9 +95,7 @@ def _columns(datasets: ModuleType, features: dict[str, Any], where: str) -> tupl
     """The columns of the picture and of the label."""
     pictures = [n for n, f in features.items() if isinstance(f, datasets.Image)]
     labels = [n for n, f in features.items() if isinstance(f, datasets.ClassLabel)]
-    labels = labels or [
-        n for n, f in features.items() if isinstance(f, datasets.Value) and f.dtype == "string"
-    ]
+    labels = labels or [n for n, f in features.items() if isinstance(f, datasets.Value) and f.dtype == "string"]
     picture, label = _one(pictures, PICTURE_COLUMNS), _one(labels, LABEL_COLUMNS)
     if picture is None or label is None:
         raise InputError(
@@ -117,7 +112,7 @@ def _one(columns: list[str], preferred: tuple[str, ...]) -> str | None:
     return next((name for name in preferred if name in columns), None)
 
 
-def _labels(datasets: ModuleType, table: Any, column: str) -> list[str]:  # noqa: ANN401 - datasets has no types
+def _labels(datasets: ModuleType, table: Any, column: str) -> list[str]:
     values = table.with_format(None)[column][:]
     feature = table.features[column]
     if isinstance(feature, datasets.ClassLabel):

@@ -140,9 +140,7 @@ def _reader(path: Path, file: io.BufferedReader) -> type[ImageFile.ImageFile]:
 
 
 def _too_large(path: Path, size: str, max_pixels: int) -> InputError:
-    return InputError(
-        f"{path}: {size} pixels are more than the limit of {max_pixels:,}. Scale it down or remove it."
-    )
+    return InputError(f"{path}: {size} pixels are more than the limit of {max_pixels:,}. Scale it down or remove it.")
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -111,12 +111,7 @@ def _check(item: Item, where: str) -> None:
     if not all(isinstance(text, str) for text in texts) or not isinstance(item.facts, dict):
         raise InputError(f"{where}: facts must be an object and every other value a string. Mend the line.")
     parts = item.path.split("/")
-    if (
-        item.id != item.path
-        or PurePosixPath(item.path).as_posix() != item.path
-        or ".." in parts
-        or not parts[0]
-    ):
+    if item.id != item.path or PurePosixPath(item.path).as_posix() != item.path or ".." in parts or not parts[0]:
         raise InputError(
             f"{where}: id and path must be the same path below the folder, with / between its parts and "
             f"without .. (id {item.id!r}, path {item.path!r}). Mend the line."
@@ -128,9 +123,7 @@ def _check(item: Item, where: str) -> None:
 def _check_together(items: tuple[Item, ...], file: Path) -> None:
     twice = sorted(item_id for item_id, count in Counter(item.id for item in items).items() if count > 1)
     if twice:
-        raise InputError(
-            f"{file}: listed more than once: {first_few(twice)}. Keep one line for each picture."
-        )
+        raise InputError(f"{file}: listed more than once: {first_few(twice)}. Keep one line for each picture.")
     names: dict[str, str] = {}
     for item in items:
         name = names.setdefault(item.class_id, item.name)

@@ -50,9 +50,7 @@ class Pool:
     disputed: tuple[str, ...]
 
 
-def open_pool(
-    dataset: Dataset, plan: EpisodePlan, neighbours: Mapping[str, Sequence[str]] | None = None
-) -> Pool:
+def open_pool(dataset: Dataset, plan: EpisodePlan, neighbours: Mapping[str, Sequence[str]] | None = None) -> Pool:
     """Find the usable classes once; `draw` then makes any episode alone. Raises like `sample`."""
     check(plan, dataset)
     names, classes = dataset.names(), _in_play(dataset, plan)

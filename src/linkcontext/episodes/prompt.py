@@ -68,8 +68,13 @@ def scaffold(name: str) -> Scaffold:
     try:
         found = from_dict(Scaffold, json.loads(path.read_text(encoding="utf-8")), str(path))
     except ValueError as error:
-        raise error if isinstance(error, InputError) else InputError(f"{path}: not JSON ({error}).") from error
-    for field, marks in (("support", "{image}"), ("query", "{image}"), ("support_answer", "{answer}"), ("query_answer", "{answer}")):
+        raise (error if isinstance(error, InputError) else InputError(f"{path}: not JSON ({error}).")) from error
+    for field, marks in (
+        ("support", "{image}"),
+        ("query", "{image}"),
+        ("support_answer", "{answer}"),
+        ("query_answer", "{answer}"),
+    ):
         if getattr(found, field).count(marks) != 1:
             raise InputError(f"{path}: `{field}` must hold {marks} exactly once.")
     return found
@@ -88,7 +93,9 @@ def _reply(text: str) -> Message:
     return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 
 
-def conversation(turns: Sequence[Turn], scaffold: Scaffold, final: Turn | None = None, answer: str | None = None) -> list[Message]:
+def conversation(
+    turns: Sequence[Turn], scaffold: Scaffold, final: Turn | None = None, answer: str | None = None
+) -> list[Message]:
     """Messages of support `turns` and, where given, a `final` query. Its answer is written only when `answer` is."""
     messages = [{"role": "system", "content": [{"type": "text", "text": scaffold.system}]}] if scaffold.system else []
     if scaffold.turns:
@@ -112,7 +119,9 @@ def conversation(turns: Sequence[Turn], scaffold: Scaffold, final: Turn | None =
     return messages
 
 
-def prompt(episode: Episode, query: int, shots_per_class: int, scaffold: Scaffold, answer: str | None = None) -> list[Message]:
+def prompt(
+    episode: Episode, query: int, shots_per_class: int, scaffold: Scaffold, answer: str | None = None
+) -> list[Message]:
     """The messages of one query after its support; with `answer`, the assistant's reply is written as well."""
     return conversation(episode.shown(shots_per_class), scaffold, episode.queries[query], answer)
 
@@ -125,9 +134,9 @@ def pictures(messages: Sequence[Message]) -> list[str]:
 class Words(Protocol):
     """The part of a tokenizer that is used here: a chat template, and tokens that know where they came from."""
 
-    def apply_chat_template(self, messages: list[Message], *, tokenize: bool, add_generation_prompt: bool) -> str: ...  # noqa: D102
+    def apply_chat_template(self, messages: list[Message], *, tokenize: bool, add_generation_prompt: bool) -> str: ...
 
-    def __call__(self, text: str, *, return_offsets_mapping: bool) -> dict[str, Any]: ...  # noqa: D102
+    def __call__(self, text: str, *, return_offsets_mapping: bool) -> dict[str, Any]: ...  # noqa: D102  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +199,9 @@ def expand(tokens: Tokens, placeholder: int, counts: Callable[[str], int]) -> To
         ids += [token] * times
         labels += [label] * times
     if next(seen, None) is not None:
-        raise InputError("the chat template left out a picture: it has fewer placeholders than the messages have pictures.")
+        raise InputError(
+            "the chat template left out a picture: it has fewer placeholders than the messages have pictures."
+        )
     return dataclasses.replace(tokens, ids=tuple(ids), labels=tuple(labels))
 
 

@@ -51,9 +51,7 @@ class Seat:
         return Turn(item, self.stock.class_id, self.name)
 
 
-def sample(
-    dataset: Dataset, plan: EpisodePlan, neighbours: Mapping[str, Sequence[str]] | None = None
-) -> Sampled:
+def sample(dataset: Dataset, plan: EpisodePlan, neighbours: Mapping[str, Sequence[str]] | None = None) -> Sampled:
     """Draw all episodes of a plan. `neighbours` maps a class id to others, nearest first.
 
     Raises `InputError` when the plan contradicts itself, or when too few classes have enough pictures.
@@ -85,9 +83,7 @@ def draw(pool: Pool, index: int) -> tuple[Episode, ...]:
     if plan.order == "rounds":
         return (replace(episode, support=_rounds(seats, episode.shots_per_class[-1], *stream)),)
     return tuple(
-        replace(
-            episode, id=f"{episode.id}-k{k:02d}", shots_per_class=(k,), support=_shuffle(seats, k, *stream)
-        )
+        replace(episode, id=f"{episode.id}-k{k:02d}", shots_per_class=(k,), support=_shuffle(seats, k, *stream))
         for k in episode.shots_per_class
     )
 
@@ -130,9 +126,7 @@ def _rounds(seats: list[Seat], shots_per_class: int, *stream: Name) -> tuple[Tur
     """A support whose every prefix of whole rounds is balanced."""
     order = rng(*stream, "rounds")
     columns = [[seat.turn(item) for item in _some(seat, shots_per_class, *stream)] for seat in seats]
-    return tuple(
-        columns[place][turn] for turn in range(shots_per_class) for place in order.permutation(len(seats))
-    )
+    return tuple(columns[place][turn] for turn in range(shots_per_class) for place in order.permutation(len(seats)))
 
 
 def _shuffle(seats: list[Seat], shots_per_class: int, *stream: Name) -> tuple[Turn, ...]:

@@ -24,9 +24,7 @@ def match(reply: str, candidates: Sequence[Candidate]) -> str | None:
     names = {normalise(candidate.name) for candidate in candidates} - {""}
     for length in sorted({len(name) for name in names}, reverse=True):
         # Names of one length are all found before any is used up: no order among candidates may decide.
-        spans = {
-            name: found for name in names if len(name) == length and (found := _whole_word_spans(name, rest))
-        }
+        spans = {name: found for name in names if len(name) == length and (found := _whole_word_spans(name, rest))}
         named |= set(spans)
         for start in sorted(start for found in spans.values() for start in found):
             rest = rest[:start] + "\0" * length + rest[start + length :]

@@ -36,9 +36,7 @@ def read_run(run: Path) -> RunFolder:
             raise InputError(f"{run / 'config.json'}: {name} is no object. Was it edited by hand?")
     data = config["data"]
     if not set(DATA_KEYS) <= set(data):
-        raise InputError(
-            f'{run / "config.json"}: "data" must hold {", ".join(DATA_KEYS)}. Was it edited by hand?'
-        )
+        raise InputError(f'{run / "config.json"}: "data" must hold {", ".join(DATA_KEYS)}. Was it edited by hand?')
     episodes = _records(Episode, _present(run, "episodes.jsonl"))
     predictions = _records(Prediction, _present(run, "predictions.jsonl"))
     return RunFolder(run, config, {episode.id: episode for episode in episodes}, predictions)
@@ -58,9 +56,7 @@ def read_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
 
 def _present(run: Path, name: str) -> Path:
     if not (run / name).is_file():
-        raise InputError(
-            f"{run / name} is not there. Give the folder that `linkcontext eval --out` has written."
-        )
+        raise InputError(f"{run / name} is not there. Give the folder that `linkcontext eval --out` has written.")
     return run / name
 
 
@@ -68,9 +64,7 @@ def _records(kind: type[Record], path: Path) -> tuple[Record, ...]:
     try:
         records = tuple(read_jsonl(kind, path))
     except (UnicodeDecodeError, TypeError) as error:  # bytes that are no text, a number where a list belongs
-        raise InputError(
-            f"{path}: not a file of {kind.__name__}s ({error}). It is damaged; evaluate again."
-        ) from error
+        raise InputError(f"{path}: not a file of {kind.__name__}s ({error}). It is damaged; evaluate again.") from error
     if not records:
         raise InputError(f"{path} is empty. Let `linkcontext eval` finish into this folder first.")
     return records

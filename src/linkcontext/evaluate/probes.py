@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.prompt import Message, Scaffold, conversation
@@ -10,6 +11,8 @@ from linkcontext.records import Item, Turn
 from linkcontext.seeds import rng
 from linkcontext.world import questions
 from linkcontext.world.concepts import Facts, Part
+
+Thing = TypeVar("Thing")
 
 TASKS = ("naming", "counting", "describing")
 CHOICES = 10  # names among which a picture's name is found by likelihood
@@ -32,8 +35,20 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """What a model made of one probe: its reply, and the log-probability (nats) of each candidate."""
+
+    probe: str
+    reply: str
+    logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Exam:
-    """Probes and the pictures they ask about. `names` are all that a reply may name; `total` could be asked."""
+    """Probes and the pictures they ask about.
+
+    `names` are all that a reply may name, `total` is how many probes the data would have given.
+    """
 
     dataset: Dataset
     probes: tuple[Probe, ...]
@@ -49,32 +64,28 @@ def world_exam(dataset: Dataset, wording: Scaffold, count: int, seed: int) -> Ex
     names = tuple(sorted({item.name for item in dataset.items}))
     if len(names) < CHOICES:
         raise InputError(
-            f"{dataset.root}: has {len(names)} names, and {CHOICES} are needed to choose among. Use world:taught, or more classes."
+            f"{dataset.root}: has {len(names)} names, and {CHOICES} are needed to choose among. "
+            "Use world:taught, or more classes."
         )
-    probes = [
-        _probe(task, dataset, item, names, wording, seed)
-        for task in TASKS
-        for item in drawn(dataset.items, count, "retention", task, seed)
-    ]
+    probes = []
+    for task in TASKS:
+        for item in drawn(dataset.items, count, "retention", task, seed):
+            question, gold = _question(task, item, _facts(dataset, item))
+            messages = conversation((), wording, Turn(item.id, item.class_id, gold, question))
+            choices = _choices(item, names, seed) if task == "naming" else ()
+            probes.append(Probe(f"{task}/{item.id}", task, item.class_id, tuple(messages), (gold,), choices))
     return Exam(dataset, tuple(probes), names, len(TASKS) * len(dataset.items))
 
 
-def drawn[Thing](things: Sequence[Thing], count: int, *stream: str | int) -> list[Thing]:
+def drawn(things: Sequence[Thing], count: int, *stream: str | int) -> list[Thing]:
     """Up to `count` of the things in random order; a smaller count gives the beginning of a larger one."""
     return [things[place] for place in rng(*stream).permutation(len(things))[:count]]
 
 
-def _probe(task: str, dataset: Dataset, item: Item, names: Sequence[str], wording: Scaffold, seed: int) -> Probe:
-    facts = _facts(dataset, item)
-    question, gold = _question(task, item, facts)
-    turn = Turn(item.id, item.class_id, gold, question)
-    candidates: tuple[str, ...] = ()
-    if task == "naming":
-        others = [name for name in names if name != item.name]
-        chosen = drawn(others, CHOICES - 1, "retention", "names", item.id, seed)
-        candidates = tuple(sorted([item.name, *chosen]))
-    messages = tuple(conversation((), wording, turn))
-    return Probe(f"{task}/{item.id}", task, item.class_id, messages, (gold,), candidates)
+def _choices(item: Item, names: Sequence[str], seed: int) -> tuple[str, ...]:
+    """The picture's name among nine others, sorted: no place may tell it."""
+    others = [name for name in names if name != item.name]
+    return tuple(sorted([item.name, *drawn(others, CHOICES - 1, "retention", "names", item.id, seed)]))
 
 
 def _question(task: str, item: Item, facts: Facts) -> tuple[str, str]:
@@ -95,7 +106,7 @@ def _facts(dataset: Dataset, item: Item) -> Facts:
             raise ValueError(facts.family)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{dataset.root}: {item.id} comes without the facts of a drawn world, so nobody knows the right answers. "
+            f"{dataset.root}: {item.id} comes without the facts of a drawn world, so nobody knows what is right. "
             "Use world:taught, or a JSON file of questions."
         ) from error
     return facts

@@ -28,7 +28,9 @@ from linkcontext.source import open_data
 GROUP = 4  # episodes whose prompts are batched together
 
 
-def evaluate(config: EvalConfig, model: Model | None = None, neighbours: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+def evaluate(
+    config: EvalConfig, model: Model | None = None, neighbours: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, Any]:
     """Run `config` and write its folder; the content of metrics.json.
 
     With `model` that one is used instead of loading `config.model`. A folder that holds the same run goes on
@@ -38,7 +40,12 @@ def evaluate(config: EvalConfig, model: Model | None = None, neighbours: Mapping
     wording = scaffold(config.scaffold)
     dataset = open_data(config.episodes.data, config.episodes.strict)
     sampled = sample(dataset, plan, neighbours)
-    model = model or load(**{f.name if f.name != "model" else "name": getattr(config.model, f.name) for f in dataclasses.fields(config.model)})
+    model = model or load(
+        **{
+            f.name if f.name != "model" else "name": getattr(config.model, f.name)
+            for f in dataclasses.fields(config.model)
+        }
+    )
     out = run_folder(config)
     problems = [*dataset.problems, *(f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out)]
     claim(out, config, model, dataset, problems)
@@ -61,7 +68,14 @@ def run_folder(config: EvalConfig) -> Path:
     if config.out is not None:
         return Path(config.out)
     e = config.episodes
-    words = [Path(config.model.model).name, Path(e.data).name.replace(":", "-"), f"{e.ways}way", e.names, config.scoring, f"seed{e.seed}"]
+    words = [
+        Path(config.model.model).name,
+        Path(e.data).name.replace(":", "-"),
+        f"{e.ways}way",
+        e.names,
+        config.scoring,
+        f"seed{e.seed}",
+    ]
     return Path("runs") / "-".join(words)
 
 
@@ -74,17 +88,23 @@ def resolved(config: EvalConfig) -> dict[str, Any]:
 def claim(out: Path, config: EvalConfig, model: Model, dataset: Dataset, problems: list[str]) -> None:
     """Write config.json, or make sure that the folder holds the same run."""
     path = out / "config.json"
-    same = {"config": resolved(config), "data": digest(dataset)}
+    same: dict[str, Any] = {"config": resolved(config), "data": digest(dataset)}
     same["config"].pop("out")
     same["config"].pop("batch")
     if path.exists():
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
-            earlier = {"config": {k: v for k, v in kept["config"].items() if k not in ("out", "batch")}, "data": kept["data"]["digest"]}
+            earlier = {
+                "config": {k: v for k, v in kept["config"].items() if k not in ("out", "batch")},
+                "data": kept["data"]["digest"],
+            }
         except (ValueError, KeyError) as error:
             raise InputError(f"{path}: damaged. Remove {out} or choose another --out.") from error
         if earlier != same:
-            raise InputError(f"{out}: holds a run of another configuration ({_difference(earlier, same)}). Choose another --out, or remove it.")
+            raise InputError(
+                f"{out}: holds a run of another configuration ({_difference(earlier, same)}). "
+                "Choose another --out, or remove it."
+            )
         return
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: there is something in it, and it is no run. Choose another --out.")
@@ -93,8 +113,17 @@ def claim(out: Path, config: EvalConfig, model: Model, dataset: Dataset, problem
         "command": "linkcontext " + " ".join(sys.argv[1:]),
         "config": resolved(config),
         "model": model.describe(),
-        "data": {"spec": config.episodes.data, "root": str(dataset.root), "digest": same["data"], "problems": problems},
-        "versions": {"python": platform.python_version(), "machine": platform.machine(), **{p: version(p) for p in packages}},
+        "data": {
+            "spec": config.episodes.data,
+            "root": str(dataset.root),
+            "digest": same["data"],
+            "problems": problems,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            **{p: version(p) for p in packages},
+        },
     }
     write_text(json.dumps(written, indent=1) + "\n", path)
 
@@ -107,7 +136,9 @@ def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
         return found
 
     a, b = flat(earlier), flat(now)
-    return ", ".join(f"{key} {a.get(key)} there, {b.get(key)} asked" for key in sorted({*a, *b}) if a.get(key) != b.get(key))
+    return ", ".join(
+        f"{key} {a.get(key)} there, {b.get(key)} asked" for key in sorted({*a, *b}) if a.get(key) != b.get(key)
+    )
 
 
 @dataclass(frozen=True)
@@ -131,7 +162,11 @@ class Asker:
 def predict(asker: Asker, episodes: Sequence[Episode], path: Path) -> None:
     """Append the predictions that `path` does not hold yet, a group of episodes at a time."""
     done = _done(path)
-    left = [e for e in episodes if not all((e.query_id(q), k) in done for q in range(len(e.queries)) for k in e.shots_per_class)]
+    left = [
+        e
+        for e in episodes
+        if not all((e.query_id(q), k) in done for q in range(len(e.queries)) for k in e.shots_per_class)
+    ]
     with progress("Asking", len(episodes)) as advance, path.open("a", encoding="utf-8") as file:
         for _ in range(len(episodes) - len(left)):
             advance()
@@ -142,7 +177,9 @@ def predict(asker: Asker, episodes: Sequence[Episode], path: Path) -> None:
                 file.write("".join(to_json(p) + "\n" for p in found))
                 file.flush()
             except OSError as error:
-                raise InputError(f"{path}: could not be written ({error.strerror}). Free some space and start again.") from error
+                raise InputError(
+                    f"{path}: could not be written ({error.strerror}). Free some space and start again."
+                ) from error
             for _ in group:
                 advance()
 
@@ -225,10 +262,7 @@ def baselines(asker: Asker, shown: tuple[Turn, ...], query: Turn) -> dict[str, s
     eyes, sources = asker.scorer.eyes, asker.scorer.sources
     seen = [eyes.seen[sources[turn.item][0]] for turn in (*shown, query)]
     for kind, vectors in (("tokens", [s.mean for s in seen]), ("pooled", [s.pooled for s in seen])):
-        if shown:
-            *supports, asked = vectors
-            centroid, support = nearest(asked, supports, [turn.class_id for turn in shown])
-        else:
-            centroid = support = None
+        *supports, asked = vectors
+        centroid, support = nearest(asked, supports, [turn.class_id for turn in shown])
         found |= {f"nearest_centroid_{kind}": centroid, f"nearest_support_{kind}": support}
     return found

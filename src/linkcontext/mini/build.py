@@ -21,7 +21,9 @@ from linkcontext.mini.recipe import Recipe
 STAGES = ("mini-clip", "mini-base", "mini")
 
 
-def build(recipe: Recipe, out: Path, device: torch.device, until: str = "mini", begin_from: Path | None = None) -> dict[str, Path]:
+def build(
+    recipe: Recipe, out: Path, device: torch.device, until: str = "mini", begin_from: Path | None = None
+) -> dict[str, Path]:
     """Run the stages up to `until` in `out`; what is done is kept. Gives the standard folders by name.
 
     `begin_from` is a folder with a finished stage before (`mini-clip` or `mini-base`), for example the bundle's.
@@ -48,7 +50,10 @@ def build(recipe: Recipe, out: Path, device: torch.device, until: str = "mini", 
 def _same_recipe(recipe: Recipe, out: Path) -> None:
     """Shapes must be those the folder was begun with; lengths may change."""
     path = out / "recipe.json"
-    path.write_text(json.dumps({name: getattr(recipe, name) for name in Recipe.__slots__}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps({name: getattr(recipe, name) for name in Recipe.__slots__}, indent=1) + "\n",
+        encoding="utf-8",
+    )
 
 
 def _tokenizer(recipe: Recipe, out: Path, begin_from: Path | None) -> PreTrainedTokenizerFast:
@@ -64,7 +69,12 @@ def image_processor(recipe: Recipe) -> CLIPImageProcessorPil:
     """Pictures as the vision tower was trained on them: the whole picture, squared."""
     edge = {"height": recipe.image, "width": recipe.image}
     return CLIPImageProcessorPil(
-        size=edge, crop_size=edge, do_center_crop=False, resample=3, image_mean=list(clip.MEAN), image_std=list(clip.STD)
+        size=edge,
+        crop_size=edge,
+        do_center_crop=False,
+        resample=3,
+        image_mean=list(clip.MEAN),
+        image_std=list(clip.STD),
     )
 
 
@@ -73,7 +83,9 @@ def _save_clip(model: CLIPModel, words: PreTrainedTokenizerFast, recipe: Recipe,
     CLIPProcessor(image_processor(recipe), words).save_pretrained(folder)
 
 
-def save_llava(model: LlavaForConditionalGeneration, words: PreTrainedTokenizerFast, recipe: Recipe, folder: Path) -> None:
+def save_llava(
+    model: LlavaForConditionalGeneration, words: PreTrainedTokenizerFast, recipe: Recipe, folder: Path
+) -> None:
     """Write a standard Llava folder: config, weights, tokenizer, chat template and image processor."""
     model.save_pretrained(folder)
     LlavaProcessor(
@@ -88,11 +100,18 @@ def save_llava(model: LlavaForConditionalGeneration, words: PreTrainedTokenizerF
 
 
 def _train_language(
-    name: str, recipe: Recipe, words: PreTrainedTokenizerFast, folders: dict[str, Path], out: Path, device: torch.device
+    name: str,
+    recipe: Recipe,
+    words: PreTrainedTokenizerFast,
+    folders: dict[str, Path],
+    out: Path,
+    device: torch.device,
 ) -> None:
     seen = CLIPModel.from_pretrained(folders["mini-clip"])
     pools = {
-        "taught": pool.build(seen, pool.taught(recipe.taught), recipe, out / "pool.taught.safetensors", device, "taught"),
+        "taught": pool.build(
+            seen, pool.taught(recipe.taught), recipe, out / "pool.taught.safetensors", device, "taught"
+        ),
         "fresh": pool.build(seen, pool.fresh(recipe.fresh), recipe, out / "pool.fresh.safetensors", device, "fresh"),
     }
     writer = language.Writer(words, pools, recipe)

@@ -65,7 +65,9 @@ def folder(name: str) -> Path:
     source = weights_folder()
     listed = source / "files.json"
     if not listed.is_file():
-        raise InputError(f"{name}: this installation carries no bundled weights ({listed} is missing). Install it again.")
+        raise InputError(
+            f"{name}: this installation carries no bundled weights ({listed} is missing). Install it again."
+        )
     listing = json.loads(listed.read_text(encoding="utf-8"))
     if name not in listing["models"]:
         raise InputError(f"{name}: not among the bundled models ({', '.join(listing['models'])}).")
@@ -74,7 +76,7 @@ def folder(name: str) -> Path:
 
 
 def _assemble(name: str, listing: dict[str, Any], source: Path, out: Path) -> None:
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for part, prefix in (("vision", VISION_IN[name]), (name, "")):
         path = source / f"{part}.safetensors"
         found = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -49,7 +49,7 @@ def configuration(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> CLIPCon
 
 
 def start_patches_from_cosines(model: CLIPModel) -> None:
-    """Begin the patch embedding as the lowest cosines of a patch: smooth filters, so that little data goes a long way."""
+    """Begin the patch embedding as the lowest cosines of a patch: smooth filters that little data can refine."""
     weight = model.vision_model.embeddings.patch_embedding.weight  # [width, 3, patch, patch]
     width, channels, patch, _ = weight.shape
     n = torch.arange(patch) + 0.5
@@ -91,7 +91,12 @@ def attributes(things: concepts.Concepts) -> Tensor:
 
 
 ATTRIBUTES = (
-    len(concepts.FAMILIES) + concepts.PARTS + 1 + 2 * len(concepts.COLOURS) + len(concepts.SHAPES) + len(concepts.TEXTURES)
+    len(concepts.FAMILIES)
+    + concepts.PARTS
+    + 1
+    + 2 * len(concepts.COLOURS)
+    + len(concepts.SHAPES)
+    + len(concepts.TEXTURES)
 )
 
 
@@ -128,7 +133,7 @@ class Towers(nn.Module):
         self.temperature = nn.Parameter(torch.full((3,), 2.3))  # exp(2.3) = 10
 
     def contrast(self, a: Tensor, b: Tensor, which: int) -> tuple[Tensor, Tensor]:
-        """Symmetric InfoNCE of features float32[N, D] whose rows belong together, and how often the nearest is right."""
+        """Symmetric InfoNCE of features float32[N, D] whose rows belong together; how often the nearest is right."""
         logits = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T * self.temperature[which].exp().clamp(max=50)
         target = torch.arange(len(a), device=a.device)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
@@ -148,8 +153,9 @@ def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, folder: Path, devi
         seen = model.vision_model(pixel_values=pictures)
         pooled = model.visual_projection(seen.pooler_output)
         first, second = pooled.chunk(2)
+        means = seen.last_hidden_state.mean(1).chunk(2)
         by_pooled, right = towers.contrast(first, second, 0)
-        by_tokens, _ = towers.contrast(*seen.last_hidden_state.mean(1).chunk(2), 1)
+        by_tokens, _ = towers.contrast(means[0], means[1], 1)
         there = F.binary_cross_entropy_with_logits(towers.attributes(pooled), attributes(things).repeat(2, 1))
         quarter = len(vectors) // 4  # a text costs about as much as a picture
         captions = [questions.caption(f) for f in concepts.facts(concepts.decode(vectors[:quarter].cpu()))]

@@ -1,11 +1,11 @@
 """What the mini language models read in training. Every conversation is a pure function of (stage, step, index).
 
-    induction   random words, then the same words again: learning to copy what came before
-    words       a question about a few random words, as it will be about a picture: the bridge to pictures
-    taught      turns about taught concepts that have nothing to do with one another: names, counts, descriptions
-    incoherent  the same, after turns that call a few of these concepts by wrong names: what was said before is
-                no help, as in much of what real models were trained on, and the picture alone decides
-    link        invented names for concepts; a name is asked for again when another picture of its concept comes
+induction   random words, then the same words again: learning to copy what came before
+words       a question about a few random words, as it will be about a picture: the bridge to pictures
+taught      turns about taught concepts that have nothing to do with one another: names, counts, descriptions
+incoherent  the same, after turns that call a few of these concepts by wrong names: what was said before is
+            no help, as in much of what real models were trained on, and the picture alone decides
+link        invented names for concepts; a name is asked for again when another picture of its concept comes
 """
 
 from collections.abc import Sequence
@@ -81,7 +81,9 @@ def link(
     if known and stream.random() < 0.5:
         called = [known[c] for c in np.roll(chosen, 1)]
     question = "" if stream.random() < 0.7 else str(stream.choice(questions.NAMING))
-    order = np.concatenate([stream.permutation(shape.ways) for _ in range(-(-shape.turns // shape.ways))])[: shape.turns]
+    order = np.concatenate([stream.permutation(shape.ways) for _ in range(-(-shape.turns // shape.ways))])[
+        : shape.turns
+    ]
     if stream.random() < 0.5:  # half of the conversations come in no balanced order
         order = stream.integers(shape.ways, size=shape.turns)
     fresh_pictures = [list(stream.permutation(pictures)) for _ in range(shape.ways)]
@@ -97,7 +99,11 @@ def link(
 
 
 def taught(
-    facts: Sequence[concepts.Facts], called: Sequence[str], pictures: int, turns: int, stream: np.random.Generator
+    facts: Sequence[concepts.Facts],
+    called: Sequence[str],
+    pictures: int,
+    turns: int,
+    stream: np.random.Generator,
 ) -> Conversation:
     """Turns about taught concepts, drawn apart from one another: every answer is in its picture alone."""
     said = []
@@ -109,7 +115,11 @@ def taught(
 
 
 def incoherent(
-    facts: Sequence[concepts.Facts], called: Sequence[str], pictures: int, turns: int, stream: np.random.Generator
+    facts: Sequence[concepts.Facts],
+    called: Sequence[str],
+    pictures: int,
+    turns: int,
+    stream: np.random.Generator,
 ) -> Conversation:
     """A few taught concepts under wrong names, in no order; then questions about them, which are supervised."""
     chosen = stream.choice(len(facts), size=int(stream.integers(2, 6)), replace=False)

@@ -12,7 +12,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import CLIPModel, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import (
+    CLIPModel,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 
 from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, Tokens, conversation, encode, expand
 from linkcontext.mini import conversations as talk
@@ -52,7 +58,9 @@ def configuration(recipe: Recipe, clip: CLIPModel, tokenizer: PreTrainedTokenize
     )
 
 
-def start(recipe: Recipe, clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, features: Tensor) -> LlavaForConditionalGeneration:
+def start(
+    recipe: Recipe, clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, features: Tensor
+) -> LlavaForConditionalGeneration:
     """A fresh model around the trained vision tower."""
     torch.manual_seed(key("mini-base", "weights") % 2**63)
     model = LlavaForConditionalGeneration(configuration(recipe, clip, tokenizer))
@@ -107,21 +115,25 @@ class Writer:
             ids[i, :n], mask[i, :n], labels[i, :n] = torch.tensor(row.ids), 1, torch.tensor(row.labels)
         before = F.pad(labels[:, :-1], (1, 0), value=IGNORE)
         features = [self._features(row.pictures, stream) for row in rows if row.pictures]
-        seen = torch.cat(features) if features else torch.empty(0, self.recipe.tokens_per_image, self.recipe.vision_width)
+        seen = (
+            torch.cat(features) if features else torch.empty(0, self.recipe.tokens_per_image, self.recipe.vision_width)
+        )
         first = (labels != IGNORE) & (before == IGNORE)
         return Batch(*(t.to(device) for t in (ids, mask, labels, first, seen)))
 
     def _features(self, pictures: Sequence[str], stream: np.random.Generator | None) -> Tensor:
         rows = []
         for picture in pictures:
-            pool, concept, number = picture.split("/")
-            rows.append(self.pools[pool].features[int(concept), int(number)])
+            name, concept, number = picture.split("/")
+            rows.append(self.pools[name].features[int(concept), int(number)])
         features = torch.stack(rows).float()
         if stream is not None and stream.random() < 0.5:
             # Photographs lie elsewhere than drawings: move the whole conversation by the way from one picture
             # to another, so that only the differences within it count.
             pool = self.pools["fresh"].features
-            a, b = (pool[int(stream.integers(len(pool))), int(stream.integers(pool.shape[1]))].float() for _ in range(2))
+            a, b = (
+                pool[int(stream.integers(len(pool))), int(stream.integers(pool.shape[1]))].float() for _ in range(2)
+            )
             features = features + float(stream.random()) * (a - b)
         return features
 
@@ -149,9 +161,10 @@ def induction_batch(recipe: Recipe, name: str, step: int, device: torch.device) 
     for i in range(max(1, recipe.tokens // length)):
         ids, known = talk.induction(recipe.vocabulary, len(SPECIAL), length, talk.stream(f"{name}/induction", step, i))
         rows.append((ids, [t if k else IGNORE for t, k in zip(ids, known, strict=True)]))
-    ids, labels = (torch.tensor(column, device=device) for column in zip(*rows, strict=True))
+    words = torch.tensor([ids for ids, _ in rows], device=device)
+    labels = torch.tensor([row for _, row in rows], device=device)
     empty = torch.empty(0, 1, recipe.vision_width, device=device)
-    return Batch(ids, torch.ones_like(ids), labels, labels != IGNORE, empty)
+    return Batch(words, torch.ones_like(words), labels, labels != IGNORE, empty)
 
 
 def bridge_batch(writer: Writer, name: str, step: int, device: torch.device) -> Batch:
@@ -162,7 +175,10 @@ def bridge_batch(writer: Writer, name: str, step: int, device: torch.device) -> 
         shape = talk.LinkShape(ways=4, turns=8, repeats=1.0, hard=0.0)
         tokens = writer.tokens(talk.link(shape, "fresh", *_extent(writer), writer.vocabulary, stream))
         ids = np.array(tokens.ids)
-        of = {picture: stream.integers(len(SPECIAL), recipe.vocabulary, recipe.tokens_per_image) for picture in tokens.pictures}
+        of = {
+            picture: stream.integers(len(SPECIAL), recipe.vocabulary, recipe.tokens_per_image)
+            for picture in tokens.pictures
+        }
         ids[ids == writer.image] = np.concatenate([of[p] for p in tokens.pictures])
         rows.append(Tokens(tuple(ids.tolist()), tokens.labels, ()))
     return writer.batch(rows, device)
@@ -190,7 +206,9 @@ def taught_batch(writer: Writer, name: str, step: int, device: torch.device, inc
     return writer.batch(rows, device)
 
 
-def link_batch(writer: Writer, shape: talk.LinkShape, name: str, step: int, device: torch.device, pool: str = "fresh") -> Batch:
+def link_batch(
+    writer: Writer, shape: talk.LinkShape, name: str, step: int, device: torch.device, pool: str = "fresh"
+) -> Batch:
     """Invented names for concepts, asked for again."""
     n, pictures, *_ = writer.pools[pool].features.shape
     streams = [talk.stream(f"{name}/link", step, i) for i in range(_rows(writer.recipe, shape.turns))]
@@ -214,7 +232,7 @@ def train_base(model: LlavaForConditionalGeneration, writer: Writer, folder: Pat
 
 
 def link_shape(progress: float, stream: np.random.Generator) -> talk.LinkShape:
-    """What a step of stage 3 practises: exact repeats at first, then more pictures, fewer repeats, harder neighbours."""
+    """What a step of stage 3 practises: exact repeats at first, then new pictures, longer, and hard neighbours."""
     easy = max(0.1, 1.0 - 8 * progress)  # the share of steps in which looking up is enough
     if stream.random() < easy:
         return talk.LinkShape(ways=4, turns=8, repeats=float(stream.choice([1.0, 0.6])), hard=0.0)
@@ -245,5 +263,3 @@ def train_link(model: LlavaForConditionalGeneration, writer: Writer, folder: Pat
         return value, {label: right}
 
     stage.run("mini", model, step_loss, stage.Schedule(recipe.tune_lr, recipe.tune_steps), folder)
-
-

@@ -46,7 +46,9 @@ def build(model: CLIPModel, vectors: Tensor, recipe: Recipe, path: Path, device:
     if path.exists():
         return Pool(**load_file(path))
     vision = model.vision_model.to(device).eval()
-    tokens = torch.empty(len(vectors), recipe.pictures, recipe.tokens_per_image, recipe.vision_width, dtype=torch.float16)
+    tokens = torch.empty(
+        len(vectors), recipe.pictures, recipe.tokens_per_image, recipe.vision_width, dtype=torch.float16
+    )
     for i in track(range(len(vectors)), description=f"{name}: features"):
         instances = render.draw(recipe.pictures, "mini", "pool", name, i).to(device)
         pictures = render.render(vectors[i].expand(recipe.pictures, -1).to(device), instances, recipe.image)
@@ -56,5 +58,3 @@ def build(model: CLIPModel, vectors: Tensor, recipe: Recipe, path: Path, device:
     save_file({"features": tokens, "vectors": vectors.contiguous()}, beside)
     beside.replace(path)
     return pool
-
-

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -67,7 +74,9 @@ def run(
                 group["lr"] = schedule.at(step)
             value, figures = loss(step)
             if not math.isfinite(value.item()):
-                raise FloatingPointError(f"stage {name}, step {step}: the loss is {value.item()}; lower the learning rate")
+                raise FloatingPointError(
+                    f"stage {name}, step {step}: the loss is {value.item()}; lower the learning rate"
+                )
             value.backward()
             nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
             optim.step()
@@ -111,7 +120,13 @@ def _resume(path: Path, model: nn.Module, optim: torch.optim.Optimizer) -> int:
 
 @contextmanager
 def _progress(name: str, steps: int, start: int) -> Iterator[Callable[[dict[str, float]], None]]:
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn(name),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, TextColumn("{task.fields[figures]}")) as bar:
         task = bar.add_task(name, total=steps, completed=start, figures="")
 

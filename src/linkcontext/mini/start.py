@@ -10,8 +10,10 @@ trained, the other layers begin at random, and no name, picture or feature is in
 After "mimetic initialisation" (Trockman and Kolter, 2023), which starts attention near identity.
 """
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 THETA = 1_000_000.0  # of the rotations: slow ones leave dimensions free to compare contents over any distance
@@ -68,7 +70,7 @@ def _rows(head: int, size: int) -> slice:
     return slice(head * size, (head + 1) * size)
 
 
-def _look(attention: nn.Module, head: int, size: int, distance: float, sharpness: tuple[float, ...]) -> None:
+def _look(attention: Any, head: int, size: int, distance: float, sharpness: tuple[float, ...]) -> None:
     """Make a head look a fixed distance back, whatever stands there."""
     rows, half = _rows(head, size), size // 2
     attention.q_proj.weight[rows] *= 0.05
@@ -80,21 +82,22 @@ def _look(attention: nn.Module, head: int, size: int, distance: float, sharpness
     attention.q_proj.bias[rows] = torch.cat([strength * turn.cos(), -strength * turn.sin()])
 
 
-def _put_down(attention: nn.Module, head: int, size: int, strength: float) -> None:
+def _put_down(attention: Any, head: int, size: int, strength: float) -> None:
     """Make a head write what it sees where it can be read again: orthonormal in, orthonormal out."""
     rows, width = _rows(head, size), attention.o_proj.out_features
     attention.v_proj.weight[rows] = torch.linalg.qr(torch.randn(width, size))[0].T
     attention.o_proj.weight[:, rows] = strength * torch.linalg.qr(torch.randn(width, size))[0]
 
 
-def _seen(attention: nn.Module, head: int, size: int) -> Tensor:
+def _seen(attention: Any, head: int, size: int) -> Tensor:
     """What a head writes for what it reads, up to scale: float32[width, width]."""
     rows = _rows(head, size)
     out = attention.o_proj.weight[:, rows]
-    return (out / out.norm(dim=0)) @ attention.v_proj.weight[rows]
+    seen: Tensor = (out / out.norm(dim=0)) @ attention.v_proj.weight[rows]
+    return seen
 
 
-def _compare(first: nn.Module, second: nn.Module, head: int, size: int, *, with_self: bool, marked: Tensor) -> None:
+def _compare(first: Any, second: Any, head: int, size: int, *, with_self: bool, marked: Tensor) -> None:
     """Make a head of the second layer compare what the same head of the first put down.
 
     With `with_self` what is put down here with what is put down there, best where the token before is the one
@@ -116,7 +119,7 @@ def _compare(first: nn.Module, second: nn.Module, head: int, size: int, *, with_
         second.k_proj.weight[constant] += marked / marked.norm() * 2
 
 
-def _copy(attention: nn.Module, head: int, size: int, strength: float) -> None:
+def _copy(attention: Any, head: int, size: int, strength: float) -> None:
     """Make a head pass on what it sees as it is."""
     rows = _rows(head, size)
     basis = torch.linalg.qr(torch.randn(attention.o_proj.out_features, size))[0]

@@ -9,7 +9,14 @@ from linkcontext.seeds import rng
 from linkcontext.world import concepts, questions
 from linkcontext.world.names import pseudo_words, random_string
 
-PAD, IMAGE, USER, ASSISTANT, END, TEXT_START = "<pad>", "<image>", "<|user|>", "<|assistant|>", "<|end|>", "<|text|>"
+PAD, IMAGE, USER, ASSISTANT, END, TEXT_START = (
+    "<pad>",
+    "<image>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|end|>",
+    "<|text|>",
+)
 SPECIAL = (PAD, IMAGE, USER, ASSISTANT, END, TEXT_START)
 CONTEXT = 4096
 

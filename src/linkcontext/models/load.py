@@ -35,10 +35,10 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.network.device
+        return torch.device(self.network.device)
 
     @property
-    def words(self) -> Any:  # noqa: ANN401 - a tokenizer of any class
+    def words(self) -> Any:
         """The tokenizer."""
         return self.processor.tokenizer
 
@@ -85,9 +85,13 @@ class Template:
 
     processor: Any
 
-    def apply_chat_template(self, messages: list[dict[str, Any]], *, tokenize: bool, add_generation_prompt: bool) -> str:
+    def apply_chat_template(
+        self, messages: list[dict[str, Any]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> str:
         """The conversation as text."""
-        text: str = self.processor.apply_chat_template(messages, tokenize=tokenize, add_generation_prompt=add_generation_prompt)
+        text: str = self.processor.apply_chat_template(
+            messages, tokenize=tokenize, add_generation_prompt=add_generation_prompt
+        )
         return text
 
     def adds_special_tokens(self, text: str) -> bool:
@@ -98,7 +102,9 @@ class Template:
     def __call__(self, text: str, *, return_offsets_mapping: bool) -> dict[str, Any]:
         """Token ids and where they stand in the text."""
         found: dict[str, Any] = self.processor.tokenizer(
-            text, add_special_tokens=self.adds_special_tokens(text), return_offsets_mapping=return_offsets_mapping
+            text,
+            add_special_tokens=self.adds_special_tokens(text),
+            return_offsets_mapping=return_offsets_mapping,
         )
         return found
 
@@ -139,7 +145,7 @@ def load(
     return Model(name, source, network.to(place).eval(), processor, adapter)
 
 
-def processor(name: str, trust_remote_code: bool = False) -> Any:  # noqa: ANN401 - the model's own
+def processor(name: str, trust_remote_code: bool = False) -> Any:
     """The processor of a model, without its weights."""
     source = str(bundle.folder(name)) if name in bundle.NAMES[1:] else name
     try:
@@ -151,7 +157,10 @@ def processor(name: str, trust_remote_code: bool = False) -> Any:  # noqa: ANN40
 def _why(name: str, error: Exception) -> str:
     if isinstance(error, OSError) and not Path(name).exists():
         known = ", ".join(bundle.NAMES[1:])
-        return f"not one of {known}, no folder, and not found on the Hugging Face hub ({_first_line(error)}). Check the name or the network."
+        return (
+            f"not one of {known}, no folder, and not found on the Hugging Face hub ({_first_line(error)}). "
+            "Check the name or the network."
+        )
     return f"could not be loaded ({_first_line(error)}). Is the folder complete, with config, weights and processor?"
 
 

@@ -61,8 +61,9 @@ class Scorer:
         if len(tokens.ids) > self.model.context:
             taken, shown = len(tokens.ids) - len(short.ids), len(tokens.pictures)
             raise InputError(
-                f"the prompt needs {len(tokens.ids)} tokens ({shown} pictures take {taken + shown}, the text {len(short.ids) - shown}), "
-                f"and the model's context is {self.model.context}. Use fewer shots per class, fewer ways, or a model with a longer context."
+                f"the prompt needs {len(tokens.ids)} tokens ({shown} pictures take {taken + shown}, the text "
+                f"{len(short.ids) - shown}), and the model's context is {self.model.context}. Use fewer shots per "
+                "class, fewer ways, or a model with a longer context."
             )
         return Branch(tokens, text)
 
@@ -96,8 +97,12 @@ class Scorer:
         special = self.model.template.adds_special_tokens(texts[0])
         return dict(
             self.model.processor(
-                text=texts, images=images if any(images) else None, padding=True, padding_side=side,
-                add_special_tokens=special, return_tensors="pt",
+                text=texts,
+                images=images if any(images) else None,
+                padding=True,
+                padding_side=side,
+                add_special_tokens=special,
+                return_tensors="pt",
             )
         )
 
@@ -166,8 +171,8 @@ class Scorer:
         ids = torch.full((len(rows), length), self._pad)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
-            where = slice(length - len(row.ids), length) if left else slice(0, len(row.ids))
-            ids[i, where], mask[i, where] = torch.tensor(row.ids), 1
+            span = slice(length - len(row.ids), length) if left else slice(0, len(row.ids))
+            ids[i, span], mask[i, span] = torch.tensor(row.ids), 1
         ids, mask = ids.to(device), mask.to(device)
         embeds = self.model.network.get_input_embeddings()(ids)
         seen = [self._seen(item).tokens for row in rows for item in row.pictures]
@@ -176,12 +181,12 @@ class Scorer:
             embeds = embeds.masked_scatter(where[:, :, None], torch.cat(seen).to(embeds))
         return {"inputs_embeds": embeds, "attention_mask": mask}
 
-    def _open(self, item: str) -> Any:  # noqa: ANN401 - a PIL image
+    def _open(self, item: str) -> Any:
         return grey() if item == GREY else open_image(self.sources[item][1])
 
     def _look(self, shown: Sequence[str]) -> None:
         if self.engine == "features":
             self.eyes.look((item, *self.sources[item]) for item in shown if item != GREY)
 
-    def _seen(self, item: str) -> Any:  # noqa: ANN401 - Seen, or its like
+    def _seen(self, item: str) -> Any:
         return self.eyes.nothing() if item == GREY else self.eyes.seen[self.sources[item][0]]

@@ -25,7 +25,7 @@ def chunks(things: Sequence[Thing], size: int) -> Iterator[Sequence[Thing]]:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A picture's features. `tokens` float[T, width] go to the language model, `pooled` float32[width] is the tower's."""
+    """A picture's features: `tokens` float[T, width] for the language model, `pooled` float32[width] of the tower."""
 
     tokens: Tensor
     pooled: Tensor
@@ -38,7 +38,7 @@ class Seen:
 
 @dataclass
 class Eyes:
-    """A model's vision with a memory. `calls` counts pictures encoded: at the end it is the number of distinct pictures."""
+    """A model's vision with a memory. `calls` counts the pictures encoded: each distinct one once."""
 
     model: Model
     seen: dict[str, Seen] = field(default_factory=dict)
@@ -71,11 +71,13 @@ class Eyes:
         return [Seen(tokens, row) for tokens, row in zip(found.pooler_output, pooled, strict=True)]
 
 
-def nearest(query: Tensor, supports: list[Tensor], classes: list[str]) -> tuple[str, str]:
-    """The class of the nearest centroid and of the nearest support, by cosine.
+def nearest(query: Tensor, supports: list[Tensor], classes: list[str]) -> tuple[str | None, str | None]:
+    """The class of the nearest centroid and of the nearest support, by cosine; None where there is no support.
 
     `query` and each of `supports` are float[width]; `classes` has a class id for each support.
     """
+    if not supports:
+        return None, None
     query, known = F.normalize(query, dim=-1), F.normalize(torch.stack(supports), dim=-1)
     names = sorted(set(classes))
     centroids = torch.stack([known[[c == name for c in classes]].mean(0) for name in names])

@@ -152,9 +152,7 @@ def _open(pairs: Sequence[Pair], scoring: str, right: float, picture: Callable[[
     shots = pairs[0][1].shots_per_class
     support = tuple(shown(turn.item, turn.class_id, turn.answer) for turn in episode.shown(shots))
     items = {episode.query_id(index): query.item for index, query in enumerate(episode.queries)}
-    queries = tuple(
-        _query(episode, p, scoring, shown(items[p.query_id], p.gold, names[p.gold])) for _, p in pairs
-    )
+    queries = tuple(_query(episode, p, scoring, shown(items[p.query_id], p.gold, names[p.gold])) for _, p in pairs)
     return Opened(episode.id, tuple(names.values()), support, queries, right)
 
 

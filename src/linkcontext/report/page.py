@@ -128,9 +128,7 @@ def _html(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any]) -> 
     groups = grouped(folder.episodes, folder.predictions)
     above, grid = lift(metrics_grid(found))
     source = resources.files("linkcontext.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source).render(
         title=_title(folder),
         summary=summary(_model_name(folder), found),
@@ -151,9 +149,7 @@ def _plots(found: Sequence[Row]) -> list[Plot]:
     by_setting: dict[str, list[Row]] = {}
     for row in found:
         by_setting.setdefault(setting(row), []).append(row)
-    return [
-        Plot(caption, Markup(accuracy_by_shots({caption: group}))) for caption, group in by_setting.items()
-    ]
+    return [Plot(caption, Markup(accuracy_by_shots({caption: group}))) for caption, group in by_setting.items()]
 
 
 def _markdown(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any]) -> str:
@@ -170,10 +166,7 @@ def _markdown(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any])
         "Pictures and plots are in [report.html](report.html).\n",
         *(f"## {head}\n\n" + "".join(f"- {line}\n" for line in lines) for head, lines in listed.items()),
         f"## Data\n\n- {data['spec']}\n- root: {data['root']}\n- digest: {data['digest']}\n",
-        "## Run it again\n\n"
-        + _block(str(config["command"]))
-        + "\nThis report alone:\n\n"
-        + _block(_again(folder)),
+        "## Run it again\n\n" + _block(str(config["command"])) + "\nThis report alone:\n\n" + _block(_again(folder)),
         "## Configuration\n\n" + _block(json.dumps(config["config"], indent=2, ensure_ascii=False)),
         "## Model\n\n" + _block(json.dumps(config["model"], indent=2, ensure_ascii=False)),
     ]

@@ -101,9 +101,7 @@ def comparison_table(rows: Sequence[Row]) -> Table:
 def markdown(grid: Grid) -> str:
     """The grid as a Markdown table, its numbers to the right."""
     rule = ["---" if column == 0 else "---:" for column in range(len(grid.headings))]
-    return "".join(
-        "| " + " | ".join(map(_cell, line)) + " |\n" for line in (grid.headings, rule, *grid.lines)
-    )
+    return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in (grid.headings, rule, *grid.lines))
 
 
 def _grid(columns: dict[str, Callable[[Row], str]], rows: Sequence[Row]) -> Grid:

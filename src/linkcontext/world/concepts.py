@@ -40,7 +40,7 @@ PER_PART = ("shape", "colour", "accent", "texture", "size", "aspect", "angle", "
 
 
 def _slots() -> dict[str, slice]:
-    sizes = {"family": 1, "count": 1, **{name: PARTS for name in PER_PART}}
+    sizes = {"family": 1, "count": 1, **dict.fromkeys(PER_PART, PARTS)}
     sizes |= {"stroke": STROKES * 6, "width": 1, "amplitude": HARMONICS, "phase": HARMONICS}
     slots, start = {}, 0
     for name, size in sizes.items():
@@ -89,7 +89,9 @@ def decode(vectors: Tensor) -> Concepts:
     u = {name: vectors[:, where] for name, where in SLOTS.items()}
     n = len(vectors)
     first = torch.arange(PARTS, device=vectors.device) == 0
-    family = torch.bucketize(u["family"][:, 0].contiguous(), torch.tensor([0.5, 0.75], device=vectors.device), right=True)
+    family = torch.bucketize(
+        u["family"][:, 0].contiguous(), torch.tensor([0.5, 0.75], device=vectors.device), right=True
+    )
     fewest = torch.tensor([2, 2, 2], device=vectors.device)[family]
     most = torch.tensor([PARTS, STROKES, 6], device=vectors.device)[family]
     colour = _pick(u["colour"], len(COLOURS))

@@ -73,7 +73,9 @@ def write(
             for number, picture in enumerate(drawn):
                 path = f"{name}/{number:04d}.png"
                 facts = {**told_of(fact), "neighbours": list(near)}
-                items.append(Item(path, path, name, name, _save(picture, out / path), facts=facts, group=f"{number:04d}"))
+                items.append(
+                    Item(path, path, name, name, _save(picture, out / path), facts=facts, group=f"{number:04d}")
+                )
             advance()
     dataset = Dataset(out, tuple(items))
     write_manifest(dataset)

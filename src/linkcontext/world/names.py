@@ -63,9 +63,7 @@ def pseudo_words(count: int, *seed_names: Name, avoid: Collection[str] = ()) -> 
     Raises `InputError` above 50,000 words.
     """
     if count > _MOST:
-        raise InputError(
-            f"{count} pseudo-words were asked for; at most {_MOST} can be made. Use fewer classes."
-        )
+        raise InputError(f"{count} pseudo-words were asked for; at most {_MOST} can be made. Use fewer classes.")
     stream = rng("pseudo_words", *seed_names)
     taken = REAL_WORDS.union(word.casefold() for word in avoid)
     words: dict[str, None] = {}  # in order of drawing
@@ -102,9 +100,7 @@ def random_string(stream: np.random.Generator) -> str:
     return "".join(chr(ord("a") + int(letter)) for letter in letters)
 
 
-def shown_names(
-    kind: NameKind, truths: Sequence[str], *seed_names: Name, avoid: Collection[str] = ()
-) -> list[str]:
+def shown_names(kind: NameKind, truths: Sequence[str], *seed_names: Name, avoid: Collection[str] = ()) -> list[str]:
     """Name the classes of one episode, given what people call them; a pure function of the arguments.
 
     `pseudo` and `random` names are new, distinct and not in `avoid`. `swapped` hands the real names

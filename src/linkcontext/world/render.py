@@ -19,7 +19,14 @@ NOISE_EDGE = 256
 
 
 def _instance_slots() -> dict[str, slice]:
-    sizes = {"angle": 1, "scale": 1, "shift": 2, "jitter": 4 * PARTS, "bend": STROKES * 6, "wobble": HARMONICS}
+    sizes = {
+        "angle": 1,
+        "scale": 1,
+        "shift": 2,
+        "jitter": 4 * PARTS,
+        "bend": STROKES * 6,
+        "wobble": HARMONICS,
+    }
     sizes |= {"gain": 3, "bright": 1, "contrast": 1, "light": 2, "noise": 3, "grey": 1, "tint": 3}
     sizes |= {"ground": 1, "ground_a": 3, "ground_b": 3, "ground_at": 2, "distractor": 6 * DISTRACTORS}
     slots, start = {}, 0
@@ -42,10 +49,7 @@ def draw(count: int, *names: Name) -> Tensor:
 def render(concepts: Tensor, instances: Tensor, size: int, chunk: int = 64) -> Tensor:
     """Pictures uint8[N, size, size, 3] of concepts float32[N, .] in instances float32[N, .]."""
     # Pictures are drawn a chunk at a time so that what is being worked on stays in the processor's cache.
-    pieces = [
-        _render(decode(c), i, size)
-        for c, i in zip(concepts.split(chunk), instances.split(chunk), strict=True)
-    ]
+    pieces = [_render(decode(c), i, size) for c, i in zip(concepts.split(chunk), instances.split(chunk), strict=True)]
     return torch.cat(pieces)
 
 
@@ -95,9 +99,7 @@ def _tinted(index: Tensor, v: dict[str, Tensor]) -> Tensor:
     return (_palette(index.device)[index] + (v["tint"] - 0.5) * 0.16).clamp(0, 1)
 
 
-def _creature(
-    picture: Tensor, things: Concepts, v: dict[str, Tensor], x: Tensor, y: Tensor, pixels: Tensor
-) -> Tensor:
+def _creature(picture: Tensor, things: Concepts, v: dict[str, Tensor], x: Tensor, y: Tensor, pixels: Tensor) -> Tensor:
     jitter = (v["jitter"].view(-1, PARTS, 4) - 0.5) * 2
     for part in range(PARTS):
         rows = (things.count > part).nonzero()[:, 0]
@@ -107,7 +109,9 @@ def _creature(
         size = things.size[rows, part, None] * (1 + 0.12 * j[:, 2:3])
         angle = things.angle[rows, part, None] + 0.22 * j[:, 3:4]
         side = torch.where(things.mirrored[rows, part, None], x[rows].abs(), x[rows])
-        at_x = torch.where(things.mirrored[rows, part], things.x[rows, part].abs().clamp(min=0.22), things.x[rows, part])
+        at_x = torch.where(
+            things.mirrored[rows, part], things.x[rows, part].abs().clamp(min=0.22), things.x[rows, part]
+        )
         dx = side - at_x[:, None] - 0.05 * j[:, :1]
         dy = y[rows] - things.y[rows, part, None] - 0.05 * j[:, 1:2]
         cos, sin = angle.cos() / size, angle.sin() / size
@@ -172,9 +176,7 @@ _PATTERNS = {
 }
 
 
-def _glyph(
-    picture: Tensor, things: Concepts, v: dict[str, Tensor], x: Tensor, y: Tensor, pixels: Tensor
-) -> Tensor:
+def _glyph(picture: Tensor, things: Concepts, v: dict[str, Tensor], x: Tensor, y: Tensor, pixels: Tensor) -> Tensor:
     points = things.stroke + (v["bend"].view(-1, STROKES, 3, 2) - 0.5) * 0.24
     t = torch.linspace(0, 1, DOTS, device=x.device)
     basis = torch.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2])  # [3, DOTS]
@@ -189,9 +191,7 @@ def _glyph(
     return _paint(picture, _tinted(things.colour[:, 0], v), alpha)
 
 
-def _blob(
-    picture: Tensor, things: Concepts, v: dict[str, Tensor], x: Tensor, y: Tensor, pixels: Tensor
-) -> Tensor:
+def _blob(picture: Tensor, things: Concepts, v: dict[str, Tensor], x: Tensor, y: Tensor, pixels: Tensor) -> Tensor:
     theta, radius = torch.atan2(y, x), torch.hypot(x, y)
     outline = 0.58 + 0.15 * (things.count[:, None] * theta + things.phase[:, :1]).cos()  # the bumps one can count
     for h in range(1, HARMONICS):
@@ -249,11 +249,11 @@ def _background(v: dict[str, Tensor], px: Tensor, py: Tensor) -> Tensor:
 
 def _distractors(picture: Tensor, v: dict[str, Tensor], px: Tensor, py: Tensor, size: int) -> Tensor:
     """Small plain shapes near the edge, in half of the pictures."""
-    for d in v["distractor"].view(-1, DISTRACTORS, 6).unbind(1):
-        rows = (d[:, 0] < 0.35).nonzero()[:, 0]
+    for one in v["distractor"].view(-1, DISTRACTORS, 6).unbind(1):
+        rows = (one[:, 0] < 0.35).nonzero()[:, 0]
         if not len(rows):
             continue
-        d = d[rows]
+        d = one[rows]
         radius = 0.07 + 0.10 * d[:, 1:2]
         around = d[:, 2:3] * 2 * torch.pi
         x, y = (px - 0.85 * around.cos()) / radius, (py - 0.85 * around.sin()) / radius

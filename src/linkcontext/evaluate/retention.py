@@ -1,0 +1,141 @@
+"""`linkcontext eval --benchmark retention`: does the model still know what it was taught?
+
+Questions of one turn without a support, about pictures of the world (naming, counting, describing) or from a
+LLaVA or VQA file. A run's folder holds config.json, questions.jsonl, answers.jsonl and metrics.json.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from linkcontext.config import EpisodeConfig, EvalConfig
+from linkcontext.data.scan import progress
+from linkcontext.episodes.prompt import Scaffold, scaffold
+from linkcontext.errors import InputError
+from linkcontext.evaluate.probes import Answered, Exam, Probe, world_exam
+from linkcontext.evaluate.question_files import file_exam
+from linkcontext.evaluate.retention_rows import rows
+from linkcontext.evaluate.run import Asker, claim
+from linkcontext.models.load import Model, load
+from linkcontext.models.score import Ask, Scorer
+from linkcontext.records import read_jsonl, to_json, write_jsonl, write_text
+from linkcontext.source import open_data
+
+TAUGHT = "world:taught"
+GROUP = 32  # questions whose prompts are batched together
+NEW_TOKENS = 64  # of a reply: the longest description of a world takes some 40
+
+
+def retention(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
+    """Ask, and write the run's folder; the content of metrics.json.
+
+    With `model` that one is used instead of loading `config.model`. Both scorings always run. A folder that
+    holds the same run goes on where it stopped.
+
+    Raises:
+        InputError: flags that only episodes have; data without right answers; the folder of another run.
+    """
+    config = settled(config)
+    wording = scaffold(config.scaffold)
+    exam = _exam(config.episodes, wording)
+    c = config.model
+    model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code)
+    out = retention_folder(config)
+    claim(out, config, model, exam.dataset, list(exam.dataset.problems))
+    if (out / "episodes.jsonl").exists():
+        raise InputError(f"{out}: holds a run of episodes, not of this benchmark. Choose another --out.")
+    write_jsonl(exam.probes, out / "questions.jsonl")
+    scorer = Asker.of(model, exam.dataset, wording, config).scorer
+    _ask_all(scorer, exam.probes, wording, out / "answers.jsonl")
+    found = {a.probe: a for a in read_jsonl(Answered, out / "answers.jsonl")}
+    counters = {"engine": scorer.engine, "questions": len(exam.probes), "questions_in_data": exam.total}
+    metrics = {"rows": rows(exam, found), "counters": counters}
+    write_text(json.dumps(metrics, indent=1) + "\n", out / "metrics.json")
+    return metrics
+
+
+def settled(config: EvalConfig) -> EvalConfig:
+    """The configuration as this benchmark reads it: no support, both scorings.
+
+    A world nobody was taught has nothing to be retained, so the default of --data means world:taught here.
+    """
+    e, default = config.episodes, EpisodeConfig()
+    kept = EpisodeConfig(data=e.data, episodes=e.episodes, seed=e.seed, strict=e.strict)
+    idle = [f.name for f in dataclasses.fields(e) if getattr(e, f.name) != getattr(kept, f.name)]
+    if e.shots == (0,):
+        idle.remove("shots")
+    if idle:
+        flags = ", ".join("--" + name.replace("_", "-") for name in idle)
+        raise InputError(f"{flags}: --benchmark retention asks without a support. Leave it out.")
+    if e.episodes < 1:
+        raise InputError(f"--episodes {e.episodes}: give at least one question of each kind.")
+    data = TAUGHT if e.data == default.data else e.data
+    asked = dataclasses.replace(kept, data=data, shots=(0,))
+    return dataclasses.replace(config, episodes=asked, scoring="both")
+
+
+def retention_folder(config: EvalConfig) -> Path:
+    """Where the files go."""
+    if config.out is not None:
+        return Path(config.out)
+    e = config.episodes
+    words = [Path(config.model.model).name, "retention", Path(e.data).stem.replace(":", "-"), f"seed{e.seed}"]
+    return Path("runs") / "-".join(words)
+
+
+def _exam(episodes: EpisodeConfig, wording: Scaffold) -> Exam:
+    if episodes.data.endswith(".json"):
+        return file_exam(Path(episodes.data), wording, episodes.episodes, episodes.seed)
+    return world_exam(open_data(episodes.data, episodes.strict), wording, episodes.episodes, episodes.seed)
+
+
+def _ask_all(scorer: Scorer, probes: Sequence[Probe], wording: Scaffold, path: Path) -> None:
+    """Append the answers that `path` does not hold yet."""
+    done = _done(path)
+    left = [probe for probe in probes if probe.id not in done]
+    with progress("Asking", len(left)) as advance, path.open("a", encoding="utf-8") as file:
+        for start in range(0, len(left), GROUP):
+            found = ask(scorer, left[start : start + GROUP], wording)
+            try:
+                file.write("".join(to_json(answered) + "\n" for answered in found))
+                file.flush()
+            except OSError as error:
+                raise InputError(
+                    f"{path}: could not be written ({error.strerror}). Free some space and start again."
+                ) from error
+            for _ in found:
+                advance()
+
+
+def _done(path: Path) -> set[str]:
+    """The probes that are answered. A last line that was cut off while being written is taken away."""
+    if not path.exists():
+        return set()
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        path.write_bytes(whole)
+    return {answered.probe for answered in read_jsonl(Answered, path)}
+
+
+def ask(scorer: Scorer, probes: Sequence[Probe], wording: Scaffold) -> list[Answered]:
+    """The model's reply to each probe and, where it has candidates, how likely it finds each."""
+    chosen = [probe for probe in probes if probe.candidates]
+    scores = dict(zip((p.id for p in chosen), scorer.score([_candidates(p, wording) for p in chosen]), strict=True))
+    replies = scorer.generate([list(probe.messages) for probe in probes], NEW_TOKENS)
+    found = []
+    for probe, reply in zip(probes, replies, strict=True):
+        logprobs = tuple(value for value, _ in scores.get(probe.id, ()))
+        if not all(map(math.isfinite, logprobs)):
+            raise InputError(f"{probe.id}: a candidate's likelihood is {logprobs}. Try another --dtype.")
+        found.append(Answered(probe.id, reply, logprobs))
+    return found
+
+
+def _candidates(probe: Probe, wording: Scaffold) -> Ask:
+    told = (wording.query_answer.replace("{answer}", name) for name in probe.candidates)
+    replies = ({"role": "assistant", "content": [{"type": "text", "text": text}]} for text in told)
+    return Ask(list(probe.messages), tuple([*probe.messages, reply] for reply in replies))

@@ -1,0 +1,35 @@
+"""What several tests need: a model, and a cache folder that is nobody's."""
+
+import os
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_all_tests(tmp_path_factory):
+    """Nothing is read from or written to the user's cache; what tests draw there is drawn once."""
+    kept = os.environ.get("LINKCONTEXT_CACHE")
+    os.environ["LINKCONTEXT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if kept is None:
+        del os.environ["LINKCONTEXT_CACHE"]
+    else:
+        os.environ["LINKCONTEXT_CACHE"] = kept
+
+
+@pytest.fixture(scope="session")
+def nano(tmp_path_factory):
+    """The folder of a standard Llava of the smallest size, with random weights: it knows nothing."""
+    from transformers import CLIPModel, LlavaForConditionalGeneration  # noqa: PLC0415 - seconds to import
+
+    from linkcontext.mini import build, clip, language, tokenizer  # noqa: PLC0415
+    from linkcontext.mini.recipe import recipe  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("models") / "nano"
+    shape = recipe("nano")
+    words = tokenizer.build(shape.vocabulary, 200)
+    torch.manual_seed(0)
+    seen = CLIPModel(clip.configuration(shape, words))
+    build.save_llava(LlavaForConditionalGeneration(language.configuration(shape, seen, words)), words, shape, folder)
+    return folder
