@@ -23,13 +23,15 @@ BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 .PHONY: demo test test-all check bench
 .NOTPARALLEL:  # two installations into one environment break it
 
-# torch first and alone: it is nearly all of the download, and later changes of pyproject.toml leave it in place.
-$(VENV)/torch.stamp: constraints.txt
-	@test -x $(PY) || test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with ensurepip was found;" \
+$(PY):
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with ensurepip was found;" \
 		"install one (on Debian: python3.11-venv) or name it: make PYTHON=/path/to/python" >&2; exit 1; }
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: it is nearly all of the download, and later changes of pyproject.toml leave it in place.
+$(VENV)/torch.stamp: constraints.txt | $(PY)
 	@$(PY) -m pip --version || $(PY) -m ensurepip  # an interrupted setup leaves a Python without pip
-	$(PY) -m pip install $(TORCH)
+	$(PY) -m pip install $(PINS) $(TORCH)
 	@touch $@
 
 $(VENV)/installed.stamp: pyproject.toml $(VENV)/torch.stamp

@@ -1,4 +1,4 @@
-"""What import-linter cannot see: importing the light modules, the packages around them included, loads no torch."""
+"""What import-linter cannot see: importing the light modules and the packages around them loads no torch."""
 
 import json
 import pkgutil

@@ -153,14 +153,20 @@ class Eval:
 
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
     benchmark: Literal["retention"] | None = None
-    """retention: naming, counting and describing what the model was taught, instead of episodes."""
+    """retention: instead of episodes, naming, counting and describing what the model was taught (--data is
+    then world:taught if not said), or the questions of a LLaVA or VQA file (--data FILE.json)."""
 
     def run(self) -> None:
         """Measure."""
         if self.benchmark == "retention":
-            from linkcontext.evaluate.retention import retention
+            from linkcontext.evaluate.retention import retention, retention_folder, settled
+            from linkcontext.report.retention import retention_table
 
-            console.print_json(data=retention(self.config))
+            metrics = retention(self.config)
+            config = settled(self.config)
+            console.print(f"{config.model.model} on {config.episodes.data}", markup=False)
+            console.print(retention_table(metrics["rows"]))
+            console.print(f"answers: {retention_folder(config) / 'answers.jsonl'}", markup=False)
             return
         from linkcontext.evaluate.run import evaluate, run_folder
         from linkcontext.report.page import write_report

@@ -134,9 +134,10 @@ def pictures(messages: Sequence[Message]) -> list[str]:
 class Words(Protocol):
     """The part of a tokenizer that is used here: a chat template, and tokens that know where they came from."""
 
-    def apply_chat_template(self, messages: list[Message], *, tokenize: bool, add_generation_prompt: bool) -> str: ...
+    def apply_chat_template(self, messages: list[Message], *, tokenize: bool, add_generation_prompt: bool) -> str:  # noqa: D102
+        ...
 
-    def __call__(self, text: str, *, return_offsets_mapping: bool) -> dict[str, Any]: ...  # noqa: D102  # noqa: D102
+    def __call__(self, text: str, *, return_offsets_mapping: bool) -> dict[str, Any]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)

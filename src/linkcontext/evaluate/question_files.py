@@ -11,7 +11,7 @@ own; a scaffold is put around VQA's questions only.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,8 +58,8 @@ def file_exam(path: Path, wording: Scaffold, count: int, seed: int) -> Exam:
     chosen = drawn(probes, count, "retention", "file", seed)
     # The files are items too: a run belongs to the words that were asked as much as to the pictures.
     items = [Item(file.name, file.name, "", "", sha256(file)) for file in files]
-    found = {i: item for probe in chosen for i, item in _pictures(probe, path, places)}
-    return Exam(Dataset(path.parent, (*items, *found.values())), tuple(chosen), (), len(probes))
+    items += _pictures(chosen, path, places).values()
+    return Exam(Dataset(path.parent, tuple(items)), tuple(chosen), (), len(probes))
 
 
 def _read(path: Path) -> Any:
@@ -115,8 +115,8 @@ def _messages(said: list[tuple[str, str]], shown: list[str], where: str) -> list
     left = iter(shown)
     messages: list[Message] = []
     for role, text in said:
-        if role == "assistant" and (MARK in text or not text.strip()):
-            raise InputError(f"{where}: an answer of gpt is empty or holds {MARK}. Mend the record.")
+        if not text.strip() or (role == "assistant" and MARK in text):
+            raise InputError(f"{where}: a turn is empty, or an answer of gpt holds {MARK}. Mend the record.")
         parts: list[dict[str, str]] = []
         for place, piece in enumerate(text.split(MARK)):
             parts += [{"type": "image", "image": next(left)}] if place else []
@@ -185,17 +185,27 @@ def _vqa_places(content: dict[str, Any]) -> Places:
     return places
 
 
-def _pictures(probe: Probe, path: Path, places: Places) -> Iterator[tuple[str, Item]]:
-    """The pictures of a question, as it names them; each is opened once to know that it is good."""
-    for name in pictures(probe.messages):
-        tried = places(name)
-        lies = next((place for place in tried if (path.parent / place).is_file()), None)
-        if lies is None:
-            raise InputError(
-                f"{path}: {probe.id}: its picture is not there; looked for {first_few(tried)} in {path.parent}."
-            )
-        try:
-            open_image(path.parent / lies)
-        except InputError as error:
-            raise InputError(f"{path}: {probe.id}: {error}") from error
-        yield name, Item(name, lies, "", "", sha256(path.parent / lies))
+def _pictures(probes: Iterable[Probe], path: Path, places: Places) -> dict[str, Item]:
+    """The pictures of some questions, as they name them."""
+    found: dict[str, Item] = {}
+    for probe in probes:
+        for name in pictures(probe.messages):
+            if name not in found:
+                found[name] = _picture(name, path, f"{path}: {probe.id}", places)
+    return found
+
+
+def _picture(name: str, path: Path, where: str, places: Places) -> Item:
+    """One picture; it is opened once to know that it is good."""
+    tried = places(name)
+    lies = next((place for place in tried if (path.parent / place).is_file()), None)
+    if lies is None:
+        raise InputError(
+            f"{where}: its picture {name} is not there (looked for {first_few(tried)}). "
+            "Put the pictures beside the file, or below images/."
+        )
+    try:
+        open_image(path.parent / lies)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    return Item(name, lies, "", "", sha256(path.parent / lies))

@@ -151,8 +151,8 @@ def induction(vocabulary: int, special: int, length: int, stream: np.random.Gene
     """Random tokens and the same again from a random offset; what is repeated is supervised."""
     block = int(stream.integers(8, 25))
     words = stream.integers(special, vocabulary, size=block)
-    start = int(stream.integers(block))
-    again = np.resize(np.roll(words, -start), length - block)
+    start = int(stream.integers(block // 2))
+    again = np.resize(words[start:], length - block)  # from there to the end, over and over
     # The first token of the repetition cannot be known.
     return [*words.tolist(), *again.tolist()], [False] * (block + 1) + [True] * (length - block - 1)
 

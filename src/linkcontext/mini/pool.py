@@ -15,6 +15,7 @@ from linkcontext.world import concepts, render
 from linkcontext.world.folder import TAUGHT_STREAM
 
 FRESH = ("mini", "fresh")  # of those it meets under a new name every time; no user's seed draws from it
+TOGETHER = 16  # concepts drawn and encoded at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,12 @@ def build(model: CLIPModel, vectors: Tensor, recipe: Recipe, path: Path, device:
     tokens = torch.empty(
         len(vectors), recipe.pictures, recipe.tokens_per_image, recipe.vision_width, dtype=torch.float16
     )
-    for i in track(range(len(vectors)), description=f"{name}: features"):
-        instances = render.draw(recipe.pictures, "mini", "pool", name, i).to(device)
-        pictures = render.render(vectors[i].expand(recipe.pictures, -1).to(device), instances, recipe.image)
-        tokens[i] = vision(pixel_values=clip.normalise(pictures)).last_hidden_state.half().cpu()
+    for start in track(range(0, len(vectors), TOGETHER), description=f"{name}: features"):
+        rows = range(start, min(start + TOGETHER, len(vectors)))
+        instances = torch.cat([render.draw(recipe.pictures, "mini", "pool", name, i) for i in rows]).to(device)
+        things = vectors[start : rows.stop].repeat_interleave(recipe.pictures, 0).to(device)
+        seen = vision(pixel_values=clip.normalise(render.render(things, instances, recipe.image)))
+        tokens[start : rows.stop] = seen.last_hidden_state.half().cpu().view(len(rows), *tokens.shape[1:])
     pool = Pool(tokens, vectors)
     beside = path.with_name(f".{path.name}.part")
     save_file({"features": tokens, "vectors": vectors.contiguous()}, beside)

@@ -1,10 +1,11 @@
 """How likely a model finds each candidate answer, and what it answers when nobody helps it.
 
-Two ways to run a prompt, and both give the same figures: with features, where every picture was encoded once
-(the Llava family), and whole, where pictures go through the model's own processor with every prompt. The second
-is slower and serves any model; `Scorer.engine` says which one runs.
+Two ways to run a prompt, and both give the same figures: with features, where every picture was encoded once and
+all that shares a support shares its keys and values too (the Llava family), and whole, where pictures go through
+the model's own processor with every prompt. The second is slower and serves any model; `Scorer.engine` says which.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import DynamicCache
 
 from linkcontext.data.images import open_image
 from linkcontext.episodes.prompt import IGNORE, Message, Tokens, encode, expand
@@ -37,6 +39,12 @@ class Branch:
     tokens: Tokens
     text: str
     answer: int = 0
+
+
+def _after(branch: Branch, start: int) -> Branch:
+    """What follows a branch's trunk: its last picture and all after it."""
+    tokens = branch.tokens
+    return Branch(Tokens(tokens.ids[start:], tokens.labels[start:], tokens.pictures[-1:]), "", branch.answer)
 
 
 @dataclass
@@ -111,12 +119,17 @@ class Scorer:
         """For each prompt and candidate: the answer's log-probability (nats, its end included) and its tokens."""
         each = [self.branches(ask) for ask in asks]
         flat = [branch for row in each for branch in row]
-        # Sequences of like length together, so that little is computed for padding.
-        order = sorted(range(len(flat)), key=lambda i: len(flat[i].tokens.ids))
         scores = [0.0] * len(flat)
-        for chunk in chunks(order, self.batch):
-            for i, value in zip(chunk, self._run([flat[i] for i in chunk]), strict=True):
-                scores[i] = value
+        groups: dict[Any, list[int]] = {}
+        for i, branch in enumerate(flat):
+            groups.setdefault(self._trunk(branch), []).append(i)
+        for trunk, members in groups.items():
+            # Sequences of like length together, so that little is computed for padding.
+            members.sort(key=lambda i: len(flat[i].tokens.ids))
+            cache = self._prefill(flat[members[0]], len(trunk[0])) if trunk[0] else None
+            for chunk in chunks(members, self.batch):
+                for i, value in zip(chunk, self._run([flat[i] for i in chunk], len(trunk[0]), cache), strict=True):
+                    scores[i] = value
         found = iter(zip(scores, (b.answer for b in flat), strict=True))
         return [[next(found) for _ in row] for row in each]
 
@@ -141,11 +154,37 @@ class Scorer:
         words = self.model.words
         return int(words.pad_token_id if words.pad_token_id is not None else words.eos_token_id)
 
-    def _run(self, branches: list[Branch]) -> list[float]:
-        """Log-probabilities of the branches' answers, in one forward pass."""
+    def _trunk(self, branch: Branch) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """What stands before a sequence's last picture: its tokens and pictures. Empty where nothing can be shared."""
+        tokens = branch.tokens
+        if self.engine == "whole" or len(tokens.pictures) < 2:
+            return (), ()
+        last = len(self._seen(tokens.pictures[-1]).tokens)
+        at = [i for i, token in enumerate(tokens.ids) if token == self.model.placeholder][-last]
+        return tokens.ids[:at], tokens.pictures[:-1]
+
+    def _prefill(self, branch: Branch, length: int) -> DynamicCache:
+        """Keys and values of a sequence's first tokens."""
+        tokens = branch.tokens
+        trunk = Branch(Tokens(tokens.ids[:length], tokens.labels[:length], tokens.pictures[:-1]), "")
+        cache = DynamicCache(config=self.model.network.config.get_text_config())
+        self.model.network(**self._inputs([trunk], left=False), past_key_values=cache, logits_to_keep=1)
+        return cache
+
+    def _run(self, branches: list[Branch], start: int, trunk: DynamicCache | None) -> list[float]:
+        """Log-probabilities of the branches' answers, in one forward pass of what follows `start` tokens of trunk."""
+        if trunk is not None:
+            branches = [_after(branch, start) for branch in branches]
         inputs = self._inputs(branches, left=False)
-        logits = self.model.network(**inputs, use_cache=False, logits_to_keep=self._kept(branches, inputs)).logits
         length = inputs["attention_mask"].shape[1]
+        # Only the answers' positions are needed, and a vocabulary is wide.
+        kept = length - min(len(b.tokens.ids) - b.answer - 1 for b in branches)
+        if trunk is not None:
+            before = torch.ones(len(branches), start, dtype=torch.long, device=self.model.device)
+            inputs["attention_mask"] = torch.cat([before, inputs["attention_mask"]], 1)
+            inputs["past_key_values"] = copy.deepcopy(trunk)
+            inputs["past_key_values"].batch_repeat_interleave(len(branches))
+        logits = self.model.network(**inputs, use_cache=trunk is not None, logits_to_keep=kept).logits
         shift = length - logits.shape[1]
         values = []
         for row, branch in enumerate(branches):
@@ -154,12 +193,6 @@ class Scorer:
             at = logits[row, end - branch.answer - 1 - shift : end - 1 - shift].float()
             values.append(float(F.log_softmax(at, -1).gather(1, ids[:, None]).double().sum()))
         return values
-
-    @staticmethod
-    def _kept(branches: list[Branch], inputs: dict[str, Tensor]) -> int:
-        """How many last positions' logits are needed: a vocabulary is wide."""
-        length = inputs["attention_mask"].shape[1]
-        return length - min(len(b.tokens.ids) - b.answer - 1 for b in branches)
 
     def _inputs(self, branches: list[Branch], left: bool) -> dict[str, Tensor]:
         device, side = self.model.device, "left" if left else "right"

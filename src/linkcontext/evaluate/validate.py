@@ -1,0 +1,216 @@
+"""`linkcontext validate`: what would spoil a run, found before anything runs for long.
+
+The episodes, the scoring and the prompts are checked; of the model only its tokenizer, its context and its eyes.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from linkcontext.config import EpisodeConfig, EvalConfig
+from linkcontext.data.images import open_image
+from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.prompt import IGNORE, Scaffold, conversation, encode, pictures, prompt, scaffold
+from linkcontext.episodes.sample import copy_first, copy_last, sample
+from linkcontext.errors import InputError
+from linkcontext.evaluate.metrics import SCORINGS, credit, rows
+from linkcontext.evaluate.run import Asker
+from linkcontext.models.load import Model, load
+from linkcontext.models.score import Scorer
+from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
+from linkcontext.source import open_data
+
+SAMPLE = 64  # episodes whose conversations are compared token by token
+
+
+def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
+    """Draw the episodes of `config` and check them: a line for each check, with over how many it went.
+
+    With `model` that one is used instead of loading `config.model`. Raises `InputError`, naming the episode, for
+    the first thing found wrong.
+    """
+    wording = scaffold(config.scaffold)
+    dataset = open_data(config.episodes.data, config.episodes.strict)
+    sampled = sample(dataset, config.episodes.plan())
+    episodes = sampled.episodes
+    used = {candidate.class_id for episode in episodes for candidate in episode.candidates}
+    lines = [f"{len(episodes):,} episodes of {len(used)} of {len(dataset.by_class())} classes were drawn"]
+    lines += [f"left out: {out.class_id} ({out.lacks})" for out in sampled.left_out]
+    lines += [
+        planted(episodes, wording, right=True),
+        planted(episodes, wording, right=False),
+        leaks(episodes, dataset, config.episodes),
+        balance(episodes, config.episodes),
+        blind_policies(episodes),
+    ]
+    c = config.model
+    model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code)
+    scorer = Asker.of(model, dataset, wording, config).scorer
+    return [*lines, room(episodes, scorer, wording), beginnings(episodes, scorer, wording)]
+
+
+def planted(episodes: Sequence[Episode], wording: Scaffold, *, right: bool) -> str:
+    """Predictions made from the right answer must be worth 1 by every scoring, from a wrong one 0."""
+    worth, kind = (1.0, "right") if right else (0.0, "wrong")
+    made = []
+    for episode, query, shots_per_class in _cases(episodes):
+        names = [candidate.class_id for candidate in episode.candidates]
+        at = names.index(episode.queries[query].class_id)
+        said = episode.candidates[at if right else (at + 1) % len(names)]
+        prediction = _prediction(episode, query, shots_per_class, said, wording)
+        for scoring in SCORINGS:
+            if credit(prediction, scoring, episode.candidates) != worth:
+                raise InputError(
+                    f"{prediction.query_id}: the {kind} answer {said.name!r} is not worth {worth:g} by {scoring}, "
+                    f"written as {prediction.reply!r}. Use another --scaffold or --names: a name stands in other words."
+                )
+        made.append(prediction)
+    found = rows({episode.id: episode for episode in episodes}, made)
+    assert all(row["accuracy"] == worth for row in found), "a row is not the mean of its predictions"
+    return f"planted {kind} answers score {worth:g} by {', '.join(SCORINGS)}: all {len(made):,}"
+
+
+def _cases(episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, int]]:
+    """Every query at every shots per class."""
+    return ((e, q, k) for e in episodes for k in e.shots_per_class for q in range(len(e.queries)))
+
+
+def _prediction(episode: Episode, query: int, shots_per_class: int, said: Candidate, wording: Scaffold) -> Prediction:
+    scores = tuple(Score(c.class_id, c.name, -1.0 if c == said else -2.0, -3.0, 1) for c in episode.candidates)
+    shown = episode.shown(shots_per_class)
+    return Prediction(
+        episode_id=episode.id,
+        query_id=episode.query_id(query),
+        shots_per_class=shots_per_class,
+        candidates=scores,
+        gold=episode.queries[query].class_id,
+        reply=wording.query_answer.replace("{answer}", said.name),
+        correct={},
+        prompt_sha256="",
+        support_ids=tuple(turn.item for turn in shown),
+        baselines={"copy_first": copy_first(shown), "copy_last": copy_last(shown)},
+    )
+
+
+def leaks(episodes: Sequence[Episode], dataset: Dataset, asked: EpisodeConfig) -> str:
+    """No support may hold its query's picture or a copy; splits and groups must be kept apart as asked."""
+    pairs = 0
+    for episode in episodes:
+        for query in episode.queries:
+            picture = dataset.item(query.item)
+            for turn in episode.support:
+                shown = dataset.item(turn.item)
+                if shown.sha256 == picture.sha256:
+                    raise InputError(f"{episode.id}: the query's picture {query.item} is in its support ({turn.item}).")
+                if asked.groups_apart and (shown.class_id, shown.group) == (picture.class_id, picture.group):
+                    raise InputError(f"{episode.id}: {turn.item} and the query {query.item} are of one group.")
+                pairs += 1
+        _splits(episode, dataset, asked)
+    return f"no support holds its query's picture or a copy of it: {pairs:,} pairs"
+
+
+def _splits(episode: Episode, dataset: Dataset, asked: EpisodeConfig) -> None:
+    for turns, split in ((episode.support, asked.support_split), (episode.queries, asked.query_split)):
+        strays = [turn.item for turn in turns if split not in (None, dataset.item(turn.item).split)]
+        if strays:
+            raise InputError(f"{episode.id}: {strays[0]} is not of the split {split}.")
+
+
+def balance(episodes: Sequence[Episode], asked: EpisodeConfig) -> str:
+    """Every beginning of a support must show each class equally often (a shuffled support as a whole)."""
+    beginnings = 0
+    for episode in episodes:
+        most = max(episode.shots_per_class)
+        for shots_per_class in range(1, most + 1) if asked.order == "rounds" else [most]:
+            counts = Counter(turn.class_id for turn in episode.shown(shots_per_class))
+            wanted = {candidate.class_id: shots_per_class for candidate in episode.candidates}
+            if shots_per_class and dict(counts) != wanted:
+                raise InputError(f"{episode.id}: its first {shots_per_class} shots per class are {dict(counts)}.")
+            beginnings += 1
+    return f"every beginning of a support is balanced: {beginnings:,} supports"
+
+
+def blind_policies(episodes: Sequence[Episode]) -> str:
+    """Copying the first or last answer, or always giving one name, must be right in exactly 1/ways of an episode."""
+    tried = 0
+    for episode in episodes:
+        policies: dict[str, str | None] = {f"always {c.name}": c.class_id for c in episode.candidates}
+        for shots_per_class in episode.shots_per_class:
+            shown = episode.shown(shots_per_class)
+            policies[f"copy first of {len(shown)}"] = copy_first(shown)
+            policies[f"copy last of {len(shown)}"] = copy_last(shown)
+        for policy, answer in policies.items():
+            hits = sum(query.class_id == answer for query in episode.queries)
+            if answer is not None and hits * episode.ways != len(episode.queries):
+                raise InputError(f"{episode.id}: {policy!r} is right {hits} of {len(episode.queries)} times.")
+            tried += answer is not None
+    return f"policies blind to the query are right in exactly 1/ways of each episode: {tried:,} tried"
+
+
+def room(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> str:
+    """The longest prompt, with its longest answer, must fit the model's context."""
+    size = _sizes(episodes, scorer, wording)
+    longest: dict[int, tuple[int, Episode, int]] = {}
+    for episode, query, shots_per_class in _cases(episodes):
+        tokens = encode(prompt(episode, query, shots_per_class, wording), scorer.model.template, "none", reply=True)
+        needed = len(tokens.ids) + sum(size(item) - 1 for item in tokens.pictures)
+        if needed > longest.get(shots_per_class, (0,))[0]:
+            longest[shots_per_class] = (needed, episode, query)
+    checked = [_exactly(e, q, k, scorer, wording) for k, (_, e, q) in sorted(longest.items())]
+    return f"every prompt fits: {len(list(_cases(episodes))):,} prompts, the longest {max(checked)[1]}"
+
+
+def _sizes(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> Callable[[str], int]:
+    """Tokens that a picture takes. For any processor they hang on its size alone, for features not even on that."""
+    known: dict[tuple[int, int], int] = {}
+
+    def size(item: str) -> int:
+        edges = (0, 0) if scorer.engine == "features" else open_image(scorer.sources[item][1]).size
+        if edges not in known:
+            messages = conversation((), wording, Turn(item, "", ""))
+            short = encode(messages, scorer.model.template, "none", reply=True)
+            known[edges] = len(scorer.prompt(messages).tokens.ids) - len(short.ids) + 1
+        return known[edges]
+
+    return size
+
+
+def _exactly(episode: Episode, query: int, shots_per_class: int, scorer: Scorer, wording: Scaffold) -> tuple[int, str]:
+    """The prompt's length and how it comes about, from the very tokens the model would read."""
+    messages = prompt(episode, query, shots_per_class, wording)
+    where = f"{episode.query_id(query)} at {shots_per_class} shots per class"
+    try:
+        needed = len(scorer.prompt(messages).tokens.ids)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    template, context = scorer.model.template, scorer.model.context
+    asked = len(encode(messages, template, "none", reply=True).ids)
+    told = [prompt(episode, query, shots_per_class, wording, c.name) for c in episode.candidates]
+    answer = max(len(encode(each, template, "last").ids) for each in told) - asked
+    if needed + answer > context:
+        raise InputError(
+            f"{where}: the prompt takes {needed} tokens and its longest answer {answer}, and the model's context is "
+            f"{context}. Use fewer shots per class, fewer ways, or a model with a longer context."
+        )
+    shown = len(pictures(messages))
+    text = asked - shown
+    parts = f"{shown} pictures {needed - text} + text {text} + answer {answer}"
+    return needed + answer, f"{where}: {parts} = {needed + answer} of {context} tokens"
+
+
+def beginnings(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> str:
+    """The prompt's tokens must be the first of the whole conversation's, and the answer's the next, for each name."""
+    template, compared = scorer.model.template, 0
+    for index, episode in enumerate(episodes[:SAMPLE]):
+        query = index % len(episode.queries)
+        shots_per_class = episode.shots_per_class[index % len(episode.shots_per_class)]
+        asked = encode(prompt(episode, query, shots_per_class, wording), template, "none", reply=True).ids
+        for candidate in episode.candidates:
+            told = encode(prompt(episode, query, shots_per_class, wording, candidate.name), template, "last")
+            answer = [i for i, label in enumerate(told.labels) if label != IGNORE]
+            if told.ids[: len(asked)] != asked or answer[:1] != [len(asked)]:
+                raise InputError(
+                    f"{episode.query_id(query)} at {shots_per_class} shots per class: with the answer "
+                    f"{candidate.name!r} the tokens before it are others than in the prompt. Change --scaffold."
+                )
+            compared += 1
+    return f"the prompt's tokens come first in the conversation with each answer: {compared:,} compared"

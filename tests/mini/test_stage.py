@@ -1,0 +1,77 @@
+"""Training stages: killed anywhere, they end the same."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from linkcontext.errors import InputError
+from linkcontext.mini import stage
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2))
+
+
+def loss_of(network, die_at=None):
+    def loss(step):
+        if step == die_at:
+            raise KeyboardInterrupt
+        x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        return (network(x) - x[:, :2]).square().mean(), {"x": float(step)}
+
+    return loss
+
+
+def curve(folder):
+    lines = [json.loads(line) for line in (folder / "toy.log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines}
+
+
+SCHEDULE = stage.Schedule(1e-2, 12, warmup=3)
+
+
+def test_a_killed_stage_goes_on_to_the_same_curve(tmp_path, monkeypatch):
+    whole = model()
+    stage.run("toy", whole, loss_of(whole), SCHEDULE, tmp_path / "whole")
+    monkeypatch.setattr(stage, "SAVE_EVERY", 0.0)
+    first = model()
+    with pytest.raises(KeyboardInterrupt):
+        stage.run("toy", first, loss_of(first, die_at=7), SCHEDULE, tmp_path / "killed")
+    second = model()
+    stage.run("toy", second, loss_of(second), SCHEDULE, tmp_path / "killed")
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    for a, b in zip(whole.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_a_finished_stage_is_not_run_again(tmp_path):
+    network = model()
+    stage.run("toy", network, loss_of(network), SCHEDULE, tmp_path)
+    again = model()
+    stage.run("toy", again, loss_of(again, die_at=0), SCHEDULE, tmp_path)
+    assert torch.equal(network[0].weight, again[0].weight)
+
+
+def test_a_state_of_another_shape_is_refused(tmp_path):
+    network = model()
+    stage.run("toy", network, loss_of(network), SCHEDULE, tmp_path)
+    other = nn.Sequential(nn.Linear(4, 9), nn.GELU(), nn.Linear(9, 2))
+    with pytest.raises(InputError, match="another shape"):
+        stage.run("toy", other, loss_of(other), SCHEDULE, tmp_path)
+
+
+def test_a_loss_that_is_no_number_ends_the_stage_with_its_step(tmp_path):
+    network = model()
+    with pytest.raises(FloatingPointError, match="step 3"):
+        stage.run("toy", network, lambda step: (network(torch.ones(1, 4)).sum() * (float("nan") if step == 3 else 1), {}), SCHEDULE, tmp_path)
+
+
+def test_schedule_by_hand():
+    schedule = stage.Schedule(1.0, 100, warmup=10, fall=0.5)
+    assert schedule.at(0) == pytest.approx(0.1)
+    assert schedule.at(9) == schedule.at(49) == 1.0
+    assert schedule.at(75) == pytest.approx(0.05 + 0.95 * 0.5)
+    assert schedule.at(99) == pytest.approx(0.05 + 0.95 * 0.02)

@@ -1,0 +1,123 @@
+"""The command line as a user meets it: help that teaches, sentences for bad input, and a README whose commands run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from linkcontext.cli import main
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("world", "data", "episodes", "validate", "eval", "report", "compare", "mini", "demo")
+
+
+def run(capsys, *arguments):
+    """Exit code, stdout, stderr."""
+    code = 0
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as error:
+        code = int(error.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert f"usage: linkcontext {command}" in out
+    assert len(out.splitlines()) > 5
+
+
+def test_all_commands_are_listed(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert all(f"• {command}" in out for command in COMMANDS)
+
+
+def class_folder(root, classes=3, pictures=4):
+    for c in range(classes):
+        (root / f"class{c}").mkdir(parents=True)
+        for p in range(pictures):
+            Image.new("RGB", (8, 8), (80 * c, 10 * p, 0)).save(root / f"class{c}" / f"{p}.png")
+    return root
+
+
+def refused(capsys, tmp_path, *arguments):
+    """The sentence of a command that must fail with exit code 2 and write nothing below `tmp_path/out`."""
+    code, _, err = run(capsys, *arguments)
+    assert code == 2, err
+    assert err.startswith("linkcontext: ")
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+    return err
+
+
+def test_bad_data_is_a_sentence(capsys, tmp_path):
+    out = ("--out", tmp_path / "out" / "episodes.jsonl")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no picture in a class folder" in refused(capsys, tmp_path, "episodes", "--data", empty, *out)
+    assert "no such folder" in refused(capsys, tmp_path, "episodes", "--data", tmp_path / "nowhere", *out)
+    one = class_folder(tmp_path / "one", classes=1)
+    assert "only one class" in refused(capsys, tmp_path, "episodes", "--data", one, *out)
+    few = class_folder(tmp_path / "few", classes=2, pictures=3)
+    sentence = refused(capsys, tmp_path, "episodes", "--data", few, "--shots", "8", *out)
+    assert "class0" in sentence
+    assert "9" in sentence
+    assert "whole number" in refused(capsys, tmp_path, "episodes", "--data", "world:x", *out)
+
+
+def test_bad_pictures_are_left_out_and_named_and_strict_fails(capsys, tmp_path):
+    root = class_folder(tmp_path / "some")
+    (root / "class0" / "empty.png").write_bytes(b"")
+    (root / "class1" / "text.png").write_text("not a picture")
+    (root / "class2" / "cut.png").write_bytes((root / "class2" / "0.png").read_bytes()[:50])
+    code, out, _ = run(capsys, "data", root)
+    assert code == 0
+    flat = out.replace("\n", "")
+    assert all(name in flat for name in ("empty.png", "text.png", "cut.png"))
+    assert "12 pictures, 3 classes of 4 to 4" in out
+    assert "empty.png" in refused(capsys, tmp_path, "data", root, "--strict")
+
+
+def test_bad_settings_are_sentences(capsys, tmp_path):
+    root = class_folder(tmp_path / "some", pictures=6)
+    out = ("--out", tmp_path / "out")
+    assert "multiple" in refused(capsys, tmp_path, "eval", "--data", root, "--shots", "1", "--queries", "3", *out)
+    assert "3" in refused(capsys, tmp_path, "eval", "--data", root, "--shots", "1", "--ways", "4", *out)
+    assert "neither one of turns" in refused(capsys, tmp_path, "eval", "--data", root, "--shots", "1", "--scaffold", "x", *out)
+    assert "not one of mini-base, mini" in refused(
+        capsys, tmp_path, "eval", "--data", root, "--shots", "1", "--model", "no/such-model", *out
+    )
+    assert "at least" in refused(capsys, tmp_path, "world", "--out", tmp_path / "out", "--classes", "1")
+
+
+def test_a_report_of_nothing_is_a_sentence(capsys, tmp_path):
+    assert "is not there" in refused(capsys, tmp_path, "report", tmp_path)
+    assert "is not there" in refused(capsys, tmp_path, "compare", tmp_path, tmp_path)
+
+
+def readme_commands():
+    text = "\n".join((ROOT / name).read_text() for name in ("README.md", "docs/evaluate.md", "docs/mini.md"))
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in dict.fromkeys(lines) if line.startswith("linkcontext ")]
+
+
+def test_the_readme_s_commands_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    class_folder(tmp_path / "FOLDER", pictures=10)
+    for command in readme_commands():
+        words = shlex.split(command)[1:]
+        if words[0] == "mini" and words[1] == "build":
+            continue  # hours: the staged build has tests of its own
+        for flag, small in (("--episodes", "2"), ("--model", None)):
+            if flag in words and small:
+                words[words.index(flag) + 1] = small
+        words = ["mini" if word == "HUB_ID_OR_FOLDER" else word for word in words]
+        code, _, err = run(capsys, *words)
+        assert code == 0, f"{command}: {err}"
