@@ -89,7 +89,9 @@ def test_bad_settings_are_sentences(capsys, tmp_path):
     out = ("--out", tmp_path / "out")
     assert "multiple" in refused(capsys, tmp_path, "eval", "--data", root, "--shots", "1", "--queries", "3", *out)
     assert "3" in refused(capsys, tmp_path, "eval", "--data", root, "--shots", "1", "--ways", "4", *out)
-    assert "neither one of turns" in refused(capsys, tmp_path, "eval", "--data", root, "--shots", "1", "--scaffold", "x", *out)
+    assert "neither one of turns" in refused(
+        capsys, tmp_path, "eval", "--data", root, "--shots", "1", "--scaffold", "x", *out
+    )
     assert "not one of mini-base, mini" in refused(
         capsys, tmp_path, "eval", "--data", root, "--shots", "1", "--model", "no/such-model", *out
     )

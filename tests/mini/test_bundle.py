@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPModel
 
 from linkcontext.errors import InputError
@@ -33,9 +34,13 @@ def test_a_packed_model_comes_back_as_a_standard_folder(packed, nano_build):
 
 def test_the_vision_tower_is_stored_once(packed):
     sizes = {path.name: path.stat().st_size for path in packed.iterdir()}
-    assert set(sizes) == {"vision.safetensors", "mini-clip.safetensors", "mini-base.safetensors", "mini.safetensors", "files.json"}
-    from safetensors import safe_open
-
+    assert set(sizes) == {
+        "vision.safetensors",
+        "mini-clip.safetensors",
+        "mini-base.safetensors",
+        "mini.safetensors",
+        "files.json",
+    }
     with safe_open(packed / "mini.safetensors", "pt") as file:
         assert not [key for key in file.keys() if "vision" in key]  # noqa: SIM118
 

@@ -93,7 +93,9 @@ def test_induction_supervises_what_can_be_known():
     for i in range(block, 60):
         before = [j for j in range(i) if words[j] == words[i - 1]][:-1] if known[i] else []
         if known[i]:
-            assert any(words[j + 1] == words[i] for j in before if j + 1 < i), "it must have been seen after the same word"
+            assert any(words[j + 1] == words[i] for j in before if j + 1 < i), (
+                "it must have been seen after the same word"
+            )
 
 
 def test_names_are_distinct_and_of_several_kinds():
@@ -101,7 +103,7 @@ def test_names_are_distinct_and_of_several_kinds():
     for index in range(40):
         found = talk.names(4, WORDS, talk.stream("t", 5, index))
         assert len(set(found)) == 4
-        kinds.add(all(len(n) % 2 == 0 and set(n[i : i + 2] for i in range(0, len(n), 2)) <= set(WORDS) for n in found))
+        kinds.add(all(len(n) % 2 == 0 and {n[i : i + 2] for i in range(0, len(n), 2)} <= set(WORDS) for n in found))
     assert kinds == {True, False}
 
 

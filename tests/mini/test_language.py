@@ -52,7 +52,9 @@ def test_labels_are_the_names_asked_for_again_and_their_end(writer, words):
 
 def test_a_batch_pads_on_the_right_and_keeps_pictures_in_order(writer):
     shape = talk.LinkShape(ways=2, turns=3, repeats=0.0, hard=0.0)
-    rows = [writer.tokens(talk.link(shape, "fresh", 24, 8, writer.vocabulary, talk.stream("b", 0, i))) for i in range(4)]
+    rows = [
+        writer.tokens(talk.link(shape, "fresh", 24, 8, writer.vocabulary, talk.stream("b", 0, i))) for i in range(4)
+    ]
     batch = writer.batch(rows, CPU)
     for i, row in enumerate(rows):
         assert batch.ids[i, : len(row.ids)].tolist() == list(row.ids)
@@ -65,7 +67,9 @@ def test_a_batch_pads_on_the_right_and_keeps_pictures_in_order(writer):
 
 def test_the_batch_does_not_change_the_loss(model, writer):
     shape = talk.LinkShape(ways=2, turns=4, repeats=0.0, hard=0.0)
-    rows = [writer.tokens(talk.link(shape, "fresh", 24, 8, writer.vocabulary, talk.stream("c", 0, i))) for i in range(3)]
+    rows = [
+        writer.tokens(talk.link(shape, "fresh", 24, 8, writer.vocabulary, talk.stream("c", 0, i))) for i in range(3)
+    ]
     with torch.no_grad():
         together, _ = language.loss(model, writer.batch(rows, CPU))
         alone = [language.loss(model, writer.batch([row], CPU))[0] for row in rows]
@@ -75,7 +79,7 @@ def test_the_batch_does_not_change_the_loss(model, writer):
 
 
 def test_attention_begins_by_looking_up(model, writer):
-    """Before any training the second time of a random text is likelier than the first; with random weights it is not."""
+    """Before any training a random text is likelier the second time; with random weights it is not."""
     batch = language.induction_batch(RECIPE, "t", 0, CPU)
     with torch.no_grad():
         begun = float(language.loss(model, batch)[0])
@@ -89,7 +93,9 @@ def test_attention_begins_by_looking_up(model, writer):
 
 def test_it_overfits_a_handful_of_episodes(model, writer):
     shape = talk.LinkShape(ways=2, turns=4, repeats=0.0, hard=0.0)
-    rows = [writer.tokens(talk.link(shape, "fresh", 24, 8, writer.vocabulary, talk.stream("o", 0, i))) for i in range(4)]
+    rows = [
+        writer.tokens(talk.link(shape, "fresh", 24, 8, writer.vocabulary, talk.stream("o", 0, i))) for i in range(4)
+    ]
     batch = writer.batch(rows, CPU)
     optim = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
     for _ in range(60):

@@ -66,7 +66,13 @@ def test_a_state_of_another_shape_is_refused(tmp_path):
 def test_a_loss_that_is_no_number_ends_the_stage_with_its_step(tmp_path):
     network = model()
     with pytest.raises(FloatingPointError, match="step 3"):
-        stage.run("toy", network, lambda step: (network(torch.ones(1, 4)).sum() * (float("nan") if step == 3 else 1), {}), SCHEDULE, tmp_path)
+        stage.run(
+            "toy",
+            network,
+            lambda step: (network(torch.ones(1, 4)).sum() * (float("nan") if step == 3 else 1), {}),
+            SCHEDULE,
+            tmp_path,
+        )
 
 
 def test_schedule_by_hand():
