@@ -17,7 +17,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 PINS = $(shell $(PY) -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
+BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := test
 .PHONY: demo test test-all check bench
@@ -30,7 +30,7 @@ $(PY):
 
 # torch first and alone: it is nearly all of the download, and later changes of pyproject.toml leave it in place.
 $(VENV)/torch.stamp: constraints.txt | $(PY)
-	@$(PY) -m pip --version || $(PY) -m ensurepip  # an interrupted setup leaves a Python without pip
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip  # an interrupted setup leaves a Python without pip
 	$(PY) -m pip install $(PINS) $(TORCH)
 	@touch $@
 
@@ -61,5 +61,5 @@ check: $(VENV)/dev.stamp
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/dev.stamp
-	@test -n "$(BENCHMARKS)" || { echo "There is no benchmarks/bench_*.py to run." >&2; exit 1; }
+	@test -n "$(BENCHMARKS)" || { echo "benchmarks/ holds no script to run." >&2; exit 1; }
 	set -e; for script in $(BENCHMARKS); do echo "$$script"; $(PY) $$script; done

@@ -65,7 +65,7 @@ def main() -> None:
         run = evaluate(eval_config(**setting, out=str(Path(config.out) / "-".join(words))), models[setting["model"]])
         rows += [{"model": setting["model"], "data": Path(setting["data"]).name, **row} for row in run["rows"]]
         show(rows[-len(run["rows"]) :])
-    show(rows)
+    print(markdown(rows))
     listing = json.loads((bundle.weights_folder() / "files.json").read_text())
     write(rows, listing)
 
@@ -77,6 +77,31 @@ def show(rows: list[dict]) -> None:
             cells = [*(row[c] for c in COLUMNS), row["truth"], row["baselines"]["nearest_centroid"], row["answered"]]
             table.add_row(*(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells))
     Console(width=160).print(table)
+
+
+def markdown(rows: list[dict]) -> str:
+    """The same as a table for the documents: accuracy [95 %] / nearest centroid, by shots per class."""
+    chosen = [row for row in rows if row["scoring"] in ("likelihood_sum", "generate")]
+    shots = sorted({row["shots_per_class"] for row in chosen})
+    lines = ["| model | pictures | ways, names, score | n | " + " | ".join(f"{k} per class" for k in shots) + " |"]
+    lines.append("|---|---|---|---|" + "---|" * len(shots))
+    groups: dict[tuple, dict[int, dict]] = {}
+    for row in chosen:
+        what = f"{row['ways']}-way, {row['names']}, {'generation' if row['scoring'] == 'generate' else 'likelihood'}"
+        where = row["data"] + (", hard neighbours" if "neighbours" in row["task"] else "")
+        groups.setdefault((row["model"], where, what, row["n_queries"]), {})[row["shots_per_class"]] = row
+    for (model, where, what, n), found in groups.items():
+        cells = [cell(found[k]) if k in found else "" for k in shots]
+        lines.append(f"| {model} | {where} | {what} | {n} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cell(row: dict) -> str:
+    low, high = row["ci95"]
+    nearest = row["baselines"]["nearest_centroid"]
+    truth = "" if row["truth"] is None else f", true name {row['truth']:.3f}"
+    beside = "" if nearest is None else f" / {nearest:.3f}"
+    return f"{row['accuracy']:.3f} [{low:.3f}, {high:.3f}]{beside}{truth}"
 
 
 def write(rows: list[dict], listing: dict) -> None:

@@ -5,6 +5,9 @@ import os
 import pytest
 import torch
 
+# Models of tests are tiny: a second thread only waits for the first, and badly where the machine has other work.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_all_tests(tmp_path_factory):

@@ -259,10 +259,13 @@ class Demo:
     """Show the bundled model invented things and handwritten digits under new names, and ask it about others."""
 
     data: str | None = None
-    """Your own folder of class folders instead."""
+    """Your own folder of class folders instead: at most five classes of it, under their names and under others."""
     model: str = "mini"
+    """`mini` (beside `mini-base`, which did not learn to do this), or any other model, alone."""
     out: str = "runs/demo"
+    """The folder for demo.html and the runs of its table; those of an earlier demo are written anew."""
     seed: int = 0
+    """Another seed draws another world, other pictures and other names."""
 
     def run(self) -> None:
         """Show it."""

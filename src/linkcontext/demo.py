@@ -62,20 +62,21 @@ def demo(data: str | None, model: str, out: Path, seed: int, console: Console) -
     # The model before it learned to learn stands beside the one after; another model stands alone.
     models = {name: load(name) for name in (("mini-base", model) if model == "mini" else (model,))}
     pupil = models[model]
-    called = Path(model).name
-    console.print(f"[bold]{escape(called)}[/] is shown pictures under names, and then asked about new ones.")
+    if data:
+        _left_out(subjects[0], console)
+    console.print(f"[bold]{escape(model)}[/] is shown pictures under names, and then asked about new ones.")
     console.print("Nothing is trained: it answers from what stands in front of it.\n")
     lessons = []
     for subject in subjects:
         lessons.append(teach(pupil, subject))
-        _tell(called, lessons[-1], console)
+        _tell(model, lessons[-1], console)
     right, asked = sum(lesson.right for lesson in lessons), sum(len(lesson.asked) for lesson in lessons)
     guessing = sum(lesson.guessing for lesson in lessons)
     console.print(f"[bold]{right} of {asked} right[/]; guessing would get about {guessing:.0f}.\n")
     console.print("Now the same with many more pictures, two things at a time ...")
     grid = _measure(subjects, models, out, seed)
     console.print(_table(grid))
-    page = write_demo(called, lessons, grid, _again(data, model, out, seed), out / "demo.html")
+    page = write_demo(model, lessons, grid, _again(data, model, out, seed), out / "demo.html")
     console.print(f"All of this with the pictures, to open in a browser: {page}", markup=False, soft_wrap=True)
     return page
 
@@ -134,6 +135,14 @@ def _room(dataset: Dataset) -> tuple[int, int, int]:
     raise AssertionError("the last of WANTED returns or raises")
 
 
+def _left_out(subject: Subject, console: Console) -> None:
+    """What of the user's pictures is not in the demo, and why."""
+    dataset = open_data(subject.spec)
+    classes = [f"left out: {c.class_id} ({c.lacks})" for c in sample(dataset, subject.plan).left_out]
+    for sentence in (*dataset.problems, *classes):
+        console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 def teach(model: Model, subject: Subject) -> Lesson:
     """Show a fresh learner the support of one episode, and ask it the queries."""
     dataset = open_data(subject.spec)
@@ -172,9 +181,9 @@ def _measure(subjects: Sequence[Subject], models: dict[str, Model], out: Path, s
     """Accuracy of each model on each subject, two things at a time, with what it has to be compared with."""
     lines: list[tuple[str, ...]] = []
     for subject in subjects:
-        found = {Path(name).name: _rows(subject, name, model, out, seed) for name, model in models.items()}
+        found = {name: _rows(subject, name, model, out, seed) for name, model in models.items()}
         for at in range(len(next(iter(found.values())))):
-            lines += [_line(subject, called, rows[at]) for called, rows in found.items()]
+            lines += [_line(subject, name, rows[at]) for name, rows in found.items()]
     return Grid(HEADINGS, tuple(lines))
 
 

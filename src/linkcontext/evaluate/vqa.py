@@ -5,6 +5,7 @@ After Antol et al., "VQA: Visual Question Answering" (2015), and the evaluation 
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 PEOPLE = 10  # who answered each question
 AGREED = 3  # an answer that so many others gave is fully right
@@ -17,6 +18,7 @@ _JOINED = re.compile(r"['’]|(?<=\d),(?=\d)|\.(?!\d)")  # don't = dont, 1,000 =
 _PARTED = re.compile(r"[;:/\[\]\"“”{}()=+\\_\-<>@`,?!*]")
 
 
+@lru_cache(maxsize=65536)  # the same few answers come again and again
 def normalise(answer: str) -> str:
     """Lower case, without punctuation and articles, numbers up to ten as digits, single spaces.
 

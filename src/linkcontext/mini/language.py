@@ -66,7 +66,7 @@ def start(
     model = LlavaForConditionalGeneration(configuration(recipe, clip, tokenizer))
     model.model.vision_tower.load_state_dict(clip.vision_model.state_dict())
     model.model.vision_tower.requires_grad_(False)
-    circuits.prepare(model, features[:, ::4], tokenizer.convert_tokens_to_ids(ASSISTANT))
+    circuits.prepare(model, features[:, ::4], tokenizer.convert_tokens_to_ids(ASSISTANT), recipe.tokens_per_image)
     return model
 
 

@@ -23,11 +23,12 @@ STRETCH = (0.0, 0.0, 20.0, 20.0)  # the same for a stretch of about a dozen toke
 
 
 @torch.no_grad()
-def prepare(model: LlavaForConditionalGeneration, features: Tensor, assistant: int) -> None:
+def prepare(model: LlavaForConditionalGeneration, features: Tensor, assistant: int, tokens_per_image: int) -> None:
     """Set the weights a training begins with.
 
     `features` float[..., vision_width] are what the tower gives; the projector begins by standardising them.
-    `assistant` is the token after which an answer begins.
+    `assistant` is the token after which an answer begins, and a name stands about as far behind the middle of its
+    picture as half of `tokens_per_image` and a short question take.
     """
     text = model.model.language_model
     width, layers = text.config.hidden_size, text.layers
@@ -48,7 +49,7 @@ def prepare(model: LlavaForConditionalGeneration, features: Tensor, assistant: i
     thirds = max(1, heads // 3)
     for head in range(2 * thirds):
         back = head < thirds
-        _look(first, head, size, distance=1.0 if back else 9.0, sharpness=BACK if back else STRETCH)
+        _look(first, head, size, distance=1.0 if back else 4 + tokens_per_image / 2, sharpness=BACK if back else STRETCH)
         _put_down(first, head, size, strength=2.4 * scale)
     marked = _seen(first, 0, size) @ text.embed_tokens.weight[assistant] / scale
     for head in range(2 * thirds):

@@ -73,7 +73,8 @@ class Lesson:
 def write_demo(model: str, lessons: Sequence[Lesson], grid: Grid, again: str, path: Path) -> Path:
     """Write the page of what `model` was taught and asked; its path. `again` is the command that makes it.
 
-    Raises `InputError` for a picture that cannot be read any more, and when the page cannot be written.
+    The second column of `grid` names models. Raises `InputError` for a picture that cannot be read any more, and
+    when the page cannot be written.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(_template("demo.html.j2")).render(
@@ -84,12 +85,18 @@ def write_demo(model: str, lessons: Sequence[Lesson], grid: Grid, again: str, pa
         asked=sum(len(lesson.asked) for lesson in lessons),
         guessing=sum(lesson.guessing for lesson in lessons),
         grid=grid,
-        legend=LEGEND,
+        legend=_legend(grid),
         again=again,
         uri=_uri,
     )
     write_text(page, path)
     return path
+
+
+def _legend(grid: Grid) -> list[tuple[str, str]]:
+    """What the words of this table mean."""
+    words = {heading.removesuffix(" [95 %]") for heading in grid.headings} | {line[1] for line in grid.lines}
+    return [(word, meaning) for word, meaning in LEGEND if word in words]
 
 
 def _template(name: str) -> str:
