@@ -78,11 +78,12 @@ class Data:
         counts = sorted(len(items) for items in classes.values())
         splits = sorted({item.split or "(none)" for item in dataset.items})
         console.print(
-            f"{dataset.root}: {len(dataset.items)} pictures, {len(classes)} classes of {counts[0]} to {counts[-1]}"
+            f"{dataset.root}: {len(dataset.items)} pictures, {len(classes)} classes of {counts[0]} to {counts[-1]}",
+            soft_wrap=True,
         )
         console.print(f"splits: {', '.join(splits)}   digest: {digest(dataset)[:16]}")
         for problem in dataset.problems:
-            console.print(problem, style="yellow", markup=False)
+            console.print(problem, style="yellow", markup=False, soft_wrap=True)
         if self.write:
             write_manifest(dataset)
 

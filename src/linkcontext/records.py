@@ -137,7 +137,7 @@ def from_dict(kind: type[Record], values: dict[str, Any], where: str) -> Record:
         raise InputError(
             f"{where}: not a line of {kind.__name__}s: {complaint}. Was the file written by another version?"
         )
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     return kind(**{fields[n].name: _revive(hints[fields[n].name], value, where) for n, value in values.items()})
 
 

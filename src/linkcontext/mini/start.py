@@ -49,7 +49,9 @@ def prepare(model: LlavaForConditionalGeneration, features: Tensor, assistant: i
     thirds = max(1, heads // 3)
     for head in range(2 * thirds):
         back = head < thirds
-        _look(first, head, size, distance=1.0 if back else 4 + tokens_per_image / 2, sharpness=BACK if back else STRETCH)
+        _look(
+            first, head, size, distance=1.0 if back else 4 + tokens_per_image / 2, sharpness=BACK if back else STRETCH
+        )
         _put_down(first, head, size, strength=2.4 * scale)
     marked = _seen(first, 0, size) @ text.embed_tokens.weight[assistant] / scale
     for head in range(2 * thirds):

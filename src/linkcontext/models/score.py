@@ -175,15 +175,16 @@ class Scorer:
         """Log-probabilities of the branches' answers, in one forward pass of what follows `start` tokens of trunk."""
         if trunk is not None:
             branches = [_after(branch, start) for branch in branches]
-        inputs = self._inputs(branches, left=False)
+        inputs: dict[str, Any] = self._inputs(branches, left=False)
         length = inputs["attention_mask"].shape[1]
         # Only the answers' positions are needed, and a vocabulary is wide.
         kept = length - min(len(b.tokens.ids) - b.answer - 1 for b in branches)
         if trunk is not None:
             before = torch.ones(len(branches), start, dtype=torch.long, device=self.model.device)
             inputs["attention_mask"] = torch.cat([before, inputs["attention_mask"]], 1)
-            inputs["past_key_values"] = copy.deepcopy(trunk)
-            inputs["past_key_values"].batch_repeat_interleave(len(branches))
+            cache = copy.deepcopy(trunk)
+            cache.batch_repeat_interleave(len(branches))
+            inputs["past_key_values"] = cache
         logits = self.model.network(**inputs, use_cache=trunk is not None, logits_to_keep=kept).logits
         shift = length - logits.shape[1]
         values = []
