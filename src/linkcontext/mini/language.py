@@ -128,13 +128,14 @@ class Writer:
             rows.append(self.pools[name].features[int(concept), int(number)])
         features = torch.stack(rows).float()
         if stream is not None and stream.random() < 0.5:
-            # Photographs lie elsewhere than drawings: move the whole conversation by the way from one picture
-            # to another, so that only the differences within it count.
+            # Photographs lie elsewhere than drawings, and nearer together: draw the whole conversation towards its
+            # middle and move it by the way from one picture to another, so that only differences within it count.
             pool = self.pools["fresh"].features
             a, b = (
                 pool[int(stream.integers(len(pool))), int(stream.integers(pool.shape[1]))].float() for _ in range(2)
             )
-            features = features + float(stream.random()) * (a - b)
+            middle = features.mean(0)
+            features = middle + float(stream.uniform(0.3, 1.0)) * (features - middle) + float(stream.random()) * (a - b)
         return features
 
 
@@ -237,7 +238,7 @@ def link_shape(progress: float, stream: np.random.Generator) -> talk.LinkShape:
     if stream.random() < easy:
         return talk.LinkShape(ways=4, turns=8, repeats=float(stream.choice([1.0, 0.6])), hard=0.0)
     ways = int(stream.choice([2, 2, 2, 3, 4, 5]))
-    turns = int(stream.choice([6, 10, 18, 33], p=[0.3, 0.35, 0.2, 0.15]))
+    turns = int(stream.choice([6, 10, 18, 33], p=[0.25, 0.3, 0.25, 0.2]))
     return talk.LinkShape(ways=ways, turns=max(turns, 2 * ways), repeats=0.0, hard=0.3)
 
 
