@@ -60,7 +60,7 @@ RECIPES = {
         pictures=20,
         base_steps=560,
         base_lr=1e-3,
-        tune_steps=2600,
+        tune_steps=2250,
         tune_lr=1e-3,
         tokens=4096,
     ),
