@@ -96,6 +96,23 @@ def test_an_answer_that_stands_in_the_question_is_found_where_it_is_answered():
     assert [i for i, label in enumerate(tokens.labels) if label != IGNORE] == [16, 17, 18, 19, 20]
 
 
+def test_an_answer_that_stands_in_the_template_is_found_where_it_is_answered():
+    """`A` is how the template marks the assistant."""
+    tokens = encode(conversation([Turn("p", "a", "A"), Turn("q", "a", "U#")], SCAFFOLDS["turns"]), Letters(), "every")
+    assert text_of(tokens.ids) == "U#What is this?AA.U#What is this?AU#."
+    assert [i for i, label in enumerate(tokens.labels) if label != IGNORE] == [16, 17, 34, 35, 36]
+
+
+def test_a_template_that_rewrites_what_is_said_is_refused():
+    class Shouting(Letters):
+        def apply_chat_template(self, messages, *, tokenize, add_generation_prompt):
+            text = super().apply_chat_template(messages, tokenize=tokenize, add_generation_prompt=add_generation_prompt)
+            return text.upper()
+
+    with pytest.raises(InputError, match="changes what is said"):
+        encode(conversation(SUPPORT, SCAFFOLDS["turns"]), Shouting(), "every")
+
+
 def test_expand_by_hand():
     tokens = Tokens((1, 7, 2, 7), (IGNORE, IGNORE, 2, IGNORE), ("a", "b"))
     found = expand(tokens, 7, {"a": 2, "b": 3}.__getitem__)

@@ -8,6 +8,7 @@ are asserted to be the first tokens of that conversation.
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -153,17 +154,37 @@ class Tokens:
         return hashlib.sha256(json.dumps([self.ids, self.pictures]).encode()).hexdigest()
 
 
-def answer_spans(text: str, messages: Sequence[Message]) -> list[tuple[int, int]]:
-    """Where the assistant's answers stand in the rendered text, found in order of the messages."""
-    spans, at = [], 0
+def render(messages: Sequence[Message], words: Words, *, reply: bool = False) -> tuple[str, list[tuple[int, int]]]:
+    """The conversation as text, and where the assistant's answers stand in it.
+
+    The template is rendered a second time with a mark in place of every text, so that an answer is found where
+    it was put, whatever else looks like it: "a" is no part of "assistant". A template that does anything to a
+    text but strip it is an `InputError`.
+    """
+    text = words.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=reply)
+    said: list[tuple[str, bool]] = []  # every text, and whether the assistant says it
+    marked: list[Message] = []
     for message in messages:
+        parts = []
         for part in message["content"]:
             if part["type"] == "text":
-                start = text.index(part["text"].strip(), at)
-                at = start + len(part["text"].strip())
-                if message["role"] == "assistant":
-                    spans.append((start, at))
-    return spans
+                parts.append({"type": "text", "text": f"\ue000{len(said)}\ue001"})
+                said.append((part["text"], message["role"] == "assistant"))
+            else:
+                parts.append(part)
+        marked.append({**message, "content": parts})
+    skeleton = words.apply_chat_template(marked, tokenize=False, add_generation_prompt=reply)
+    pieces = re.split("\ue000(\\d+)\ue001", skeleton)
+    for trim in (str, str.strip):
+        whole, spans = pieces[0], []
+        for number, after in zip(pieces[1::2], pieces[2::2], strict=True):
+            words_said, by_assistant = trim(said[int(number)][0]), said[int(number)][1]
+            if by_assistant:
+                spans.append((len(whole), len(whole) + len(words_said)))
+            whole += words_said + after
+        if whole == text:
+            return text, spans
+    raise InputError("the model's chat template changes what is said, so that answers cannot be told from prompts.")
 
 
 def encode(messages: Sequence[Message], words: Words, supervise: str = "last", *, reply: bool = False) -> Tokens:
@@ -172,10 +193,9 @@ def encode(messages: Sequence[Message], words: Words, supervise: str = "last", *
     `supervise` says which answers carry the loss: `last`, `every` or `none`. An answer's loss covers its
     words and the one token that ends it. With `reply` the text ends where the assistant is to speak.
     """
-    text = words.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=reply)
+    text, spans = render(messages, words, reply=reply)
     found = words(text, return_offsets_mapping=True)
     ids, offsets = found["input_ids"], found["offset_mapping"]
-    spans = answer_spans(text, messages)
     chosen = {"last": spans[-1:], "every": spans, "none": []}[supervise]
     labels = [IGNORE] * len(ids)
     position = 0

@@ -48,9 +48,11 @@ def evaluate(
     )
     out = run_folder(config)
     problems = [*dataset.problems, *(f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out)]
+    asker = Asker.of(model, dataset, wording, config)
+    longest = sampled.episodes[-1]  # a support that does not fit is refused before anything is written
+    asker.scorer.prompt(_messages(asker, Case(longest, 0, longest.shots_per_class[-1])))
     claim(out, config, model, dataset, problems)
     write_jsonl(sampled.episodes, out / "episodes.jsonl")
-    asker = Asker.of(model, dataset, wording, config)
     predict(asker, sampled.episodes, out / "predictions.jsonl")
     return finish(out, sampled.episodes, {"engine": asker.scorer.engine, "pictures_encoded": asker.scorer.eyes.calls})
 
