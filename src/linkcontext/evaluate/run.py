@@ -40,12 +40,8 @@ def evaluate(
     wording = scaffold(config.scaffold)
     dataset = open_data(config.episodes.data, config.episodes.strict)
     sampled = sample(dataset, plan, neighbours)
-    model = model or load(
-        **{
-            f.name if f.name != "model" else "name": getattr(config.model, f.name)
-            for f in dataclasses.fields(config.model)
-        }
-    )
+    c = config.model
+    model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code)
     out = run_folder(config)
     problems = [*dataset.problems, *(f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out)]
     asker = Asker.of(model, dataset, wording, config)

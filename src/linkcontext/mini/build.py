@@ -1,5 +1,6 @@
 """`linkcontext mini build`: from nothing to mini-clip, mini-base and mini, a stage at a time, resumable."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from linkcontext.errors import InputError
 from linkcontext.mini import bundle, clip, language, pool, tokenizer
 from linkcontext.mini.recipe import Recipe
+from linkcontext.records import write_text
 
 STAGES = ("mini-clip", "mini-base", "mini")
 
@@ -48,12 +51,13 @@ def build(
 
 
 def _same_recipe(recipe: Recipe, out: Path) -> None:
-    """Shapes must be those the folder was begun with; lengths may change."""
+    """The size must be the one the folder was begun with; lengths of training may change."""
     path = out / "recipe.json"
-    path.write_text(
-        json.dumps({name: getattr(recipe, name) for name in Recipe.__slots__}, indent=1) + "\n",
-        encoding="utf-8",
-    )
+    if path.is_file():
+        begun = json.loads(path.read_text(encoding="utf-8"))["size"]
+        if begun != recipe.size:
+            raise InputError(f"{out}: holds a build of size {begun}, not {recipe.size}. Choose another --out.")
+    write_text(json.dumps(dataclasses.asdict(recipe), indent=1) + "\n", path)
 
 
 def _tokenizer(recipe: Recipe, out: Path, begin_from: Path | None) -> PreTrainedTokenizerFast:
@@ -127,7 +131,7 @@ def _train_language(
 
 def pack(folders: dict[str, Path], out: Path, recipe: Recipe) -> None:
     """Put the finished folders into the package's own form."""
-    told = {"size": recipe.size, "recipe": {name: getattr(recipe, name) for name in Recipe.__slots__}}
+    told = {"size": recipe.size, "recipe": dataclasses.asdict(recipe)}
     bundle.pack(folders, out, told)
 
 

@@ -1,9 +1,9 @@
 """What the language model's attention begins as.
 
-Looking things up in context needs two layers that fit each other, and training finds them late or never: with
-ordinary random weights nothing has moved after as many steps as two processor cores can afford. So the first
-layer begins with heads that look at fixed distances (one token back; the stretch where a turn's picture stands),
-and the second with heads that compare what those put down: with the token before, which is copying from
+Looking things up in context needs two layers that fit each other, and training finds them late: with ordinary
+random weights nothing had moved when these already looked things up (docs/log.md). So the first
+layer begins with heads that look at fixed distances (one token back; the stretch where a turn's picture stands), and
+the second with heads that compare what those put down: with the token before, which is copying from
 context, and with the picture of the turn, which is linking. It is a start and nothing more: all weights are
 trained, the other layers begin at random, and no name, picture or feature is in it.
 
