@@ -19,7 +19,7 @@ from rich.table import Table
 
 from linkcontext.config import eval_config
 from linkcontext.evaluate.run import evaluate
-from linkcontext.mini import bundle
+from linkcontext.models import bundle
 from linkcontext.models.load import load
 
 RESULTS = Path(__file__).parent / "results"

@@ -1,5 +1,6 @@
 """The command line as a user meets it: help that teaches, sentences for bad input, and a README whose commands run."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,7 +11,7 @@ from PIL import Image
 from linkcontext.cli import main
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("world", "data", "episodes", "validate", "eval", "report", "compare", "mini", "demo")
+COMMANDS = ("world", "data", "episodes", "validate", "eval", "report", "compare", "mini", "cache", "demo")
 
 
 def run(capsys, *arguments):
@@ -122,3 +123,21 @@ def test_the_readme_s_commands_run(capsys, tmp_path, monkeypatch):
         words = ["mini" if word == "HUB_ID_OR_FOLDER" else word for word in words]
         code, _, err = run(capsys, *words)
         assert code == 0, f"{command}: {err}"
+
+
+def test_kept_features_are_counted_and_cleared(capsys, tmp_path, nano, monkeypatch):
+    monkeypatch.setenv("LINKCONTEXT_CACHE", str(tmp_path / "cache"))
+    assert "no features are kept" in run(capsys, "cache", "info")[1]
+    asked = ("eval", "--model", nano, "--data", class_folder(tmp_path / "d"), "--shots", 0, 1, "--episodes", 3)
+    counts = []
+    for again in range(2):
+        code, _, err = run(capsys, *asked, "--out", tmp_path / f"run{again}")
+        assert code == 0, err
+        counters = json.loads((tmp_path / f"run{again}" / "metrics.json").read_text())["counters"]
+        counts.append((counters["pictures"], counters["encoder_calls"], counters["pictures_from_disk"]))
+    assert counts[0][0] == counts[0][1] > 0
+    assert counts[1] == (counts[0][0], 0, counts[0][0])
+    shown = run(capsys, "cache", "info")[1]
+    assert f" {counts[0][0]} " in shown
+    assert "MB freed" in run(capsys, "cache", "clear")[1]
+    assert "no features are kept" in run(capsys, "cache", "info")[1]

@@ -5,11 +5,14 @@ import os
 import shlex
 import sys
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.table import Table
 
 from linkcontext.config import EpisodeConfig, EvalConfig
 from linkcontext.errors import InputError
@@ -250,7 +253,7 @@ class Where:
 
     def run(self) -> None:
         """Print it."""
-        from linkcontext.mini.bundle import folder
+        from linkcontext.models.bundle import folder
 
         print(folder(self.name))
 
@@ -289,6 +292,49 @@ class Mini:
         self.action.run()
 
 
+@dataclass(frozen=True, slots=True)
+class Info:
+    """Show what picture features are kept, for which encoders, and how much room they take."""
+
+    def run(self) -> None:
+        """Show it."""
+        from linkcontext.models.features import info, root
+
+        found = info(root())
+        table = Table("encoder", "pictures", "MB", "last used", box=SIMPLE)
+        for row in found.rows:
+            used = datetime.fromtimestamp(row.used).astimezone().strftime("%Y-%m-%d %H:%M")
+            table.add_row(row.namespace[:12], f"{row.pictures:,}", f"{row.bytes / 1e6:.1f}", used)
+        console.print(table if found.rows else "no features are kept")
+        limit = f"{found.bytes / 1e6:.1f} of at most {found.limit / 1e6:.0f} MB (LINKCONTEXT_FEATURE_CACHE_GB)"
+        console.print(f"{root()}: {limit}", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Remove all kept picture features. They are computed again when they are needed."""
+
+    def run(self) -> None:
+        """Remove them."""
+        from linkcontext.models.features import clear, root
+
+        console.print(f"{clear(root()) / 1e6:.1f} MB freed in {root()}", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The features of pictures, kept on the disk so that every picture goes through a model's tower once."""
+
+    action: Annotated[
+        Annotated[Info, tyro.conf.subcommand("info")] | Annotated[Clear, tyro.conf.subcommand("clear")],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self) -> None:
+        """Do what was asked."""
+        self.action.run()
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a command. Bad input is a sentence on stderr and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -302,6 +348,7 @@ def main(arguments: list[str] | None = None) -> None:
         "report": Report,
         "compare": Compare,
         "mini": Mini,
+        "cache": Cache,
         "demo": Demo,
     }
     try:

@@ -9,6 +9,7 @@ from linkcontext.episodes.plan import EpisodePlan, Negatives, Order
 from linkcontext.errors import InputError
 from linkcontext.world.names import NameKind
 
+EngineName = Literal["auto", "packed", "cached", "naive"]
 Scoring = Literal["likelihood", "generate", "both"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -87,14 +88,21 @@ class EvalConfig:
     """What is said around the pictures: turns, single_turn, lcl, or a JSON file."""
     scoring: Scoring = "likelihood"
     """likelihood of each candidate name, strict matching of a generated reply, or both."""
+    engine: EngineName = "auto"
+    """packed: an episode in one pass; cached: its support once, what is asked on top; naive: prompt by prompt.
+    auto is cached where the model allows it, else naive. Figures do not depend on it."""
+    memory_gb: float | None = None
+    """What a pass may take beside the weights. Default: what is free. Figures do not depend on it."""
     batch: int = 16
-    """Sequences that go through the model at once. Figures do not depend on it."""
+    """Prompts that go through the model at once with the naive engine. Figures do not depend on it."""
     out: str | None = None
     """The run's folder. Default: runs/MODEL-DATA-..., named by what was asked."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
-            raise InputError(f"--batch {self.batch}: at least one sequence goes through the model at once.")
+            raise InputError(f"--batch {self.batch}: at least one prompt goes through the model at once.")
+        if self.memory_gb is not None and self.memory_gb <= 0:
+            raise InputError(f"--memory-gb {self.memory_gb}: must be above 0.")
 
 
 def eval_config(**options: Any) -> EvalConfig:

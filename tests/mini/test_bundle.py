@@ -8,7 +8,7 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPModel
 
 from linkcontext.errors import InputError
-from linkcontext.mini import bundle
+from linkcontext.models import bundle
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def retention(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
     scorer = Asker.of(model, exam.dataset, wording, config).scorer
     _ask_all(scorer, exam.probes, wording, out / "answers.jsonl")
     found = {a.probe: a for a in read_jsonl(Answered, out / "answers.jsonl")}
-    counters = {"engine": scorer.engine, "questions": len(exam.probes), "questions_in_data": exam.total}
+    counters = {**scorer.counters(), "questions": len(exam.probes), "questions_in_data": exam.total}
     metrics = {"rows": rows(exam, found), "counters": counters}
     write_text(json.dumps(metrics, indent=1) + "\n", out / "metrics.json")
     return metrics

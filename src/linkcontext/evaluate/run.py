@@ -25,7 +25,8 @@ from linkcontext.models.vision import GREY, Eyes, nearest
 from linkcontext.records import Episode, Prediction, Score, Turn, read_jsonl, to_json, write_jsonl, write_text
 from linkcontext.source import open_data
 
-GROUP = 4  # episodes whose prompts are batched together
+GROUP = 4  # episodes whose prompts are batched together where nothing is shared
+FREE = ("out", "batch", "engine", "memory_gb")  # what may change while a run goes on: figures do not depend on it
 
 
 def evaluate(
@@ -50,7 +51,8 @@ def evaluate(
     claim(out, config, model, dataset, problems)
     write_jsonl(sampled.episodes, out / "episodes.jsonl")
     predict(asker, sampled.episodes, out / "predictions.jsonl")
-    return finish(out, sampled.episodes, {"engine": asker.scorer.engine, "pictures_encoded": asker.scorer.eyes.calls})
+    asker.scorer.eyes.save()
+    return finish(out, sampled.episodes, asker.scorer.counters())
 
 
 def finish(out: Path, episodes: Sequence[Episode], counters: dict[str, Any]) -> dict[str, Any]:
@@ -87,13 +89,13 @@ def claim(out: Path, config: EvalConfig, model: Model, dataset: Dataset, problem
     """Write config.json, or make sure that the folder holds the same run."""
     path = out / "config.json"
     same: dict[str, Any] = {"config": resolved(config), "data": digest(dataset)}
-    same["config"].pop("out")
-    same["config"].pop("batch")
+    for name in FREE:
+        same["config"].pop(name)
     if path.exists():
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
             earlier = {
-                "config": {k: v for k, v in kept["config"].items() if k not in ("out", "batch")},
+                "config": {k: v for k, v in kept["config"].items() if k not in FREE},
                 "data": kept["data"]["digest"],
             }
         except (ValueError, KeyError) as error:
@@ -153,7 +155,8 @@ class Asker:
     def of(cls, model: Model, dataset: Dataset, wording: Scaffold, config: EvalConfig) -> "Asker":
         """From a configuration."""
         sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
-        scorer = Scorer(model, Eyes(model), sources, config.batch)
+        eyes = Eyes(model, kept=True)
+        scorer = Scorer(model, eyes, sources, config.batch, config.engine, config.memory_gb)
         return cls(scorer, dataset, wording, config.scoring != "generate", config.scoring != "likelihood")
 
 
@@ -168,8 +171,9 @@ def predict(asker: Asker, episodes: Sequence[Episode], path: Path) -> None:
     with progress("Asking", len(episodes)) as advance, path.open("a", encoding="utf-8") as file:
         for _ in range(len(episodes) - len(left)):
             advance()
-        for start in range(0, len(left), GROUP):
-            group = left[start : start + GROUP]
+        size = GROUP if asker.scorer.engine == "naive" else 1
+        for start in range(0, len(left), size):
+            group = left[start : start + size]
             found = [p for p in answer(asker, group) if (p.query_id, p.shots_per_class) not in done]
             try:
                 file.write("".join(to_json(p) + "\n" for p in found))
@@ -230,7 +234,7 @@ def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
             query.class_id,
             reply,
             {},
-            asker.scorer.prompt(make(case)).tokens.sha256(),
+            asker.scorer.prompt(make(case)).sha256(),
             tuple(turn.item for turn in e.shown(case.shots_per_class)),
             baselines(asker, e.shown(case.shots_per_class), query),
         )
@@ -255,11 +259,14 @@ def _ask(asker: Asker, case: Case, grey: bool = False) -> Ask:
 def baselines(asker: Asker, shown: tuple[Turn, ...], query: Turn) -> dict[str, str | None]:
     """What policies without a language model would answer: the class id, or None where there is no support."""
     found: dict[str, str | None] = {"copy_first": copy_first(shown), "copy_last": copy_last(shown)}
-    if asker.scorer.engine != "features":
+    if asker.scorer.engine == "naive":
         return found
     eyes, sources = asker.scorer.eyes, asker.scorer.sources
-    seen = [eyes.seen[sources[turn.item][0]] for turn in (*shown, query)]
-    for kind, vectors in (("tokens", [s.mean for s in seen]), ("pooled", [s.pooled for s in seen])):
+    seen = [eyes.recall(sources[turn.item][0], alone=not shown) for turn in (*shown, query)]
+    pooled = [s.pooled for s in seen if s.pooled is not None]
+    for kind, vectors in (("tokens", [s.mean for s in seen]), ("pooled", pooled)):
+        if not vectors:  # a tower without a summary
+            continue
         *supports, asked = vectors
         centroid, support = nearest(asked, supports, [turn.class_id for turn in shown])
         found |= {f"nearest_centroid_{kind}": centroid, f"nearest_support_{kind}": support}

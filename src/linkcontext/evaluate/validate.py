@@ -160,15 +160,17 @@ def room(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> str:
 
 
 def _sizes(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> Callable[[str], int]:
-    """Tokens that a picture takes. For any processor they hang on its size alone, for features not even on that."""
+    """Tokens that a picture takes. They hang on its size alone, and with a tower of CLIP's not even on that."""
     known: dict[tuple[int, int], int] = {}
+    tower = getattr(scorer.model.network.config, "vision_config", None)
+    one_size = getattr(tower, "model_type", None) == "clip_vision_model"
 
     def size(item: str) -> int:
-        edges = (0, 0) if scorer.engine == "features" else open_image(scorer.sources[item][1]).size
+        edges = (0, 0) if one_size else open_image(scorer.sources[item][1]).size
         if edges not in known:
             messages = conversation((), wording, Turn(item, "", ""))
             short = encode(messages, scorer.model.template, "none", reply=True)
-            known[edges] = len(scorer.prompt(messages).tokens.ids) - len(short.ids) + 1
+            known[edges] = len(scorer.prompt(messages).ids) - len(short.ids) + 1
         return known[edges]
 
     return size
@@ -179,7 +181,7 @@ def _exactly(episode: Episode, query: int, shots_per_class: int, scorer: Scorer,
     messages = prompt(episode, query, shots_per_class, wording)
     where = f"{episode.query_id(query)} at {shots_per_class} shots per class"
     try:
-        needed = len(scorer.prompt(messages).tokens.ids)
+        needed = len(scorer.prompt(messages).ids)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     template, context = scorer.model.template, scorer.model.context

@@ -17,8 +17,9 @@ from transformers import (
 )
 
 from linkcontext.errors import InputError
-from linkcontext.mini import bundle, clip, language, pool, tokenizer
+from linkcontext.mini import clip, language, pool, tokenizer
 from linkcontext.mini.recipe import Recipe
+from linkcontext.models import bundle
 from linkcontext.records import write_text
 
 STAGES = ("mini-clip", "mini-base", "mini")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
     CLIPModel,
@@ -27,6 +26,9 @@ from linkcontext.mini import start as circuits
 from linkcontext.mini.pool import Pool
 from linkcontext.mini.recipe import Recipe
 from linkcontext.mini.tokenizer import ASSISTANT, CONTEXT, IMAGE, SPECIAL
+from linkcontext.models.engine import Engine, Grown
+from linkcontext.models.tree import Spelling, Tree, lay, pack
+from linkcontext.models.vision import Seen
 from linkcontext.seeds import key
 from linkcontext.world.folder import taught_names
 
@@ -72,13 +74,10 @@ def start(
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Sequences of one length or shorter, padded on the right."""
+    """Conversations as rows of trees, and what is seen in their pictures."""
 
-    ids: Tensor  # int64[B, L]
-    mask: Tensor  # int64[B, L]
-    labels: Tensor  # int64[B, L]
-    first: Tensor  # bool[B, L]: the first token of each supervised answer
-    features: Tensor  # float32[pictures, tokens, vision_width], in order of the placeholders
+    trees: list[Tree]
+    features: Tensor  # float32[pictures, tokens, vision_width], by the numbers that the trees have for them
 
 
 class Writer:
@@ -87,6 +86,8 @@ class Writer:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, pools: dict[str, Pool], recipe: Recipe) -> None:
         self.tokenizer, self.pools, self.recipe = tokenizer, pools, recipe
         self.image = tokenizer.convert_tokens_to_ids(IMAGE)
+        slots = np.arange(recipe.tokens_per_image)
+        self.spelling = Spelling(np.full(len(slots), self.image), slots, slots[None])
         words = {tokenizer.decode([i]) for i in range(len(SPECIAL), recipe.vocabulary)}
         self.vocabulary = sorted(w for w in words if w.isascii() and w.isalpha() and w.islower())
         self.taught_names = taught_names(recipe.taught)
@@ -102,24 +103,19 @@ class Writer:
                 answer += 1
             if label != IGNORE and not said.supervised[answer]:
                 labels[i] = IGNORE
-        tokens = Tokens(tokens.ids, tuple(labels), tokens.pictures)
-        return expand(tokens, self.image, lambda _: self.recipe.tokens_per_image)
+        return Tokens(tokens.ids, tuple(labels), tokens.pictures)
 
     def batch(self, rows: Sequence[Tokens], device: torch.device, stream: np.random.Generator | None = None) -> Batch:
-        """Pad rows and collect their pictures. With a stream, features are shifted as other pictures' would be."""
-        length = max(len(row.ids) for row in rows)
-        ids = torch.zeros(len(rows), length, dtype=torch.long)
-        mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORE)
-        for i, row in enumerate(rows):
-            n = len(row.ids)
-            ids[i, :n], mask[i, :n], labels[i, :n] = torch.tensor(row.ids), 1, torch.tensor(row.labels)
-        before = F.pad(labels[:, :-1], (1, 0), value=IGNORE)
+        """Lay out rows and collect their pictures. With a stream, features are shifted as other pictures' would be."""
+        count, lines = 0, []
+        for row in rows:
+            shown = len(row.pictures)
+            lines.append([lay(row, self.image, range(count, count + shown), [self.spelling] * shown)])
+            count += shown
         features = [self._features(row.pictures, stream) for row in rows if row.pictures]
-        seen = (
-            torch.cat(features) if features else torch.empty(0, self.recipe.tokens_per_image, self.recipe.vision_width)
-        )
-        first = (labels != IGNORE) & (before == IGNORE)
-        return Batch(*(t.to(device) for t in (ids, mask, labels, first, seen)))
+        empty = torch.empty(0, self.recipe.tokens_per_image, self.recipe.vision_width)
+        trees = pack(lines, max(len(line.ids) for (line,) in lines))
+        return Batch(trees, torch.cat(features or [empty]).to(device))
 
     def _features(self, pictures: Sequence[str], stream: np.random.Generator | None) -> Tensor:
         rows = []
@@ -141,18 +137,12 @@ class Writer:
 
 def loss(model: LlavaForConditionalGeneration, batch: Batch) -> tuple[Tensor, float]:
     """Mean cross-entropy over the supervised tokens, and how often the first token of an answer is right."""
-    core = model.model
-    embeds = core.get_input_embeddings()(batch.ids)
-    if len(batch.features):
-        seen = core.multi_modal_projector(batch.features).flatten(0, 1)
-        where = batch.ids == model.config.image_token_id
-        embeds = embeds.masked_scatter(where[:, :, None], seen)
-    hidden = core.language_model(inputs_embeds=embeds, attention_mask=batch.mask, use_cache=False).last_hidden_state
-    where = batch.labels[:, 1:] != IGNORE
-    logits = model.lm_head(hidden[:, :-1][where])
-    target = batch.labels[:, 1:][where]
-    right = (logits.argmax(-1) == target)[batch.first[:, 1:][where]].float().mean()
-    return F.cross_entropy(logits, target), right.item()
+    slots = np.arange(batch.features.shape[1])
+    spelling = Spelling(np.full(len(slots), model.config.image_token_id), slots, slots[None])
+    projected = model.model.multi_modal_projector(batch.features) if len(batch.features) else ()
+    found = Engine(model, 0).losses([Grown(tree, [Seen(spelling, row) for row in projected]) for tree in batch.trees])
+    first = torch.from_numpy(np.concatenate([tree.begins for tree in batch.trees])).to(found.right.device)
+    return (found.nats * found.weight).sum() / found.weight.sum(), found.right[first].float().mean().item()
 
 
 def induction_batch(recipe: Recipe, name: str, step: int, device: torch.device) -> Batch:
@@ -161,11 +151,9 @@ def induction_batch(recipe: Recipe, name: str, step: int, device: torch.device) 
     rows = []
     for i in range(max(1, recipe.tokens // length)):
         ids, known = talk.induction(recipe.vocabulary, len(SPECIAL), length, talk.stream(f"{name}/induction", step, i))
-        rows.append((ids, [t if k else IGNORE for t, k in zip(ids, known, strict=True)]))
-    words = torch.tensor([ids for ids, _ in rows], device=device)
-    labels = torch.tensor([row for _, row in rows], device=device)
-    empty = torch.empty(0, 1, recipe.vision_width, device=device)
-    return Batch(words, torch.ones_like(words), labels, labels != IGNORE, empty)
+        rows.append(Tokens(tuple(ids), tuple(t if k else IGNORE for t, k in zip(ids, known, strict=True)), ()))
+    lines = [[lay(row, -1, (), ())] for row in rows]
+    return Batch(pack(lines, length), torch.empty(0, 1, recipe.vision_width, device=device))
 
 
 def bridge_batch(writer: Writer, name: str, step: int, device: torch.device) -> Batch:
@@ -174,7 +162,8 @@ def bridge_batch(writer: Writer, name: str, step: int, device: torch.device) -> 
     for i in range(_rows(recipe, 8)):
         stream = talk.stream(f"{name}/bridge", step, i)
         shape = talk.LinkShape(ways=4, turns=8, repeats=1.0, hard=0.0)
-        tokens = writer.tokens(talk.link(shape, "fresh", *_extent(writer), writer.vocabulary, stream))
+        said = writer.tokens(talk.link(shape, "fresh", *_extent(writer), writer.vocabulary, stream))
+        tokens = expand(said, writer.image, lambda _: recipe.tokens_per_image)
         ids = np.array(tokens.ids)
         of = {
             picture: stream.integers(len(SPECIAL), recipe.vocabulary, recipe.tokens_per_image)

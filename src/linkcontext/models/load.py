@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from linkcontext.errors import InputError
-from linkcontext.mini import bundle
+from linkcontext.models import bundle
 
 log = logging.getLogger("linkcontext")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -50,7 +50,10 @@ class Model:
     @property
     def placeholder(self) -> int:
         """The token that stands in a prompt for (a part of) a picture."""
-        return int(self.network.config.image_token_id)
+        config = self.network.config
+        written = getattr(self.processor, "image_token", None) or "<image>"
+        known = getattr(config, "image_token_id", None)  # Idefics has it in its tokenizer alone
+        return int(known if known is not None else self.words.convert_tokens_to_ids(written))
 
     @property
     def takes_features(self) -> bool:

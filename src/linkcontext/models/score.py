@@ -1,27 +1,39 @@
 """How likely a model finds each candidate answer, and what it answers when nobody helps it.
 
-Two ways to run a prompt, and both give the same figures: with features, where every picture was encoded once and
-all that shares a support shares its keys and values too (the Llava family), and whole, where pictures go through
-the model's own processor with every prompt. The second is slower and serves any model; `Scorer.engine` says which.
+Prompts become lines of a tree, and an engine runs them: `cached` and `packed` run what lines share once, with
+every picture encoded once; `naive` runs every line as a prompt of its own through the model's own processor. It is
+the oracle and serves any model. Before a model's first tree, a small one is compared with the oracle.
 """
 
-import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import inspect
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
-from transformers import DynamicCache
 
 from linkcontext.data.images import open_image
-from linkcontext.episodes.prompt import IGNORE, Message, Tokens, encode, expand
+from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, Message, Tokens, conversation, encode
+from linkcontext.episodes.prompt import pictures as shown
 from linkcontext.errors import InputError
-from linkcontext.models.load import Model, grey
-from linkcontext.models.vision import GREY, Eyes, chunks
+from linkcontext.models.budget import free_memory, room
+from linkcontext.models.engine import CPU_ROOM, GPU_ROOM, LEAST, Engine, Grown
+from linkcontext.models.family import reads_both_ways, refusal
+from linkcontext.models.load import Model
+from linkcontext.models.tree import Line, grow, lay
+from linkcontext.models.vision import CHECKED, DRAWN, Eyes, Seen, chunks, drawn
+from linkcontext.records import Turn
 
+log = logging.getLogger("linkcontext")
+EngineName = Literal["auto", "packed", "cached", "naive"]
 Sources = dict[str, tuple[str, Any]]  # item id -> (content hash, path)
+# Rounding: what a sum of log-probabilities may differ by between two orders of the same operations.
+TOLERANCE, HALF_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,194 +45,293 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Branch:
-    """One sequence for the model: a prompt's tokens and, at the end, `answer` tokens of an answer with its end."""
+class Whole:
+    """One sequence as the model's own processor makes it: `answer` tokens, before the last `behind`, are an answer."""
 
-    tokens: Tokens
+    ids: tuple[int, ...]
+    pictures: tuple[str, ...]
     text: str
     answer: int = 0
-
-
-def _after(branch: Branch, start: int) -> Branch:
-    """What follows a branch's trunk: its last picture and all after it."""
-    tokens = branch.tokens
-    return Branch(Tokens(tokens.ids[start:], tokens.labels[start:], tokens.pictures[-1:]), "", branch.answer)
+    behind: int = 0  # tokens that a template adds after the answer's end
 
 
 @dataclass
 class Scorer:
-    """Runs prompts on a model. `batch` is how many sequences go through it at once; figures do not depend on it."""
+    """Runs prompts on a model. `batch` is how many naive sequences go through it at once.
+
+    Figures depend neither on it nor on `memory_gb`, which bounds what a pass may take (default: what is free).
+    """
 
     model: Model
     eyes: Eyes
     sources: Sources
     batch: int = 16
+    asked: EngineName = "auto"
+    memory_gb: float | None = None
+    _encoded: dict[Any, tuple[str, Tokens]] = field(default_factory=dict, repr=False)
+    _numbers: dict[tuple[str, bool], int] = field(default_factory=dict, repr=False)  # (content, alone) -> place
+    _pictures: list[Seen] = field(default_factory=list, repr=False)
 
     @property
     def engine(self) -> str:
-        """`features` or `whole`."""
-        return "features" if self.model.takes_features else "whole"
+        """`cached`, `packed` or `naive`."""
+        return self.choice[0]
 
-    def prompt(self, messages: list[Message]) -> Branch:
+    @cached_property
+    def choice(self) -> tuple[str, str]:
+        """The engine and why it is this one."""
+        if self.asked == "naive":
+            return "naive", "asked for"
+        why = refusal(self.model.network)
+        if why is None:
+            try:
+                why = self._check()
+            except (InputError, RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+                # Whatever a foreign network throws at its first small tree, the oracle can still serve it.
+                why = f"a small tree could not be run ({str(error).strip().splitlines()[0]})"
+        if why is None:
+            asked = self.asked if self.asked != "auto" else "cached"
+            return asked, "a small tree gave what whole prompts give"
+        if self.asked != "auto":
+            raise InputError(f"--engine {self.asked}: {why}. Use --engine auto or naive.")
+        log.warning("engine naive, one prompt at a time: %s", why)
+        return "naive", why
+
+    def counters(self) -> dict[str, Any]:
+        """What a run records of how it was computed."""
+        engine, why = self.choice
+        return {"engine": engine, "engine_reason": why, **self.eyes.counters()}
+
+    def prompt(self, messages: list[Message]) -> Tokens:
         """The tokens of a prompt, up to where the answer is to begin. Longer than the context is an `InputError`."""
-        text = self.model.template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        short = encode(messages, self.model.template, "none", reply=True)
-        tokens = self._expanded(short, text)
+        text, short = self._encode(messages, "none")
+        tokens = self._spelled(text, short)
         if len(tokens.ids) > self.model.context:
-            taken, shown = len(tokens.ids) - len(short.ids), len(tokens.pictures)
+            count = len(tokens.pictures)
+            words = len(short.ids) - count
+            each = len(tokens.ids) / max(1, count)
             raise InputError(
-                f"the prompt needs {len(tokens.ids)} tokens ({shown} pictures take {taken + shown}, the text "
-                f"{len(short.ids) - shown}), and the model's context is {self.model.context}. Use fewer shots per "
-                "class, fewer ways, or a model with a longer context."
+                f"the prompt needs {len(tokens.ids)} tokens ({(len(tokens.ids) - words) / max(1, count):.4g} a picture "
+                f"x {count} pictures + {words} of text), and the model's context is {self.model.context}: about "
+                f"{int(self.model.context / each)} pictures fit. Use fewer shots per class, fewer ways, or a model "
+                "with a longer context."
             )
-        return Branch(tokens, text)
+        return tokens
 
-    def branches(self, ask: Ask) -> list[Branch]:
-        """The sequences of a prompt with each candidate's answer. The prompt's tokens are asserted to come first."""
-        prompt = self.prompt(ask.messages).tokens
-        found = []
-        for messages in ask.answers:
-            text = self.model.template.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
-            short = encode(messages, self.model.template, "last")
-            answered = [i for i, label in enumerate(short.labels) if label != IGNORE]
-            whole = self._expanded(short, text)
-            end = len(whole.ids) - (len(short.ids) - 1 - answered[-1])
-            tokens = Tokens(whole.ids[:end], whole.labels[:end], whole.pictures)
-            start = end - len(answered)
-            assert tokens.ids[:start] == prompt.ids, "the prompt's tokens are not the first of the whole conversation's"
-            found.append(Branch(tokens, text, len(answered)))
-        return found
-
-    def _expanded(self, short: Tokens, text: str) -> Tokens:
-        """Tokens in which every picture takes the room it has: as many as it has features, or as the processor says."""
-        self._look(short.pictures)
-        if self.engine == "features":
-            return expand(short, self.model.placeholder, lambda item: len(self._seen(item).tokens))
-        ids = self._processed([text], [short.pictures], "right")["input_ids"][0].tolist()
-        return Tokens(tuple(ids), (IGNORE,) * len(ids), short.pictures)
-
-    def _processed(self, texts: list[str], shown: list[tuple[str, ...]], side: str) -> dict[str, Tensor]:
-        """What the model's own processor makes of texts and their pictures: every key it gives goes to the model."""
-        images = [[self._open(item) for item in items] for items in shown]
-        special = self.model.template.adds_special_tokens(texts[0])
-        return dict(
-            self.model.processor(
-                text=texts,
-                images=images if any(images) else None,
-                padding=True,
-                padding_side=side,
-                add_special_tokens=special,
-                return_tensors="pt",
-            )
-        )
-
-    @torch.inference_mode()
     def score(self, asks: Sequence[Ask]) -> list[list[tuple[float, int]]]:
         """For each prompt and candidate: the answer's log-probability (nats, its end included) and its tokens."""
-        each = [self.branches(ask) for ask in asks]
-        flat = [branch for row in each for branch in row]
-        scores = [0.0] * len(flat)
-        groups: dict[Any, list[int]] = {}
-        for i, branch in enumerate(flat):
-            groups.setdefault(self._trunk(branch), []).append(i)
-        for trunk, members in groups.items():
-            # Sequences of like length together, so that little is computed for padding.
-            members.sort(key=lambda i: len(flat[i].tokens.ids))
-            cache = self._prefill(flat[members[0]], len(trunk[0])) if trunk[0] else None
-            for chunk in chunks(members, self.batch):
-                for i, value in zip(chunk, self._run([flat[i] for i in chunk], len(trunk[0]), cache), strict=True):
-                    scores[i] = value
-        found = iter(zip(scores, (b.answer for b in flat), strict=True))
-        return [[next(found) for _ in row] for row in each]
+        self._look(ask.messages for ask in asks)
+        for ask in asks:
+            self.prompt(ask.messages)
+        flat = [answer for ask in asks for answer in ask.answers]
+        if not flat:
+            return [[] for _ in asks]
+        if self.engine == "naive":
+            scored = self._score_naive(flat)
+        else:
+            grown = self._tree(flat, "last")
+            values = self._engine(grown, self.engine).scores(grown)
+            scored = [(value, len(asked)) for value, asked in zip(values, grown.tree.answers, strict=True)]
+        found = iter(scored)
+        return [[next(found) for _ in ask.answers] for ask in asks]
 
-    @torch.inference_mode()
     def generate(self, prompts: Sequence[list[Message]], new_tokens: int = 24) -> list[str]:
         """The model's own answers, greedily, without special tokens."""
-        found = [self.prompt(messages) for messages in prompts]
-        order = sorted(range(len(found)), key=lambda i: len(found[i].tokens.ids))
-        replies = [""] * len(found)
-        for chunk in chunks(order, self.batch):
-            inputs = self._inputs([found[i] for i in chunk], left=True)
-            start = 0 if "inputs_embeds" in inputs else inputs["input_ids"].shape[1]
+        if not prompts:
+            return []
+        self._look(prompts)
+        for messages in prompts:
+            self.prompt(messages)
+        if self.engine == "naive":
+            return self._generate_naive(prompts, new_tokens)
+        grown = self._tree(prompts, "none")
+        said = self._engine(grown, self.engine).replies(grown, new_tokens, self._ends)
+        return [self.model.words.decode(ids, skip_special_tokens=True).strip() for ids in said]
+
+    def _look(self, conversations: Iterable[list[Message]]) -> None:
+        """See all pictures that are about to be needed, so that the tower gets many at a time."""
+        if self.engine == "naive":
+            return
+        self._numbers, self._pictures = {}, []
+        self._see([shown(messages) for messages in conversations])
+
+    def _see(self, groups: Iterable[Sequence[str]]) -> None:
+        """The pictures of conversations: most models see a picture the same whether or not others are with it."""
+        wanted: dict[tuple[str, bool], None] = {}
+        for items in groups:
+            wanted |= dict.fromkeys((item, len(items) == 1) for item in items)
+        for alone in (False, True):
+            items = [item for item, single in wanted if single == alone]
+            self.eyes.look([(item, *self.sources.get(item, (item, None))) for item in items], alone)
+
+    # Words
+
+    def _encode(self, messages: list[Message], supervise: str) -> tuple[str, Tokens]:
+        """A conversation's text and tokens, each picture one mark. Which pictures they are makes no difference."""
+        said = tuple((m["role"], tuple(part.get("text") for part in m["content"])) for m in messages)
+        key = (supervise, said)
+        if key not in self._encoded:
+            if len(self._encoded) > 4096:  # an episode needs shots x candidates of them
+                self._encoded.clear()
+            reply = supervise == "none"
+            text = self.model.template.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
+            self._encoded[key] = text, encode(messages, self.model.template, supervise, reply=reply)
+        text, tokens = self._encoded[key]
+        return text, Tokens(tokens.ids, tokens.labels, tuple(shown(messages)))
+
+    def _spelled(self, text: str, short: Tokens) -> Tokens:
+        """Tokens in which every picture takes the room it has."""
+        if self.engine == "naive":
+            ids = tuple(self._processed([text], [short.pictures], "right")["input_ids"][0].tolist())
+        else:
+            ids = tuple(self._laid(short).ids.tolist())
+        return Tokens(ids, (IGNORE,) * len(ids), short.pictures)
+
+    def _open(self, item: str) -> Image.Image:
+        return drawn(item) if item in DRAWN else open_image(self.sources[item][1])
+
+    # Trees
+
+    def _tree(self, conversations: Sequence[list[Message]], supervise: str) -> Grown:
+        """What the conversations share, merged."""
+        return Grown(grow([self._line(messages, supervise) for messages in conversations]), self._pictures)
+
+    def _line(self, messages: list[Message], supervise: str) -> Line:
+        """A conversation up to the end of its answer: what a template adds behind it is not asked for."""
+        _, short = self._encode(messages, supervise)
+        asked = [i for i, label in enumerate(short.labels) if label != IGNORE]
+        end = asked[-1] + 1 if asked else len(short.ids)
+        return self._laid(Tokens(short.ids[:end], short.labels[:end], short.pictures))
+
+    def _laid(self, short: Tokens) -> Line:
+        """A conversation as the language model gets it: marks replaced by pictures as they are spelled."""
+        self._see([short.pictures])
+        alone, numbers = len(short.pictures) == 1, []
+        for item in short.pictures:
+            key = item if item in DRAWN else self.sources[item][0], alone
+            if key not in self._numbers:
+                self._numbers[key] = len(self._pictures)
+                self._pictures.append(self.eyes.recall(key[0], alone))
+            numbers.append(self._numbers[key])
+        return lay(short, self.eyes.mark, numbers, [self._pictures[n].spelling for n in numbers])
+
+    def _engine(self, grown: Grown, name: str) -> Engine:
+        """The engine with as much room as there is memory for."""
+        network, tree = self.model.network, grown.tree
+        longest = int(tree.depth.max()) + 1
+        memory = free_memory(self.model.device) if self.memory_gb is None else self.memory_gb * 1e9
+        usual = GPU_ROOM if self.model.device.type == "cuda" else CPU_ROOM
+        found = room(network, longest, memory, len(tree) if name == "packed" else min(usual, len(tree)))
+        if name == "packed" and found < len(tree):
+            log.warning("%d tokens do not fit into one pass in %.2f GB: the trunk is cached", len(tree), memory / 1e9)
+        return Engine(network, found)
+
+    def _check(self) -> str | None:
+        """Whether a small tree gives what the oracle gives; if not, what the difference is."""
+        turns = [Turn(CHECKED[0], "", "lum"), Turn(CHECKED[1], "", "dax")]
+        queries = [Turn(item, "", "") for item in CHECKED]
+        scaffold = SCAFFOLDS["turns"]
+        answers = [
+            conversation(turns[:k], scaffold, query, name)
+            for k in (0, 2)
+            for query in queries
+            for name in ("dax", "lum a")
+        ]
+        for messages in answers[-1:]:
+            text, short = self._encode(messages, "last")
+            whole = self._processed([text], [short.pictures], "right")["input_ids"][0].tolist()
+            if self._laid(short).ids.tolist() != whole:
+                return "its processor spells pictures differently when there are several"
+        oracle = [value for value, _ in self._score_naive(answers)]
+        grown = self._tree(answers, "last")
+        network, dtype = self.model.network, self.model.network.dtype
+        worst = max(
+            abs(a - b)
+            for width in (len(grown.tree), 2 * LEAST)
+            for a, b in zip(Engine(network, width).scores(grown), oracle, strict=True)
+        )
+        if not worst <= TOLERANCE.get(dtype, HALF_TOLERANCE):
+            return f"its forward does not follow masks or positions (a small tree is off by {worst:.2g})"
+        return None
+
+    # Whole prompts, the oracle
+
+    def _whole(self, messages: list[Message], supervise: str) -> Whole:
+        text, short = self._encode(messages, supervise)
+        ids = self._processed([text], [short.pictures], "right")["input_ids"][0].tolist()
+        asked = [i for i, label in enumerate(short.labels) if label != IGNORE]
+        if not asked:
+            return Whole(tuple(ids), short.pictures, text)
+        # Counted from behind: pictures take more room in front. A processor may add something at the very end.
+        answer, behind = [short.ids[i] for i in asked], len(short.ids) - 1 - asked[-1]
+        while ids[len(ids) - behind - len(answer) : len(ids) - behind] != answer:
+            behind += 1
+            if behind + len(answer) > len(ids):
+                raise InputError("the model's processor changes an answer's tokens, so that they can't be found.")
+        return Whole(tuple(ids), short.pictures, text, len(answer), behind)
+
+    def _processed(self, texts: Sequence[str], shown: Sequence[tuple[str, ...]], side: str) -> dict[str, Tensor]:
+        """What the model's own processor makes of texts and their pictures: every key it gives goes to the model."""
+        images = [[self._open(item) for item in items] for items in shown]
+        made = self.model.processor(
+            text=list(texts),
+            images=images if any(images) else None,
+            padding=True,
+            padding_side=side,
+            add_special_tokens=self.model.template.adds_special_tokens(texts[0]),
+            return_tensors="pt",
+        )
+        return {name: value for name, value in made.items() if name != "labels"}
+
+    @torch.inference_mode()
+    def _score_naive(self, conversations: Sequence[list[Message]]) -> list[tuple[float, int]]:
+        """For each conversation the log-probability of its last answer and its tokens."""
+        whole = [self._whole(messages, "last") for messages in conversations]
+        scores = [0.0] * len(whole)
+        # Sequences of like length together, so that little is computed for padding.
+        for chunk in chunks(sorted(range(len(whole)), key=lambda i: len(whole[i].ids)), self.batch):
+            members = [whole[i] for i in chunk]
+            inputs = self._processed([w.text for w in members], [w.pictures for w in members], "right")
+            length = inputs["input_ids"].shape[1]
+            if (kinds := inputs.get("token_type_ids")) is not None and reads_both_ways(self.model.network):
+                for row, w in enumerate(members):
+                    kinds[row, len(w.ids) - w.behind - w.answer :] = 1  # an answer is read from left to right
+            # Only the answers' positions are needed, and a vocabulary is wide.
+            kept = length - min(len(w.ids) - w.behind - w.answer - 1 for w in members)
+            given = {k: v.to(self.model.device) for k, v in inputs.items()}
+            logits = self.model.network(**given, use_cache=False, **_kept(self.model.network, kept)).logits
+            shift = length - logits.shape[1]
+            for row, (i, w) in enumerate(zip(chunk, members, strict=True)):
+                end = len(w.ids) - w.behind
+                ids = torch.tensor(w.ids[end - w.answer : end], device=logits.device)
+                at = logits[row, end - w.answer - 1 - shift : end - 1 - shift].float()
+                scores[i] = float(F.log_softmax(at, -1).gather(1, ids[:, None]).double().sum())
+        return [(value, w.answer) for value, w in zip(scores, whole, strict=True)]
+
+    @torch.inference_mode()
+    def _generate_naive(self, prompts: Sequence[list[Message]], new_tokens: int) -> list[str]:
+        whole = [self._whole(messages, "none") for messages in prompts]
+        replies = [""] * len(whole)
+        words = self.model.words
+        pad = int(words.pad_token_id if words.pad_token_id is not None else words.eos_token_id)
+        for chunk in chunks(sorted(range(len(whole)), key=lambda i: len(whole[i].ids)), self.batch):
+            inputs = self._processed([whole[i].text for i in chunk], [whole[i].pictures for i in chunk], "left")
+            given = {k: v.to(self.model.device) for k, v in inputs.items()}
             out = self.model.network.generate(
-                **inputs, max_new_tokens=new_tokens, do_sample=False, num_beams=1, pad_token_id=self._pad
+                **given, max_new_tokens=new_tokens, do_sample=False, num_beams=1, pad_token_id=pad
             )
-            for i, ids in zip(chunk, out[:, start:], strict=True):
-                replies[i] = self.model.words.decode(ids, skip_special_tokens=True).strip()
+            for i, ids in zip(chunk, out[:, inputs["input_ids"].shape[1] :], strict=True):
+                replies[i] = words.decode(ids, skip_special_tokens=True).strip()
         return replies
 
     @property
-    def _pad(self) -> int:
-        words = self.model.words
-        return int(words.pad_token_id if words.pad_token_id is not None else words.eos_token_id)
+    def _ends(self) -> list[int]:
+        """The tokens that end a reply."""
+        ends = self.model.network.generation_config.eos_token_id
+        ends = ends if ends is not None else self.model.words.eos_token_id
+        return list(ends) if isinstance(ends, list) else [ends]
 
-    def _trunk(self, branch: Branch) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """What stands before a sequence's last picture: its tokens and pictures. Empty where nothing can be shared."""
-        tokens = branch.tokens
-        if self.engine == "whole" or len(tokens.pictures) < 2:
-            return (), ()
-        last = len(self._seen(tokens.pictures[-1]).tokens)
-        at = [i for i, token in enumerate(tokens.ids) if token == self.model.placeholder][-last]
-        return tokens.ids[:at], tokens.pictures[:-1]
 
-    def _prefill(self, branch: Branch, length: int) -> DynamicCache:
-        """Keys and values of a sequence's first tokens."""
-        tokens = branch.tokens
-        trunk = Branch(Tokens(tokens.ids[:length], tokens.labels[:length], tokens.pictures[:-1]), "")
-        cache = DynamicCache(config=self.model.network.config.get_text_config())
-        self.model.network(**self._inputs([trunk], left=False), past_key_values=cache, logits_to_keep=1)
-        return cache
-
-    def _run(self, branches: list[Branch], start: int, trunk: DynamicCache | None) -> list[float]:
-        """Log-probabilities of the branches' answers, in one forward pass of what follows `start` tokens of trunk."""
-        if trunk is not None:
-            branches = [_after(branch, start) for branch in branches]
-        inputs: dict[str, Any] = self._inputs(branches, left=False)
-        length = inputs["attention_mask"].shape[1]
-        # Only the answers' positions are needed, and a vocabulary is wide.
-        kept = length - min(len(b.tokens.ids) - b.answer - 1 for b in branches)
-        if trunk is not None:
-            before = torch.ones(len(branches), start, dtype=torch.long, device=self.model.device)
-            inputs["attention_mask"] = torch.cat([before, inputs["attention_mask"]], 1)
-            cache = copy.deepcopy(trunk)
-            cache.batch_repeat_interleave(len(branches))
-            inputs["past_key_values"] = cache
-        logits = self.model.network(**inputs, use_cache=trunk is not None, logits_to_keep=kept).logits
-        shift = length - logits.shape[1]
-        values = []
-        for row, branch in enumerate(branches):
-            end = len(branch.tokens.ids)
-            ids = torch.tensor(branch.tokens.ids[end - branch.answer :], device=logits.device)
-            at = logits[row, end - branch.answer - 1 - shift : end - 1 - shift].float()
-            values.append(float(F.log_softmax(at, -1).gather(1, ids[:, None]).double().sum()))
-        return values
-
-    def _inputs(self, branches: list[Branch], left: bool) -> dict[str, Tensor]:
-        device, side = self.model.device, "left" if left else "right"
-        if self.engine == "whole":
-            found = self._processed([b.text for b in branches], [b.tokens.pictures for b in branches], side)
-            return {k: v.to(device) for k, v in found.items()}
-        rows = [branch.tokens for branch in branches]
-        length = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), length), self._pad)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            span = slice(length - len(row.ids), length) if left else slice(0, len(row.ids))
-            ids[i, span], mask[i, span] = torch.tensor(row.ids), 1
-        ids, mask = ids.to(device), mask.to(device)
-        embeds = self.model.network.get_input_embeddings()(ids)
-        seen = [self._seen(item).tokens for row in rows for item in row.pictures]
-        if seen:
-            where = (ids == self.model.placeholder) & mask.bool()
-            embeds = embeds.masked_scatter(where[:, :, None], torch.cat(seen).to(embeds))
-        return {"inputs_embeds": embeds, "attention_mask": mask}
-
-    def _open(self, item: str) -> Any:
-        return grey() if item == GREY else open_image(self.sources[item][1])
-
-    def _look(self, shown: Sequence[str]) -> None:
-        if self.engine == "features":
-            self.eyes.look((item, *self.sources[item]) for item in shown if item != GREY)
-
-    def _seen(self, item: str) -> Any:
-        return self.eyes.nothing() if item == GREY else self.eyes.seen[self.sources[item][0]]
+def _kept(network: Any, count: int) -> dict[str, int]:
+    """The argument that makes logits of the last positions only, for networks that have it."""
+    return {"logits_to_keep": count} if "logits_to_keep" in inspect.signature(network.forward).parameters else {}

@@ -1,20 +1,33 @@
-"""What a model sees in a picture, computed once for each picture."""
+"""What a model sees in a picture, computed once for each picture: in this run, and on this machine."""
 
+import inspect
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from linkcontext.data.images import open_image
+from linkcontext.errors import InputError
+from linkcontext.models.family import crosses
+from linkcontext.models.features import Features, fingerprint
 from linkcontext.models.load import Model, grey
+from linkcontext.models.tree import Ints, Spelling
 
 GREY = "grey"  # the item id of the picture that shows nothing
+CHECKED = ("checked:0", "checked:1")  # of the two that an engine is checked with
+DRAWN = (GREY, *CHECKED)
 BATCH = 32
+SHARD = 256  # pictures that are written to the disk together
+# What a processor gives that belongs to the text and not to a picture.
+OF_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "image_attention_mask")
 Thing = TypeVar("Thing")
 
 
@@ -25,10 +38,12 @@ def chunks(things: Sequence[Thing], size: int) -> Iterator[Sequence[Thing]]:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A picture's features: `tokens` float[T, width] for the language model, `pooled` float32[width] of the tower."""
+    """A picture as the language model gets it."""
 
-    tokens: Tensor
-    pooled: Tensor
+    spelling: Spelling
+    tokens: Tensor  # float[T, width]: the features
+    pooled: Tensor | None = None  # float32[vision width]: the tower's own summary, where it has one
+    deep: Tensor | None = None  # float[layers, T, width]: what is added in the first layers (Qwen3-VL)
 
     @property
     def mean(self) -> Tensor:
@@ -36,39 +51,242 @@ class Seen:
         return self.tokens.float().mean(0)
 
 
+Sight = tuple[Tensor, Tensor | None, Tensor | None]  # tokens, pooled and deep of `Seen`
+
+
 @dataclass
 class Eyes:
-    """A model's vision with a memory. `calls` counts the pictures encoded: each distinct one once."""
+    """A model's vision with a memory. `calls` counts the pictures encoded: each distinct one once, if ever.
+
+    With `kept`, features are also read from and written to the disk.
+    """
 
     model: Model
     seen: dict[str, Seen] = field(default_factory=dict)
     calls: int = 0
+    kept: bool = False
+    recalled: int = 0  # pictures that came from the disk
+    _unsaved: dict[str, Seen] = field(default_factory=dict, repr=False)
+    _frames: dict[int, tuple[str, int, list[int]]] = field(default_factory=dict, repr=False)
 
     @torch.inference_mode()
-    def look(self, pictures: Iterable[tuple[str, str, Path]]) -> None:
-        """Encode the pictures, (item id, content hash, path), that were not seen before."""
-        new = {content: path for _, content, path in pictures if content not in self.seen}
-        for chunk in chunks(list(new.items()), BATCH):
-            images = [open_image(path) for _, path in chunk]
-            for (content, _), found in zip(chunk, self.encode(images), strict=True):
-                self.seen[content] = found
+    def look(self, pictures: Iterable[tuple[str, str, Path | None]], alone: bool = False) -> None:
+        """Encode the pictures, (item id, content hash, path), that were not seen before.
 
-    def nothing(self) -> Seen:
-        """What is seen in a picture that shows nothing."""
-        if GREY not in self.seen:
-            with torch.inference_mode():
-                (self.seen[GREY],) = self.encode([grey()])
-        return self.seen[GREY]
+        `alone` says that each is the only one of its prompt. The path of a picture that is no data is None.
+        """
+        new = {self._key(content, alone): path for _, content, path in pictures}
+        new = {key: path for key, path in new.items() if key not in self.seen}
+        if self.kept and new:
+            for key, row in self._store.get(new).items():
+                self.seen[key] = _seen(row, self.model.device)
+                self.recalled += 1
+        left = [(key, path) for key, path in new.items() if key not in self.seen]
+        for chunk in chunks(left, BATCH):
+            images = [
+                open_image(path) if path is not None else drawn(key.removesuffix("+alone")) for key, path in chunk
+            ]
+            self.seen |= dict(zip((key for key, _ in chunk), self.encode(images, alone), strict=True))
+            self.calls += sum(path is not None for _, path in chunk)
+        if self.kept:
+            self._unsaved |= {key: self.seen[key] for key, path in left if path is not None}
+            if len(self._unsaved) >= SHARD:
+                self.save()
 
-    def encode(self, images: list[Image.Image]) -> list[Seen]:
-        """Features of RGB pictures, in order."""
+    def recall(self, content: str, alone: bool = False) -> Seen:
+        """What was seen in a picture that was looked at."""
+        return self.seen[self._key(content, alone)]
+
+    def _key(self, content: str, alone: bool) -> str:
+        return f"{content}+alone" if alone and self.crowds else content
+
+    @property
+    def crowds(self) -> bool:
+        """Whether a picture is seen otherwise among others: LLaVA-OneVision looks less closely then."""
+        return bool(self.model.network.config.model_type == "llava_onevision")
+
+    def save(self) -> None:
+        """Write to the disk what is new."""
+        if self._unsaved:
+            self._store.put({content: _tensors(seen) for content, seen in self._unsaved.items()})
+            self._unsaved = {}
+
+    def counters(self) -> dict[str, int]:
+        """Distinct pictures seen, how often the tower ran for them, and how many came from the disk."""
+        pictures = sum(key.removesuffix("+alone") not in DRAWN for key in self.seen)
+        return {"pictures": pictures, "encoder_calls": self.calls, "pictures_from_disk": self.recalled}
+
+    def encode(self, images: Sequence[Image.Image], alone: bool = False) -> list[Seen]:
+        """Features of RGB pictures, in order. Pictures of one size go through the tower together."""
+        copies = 2 if self.crowds and not alone else 1
+        spelled = [self._spell(image, copies) for image in images]
+        groups: dict[tuple[tuple[str, torch.Size], ...], list[int]] = {}
+        for i, (_, inputs) in enumerate(spelled):
+            groups.setdefault(tuple((k, v.shape) for k, v in inputs.items()), []).append(i)
+        found: dict[int, Seen] = {}
+        for members in groups.values():
+            inputs = {k: torch.cat([spelled[i][1][k] for i in members]) for k in spelled[members[0]][1]}
+            rows = self._features(inputs, len(members), copies)
+            if rows is None:  # the features of several pictures come in one piece, or there are several to a picture
+                rows = [row for i in members for row in self._features(spelled[i][1], 1, copies) or ()]
+            for i, (tokens, pooled, deep) in zip(members, rows, strict=True):
+                ids = np.array(spelled[i][0], np.int64)
+                spelling = Spelling(ids, self._slots(ids, len(tokens)), self._shift(ids, spelled[i][1]))
+                found[i] = Seen(spelling, tokens, pooled, deep)
+        return [found[i] for i in range(len(images))]
+
+    def _slots(self, ids: Ints, features: int) -> Ints:
+        """Which feature stands at which token of a picture's spelling."""
+        here = ids == self.model.placeholder
+        if crosses(self.model.network):  # the features stand beside the words; what follows the mark reads them
+            return np.where(here, 0, -1)
+        if here.sum() != features:
+            raise InputError(
+                f"its processor leaves room for {here.sum()} features of a picture, and its tower gives {features}"
+            )
+        return np.where(here, np.cumsum(here) - 1, -1)
+
+    @property
+    def mark(self) -> int:
+        """The one token that a chat template writes for a picture."""
+        return self._frame(1)[1]
+
+    def _frame(self, copies: int) -> tuple[str, int, list[int]]:
+        """A text with one picture so many times, the token that stands for it, and the text's tokens."""
+        if copies not in self._frames:
+            template, processor = self.model.template, self.model.processor
+            said = {"role": "user", "content": [{"type": "image", "image": ""}, {"type": "text", "text": "?"}]}
+            text = template.apply_chat_template([said] * copies, tokenize=False, add_generation_prompt=False)
+            ids: list[int] = template(text, return_offsets_mapping=True)["input_ids"]
+            names = [getattr(processor, name, None) for name in ("boi_token", "image_token", "placeholder")]
+            known = [self.model.words.convert_tokens_to_ids(name) for name in names if name]
+            marks = [token for token in (*known, self.model.placeholder) if ids.count(token) == copies]
+            if not marks:
+                raise InputError("its chat template writes no mark for a picture")
+            self._frames[copies] = text, marks[0], ids
+        return self._frames[copies]
+
+    def _spell(self, image: Image.Image, copies: int) -> tuple[list[int], dict[str, Tensor]]:
+        """The tokens that stand for a picture, and what the tower wants to know of it, so many times."""
+        text, mark, short = self._frame(copies)
+        made = self.model.processor(
+            text=[text],
+            images=[[image] * copies],
+            padding=True,
+            padding_side="right",
+            add_special_tokens=self.model.template.adds_special_tokens(text),
+            return_tensors="pt",
+        )
+        ids = made["input_ids"][0].tolist()
+        before, taken = short.index(mark), (len(ids) - len(short)) // copies + 1
+        spelled = ids[before : before + taken]
+        if ids != [t for token in short for t in (spelled if token == mark else [token])]:
+            raise InputError("its processor changes the text around a picture")
+        return spelled, {k: v for k, v in made.items() if k not in OF_TEXT}
+
+    def _features(self, inputs: dict[str, Tensor], count: int, copies: int) -> list[Sight] | None:
+        """For each of `count` pictures tokens, summary and deep features; None where they cannot be told apart."""
         network = self.model.network
-        pixels = self.model.processor.image_processor(images, return_tensors="pt")["pixel_values"]
-        pixels = pixels.to(network.device, network.dtype)
-        found = network.model.get_image_features(pixel_values=pixels)
-        pooled = network.model.vision_tower(pixel_values=pixels).pooler_output.float()
-        self.calls += len(images)
-        return [Seen(tokens, row) for tokens, row in zip(found.pooler_output, pooled, strict=True)]
+        given = {k: v.to(self.model.device) for k, v in inputs.items()}
+        given = {k: v.to(network.dtype) if v.is_floating_point() else v for k, v in given.items()}
+        if crosses(network):
+            return _crossing(network.model, given["pixel_values"])
+        core, pooled = network.model, []
+        tower = next(getattr(core, n) for n in ("vision_tower", "vision_model", "visual") if hasattr(core, n))
+        wanted = inspect.signature(core.get_image_features).parameters
+        # The tower's summary is overwritten on its way out: it is taken where it is made.
+        hook = tower.register_forward_hook(lambda _m, _i, out: pooled.append(getattr(out, "pooler_output", None)))
+        try:
+            found = core.get_image_features(**{k: v for k, v in given.items() if k in wanted})
+        finally:
+            hook.remove()
+        rows, deep = found.pooler_output, getattr(found, "deepstack_features", None)
+        rows = rows[::copies] if copies > 1 else rows
+        if count == 1:
+            tokens = [_flat(rows)]
+        elif len(rows) == count:
+            tokens = [row.flatten(0, -2) for row in rows]
+        else:
+            return None
+        summary = pooled[0] if pooled and isinstance(pooled[0], Tensor) and pooled[0].shape[0] == count else None
+        if summary is not None and summary.ndim != 2:
+            summary = None
+        return [
+            (
+                tokens[i],
+                None if summary is None else summary[i].float(),
+                torch.stack([layer[i] for layer in deep]) if deep else None,
+            )
+            for i in range(count)
+        ]
+
+    def _shift(self, ids: Ints, inputs: dict[str, Tensor]) -> Ints:
+        """Positions of a picture's tokens, counted from its first."""
+        core = self.model.network.model
+        if not hasattr(core, "get_rope_index"):
+            return np.arange(len(ids))[None]
+        words = torch.from_numpy(ids)[None]
+        kinds = (words == self.model.placeholder).int()
+        found = core.get_rope_index(words, mm_token_type_ids=kinds, image_grid_thw=inputs["image_grid_thw"])[0]
+        return np.asarray(found[:, 0].cpu().numpy(), np.int64)
+
+    @cached_property
+    def _store(self) -> Features:
+        """The features of this encoder on the disk."""
+        core, processor = self.model.network.model, self.model.processor
+        text = core.get_decoder() if hasattr(core, "get_decoder") else None
+        own = {id(p) for p in text.parameters()} if text is not None else set()
+        weights = {k: v for k, v in core.state_dict(keep_vars=True).items() if id(v) not in own}
+        told = json.dumps(
+            {
+                "processor": json.loads(processor.image_processor.to_json_string()),
+                "class": type(processor).__name__,
+                "config": self.model.network.config.to_dict(),
+                "frame": self._frame(1)[2],
+            },
+            sort_keys=True,
+            default=str,
+        )
+        return Features.of(fingerprint({k: v.detach() for k, v in weights.items()}, told))
+
+
+def _crossing(core: Any, pixels: Tensor) -> list[Sight]:
+    """Pictures for cross-attention: float[T, width] each, after the resampler where there is one."""
+    found = core.vision_model(pixel_values=pixels.flatten(0, 1), interpolate_pos_encoding=False)
+    tokens = found.last_hidden_state
+    if core.config.use_resampler:
+        tokens = core.perceiver_resampler(tokens)
+    return [(row, pooled.float(), None) for row, pooled in zip(tokens, found.pooler_output, strict=True)]
+
+
+def _flat(rows: Any) -> Tensor:
+    """One picture's features, in however many pieces, as [T, width]."""
+    return torch.cat([row.flatten(0, -2) if row.ndim > 1 else row[None] for row in rows])
+
+
+ARRAYS, TENSORS = ("ids", "slots", "shift"), ("tokens", "pooled", "deep")
+
+
+def _tensors(seen: Seen) -> dict[str, Tensor]:
+    """As the disk has it."""
+    kept = {name: value.cpu() for name in TENSORS if (value := getattr(seen, name)) is not None}
+    return kept | {name: torch.from_numpy(getattr(seen.spelling, name)) for name in ARRAYS}
+
+
+def _seen(kept: dict[str, Tensor], device: torch.device) -> Seen:
+    """The other way."""
+    spelling = Spelling(*(kept[name].numpy() for name in ARRAYS))
+    return Seen(spelling, **{name: kept[name].to(device) for name in TENSORS if name in kept})
+
+
+def drawn(item: str) -> Image.Image:
+    """The pictures that are no data: one that shows nothing, and two unlike each other."""
+    if item == GREY:
+        return grey()
+    edge = (96, 64) if item == CHECKED[0] else (64, 96)
+    stream = np.random.default_rng(CHECKED.index(item))
+    small = Image.fromarray(stream.integers(0, 256, (8, 8, 3), np.uint8))
+    return small.resize(edge, Image.Resampling.BICUBIC)
 
 
 def nearest(query: Tensor, supports: list[Tensor], classes: list[str]) -> tuple[str | None, str | None]:

@@ -30,7 +30,7 @@ VISION_IN = {"mini-clip": "vision_model.", "mini-base": "vision_tower.", "mini":
 
 def weights_folder() -> Path:
     """Where the package keeps its weights."""
-    return Path(str(files("linkcontext.mini"))) / "weights"
+    return Path(str(files("linkcontext.models"))) / "weights"
 
 
 def available() -> tuple[str, ...]:

@@ -1,0 +1,364 @@
+"""Runs trees on a network: what every asked token's log-probability is, and what comes next.
+
+A tree can be run in one pass (`packed`) or with its trunk in a cache and its branches side by side on it (`cached`);
+the only difference is how much room a pass has. `refusal` says which networks can't be run so; for those, and as the
+oracle, there are whole prompts one by one (`naive`, in `linkcontext.models.score`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+from linkcontext.models.family import attention_kinds, crosses, pictures_see_themselves
+from linkcontext.models.tree import Ints, Pass, Tree, passes
+from linkcontext.models.vision import Seen
+
+LOGITS = 2**24  # so many logits are made at once
+# A CPU gains nothing from longer passes, and what branches do not see of each other is computed in vain.
+CPU_ROOM = 512
+GPU_ROOM = 16384
+LEAST = 16  # tokens in a pass
+
+
+class Trunk(DynamicLayer):  # type: ignore[misc] # transformers has no types
+    """One layer's keys and values [1, heads, length, width] in room that no pass copies."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.keys: Tensor
+        self.values: Tensor
+        self.length = 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write at the end; gives all that is kept."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
+        end = self.length + key_states.shape[-2]
+        if end > self.keys.shape[-2]:
+            self.keys, self.values = (
+                self._wider(old, new, end) for old, new in ((self.keys, key_states), (self.values, value_states))
+            )
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def _wider(self, old: Tensor, new: Tensor, end: int) -> Tensor:
+        shape = (*new.shape[:2], end + end // 4, new.shape[-1])
+        room = new.new_empty(shape)
+        if self.length:
+            room[:, :, : self.length] = old[:, :, : self.length]
+        return room
+
+    def get_seq_length(self) -> int:
+        """Tokens kept."""
+        return self.length
+
+
+def trunk(network: PreTrainedModel) -> Cache:
+    """An empty cache for a network's layers."""
+    layers = network.config.get_text_config().num_hidden_layers
+    return Cache(layers=[Trunk() for _ in range(layers)])
+
+
+def keep(cache: Cache, length: int) -> None:
+    """Forget all but the first `length` tokens."""
+    for layer in cache.layers:
+        layer.length = min(layer.length, length)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grown:
+    """A tree with what is seen in its pictures, by number."""
+
+    tree: Tree
+    pictures: Sequence[Seen]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Losses:
+    """Of every asked token of some trees, in order. The sum of nats x weight is what the lines cost one by one."""
+
+    nats: Tensor  # float32[n]: cross-entropy
+    weight: Tensor  # float32[n]: how many lines ask for it
+    right: Tensor  # bool[n]: whether it would have been said
+
+
+@dataclass
+class Engine:
+    """A network and the room a pass over it has, in tokens."""
+
+    network: PreTrainedModel
+    room: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return torch.device(self.network.device)
+
+    def logprobs(self, grown: Grown) -> Tensor:
+        """float64[T]: the log-probability (nats) of every token that is asked for, 0 elsewhere."""
+        tree, network = grown.tree, self.network
+        found = torch.zeros(len(tree), dtype=torch.float64)
+        asked = np.flatnonzero(tree.weight)
+        cache = None
+        place = np.full(len(tree) + 1, -1)  # where a token stands in its pass; the last entry serves first tokens
+        todo = self._passes(tree)
+        with torch.inference_mode():
+            if len(todo) > 1:
+                cache = trunk(network)
+            for run in todo:
+                if cache is not None:
+                    keep(cache, len(run.before))
+                hidden = self.hidden([(grown, run)], cache)[0]
+                place[:] = -1
+                place[run.tokens] = np.arange(len(run.tokens))
+                mine = asked[place[tree.parent[asked]] >= 0]
+                if len(mine):
+                    at = torch.from_numpy(place[tree.parent[mine]]).to(self.device)
+                    values = self._targets(hidden[at], torch.from_numpy(tree.ids[mine]).to(self.device))
+                    found[torch.from_numpy(mine)] = values.double().cpu()
+        return found
+
+    def scores(self, grown: Grown) -> list[float]:
+        """For each line the log-probability of what it asks for."""
+        values = self.logprobs(grown)
+        return [float(values[torch.from_numpy(asked)].sum()) for asked in grown.tree.answers]
+
+    def losses(self, rows: Sequence[Grown]) -> Losses:
+        """For training: what every asked token costs. A row is a tree, and all rows are one pass."""
+        whole = [(row, Pass(np.empty(0, np.int64), np.arange(len(row.tree)), stays=False)) for row in rows]
+        hidden = self.hidden(whole, None)
+        asked = [np.flatnonzero(row.tree.weight) for row in rows]
+        states = [
+            hidden[i, torch.from_numpy(row.tree.parent[a])] for i, (row, a) in enumerate(zip(rows, asked, strict=True))
+        ]
+        target, weight = (
+            torch.cat([torch.from_numpy(getattr(row.tree, name)[a]) for row, a in zip(rows, asked, strict=True)])
+            for name in ("ids", "weight")
+        )
+        logits, target = self.logits(torch.cat(states)), target.to(self.device)
+        nats = F.cross_entropy(logits.float(), target, reduction="none")
+        return Losses(nats, weight.to(self.device), logits.argmax(-1) == target)
+
+    def replies(self, grown: Grown, new_tokens: int, ends: Sequence[int]) -> list[list[int]]:
+        """For each line the tokens that follow it greedily, up to one of `ends` (left out)."""
+        tree, network = grown.tree, self.network
+        said: list[list[int]] = [[] for _ in tree.leaves]
+        with torch.inference_mode():
+            cache = trunk(network)
+            for run in self._passes(tree):
+                keep(cache, len(run.before))
+                hidden = self.hidden([(grown, run)], cache)[0]
+                first, last = int(run.tokens[0]), int(run.tokens[-1])
+                tips = {n: tree.segments[leaf].end - 1 for n, leaf in enumerate(tree.leaves)}
+                mine = [n for n, tip in tips.items() if first <= tip <= last and tip in run.tokens]
+                if mine:
+                    self._go_on(grown, run, hidden, {n: tips[n] for n in mine}, cache, said, new_tokens, set(ends))
+        return said
+
+    def _go_on(
+        self,
+        grown: Grown,
+        run: Pass,
+        hidden: Tensor,
+        tips: dict[int, int],
+        cache: Cache,
+        said: list[list[int]],
+        new_tokens: int,
+        ends: set[int],
+    ) -> None:
+        """Say one token after the other for the lines that end in a pass, all lines at once."""
+        tree = grown.tree
+        before = np.concatenate([run.before, run.tokens])
+        open_lines = list(tips)
+        tip = np.array([tips[n] for n in open_lines])
+        place = {int(token): i for i, token in enumerate(run.tokens)}
+        sees = torch.from_numpy(tree.sees(tip, before)).to(self.device)
+        depth = torch.from_numpy(tree.depth[before]).to(self.device)[None].expand(len(tip), -1)
+        at = torch.from_numpy(tree.position[:, tip].max(0)).to(self.device)
+        deep = torch.from_numpy(tree.depth[tip]).to(self.device)
+        latest = torch.from_numpy(_latest(tree, tip, self._end)).to(self.device)
+        state = hidden[torch.tensor([place[int(t)] for t in tip], device=self.device)]
+        for _ in range(new_tokens):
+            words = self.logits(state).argmax(-1)
+            going = [i for i, word in enumerate(words.tolist()) if word not in ends]
+            if not going:
+                return
+            for i in going:
+                said[open_lines[i]].append(int(words[i]))
+            if len(said[open_lines[going[0]]]) == new_tokens:
+                return
+            rows = torch.tensor(going, device=self.device)
+            open_lines = [open_lines[i] for i in going]
+            words, at, deep, latest = words[rows], at[rows] + 1, deep[rows] + 1, latest[rows]
+            own = torch.eye(len(going), dtype=torch.bool, device=self.device)
+            sees = torch.cat([sees[rows], own], 1)
+            depth = torch.cat([depth[rows], deep[None].expand(len(going), -1)], 1)
+            masks = self._masks(sees[None], (deep[:, None] - depth)[None])
+            axes = tree.position.shape[0]
+            embeds = self.network.get_input_embeddings()(words[None])
+            more = self._crossing([grown], latest[None]) if crosses(self.network) else {}
+            state = self._decode(embeds, masks, at[None, None].expand(axes, 1, -1), cache, more)[0]
+
+    def hidden(self, rows: Sequence[tuple[Grown, Pass]], cache: Cache | None) -> Tensor:
+        """float[rows, longest pass, width]: the last layer's states of one pass of each row, padded on the right.
+
+        A cache serves one row; it gets the pass's keys and values in any case.
+        """
+        device, network = self.device, self.network
+        length = max(len(run.tokens) for _, run in rows)
+        width = max(len(run.before) for _, run in rows) + length
+        axes = rows[0][0].tree.position.shape[0]
+        ids = torch.zeros(len(rows), length, dtype=torch.long)
+        positions = torch.zeros(axes, len(rows), length, dtype=torch.long)
+        sees = torch.zeros(len(rows), length, width, dtype=torch.bool, device=device)
+        apart = torch.zeros(len(rows), length, width, dtype=torch.int32, device=device)
+        for i, (grown, run) in enumerate(rows):
+            tree, n = grown.tree, len(run.tokens)
+            ids[i, :n] = torch.from_numpy(tree.ids[run.tokens])
+            positions[:, i, :n] = torch.from_numpy(tree.position[:, run.tokens])
+            keys = np.concatenate([run.before, run.tokens])
+            sees[i, :n, : len(keys)] = self._sees(tree, run.tokens, keys)
+            if "sliding_attention" in attention_kinds(network):
+                depth = torch.from_numpy(tree.depth).to(device)
+                apart[i, :n, : len(keys)] = (depth[run.tokens][:, None] - depth[keys][None]).int()
+            # What only fills the row sees itself, for the sake of the softmax.
+            filler = torch.arange(n, length, device=device)
+            sees[i, filler, width - length + filler] = True
+        embeds = network.get_input_embeddings()(ids.to(device))
+        more: dict[str, Any] = {}
+        if crosses(network):
+            latest = torch.full((len(rows), length), -1)
+            for i, (grown, run) in enumerate(rows):
+                latest[i, : len(run.tokens)] = torch.from_numpy(_latest(grown.tree, run.tokens, self._end))
+            more = self._crossing([grown for grown, _ in rows], latest.to(device))
+        else:
+            embeds, more = self._with_pictures(embeds, rows)
+        return self._decode(embeds, self._masks(sees, apart), positions.to(device), cache, more)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """float[n, vocabulary] of states float[n, width]."""
+        found: Tensor = self.network.get_output_embeddings()(hidden)
+        if cap := getattr(self.network.config.get_text_config(), "final_logit_softcapping", None):
+            found = torch.tanh(found / cap) * cap
+        return found
+
+    @property
+    def _end(self) -> int:
+        """The token after which the open Flamingo looks at no picture until the next."""
+        return int(self.network.config.get_text_config().eos_token_id)
+
+    def _passes(self, tree: Tree) -> list[Pass]:
+        return passes(tree, self.room, whole_pictures=pictures_see_themselves(self.network))
+
+    def _targets(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """Log-probabilities float32[n] of tokens after states float[n, width]."""
+        rows = max(1, LOGITS // self.network.config.get_text_config().vocab_size)
+        pieces = [
+            F.log_softmax(self.logits(hidden[i : i + rows]).float(), -1).gather(1, ids[i : i + rows, None])[:, 0]
+            for i in range(0, len(ids), rows)
+        ]
+        return torch.cat(pieces)
+
+    def _sees(self, tree: Tree, queries: Ints, keys: Ints) -> Tensor:
+        """bool[queries, keys], on the device."""
+        q, k = torch.from_numpy(queries).to(self.device)[:, None], torch.from_numpy(keys).to(self.device)
+        found = (k <= q) & (q < torch.from_numpy(tree.until[keys]).to(self.device))
+        if pictures_see_themselves(self.network):
+            found |= _one_picture(tree, queries, keys).to(self.device)
+        return found
+
+    def _masks(self, sees: Tensor, apart: Tensor) -> Tensor | dict[str, Tensor]:
+        """The 4-D mask [rows, 1, queries, keys] that the network's layers want, by kind where there are two.
+
+        `sees` bool[rows, queries, keys]; `apart` int[rows, queries, keys]: how far back a key lies.
+        """
+        text = self.network.config.get_text_config()
+        found = {}
+        for kind in attention_kinds(self.network):
+            mask = sees if kind == "full_attention" else sees & (apart < text.sliding_window)
+            if text._attn_implementation == "eager":
+                lowest = torch.finfo(self.network.dtype).min
+                mask = torch.where(mask, 0.0, lowest).to(self.network.dtype)
+            found[kind] = mask[:, None]
+        return next(iter(found.values())) if len(found) == 1 else found
+
+    def _with_pictures(self, embeds: Tensor, rows: Sequence[tuple[Grown, Pass]]) -> tuple[Tensor, dict[str, Any]]:
+        """Features in their places; and, for models that add more of them in deeper layers, those."""
+        filled = torch.zeros(embeds.shape[:2], dtype=torch.bool, device=self.device)
+        tokens: list[Tensor] = []
+        deep: list[Tensor] = []
+        for i, (grown, run) in enumerate(rows):
+            slots = grown.tree.slot[run.tokens]
+            here = np.flatnonzero(slots >= 0)
+            if not len(here):
+                continue
+            filled[i, torch.from_numpy(here).to(self.device)] = True
+            numbers, which = np.unique(grown.tree.picture[run.tokens[here]], return_inverse=True)
+            seen = [grown.pictures[number] for number in numbers]
+            starts = np.cumsum([0, *(len(s.tokens) for s in seen)])
+            at = torch.from_numpy(starts[which] + slots[here]).to(self.device)
+            tokens.append(torch.cat([s.tokens for s in seen])[at])
+            deep += (
+                [torch.cat([s.deep for s in seen if s.deep is not None], 1)[:, at]] if seen[0].deep is not None else []
+            )
+        if tokens:
+            embeds = embeds.masked_scatter(filled[:, :, None], torch.cat(tokens).to(embeds.dtype))
+        if deep:
+            return embeds, {"visual_pos_masks": filled, "deepstack_visual_embeds": list(torch.cat(deep, 1))}
+        return embeds, {}
+
+    def _crossing(self, rows: Sequence[Grown], latest: Tensor) -> dict[str, Tensor]:
+        """The pictures of all rows for cross-attention; a token reads the picture numbered `latest` int64[rows, n]."""
+        used = [[n for n in row.unique(sorted=True).tolist() if n >= 0] for row in latest]
+        most = max(1, *(len(numbers) for numbers in used))
+        shape = rows[0].pictures[0].tokens.shape
+        seen = torch.zeros(len(rows), most, *shape, dtype=self.network.dtype, device=self.device)
+        reads = torch.zeros(*latest.shape, most, dtype=torch.long, device=self.device)
+        for i, numbers in enumerate(used):
+            for j, number in enumerate(numbers):
+                seen[i, j] = rows[i].pictures[number].tokens
+                reads[i, :, j] = latest[i] == number
+        name = "perceiver_embeddings" if self.network.config.use_resampler else "image_encoder_embeddings"
+        return {name: seen, "image_attention_mask": reads}
+
+    def _decode(
+        self, embeds: Tensor, masks: Any, positions: Tensor, cache: Cache | None, more: dict[str, Any]
+    ) -> Tensor:
+        """The language model itself: the last layer's states."""
+        core = self.network.model if crosses(self.network) else self.network.get_decoder()
+        out = core(
+            inputs_embeds=embeds,
+            attention_mask=masks,
+            position_ids=positions if len(positions) > 1 else positions[0],
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **more,
+        )
+        found: Tensor = out.last_hidden_state
+        return found
+
+
+def _one_picture(tree: Tree, queries: Ints, keys: Ints) -> Tensor:
+    """bool[queries, keys]: whether two tokens are of the same picture at the same place."""
+    begins = np.where(tree.slot >= 0, np.arange(len(tree)) - tree.slot, -1)
+    a, b = torch.from_numpy(begins[queries]), torch.from_numpy(begins[keys])
+    return (a[:, None] == b) & (a[:, None] >= 0)
+
+
+def _latest(tree: Tree, tokens: Ints, end: int) -> Ints:
+    """int64[n]: the number of the last picture that was shown when a token came, -1 where none was since an `end`."""
+    found = np.full(len(tree) + 1, -1)  # the last entry serves first tokens, whose parent is -1
+    for i, (picture, slot, parent) in enumerate(zip(tree.picture, tree.slot, tree.parent, strict=True)):
+        ended = parent >= 0 and tree.ids[parent] == end
+        found[i] = picture if slot >= 0 else -1 if ended else found[parent]
+    return found[tokens]

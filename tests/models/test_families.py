@@ -1,0 +1,79 @@
+"""Every family on a tiny random network of its real class: which engine serves it, and that trees are exact."""
+
+import numpy as np
+import pytest
+import torch
+from families import FAMILIES
+from PIL import Image
+
+from linkcontext.episodes.prompt import SCAFFOLDS, conversation
+from linkcontext.models import score
+from linkcontext.models.load import Model
+from linkcontext.models.score import Ask, Scorer
+from linkcontext.models.vision import Eyes
+from linkcontext.records import Turn
+
+NAIVE = {"paligemma": "both directions"}  # and what is said of it
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Pictures of three shapes, so that families which keep the shape spell them differently."""
+    folder, found = tmp_path_factory.mktemp("pictures"), {}
+    for i, edge in enumerate([(64, 64), (96, 48), (48, 96), (64, 64), (96, 48)]):
+        noise = np.random.default_rng(i).integers(0, 256, (6, 6, 3), np.uint8)
+        path = folder / f"{i}.png"
+        Image.fromarray(noise).resize(edge, Image.Resampling.BICUBIC).save(path)
+        found[str(i)] = (f"{i}" * 64, path)
+    return found
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def family(request):
+    network, processor = FAMILIES[request.param]()
+    return request.param, Model(request.param, request.param, network, processor)
+
+
+def asks():
+    """Two shot counts, two queries, two candidates, one of which begins with the other."""
+    turns = [Turn("0", "", "lum"), Turn("1", "", "dax"), Turn("2", "", "dax")]
+    found = []
+    for k in (0, 1, 3):
+        for query in (Turn("3", "", ""), Turn("4", "", "")):
+            answers = tuple(conversation(turns[:k], SCAFFOLDS["turns"], query, name) for name in ("dax", "dax lum"))
+            found.append(Ask(conversation(turns[:k], SCAFFOLDS["turns"], query), answers))
+    return found
+
+
+def flat(scores):
+    return torch.tensor([value for row in scores for value, _ in row])
+
+
+def test_trees_equal_whole_prompts(family, sources, monkeypatch):
+    name, model = family
+    oracle = flat(Scorer(model, Eyes(model), sources, 3, "naive").score(asks()))
+    assert oracle.std() > 0.1
+    asker = Scorer(model, Eyes(model), sources, 3)
+    engine, why = asker.choice
+    if name in NAIVE:
+        assert engine == "naive"
+        assert NAIVE[name] in why
+        return
+    assert engine == "cached", why
+    for room in (16, 48, 512):
+        monkeypatch.setattr(score, "CPU_ROOM", room)
+        torch.testing.assert_close(flat(asker.score(asks())), oracle, atol=1e-4, rtol=0)
+    packed = Scorer(model, asker.eyes, sources, 3, "packed")
+    torch.testing.assert_close(flat(packed.score(asks())), oracle, atol=1e-4, rtol=0)
+    # Five pictures in forty-two prompts; LLaVA-OneVision sees a picture that is alone otherwise.
+    assert asker.eyes.calls == (7 if name == "llava_onevision" else 5)
+
+
+def test_replies_equal_those_of_generate(family, sources):
+    name, model = family
+    model.network.generation_config.eos_token_id = 383  # no token: random networks like to end at once
+    asker = Scorer(model, Eyes(model), sources, 3)
+    prompts = [ask.messages for ask in asks()]
+    oracle = Scorer(model, Eyes(model), sources, 1, "naive").generate(prompts, 8)
+    assert any(oracle) or name == "gemma3"  # which says marks only
+    assert asker.generate(prompts, 8) == oracle, name
