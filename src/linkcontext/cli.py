@@ -100,6 +100,8 @@ class Episodes:
     """Write episodes.jsonl here."""
     show: int = 0
     """Print so many of them as the model reads them; what carries loss in training is green."""
+    tree: bool = False
+    """With --show: print the tree of all shot counts, queries and candidates instead, a picture as one token."""
     scaffold: str = "turns"
     """turns, single_turn, lcl, or a JSON file."""
 
@@ -121,6 +123,7 @@ class Episodes:
     def _show(self, episodes: "tuple[object, ...]") -> None:
         from linkcontext.episodes.prompt import coloured, encode, prompt, scaffold
         from linkcontext.models.load import Template, processor
+        from linkcontext.models.tree import sketch
         from linkcontext.records import Episode
 
         template = Template(processor("mini"))
@@ -130,6 +133,11 @@ class Episodes:
                 episode, 0, episode.shots_per_class[-1], scaffold(self.scaffold), episode.queries[0].answer
             )
             console.rule(episode.id)
+            if self.tree:
+                words = template.processor.tokenizer
+                mark = words.convert_tokens_to_ids(template.processor.image_token)
+                print(sketch(episode, scaffold(self.scaffold), template, mark, words.decode))
+                continue
             console.print(coloured(encode(messages, template, "every"), template.processor.tokenizer.decode))
 
 
@@ -179,6 +187,8 @@ class Eval:
         metrics = evaluate(self.config)
         page = write_report(run_folder(self.config))
         console.print(metrics_table(metrics["rows"]))
+        counters = metrics["counters"]
+        console.print(f"engine: {counters['engine']} ({counters['engine_reason']})", markup=False)
         console.print(f"report: {page}", markup=False)
 
 

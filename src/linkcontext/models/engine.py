@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -216,24 +218,12 @@ class Engine:
         """
         device, network = self.device, self.network
         length = max(len(run.tokens) for _, run in rows)
-        width = max(len(run.before) for _, run in rows) + length
         axes = rows[0][0].tree.position.shape[0]
         ids = torch.zeros(len(rows), length, dtype=torch.long)
         positions = torch.zeros(axes, len(rows), length, dtype=torch.long)
-        sees = torch.zeros(len(rows), length, width, dtype=torch.bool, device=device)
-        apart = torch.zeros(len(rows), length, width, dtype=torch.int32, device=device)
         for i, (grown, run) in enumerate(rows):
-            tree, n = grown.tree, len(run.tokens)
-            ids[i, :n] = torch.from_numpy(tree.ids[run.tokens])
-            positions[:, i, :n] = torch.from_numpy(tree.position[:, run.tokens])
-            keys = np.concatenate([run.before, run.tokens])
-            sees[i, :n, : len(keys)] = self._sees(tree, run.tokens, keys)
-            if "sliding_attention" in attention_kinds(network):
-                depth = torch.from_numpy(tree.depth).to(device)
-                apart[i, :n, : len(keys)] = (depth[run.tokens][:, None] - depth[keys][None]).int()
-            # What only fills the row sees itself, for the sake of the softmax.
-            filler = torch.arange(n, length, device=device)
-            sees[i, filler, width - length + filler] = True
+            ids[i, : len(run.tokens)] = torch.from_numpy(grown.tree.ids[run.tokens])
+            positions[:, i, : len(run.tokens)] = torch.from_numpy(grown.tree.position[:, run.tokens])
         embeds = network.get_input_embeddings()(ids.to(device))
         more: dict[str, Any] = {}
         if crosses(network):
@@ -243,7 +233,26 @@ class Engine:
             more = self._crossing([grown for grown, _ in rows], latest.to(device))
         else:
             embeds, more = self._with_pictures(embeds, rows)
-        return self._decode(embeds, self._masks(sees, apart), positions.to(device), cache, more)
+        return self._decode(embeds, self._who_sees(rows, length), positions.to(device), cache, more)
+
+    def _who_sees(self, rows: Sequence[tuple[Grown, Pass]], length: int) -> Any:
+        """The mask of one pass of each row: dense, or in blocks for attention that skips what nobody sees."""
+        table = np.stack([_arranged(grown.tree, run, length) for grown, run in rows], 1)
+        number, until, depth, begins = torch.from_numpy(table).to(self.device)
+        asking = slice(number.shape[1] - length, None)
+        if self.network.config.get_text_config()._attn_implementation == "flex_attention":
+            queries = number[:, asking].contiguous()
+
+            def sees_(row: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+                found: Tensor = (number[row, k] <= queries[row, q]) & (queries[row, q] < until[row, k])
+                return found
+
+            return create_block_mask(sees_, len(rows), None, length, number.shape[1], device=str(self.device))
+        q = number[:, asking, None]
+        sees = (number[:, None] <= q) & (q < until[:, None])
+        if pictures_see_themselves(self.network):
+            sees |= (begins[:, asking, None] == begins[:, None]) & (begins[:, asking, None] >= 0)
+        return self._masks(sees, depth[:, asking, None] - depth[:, None])
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float[n, vocabulary] of states float[n, width]."""
@@ -268,14 +277,6 @@ class Engine:
             for i in range(0, len(ids), rows)
         ]
         return torch.cat(pieces)
-
-    def _sees(self, tree: Tree, queries: Ints, keys: Ints) -> Tensor:
-        """bool[queries, keys], on the device."""
-        q, k = torch.from_numpy(queries).to(self.device)[:, None], torch.from_numpy(keys).to(self.device)
-        found = (k <= q) & (q < torch.from_numpy(tree.until[keys]).to(self.device))
-        if pictures_see_themselves(self.network):
-            found |= _one_picture(tree, queries, keys).to(self.device)
-        return found
 
     def _masks(self, sees: Tensor, apart: Tensor) -> Tensor | dict[str, Tensor]:
         """The 4-D mask [rows, 1, queries, keys] that the network's layers want, by kind where there are two.
@@ -348,11 +349,22 @@ class Engine:
         return found
 
 
-def _one_picture(tree: Tree, queries: Ints, keys: Ints) -> Tensor:
-    """bool[queries, keys]: whether two tokens are of the same picture at the same place."""
-    begins = np.where(tree.slot >= 0, np.arange(len(tree)) - tree.slot, -1)
-    a, b = torch.from_numpy(begins[queries]), torch.from_numpy(begins[keys])
-    return (a[:, None] == b) & (a[:, None] >= 0)
+def _arranged(tree: Tree, run: Pass, length: int) -> NDArray[np.int64]:
+    """int64[4, keys] of a pass filled up to `length` tokens: number, until, depth, and where its picture begins or -1.
+
+    What fills it up is a tree of one token each, so that it sees itself, for the sake of the softmax.
+    """
+    there = np.concatenate([run.before, run.tokens])
+    begins = np.where(tree.slot[there] >= 0, there - tree.slot[there], -1)
+    filler = len(tree) + np.arange(length - len(run.tokens))
+    return np.stack(
+        [
+            np.concatenate([there, filler]),
+            np.concatenate([tree.until[there], filler + 1]),
+            np.concatenate([tree.depth[there], filler * 0]),
+            np.concatenate([begins, filler * 0 - 1]),
+        ]
+    )
 
 
 def _latest(tree: Tree, tokens: Ints, end: int) -> Ints:

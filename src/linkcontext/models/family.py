@@ -14,19 +14,24 @@ def attention_kinds(network: PreTrainedModel) -> set[str]:
 
 def refusal(network: PreTrainedModel) -> str | None:
     """Why a network can't be run on trees, in words; None where nothing is known against it."""
-    kinds = attention_kinds(network) - {"full_attention", "sliding_attention"}
     text = network.config.get_text_config()
-    if kinds:
-        return f"layers of kind {', '.join(sorted(kinds))} carry what they read from token to token"
-    if reads_both_ways(network):
-        return "PaliGemma reads its prompt in both directions, so that prompts share nothing"
-    if getattr(text, "use_bidirectional_attention", None) is True:
-        return "its language model reads in both directions"
-    if text._attn_implementation not in ("sdpa", "eager"):
-        return f"attention by {text._attn_implementation} takes no mask of its own"
-    if not crosses(network) and not hasattr(network.model, "get_image_features"):
-        return f"{type(network).__name__} has no get_image_features"
-    return None
+    kinds = attention_kinds(network) - {"full_attention", "sliding_attention"}
+    how = text._attn_implementation
+    found = {
+        f"layers of kind {', '.join(sorted(kinds))} carry what they read from token to token": bool(kinds),
+        "PaliGemma reads its prompt in both directions, so that prompts share nothing": reads_both_ways(network),
+        "its language model reads in both directions": getattr(text, "use_bidirectional_attention", None) is True,
+        f"attention by {how} takes no mask of its own": how not in ("sdpa", "eager", "flex_attention"),
+        "blocks are for plain causal attention only; load it with sdpa": how == "flex_attention" and not plain(network),
+        f"{type(network).__name__} has no get_image_features": not crosses(network)
+        and not hasattr(network.model, "get_image_features"),
+    }
+    return next((why for why, true in found.items() if true), None)
+
+
+def plain(network: PreTrainedModel) -> bool:
+    """Whether every layer sees all that came before and nothing else."""
+    return attention_kinds(network) == {"full_attention"} and not pictures_see_themselves(network)
 
 
 def reads_both_ways(network: PreTrainedModel) -> bool:

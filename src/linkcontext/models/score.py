@@ -23,7 +23,7 @@ from linkcontext.episodes.prompt import pictures as shown
 from linkcontext.errors import InputError
 from linkcontext.models.budget import free_memory, room
 from linkcontext.models.engine import CPU_ROOM, GPU_ROOM, LEAST, Engine, Grown
-from linkcontext.models.family import reads_both_ways, refusal
+from linkcontext.models.family import plain, reads_both_ways, refusal
 from linkcontext.models.load import Model
 from linkcontext.models.tree import Line, grow, lay
 from linkcontext.models.vision import CHECKED, DRAWN, Eyes, Seen, chunks, drawn
@@ -82,7 +82,11 @@ class Scorer:
         """The engine and why it is this one."""
         if self.asked == "naive":
             return "naive", "asked for"
-        why = refusal(self.model.network)
+        network = self.model.network
+        blocks = getattr(network.get_decoder(), "_supports_flex_attn", False) and plain(network)
+        if self.asked == "packed" and self.model.device.type == "cuda" and blocks:
+            network.get_decoder().set_attn_implementation("flex_attention")  # its kernel skips what nobody sees
+        why = refusal(network)
         if why is None:
             try:
                 why = self._check()
@@ -153,6 +157,7 @@ class Scorer:
         if self.engine == "naive":
             return
         self._numbers, self._pictures = {}, []
+        self.eyes.forget()
         self._see([shown(messages) for messages in conversations])
 
     def _see(self, groups: Iterable[Sequence[str]]) -> None:

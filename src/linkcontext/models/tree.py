@@ -22,14 +22,15 @@ support) is nothing special: it is what most lines share. Training is the same t
 ask for a token.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linkcontext.episodes.prompt import IGNORE, Tokens
+from linkcontext.episodes.prompt import IGNORE, Scaffold, Tokens, Words, encode, prompt
 from linkcontext.errors import InputError
+from linkcontext.records import Episode
 
 Ints = NDArray[np.int64]
 
@@ -126,7 +127,7 @@ class Tree:
         return (keys <= queries[:, None]) & (queries[:, None] < self.until[keys])
 
     def drawing(self, words: Sequence[str]) -> str:
-        """The tree as text, a segment a line; `words` has a word for each token."""
+        """The tree as text, a segment a line, with a word for each token; what is asked for is in brackets."""
         children: dict[int, list[int]] = {}
         for number, segment in enumerate(self.segments):
             children.setdefault(segment.parent, []).append(number)
@@ -249,6 +250,25 @@ def _preorder(root: _Node) -> Iterator[_Node]:
         node = waiting.pop()
         yield node
         waiting.extend(reversed(node.children.values()))
+
+
+def sketch(episode: Episode, scaffold: Scaffold, words: Words, mark: int, decode: Callable[[list[int]], str]) -> str:
+    """The drawing of an episode's tree: every shot count, query and candidate; a picture is one token with its id.
+
+    `mark` is the token that the chat template of `words` writes for a picture, and `decode` makes words of tokens.
+    """
+    shown: dict[str, int] = {}
+    lines = []
+    one = Spelling(np.array([mark]), np.zeros(1, np.int64), np.zeros((1, 1), np.int64))
+    for k in episode.shots_per_class:
+        for query in range(len(episode.queries)):
+            for candidate in episode.candidates:
+                tokens = encode(prompt(episode, query, k, scaffold, candidate.name), words)
+                numbers = [shown.setdefault(item, len(shown)) for item in tokens.pictures]
+                lines.append(lay(tokens, mark, numbers, [one] * len(numbers)))
+    tree, items = grow(lines), list(shown)
+    said = zip(tree.ids.tolist(), tree.picture.tolist(), strict=True)
+    return tree.drawing([f"<{items[number]}>" if number >= 0 else decode([token]) for token, number in said])
 
 
 def pack(episodes: Sequence[Sequence[Line]], room: int) -> list[Tree]:

@@ -25,6 +25,7 @@ GREY = "grey"  # the item id of the picture that shows nothing
 CHECKED = ("checked:0", "checked:1")  # of the two that an engine is checked with
 DRAWN = (GREY, *CHECKED)
 BATCH = 32
+MEMORY = 4 * 2**30  # bytes of features that are kept at hand; others are read from the disk or made again
 SHARD = 256  # pictures that are written to the disk together
 # What a processor gives that belongs to the text and not to a picture.
 OF_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "image_attention_mask")
@@ -67,6 +68,7 @@ class Eyes:
     kept: bool = False
     recalled: int = 0  # pictures that came from the disk
     _unsaved: dict[str, Seen] = field(default_factory=dict, repr=False)
+    _known: set[str] = field(default_factory=set, repr=False)  # the contents of all pictures ever looked at
     _frames: dict[int, tuple[str, int, list[int]]] = field(default_factory=dict, repr=False)
 
     @torch.inference_mode()
@@ -81,6 +83,7 @@ class Eyes:
             for key, row in self._store.get(new).items():
                 self.seen[key] = _seen(row, self.model.device)
                 self.recalled += 1
+        self._known |= {key.removesuffix("+alone") for key, path in new.items() if path is not None}
         left = [(key, path) for key, path in new.items() if key not in self.seen]
         for chunk in chunks(left, BATCH):
             images = [
@@ -92,6 +95,15 @@ class Eyes:
             self._unsaved |= {key: self.seen[key] for key, path in left if path is not None}
             if len(self._unsaved) >= SHARD:
                 self.save()
+
+    def forget(self) -> None:
+        """Keep at most `MEMORY` bytes in memory: what came first goes first."""
+        taken = sum(seen.tokens.nbytes for seen in self.seen.values())
+        for key in list(self.seen):
+            if taken <= MEMORY:
+                return
+            if key not in self._unsaved:
+                taken -= self.seen.pop(key).tokens.nbytes
 
     def recall(self, content: str, alone: bool = False) -> Seen:
         """What was seen in a picture that was looked at."""
@@ -113,8 +125,7 @@ class Eyes:
 
     def counters(self) -> dict[str, int]:
         """Distinct pictures seen, how often the tower ran for them, and how many came from the disk."""
-        pictures = sum(key.removesuffix("+alone") not in DRAWN for key in self.seen)
-        return {"pictures": pictures, "encoder_calls": self.calls, "pictures_from_disk": self.recalled}
+        return {"pictures": len(self._known), "encoder_calls": self.calls, "pictures_from_disk": self.recalled}
 
     def encode(self, images: Sequence[Image.Image], alone: bool = False) -> list[Seen]:
         """Features of RGB pictures, in order. Pictures of one size go through the tower together."""
