@@ -226,7 +226,7 @@ class Eyes:
             (
                 tokens[i],
                 None if summary is None else summary[i].float(),
-                torch.stack([layer[i] for layer in deep]) if deep else None,
+                torch.stack([_apart(layer, tokens)[i] for layer in deep]) if deep else None,
             )
             for i in range(count)
         ]
@@ -259,6 +259,11 @@ class Eyes:
             default=str,
         )
         return Features.of(fingerprint({k: v.detach() for k, v in weights.items()}, told))
+
+
+def _apart(layer: Any, tokens: list[Tensor]) -> Sequence[Tensor]:
+    """One layer's features by picture; transformers 5.17 gives those of all pictures in one piece."""
+    return torch.split(layer, [len(row) for row in tokens]) if isinstance(layer, Tensor) else layer
 
 
 def _crossing(core: Any, pixels: Tensor) -> list[Sight]:
