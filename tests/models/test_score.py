@@ -14,7 +14,7 @@ from linkcontext.errors import InputError
 from linkcontext.models import score
 from linkcontext.models.engine import LEAST, Engine, Grown
 from linkcontext.models.load import load
-from linkcontext.models.score import Ask, Scorer
+from linkcontext.models.score import Ask, Scorer, answer_span
 from linkcontext.models.vision import Eyes
 from linkcontext.world.folder import write_seed
 
@@ -105,12 +105,12 @@ def test_gradients_are_the_sum_of_the_naive_ones(model, dataset):
     (together,) = torch.autograd.grad((found.nats * found.weight).sum(), [weight])
     apart = torch.zeros_like(weight)
     for messages in told:
-        whole = asker._whole(messages, "last")
-        inputs = asker._processed([whole.text], [whole.pictures], "right")
-        end = len(whole.ids) - whole.behind
+        text, short = asker._encode(messages, "last")
+        inputs = asker._processed([text], [short.pictures], "right")
+        start, end = answer_span(inputs["input_ids"][0].tolist(), short)
         labels = torch.full_like(inputs["input_ids"], -100)
-        labels[0, end - whole.answer : end] = inputs["input_ids"][0, end - whole.answer : end]
-        loss = network(**inputs, labels=labels).loss * whole.answer
+        labels[0, start:end] = inputs["input_ids"][0, start:end]
+        loss = network(**inputs, labels=labels).loss * (end - start)
         apart += torch.autograd.grad(loss, [weight])[0]
     torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-3)
 
@@ -172,7 +172,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_sum(model, dataset
     try:
         with pytest.raises(
             InputError,
-            match=r"needs \d+ tokens \(5 a picture x 5 pictures \+ \d+ of text\).*context is 30: about 2 pictures fit",
+            match=r"needs \d+ tokens \(5 a picture x 5 pictures \+ \d+ of text\).*context is 30: about 1 pictures fit",
         ):
             small.score(asks(dataset)[-1:])
     finally:

@@ -47,7 +47,8 @@ def evaluate(
     problems = [*dataset.problems, *(f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out)]
     asker = Asker.of(model, dataset, wording, config)
     longest = sampled.episodes[-1]  # a support that does not fit is refused before anything is written
-    asker.scorer.prompt(_messages(asker, Case(longest, 0, longest.shots_per_class[-1])))
+    for candidate in longest.candidates:
+        asker.scorer.check(_messages(asker, Case(longest, 0, longest.shots_per_class[-1]), candidate.name))
     claim(out, config, model, dataset, problems)
     write_jsonl(sampled.episodes, out / "episodes.jsonl")
     predict(asker, sampled.episodes, out / "predictions.jsonl")

@@ -44,17 +44,6 @@ class Ask:
     answers: tuple[list[Message], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """One sequence as the model's own processor makes it: `answer` tokens, before the last `behind`, are an answer."""
-
-    ids: tuple[int, ...]
-    pictures: tuple[str, ...]
-    text: str
-    answer: int = 0
-    behind: int = 0  # tokens that a template adds after the answer's end
-
-
 @dataclass
 class Scorer:
     """Runs prompts on a model. `batch` is how many naive sequences go through it at once.
@@ -110,23 +99,29 @@ class Scorer:
         """The tokens of a prompt, up to where the answer is to begin. Longer than the context is an `InputError`."""
         text, short = self._encode(messages, "none")
         tokens = self._spelled(text, short)
-        if len(tokens.ids) > self.model.context:
-            count = len(tokens.pictures)
-            words = len(short.ids) - count
-            each = len(tokens.ids) / max(1, count)
-            raise InputError(
-                f"the prompt needs {len(tokens.ids)} tokens ({(len(tokens.ids) - words) / max(1, count):.4g} a picture "
-                f"x {count} pictures + {words} of text), and the model's context is {self.model.context}: about "
-                f"{int(self.model.context / each)} pictures fit. Use fewer shots per class, fewer ways, or a model "
-                "with a longer context."
-            )
+        self._fits(len(tokens.ids), short)
         return tokens
+
+    def check(self, messages: list[Message]) -> None:
+        """Raise an `InputError` where a conversation with its answer is longer than the context."""
+        text, short = self._encode(messages, "last")
+        self._fits(len(self._spelled(text, short).ids), short)
+
+    def _fits(self, length: int, short: Tokens) -> None:
+        """Raise an `InputError` with the sum where a prompt of `length` tokens is longer than the context."""
+        if length > self.model.context:
+            count = len(short.pictures)
+            words = len(short.ids) - count
+            raise InputError(
+                f"the prompt needs {length} tokens ({(length - words) / max(1, count):.4g} a picture x {count} "
+                f"pictures + {words} of text), and the model's context is {self.model.context}: about "
+                f"{int(self.model.context * count / length)} pictures fit. Use fewer shots per class, fewer ways, or a "
+                "model with a longer context."
+            )
 
     def score(self, asks: Sequence[Ask]) -> list[list[tuple[float, int]]]:
         """For each prompt and candidate: the answer's log-probability (nats, its end included) and its tokens."""
         self._look(ask.messages for ask in asks)
-        for ask in asks:
-            self.prompt(ask.messages)
         flat = [answer for ask in asks for answer in ask.answers]
         if not flat:
             return [[] for _ in asks]
@@ -144,8 +139,6 @@ class Scorer:
         if not prompts:
             return []
         self._look(prompts)
-        for messages in prompts:
-            self.prompt(messages)
         if self.engine == "naive":
             return self._generate_naive(prompts, new_tokens)
         grown = self._tree(prompts, "none")
@@ -199,7 +192,10 @@ class Scorer:
 
     def _tree(self, conversations: Sequence[list[Message]], supervise: str) -> Grown:
         """What the conversations share, merged."""
-        return Grown(grow([self._line(messages, supervise) for messages in conversations]), self._pictures)
+        lines = [self._line(messages, supervise) for messages in conversations]
+        for line, messages in zip(lines, conversations, strict=True):
+            self._fits(len(line.ids), self._encode(messages, supervise)[1])
+        return Grown(grow(lines), self._pictures)
 
     def _line(self, messages: list[Message], supervise: str) -> Line:
         """A conversation up to the end of its answer: what a template adds behind it is not asked for."""
@@ -261,20 +257,6 @@ class Scorer:
 
     # Whole prompts, the oracle
 
-    def _whole(self, messages: list[Message], supervise: str) -> Whole:
-        text, short = self._encode(messages, supervise)
-        ids = self._processed([text], [short.pictures], "right")["input_ids"][0].tolist()
-        asked = [i for i, label in enumerate(short.labels) if label != IGNORE]
-        if not asked:
-            return Whole(tuple(ids), short.pictures, text)
-        # Counted from behind: pictures take more room in front. A processor may add something at the very end.
-        answer, behind = [short.ids[i] for i in asked], len(short.ids) - 1 - asked[-1]
-        while ids[len(ids) - behind - len(answer) : len(ids) - behind] != answer:
-            behind += 1
-            if behind + len(answer) > len(ids):
-                raise InputError("the model's processor changes an answer's tokens, so that they can't be found.")
-        return Whole(tuple(ids), short.pictures, text, len(answer), behind)
-
     def _processed(self, texts: Sequence[str], shown: Sequence[tuple[str, ...]], side: str) -> dict[str, Tensor]:
         """What the model's own processor makes of texts and their pictures: every key it gives goes to the model."""
         images = [[self._open(item) for item in items] for items in shown]
@@ -291,36 +273,43 @@ class Scorer:
     @torch.inference_mode()
     def _score_naive(self, conversations: Sequence[list[Message]]) -> list[tuple[float, int]]:
         """For each conversation the log-probability of its last answer and its tokens."""
-        whole = [self._whole(messages, "last") for messages in conversations]
-        scores = [0.0] * len(whole)
+        said = [self._encode(messages, "last") for messages in conversations]
+        scores: dict[int, tuple[float, int]] = {}
         # Sequences of like length together, so that little is computed for padding.
-        for chunk in chunks(sorted(range(len(whole)), key=lambda i: len(whole[i].ids)), self.batch):
-            members = [whole[i] for i in chunk]
-            inputs = self._processed([w.text for w in members], [w.pictures for w in members], "right")
-            length = inputs["input_ids"].shape[1]
+        order = sorted(range(len(said)), key=lambda i: (len(said[i][1].pictures), len(said[i][1].ids)))
+        for chunk in chunks(order, self.batch):
+            inputs = self._processed([said[i][0] for i in chunk], [said[i][1].pictures for i in chunk], "right")
+            lengths = inputs["attention_mask"].sum(1).tolist()
+            rows = [inputs["input_ids"][row, :n].tolist() for row, n in enumerate(lengths)]
+            spans = [answer_span(ids, said[i][1]) for ids, i in zip(rows, chunk, strict=True)]
+            for i, n in zip(chunk, lengths, strict=True):
+                self._fits(n, said[i][1])
             if (kinds := inputs.get("token_type_ids")) is not None and reads_both_ways(self.model.network):
-                for row, w in enumerate(members):
-                    kinds[row, len(w.ids) - w.behind - w.answer :] = 1  # an answer is read from left to right
+                for row, (start, _) in enumerate(spans):
+                    kinds[row, start:] = 1  # an answer is read from left to right
             # Only the answers' positions are needed, and a vocabulary is wide.
-            kept = length - min(len(w.ids) - w.behind - w.answer - 1 for w in members)
+            length = inputs["input_ids"].shape[1]
             given = {k: v.to(self.model.device) for k, v in inputs.items()}
+            kept = length + 1 - min(start for start, _ in spans)
             logits = self.model.network(**given, use_cache=False, **_kept(self.model.network, kept)).logits
             shift = length - logits.shape[1]
-            for row, (i, w) in enumerate(zip(chunk, members, strict=True)):
-                end = len(w.ids) - w.behind
-                ids = torch.tensor(w.ids[end - w.answer : end], device=logits.device)
-                at = logits[row, end - w.answer - 1 - shift : end - 1 - shift].float()
-                scores[i] = float(F.log_softmax(at, -1).gather(1, ids[:, None]).double().sum())
-        return [(value, w.answer) for value, w in zip(scores, whole, strict=True)]
+            for row, (i, (start, end)) in enumerate(zip(chunk, spans, strict=True)):
+                ids = torch.tensor(rows[row][start:end], device=logits.device)
+                at = logits[row, start - 1 - shift : end - 1 - shift].float()
+                scores[i] = float(F.log_softmax(at, -1).gather(1, ids[:, None]).double().sum()), end - start
+        return [scores[i] for i in range(len(said))]
 
     @torch.inference_mode()
     def _generate_naive(self, prompts: Sequence[list[Message]], new_tokens: int) -> list[str]:
-        whole = [self._whole(messages, "none") for messages in prompts]
-        replies = [""] * len(whole)
+        said = [self._encode(messages, "none") for messages in prompts]
+        replies = [""] * len(said)
         words = self.model.words
         pad = int(words.pad_token_id if words.pad_token_id is not None else words.eos_token_id)
-        for chunk in chunks(sorted(range(len(whole)), key=lambda i: len(whole[i].ids)), self.batch):
-            inputs = self._processed([whole[i].text for i in chunk], [whole[i].pictures for i in chunk], "left")
+        order = sorted(range(len(said)), key=lambda i: (len(said[i][1].pictures), len(said[i][1].ids)))
+        for chunk in chunks(order, self.batch):
+            inputs = self._processed([said[i][0] for i in chunk], [said[i][1].pictures for i in chunk], "left")
+            for i, n in zip(chunk, inputs["attention_mask"].sum(1).tolist(), strict=True):
+                self._fits(n, said[i][1])
             given = {k: v.to(self.model.device) for k, v in inputs.items()}
             out = self.model.network.generate(
                 **given, max_new_tokens=new_tokens, do_sample=False, num_beams=1, pad_token_id=pad
@@ -335,6 +324,18 @@ class Scorer:
         ends = self.model.network.generation_config.eos_token_id
         ends = ends if ends is not None else self.model.words.eos_token_id
         return list(ends) if isinstance(ends, list) else [ends]
+
+
+def answer_span(ids: Sequence[int], short: Tokens) -> tuple[int, int]:
+    """Where the answer of `short` stands in what a processor made of it."""
+    asked = [i for i, label in enumerate(short.labels) if label != IGNORE]
+    # Counted from behind: pictures take more room in front. A processor may add something at the very end.
+    answer, end = [short.ids[i] for i in asked], len(ids) - (len(short.ids) - 1 - asked[-1])
+    while list(ids[end - len(answer) : end]) != answer:
+        end -= 1
+        if end < len(answer):
+            raise InputError("the model's processor changes an answer's tokens, so that they can't be found.")
+    return end - len(answer), end
 
 
 def _kept(network: Any, count: int) -> dict[str, int]:
