@@ -77,3 +77,19 @@ def test_replies_equal_those_of_generate(family, sources):
     oracle = Scorer(model, Eyes(model), sources, 1, "naive").generate(prompts, 8)
     assert any(oracle) or name == "gemma3"  # which says marks only
     assert asker.generate(prompts, 8) == oracle, name
+
+
+def test_pictures_that_touch_are_spelled_by_the_processor(sources, caplog):
+    """Idefics2 writes one mark between two pictures: a tree of pictures spelled one by one would not be that prompt."""
+    network, processor = FAMILIES["idefics2"]()
+    model = Model("idefics2", "idefics2", network, processor)
+    asker = Scorer(model, Eyes(model), sources, 3)
+    both = [{"type": "image", "image": "0"}, {"type": "image", "image": "1"}, {"type": "text", "text": "?"}]
+    said = [
+        {"role": "user", "content": both},
+        {"role": "assistant", "content": [{"type": "text", "text": "dax"}]},
+    ]
+    assert asker.engine == "cached"
+    asker.check(said)
+    assert asker.engine == "naive"
+    assert "in another way" in caplog.text

@@ -85,6 +85,9 @@ class Scorer:
         if why is None:
             asked = self.asked if self.asked != "auto" else "cached"
             return asked, "a small tree gave what whole prompts give"
+        return self._fallback(why)
+
+    def _fallback(self, why: str) -> tuple[str, str]:
         if self.asked != "auto":
             raise InputError(f"--engine {self.asked}: {why}. Use --engine auto or naive.")
         log.warning("engine naive, one prompt at a time: %s", why)
@@ -103,9 +106,13 @@ class Scorer:
         return tokens
 
     def check(self, messages: list[Message]) -> None:
-        """Raise an `InputError` where a conversation with its answer is longer than the context."""
+        """Whether a conversation with its answer fits the context, else an `InputError`; and whether the tree spells it
+        as the model's own processor does, else the engine is naive from here on."""
         text, short = self._encode(messages, "last")
-        self._fits(len(self._spelled(text, short).ids), short)
+        whole = tuple(self._processed([text], [short.pictures], "right")["input_ids"][0].tolist())
+        self._fits(len(whole), short)
+        if self.engine != "naive" and self._spelled(text, short).ids != whole:
+            self.choice = self._fallback("its processor spells these prompts in another way")
 
     def _fits(self, length: int, short: Tokens) -> None:
         """Raise an `InputError` with the sum where a prompt of `length` tokens is longer than the context."""
