@@ -17,7 +17,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 PINS = $(shell $(PY) -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
+BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := test
 .PHONY: demo test test-all check bench
@@ -60,6 +60,10 @@ check: $(VENV)/dev.stamp
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(VENV)/dev.stamp
+$(VENV)/bench.stamp: $(VENV)/dev.stamp
+	$(PY) -m pip install $(PINS) -e '.[dev,bench]'
+	@touch $@
+
+bench: $(VENV)/bench.stamp
 	@test -n "$(BENCHMARKS)" || { echo "benchmarks/ holds no script to run." >&2; exit 1; }
 	set -e; for script in $(BENCHMARKS); do echo "$$script"; $(PY) $$script; done

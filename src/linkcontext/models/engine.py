@@ -23,8 +23,9 @@ from linkcontext.models.tree import Ints, Pass, Tree, passes
 from linkcontext.models.vision import Seen
 
 LOGITS = 2**24  # so many logits are made at once
-# A CPU gains nothing from longer passes, and what branches do not see of each other is computed in vain.
-CPU_ROOM = 512
+# Tokens in a pass. A CPU is as fast with short passes, which take less memory: what branches do not see of each
+# other is computed in vain.
+CPU_ROOM = 192
 GPU_ROOM = 16384
 LEAST = 16  # tokens in a pass
 

@@ -1,0 +1,332 @@
+"""What the benchmarks share: the machine, clocks, peaks of memory, networks with random weights, results."""
+
+import ctypes
+import datetime
+import gc
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+import transformers as hf
+from matplotlib.figure import Figure
+
+from linkcontext.episodes.prompt import IGNORE, Tokens
+from linkcontext.models.budget import free_memory, room
+from linkcontext.models.engine import CPU_ROOM, GPU_ROOM, Engine, Grown
+from linkcontext.models.tree import Line, Spelling, grow, lay
+from linkcontext.models.vision import Seen, chunks
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("linkcontext", "torch", "transformers", "trl", "accelerate", "numpy")
+Found = tuple[list[float], int]  # scores, and how many pictures went through the tower
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
+
+
+def machine(device: str) -> dict:
+    """Where, when and with what the figures were made."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.*)", info.read_text()) if info.exists() else []
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+        "commit": _git("rev-parse", "--short", "HEAD"),
+        "uncommitted": bool(_git("status", "--porcelain", "src")),
+        "processor": f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {platform.machine()}",
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "versions": found,
+    }
+
+
+def _git(*words: str) -> str:
+    here = Path(__file__).parent.parent
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=here).stdout.strip()
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """How long a call takes, all that it started on a GPU included."""
+    _wait()
+    start = time.perf_counter()
+    run()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def alternate(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict]:
+    """Each of the runs in turn, so many times; they are warm already. Best and median seconds, and all of them."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats):
+        for name, run in runs.items():
+            times[name].append(seconds(run))
+            print(f"  {repeat + 1}/{repeats} {name}: {times[name][-1]:.2f} s", flush=True)
+    return {name: summary(found) for name, found in times.items()}
+
+
+def summary(times: list[float]) -> dict:
+    return {"best": min(times), "median": statistics.median(times), "all": times}
+
+
+def peak(run: Callable[[], object], device: str) -> dict:
+    """How far memory rises above what was taken before, in bytes, while a call runs.
+
+    On a GPU what PyTorch allocated. Otherwise the resident set of this process, whose peak Linux keeps: the process
+    should not have done the same before, because not all that was freed goes back.
+    """
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        _wait()
+        return {"before": before, "above": torch.cuda.max_memory_allocated() - before}
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, or it would be used again unseen
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _resident("VmHWM")
+    run()
+    return {"before": before, "above": _resident("VmHWM") - before}
+
+
+def _resident(what: str) -> int:
+    (kilobytes,) = re.findall(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(kilobytes)
+
+
+def rates(dtype: torch.dtype, device: str, size: int) -> dict:
+    """What the device reaches: operations a second in a square matrix product, bytes a second in a copy."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    best = min(seconds(lambda: [torch.matmul(a, b, out=out) for _ in range(10)]) for _ in range(4)) / 10
+    source = torch.ones(16 * size * size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copied = min(seconds(lambda: [target.copy_(source) for _ in range(10)]) for _ in range(4)) / 10
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "size": size,
+        "operations": 2 * size**3 / best,
+        "bytes": 2 * source.numel() / copied,  # read and written
+    }
+
+
+def write(out: Path, name: str, found: dict, figure: Figure) -> None:
+    """`name`.json and `name`.png, each written beside its place and renamed."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in (out / f"{name}.json", out / f"{name}.png"):
+        beside = path.with_name(f".{os.getpid()}.{path.name}")
+        if path.suffix == ".json":
+            beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        else:
+            figure.savefig(beside, dpi=110)
+        beside.replace(path)
+        print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One episode."""
+
+    ways: int = 2
+    shots: tuple[int, ...] = (4,)  # per class
+    queries: int = 32
+    candidates: int = 2
+
+
+@torch.inference_mode()
+def whole_prompts(network, told: list[Tokens], inputs: Callable[[list[int]], dict], batch: int) -> Found:
+    """The log-probability of each prompt's answer, so many prompts at a time; `inputs` makes what the network gets.
+
+    Prompts of like length stand together, and logits are made for the answers alone.
+    """
+    scores = [0.0] * len(told)
+    for chunk in chunks(sorted(range(len(told)), key=lambda i: (len(told[i].pictures), len(told[i].ids))), batch):
+        given = {name: value.to(network.device) for name, value in inputs(list(chunk)).items()}
+        given["pixel_values"] = given["pixel_values"].to(network.dtype)
+        ends, answers = given["attention_mask"].sum(1).tolist(), []
+        for row, i in enumerate(chunk):
+            places = [j for j, label in enumerate(told[i].labels) if label != IGNORE]
+            answers.append([told[i].ids[j] for j in places])
+            ends[row] -= len(told[i].ids) - 1 - places[-1]  # what a template adds behind the answer
+        length = given["input_ids"].shape[1]
+        kept = length - min(end - len(answer) - 1 for end, answer in zip(ends, answers, strict=True))
+        logits = network(**given, use_cache=False, logits_to_keep=kept).logits
+        for row, (i, end, answer) in enumerate(zip(chunk, ends, answers, strict=True)):
+            at = logits[row, kept - length + end - len(answer) - 1 : kept - length + end - 1].float()
+            ids = torch.tensor(answer, device=at.device)
+            scores[i] = float(at.log_softmax(-1).gather(1, ids[:, None]).double().sum())
+    return scores, sum(len(tokens.pictures) for tokens in told)
+
+
+class Random:
+    """Random weights in the shape of a known model, and episodes of random words and pixels. A prompt's parts are as
+    long as those of the usual templates: 20 tokens in front, 12 around a question and its picture, 3 to a name."""
+
+    def __init__(self, name: str, device: str) -> None:
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        kind, config, self.grid = SHAPES[name]()
+        torch.manual_seed(0)
+        torch.set_default_dtype(dtype)
+        with torch.device(device):
+            self.network = kind(config).eval()
+        torch.set_default_dtype(torch.float32)
+        self.device, self.dtype, self.mark = device, dtype, config.image_token_id
+        self.qwen = config.model_type == "qwen2_5_vl"
+        count, row = self.grid**2, np.arange(self.grid)
+        rows = [np.zeros(count, np.int64), np.repeat(row, self.grid), np.tile(row, self.grid)]
+        shift = np.stack(rows) if self.qwen else np.arange(count)[None]
+        self.spelling = Spelling(np.full(count, self.mark), np.arange(count), shift)
+        self.drawn: list[torch.Tensor] = []
+
+    def asks(self, setting: Setting) -> list[Tokens]:
+        """The tokens of each branch, each picture one mark. Pictures are numbers."""
+        stream, most = np.random.default_rng(0), max(setting.shots) * setting.ways
+        high = min(self.network.config.get_text_config().vocab_size, self.mark) - 8
+
+        def words(count: int) -> list[int]:
+            return stream.integers(4, high, count).tolist()
+
+        names, system, before, after = [words(3) for _ in range(setting.candidates)], words(20), words(5), words(7)
+        self._draw(most + setting.queries)
+        frame = [*before, *([high + 1, self.mark, high + 2] if self.qwen else [self.mark]), *after]
+        found = []
+        for k in setting.shots:
+            support = [t for i in range(k * setting.ways) for t in (*frame, *names[i % setting.ways], 2)]
+            for query in range(setting.queries):
+                told = [*system, *support, *frame]
+                shown = (*map(str, range(k * setting.ways)), str(most + query))
+                for name in names:
+                    labels = [*[IGNORE] * len(told), *name, 2]
+                    found.append(Tokens((*told, *name, 2), tuple(labels), shown))
+        return found
+
+    def longest(self, asks: list[Tokens]) -> list[Tokens]:
+        return [max(asks, key=lambda tokens: len(tokens.pictures))]
+
+    def _draw(self, count: int) -> None:
+        """Pixels of so many pictures, as the processor gives them."""
+        vision = self.network.config.vision_config
+        edge = vision.patch_size * self.grid * (2 if self.qwen else 1)
+        shape = ((2 * self.grid) ** 2, 3 * 2 * vision.patch_size**2) if self.qwen else (1, 3, edge, edge)
+        while len(self.drawn) < count:
+            self.drawn.append(torch.randn(shape, device=self.device, dtype=self.dtype))
+
+    def _pixels(self, numbers: list[int]) -> dict:
+        found = {"pixel_values": torch.cat([self.drawn[number] for number in numbers])}
+        grid = torch.tensor([[1, 2 * self.grid, 2 * self.grid]] * len(numbers), device=self.device)
+        return found | ({"image_grid_thw": grid} if self.qwen else {})
+
+    @torch.inference_mode()
+    def lines(self, asks: list[Tokens]) -> tuple[list[Line], list[Seen], int]:
+        numbers = sorted({int(picture) for tokens in asks for picture in tokens.pictures})
+        place, seen = {number: i for i, number in enumerate(numbers)}, []
+        for chunk in chunks(numbers, 32):
+            features = self.network.model.get_image_features(**self._pixels(list(chunk))).pooler_output
+            seen += [Seen(self.spelling, rows) for rows in features]
+        lines = [
+            lay(t, self.mark, [place[int(p)] for p in t.pictures], [self.spelling] * len(t.pictures)) for t in asks
+        ]
+        return lines, seen, len(numbers)
+
+    def tree(self, asks: list[Tokens], engine: str) -> Found:
+        lines, seen, calls = self.lines(asks)
+        tree = grow(lines)
+        usual = len(tree) if engine == "packed" else min(GPU_ROOM if self.device == "cuda" else CPU_ROOM, len(tree))
+        width = room(self.network, int(tree.depth.max()) + 1, free_memory(self.network.device), usual)
+        return Engine(self.network, width).scores(Grown(tree, seen)), calls
+
+    def naive(self, asks: list[Tokens], batch: int) -> Found:
+        def inputs(chunk: list[int]) -> dict:
+            spelled = [self._spelled(asks[i].ids) for i in chunk]
+            length = max(map(len, spelled))
+            ids = torch.tensor([[*row, *[0] * (length - len(row))] for row in spelled], device=self.device)
+            mask = torch.tensor([[1] * len(r) + [0] * (length - len(r)) for r in spelled], device=self.device)
+            kinds = {"mm_token_type_ids": (ids == self.mark).int()} if self.qwen else {}
+            shown = [int(picture) for i in chunk for picture in asks[i].pictures]
+            return {"input_ids": ids, "attention_mask": mask, **kinds, **self._pixels(shown)}
+
+        return whole_prompts(self.network, asks, inputs, batch)
+
+    def _spelled(self, ids: tuple[int, ...]) -> list[int]:
+        return [token for i in ids for token in ([i] * self.grid**2 if i == self.mark else [i])]
+
+    @torch.inference_mode()
+    def one_picture(self) -> None:
+        self.network.model.get_image_features(**self._pixels([0]))
+
+
+def llava(text: dict, vision: dict, image: int, **more) -> tuple:
+    shape = hf.LlamaConfig(**text, **more), hf.CLIPVisionConfig(**vision, **more)
+    config = hf.LlavaConfig(text_config=shape[0], vision_config=shape[1], image_token_index=image)
+    return hf.LlavaForConditionalGeneration, config, vision["image_size"] // vision["patch_size"]
+
+
+def qwen(text: dict, vision: dict, section: list[int], grid: int, **more) -> tuple:
+    rope = {"rope_type": "default", "mrope_section": section, "rope_theta": 1e6}
+    config = hf.Qwen2_5_VLConfig(
+        text_config={**text, "rope_parameters": rope, **more},
+        vision_config={**vision, **more},
+        tie_word_embeddings=True,
+    )
+    config.image_token_id, config.video_token_id = text["vocab_size"] - 3, text["vocab_size"] - 2
+    return hf.Qwen2_5_VLForConditionalGeneration, config, grid
+
+
+def sizes(width: int, wide: int, layers: int, heads: int, **more) -> dict:
+    shape = {"hidden_size": width, "intermediate_size": wide, "num_hidden_layers": layers, "num_attention_heads": heads}
+    return shape | more
+
+
+SHAPES = {
+    # llava-hf/llava-1.5-7b-hf; 33 pictures are more than its 4096 positions, which random weights do not mind.
+    "llava-7b": lambda: llava(
+        sizes(4096, 11008, 32, 32, vocab_size=32064),
+        sizes(1024, 4096, 24, 16, image_size=336, patch_size=14),
+        32000,
+    ),
+    # Qwen/Qwen2.5-VL-3B-Instruct, pictures of 448 x 448.
+    "qwen2.5-vl-3b": lambda: qwen(
+        sizes(2048, 11008, 36, 16, num_key_value_heads=2, vocab_size=151936, max_position_embeddings=128000),
+        {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 2048, "num_heads": 16},
+        [16, 24, 24],
+        16,
+    ),
+    # Weights so large that every token changes what follows it.
+    "llava-toy": lambda: llava(
+        sizes(64, 128, 2, 4, vocab_size=320),
+        sizes(64, 128, 2, 4, image_size=28, patch_size=7),
+        300,
+        initializer_range=0.15,
+    ),
+    "qwen-toy": lambda: qwen(
+        sizes(64, 128, 2, 4, num_key_value_heads=2, vocab_size=320, bos_token_id=None, eos_token_id=2),
+        {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "out_hidden_size": 64, "num_heads": 4},
+        [4, 2, 2],
+        4,
+        initializer_range=0.15,
+    ),
+}
