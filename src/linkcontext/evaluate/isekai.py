@@ -42,6 +42,7 @@ class IsekaiRecord:
 def settled(config: EvalConfig) -> EvalConfig:
     """The configuration as this benchmark reads it: everything but the data, the shots and the seed is the benchmark's.
 
+    Without --out the run's folder is called after the benchmark too, for class folders may lie in the same place.
     Raises `InputError` for flags that only drawn episodes have.
     """
     e, default = config.episodes, EpisodeConfig()
@@ -54,7 +55,9 @@ def settled(config: EvalConfig) -> EvalConfig:
         raise InputError(f"{flags}: --benchmark isekai brings its own names, supports and queries. Leave it out.")
     if e.data == default.data:
         raise InputError(f"--benchmark isekai needs --data: {LAYOUT}, {HUB}; or draw your own with `{OWN}`.")
-    return dataclasses.replace(config, episodes=dataclasses.replace(kept, names="real"))
+    words = (Path(config.model.model).name, "isekai", Path(e.data).stem, config.scoring, f"seed{e.seed}")
+    out = config.out or str(Path("runs") / "-".join(words))
+    return dataclasses.replace(config, episodes=dataclasses.replace(kept, names="real"), out=out)
 
 
 def open_isekai(data: str, shots_per_class: Iterable[int], seed: int) -> tuple[Dataset, tuple[Episode, ...]]:
@@ -121,6 +124,8 @@ def _records(file: Path, most: int) -> list[IsekaiRecord]:
         records = list(read_jsonl(IsekaiRecord, file))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read ({error}). Is the download complete?") from error
+    if not records:
+        raise InputError(f"{file}: no records. Is the download complete?")
     return [_checked(record, f"{file}:{number}", most) for number, record in enumerate(records, 1)]
 
 
@@ -155,11 +160,9 @@ def _items(file: Path, records: Sequence[IsekaiRecord]) -> dict[str, Item]:
     missing = sorted(path for path in paths if above + path not in pictures)
     if missing:
         named = first_few(missing) if len(missing) == len(paths) else ", ".join(missing)  # nothing there is no list
-        because = f" Left out of the folder: {first_few(problems.sentences)}" if problems.sentences else ""
-        raise InputError(
-            f"{file}: missing or damaged pictures: {len(missing)} of {len(paths)} ({named}). Unpack them beside it."
-            + because
-        )
+        damaged = [said for said in problems.sentences if said.partition(": ")[0].endswith(tuple(missing))]
+        because = f" Damaged: {first_few(damaged)}" if damaged else ""
+        raise InputError(f"{file}: pictures missing: {len(missing)} of {len(paths)} ({named}). Unpack them.{because}")
     items: dict[str, Item] = {}
     for path, name in called:
         item = items.setdefault(path, Item(above + path, above + path, name, name, pictures[above + path]))
