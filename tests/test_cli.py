@@ -120,6 +120,8 @@ def test_the_readme_s_commands_run(capsys, tmp_path, monkeypatch):
         for flag, small in (("--episodes", "2"), ("--model", None)):
             if flag in words and small:
                 words[words.index(flag) + 1] = small
+        if "--isekai" in words:
+            words += ["--classes", "2", "--images", "18"]
         words = ["mini" if word == "HUB_ID_OR_FOLDER" else word for word in words]
         code, _, err = run(capsys, *words)
         assert code == 0, f"{command}: {err}"

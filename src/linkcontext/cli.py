@@ -40,6 +40,9 @@ class World:
     """Edge of a picture in pixels."""
     sheet: str | None = None
     """Also write a contact sheet (PNG) to look at. Keep it outside of --out."""
+    isekai: Literal["10", "pair"] | None = None
+    """Write the benchmark ISEKAI in its published layout too, for `eval --benchmark isekai`. 10: new things beside
+    look-alikes that mini-base was taught, under their taught names; pair: new things beside new things."""
 
     def run(self) -> None:
         """Draw it."""
@@ -52,7 +55,15 @@ class World:
         ):
             if value < least:
                 raise InputError(f"--{flag} {value}: at least {least} is needed.")
-        dataset = write_seed(Path(self.out), self.classes, self.images, self.seed, self.size)
+        if self.isekai:
+            from linkcontext.world.isekai import write_isekai
+
+            if self.classes % 2:
+                raise InputError(f"--classes {self.classes}: --isekai is made of pairs. Give an even number.")
+            groups = self.classes // 2
+            dataset = write_isekai(Path(self.out), self.isekai, self.seed, groups, self.images, self.size)
+        else:
+            dataset = write_seed(Path(self.out), self.classes, self.images, self.seed, self.size)
         console.print(f"{len(dataset.items)} pictures of {self.classes} things in {self.out}")
         if self.sheet:
             contact_sheet(dataset, Path(self.sheet))
@@ -164,9 +175,10 @@ class Eval:
     """
 
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
-    benchmark: Literal["retention"] | None = None
+    benchmark: Literal["retention", "isekai"] | None = None
     """retention: instead of episodes, naming, counting and describing what the model was taught (--data is
-    then world:taught if not said), or the questions of a LLaVA or VQA file (--data FILE.json)."""
+    then world:taught if not said), or the questions of a LLaVA or VQA file (--data FILE.json).
+    isekai: the episodes of ISEKAI-10 or ISEKAI-pair in a folder or on the hub (--data hf:ISEKAI-Portal/ISEKAI-10)."""
 
     def run(self) -> None:
         """Measure."""
@@ -180,12 +192,18 @@ class Eval:
             console.print(retention_table(metrics["rows"]))
             console.print(f"answers: {retention_folder(config) / 'answers.jsonl'}", markup=False)
             return
-        from linkcontext.evaluate.run import evaluate, run_folder
+        from linkcontext.evaluate.isekai import open_isekai, settled
+        from linkcontext.evaluate.run import evaluate, measure, run_folder
         from linkcontext.report.page import write_report
         from linkcontext.report.tables import metrics_table
 
-        metrics = evaluate(self.config)
-        page = write_report(run_folder(self.config))
+        config = settled(self.config) if self.benchmark == "isekai" else self.config
+        e = config.episodes
+        if self.benchmark == "isekai":
+            metrics = measure(config, *open_isekai(e.data, e.shots, e.seed))
+        else:
+            metrics = evaluate(config)
+        page = write_report(run_folder(config))
         console.print(metrics_table(metrics["rows"]))
         counters = metrics["counters"]
         console.print(f"engine: {counters['engine']} ({counters['engine_reason']})", markup=False)

@@ -10,7 +10,7 @@ from linkcontext.errors import InputError
 from linkcontext.world.names import NameKind
 
 EngineName = Literal["auto", "packed", "cached", "naive"]
-Scoring = Literal["likelihood", "generate", "both"]
+Scoring = Literal["likelihood", "generate", "both", "lcl-legacy"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -35,7 +35,7 @@ class EpisodeConfig:
     """Which pictures, and how episodes are drawn from them."""
 
     data: str = "world:0"
-    """A folder of class folders, `digits`, `world:SEED`, `world:taught`, or hf:NAME."""
+    """A folder of class folders, `digits`, `world:SEED`, `world:taught`, hf:NAME, or imagenet-100:DIR (or -900)."""
     ways: int = 2
     """Classes in an episode."""
     shots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...")] = (0, 1, 2, 4, 8, 16)
@@ -87,7 +87,8 @@ class EvalConfig:
     scaffold: str = "turns"
     """What is said around the pictures: turns, single_turn, lcl, or a JSON file."""
     scoring: Scoring = "likelihood"
-    """likelihood of each candidate name, strict matching of a generated reply, or both."""
+    """likelihood of each candidate name, strict matching of a generated reply, or both. lcl-legacy: replies by the
+    metric of Link-Context Learning's released code, with its defects, beside strict matching."""
     engine: EngineName = "auto"
     """packed: an episode in one pass; cached: its support once, what is asked on top; naive: prompt by prompt.
     auto is cached where the model allows it, else naive. Figures do not depend on it."""

@@ -3,17 +3,18 @@
 import re
 from pathlib import Path
 
+from linkcontext.data.imagenet import PICTURES, open_imagenet
 from linkcontext.data.manifest import Dataset, cache_dir
 from linkcontext.data.sources import open_digits, open_folder, open_huggingface, written_once
 from linkcontext.errors import InputError
-from linkcontext.world import folder
+from linkcontext.world import folder as worlds
 
 WORLD_CLASSES, WORLD_IMAGES, TAUGHT_IMAGES = 60, 40, 24
 WORLD_VERSION = 1  # of what is drawn; kept worlds of another version are drawn anew
 
 
 def open_data(spec: str, strict: bool = False) -> Dataset:
-    """The data set meant by a folder, `digits`, `world:SEED`, `world:taught` or `hf:NAME`.
+    """The data set meant by a folder, `digits`, `world:SEED`, `world:taught`, `hf:NAME` or `imagenet-100:DIR`.
 
     `world:SEED` has 60 concepts in hard-neighbour pairs with 40 pictures each; `world:taught` new pictures of the
     320 concepts that the bundled models know by name, 24 each. What is made is kept in the cache.
@@ -24,17 +25,20 @@ def open_data(spec: str, strict: bool = False) -> Dataset:
         return open_huggingface(spec.removeprefix("hf:"), strict)
     if spec.startswith("world:"):
         return _world(spec.removeprefix("world:"))
+    part, _, folder = spec.partition(":")
+    if part in PICTURES:
+        return open_imagenet(part, folder, strict)
     return open_folder(Path(spec), strict)
 
 
 def _world(which: str) -> Dataset:
     kept = cache_dir() / "worlds" / f"v{WORLD_VERSION}-{which}"
     if which == "taught":
-        return open_folder(written_once(kept, lambda out: _only(folder.write_taught(out, TAUGHT_IMAGES))))
+        return open_folder(written_once(kept, lambda out: _only(worlds.write_taught(out, TAUGHT_IMAGES))))
     if not re.fullmatch(r"\d{1,9}", which):
         raise InputError(f"--data world:{which}: write world:SEED with a whole number, or world:taught.")
     seed = int(which)
-    return open_folder(written_once(kept, lambda out: _only(folder.write_seed(out, WORLD_CLASSES, WORLD_IMAGES, seed))))
+    return open_folder(written_once(kept, lambda out: _only(worlds.write_seed(out, WORLD_CLASSES, WORLD_IMAGES, seed))))
 
 
 def _only(_: Dataset) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from linkcontext.evaluate.metrics import Row
 
 LABEL = "published, other images, total shots"
-THIS_RUN = "this run"
+PUBLISHED, THIS_RUN = "published", "this run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,24 +21,29 @@ class Line:
     """One model's accuracies by total shots. A published line has no `row`: neither n nor interval was printed."""
 
     model: str
-    origin: str  # LABEL or THIS_RUN
+    origin: str  # PUBLISHED or THIS_RUN
     accuracy: dict[int, float]  # total shots -> share
     rows: dict[int, Row]  # total shots -> the row of this run, with all that belongs to its accuracy
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """A published table and the lines of a run, in columns of `total_shots`."""
+    """A published table and the lines of a run, in columns of `total_shots`; to be headed by `label`."""
 
     benchmark: str
+    label: str
     source: str
     total_shots: tuple[int, ...]
     lines: tuple[Line, ...]
 
 
 def benchmark(spec: str, task: str) -> str | None:
-    """Which published table a row belongs beside, told by its task or by the `--data` of its run; None for most."""
-    found = spec.partition(":")[0] if spec.startswith("imagenet-100:") else task
+    """Which published table a row belongs beside, told by its task and by the `--data` of its run; None for most.
+
+    ImageNet-100 is the paper's only with the paper's pairs, which are each other's neighbours.
+    """
+    pairs = spec.startswith("imagenet-100:") and task.startswith("link-neighbours")
+    found = "imagenet-100" if pairs else task
     return found if found in _read()["tables"] else None
 
 
@@ -50,7 +55,7 @@ def beside(rows: Sequence[Row], name: str) -> Beside:
     table = _read()["tables"][name]
     shots = table["total_shots"]
     lines = [
-        Line(model, LABEL, dict(zip(shots, values, strict=True)), {}) for model, values in table["accuracy"].items()
+        Line(model, PUBLISHED, dict(zip(shots, values, strict=True)), {}) for model, values in table["accuracy"].items()
     ]
     kinds: dict[str, dict[int, Row]] = {}
     for row in rows:
@@ -60,7 +65,7 @@ def beside(rows: Sequence[Row], name: str) -> Beside:
         ordered = dict(sorted(mine.items()))
         lines.append(Line(kind, THIS_RUN, {total: row["accuracy"] for total, row in ordered.items()}, ordered))
     every = tuple(sorted({total for line in lines for total in line.accuracy}))
-    return Beside(name, _read()["source"], every, tuple(lines))
+    return Beside(name, f"{name}: {LABEL}", _read()["source"], every, tuple(lines))
 
 
 @cache

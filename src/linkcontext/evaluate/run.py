@@ -18,6 +18,7 @@ from linkcontext.data.sources import digest
 from linkcontext.episodes.prompt import Scaffold, prompt, scaffold
 from linkcontext.episodes.sample import copy_first, copy_last, sample
 from linkcontext.errors import InputError
+from linkcontext.evaluate import legacy
 from linkcontext.evaluate.metrics import available, credit, rows
 from linkcontext.models.load import Model, load
 from linkcontext.models.score import Ask, Scorer
@@ -37,29 +38,51 @@ def evaluate(
     With `model` that one is used instead of loading `config.model`. A folder that holds the same run goes on
     where it stopped; one that holds another is an `InputError`.
     """
-    plan = config.episodes.plan()
-    wording = scaffold(config.scaffold)
     dataset = open_data(config.episodes.data, config.episodes.strict)
-    sampled = sample(dataset, plan, neighbours)
+    sampled = sample(dataset, config.episodes.plan(), neighbours)
+    left_out = [f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out]
+    return measure(config, dataset, sampled.episodes, left_out, model)
+
+
+def measure(
+    config: EvalConfig,
+    dataset: Dataset,
+    episodes: Sequence[Episode],
+    left_out: Sequence[str] = (),
+    model: Model | None = None,
+) -> dict[str, Any]:
+    """`evaluate` for episodes that are already there, drawn or a benchmark's own."""
+    wording = scaffold(config.scaffold)
     c = config.model
     model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code)
     out = run_folder(config)
-    problems = [*dataset.problems, *(f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out)]
     asker = Asker.of(model, dataset, wording, config)
-    longest = sampled.episodes[-1]  # a support that does not fit is refused before anything is written
+    longest = episodes[-1]  # a support that does not fit is refused before anything is written
     for candidate in longest.candidates:
         asker.scorer.check(_messages(asker, Case(longest, 0, longest.shots_per_class[-1]), candidate.name))
-    claim(out, config, model, dataset, problems)
-    write_jsonl(sampled.episodes, out / "episodes.jsonl")
-    predict(asker, sampled.episodes, out / "predictions.jsonl")
+    claim(out, config, model, dataset, [*dataset.problems, *left_out])
+    _claim_episodes(out, episodes)
+    predict(asker, episodes, out / "predictions.jsonl")
     asker.scorer.eyes.save()
-    return finish(out, sampled.episodes, asker.scorer.counters())
+    return finish(out, episodes, asker.scorer.counters(), config.scoring == "lcl-legacy")
 
 
-def finish(out: Path, episodes: Sequence[Episode], counters: dict[str, Any]) -> dict[str, Any]:
+def _claim_episodes(out: Path, episodes: Sequence[Episode]) -> None:
+    """Write episodes.jsonl, or make sure that it is the same: a benchmark's records may have changed."""
+    path = out / "episodes.jsonl"
+    if path.exists() and tuple(read_jsonl(Episode, path)) != tuple(episodes):
+        raise InputError(f"{out}: holds a run of other episodes. Choose another --out, or remove it.")
+    write_jsonl(episodes, path)
+
+
+def finish(
+    out: Path, episodes: Sequence[Episode], counters: dict[str, Any], with_legacy: bool = False
+) -> dict[str, Any]:
     """Metrics of the predictions in a run's folder."""
-    predictions = read_jsonl(Prediction, out / "predictions.jsonl")
-    metrics = {"rows": rows({e.id: e for e in episodes}, predictions), "counters": counters}
+    asked = {e.id: e for e in episodes}
+    predictions = tuple(read_jsonl(Prediction, out / "predictions.jsonl"))
+    found = rows(asked, predictions) + (legacy.rows(asked, predictions) if with_legacy else [])
+    metrics = {"rows": found, "counters": counters}
     write_text(json.dumps(metrics, indent=1) + "\n", out / "metrics.json")
     return metrics
 
@@ -158,7 +181,7 @@ class Asker:
         sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
         eyes = Eyes(model, kept=True)
         scorer = Scorer(model, eyes, sources, config.batch, config.engine, config.memory_gb)
-        return cls(scorer, dataset, wording, config.scoring != "generate", config.scoring != "likelihood")
+        return cls(scorer, dataset, wording, config.scoring in ("likelihood", "both"), config.scoring != "likelihood")
 
 
 def predict(asker: Asker, episodes: Sequence[Episode], path: Path) -> None:

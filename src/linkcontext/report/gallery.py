@@ -113,7 +113,7 @@ def gallery(groups: dict[Key, list[Pair]], root: Path, limit: int = 12) -> Galle
 
 def primary(scorings: Sequence[str]) -> str:
     """The scoring a page speaks of where it speaks of one: the first of `SCORINGS` that is there."""
-    return min(scorings, key=metrics.SCORINGS.index)
+    return next(scoring for scoring in metrics.SCORINGS if scoring in scorings)
 
 
 def chosen_shots(shots_per_class: Sequence[int]) -> int:

@@ -17,10 +17,11 @@ from markupsafe import Markup
 from linkcontext.errors import InputError
 from linkcontext.evaluate.folder import RunFolder, read_object, read_run
 from linkcontext.evaluate.metrics import BASELINES, Key, Row, grouped, rows
+from linkcontext.evaluate.published import Beside, benchmark, beside
 from linkcontext.records import write_text
 from linkcontext.report.gallery import chosen_shots, gallery, primary
 from linkcontext.report.plots import accuracy_by_shots
-from linkcontext.report.tables import bounds, lift, markdown, metrics_grid, setting, share
+from linkcontext.report.tables import bounds, lift, markdown, metrics_grid, published_grid, setting, share
 
 ROW_KEYS = (
     *Key._fields,
@@ -124,6 +125,12 @@ def _again(folder: RunFolder) -> str:
     return f"linkcontext report {shlex.quote(str(folder.path))}"
 
 
+def published(spec: str, found: Sequence[Row]) -> list[Beside]:
+    """The published tables that rows lie beside, each with its rows. `spec` is the run's --data."""
+    names = dict.fromkeys(name for row in found if (name := benchmark(spec, row["task"])))
+    return [beside([row for row in found if benchmark(spec, row["task"]) == name], name) for name in names]
+
+
 def _html(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any]) -> str:
     groups = grouped(folder.episodes, folder.predictions)
     above, grid = lift(metrics_grid(found))
@@ -134,6 +141,7 @@ def _html(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any]) -> 
         summary=summary(_model_name(folder), found),
         above=above,
         grid=grid,
+        published=[(table, published_grid(table)) for table in published(folder.config["data"]["spec"], found)],
         plots=_plots(found),
         gallery=gallery(groups, Path(folder.config["data"]["root"])),
         data=folder.config["data"],
@@ -163,6 +171,7 @@ def _markdown(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any])
         f"# {_title(folder)}\n",
         *(sentence + "\n" for sentence in summary(_model_name(folder), found)),
         markdown(metrics_grid(found)),
+        *(f"{markdown(published_grid(t))}\n{t.source}.\n" for t in published(data["spec"], found)),
         "Pictures and plots are in [report.html](report.html).\n",
         *(f"## {head}\n\n" + "".join(f"- {line}\n" for line in lines) for head, lines in listed.items()),
         f"## Data\n\n- {data['spec']}\n- root: {data['root']}\n- digest: {data['digest']}\n",

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from linkcontext.evaluate.metrics import BASELINES, Row
+from linkcontext.evaluate.published import Beside
 
 ABSENT = "–"
 LIFTED = (
@@ -80,6 +81,20 @@ def comparison_grid(rows: Sequence[Row]) -> Grid:
         "chance": lambda row: share(row["chance"]),
     }
     return _grid(columns, rows)
+
+
+def published_grid(table: Beside) -> Grid:
+    """A published table, in the two digits it has, and below it this run, in columns of total shots."""
+    lines = []
+    for line in table.lines:
+        cells = []
+        for total in table.total_shots:
+            value, row = line.accuracy.get(total), line.rows.get(total)
+            printed = ABSENT if value is None else f"{value:.2f}".removeprefix("0")
+            cells.append(f"{share(row['accuracy'])} {bounds(row['ci95'])}" if row else printed)
+        chances = ", ".join(sorted({share(row["chance"]) for row in line.rows.values()}))
+        lines.append((f"{line.model} ({line.origin}{', chance ' * bool(chances)}{chances})", *cells))
+    return Grid((table.label, *map(str, table.total_shots)), tuple(lines))
 
 
 def signed(value: float) -> str:
