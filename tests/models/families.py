@@ -47,6 +47,9 @@ class Pixels:
     def __init__(self, look: Look):
         self.look = look
 
+    def __call__(self, images: list[Image.Image], return_tensors: str = "pt") -> Inputs:
+        return self.look([images])[0]
+
 
 class StandIn:
     """What the library uses of a processor; what the families do differently is given as functions."""

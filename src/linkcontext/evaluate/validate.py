@@ -162,11 +162,9 @@ def room(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> str:
 def _sizes(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> Callable[[str], int]:
     """Tokens that a picture takes. They hang on its size alone, and with a tower of CLIP's not even on that."""
     known: dict[tuple[int, int], int] = {}
-    tower = getattr(scorer.model.network.config, "vision_config", None)
-    one_size = getattr(tower, "model_type", None) == "clip_vision_model"
 
     def size(item: str) -> int:
-        edges = (0, 0) if one_size else open_image(scorer.sources[item][1]).size
+        edges = (0, 0) if scorer.eyes.squares else open_image(scorer.sources[item][1]).size
         if edges not in known:
             messages = conversation((), wording, Turn(item, "", ""))
             short = encode(messages, scorer.model.template, "none", reply=True)

@@ -6,7 +6,7 @@ oracle, there are whole prompts one by one (`naive`, in `linkcontext.models.scor
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,9 @@ from linkcontext.models.tree import Ints, Pass, Tree, passes
 from linkcontext.models.vision import Seen
 
 LOGITS = 2**24  # so many logits are made at once
-# Tokens in a pass. A CPU is as fast with short passes, which take less memory: what branches do not see of each
+# Tokens in a pass. A CPU is no faster with longer ones, which take more memory: what branches do not see of each
 # other is computed in vain.
-CPU_ROOM = 192
+CPU_ROOM = 384
 GPU_ROOM = 16384
 LEAST = 16  # tokens in a pass
 
@@ -115,10 +115,15 @@ class Engine:
         cache = None
         place = np.full(len(tree) + 1, -1)  # where a token stands in its pass; the last entry serves first tokens
         todo = self._passes(tree)
+        followed = np.zeros(len(tree), np.bool_)
+        followed[tree.parent[tree.parent >= 0]] = True  # what nothing follows is asked for, and need not be read
         with torch.inference_mode():
             if len(todo) > 1:
                 cache = trunk(network)
-            for run in todo:
+            for whole in todo:
+                run = replace(whole, tokens=whole.tokens[followed[whole.tokens]])
+                if not len(run.tokens):
+                    continue
                 if cache is not None:
                     keep(cache, len(run.before))
                 hidden = self.hidden([(grown, run)], cache)[0]

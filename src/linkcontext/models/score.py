@@ -8,10 +8,11 @@ the oracle and serves any model. Before a model's first tree, a small one is com
 import inspect
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -60,6 +61,7 @@ class Scorer:
     _encoded: dict[Any, tuple[str, Tokens]] = field(default_factory=dict, repr=False)
     _numbers: dict[tuple[str, bool], int] = field(default_factory=dict, repr=False)  # (content, alone) -> place
     _pictures: list[Seen] = field(default_factory=list, repr=False)
+    _lines: dict[Any, Line] = field(default_factory=dict, repr=False)
 
     @property
     def engine(self) -> str:
@@ -156,7 +158,7 @@ class Scorer:
         """See all pictures that are about to be needed, so that the tower gets many at a time."""
         if self.engine == "naive":
             return
-        self._numbers, self._pictures = {}, []
+        self._numbers, self._pictures, self._lines = {}, [], {}
         self.eyes.forget()
         self._see([shown(messages) for messages in conversations])
 
@@ -199,29 +201,32 @@ class Scorer:
 
     def _tree(self, conversations: Sequence[list[Message]], supervise: str) -> Grown:
         """What the conversations share, merged."""
-        lines = [self._line(messages, supervise) for messages in conversations]
-        for line, messages in zip(lines, conversations, strict=True):
-            self._fits(len(line.ids), self._encode(messages, supervise)[1])
+        lines = []
+        for messages in conversations:
+            _, short = self._encode(messages, supervise)
+            line = self._laid(short)
+            self._fits(len(line.ids), short)
+            asked = np.flatnonzero(line.answer)
+            lines.append(line[: asked[-1] + 1] if len(asked) else line)  # a template adds something behind an answer
         return Grown(grow(lines), self._pictures)
-
-    def _line(self, messages: list[Message], supervise: str) -> Line:
-        """A conversation up to the end of its answer: what a template adds behind it is not asked for."""
-        _, short = self._encode(messages, supervise)
-        asked = [i for i, label in enumerate(short.labels) if label != IGNORE]
-        end = asked[-1] + 1 if asked else len(short.ids)
-        return self._laid(Tokens(short.ids[:end], short.labels[:end], short.pictures))
 
     def _laid(self, short: Tokens) -> Line:
         """A conversation as the language model gets it: marks replaced by pictures as they are spelled."""
         self._see([short.pictures])
         alone, numbers = len(short.pictures) == 1, []
         for item in short.pictures:
-            key = item if item in DRAWN else self.sources[item][0], alone
-            if key not in self._numbers:
-                self._numbers[key] = len(self._pictures)
-                self._pictures.append(self.eyes.recall(key[0], alone))
-            numbers.append(self._numbers[key])
-        return lay(short, self.eyes.mark, numbers, [self._pictures[n].spelling for n in numbers])
+            picture = item if item in DRAWN else self.sources[item][0], alone
+            if picture not in self._numbers:
+                self._numbers[picture] = len(self._pictures)
+                self._pictures.append(self.eyes.recall(*picture))
+            numbers.append(self._numbers[picture])
+        # Which pictures they are only changes their numbers: an episode has few texts and many conversations.
+        spellings = [self._pictures[n].spelling for n in numbers]
+        key = short.ids, short.labels, tuple(map(id, spellings))
+        if key not in self._lines:
+            self._lines[key] = lay(short, self.eyes.mark, range(len(numbers)), spellings)
+        line = self._lines[key]
+        return replace(line, picture=np.array([*numbers, -1])[line.picture])
 
     def _engine(self, grown: Grown, name: str) -> Engine:
         """The engine with as much room as there is memory for."""

@@ -45,6 +45,11 @@ class Line:
     position: Ints  # int64[axes, n]: one axis, or three where pictures have time, height and width
     answer: NDArray[np.bool_]  # the tokens that are asked for
 
+    def __getitem__(self, span: slice) -> "Line":
+        """A stretch of the line."""
+        names = ("ids", "picture", "slot", "position", "answer")
+        return Line(*(getattr(self, name)[..., span] for name in names))
+
     @property
     def keys(self) -> Ints:
         """int64[n]: equal where two lines say the same. Room for 2^20 tokens, 2^20 slots and 2^22 pictures."""

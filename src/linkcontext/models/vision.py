@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,6 +69,7 @@ class Eyes:
     recalled: int = 0  # pictures that came from the disk
     _unsaved: dict[str, Seen] = field(default_factory=dict, repr=False)
     _known: set[str] = field(default_factory=set, repr=False)  # the contents of all pictures ever looked at
+    _spellings: dict[tuple[bytes, bytes, bytes], Spelling] = field(default_factory=dict, repr=False)
     _frames: dict[int, tuple[str, int, list[int]]] = field(default_factory=dict, repr=False)
 
     @torch.inference_mode()
@@ -81,7 +82,8 @@ class Eyes:
         new = {key: path for key, path in new.items() if key not in self.seen}
         if self.kept and new:
             for key, row in self._store.get(new).items():
-                self.seen[key] = _seen(row, self.model.device)
+                seen = _seen(row, self.model.device)
+                self.seen[key] = replace(seen, spelling=self._one(seen.spelling))
                 self.recalled += 1
         self._known |= {key.removesuffix("+alone") for key, path in new.items() if path is not None}
         left = [(key, path) for key, path in new.items() if key not in self.seen]
@@ -113,6 +115,12 @@ class Eyes:
         return f"{content}+alone" if alone and self.crowds else content
 
     @property
+    def squares(self) -> bool:
+        """Whether every picture is brought to one size, whatever its shape: LLaVA with a tower of CLIP's."""
+        config = self.model.network.config
+        return bool(config.model_type == "llava" and config.vision_config.model_type == "clip_vision_model")
+
+    @property
     def crowds(self) -> bool:
         """Whether a picture is seen otherwise among others: LLaVA-OneVision looks less closely then."""
         return bool(self.model.network.config.model_type == "llava_onevision")
@@ -130,7 +138,12 @@ class Eyes:
     def encode(self, images: Sequence[Image.Image], alone: bool = False) -> list[Seen]:
         """Features of RGB pictures, in order. Pictures of one size go through the tower together."""
         copies = 2 if self.crowds and not alone else 1
-        spelled = [self._spell(image, copies) for image in images]
+        if self.squares:  # one spelling serves all, and their pixels are made together
+            said, _ = self._spell(images[0], copies)
+            made = dict(self.model.processor.image_processor(list(images), return_tensors="pt"))
+            spelled = [(said, {k: v[i : i + 1] for k, v in made.items()}) for i in range(len(images))]
+        else:
+            spelled = [self._spell(image, copies) for image in images]
         groups: dict[tuple[tuple[str, torch.Size], ...], list[int]] = {}
         for i, (_, inputs) in enumerate(spelled):
             groups.setdefault(tuple((k, v.shape) for k, v in inputs.items()), []).append(i)
@@ -143,8 +156,13 @@ class Eyes:
             for i, (tokens, pooled, deep) in zip(members, rows, strict=True):
                 ids = np.array(spelled[i][0], np.int64)
                 spelling = Spelling(ids, self._slots(ids, len(tokens)), self._shift(ids, spelled[i][1]))
-                found[i] = Seen(spelling, tokens, pooled, deep)
+                found[i] = Seen(self._one(spelling), tokens, pooled, deep)
         return [found[i] for i in range(len(images))]
+
+    def _one(self, spelling: Spelling) -> Spelling:
+        """One object for all pictures that are spelled alike, so that what is made of it is made once."""
+        said = spelling.ids.tobytes(), spelling.slots.tobytes(), spelling.shift.tobytes()
+        return self._spellings.setdefault(said, spelling)
 
     def _slots(self, ids: Ints, features: int) -> Ints:
         """Which feature stands at which token of a picture's spelling."""
