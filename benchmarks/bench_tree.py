@@ -127,7 +127,7 @@ class Bundled:
     def lines(self, asks: list[Ask]) -> tuple[list[Line], list[Seen], int]:
         scorer, told = self._scorer("cached"), [answer for ask in asks for answer in ask.answers]
         scorer._look(told)
-        return [scorer._line(messages, "last") for messages in told], scorer._pictures, scorer.eyes.calls
+        return scorer._lines_of(told, "last"), scorer._pictures, scorer.eyes.calls
 
     def naive(self, asks: list[Ask], batch: int) -> Found:
         scorer, words = self._scorer("cached"), self.model.template

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from linkcontext.config import EpisodeConfig, EvalConfig
 from linkcontext.errors import InputError
+from linkcontext.train.config import TrainConfig
 
 console = Console()
 Size = Literal["nano", "small", "mini"]
@@ -321,6 +322,77 @@ class Mini:
 
 
 @dataclass(frozen=True, slots=True)
+class Mine:
+    """Rank each class's neighbours by a CLIP or SigLIP: which classes are hard to tell apart.
+
+    Killed and started again it goes on where it was; `accelerate launch -m linkcontext mine ...` shares the work.
+    """
+
+    data: str
+    """A folder of class folders, `digits`, `world:SEED`, hf:NAME, imagenet-900:DIR, ..."""
+    out: str
+    """The file to write, neighbours.jsonl say; what it was made from stands beside it."""
+    encoder: str = "mini-clip"
+    """`mini-clip` (bundled), a folder, or a Hugging Face id of a CLIP or SigLIP."""
+    images_per_class: int = 100
+    weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="TT IT II")] = (0.5, 0.8, 0.5)
+    """Of text to text, image to text and image to image."""
+    rule: Literal["topk", "linear", "intervals"] = "linear"
+    """topk or linear: the 100 nearest; intervals: one class of each of 36 parts of the ranking."""
+    split: str | None = None
+    """Take pictures of this split only."""
+    seed: int = 0
+    """Which pictures and, with intervals, which classes are drawn."""
+    sheet: str | None = None
+    """Also draw classes beside their nearest, middle and farthest neighbours (PNG)."""
+
+    def run(self) -> None:
+        """Rank them."""
+        from linkcontext.mining.embed import mine
+        from linkcontext.source import open_data
+
+        picture = Path(self.sheet) if self.sheet else None
+        made = (self.encoder, self.images_per_class, self.weights, self.rule, self.split, self.seed)
+        if mine(open_data(self.data), Path(self.out), *made, picture):
+            console.print(f"neighbours: {self.out}", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Train a model to learn from its context.
+
+    Killed and started again with the same flags, it goes on where it was.
+    """
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    preset: str | None = None
+    """A known training, like lcl-qwen2.5-vl-3b; flags that are given win over it."""
+    dry_run: bool = False
+    """Say what it would take, from the model's configuration alone."""
+    gpus: int = 1
+    """With --dry-run: how many."""
+    tflops: float | None = None
+    """With --dry-run: the rate that one of your GPUs sustains. Without it no hours are told."""
+
+    def run(self) -> None:
+        """Train, or say what it would take."""
+        config = self.config
+        if self.preset is not None:
+            from linkcontext.train.preset import with_preset
+
+            config = with_preset(config, self.preset)
+        if self.dry_run:
+            from linkcontext.train.preset import dry_run
+
+            for line in dry_run(config, self.preset, self.gpus, self.tflops):
+                console.print(line, markup=False, soft_wrap=True)
+            return
+        from linkcontext.train.loop import train
+
+        console.print(f"checkpoint: {train(config)}", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Info:
     """Show what picture features are kept, for which encoders, and how much room they take."""
 
@@ -375,6 +447,8 @@ def main(arguments: list[str] | None = None) -> None:
         "eval": Eval,
         "report": Report,
         "compare": Compare,
+        "mine": Mine,
+        "train": Train,
         "mini": Mini,
         "cache": Cache,
         "demo": Demo,

@@ -201,14 +201,18 @@ class Scorer:
 
     def _tree(self, conversations: Sequence[list[Message]], supervise: str) -> Grown:
         """What the conversations share, merged."""
-        lines = []
+        return Grown(grow(self._lines_of(conversations, supervise)), self._pictures)
+
+    def _lines_of(self, conversations: Sequence[list[Message]], supervise: str) -> list[Line]:
+        """Each conversation up to the end of its answer: what a template adds behind it is not asked for."""
+        found = []
         for messages in conversations:
             _, short = self._encode(messages, supervise)
             line = self._laid(short)
             self._fits(len(line.ids), short)
             asked = np.flatnonzero(line.answer)
-            lines.append(line[: asked[-1] + 1] if len(asked) else line)  # a template adds something behind an answer
-        return Grown(grow(lines), self._pictures)
+            found.append(line[: asked[-1] + 1] if len(asked) else line)
+        return found
 
     def _laid(self, short: Tokens) -> Line:
         """A conversation as the language model gets it: marks replaced by pictures as they are spelled."""

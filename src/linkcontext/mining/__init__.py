@@ -1,0 +1,1 @@
+"""Which classes look and sound alike: features of pictures and names, and each class's nearest others."""

@@ -1,0 +1,253 @@
+"""Features of pictures and class names by a CLIP or SigLIP, kept on the disk, and the mining of neighbours from them.
+
+Pictures are encoded in blocks: up to 1,024 pictures of one class, or 256 names. A block is one file, named by the
+encoder and the contents, and it always goes through the encoder in the same batches, so that its bytes do not depend
+on which process made it, when, or what was there before. Killed and started again, only missing blocks are made.
+"""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from linkcontext.data.images import READER, open_image
+from linkcontext.data.manifest import Dataset, first_few
+from linkcontext.data.scan import progress
+from linkcontext.data.sources import digest
+from linkcontext.errors import InputError
+from linkcontext.mining.neighbours import Floats, Rule, checked, listed, sheet, write_neighbours
+from linkcontext.models import bundle
+from linkcontext.models.features import fingerprint
+from linkcontext.models.vision import chunks
+from linkcontext.records import Item
+from linkcontext.seeds import rng
+
+BATCH = 128  # pictures, or names, that go through the encoder together
+BLOCK, NAMES = 1024, 256
+LOADERS = 16  # threads at most; each holds a batch of pixels, 77 MB at 224 px
+WAIT = timedelta(days=7)  # for the slowest process
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What is encoded together and is one file: pictures, or names."""
+
+    file: Path
+    pictures: tuple[Path, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A CLIP or SigLIP with its processor. `fingerprint` changes with anything its features depend on."""
+
+    name: str
+    network: Any
+    processor: Any
+    fingerprint: str
+
+    def pixels(self, paths: Sequence[Path]) -> Tensor:
+        """What the vision tower reads of these pictures: float32[N, 3, H, W]."""
+        images = [open_image(path) for path in paths]
+        found: Tensor = self.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
+        return found.pin_memory() if self.network.device.type == "cuda" else found
+
+    @torch.inference_mode()
+    def look(self, pixels: Tensor) -> Tensor:
+        """Features of pictures: float32[N, D], where the network is."""
+        found = self.network.get_image_features(pixel_values=pixels.to(self.network.device, non_blocking=True))
+        features: Tensor = found.pooler_output
+        return features
+
+    @torch.inference_mode()
+    def read(self, names: Sequence[str]) -> Tensor:
+        """Features of texts: float32[N, D]. Padded to full length, as SigLIP was trained; CLIP looks back only."""
+        text, words = self.network.config.text_config, self.processor.tokenizer
+        room = text.max_position_embeddings
+        ids: list[list[int]] = words(list(names), truncation=True, max_length=room)["input_ids"]
+        if self.network.config.model_type == "clip" and words.eos_token_id not in ids[0]:
+            # CLIP reads a text at its end mark, which mini-clip's tokenizer leaves to the caller.
+            ids = [[text.bos_token_id, *row[: room - 2], text.eos_token_id] for row in ids]
+        padded = torch.tensor([row + [words.pad_token_id] * (room - len(row)) for row in ids])
+        features: Tensor = self.network.get_text_features(input_ids=padded.to(self.network.device)).pooler_output
+        return features
+
+
+def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
+    """`mini-clip`, a folder or a hub id, in float32. Raises `InputError` for what is no whole CLIP or SigLIP."""
+    source = str(bundle.folder(name)) if name == "mini-clip" else name
+    try:
+        config = AutoConfig.from_pretrained(source)
+        if config.model_type not in ("clip", "siglip"):
+            raise InputError(
+                f"--encoder {name}: a {config.model_type} model, and names and pictures need a CLIP or SigLIP with "
+                "both its towers. Choose one, like openai/clip-vit-base-patch16."
+            )
+        processor = AutoProcessor.from_pretrained(source)
+        network, info = AutoModel.from_pretrained(source, dtype="float32", output_loading_info=True)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(
+            f"--encoder {name}: neither mini-clip nor a folder or hub id that can be loaded ({why}). Check the name, "
+            "the network, and that the folder has config, weights, tokenizer and image processor."
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise InputError(f"--encoder {name}: not all its weights are there; missing: {first_few(missing)}.")
+    told = [processor.image_processor.to_json_string(), sorted(processor.tokenizer.get_vocab().items()), READER]
+    told += [network.config.to_json_string(), BATCH, BLOCK, NAMES]
+    mark = fingerprint(network.state_dict(), json.dumps(told))
+    return Encoder(name, network.to(device).eval(), processor, mark)
+
+
+def choose(dataset: Dataset, images_per_class: int, split: str | None, seed: int) -> dict[str, tuple[Item, ...]]:
+    """Class id to its pictures, so many at random and different ones, by id; the data set's order does not matter."""
+    chosen = {}
+    for class_id, items in dataset.by_class().items():
+        there = sorted((item for item in items if split in (None, item.split)), key=lambda item: item.id)
+        first = list({item.sha256: item for item in reversed(there)}.values())[::-1]  # of copies the first by id
+        drawn = rng("mining", seed, "pictures", class_id).permutation(len(first))[:images_per_class]
+        chosen[class_id] = tuple(first[place] for place in sorted(drawn))
+    if bare := [class_id for class_id, items in chosen.items() if not items]:
+        raise InputError(
+            f"{dataset.root}: classes without a picture of the split {split!r}: {first_few(bare)}. "
+            "Choose another split, or give them some."
+        )
+    return chosen
+
+
+def blocks(
+    folder: Path, mark: str, items: Sequence[Item] = (), root: Path = Path(), names: Sequence[str] = ()
+) -> list[Block]:
+    """The blocks of a class's pictures or of names, for the encoder with that fingerprint."""
+
+    def file(*contents: str) -> Path:
+        return folder / f"{hashlib.sha256(json.dumps([mark, contents]).encode()).hexdigest()}.safetensors"
+
+    pictures = [
+        Block(file("pictures", *(item.sha256 for item in part)), tuple(root / item.path for item in part))
+        for part in chunks(items, BLOCK)
+    ]
+    return pictures + [Block(file("names", *part), names=tuple(part)) for part in chunks(names, NAMES)]
+
+
+def encode(encoder: Encoder, wanted: Sequence[Block], loaders: int, advance: Callable[[], None]) -> None:
+    """Make these blocks. Pictures are read, and blocks written, by other threads while the encoder works."""
+    with ThreadPoolExecutor(loaders) as readers, ThreadPoolExecutor(1) as writer:
+        parts = (part for block in wanted for part in chunks(block.pictures, BATCH))
+        pixels = _ahead(readers, encoder, parts, loaders + 1)
+        writes: deque[Future[None]] = deque()
+        for block in wanted:
+            found = [encoder.look(next(pixels)) for _ in chunks(block.pictures, BATCH)]
+            found += [encoder.read(part) for part in chunks(block.names, BATCH)]
+            writes.append(writer.submit(write, block.file, torch.cat(found)))
+            while len(writes) > 1:  # one behind, so that a GPU is given the next batch before this one is fetched
+                writes.popleft().result()
+            advance()
+        for last in writes:
+            last.result()
+
+
+def _ahead(
+    readers: ThreadPoolExecutor, encoder: Encoder, parts: Iterable[Sequence[Path]], count: int
+) -> Iterator[Tensor]:
+    """The pixels of each part, in order; so many parts are read before they are asked for."""
+    waiting: deque[Future[Tensor]] = deque()
+    for part in parts:
+        waiting.append(readers.submit(encoder.pixels, part))
+        if len(waiting) > count:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def write(file: Path, features: Tensor) -> None:
+    """A block's features, float32[N, D], beside and renamed."""
+    beside = file.with_suffix(f".{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"features": features.float().cpu().numpy()}, beside)
+        beside.replace(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file}: cannot be written ({error}). Free some space or choose another --out.") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def units(block: Block) -> Floats:
+    """A block's features from the disk, float64[N, D], each of length 1."""
+    try:
+        found = load_file(block.file)["features"].astype(np.float64)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{block.file}: cannot be read ({error}). Delete it and start again; several processes need one disk."
+        ) from error
+    if not np.isfinite(found).all():
+        raise InputError(f"{block.file}: the encoder gave no numbers for some of it. Are its weights whole?")
+    return _unit(found)
+
+
+def mean(parts: Sequence[Block]) -> Floats:
+    """The direction of a class, float64[D] of length 1: the mean of its pictures' directions, in their order."""
+    return _unit(np.sum([units(part).sum(0) for part in parts], axis=0))
+
+
+def _unit(rows: Floats) -> Floats:
+    return np.asarray(rows / np.sqrt(np.square(rows).sum(-1, keepdims=True)), np.float64)
+
+
+def mine(
+    dataset: Dataset,
+    out: Path,
+    encoder: str = "mini-clip",
+    images_per_class: int = 100,
+    weights: Sequence[float] = (0.5, 0.8, 0.5),
+    rule: Rule = "linear",
+    split: str | None = None,
+    seed: int = 0,
+    picture: Path | None = None,
+) -> bool:
+    """Write the neighbours of each class to `out`, and classes beside theirs to `picture`.
+
+    Features are kept in OUT.features. Several processes share the work; True in the one that wrote the files. Raises
+    `InputError` for weights that are not three, an encoder that is none, and a class without pictures.
+    """
+    three = checked(weights)
+    if images_per_class < 1:
+        raise InputError(f"--images-per-class {images_per_class}: at least 1 is needed.")
+    chosen, names = choose(dataset, images_per_class, split, seed), dataset.names()
+    state = PartialState(timeout=WAIT)
+    eyes, folder = load_encoder(encoder, state.device), out.with_suffix(".features")
+    seen = {c: blocks(folder, eyes.fingerprint, items, dataset.root) for c, items in chosen.items()}
+    said = blocks(folder, eyes.fingerprint, names=list(names.values()))
+    missing = [block for block in (*(b for parts in seen.values() for b in parts), *said) if not block.file.exists()]
+    state.wait_for_everyone()  # all have the same list: nobody has written yet
+    own = list({block.file: block for block in missing}.values())[state.process_index :: state.num_processes]
+    loaders = max(1, min(LOADERS, (os.cpu_count() or 1) // state.num_processes))
+    with progress("Encoding", len(own)) as advance:
+        encode(eyes, own, loaders, advance)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        image, text = np.stack([mean(parts) for parts in seen.values()]), np.concatenate([units(b) for b in said])
+        rows = list(listed(names, image, text, three, rule, seed))
+        network = {"name": encoder, "class": type(eyes.network).__name__, "fingerprint": eyes.fingerprint}
+        made = {"weights": three, "rule": rule, "images_per_class": images_per_class, "split": split, "seed": seed}
+        write_neighbours(rows, out, data=digest(dataset), encoder=network, **made)
+        if picture:
+            sheet(dataset, rows, picture)
+    return bool(state.is_main_process)

@@ -1,0 +1,1 @@
+"""Training: what is learnt from, in which proportion, and the loop that learns it."""

@@ -1,0 +1,168 @@
+"""A run's folder: held by one process, written so that kill -9 at any moment leaves a whole checkpoint to go on from.
+
+RUN/config.json            what was asked, of which model, on which data
+RUN/log.jsonl              a line a step: loss, tokens, answers a second, rates
+RUN/held_out.jsonl         a line an evaluation: the rows of metrics.json
+RUN/checkpoint-N/          a model folder (adapters merged), for `linkcontext eval --model RUN/checkpoint-N`
+  training.safetensors     the numbers that learn, and the optimizer's moments; the rest follows from N
+RUN/latest                 the name of the last whole checkpoint
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from linkcontext.errors import InputError
+from linkcontext.records import write_text
+
+STATE = "training.safetensors"
+SCALE = 2.0  # of an adapter: alpha over rank
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """The folder, for this process alone."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"{out}: another process is training into it. Wait for it, or choose another --out."
+        ) from error
+
+
+def claim(out: Path, told: dict[str, Any], free: tuple[str, ...]) -> None:
+    """Write config.json, or make sure that the folder holds this run. `free` are options that may change."""
+    path = out / "config.json"
+    if not path.exists():
+        if any(not entry.name.startswith(".") for entry in out.iterdir()):
+            raise InputError(f"{out}: there is something in it, and it is no training. Choose another --out.")
+        write_text(json.dumps(told, indent=1) + "\n", path)
+        return
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        a, b = (
+            _flat({**earlier["config"], "digest": earlier["data"]}),
+            _flat({**told["config"], "digest": told["data"]}),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged. Remove {out} or choose another --out.") from error
+    differ = [k for k in sorted({*a, *b}) if k not in free and a.get(k) != b.get(k)]
+    if differ:
+        listed = ", ".join(f"{k} {a.get(k)} there, {b.get(k)} asked" for k in differ)
+        raise InputError(f"{out}: holds another training ({listed}). Choose another --out, or remove it.")
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= _flat(value) if isinstance(value, dict) else {name: value}
+    return found
+
+
+def save(accelerator: Accelerator, trainee: Any, optimizer: Any, step: int, out: Path, keep: int) -> None:
+    """Write checkpoint-`step`. Every process takes part; the main one writes."""
+    state: dict[str, Tensor] = {}
+    for name, p in learning(trainee).items():
+        state[f"weights.{name}"] = _full(p)
+        state |= {f"optim.{kind}.{name}": _full(value) for kind, value in optimizer.state[p].items()}
+    weights = _merged(trainee.network)
+    if accelerator.is_main_process:
+        beside, folder = out / f".checkpoint-{step}.part", out / f"checkpoint-{step}"
+        for old in (beside, folder):
+            shutil.rmtree(old, ignore_errors=True)
+        try:
+            trainee.network.save_pretrained(beside, state_dict=weights)
+            trainee.model.processor.save_pretrained(beside)
+            about = {"step": str(step), "model": type(trainee.network).__name__}
+            save_file({k: v.contiguous() for k, v in state.items()}, beside / STATE, metadata=about)
+            for path in beside.rglob("*"):
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            beside.replace(folder)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{folder}: could not be written ({error}). Free some space and start again.") from error
+        write_text(folder.name + "\n", out / "latest")
+        for old in sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[:-keep]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def resume(trainee: Any, optimizer: Any, out: Path) -> int:
+    """Put the last checkpoint back; the step to go on with, 0 where there is none.
+
+    Raises `InputError` for a checkpoint that is not there, cut short, or of another model.
+    """
+    pointer = out / "latest"
+    if not pointer.exists():
+        return 0
+    path = out / pointer.read_text(encoding="utf-8").strip() / STATE
+    mine = learning(trainee)
+    try:
+        with safe_open(path, "pt") as file:
+            step, names = int(file.metadata()["step"]), list(file.keys())
+            there = {
+                n.removeprefix("weights."): file.get_slice(n).get_shape() for n in names if n.startswith("weights.")
+            }
+            if there != {name: list(p.shape) for name, p in mine.items()}:
+                raise InputError(f"{path}: is of another model, or of other parts of it. Choose another --out.")
+            for name, p in mine.items():
+                with torch.no_grad():
+                    p.copy_(_like(p, file.get_tensor(f"weights.{name}")))
+                kinds = [n.split(".")[1] for n in names if n.startswith("optim.") and n.split(".", 2)[2] == name]
+                optimizer.state[p] = {kind: _like(p, file.get_tensor(f"optim.{kind}.{name}")) for kind in kinds}
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: cut short or damaged ({error}). Write the name of an earlier checkpoint into {pointer}, "
+            "or choose another --out."
+        ) from error
+    return step
+
+
+def learning(trainee: nn.Module) -> dict[str, nn.Parameter]:
+    """What learns, by name; what is shared, once."""
+    return {name: p for name, p in trainee.named_parameters() if p.requires_grad}
+
+
+def _full(value: Tensor) -> Tensor:
+    """On the CPU, and whole where it lies in pieces."""
+    whole = value.full_tensor() if isinstance(value, DTensor) else value
+    return whole.detach().cpu()
+
+
+def _like(p: Tensor, value: Tensor) -> Tensor:
+    """Where `p` is, in pieces as `p` is; a number that counts steps stays where it is."""
+    if value.shape != p.shape:
+        return value
+    value = value.to(p.device)
+    return distribute_tensor(value, p.device_mesh, p.placements) if isinstance(p, DTensor) else value
+
+
+def _merged(network: nn.Module) -> dict[str, Tensor]:
+    """The network's numbers under their own names, W + SCALE B A where an adapter is."""
+    whole: dict[int, Tensor] = {}  # tied weights stay tied
+    state = {}
+    for name, value in network.state_dict(keep_vars=True).items():
+        if id(value) not in whole:
+            whole[id(value)] = _full(value)
+        state[name] = whole[id(value)]
+    for name in [name for name in state if ".base_layer." in name]:
+        value, (at, kind) = state.pop(name), name.split(".base_layer.")
+        if kind == "weight":
+            a, b = (state.pop(f"{at}.lora_{side}.default.weight") for side in "AB")
+            value = (value.float() + SCALE * (b @ a)).to(value.dtype)
+        state[f"{at}.{kind}"] = value
+    return state

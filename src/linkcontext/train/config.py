@@ -1,0 +1,106 @@
+"""What a training can be asked for, typed. Saved whole in the run's folder, where the same flags find it again."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from linkcontext.config import ModelConfig
+from linkcontext.errors import InputError
+from linkcontext.mining.neighbours import Rule
+from linkcontext.train.strategy import Kind, Names, Negatives
+
+Part = Literal["vision", "projector", "language"]
+Tracker = Literal["tensorboard", "wandb"]
+LANGUAGE = r"(language_model|text_model)\..*\.(q|k|v|o|gate|up|down)_proj$"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Train a model to learn from its context. Killed and started again with the same flags, it goes on."""
+
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    data: str = "world:1"
+    """Pictures of the link episodes: a folder of class folders, `digits`, `world:SEED`, or hf:NAME."""
+    split: str | None = None
+    """Take pictures of this split only."""
+    strategy: Kind = "2-way-random"
+    """How many support pictures an episode has, for any --ways: 2-way always --support, 2-way-random evenly from --ways
+    to --support, 2-way-weight j of them with weight e^j, lcl-code-weight k of each class with weight e^(k/2)."""
+    ways: int = 2
+    """Classes in an episode."""
+    support: int = 16
+    """The most support pictures of an episode, of ALL classes together."""
+    queries: int = 1
+    """Queries to a support. They share its computation."""
+    names: Names = "pseudo"
+    """pseudo, random, real, swapped; or lcl: random letters for the first class and real names for the others."""
+    negatives: Negatives = "random"
+    """Which classes meet: any, or neighbours of the first."""
+    neighbours: str | None = None
+    """A file made by `linkcontext mine`, for --negatives neighbours. Default: what the manifest says."""
+    rule: Rule = "linear"
+    """How a negative is drawn from the file: topk (evenly), linear (the paper) or intervals (the released code)."""
+    questions: str | None = None
+    """A file with ways to ask the query's question, one a line."""
+    supervise: Literal["query", "every"] = "query"
+    """Which answers are learnt: those to queries, or those of the support too."""
+    scaffold: str = "turns"
+    """What is said around the pictures: turns, single_turn, lcl, or a JSON file."""
+    mixture: tuple[str, ...] = ("link",)
+    """What is learnt and its shares, as link=0.5 taught=0.3 FILE.json=0.2: link episodes, questions about what the
+    bundled models know by name, LLaVA conversations. Without numbers all come equally often (the paper's mix)."""
+    steps: int = 1000
+    batch: int = 8
+    """Examples of a step, over all processes."""
+    micro_batch: int | None = None
+    """Examples that go through the model at once in one process. Default: all. The losses do not depend on it."""
+    train: tuple[Part, ...] | None = None
+    """What is trained. Default: projector and language; with --lora-rank the projector."""
+    lora_rank: int = 0
+    """Above 0: LoRA adapters of this rank on --lora-targets."""
+    lora_targets: str = LANGUAGE
+    """A pattern that is looked for in the names of linear layers."""
+    qlora: bool = False
+    """Frozen weights in 4 bits. Not there yet: it is checked, and says what is missing."""
+    lr: float = 2e-5
+    projector_lr: float | None = None
+    """Of what is trained outside of the language model. Default: the same."""
+    weight_decay: float = 0.0
+    warmup: float = 0.03
+    """Share of the steps in which the rate rises. It falls as a cosine after that."""
+    precision: Literal["no", "bf16"] = "no"
+    """bf16: numbers are computed in bfloat16 where that is safe, and kept in float32."""
+    gradient_checkpointing: bool = False
+    """Compute layers again in the backward pass instead of keeping their states."""
+    held_out: str | None = None
+    """Data for evaluation during training, like --data."""
+    held_out_episodes: int = 64
+    held_out_shots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...")] = (1, 4)
+    """Support pictures of EACH class of a held-out episode."""
+    eval_every: int = 500
+    """Steps."""
+    save_every: int = 500
+    """Steps."""
+    keep: int = 2
+    """So many checkpoints; older ones are removed."""
+    trackers: tuple[Tracker, ...] = ()
+    """Where figures go besides log.jsonl."""
+    seed: int = 0
+    out: str = "runs/train"
+
+    def __post_init__(self) -> None:
+        least = {"steps": 1, "batch": 1, "micro_batch": 1, "eval_every": 1, "save_every": 1, "keep": 1, "lora_rank": 0}
+        for name, number in least.items():
+            value = getattr(self, name)
+            if value is not None and value < number:
+                raise InputError(f"--{name.replace('_', '-')} {value}: at least {number} is needed.")
+        if self.neighbours is not None and self.negatives != "neighbours":
+            raise InputError("--neighbours is read with --negatives neighbours only. Say both, or neither.")
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is trained whole."""
+        if self.train is not None:
+            return self.train
+        return ("projector",) if self.lora_rank else ("projector", "language")

@@ -1,0 +1,333 @@
+"""`linkcontext train`: the loop. A step depends on nothing but the configuration, its number and the numbers before.
+
+The loss of a step is the sum over all learnt tokens of all its examples divided by how many they are, however they are
+split over micro-batches and processes.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import logging
+import math
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedType
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from linkcontext.data.sources import digest
+from linkcontext.episodes.plan import EpisodePlan
+from linkcontext.episodes.prompt import scaffold
+from linkcontext.episodes.sample import sample
+from linkcontext.errors import InputError
+from linkcontext.evaluate.metrics import rows
+from linkcontext.evaluate.run import Asker, answer
+from linkcontext.mining.neighbours import read_neighbours
+from linkcontext.models.budget import free_memory
+from linkcontext.models.load import load
+from linkcontext.models.score import Scorer
+from linkcontext.models.vision import Eyes
+from linkcontext.records import to_json, write_text
+from linkcontext.seeds import key
+from linkcontext.source import open_data
+from linkcontext.train import checkpoint, mixture
+from linkcontext.train.config import TrainConfig
+from linkcontext.train.strategy import Lessons, Strategy, read_questions
+from linkcontext.train.trainee import Trainee, at_rest, choose, parts, read
+
+log = logging.getLogger("linkcontext")
+GRADIENT_NORM = 1.0
+# What may change while a run goes on: the losses do not depend on it.
+FREE = (
+    *("out", "device", "micro_batch", "gradient_checkpointing", "save_every", "keep", "trackers"),
+    *("eval_every", "held_out", "held_out_episodes", "held_out_shots"),
+)
+Rows = list[dict[str, Any]]
+
+
+def train(config: TrainConfig) -> Path:
+    """Train, and write the run's folder; the last checkpoint. A folder that holds the same run goes on.
+
+    Raises `InputError` for whatever cannot be trained, and where a loss is no number, naming step and examples.
+    """
+    accelerator = _accelerator(config)
+    out = Path(config.out)
+    with checkpoint.held(out) if accelerator.is_main_process else nullcontext():
+        examples, longest, about = _examples(config)
+        trainee = _trainee(config, accelerator)
+        if longest is not None:
+            trainee.check(read(longest, trainee.model.template))
+        exam = _exam(config)
+        if accelerator.is_main_process:
+            checkpoint.claim(out, {**_told(config, about), "model": trainee.model.describe()}, FREE)
+        accelerator.wait_for_everyone()
+        wrapped, optimizer = accelerator.prepare(trainee, _optimizer(trainee, config))
+        start = checkpoint.resume(trainee, optimizer.optimizer, out)
+        if accelerator.is_main_process:
+            for name in ("log.jsonl", "held_out.jsonl"):
+                _cut(out / name, start)
+        accelerator.init_trackers("linkcontext", {"config": json.dumps(dataclasses.asdict(config))})
+        with _progress(config.steps, start, accelerator.is_main_process) as show:
+            for step in range(start, config.steps):
+                figures = _step(config, accelerator, wrapped, optimizer, examples, step)
+                _write(accelerator, out / "log.jsonl", figures)
+                accelerator.log({k: v for k, v in figures.items() if k != "step"}, step=step)
+                last = step + 1 == config.steps
+                if exam is not None and ((step + 1) % config.eval_every == 0 or last):
+                    found = exam(accelerator, wrapped)
+                    _write(accelerator, out / "held_out.jsonl", {"step": step, "rows": found})
+                    told = {f"held_out/{row['shots_per_class']}": row["accuracy"] for row in found}
+                    accelerator.log(told, step=step)
+                if (step + 1) % config.save_every == 0 or last:
+                    checkpoint.save(accelerator, trainee, optimizer.optimizer, step + 1, out, config.keep)
+                show({"loss": figures["loss"], "answers/s": figures["answers_per_second"]})
+        if not trainee.eyes_learn:
+            trainee.eyes.save()
+        accelerator.end_training()
+    return out / f"checkpoint-{config.steps}"
+
+
+def rate(step: int, steps: int, warmup: float) -> float:
+    """The share of the peak rate: a linear rise over `warmup` of the steps, then a cosine towards 0."""
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def _step(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    wrapped: nn.Module,
+    optimizer: Any,
+    examples: mixture.Mixture,
+    step: int,
+) -> dict[str, float]:
+    """One step; what log.jsonl tells of it."""
+    begun = time.monotonic()
+    torch.manual_seed(key("train", config.seed, "dropout", step, accelerator.process_index) % 2**63)
+    numbers = deal(step, config.batch, accelerator.num_processes, config.micro_batch)
+    words = accelerator.unwrap_model(wrapped).model.template
+    micro = [[read(examples.example(n), words) for n in batch] for batch in numbers[accelerator.process_index]]
+    reads = [each for batch in micro for each in batch]
+    own = torch.tensor([sum(r.asked for r in reads), sum(len(r.tokens) for r in reads)], device=accelerator.device)
+    weight, answers = (int(value) for value in accelerator.reduce(own, "sum"))
+    rates = {}
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * rate(step, config.steps, config.warmup)
+        rates[f"lr_{group['name']}"] = group["lr"]
+    costs, tokens = [], 0
+    for place, batch in enumerate(micro):
+        with accelerator.no_sync(wrapped) if place + 1 < len(micro) else nullcontext():
+            cost, count = wrapped(batch)
+            # Gradients are averaged over processes; the sum is wanted.
+            accelerator.backward(cost * (accelerator.num_processes / weight))
+        costs.append(cost.detach().double())
+        tokens += count
+    gathered = accelerator.gather(torch.stack(costs))
+    norm = accelerator.clip_grad_norm_(wrapped.parameters(), GRADIENT_NORM)
+    costs_of = dict(zip((tuple(batch) for mine in numbers for batch in mine), gathered.tolist(), strict=True))
+    bad = [n for batch, value in costs_of.items() if not math.isfinite(value) for n in batch]
+    if bad or not math.isfinite(float(norm)):  # every process finds the same, so that all of them stop
+        which = ", ".join(examples.example(n).id for n in bad or sorted(sum(costs_of, ())))
+        raise InputError(
+            f"step {step}: the {'loss' if bad else 'gradient'} is no number in the batch of {which}. "
+            f"Nothing was changed by it; the last checkpoint in {config.out} is good. Lower --lr or use --precision no."
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    took = time.monotonic() - begun
+    total = int(accelerator.reduce(torch.tensor(tokens, device=accelerator.device), "sum"))
+    return {
+        "step": step,
+        "loss": float(gathered.sum()) / weight,
+        "tokens": total,
+        "learnt": weight,
+        "answers_per_second": answers / took,
+        "gradient": float(norm),
+        **rates,
+    }
+
+
+def deal(step: int, batch: int, processes: int, micro_batch: int | None) -> list[list[list[int]]]:
+    """For each process its micro-batches of example numbers. Every process has as many, of one size.
+
+    Raises `InputError` where a step cannot be dealt out evenly.
+    """
+    size = micro_batch or max(1, batch // processes)
+    if batch % (processes * size):
+        raise InputError(
+            f"--batch {batch}: cannot be dealt out to {processes} processes, {size} examples at a time. "
+            "Give a multiple of their product."
+        )
+    rounds = batch // (processes * size)
+    first = step * batch
+    starts = [[first + (r * processes + p) * size for r in range(rounds)] for p in range(processes)]
+    return [[list(range(start, start + size)) for start in mine] for mine in starts]
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    for name in config.trackers:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"--trackers {name}: the package is not installed: pip install {name}.")
+    if config.qlora:
+        if not config.lora_rank:
+            raise InputError("--qlora: weights in 4 bits cannot learn. Give --lora-rank, like 16.")
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise InputError("--qlora needs a GPU and the package bitsandbytes: pip install bitsandbytes.")
+        raise InputError("--qlora: no checkpoint of it can be merged yet. Use --lora-rank with --dtype bfloat16.")
+    unused = DistributedDataParallelKwargs(find_unused_parameters="vision" in config.parts)
+    accelerator = Accelerator(
+        mixed_precision="bf16" if config.precision == "bf16" else None,
+        cpu=config.model.device == "cpu",
+        log_with=list(config.trackers) or None,
+        project_dir=config.out,
+        kwargs_handlers=[unused],
+    )
+    if accelerator.distributed_type == DistributedType.FSDP:
+        accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False  # every process has read the weights
+    deal(0, config.batch, accelerator.num_processes, config.micro_batch)
+    return accelerator
+
+
+def _examples(config: TrainConfig) -> tuple[mixture.Mixture, Any, dict[str, Any]]:
+    """The run's examples, the longest link example, and the data's digest and what was left out."""
+    shares = mixture.shares(config.mixture)
+    wording = scaffold(config.scaffold)
+    dataset = open_data(config.data)
+    near: Mapping[str, Sequence[str]] | None = None
+    if config.neighbours is not None:
+        near = read_neighbours(Path(config.neighbours), dataset)
+    c = config
+    strategy = Strategy(c.strategy, c.ways, c.support, c.queries, c.names, c.negatives, c.rule, c.split, c.seed)
+    questions = read_questions(Path(config.questions)) if config.questions else ()
+    count = config.steps * config.batch
+    tasks: list[tuple[float, mixture.Task]] = []
+    longest, left_out = None, []
+    for name, share in shares.items():
+        if name == "link":
+            lessons = Lessons.of(dataset, strategy, near, questions)
+            left_out = [f"{c.class_id}: left out, {c.lacks}" for c in lessons.pool.left_out]
+            make = mixture.link(lessons, dataset, wording, config.supervise == "every")
+            longest = make(0, config.support)
+            tasks.append((share, make))
+        elif name == "taught":
+            tasks.append((share, mixture.taught(config.seed)))
+        else:
+            tasks.append((share, mixture.from_file(Path(name), count, config.seed)))
+    about = {"data": digest(dataset), "problems": [*dataset.problems, *left_out]}
+    for problem in about["problems"]:
+        log.warning(problem)
+    return mixture.Mixture.of(tasks, count, config.seed), longest, about
+
+
+def _trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
+    c = config.model
+    # What is trained whole is kept in float32; under adapters the checkpoint's own numbers do.
+    dtype = "float32" if c.dtype == "auto" and not config.lora_rank else c.dtype
+    model = load(c.model, dtype, str(accelerator.device), c.adapter, c.trust_remote_code)
+    if model.network.dtype != torch.float32 and accelerator.mixed_precision == "no":
+        raise InputError(f"weights in {model.network.dtype} need --precision bf16, or --dtype float32.")
+    engine, why = Scorer(model, Eyes(model), {}).choice  # which says so in the log where trees can't be trained
+    choose(model.network, config.parts, config.lora_rank, config.lora_targets, config.seed)
+    if config.gradient_checkpointing:
+        for module in model.network.modules():
+            if isinstance(module, GradientCheckpointingLayer):  # the method for it has another name in every version
+                module.gradient_checkpointing = True
+                module._gradient_checkpointing_func = partial(torch_checkpoint, use_reentrant=False)
+    trainee = Trainee(model, why if engine == "naive" else None)
+    trainee.train()
+    return trainee
+
+
+def _optimizer(trainee: Trainee, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW, a group for the language model and one for the rest; what has one dimension does not decay."""
+    peaks = {"language": config.lr, "projector": config.projector_lr or config.lr}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for part, found in parts(trainee.network).items():
+        for p in found.values():
+            if p.requires_grad:
+                groups.setdefault(("language" if part == "language" else "projector", p.ndim > 1), []).append(p)
+    return torch.optim.AdamW(
+        {"params": params, "name": name, "peak": peaks[name], "weight_decay": config.weight_decay * decays}
+        for (name, decays), params in groups.items()
+    )
+
+
+def _told(config: TrainConfig, about: dict[str, Any]) -> dict[str, Any]:
+    """What config.json says besides the model."""
+    packages = ("linkcontext", "torch", "transformers", "accelerate", "numpy", "pillow")
+    return {
+        "command": "linkcontext " + " ".join(sys.argv[1:]),
+        "config": json.loads(json.dumps(dataclasses.asdict(config))),  # tuples as JSON has them
+        **about,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+
+
+def _exam(config: TrainConfig) -> Callable[[Accelerator, nn.Module], Rows] | None:
+    """The evaluation during training: accuracy by likelihood on held-out episodes of invented names."""
+    if config.held_out is None:
+        return None
+    dataset, wording = open_data(config.held_out), scaffold(config.scaffold)
+    shots = tuple(sorted(set(config.held_out_shots)))
+    plan = EpisodePlan(ways=config.ways, shots_per_class=shots, episodes=config.held_out_episodes, seed=config.seed)
+    episodes = sample(dataset, plan).episodes
+    sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
+
+    def ask(accelerator: Accelerator, wrapped: nn.Module) -> Rows:
+        trainee = accelerator.unwrap_model(wrapped)
+        # Pieces of the model are gathered in every pass, so that every process must make the same passes.
+        together = isinstance(trainee, FSDPModule)
+        free = torch.tensor([free_memory(trainee.model.device) / 1e9], device=accelerator.device)
+        memory = float(accelerator.gather(free).min())
+        # What a projector made of a picture is old after a step.
+        eyes = Eyes(trainee.model) if trainee.eyes_learn else trainee.eyes
+        asker = Asker(Scorer(trainee.model, eyes, sources, memory_gb=memory), dataset, wording, True, False)
+        mine = episodes if together else episodes[accelerator.process_index :: accelerator.num_processes]
+        with at_rest(trainee):
+            found = [prediction for episode in mine for prediction in answer(asker, [episode])]
+        found = found if together else gather_object(found)
+        return [row for row in rows({e.id: e for e in episodes}, found) if row["scoring"] == "likelihood_sum"]
+
+    return ask
+
+
+def _write(accelerator: Accelerator, path: Path, figures: Mapping[str, Any]) -> None:
+    if accelerator.is_main_process:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(to_json(figures) + "\n")
+
+
+def _cut(path: Path, start: int) -> None:
+    """Forget the lines of steps that are about to be made again, and a line that was cut off."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < start]
+    write_text("".join(kept), path)
+
+
+@contextmanager
+def _progress(steps: int, start: int, visible: bool) -> Iterator[Callable[[dict[str, float]], None]]:
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    text = TextColumn("{task.fields[figures]}")
+    with Progress(*columns, text, console=Console(stderr=True), disable=not visible) as bar:
+        task = bar.add_task("", total=steps, completed=start, figures="")
+
+        def show(figures: dict[str, float]) -> None:
+            bar.update(task, advance=1, figures="  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+
+        yield show

@@ -1,0 +1,155 @@
+"""What a training learns from, example by example: link episodes among the base model's own tasks.
+
+Example n of a run is a pure function of the mixture, the seed and n, so a run can stop and go on anywhere, and any
+number of processes gets the same examples.
+
+    link        link episodes of the data set
+    taught      questions about the concepts that the bundled models know by name
+    FILE.json   the conversations of a LLaVA file, or the questions of a VQA file with the commonest answer
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkcontext.data.manifest import Dataset, cache_dir
+from linkcontext.data.sources import open_folder, written_once
+from linkcontext.episodes.prompt import SCAFFOLDS, Message, Scaffold, conversation
+from linkcontext.episodes.prompt import pictures as shown
+from linkcontext.errors import InputError
+from linkcontext.evaluate.probes import Probe
+from linkcontext.evaluate.question_files import file_exam
+from linkcontext.mini.conversations import ask
+from linkcontext.seeds import rng
+from linkcontext.source import WORLD_VERSION
+from linkcontext.train.strategy import Lessons, nth
+from linkcontext.world import concepts, folder
+
+TAUGHT_IMAGES = 16
+REPLAY = ("world", "replay")  # pictures of their own: the retention benchmark asks about those of world:taught
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Conversations that begin alike. Of each the last answer is learnt. `pictures`: item id to (hash, place)."""
+
+    id: str
+    conversations: tuple[list[Message], ...]
+    pictures: dict[str, tuple[str, Path]]
+
+
+Task = Callable[[int], Example]  # the examples of a task, by number
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The tasks, which of them example n is of (int[N]), and which of that task's examples it is (int[N])."""
+
+    tasks: tuple[Task, ...]
+    which: NDArray[np.int64]
+    number: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[float, Task]], examples: int, seed: int) -> "Mixture":
+        """A run of so many examples; a longer one begins with a shorter."""
+        which = picks([share for share, _ in parts], examples, seed)
+        number = np.zeros(examples, np.int64)
+        for task in range(len(parts)):
+            number[which == task] = np.arange((which == task).sum())
+        return cls(tuple(task for _, task in parts), which, number)
+
+    def example(self, n: int) -> Example:
+        """Example n of the run."""
+        return self.tasks[int(self.which[n])](int(self.number[n]))
+
+
+def picks(shares: Sequence[float], examples: int, seed: int) -> NDArray[np.int64]:
+    """int[examples]: which task each example is of."""
+    edges = np.cumsum(shares)[:-1]
+    return np.searchsorted(edges, rng("train", seed, "mixture").random(examples), side="right")
+
+
+def shares(words: Sequence[str]) -> dict[str, float]:
+    """`link=0.5 taught=0.5` as numbers; where none has one, all are equal.
+
+    Raises `InputError` for an unknown task, for numbers that are none or negative, and where they do not sum to 1.
+    """
+    told = " ".join(words)
+    pairs = [(word.rpartition("=")[0] or word, word.rpartition("=")[2] if "=" in word else None) for word in words]
+    for name, _ in pairs:
+        if name not in ("link", "taught") and not name.endswith(".json"):
+            raise InputError(f"--mixture {told}: {name!r} is none of link, taught or a LLaVA file (FILE.json).")
+    if not pairs or len({name for name, _ in pairs}) < len(pairs):
+        raise InputError(f"--mixture {told}: name one task or more, each once.")
+    if all(number is None for _, number in pairs):
+        return {name: 1 / len(pairs) for name, _ in pairs}
+    try:
+        found = {name: float(number or "") for name, number in pairs}
+    except ValueError as error:
+        raise InputError(f"--mixture {told}: give each task a share, like link=0.5, or none of them.") from error
+    if not all(share > 0 for share in found.values()) or not math.isclose(sum(found.values()), 1, abs_tol=1e-6):
+        raise InputError(f"--mixture {told}: shares must be above 0 and sum to 1, not to {sum(found.values()):g}.")
+    return found
+
+
+def link(lessons: Lessons, dataset: Dataset, wording: Scaffold, every: bool) -> "Callable[..., Example]":
+    """Link episodes; with `every` the answers of the support are learnt too."""
+    if every and not wording.turns:
+        raise InputError(f"--supervise every: with the scaffold {wording.name} a support has no answers. Use turns.")
+
+    def make(index: int, count: int | None = None) -> Example:
+        lesson = lessons.lesson(index, count)
+        told = [conversation(lesson.support, wording, query, query.answer) for query in lesson.queries]
+        if every:
+            told = [conversation(lesson.support[: n + 1], wording) for n in range(len(lesson.support))] + told
+        return _example(lesson.id, told, dataset)
+
+    return make
+
+
+def taught(seed: int) -> Task:
+    """One question about a taught concept: its name, a description, a count or an attribute."""
+
+    def write(out: Path) -> None:
+        things, names = concepts.draw(folder.TAUGHT, *folder.TAUGHT_STREAM), folder.taught_names()
+        folder.write(out, things, names, [[]] * folder.TAUGHT, TAUGHT_IMAGES, REPLAY, folder.EDGE)
+
+    dataset = open_folder(written_once(cache_dir() / "worlds" / f"v{WORLD_VERSION}-replay-{TAUGHT_IMAGES}", write))
+
+    def make(index: int) -> Example:
+        item = nth(dataset.items, index, "train", seed, "taught")
+        turn = ask(folder.facts_of(item.facts), item.name, item.id, rng("train", seed, "taught", "asked", index))
+        return _example(f"taught/{index:07d}", [conversation((), SCAFFOLDS["turns"], turn, turn.answer)], dataset)
+
+    return make
+
+
+def from_file(path: Path, answers: int, seed: int) -> Task:
+    """Up to so many answers of a file, those of one conversation together. Raises as `file_exam`."""
+    exam = file_exam(path, SCAFFOLDS["turns"], answers, seed)
+    records: dict[str, list[Probe]] = {}
+    for probe in exam.probes:
+        records.setdefault(probe.id.partition("/")[0], []).append(probe)
+    groups = list(records.values())
+
+    def make(index: int) -> Example:
+        probes = nth(groups, index, "train", seed, str(path))
+        told = [[*probe.messages, _answer(probe)] for probe in probes]
+        return _example(f"{path.name}/{probes[0].id.partition('/')[0]}", told, exam.dataset)
+
+    return make
+
+
+def _answer(probe: Probe) -> Message:
+    text = Counter(probe.gold).most_common(1)[0][0]
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+
+def _example(name: str, told: Sequence[list[Message]], dataset: Dataset) -> Example:
+    items = dict.fromkeys(item for messages in told for item in shown(messages))
+    return Example(name, tuple(told), {item: (dataset.item(item).sha256, dataset.path(item)) for item in items})

@@ -1,0 +1,306 @@
+"""The loop: split, stopped, gone on with and started twice, it gives one curve."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+
+from linkcontext.config import ModelConfig, eval_config
+from linkcontext.errors import InputError
+from linkcontext.evaluate.run import evaluate
+from linkcontext.models.load import load
+from linkcontext.train import loop
+from linkcontext.train.loop import deal, rate, train
+from linkcontext.train.mixture import Mixture
+
+SCRIPT = """
+import json, sys, torch
+torch.set_num_threads(1)
+from linkcontext.config import ModelConfig
+from linkcontext.train.config import TrainConfig
+from linkcontext.train.loop import train
+options = json.loads(sys.argv[1])
+if options.pop("sharded"):  # accelerate shards on GPUs only; what it does there runs on a CPU too
+    from accelerate import DistributedType, FullyShardedDataParallelPlugin
+    from torch.distributed.fsdp import FSDPModule
+    from linkcontext.train import checkpoint, loop
+
+    made, save = loop._accelerator, checkpoint.save
+
+    def accelerator(config):
+        found = made(config)
+        found.state._shared_state["distributed_type"] = DistributedType.FSDP
+        found.state.fsdp_plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2,
+            auto_wrap_policy="transformer_based_wrap",
+            reshard_after_forward=True,
+            cpu_ram_efficient_loading=False,
+        )
+        return found
+
+    def saved(accelerator, trainee, *rest):
+        assert isinstance(trainee, FSDPModule)
+        save(accelerator, trainee, *rest)
+
+    loop._accelerator, checkpoint.save = accelerator, saved
+train(TrainConfig(model=ModelConfig(options.pop("model"), device="cpu"), **options))
+"""
+
+
+def close(a, b, tolerance=1e-6):
+    assert len(a) == len(b)
+    assert a == pytest.approx(b, rel=0, abs=tolerance)
+
+
+def test_rate_by_hand():
+    assert [rate(step, 12, 0.25) for step in range(4)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert rate(7, 11, 0.3) == pytest.approx(0.5)
+    assert 0 < rate(11, 12, 0.25) < 0.1
+    assert rate(0, 1, 0.0) == 1
+
+
+def test_a_step_is_dealt_out_in_order():
+    assert deal(2, 8, 1, None) == [[list(range(16, 24))]]
+    assert deal(1, 8, 2, 2) == [[[8, 9], [12, 13]], [[10, 11], [14, 15]]]
+    with pytest.raises(InputError, match="3 processes, 2 examples"):
+        deal(0, 8, 3, None)
+
+
+def test_micro_batches_change_nothing(config, curve, tmp_path):
+    for name, micro in (("whole", None), ("halves", 2), ("one", 1)):
+        train(config(micro_batch=micro, queries=3, names="lcl", out=str(tmp_path / name)))
+    close(curve("whole"), curve("halves"), 1e-5)
+    close(curve("whole"), curve("one"), 1e-5)
+
+
+def test_checkpointing_of_layers_changes_nothing(config, curve, tmp_path):
+    train(config(out=str(tmp_path / "plain")))
+    train(config(out=str(tmp_path / "again"), gradient_checkpointing=True))
+    close(curve("plain"), curve("again"))
+
+
+@pytest.mark.parametrize("options", [{}, {"lora_rank": 2}], ids=["whole", "lora"])
+def test_stopped_anywhere_it_goes_on_to_the_same_curve(config, curve, tmp_path, monkeypatch, options):
+    asked = config(steps=6, save_every=2, out=str(tmp_path / "whole"), **options)
+    last = train(asked)
+    monkeypatch.setattr(Mixture, "example", dying(Mixture.example, 5 * 4))
+    stopped = config(steps=6, save_every=2, **options)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped)
+    monkeypatch.undo()
+    assert curve() == curve("whole")[:5]
+    with (tmp_path / "run" / "log.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')  # killed while it wrote
+    assert (tmp_path / "run" / "latest").read_text() == "checkpoint-4\n"
+    again = train(stopped)
+    close(curve(), curve("whole"))
+    for a, b in zip(load(str(last)).network.parameters(), load(str(again)).network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    assert sorted(p.name for p in again.parent.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
+
+
+def dying(example, at):
+    def make(self, n):
+        if n >= at:
+            raise KeyboardInterrupt
+        return example(self, n)
+
+    return make
+
+
+@pytest.mark.heavy
+def test_killed_with_9_it_goes_on_to_the_same_curve(config, curve, tmp_path, nano):
+    train(config(steps=8, save_every=1, keep=1, out=str(tmp_path / "whole")))
+    process = start(config(steps=8, save_every=1, keep=1), nano)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoint-3").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    train(config(steps=8, save_every=1, keep=1))
+    close(curve(), curve("whole"))
+
+
+def start(config, nano, *before, sharded=False, **environment):
+    options = {
+        name: getattr(config, name)
+        for name in (
+            "data",
+            "support",
+            "queries",
+            "steps",
+            "batch",
+            "lr",
+            "save_every",
+            "keep",
+            "out",
+            "held_out",
+            "micro_batch",
+        )
+    } | {
+        "model": str(nano),
+        "held_out_episodes": config.held_out_episodes,
+        "held_out_shots": config.held_out_shots,
+        "sharded": sharded,
+    }
+    script = Path(config.out).parent / "script.py"
+    script.write_text(SCRIPT)
+    source = str(Path(loop.__file__).parents[2])
+    with (Path(config.out).parent / "stderr").open("w") as said:
+        return subprocess.Popen(
+            [sys.executable, *before, str(script), json.dumps(options)],
+            env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", **environment},
+            stderr=said,
+        )
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
+def test_two_processes_are_one(config, curve, tmp_path, nano, pictures, sharded):
+    held = {"held_out": str(pictures), "held_out_episodes": 3, "held_out_shots": (1,), "steps": 3}
+    train(config(out=str(tmp_path / "one"), **held))
+    port = 29000 + os.getpid() % 900
+    run = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port + sharded}")
+    for _ in range(2):  # the second time from the first checkpoint
+        asked = config(micro_batch=1, save_every=1, keep=3, **held)
+        process = start(asked, nano, *run, sharded=sharded, ACCELERATE_USE_CPU="true")
+        assert process.wait(300) == 0, (tmp_path / "stderr").read_text()[-3000:]
+        close(curve(), curve("one"), 1e-5)
+        (tmp_path / "run" / "latest").write_text("checkpoint-1\n")
+    one, two = (json.loads((tmp_path / name / "held_out.jsonl").read_text()) for name in ("one", "run"))
+    assert one["rows"][0]["accuracy"] == two["rows"][0]["accuracy"]
+    a, b = (load(str(tmp_path / name / "checkpoint-3")).network.state_dict() for name in ("one", "run"))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-3)
+
+
+def test_a_handful_is_learnt_by_heart(config, curve, monkeypatch):
+    example = Mixture.example
+    monkeypatch.setattr(Mixture, "example", lambda self, n: example(self, n % 2))
+    train(config(steps=80, batch=2, support=2, lr=5e-3))
+    found = curve()
+    assert found[0] > 3
+    assert found[-1] < 0.1
+
+
+def test_a_checkpoint_is_a_model_for_eval(config, tmp_path, pictures):
+    folder = train(config(steps=1, lora_rank=2, lr=1.0))
+    asked = {"data": str(pictures), "shots": (1,), "episodes": 2}
+    trained = evaluate(eval_config(model=str(folder), out=str(tmp_path / "eval"), **asked))
+    assert trained["rows"][0]["n_queries"] == 4
+    before, after = (load(name).network.state_dict() for name in (config().model.model, str(folder)))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("language_model" in name for name in changed)
+    assert any("projector" in name for name in changed)
+    assert not any("vision_tower" in name or "norm" in name for name in changed)
+
+
+def test_held_out_episodes_are_asked_as_eval_asks_them(config, tmp_path, pictures):
+    folder = train(config(held_out=str(pictures), held_out_episodes=3, held_out_shots=(1, 2), steps=3, eval_every=2))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "held_out.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    asked = eval_config(
+        model=str(folder), data=str(pictures), shots=(1, 2), episodes=3, scoring="likelihood", out=str(tmp_path / "e")
+    )
+    rows = [row for row in evaluate(asked)["rows"] if row["scoring"] == "likelihood_sum"]
+    assert [row["accuracy"] for row in lines[-1]["rows"]] == [row["accuracy"] for row in rows]
+    assert {"ci95", "chance", "n_queries"} <= set(lines[-1]["rows"][0])
+
+
+def test_a_loss_that_is_no_number_names_step_and_examples(config, curve, monkeypatch, tmp_path):
+    whole = loop.Trainee.forward
+
+    def broken(self, reads):
+        cost, tokens = whole(self, reads)
+        return cost * (float("nan") if any(r.example.id == "link/0000009" for r in reads) else 1), tokens
+
+    monkeypatch.setattr(loop.Trainee, "forward", broken)
+    with pytest.raises(InputError, match=r"step 2: the loss is no number in the batch of link/0000008, link/0000009\."):
+        train(config(micro_batch=2, save_every=2))
+    assert len(curve()) == 2
+    assert (tmp_path / "run" / "latest").read_text() == "checkpoint-2\n"
+
+
+def test_rates_are_those_of_the_parts(config, tmp_path):
+    train(config(steps=1, lr=1e-3, projector_lr=1e-4))
+    (line,) = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert (line["lr_language"], line["lr_projector"]) == (1e-3, 1e-4)
+
+
+def test_bf16_learns(config, curve):
+    train(config(precision="bf16", steps=2))
+    assert all(0 < loss < 100 for loss in curve())
+
+
+def test_a_folder_in_use_is_refused(config, tmp_path):
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(InputError, match="another process is training"):
+        train(config())
+
+
+def test_a_folder_of_another_training_is_refused(config, tmp_path):
+    train(config(steps=1))
+    with pytest.raises(InputError, match=r"another training \(lr 0.01 there, 0.02 asked\)"):
+        train(config(steps=1, lr=0.02))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match="it is no training"):
+        train(config(out=str(tmp_path / "other")))
+
+
+def test_a_checkpoint_that_is_cut_short_or_of_another_model_is_refused(config, tmp_path):
+    folder = train(config(steps=1))
+    state = folder / "training.safetensors"
+    whole = state.read_bytes()
+    state.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cut short or damaged"):
+        train(config(steps=1))
+    train(config(steps=1, lora_rank=2, out=str(tmp_path / "lora")))
+    state.write_bytes((tmp_path / "lora" / "checkpoint-1" / "training.safetensors").read_bytes())
+    with pytest.raises(InputError, match="is of another model"):
+        train(config(steps=1))
+    state.unlink()
+    with pytest.raises(InputError, match="cut short or damaged"):
+        train(config(steps=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"mixture": ("link=0.5",)}, "sum to 1"),
+        ({"lora_rank": 2, "lora_targets": "no_such"}, "matches none"),
+        ({"batch": 4, "micro_batch": 3}, "cannot be dealt out"),
+        ({"trackers": ("wandb",)}, "not installed"),
+        ({"qlora": True}, "Give --lora-rank"),
+        ({"qlora": True, "lora_rank": 2}, "--qlora"),
+        ({"support": 400}, "pictures needed"),
+    ],
+)
+def test_bad_input_is_a_sentence(config, options, why):
+    with pytest.raises(InputError, match=why):
+        train(config(**options))
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"lora_rank": -1}, {"neighbours": "n.jsonl"}])
+def test_numbers_are_looked_at_before_anything_else(config, options):
+    with pytest.raises(InputError, match="--"):
+        config(**options)
+
+
+def test_a_support_that_does_not_fit_is_refused_before_anything_is_trained(config, monkeypatch, tmp_path):
+    monkeypatch.setattr("linkcontext.models.load.Model.context", 60)
+    with pytest.raises(InputError, match=r"link/0000000: a conversation with 5 pictures needs .* context is 60"):
+        train(config())
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_the_model_is_asked_for_by_the_configuration_alone(config):
+    assert config().model == ModelConfig(config().model.model, device="cpu")

@@ -1,0 +1,114 @@
+"""Mixtures: shares, replay, and examples that depend on their number alone."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from linkcontext.data.sources import open_folder
+from linkcontext.episodes.prompt import SCAFFOLDS
+from linkcontext.errors import InputError
+from linkcontext.train import mixture
+from linkcontext.train.mixture import Mixture, from_file, link, picks, shares, taught
+from linkcontext.train.strategy import Lessons, Strategy
+
+
+@pytest.fixture(scope="module")
+def llava(pictures, tmp_path_factory):
+    """Two conversations of two answers and one."""
+    root = tmp_path_factory.mktemp("llava")
+    items = open_folder(pictures).items
+    records = []
+    for number, answers in enumerate((2, 1)):
+        name = f"{number}.png"
+        shutil.copy(pictures / items[number].path, root / name)
+        said = []
+        for at in range(answers):
+            said.append({"from": "human", "value": ("<image>\n" if at == 0 else "") + f"question {at}?"})
+            said.append({"from": "gpt", "value": f"answer {number} {at}"})
+        records.append({"id": number, "image": name, "conversations": said})
+    (root / "talk.json").write_text(json.dumps(records))
+    return root / "talk.json"
+
+
+def said(messages):
+    return "".join(part.get("text", "<image>") for part in messages[-1]["content"])
+
+
+def test_shares_by_hand():
+    assert shares(["link"]) == {"link": 1.0}
+    assert shares(["link", "taught"]) == {"link": 0.5, "taught": 0.5}  # the paper's mix
+    assert shares(["link=0.7", "a=b/talk.json=0.3"]) == {"link": 0.7, "a=b/talk.json": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["link=0.5", "taught=0.4"], "sum to 1, not to 0.9"),
+        (["link=1.5", "taught=-0.5"], "above 0"),
+        (["link", "vqa"], "'vqa' is none of"),
+        (["link=0.5", "taught"], "give each task a share"),
+        (["link=a"], "give each task a share"),
+        (["link", "link"], "each once"),
+        ([], "one task or more"),
+    ],
+)
+def test_a_mixture_that_is_none_is_a_sentence(words, why):
+    with pytest.raises(InputError, match=why):
+        shares(words)
+
+
+def test_tasks_come_as_often_as_their_shares_and_each_in_its_own_order():
+    found = picks([0.2, 0.5, 0.3], 20_000, 0)
+    assert np.bincount(found) / 20_000 == pytest.approx([0.2, 0.5, 0.3], abs=0.015)
+    assert (picks([0.2, 0.5, 0.3], 50, 0) == found[:50]).all()
+    seen = []
+    made = Mixture.of([(0.5, lambda i: seen.append(("a", i))), (0.5, lambda i: seen.append(("b", i)))], 40, 0)
+    for n in range(40):
+        made.example(n)
+    for name in "ab":
+        assert [i for task, i in seen if task == name] == list(range(sum(task == name for task, _ in seen)))
+
+
+def test_link_examples_share_their_support_and_can_learn_every_answer(pictures):
+    dataset = open_folder(pictures)
+    lessons = Lessons.of(dataset, Strategy("2-way", support=4, queries=3))
+    example = link(lessons, dataset, SCAFFOLDS["turns"], every=False)(0)
+    lesson = lessons.lesson(0)
+    assert [said(m) for m in example.conversations] == [q.answer for q in lesson.queries]
+    assert all(m[:8] == example.conversations[0][:8] for m in example.conversations)
+    assert set(example.pictures) == {turn.item for turn in (*lesson.support, *lesson.queries)}
+    every = link(lessons, dataset, SCAFFOLDS["lcl"], every=True)(0)
+    assert len(every.conversations) == 4 + 3
+    assert [said(m) for m in every.conversations[:4]] == [
+        f'there is "{t.answer}" in the image. [END EXAMPLE]' for t in lesson.support
+    ]
+    with pytest.raises(InputError, match="has no answers"):
+        link(lessons, dataset, SCAFFOLDS["single_turn"], every=True)
+
+
+def test_conversations_of_a_file_are_replayed_with_all_their_answers(llava):
+    task = from_file(llava, 100, 0)
+    two = [task(0), task(1)]
+    assert sorted(example.id for example in two) == ["talk.json/record 0", "talk.json/record 1"]
+    (long,) = [example for example in two if example.id.endswith("0")]
+    assert sorted(said(m) for m in long.conversations) == ["answer 0 0", "answer 0 1"]
+    assert task(0) == from_file(llava, 100, 0)(0)
+    assert len({task(i).id for i in (2, 3)}) == 2  # the second epoch has both again
+
+
+def test_a_file_that_is_not_there_is_a_sentence(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        from_file(tmp_path / "gone.json", 10, 0)
+
+
+def test_taught_concepts_are_asked_about_on_pictures_of_their_own(monkeypatch):
+    monkeypatch.setattr(mixture, "TAUGHT_IMAGES", 1)
+    monkeypatch.setattr("linkcontext.world.folder.TAUGHT", 4)
+    monkeypatch.setattr("linkcontext.world.folder.taught_names", lambda: ["aba", "bab", "cac", "dad"])
+    task = taught(0)
+    examples = [task(i) for i in range(12)]
+    assert {next(iter(e.pictures)) for e in examples[:4]} == {f"{n}/0000.png" for n in ("aba", "bab", "cac", "dad")}
+    assert len({said(m) for e in examples for m in e.conversations}) > 4
+    assert examples == [task(i) for i in range(12)]
