@@ -11,7 +11,7 @@ from PIL import Image
 from linkcontext.cli import main
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("world", "data", "episodes", "validate", "eval", "report", "compare", "mine", "train", "mini", "cache", "demo")
+COMMANDS = tuple("world data episodes validate eval report compare mine train mini cache demo".split())
 
 
 def run(capsys, *arguments):
