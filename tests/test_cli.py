@@ -11,7 +11,8 @@ from PIL import Image
 from linkcontext.cli import main
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = tuple("world data episodes validate eval report compare mine train mini cache demo".split())
+COMMANDS = ("world", "data", "episodes", "validate", "eval", "report", "compare", "mine", "train", "mini", "cache")
+COMMANDS += ("demo",)
 
 
 def run(capsys, *arguments):
