@@ -119,3 +119,12 @@ def test_a_folder_of_another_configuration_is_refused(config, tmp_path):
 def test_unknown_options_are_named():
     with pytest.raises(InputError, match="shotz: no such option"):
         eval_config(shotz=(1,))
+
+
+def test_too_little_memory_is_refused_before_anything_is_written(nano, tmp_path):
+    config = eval_config(
+        model=str(nano), data="digits", shots=(1,), episodes=1, memory_gb=1e-6, out=str(tmp_path / "r")
+    )
+    with pytest.raises(InputError, match="are too little"):
+        evaluate(config)
+    assert not (tmp_path / "r").exists()

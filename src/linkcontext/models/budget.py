@@ -31,9 +31,9 @@ def room(network: PreTrainedModel, longest: int, memory: float, most: int) -> in
         tokens //= 2
     if needed(tokens) > memory:
         raise InputError(
-            f"{memory / 1e9:.2f} GB are too little: a support of {longest} tokens keeps "
-            f"{1.25 * kept * longest / 1e9:.2f} GB of keys and values, and a pass over it needs "
-            f"{needed(tokens) / 1e9:.2f} GB in all. Raise --memory-gb, use fewer shots, or half precision."
+            f"{memory / 1e9:.3g} GB are too little: a support of {longest} tokens keeps "
+            f"{1.25 * kept * longest / 1e9:.3g} GB of keys and values, and a pass over it needs "
+            f"{needed(tokens) / 1e9:.3g} GB in all. Raise --memory-gb, use fewer shots, or half precision."
         )
     return tokens
 

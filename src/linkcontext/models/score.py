@@ -108,11 +108,13 @@ class Scorer:
         return tokens
 
     def check(self, messages: list[Message]) -> None:
-        """Whether a conversation with its answer fits the context, else an `InputError`; and whether the tree spells it
-        as the model's own processor does, else the engine is naive from here on."""
+        """Whether a conversation with its answer fits the context and the memory, else an `InputError`; and whether the
+        tree spells it as the model's own processor does, else the engine is naive from here on."""
         text, short = self._encode(messages, "last")
         whole = tuple(self._processed([text], [short.pictures], "right")["input_ids"][0].tolist())
         self._fits(len(whole), short)
+        if self.engine != "naive":
+            self._room(len(whole), LEAST)
         if self.engine != "naive" and self._spelled(text, short).ids != whole:
             self.choice = self._fallback("its processor spells these prompts in another way")
 
@@ -234,14 +236,16 @@ class Scorer:
 
     def _engine(self, grown: Grown, name: str) -> Engine:
         """The engine with as much room as there is memory for."""
-        network, tree = self.model.network, grown.tree
-        longest = int(tree.depth.max()) + 1
-        memory = free_memory(self.model.device) if self.memory_gb is None else self.memory_gb * 1e9
+        tree = grown.tree
         usual = GPU_ROOM if self.model.device.type == "cuda" else CPU_ROOM
-        found = room(network, longest, memory, len(tree) if name == "packed" else min(usual, len(tree)))
+        found = self._room(int(tree.depth.max()) + 1, len(tree) if name == "packed" else min(usual, len(tree)))
         if name == "packed" and found < len(tree):
-            log.warning("%d tokens do not fit into one pass in %.2f GB: the trunk is cached", len(tree), memory / 1e9)
-        return Engine(network, found)
+            log.warning("%d tokens do not fit into one pass: the trunk is cached", len(tree))
+        return Engine(self.model.network, found)
+
+    def _room(self, longest: int, most: int) -> int:
+        memory = free_memory(self.model.device) if self.memory_gb is None else self.memory_gb * 1e9
+        return room(self.model.network, longest, memory, most)
 
     def _check(self) -> str | None:
         """Whether a small tree gives what the oracle gives; if not, what the difference is."""
