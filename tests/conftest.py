@@ -36,3 +36,13 @@ def nano(tmp_path_factory):
     seen = CLIPModel(clip.configuration(shape, words))
     build.save_llava(LlavaForConditionalGeneration(language.configuration(shape, seen, words)), words, shape, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A small world as class folders: six classes of eight pictures."""
+    from linkcontext.world.folder import write_seed  # noqa: PLC0415 - seconds to import
+
+    root = tmp_path_factory.mktemp("pictures") / "w"
+    write_seed(root, 6, 8, 3, 32)
+    return root

@@ -144,3 +144,23 @@ def test_kept_features_are_counted_and_cleared(capsys, tmp_path, nano, monkeypat
     assert f" {counts[0][0]} " in shown
     assert "MB freed" in run(capsys, "cache", "clear")[1]
     assert "no features are kept" in run(capsys, "cache", "info")[1]
+
+
+def test_mined_neighbours_meet_in_episodes(capsys, tmp_path):
+    data = ("--data", class_folder(tmp_path / "d", classes=4))
+    mined = ("--negatives", "neighbours", "--neighbours", tmp_path / "n.jsonl")
+    assert run(capsys, "mine", *data, "--out", tmp_path / "n.jsonl", "--images-per-class", 2)[0] == 0
+    near = [json.loads(line) for line in (tmp_path / "n.jsonl").read_text().splitlines()]
+    nearest = {row["class"]: row["neighbours"][0]["class"] for row in near}
+    out = tmp_path / "episodes.jsonl"
+    code, _, err = run(capsys, "episodes", *data, *mined, "--shots", 1, "--episodes", 8, "--out", out)
+    assert code == 0, err
+    for line in out.read_text().splitlines():
+        a, b = (candidate["class"] for candidate in json.loads(line)["candidates"])
+        assert nearest[a] == b or nearest[b] == a
+    alone = refused(capsys, tmp_path, "episodes", *data, *mined[2:], "--out", tmp_path / "out")
+    assert "--neighbours is read with --negatives neighbours only" in alone
+    other = ("--data", class_folder(tmp_path / "e", classes=5))
+    assert "made from other pictures" in refused(
+        capsys, tmp_path, "episodes", *other, *mined, "--out", tmp_path / "out"
+    )

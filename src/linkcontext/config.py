@@ -48,6 +48,8 @@ class EpisodeConfig:
     """What classes are called: pseudo-words, random letters, their real names, or their real names swapped."""
     negatives: Negatives = "random"
     """Which classes meet: any, or the nearest neighbours of the first."""
+    neighbours: str | None = None
+    """A file made by `linkcontext mine`, for --negatives neighbours. Default: what the manifest says."""
     order: Order = "rounds"
     """rounds: one balanced support and its beginnings; shuffled: a new support for every shot count."""
     support_split: str | None = None
@@ -60,6 +62,10 @@ class EpisodeConfig:
     """Of the episodes. The same seed draws the same episodes on any machine."""
     strict: bool = False
     """Fail on the first bad picture instead of reporting it and going on."""
+
+    def __post_init__(self) -> None:
+        if self.neighbours is not None and self.negatives != "neighbours":
+            raise InputError("--neighbours is read with --negatives neighbours only. Say both, or neither.")
 
     def plan(self) -> EpisodePlan:
         """The sampler's own terms."""
@@ -93,7 +99,8 @@ class EvalConfig:
     """packed: an episode in one pass; cached: its support once, what is asked on top; naive: prompt by prompt.
     auto is cached where the model allows it, else naive. Figures do not depend on it."""
     memory_gb: float | None = None
-    """What a pass may take beside the weights. Default: what is free. Figures do not depend on it."""
+    """What a pass of the packed or cached engine may take beside the weights. Default: what is free.
+    Figures do not depend on it."""
     batch: int = 16
     """Prompts that go through the model at once with the naive engine. Figures do not depend on it."""
     out: str | None = None

@@ -8,14 +8,6 @@ from linkcontext.config import eval_config
 from linkcontext.errors import InputError
 from linkcontext.evaluate.run import evaluate, resolved
 from linkcontext.report.page import write_report
-from linkcontext.world.folder import write_seed
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pictures") / "w"
-    write_seed(root, 6, 8, 3, 32)
-    return root
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from PIL import Image
 
 from linkcontext.episodes.prompt import SCAFFOLDS, conversation
 from linkcontext.models import score
+from linkcontext.models.family import refusal
 from linkcontext.models.load import Model
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.vision import Eyes
@@ -93,3 +94,14 @@ def test_pictures_that_touch_are_spelled_by_the_processor(sources, caplog):
     asker.check(said)
     assert asker.engine == "naive"
     assert "in another way" in caplog.text
+
+
+def test_a_network_built_in_another_way_runs_naive(sources):
+    """Some of those that Transformers loads, like BLIP-2, have no inner model that gives a picture's features."""
+    network, processor = FAMILIES["llava"]()
+    network.model = torch.nn.Module()
+    model = Model("llava", "llava", network, processor)
+    assert "has no get_image_features" in refusal(network)
+    assert Scorer(model, Eyes(model), sources).engine == "naive"
+    del network.model
+    assert "has no get_image_features" in refusal(network)

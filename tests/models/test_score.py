@@ -88,6 +88,7 @@ def test_half_precision_decides_the_same_but_for_ties(nano, dataset):
     assert (fast - slow).abs().max() < 0.5
     a, b = fast.view(-1, 2), slow.view(-1, 2)
     clear = (b[:, 0] - b[:, 1]).abs() > 2 * (fast - slow).abs().max()
+    assert clear.any()
     assert (a.argmax(1) == b.argmax(1))[clear].all()
 
 
@@ -113,6 +114,21 @@ def test_gradients_are_the_sum_of_the_naive_ones(model, dataset):
         loss = network(**inputs, labels=labels).loss * (end - start)
         apart += torch.autograd.grad(loss, [weight])[0]
     torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")  # compiling on a CPU has much to say
+def test_attention_in_blocks_gives_what_dense_masks_give(nano, dataset):
+    questions = asks(dataset)
+    expected = flat(scorer(load(str(nano), device="cpu"), dataset).score(questions))
+    blocks = load(str(nano), device="cpu")
+    blocks.network.get_decoder().set_attn_implementation("flex_attention")
+    for engine in ("packed", "cached"):
+        asker = scorer(blocks, dataset, engine)
+        assert asker.engine == engine
+        torch.testing.assert_close(flat(asker.score(questions)), expected, atol=1e-4, rtol=0)
+        oracle = scorer(load(str(nano), device="cpu"), dataset).generate([ask.messages for ask in questions])
+        assert asker.generate([ask.messages for ask in questions]) == oracle
 
 
 def test_a_network_that_ignores_masks_is_found_out(nano, dataset, monkeypatch, caplog):

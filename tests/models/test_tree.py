@@ -1,7 +1,6 @@
 """The tree by hand, and against what each line says alone."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,11 +110,3 @@ def test_passes_run_every_token_once_on_top_of_its_ancestors(texts, room):
             kept += run.tokens.tolist()
         run_before += run.tokens.tolist()
     assert sorted(run_before) == list(range(len(tree)))
-
-
-@pytest.mark.parametrize("room", [1, 3, 8, 100])
-def test_the_order_of_lines_changes_only_the_order_of_siblings(room):
-    texts = ["Qx", "Qy", "AaQx", "AaQy", "AaBbQx"]
-    forth, back = grow([line(t) for t in texts]), grow([line(t) for t in texts[::-1]])
-    assert len(forth) == len(back)
-    assert sum(len(p.tokens) for p in passes(forth, room)) == sum(len(p.tokens) for p in passes(back, room))

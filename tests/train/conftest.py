@@ -7,14 +7,6 @@ from accelerate.state import AcceleratorState, GradientState
 
 from linkcontext.config import ModelConfig
 from linkcontext.train.config import TrainConfig
-from linkcontext.world.folder import write_seed
-
-
-@pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
-    root = tmp_path_factory.mktemp("train") / "w"
-    write_seed(root, 6, 8, 3, 32)
-    return root
 
 
 @pytest.fixture

@@ -279,8 +279,6 @@ def test_a_checkpoint_that_is_cut_short_or_of_another_model_is_refused(config, t
         ({"lora_rank": 2, "lora_targets": "no_such"}, "matches none"),
         ({"batch": 4, "micro_batch": 3}, "cannot be dealt out"),
         ({"trackers": ("wandb",)}, "not installed"),
-        ({"qlora": True}, "Give --lora-rank"),
-        ({"qlora": True, "lora_rank": 2}, "--qlora"),
         ({"support": 400}, "pictures needed"),
     ],
 )

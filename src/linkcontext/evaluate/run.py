@@ -4,7 +4,7 @@ import dataclasses
 import json
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -20,6 +20,7 @@ from linkcontext.episodes.sample import copy_first, copy_last, sample
 from linkcontext.errors import InputError
 from linkcontext.evaluate import legacy
 from linkcontext.evaluate.metrics import available, credit, rows
+from linkcontext.mining.neighbours import mined
 from linkcontext.models.load import Model, load
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.vision import GREY, Eyes, nearest
@@ -30,16 +31,14 @@ GROUP = 4  # episodes whose prompts are batched together where nothing is shared
 FREE = ("out", "batch", "engine", "memory_gb")  # what may change while a run goes on: figures do not depend on it
 
 
-def evaluate(
-    config: EvalConfig, model: Model | None = None, neighbours: Mapping[str, Sequence[str]] | None = None
-) -> dict[str, Any]:
+def evaluate(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
     """Run `config` and write its folder; the content of metrics.json.
 
     With `model` that one is used instead of loading `config.model`. A folder that holds the same run goes on
     where it stopped; one that holds another is an `InputError`.
     """
     dataset = open_data(config.episodes.data, config.episodes.strict)
-    sampled = sample(dataset, config.episodes.plan(), neighbours)
+    sampled = sample(dataset, config.episodes.plan(), mined(config.episodes.neighbours, dataset))
     left_out = [f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out]
     return measure(config, dataset, sampled.episodes, left_out, model)
 

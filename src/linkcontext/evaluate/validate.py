@@ -14,6 +14,7 @@ from linkcontext.episodes.sample import copy_first, copy_last, sample
 from linkcontext.errors import InputError
 from linkcontext.evaluate.metrics import SCORINGS, credit, rows
 from linkcontext.evaluate.run import Asker
+from linkcontext.mining.neighbours import mined
 from linkcontext.models.load import Model, load
 from linkcontext.models.score import Scorer
 from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
@@ -30,7 +31,7 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
     """
     wording = scaffold(config.scaffold)
     dataset = open_data(config.episodes.data, config.episodes.strict)
-    sampled = sample(dataset, config.episodes.plan())
+    sampled = sample(dataset, config.episodes.plan(), mined(config.episodes.neighbours, dataset))
     episodes = sampled.episodes
     used = {candidate.class_id for episode in episodes for candidate in episode.candidates}
     lines = [f"{len(episodes):,} episodes of {len(used)} of {len(dataset.by_class())} classes were drawn"]

@@ -169,6 +169,11 @@ def read_neighbours(path: Path, dataset: Dataset) -> dict[str, tuple[str, ...]]:
     return {row.class_id: tuple(near.class_id for near in row.neighbours) for row in read_jsonl(Neighbours, path)}
 
 
+def mined(path: str | None, dataset: Dataset) -> dict[str, tuple[str, ...]] | None:
+    """What the flag --neighbours says of a data set: the file's neighbours, or None where it is not given."""
+    return None if path is None else read_neighbours(Path(path), dataset)
+
+
 def write_neighbours(rows: Sequence[Neighbours], path: Path, **made: Any) -> None:
     """Write the file and what stands beside it; `made` has the other fields of `Made`."""
     write_jsonl(rows, path)

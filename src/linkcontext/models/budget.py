@@ -16,6 +16,7 @@ def room(network: PreTrainedModel, longest: int, memory: float, most: int) -> in
     text = network.config.get_text_config()
     size = network.dtype.itemsize
     heads = text.num_attention_heads
+    # Where a field is left out, the family's own code takes what stands here.
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     kept = 2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads) * width * size
     wide = getattr(text, "intermediate_size", 4 * text.hidden_size)

@@ -149,10 +149,8 @@ class Engine:
         states = [
             hidden[i, torch.from_numpy(row.tree.parent[a])] for i, (row, a) in enumerate(zip(rows, asked, strict=True))
         ]
-        target, weight = (
-            torch.cat([torch.from_numpy(getattr(row.tree, name)[a]) for row, a in zip(rows, asked, strict=True)])
-            for name in ("ids", "weight")
-        )
+        target = torch.from_numpy(np.concatenate([row.tree.ids[a] for row, a in zip(rows, asked, strict=True)]))
+        weight = torch.from_numpy(np.concatenate([row.tree.weight[a] for row, a in zip(rows, asked, strict=True)]))
         logits, target = self.logits(torch.cat(states)), target.to(self.device)
         nats = F.cross_entropy(logits.float(), target, reduction="none")
         return Losses(nats, weight.to(self.device), logits.argmax(-1) == target)
@@ -293,7 +291,7 @@ class Engine:
         found = {}
         for kind in attention_kinds(self.network):
             mask = sees if kind == "full_attention" else sees & (apart < text.sliding_window)
-            if text._attn_implementation == "eager":
+            if text._attn_implementation != "sdpa":  # the others add what they are given to their scores
                 lowest = torch.finfo(self.network.dtype).min
                 mask = torch.where(mask, 0.0, lowest).to(self.network.dtype)
             found[kind] = mask[:, None]
@@ -315,9 +313,8 @@ class Engine:
             starts = np.cumsum([0, *(len(s.tokens) for s in seen)])
             at = torch.from_numpy(starts[which] + slots[here]).to(self.device)
             tokens.append(torch.cat([s.tokens for s in seen])[at])
-            deep += (
-                [torch.cat([s.deep for s in seen if s.deep is not None], 1)[:, at]] if seen[0].deep is not None else []
-            )
+            layers = [s.deep for s in seen if s.deep is not None]
+            deep += [torch.cat(layers, 1)[:, at]] if layers else []
         if tokens:
             embeds = embeds.masked_scatter(filled[:, :, None], torch.cat(tokens).to(embeds.dtype))
         if deep:

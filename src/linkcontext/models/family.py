@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 def attention_kinds(network: PreTrainedModel) -> set[str]:
     """Which kinds of attention a language model's layers have: full_attention, sliding_attention, ..."""
     text = network.config.get_text_config()
+    # Each family's configuration has only the fields that it needs.
     if layers := getattr(text, "layer_types", None):
         return set(layers)
     slides = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
@@ -24,7 +25,7 @@ def refusal(network: PreTrainedModel) -> str | None:
         f"attention by {how} takes no mask of its own": how not in ("sdpa", "eager", "flex_attention"),
         "blocks are for plain causal attention only; load it with sdpa": how == "flex_attention" and not plain(network),
         f"{type(network).__name__} has no get_image_features": not crosses(network)
-        and not hasattr(network.model, "get_image_features"),
+        and not hasattr(getattr(network, "model", None), "get_image_features"),
     }
     return next((why for why, true in found.items() if true), None)
 

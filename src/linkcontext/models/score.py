@@ -74,20 +74,30 @@ class Scorer:
         if self.asked == "naive":
             return "naive", "asked for"
         network = self.model.network
-        blocks = getattr(network.get_decoder(), "_supports_flex_attn", False) and plain(network)
-        if self.asked == "packed" and self.model.device.type == "cuda" and blocks:
-            network.get_decoder().set_attn_implementation("flex_attention")  # its kernel skips what nobody sees
         why = refusal(network)
-        if why is None:
-            try:
-                why = self._check()
-            except (InputError, RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
-                # Whatever a foreign network throws at its first small tree, the oracle can still serve it.
-                why = f"a small tree could not be run ({str(error).strip().splitlines()[0]})"
-        if why is None:
-            asked = self.asked if self.asked != "auto" else "cached"
-            return asked, "a small tree gave what whole prompts give"
-        return self._fallback(why)
+        if why is not None:
+            return self._fallback(why)
+        name, text = self.asked if self.asked != "auto" else "cached", network.get_decoder()
+        usual = text.config._attn_implementation
+        blocks = usual == "sdpa" and plain(network) and text._supports_flex_attn
+        if name == "packed" and self.model.device.type == "cuda" and blocks:
+            text.set_attn_implementation("flex_attention")  # its kernel skips what nobody sees
+            why = self._tried()
+            if why is None:
+                return name, "a small tree gave what whole prompts give, with FlexAttention"
+            text.set_attn_implementation(usual)
+            log.warning("packed without FlexAttention: %s", why)
+        why = self._tried()
+        return (name, "a small tree gave what whole prompts give") if why is None else self._fallback(why)
+
+    def _tried(self) -> str | None:
+        """Why a small tree does not give what whole prompts give, or None."""
+        try:
+            return self._check()
+        except (InputError, RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+            # Whatever a foreign network throws at its first small tree, the oracle can still serve it.
+            said = str(error).strip() or type(error).__name__
+            return f"a small tree could not be run ({said.splitlines()[0]})"
 
     def _fallback(self, why: str) -> tuple[str, str]:
         if self.asked != "auto":
@@ -111,11 +121,12 @@ class Scorer:
         """Whether a conversation with its answer fits the context and the memory, else an `InputError`; and whether the
         tree spells it as the model's own processor does, else the engine is naive from here on."""
         text, short = self._encode(messages, "last")
-        whole = tuple(self._processed([text], [short.pictures], "right")["input_ids"][0].tolist())
+        whole = self._by_processor(text, short)
         self._fits(len(whole), short)
-        if self.engine != "naive":
-            self._room(len(whole), LEAST)
-        if self.engine != "naive" and self._spelled(text, short).ids != whole:
+        if self.engine == "naive":
+            return
+        self._room(len(whole), LEAST)
+        if self._laid(short).ids.tolist() != whole:
             self.choice = self._fallback("its processor spells these prompts in another way")
 
     def _fits(self, length: int, short: Tokens) -> None:
@@ -152,8 +163,15 @@ class Scorer:
         self._look(prompts)
         if self.engine == "naive":
             return self._generate_naive(prompts, new_tokens)
-        grown = self._tree(prompts, "none")
-        said = self._engine(grown, self.engine).replies(grown, new_tokens, self._ends)
+        grown, text = self._tree(prompts, "none"), self.model.network.get_decoder()
+        usual = text.config._attn_implementation
+        if usual == "flex_attention":  # word by word there are no blocks to skip
+            text.set_attn_implementation("sdpa")
+        try:
+            said = self._engine(grown, self.engine).replies(grown, new_tokens, self._ends)
+        finally:
+            if usual == "flex_attention":
+                text.set_attn_implementation(usual)
         return [self.model.words.decode(ids, skip_special_tokens=True).strip() for ids in said]
 
     def _look(self, conversations: Iterable[list[Message]]) -> None:
@@ -190,11 +208,13 @@ class Scorer:
 
     def _spelled(self, text: str, short: Tokens) -> Tokens:
         """Tokens in which every picture takes the room it has."""
-        if self.engine == "naive":
-            ids = tuple(self._processed([text], [short.pictures], "right")["input_ids"][0].tolist())
-        else:
-            ids = tuple(self._laid(short).ids.tolist())
-        return Tokens(ids, (IGNORE,) * len(ids), short.pictures)
+        ids = self._by_processor(text, short) if self.engine == "naive" else self._laid(short).ids.tolist()
+        return Tokens(tuple(ids), (IGNORE,) * len(ids), short.pictures)
+
+    def _by_processor(self, text: str, short: Tokens) -> list[int]:
+        """The tokens that the model's own processor makes of a conversation."""
+        ids: list[int] = self._processed([text], [short.pictures], "right")["input_ids"][0].tolist()
+        return ids
 
     def _open(self, item: str) -> Image.Image:
         return drawn(item) if item in DRAWN else open_image(self.sources[item][1])
@@ -218,11 +238,11 @@ class Scorer:
 
     def _laid(self, short: Tokens) -> Line:
         """A conversation as the language model gets it: marks replaced by pictures as they are spelled."""
-        self._see([short.pictures])
         alone, numbers = len(short.pictures) == 1, []
         for item in short.pictures:
             picture = item if item in DRAWN else self.sources[item][0], alone
             if picture not in self._numbers:
+                self._see([short.pictures])  # nothing is left to see where many were looked at together
                 self._numbers[picture] = len(self._pictures)
                 self._pictures.append(self.eyes.recall(*picture))
             numbers.append(self._numbers[picture])
@@ -258,11 +278,9 @@ class Scorer:
             for query in queries
             for name in ("dax", "lum a")
         ]
-        for messages in answers[-1:]:
-            text, short = self._encode(messages, "last")
-            whole = self._processed([text], [short.pictures], "right")["input_ids"][0].tolist()
-            if self._laid(short).ids.tolist() != whole:
-                return "its processor spells pictures differently when there are several"
+        text, short = self._encode(answers[-1], "last")
+        if self._laid(short).ids.tolist() != self._by_processor(text, short):
+            return "its processor spells pictures differently when there are several"
         oracle = [value for value, _ in self._score_naive(answers)]
         grown = self._tree(answers, "last")
         network, dtype = self.model.network, self.model.network.dtype

@@ -221,10 +221,12 @@ class Eyes:
         if crosses(network):
             return _crossing(network.model, given["pixel_values"])
         core, pooled = network.model, []
-        tower = next(getattr(core, n) for n in ("vision_tower", "vision_model", "visual") if hasattr(core, n))
+        towers = [getattr(core, n) for n in ("vision_tower", "vision_model", "visual") if hasattr(core, n)]
+        if not towers:
+            raise InputError(f"the tower of {type(network).__name__} is not where those of known families are")
         wanted = inspect.signature(core.get_image_features).parameters
         # The tower's summary is overwritten on its way out: it is taken where it is made.
-        hook = tower.register_forward_hook(lambda _m, _i, out: pooled.append(getattr(out, "pooler_output", None)))
+        hook = towers[0].register_forward_hook(lambda _m, _i, out: pooled.append(getattr(out, "pooler_output", None)))
         try:
             found = core.get_image_features(**{k: v for k, v in given.items() if k in wanted})
         finally:

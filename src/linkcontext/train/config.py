@@ -61,8 +61,6 @@ class TrainConfig:
     """Above 0: LoRA adapters of this rank on --lora-targets."""
     lora_targets: str = LANGUAGE
     """A pattern that is looked for in the names of linear layers."""
-    qlora: bool = False
-    """Frozen weights in 4 bits. Not there yet: it is checked, and says what is missing."""
     lr: float = 2e-5
     projector_lr: float | None = None
     """Of what is trained outside of the language model. Default: the same."""

@@ -12,7 +12,7 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
@@ -36,7 +36,7 @@ from linkcontext.episodes.sample import sample
 from linkcontext.errors import InputError
 from linkcontext.evaluate.metrics import rows
 from linkcontext.evaluate.run import Asker, answer
-from linkcontext.mining.neighbours import read_neighbours
+from linkcontext.mining.neighbours import mined
 from linkcontext.models.budget import free_memory
 from linkcontext.models.load import load
 from linkcontext.models.score import Scorer
@@ -184,12 +184,6 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     for name in config.trackers:
         if importlib.util.find_spec(name) is None:
             raise InputError(f"--trackers {name}: the package is not installed: pip install {name}.")
-    if config.qlora:
-        if not config.lora_rank:
-            raise InputError("--qlora: weights in 4 bits cannot learn. Give --lora-rank, like 16.")
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise InputError("--qlora needs a GPU and the package bitsandbytes: pip install bitsandbytes.")
-        raise InputError("--qlora: no checkpoint of it can be merged yet. Use --lora-rank with --dtype bfloat16.")
     unused = DistributedDataParallelKwargs(find_unused_parameters="vision" in config.parts)
     accelerator = Accelerator(
         mixed_precision="bf16" if config.precision == "bf16" else None,
@@ -209,9 +203,7 @@ def _examples(config: TrainConfig) -> tuple[mixture.Mixture, Any, dict[str, Any]
     shares = mixture.shares(config.mixture)
     wording = scaffold(config.scaffold)
     dataset = open_data(config.data)
-    near: Mapping[str, Sequence[str]] | None = None
-    if config.neighbours is not None:
-        near = read_neighbours(Path(config.neighbours), dataset)
+    near = mined(config.neighbours, dataset)
     c = config
     strategy = Strategy(c.strategy, c.ways, c.support, c.queries, c.names, c.negatives, c.rule, c.split, c.seed)
     questions = read_questions(Path(config.questions)) if config.questions else ()
