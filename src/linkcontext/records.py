@@ -1,5 +1,6 @@
 """The nouns. Frozen records, JSON lines on disk; between stages travel ids and never pixels.
 
+Question    what can be asked about one picture, and the right answer
 Item        one picture of one class
 Turn        one picture with its question and its answer
 Episode     support turns, queries and the candidate names among which a query is decided
@@ -24,6 +25,17 @@ JSON_NAMES = {"class_id": "class"}  # `class` is a keyword in Python and the nat
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What can be asked about a picture. Questions of one concept are asked in one sense: an answer informs the next."""
+
+    task: str  # attribute, count, relation, ...
+    concept: str  # of the task: colour, parts, left-right, ...
+    question: str
+    answer: str
+    candidates: tuple[str, ...] = ()  # the answers one chooses among; none where the answer is free text
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One picture. `id` is unique in its data set, `path` is relative to the data set's root."""
 
@@ -35,6 +47,7 @@ class Item:
     split: str = ""
     group: str = ""  # pictures of one source (one writer, one camera, one film), by file name
     facts: dict[str, Any] = field(default_factory=dict)  # ground truth, where there is any
+    questions: tuple[Question, ...] = ()  # what its annotations answer besides the class
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,15 @@ def test_questions_have_their_answer_among_their_candidates():
     for facts in (BEAST, GLYPH, BLOB):
         for question in about(facts):
             assert question.answer in question.candidates
-    assert {q.task: q.answer for q in about(BEAST)} == {
+    assert {q.concept: q.answer for q in about(BEAST)} == {
         "kind": "creature",
         "colour": "red",
-        "count": "2",
+        "parts": "2",
         "texture": "striped",
         "shape": "circle",
     }
-    assert {q.task for q in about(GLYPH)} == {"kind", "colour", "count"}
+    assert {(q.task, q.concept) for q in about(GLYPH)} == {
+        ("attribute", "kind"),
+        ("attribute", "colour"),
+        ("count", "strokes"),
+    }

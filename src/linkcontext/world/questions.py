@@ -1,22 +1,11 @@
 """What can be asked about a picture of the world, and the right answers: naming, describing, counting, attributes."""
 
-from dataclasses import dataclass
-
+from linkcontext.records import Question
 from linkcontext.world.concepts import COLOURS, FAMILIES, SHAPES, TEXTURES, Facts, Part
 
 NAMING = ("What is this?", "What do you see?", "Name this.", "What is it called?", "Which thing is this?")
 DESCRIBING = ("Describe this.", "What does it look like?", "Describe the picture.")
 COUNTED = {"creature": "parts", "glyph": "strokes", "blob": "bumps"}
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question about one picture, its answer, the task it belongs to and the answers one chooses among."""
-
-    task: str
-    question: str
-    answer: str
-    candidates: tuple[str, ...] = ()
 
 
 def phrase(part: Part) -> str:
@@ -40,16 +29,16 @@ def stated(text: str) -> frozenset[str]:
 
 
 def about(facts: Facts) -> list[Question]:
-    """The attribute and counting questions that a concept's pictures answer."""
+    """The attribute and counting questions that a thing's pictures answer."""
     body = facts.parts[0]
     counted = COUNTED[facts.family]
     questions = [
-        Question("kind", "What kind of thing is it?", facts.family, FAMILIES),
-        Question("colour", "What colour is it?", body.colour, tuple(COLOURS)),
-        Question("count", f"How many {counted} does it have?", str(facts.count), tuple("23456")),
+        Question("attribute", "kind", "What kind of thing is it?", facts.family, FAMILIES),
+        Question("attribute", "colour", "What colour is it?", body.colour, tuple(COLOURS)),
+        Question("count", counted, f"How many {counted} does it have?", str(facts.count), tuple("23456")),
     ]
     if facts.family != "glyph":
-        questions.append(Question("texture", "What texture is it?", body.texture, TEXTURES))
+        questions.append(Question("attribute", "texture", "What texture is it?", body.texture, TEXTURES))
     if facts.family == "creature":
-        questions.append(Question("shape", "What shape is the body?", body.shape, SHAPES))
+        questions.append(Question("attribute", "shape", "What shape is the body?", body.shape, SHAPES))
     return questions
