@@ -26,7 +26,7 @@ JSON_NAMES = {"class_id": "class"}  # `class` is a keyword in Python and the nat
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What can be asked about a picture. Questions of one concept are asked in one sense: an answer informs the next."""
+    """What can be asked about a picture. Questions of one concept mean the same: an answer informs the next."""
 
     task: str  # attribute, count, relation, ...
     concept: str  # of the task: colour, parts, left-right, ...
