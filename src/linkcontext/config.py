@@ -58,6 +58,9 @@ class EpisodeConfig:
     """Take query pictures from this split only."""
     groups_apart: bool = False
     """Never let a support picture share its source (by file name) with a query."""
+    false_labels: float = 0.0
+    """Each support picture has, with this probability, the name of another class of its episode. A model that links
+    believes it; one that knows better does not."""
     seed: int = 0
     """Of the episodes. The same seed draws the same episodes on any machine."""
     strict: bool = False
@@ -81,6 +84,7 @@ class EpisodeConfig:
             support_split=self.support_split,
             query_split=self.query_split,
             groups_apart=self.groups_apart,
+            false_labels=self.false_labels,
         )
 
 

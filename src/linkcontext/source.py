@@ -9,7 +9,7 @@ from linkcontext.data.sources import open_digits, open_folder, open_huggingface,
 from linkcontext.errors import InputError
 from linkcontext.world import folder as worlds
 
-WORLD_CLASSES, WORLD_IMAGES, TAUGHT_IMAGES = 60, 40, 24
+WORLD_CLASSES, WORLD_IMAGES, TAUGHT_IMAGES, REPLAY_IMAGES = 60, 40, 24, 16
 WORLD_VERSION = 1  # of what is drawn; kept worlds of another version are drawn anew
 
 
@@ -17,7 +17,8 @@ def open_data(spec: str, strict: bool = False) -> Dataset:
     """The data set meant by a folder, `digits`, `world:SEED`, `world:taught`, `hf:NAME` or `imagenet-100:DIR`.
 
     `world:SEED` has 60 concepts in hard-neighbour pairs with 40 pictures each; `world:taught` new pictures of the
-    320 concepts that the bundled models know by name, 24 each. What is made is kept in the cache.
+    320 concepts that the bundled models know by name, 24 each, and `world:replay` 16 others of each to train on: the
+    retention benchmark asks about those of world:taught. What is made is kept in the cache.
     """
     if spec == "digits":
         return open_digits()
@@ -35,8 +36,11 @@ def _world(which: str) -> Dataset:
     kept = cache_dir() / "worlds" / f"v{WORLD_VERSION}-{which}"
     if which == "taught":
         return open_folder(written_once(kept, lambda out: _only(worlds.write_taught(out, TAUGHT_IMAGES))))
+    if which == "replay":
+        stream = worlds.REPLAY_STREAM
+        return open_folder(written_once(kept, lambda out: _only(worlds.write_taught(out, REPLAY_IMAGES, stream))))
     if not re.fullmatch(r"\d{1,9}", which):
-        raise InputError(f"--data world:{which}: write world:SEED with a whole number, or world:taught.")
+        raise InputError(f"--data world:{which}: write world:SEED with a whole number, world:taught or world:replay.")
     seed = int(which)
     return open_folder(written_once(kept, lambda out: _only(worlds.write_seed(out, WORLD_CLASSES, WORLD_IMAGES, seed))))
 

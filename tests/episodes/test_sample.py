@@ -95,6 +95,30 @@ def test_shuffled_episodes_are_one_for_each_shot_count():
     assert sum(set(e.support) <= set(f.support) for e, f in pairs) < 20
 
 
+def test_false_labels_mislead_their_share_and_the_same_turns_first():
+    data = zoo(6, 9)
+    plans = [replace(SMALL, ways=3, episodes=200, false_labels=share) for share in (0.0, 0.3, 1.0)]
+    true, some, all_false = (sample(data, plan).episodes for plan in plans)
+    assert {e.task for e in some} == {"link-false-0.3"}
+    misled = 0
+    for a, b, c in zip(true, some, all_false, strict=True):
+        assert (a.queries, a.candidates) == (b.queries, b.candidates) == (c.queries, c.candidates)
+        shown = {candidate.class_id: candidate.name for candidate in a.candidates}
+        for right, maybe, wrong in zip(a.support, b.support, c.support, strict=True):
+            assert maybe in (right, wrong)  # a larger share misleads the same turns in the same way
+            assert wrong.item == right.item
+            assert wrong.class_id != right.class_id
+            assert wrong.answer == shown[wrong.class_id]
+            misled += maybe == wrong
+    assert misled / (200 * 9) == pytest.approx(0.3, abs=0.04)
+    others = Counter(
+        (e.candidates.index(next(c for c in e.candidates if c.class_id == t.class_id)))
+        for e in all_false
+        for t in e.support
+    )
+    assert max(others.values()) - min(others.values()) < 100  # of 600 each: no name is told more often
+
+
 def test_policies_by_hand():
     shown = (Turn("1", "owl", "x"), Turn("2", "cat", "y"), Turn("3", "cat", "y"))
     assert (copy_first(shown), copy_last(shown)) == ("owl", "cat")

@@ -6,7 +6,7 @@ import pytest
 
 from linkcontext.errors import InputError
 from linkcontext.evaluate.intervals import wilson
-from linkcontext.evaluate.metrics import candidate_scores, choose, credit, rows
+from linkcontext.evaluate.metrics import by_place, candidate_scores, choose, credit, rows
 from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
 
 CLASSES = ("cat", "dog")
@@ -103,6 +103,21 @@ def test_baselines_take_the_better_version_and_need_every_query():
     assert row["baselines"]["copy_first"] is None
     half = [both[0], prediction(e, 1, (0.0, -1.0), baselines=tokens)]
     assert rows({e.id: e}, half)[0]["baselines"]["nearest_centroid"] == 0.5
+
+
+def test_accuracy_by_the_place_of_the_only_support():
+    first, second = episode(0), episode(1)
+    second = dataclasses.replace(second, support=second.support[::-1])
+    pairs = [
+        (first, prediction(first, 0, (-1.0, -2.0))),  # cat stands first, right
+        (first, prediction(first, 1, (-1.0, -2.0))),  # dog stands second, wrong
+        (second, prediction(second, 0, (-1.0, -2.0))),  # cat stands second, right
+        (second, prediction(second, 1, (-3.0, -2.0))),  # dog stands first, right
+        (second, prediction(second, 1, (-1.0, -2.0), shots=2)),  # two supports of a class: no one place
+    ]
+    found = by_place(pairs, "likelihood_sum")
+    assert [(p.place, p.accuracy, p.n_queries) for p in found] == [(0, 1.0, 2), (1, 0.5, 2)]
+    assert all(p.ci95[0] <= p.accuracy <= p.ci95[1] for p in found)
 
 
 def test_a_tie_counts_its_share():

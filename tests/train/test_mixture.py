@@ -9,7 +9,6 @@ import pytest
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.prompt import SCAFFOLDS
 from linkcontext.errors import InputError
-from linkcontext.train import mixture
 from linkcontext.train.mixture import Mixture, from_file, link, picks, shares, taught
 from linkcontext.train.strategy import Lessons, Strategy
 
@@ -104,7 +103,7 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path):
 
 
 def test_taught_concepts_are_asked_about_on_pictures_of_their_own(monkeypatch):
-    monkeypatch.setattr(mixture, "TAUGHT_IMAGES", 1)
+    monkeypatch.setattr("linkcontext.source.REPLAY_IMAGES", 1)
     monkeypatch.setattr("linkcontext.world.folder.TAUGHT", 4)
     monkeypatch.setattr("linkcontext.world.folder.taught_names", lambda: ["aba", "bab", "cac", "dad"])
     task = taught(0)

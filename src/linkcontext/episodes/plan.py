@@ -27,6 +27,7 @@ class EpisodePlan:
     query_split: str | None = None
     # No support picture shares its group with a query picture of its class; "" is a group like any other.
     groups_apart: bool = False
+    false_labels: float = 0.0  # how likely a support picture has the name of another class of its episode
 
     @property
     def queries_per_class(self) -> int:
@@ -49,6 +50,8 @@ def check(plan: EpisodePlan, dataset: Dataset) -> None:
             f"{plan.queries} queries for {plan.ways} ways: every class must be queried equally often. "
             f"Give a multiple of {plan.ways}."
         )
+    if not 0 <= plan.false_labels <= 1:
+        raise InputError(f"false labels {plan.false_labels:g}: give a share from 0 to 1.")
     for split in (plan.support_split, plan.query_split):
         if split is not None and split not in splits:
             there = first_few(sorted(repr(each) for each in splits))

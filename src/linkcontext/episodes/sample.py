@@ -81,17 +81,20 @@ def draw(pool: Pool, index: int) -> tuple[Episode, ...]:
         queries=tuple(queries[place] for place in order),
     )
     if plan.order == "rounds":
-        return (replace(episode, support=_rounds(seats, episode.shots_per_class[-1], *stream)),)
-    return tuple(
-        replace(episode, id=f"{episode.id}-k{k:02d}", shots_per_class=(k,), support=_shuffle(seats, k, *stream))
-        for k in episode.shots_per_class
-    )
+        found = [replace(episode, support=_rounds(seats, episode.shots_per_class[-1], *stream))]
+    else:
+        found = [
+            replace(episode, id=f"{episode.id}-k{k:02d}", shots_per_class=(k,), support=_shuffle(seats, k, *stream))
+            for k in episode.shots_per_class
+        ]
+    return tuple(replace(e, support=_mislabelled(e, plan.false_labels, *stream)) for e in found)
 
 
 def _task(plan: EpisodePlan) -> str:
     """Rows of metrics are told apart by it: random and hard negatives never share a row."""
     task = "link-neighbours" if plan.negatives == "neighbours" else "link"
-    return f"{task}-shuffled" if plan.order == "shuffled" else task
+    task = f"{task}-shuffled" if plan.order == "shuffled" else task
+    return f"{task}-false-{plan.false_labels:g}" if plan.false_labels else task
 
 
 def _classes(pool: Pool, index: int) -> list[Stock]:
@@ -134,6 +137,21 @@ def _shuffle(seats: list[Seat], shots_per_class: int, *stream: Name) -> tuple[Tu
     stream = (*stream, "shuffled", shots_per_class)
     turns = [seat.turn(item) for seat in seats for item in _some(seat, shots_per_class, *stream)]
     return tuple(turns[place] for place in rng(*stream).permutation(len(turns)))
+
+
+def _mislabelled(episode: Episode, share: float, *stream: Name) -> tuple[Turn, ...]:
+    """The support with each turn, by its own lot, under the name of another class. A larger share misleads more turns
+    and the same ones: a turn is of the class that it is said to be."""
+    if not share:
+        return episode.support
+    lots = rng(*stream, "false labels")
+    drawn = lots.random(len(episode.support)), lots.integers(1, episode.ways, len(episode.support))
+    classes = [candidate.class_id for candidate in episode.candidates]
+    shown = []
+    for turn, lot, step in zip(episode.support, *drawn, strict=True):
+        other = episode.candidates[(classes.index(turn.class_id) + int(step)) % episode.ways]
+        shown.append(replace(turn, class_id=other.class_id, answer=other.name) if lot < share else turn)
+    return tuple(shown)
 
 
 def _some(seat: Seat, shots_per_class: int, *stream: Name) -> list[str]:

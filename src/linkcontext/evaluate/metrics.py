@@ -105,6 +105,32 @@ def rows(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> 
     return [_row(key, pairs) for key, pairs in grouped(episodes, predictions).items()]
 
 
+class Place(NamedTuple):
+    """Queries whose class has its only support picture at one place, counted from 0."""
+
+    place: int
+    accuracy: float
+    ci95: tuple[float, float]
+    n_queries: int
+
+
+def by_place(pairs: Iterable[Pair], scoring: str) -> list[Place]:
+    """Accuracy by where the queried class's only support picture stands: does a model read the middle too?
+
+    `pairs` of one support picture per class, as `grouped` has them; others are passed over.
+    """
+    found: defaultdict[int, list[tuple[float, str]]] = defaultdict(list)
+    for episode, prediction in pairs:
+        if prediction.shots_per_class == 1:
+            classes = [turn.class_id for turn in episode.shown(1)]
+            worth = credit(prediction, scoring, episode.candidates)
+            found[classes.index(prediction.gold)].append((worth, episode.id))
+    return [
+        Place(place, math.fsum(c for c, _ in told) / len(told), clustered_wilson(*zip(*told, strict=True)), len(told))
+        for place, told in sorted(found.items())
+    ]
+
+
 def grouped(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> dict[Key, list[Pair]]:
     """The predictions of each row beside their episodes: keys and pairs sorted, each pair checked."""
     groups: defaultdict[Key, list[Pair]] = defaultdict(list)

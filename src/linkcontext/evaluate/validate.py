@@ -40,7 +40,7 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
         planted(episodes, wording, right=True),
         planted(episodes, wording, right=False),
         leaks(episodes, dataset, config.episodes),
-        balance(episodes, config.episodes),
+        *([] if config.episodes.false_labels else [balance(episodes, config.episodes)]),
         blind_policies(episodes),
     ]
     c = config.model

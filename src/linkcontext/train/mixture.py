@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from linkcontext.data.manifest import Dataset, cache_dir
-from linkcontext.data.sources import open_folder, written_once
+from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.prompt import SCAFFOLDS, Message, Scaffold, conversation
 from linkcontext.episodes.prompt import pictures as shown
 from linkcontext.errors import InputError
@@ -26,12 +25,9 @@ from linkcontext.evaluate.probes import Probe
 from linkcontext.evaluate.question_files import file_exam
 from linkcontext.mini.conversations import ask
 from linkcontext.seeds import rng
-from linkcontext.source import WORLD_VERSION
+from linkcontext.source import open_data
 from linkcontext.train.strategy import Lessons, nth
-from linkcontext.world import concepts, folder
-
-TAUGHT_IMAGES = 16
-REPLAY = ("world", "replay")  # pictures of their own: the retention benchmark asks about those of world:taught
+from linkcontext.world import folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +110,7 @@ def link(lessons: Lessons, dataset: Dataset, wording: Scaffold, every: bool) -> 
 
 def taught(seed: int) -> Task:
     """One question about a taught concept: its name, a description, a count or an attribute."""
-
-    def write(out: Path) -> None:
-        things, names = concepts.draw(folder.TAUGHT, *folder.TAUGHT_STREAM), folder.taught_names()
-        folder.write(out, things, names, [[]] * folder.TAUGHT, TAUGHT_IMAGES, REPLAY, folder.EDGE)
-
-    dataset = open_folder(written_once(cache_dir() / "worlds" / f"v{WORLD_VERSION}-replay-{TAUGHT_IMAGES}", write))
+    dataset = open_data("world:replay")  # the retention benchmark asks about those of world:taught
 
     def make(index: int) -> Example:
         item = nth(dataset.items, index, "train", seed, "taught")

@@ -21,6 +21,7 @@ from linkcontext.world.names import pseudo_words
 EDGE = 64  # pixels of a written picture
 TAUGHT = 320  # concepts that the bundled models are taught by name
 TAUGHT_STREAM: tuple[Name, ...] = ("world", "taught")
+REPLAY_STREAM: tuple[Name, ...] = ("world", "replay")  # of other pictures of the same concepts
 
 
 def user_stream(seed: int) -> tuple[Name, ...]:
@@ -44,9 +45,9 @@ def write_seed(out: Path, classes: int, images: int, seed: int, size: int = EDGE
     return write(out, vectors, names, near, images, stream, size)
 
 
-def write_taught(out: Path, images: int, size: int = EDGE) -> Dataset:
+def write_taught(out: Path, images: int, stream: Sequence[Name] = TAUGHT_STREAM, size: int = EDGE) -> Dataset:
     """New pictures of the concepts that the bundled models know by name."""
-    return write(out, concepts.draw(TAUGHT, *TAUGHT_STREAM), taught_names(), [[]] * TAUGHT, images, TAUGHT_STREAM, size)
+    return write(out, concepts.draw(TAUGHT, *TAUGHT_STREAM), taught_names(), [[]] * TAUGHT, images, stream, size)
 
 
 def write(
