@@ -2,7 +2,8 @@
 
 `10`    things that do not exist beside the look-alikes that mini-base was taught, under their taught names
 `pair`  things that do not exist beside others that do not exist either
-Look-alikes differ in one or two attributes (`concepts.neighbours`).
+Look-alikes differ in one or two attributes, `ROUNDS` times over (`concepts.neighbours`): in a few, as a made-up animal
+differs from the real one. After one round a nearest centroid in the bundled eyes is right in 7 of 10 cases only.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from linkcontext.world.folder import EDGE, TAUGHT, TAUGHT_STREAM, taught_names, 
 from linkcontext.world.names import pseudo_words
 
 Kind = Literal["10", "pair"]
+ROUNDS = 3
 
 
 def write_isekai(out: Path, kind: Kind, seed: int, groups: int = 10, images: int = 32, size: int = EDGE) -> Dataset:
@@ -37,13 +39,13 @@ def write_isekai(out: Path, kind: Kind, seed: int, groups: int = 10, images: int
     if kind == "10":
         chosen = sorted(int(place) for place in rng(*stream, "taught").permutation(TAUGHT)[:groups])
         known = concepts.draw(TAUGHT, *TAUGHT_STREAM)[chosen]
-        novel = concepts.neighbours(known, concepts.draw_changes(groups, *stream))
+        novel = _alike(known, *stream)
         taught = taught_names()
         names = pseudo_words(groups, *stream, avoid=taught)
         pairs = list(zip(names, (taught[place] for place in chosen), strict=True))
     else:
         novel = concepts.draw(groups, *stream)
-        known = concepts.neighbours(novel, concepts.draw_changes(groups, *stream))
+        known = _alike(novel, *stream)
         names = pseudo_words(2 * groups, *stream, avoid=taught_names())
         pairs = list(zip(names[:groups], names[groups:], strict=True))
     vectors = torch.stack([novel, known], 1).flatten(0, 1)
@@ -52,6 +54,13 @@ def write_isekai(out: Path, kind: Kind, seed: int, groups: int = 10, images: int
     dataset = write(out, vectors, flat, near, images, stream, size)
     write_jsonl(_records(pairs, images), out / f"ISEKAI-{kind}.json")  # last: with it the benchmark is complete
     return dataset
+
+
+def _alike(things: torch.Tensor, *stream: Name) -> torch.Tensor:
+    """A look-alike of each concept."""
+    for turn in range(ROUNDS):
+        things = concepts.neighbours(things, concepts.draw_changes(len(things), *stream, turn))
+    return things
 
 
 def _records(pairs: Sequence[tuple[str, str]], images: int) -> list[dict[str, object]]:

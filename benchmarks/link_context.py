@@ -1,0 +1,327 @@
+"""Link-Context Learning's table in miniature, from mini-base. Run: `python benchmarks/link_context.py`.
+
+    vanilla          mini-base as it is
+    2-way, 2-way-random, 2-way-weight, mix
+                     the paper's strategies unchanged: hard negatives (linear), a string of random letters for the
+                     first class and the real name for the other, one query to a support, only its answer learnt
+    ... + warm-up    the same after our warm-up: four classes under new words, any negatives, eight queries
+
+Each is trained with every seed and measured on ISEKAI-mini-10 and -pair (`linkcontext world --isekai`), an unseen world
+and digits, by likelihood and generation; on what mini-base was taught; with false labels; and by the place of the
+only support. Resumable. Writes benchmarks/results/link_context.json and .png, and prints the tables of
+docs/link-context.md. `--toy` shows in a minute or two that all of it runs; its figures say nothing.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import tyro
+from machine import COLOURS, RESULTS, machine
+from matplotlib.figure import Figure
+
+from linkcontext.config import EvalConfig, ModelConfig, eval_config
+from linkcontext.evaluate import isekai
+from linkcontext.evaluate.metrics import by_place, grouped
+from linkcontext.evaluate.published import LABEL, beside
+from linkcontext.evaluate.retention import retention
+from linkcontext.evaluate.run import evaluate, measure
+from linkcontext.mining.embed import mine
+from linkcontext.models.load import Model, load
+from linkcontext.records import Episode, Prediction, read_jsonl, write_text
+from linkcontext.source import open_data
+from linkcontext.train.config import TrainConfig
+from linkcontext.train.loop import train
+from linkcontext.world.isekai import write_isekai
+
+STRATEGIES = {"2-way": "2-way", "2-way-random": "2-way-random", "2-way-weight": "2-way-weight", "mix": "2-way"}
+WARM = " + warm-up"
+SHOTS = (0, 1, 2, 4, 8, 16)
+FALSE = (0.0, 0.25, 0.5, 0.75, 1.0)
+PICTURES = {
+    "isekai-10": "ISEKAI-mini-10",
+    "isekai-pair": "ISEKAI-mini-pair",
+    "world": "unseen world",
+    "digits": "digits",
+}
+
+
+@dataclass
+class Table:
+    """Train and measure all rows of the table."""
+
+    out: str = "runs/link-context"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    steps: int = 250
+    batch: int = 16
+    """Examples of a step; the warm-up takes a quarter, with eight queries each."""
+    warm_steps: int = 150
+    lr: float = 3e-4
+    episodes: int = 150
+    """Of each evaluation on the unseen world and on digits."""
+    groups: int = 20
+    """Pairs of things in each ISEKAI-mini."""
+    world: int = 9101
+    """Seed of the unseen world."""
+    toy: bool = False
+    """Tiny, to see that it runs."""
+
+
+def runs(table: Table) -> Iterator[tuple[str, int | None]]:
+    """All rows in an order in which one seed of everything is there first."""
+    yield "vanilla", None
+    for seed in table.seeds:
+        for name in STRATEGIES:
+            yield name, seed
+            yield name + WARM, seed
+
+
+def trained(table: Table, name: str, seed: int | None) -> str:
+    """The folder of a row's model, trained if it is not there."""
+    if seed is None:
+        return "mini-base"
+    base, folder = "mini-base", Path(table.out) / "models"
+    warm = TrainConfig(
+        model=ModelConfig(base),
+        data="world:replay",
+        strategy="2-way-random",
+        ways=4,
+        support=12,
+        queries=8,
+        batch=max(1, table.batch // 4),
+        steps=table.warm_steps,
+        lr=table.lr,
+        save_every=100,
+        keep=1,
+        seed=seed,
+        out=str(folder / f"warm-up-{seed}"),
+    )
+    if name.endswith(WARM):
+        base = learnt(warm)
+    name = name.removesuffix(WARM)
+    return learnt(
+        replace(
+            warm,
+            model=ModelConfig(base),
+            strategy=STRATEGIES[name],
+            ways=2,
+            support=16,
+            queries=1,
+            names="lcl",
+            negatives="neighbours",
+            neighbours=str(Path(table.out) / "neighbours.jsonl"),
+            mixture=("link=0.5", "taught=0.5") if name == "mix" else ("link",),
+            batch=table.batch,
+            steps=table.steps,
+            out=str(folder / f"{name}{'-warm' if base != 'mini-base' else ''}-{seed}"),
+        )
+    )
+
+
+def learnt(config: TrainConfig) -> str:
+    """The last checkpoint of a training."""
+    last = Path(config.out) / f"checkpoint-{config.steps}"
+    return str(last if (last / "config.json").exists() else train(config))
+
+
+def measured(table: Table, name: str, seed: int | None) -> list[dict]:
+    """Every figure of one row."""
+    where = Path(table.out) / "evals" / f"{name.replace(WARM, '-warm')}-{'base' if seed is None else seed}"
+    if (where / "rows.json").exists():
+        return json.loads((where / "rows.json").read_text())
+    model = load(trained(table, name, seed))
+    told = [{"name": name, "seed": seed, **row} for row in figures(table, where, model)]
+    write_text(json.dumps(told, indent=1) + "\n", where / "rows.json")
+    return told
+
+
+def figures(table: Table, where: Path, model: Model) -> Iterator[dict]:
+    def config(what: str, **options: Any) -> EvalConfig:
+        return eval_config(model=model.name, out=str(where / what), **options)
+
+    for kind in ("10", "pair"):
+        asked = isekai.settled(
+            config(f"isekai-{kind}", data=str(Path(table.out) / f"isekai-{kind}"), shots=SHOTS, scoring="both")
+        )
+        e = asked.episodes
+        found = measure(asked, *isekai.open_isekai(e.data, e.shots, e.seed), model=model)
+        yield from ({"what": f"isekai-{kind}", **row} for row in found["rows"])
+    n = table.episodes
+    for what, data in (("world", f"world:{table.world}"), ("digits", "digits")):
+        found = evaluate(config(what, data=data, shots=SHOTS, scoring="both", episodes=n), model)
+        yield from ({"what": what, **row} for row in found["rows"])
+    for share in FALSE:
+        asked = config(f"false-{share:g}", data=f"world:{table.world}", shots=(4,), episodes=n, false_labels=share)
+        yield from ({"what": "false labels", "share": share, **row} for row in evaluate(asked, model)["rows"])
+    asked = config("place", data=f"world:{table.world}", shots=(1,), ways=8, episodes=n // 2)
+    evaluate(asked, model)
+    episodes = {e.id: e for e in read_jsonl(Episode, where / "place" / "episodes.jsonl")}
+    predictions = read_jsonl(Prediction, where / "place" / "predictions.jsonl")
+    for key, pairs in grouped(episodes, predictions).items():
+        if key.scoring == "likelihood_sum":
+            yield from ({"what": "place", **place._asdict()} for place in by_place(pairs, key.scoring))
+    found = retention(config("retention", episodes=n), model)
+    yield from ({"what": "retention", **row} for row in found["rows"])
+
+
+Pick = Callable[[dict], bool]
+
+
+class Found:
+    """All rows, to be asked for one figure at a time."""
+
+    def __init__(self, rows: list[dict]) -> None:
+        self.rows = rows
+        self.names = list(dict.fromkeys(row["name"] for row in rows))
+
+    def values(self, name: str, figure: str = "accuracy", **wanted: Any) -> list[float]:
+        """A figure with each seed, in their order."""
+        return [r[figure] for r in self.rows if r["name"] == name and all(r.get(k) == v for k, v in wanted.items())]
+
+    def nearest(self, **wanted: Any) -> float | None:
+        """Of nearest centroid in mini-base's features, which all rows share."""
+        hits = (r["baselines"]["nearest_centroid"] for r in self.rows if all(r.get(k) == v for k, v in wanted.items()))
+        return next(hits, None)
+
+
+def cell(values: list[float]) -> str:
+    """The mean, and each seed's."""
+    if len(values) < 2:
+        return f"{values[0]:.3f}" if values else ""
+    return f"{fmean(values):.3f} ({', '.join(f'{v:.3f}'.lstrip('0') for v in values)})"
+
+
+def listed(head: list[str], lines: list[list[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines]) + "\n"
+
+
+def tables(found: Found) -> Iterator[tuple[str, str]]:
+    """Heading and table, one after the other."""
+    for what, called in PICTURES.items():
+        columns = [str(2 * k) for k in SHOTS]
+        for scoring, said in (("generate", "generation"), ("likelihood_sum", "likelihood")):
+            n = next((r["n_queries"] for r in found.rows if r["what"] == what), 0)
+            lines = [
+                [name, *(cell(found.values(name, what=what, scoring=scoring, shots_per_class=k)) for k in SHOTS)]
+                for name in found.names
+            ]
+            if scoring == "likelihood_sum":
+                near = [found.nearest(what=what, scoring=scoring, shots_per_class=k) for k in SHOTS]
+                lines.append(["nearest centroid", *("" if v is None else f"{v:.3f}" for v in near)])
+            elif what.startswith("isekai"):
+                for line in beside([], what).lines:
+                    cells = [f"{line.accuracy[2 * k]:.2f}" if 2 * k in line.accuracy else "" for k in SHOTS]
+                    lines.append([f"*{line.model}* ({LABEL})", *cells])
+            yield f"{called}, by {said}, total shots ({n} queries a row)", listed(["", *columns], lines)
+    shares = [f"{share:g}" for share in FALSE]
+    lines = [
+        [name, *(cell(found.values(name, what="false labels", scoring="likelihood_sum", share=s)) for s in FALSE)]
+        for name in found.names
+    ]
+    yield (
+        "False labels: true answers on the unseen world, 4 per class, by the share of false names",
+        listed(["", *shares], lines),
+    )
+    lines = [[name, *(cell(found.values(name, what="place", place=p)) for p in range(8))] for name in found.names]
+    yield (
+        "8 ways, 1 per class: accuracy by the place of the class's only support",
+        listed(["", *map(str, range(8))], lines),
+    )
+    kinds = list(dict.fromkeys((r["task"], r["scoring"]) for r in found.rows if r["what"] == "retention"))
+    head = [f"{task}, {'one of ten' if scoring != 'generate' else 'generation'}" for task, scoring in kinds]
+    lines = [
+        [name, *(cell(found.values(name, what="retention", task=t, scoring=s)) for t, s in kinds)]
+        for name in found.names
+    ]
+    yield "Retention: what mini-base was taught", listed(["", *head], lines)
+
+
+def plot(found: Found) -> Figure:
+    """Four panels of accuracy by shots; then false labels and place."""
+    figure = Figure(figsize=(13, 7.2), layout="constrained")
+    axes = figure.subplots(2, 3)
+    flat = [axes[0][0], axes[0][1], axes[1][0], axes[1][1]]
+    for axis, (what, called) in zip(flat, PICTURES.items(), strict=True):
+        draw(
+            axis,
+            found,
+            called,
+            list(range(len(SHOTS))),
+            [{"shots_per_class": k} for k in SHOTS],
+            what=what,
+            scoring="likelihood_sum",
+        )
+        near = [found.nearest(what=what, scoring="likelihood_sum", shots_per_class=k) for k in SHOTS]
+        drawn = [(x, v) for x, v in enumerate(near) if v is not None]
+        axis.plot(*zip(*drawn, strict=True), color="grey", linestyle=":", label="nearest centroid")
+        axis.set_xticks(range(len(SHOTS)), [str(2 * k) for k in SHOTS])
+        axis.set_xlabel("total shots")
+        axis.axhline(0.5, color="grey", linewidth=0.8)
+    draw(
+        axes[0][2],
+        found,
+        "false labels, 4 per class",
+        list(FALSE),
+        [{"share": s} for s in FALSE],
+        what="false labels",
+        scoring="likelihood_sum",
+    )
+    axes[0][2].set_xlabel("share of false names")
+    draw(axes[1][2], found, "8 ways, 1 per class", list(range(8)), [{"place": p} for p in range(8)], what="place")
+    axes[1][2].set_xlabel("place of the class's only support")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9)
+    return figure
+
+
+def draw(axis: Any, found: Found, title: str, x: list, points: list[dict], **wanted: Any) -> None:
+    """A line through the means of each row, and a dot for every seed; warm-up rows are solid."""
+    bare = [name for name in found.names if not name.endswith(WARM)]
+    for name in found.names:
+        values = [found.values(name, **wanted, **point) for point in points]
+        colour = COLOURS[bare.index(name.removesuffix(WARM)) % len(COLOURS)]
+        solid = name.endswith(WARM) or name == "vanilla"
+        axis.plot(x, [fmean(v) for v in values], color=colour, linestyle="-" if solid else "--", label=name)
+        for at, seeds in zip(x, values, strict=True):
+            axis.plot([at] * len(seeds), seeds, ".", color=colour, markersize=3, alpha=0.6)
+    axis.set_title(title, fontsize=10)
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_ylabel("accuracy")
+
+
+def prepare(table: Table) -> None:
+    """The benchmark's pictures and the mined neighbours."""
+    for kind in ("10", "pair"):
+        folder = Path(table.out) / f"isekai-{kind}"
+        if not (folder / f"ISEKAI-{kind}.json").exists():
+            write_isekai(folder, kind, seed=table.world, groups=table.groups)
+    if not (Path(table.out) / "neighbours.jsonl").exists():
+        mine(open_data("world:replay"), Path(table.out) / "neighbours.jsonl")
+
+
+def main() -> None:
+    table = tyro.cli(Table, description=__doc__)
+    if table.toy:
+        table = replace(table, out=table.out + "-toy", seeds=(0,), steps=2, warm_steps=2, episodes=4, groups=2)
+    about = machine("cpu")
+    prepare(table)
+    rows = []
+    for name, seed in runs(table):
+        rows += measured(table, name, seed)
+        print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
+    found = Found(rows)
+    for heading, text in tables(found):
+        print(f"### {heading}\n\n{text}")
+    where = Path(table.out) if table.toy else RESULTS
+    made = {"machine": about, "table": vars(table), "rows": rows}
+    write_text(json.dumps(made) + "\n", where / "link_context.json")
+    plot(found).savefig(where / "link_context.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
