@@ -119,13 +119,12 @@ class Episodes:
 
     def run(self) -> None:
         """Draw them."""
-        from linkcontext.episodes.sample import sample
-        from linkcontext.mining.neighbours import mined
+        from linkcontext.evaluate.draw import drawn
         from linkcontext.records import write_jsonl
         from linkcontext.source import open_data
 
         dataset = open_data(self.episodes.data, self.episodes.strict)
-        sampled = sample(dataset, self.episodes.plan(), mined(self.episodes.neighbours, dataset))
+        sampled = drawn(self.episodes, dataset)
         for left_out in sampled.left_out:
             console.print(f"left out: {left_out.class_id} ({left_out.lacks})", style="yellow", markup=False)
         if self.out:

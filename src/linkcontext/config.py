@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from linkcontext.episodes.plan import EpisodePlan, Negatives, Order
+from linkcontext.episodes.talk import Coherence, Form, TalkPlan
 from linkcontext.errors import InputError
 from linkcontext.world.names import NameKind
 
@@ -39,7 +40,7 @@ class EpisodeConfig:
     ways: int = 2
     """Classes in an episode."""
     shots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...")] = (0, 1, 2, 4, 8, 16)
-    """Support pictures of EACH class; the support as a whole has ways x K."""
+    """Support pictures of EACH class; the support as a whole has ways x K. With --tasks: of the support as a whole."""
     episodes: int = 256
     """How many."""
     queries: int | None = None
@@ -61,6 +62,15 @@ class EpisodeConfig:
     false_labels: float = 0.0
     """Each support picture has, with this probability, the name of another class of its episode. A model that links
     believes it; one that knows better does not."""
+    tasks: tuple[str, ...] = ()
+    """Instead of linking classes, ask what annotated pictures answer (scenes:SEED, or imported ones): tasks like
+    attribute and count, or one concept of them like attribute/colour; `all` for all there are."""
+    coherence: Coherence = "concept"
+    """With --tasks, what the turns of a support have in common with the query: the concept, the task, or nothing."""
+    format: Form = "open"
+    """With --tasks: an open question, a choice among letters, captions, or open and choice mixed."""
+    options: int = 4
+    """With --tasks: answers in play."""
     seed: int = 0
     """Of the episodes. The same seed draws the same episodes on any machine."""
     strict: bool = False
@@ -69,6 +79,31 @@ class EpisodeConfig:
     def __post_init__(self) -> None:
         if self.neighbours is not None and self.negatives != "neighbours":
             raise InputError("--neighbours is read with --negatives neighbours only. Say both, or neither.")
+        links = ("ways", "queries", "negatives", "order", "groups_apart", "false_labels")
+        talks = ("coherence", "format", "options")
+        given = [
+            f.name
+            for f in fields(self)
+            if f.name in (links if self.tasks else talks) and getattr(self, f.name) != f.default
+        ]
+        if given:
+            flags = ", ".join("--" + name.replace("_", "-") for name in given)
+            raise InputError(f"{flags}: not {'together with' if self.tasks else 'without'} --tasks. Leave it out.")
+
+    def talk_plan(self) -> TalkPlan:
+        """What --tasks asks for, in the sampler's own terms."""
+        return TalkPlan(
+            tasks=() if self.tasks == ("all",) else self.tasks,
+            coherence=self.coherence,
+            form=self.format,
+            options=self.options,
+            shots=tuple(sorted(set(self.shots))),
+            episodes=self.episodes,
+            names=self.names,
+            seed=self.seed,
+            support_split=self.support_split,
+            query_split=self.query_split,
+        )
 
     def plan(self) -> EpisodePlan:
         """The sampler's own terms."""

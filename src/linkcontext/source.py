@@ -8,6 +8,7 @@ from linkcontext.data.manifest import Dataset, cache_dir
 from linkcontext.data.sources import open_digits, open_folder, open_huggingface, written_once
 from linkcontext.errors import InputError
 from linkcontext.world import folder as worlds
+from linkcontext.world.scenes import write_scenes
 
 WORLD_CLASSES, WORLD_IMAGES, TAUGHT_IMAGES, REPLAY_IMAGES = 60, 40, 24, 16
 WORLD_VERSION = 1  # of what is drawn; kept worlds of another version are drawn anew
@@ -18,7 +19,8 @@ def open_data(spec: str, strict: bool = False) -> Dataset:
 
     `world:SEED` has 60 concepts in hard-neighbour pairs with 40 pictures each; `world:taught` new pictures of the
     320 concepts that the bundled models know by name, 24 each, and `world:replay` 16 others of each to train on: the
-    retention benchmark asks about those of world:taught. What is made is kept in the cache.
+    retention benchmark asks about those of world:taught. `scenes:SEED` are pictures with questions of every task. What
+    is made is kept in the cache.
     """
     if spec == "digits":
         return open_digits()
@@ -26,6 +28,12 @@ def open_data(spec: str, strict: bool = False) -> Dataset:
         return open_huggingface(spec.removeprefix("hf:"), strict)
     if spec.startswith("world:"):
         return _world(spec.removeprefix("world:"))
+    if spec.startswith("scenes:"):
+        seed = spec.removeprefix("scenes:")
+        if not re.fullmatch(r"\d{1,9}", seed):
+            raise InputError(f"--data {spec}: write scenes:SEED with a whole number.")
+        kept = cache_dir() / "worlds" / f"v{WORLD_VERSION}-scenes-{seed}"
+        return open_folder(written_once(kept, lambda out: _only(write_scenes(out, int(seed)))))
     part, _, folder = spec.partition(":")
     if part in PICTURES:
         return open_imagenet(part, folder, strict)

@@ -16,7 +16,7 @@ from linkcontext.evaluate.intervals import (
     t95,
     variance_of_mean,
 )
-from linkcontext.evaluate.metrics import Key, Pair, Row, credit, grouped
+from linkcontext.evaluate.metrics import Key, Pair, Row, chance, credit, grouped
 from linkcontext.records import Episode
 from linkcontext.seeds import rng
 
@@ -133,7 +133,7 @@ def _rows(key: Key, a: RunFolder, b: RunFolder, pairs_a: list[Pair], pairs_b: li
         "difference": float(differences.mean()),
         "ci95": list(interval(differences, episodes)),
         "p": sign_flip_p(episode_sums(differences, episodes)[0], *key),
-        "chance": 1 / key.ways,
+        "chance": chance(pairs_a),
     }
 
 

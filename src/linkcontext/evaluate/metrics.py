@@ -182,10 +182,16 @@ def _row(key: Key, pairs: Sequence[Pair]) -> Row:
         "n_queries": len(pairs),
         "n_episodes": len(set(ids)),
         "answered": _answered(key, pairs),
-        "chance": 1 / key.ways,
+        "chance": chance(pairs),
         "truth": _truth(key, pairs) if key.names == "swapped" else None,
         "baselines": {name: _baseline(predictions, policies) for name, policies in BASELINES.items()},
     }
+
+
+def chance(pairs: Sequence[Pair]) -> float:
+    """What guessing among the candidates gives."""
+    counts = [len(episode.candidates) for episode, _ in pairs]
+    return 1 / counts[0] if len(set(counts)) == 1 else math.fsum(1 / count for count in counts) / len(counts)
 
 
 def _answered(key: Key, pairs: Sequence[Pair]) -> float:

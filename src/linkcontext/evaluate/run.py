@@ -16,11 +16,11 @@ from linkcontext.data.manifest import Dataset
 from linkcontext.data.scan import progress
 from linkcontext.data.sources import digest
 from linkcontext.episodes.prompt import Scaffold, prompt, scaffold
-from linkcontext.episodes.sample import copy_first, copy_last, sample
+from linkcontext.episodes.sample import copy_first, copy_last
 from linkcontext.errors import InputError
 from linkcontext.evaluate import legacy
+from linkcontext.evaluate.draw import drawn
 from linkcontext.evaluate.metrics import available, credit, rows
-from linkcontext.mining.neighbours import mined
 from linkcontext.models.load import Model, load
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.vision import GREY, Eyes, nearest
@@ -38,7 +38,7 @@ def evaluate(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
     where it stopped; one that holds another is an `InputError`.
     """
     dataset = open_data(config.episodes.data, config.episodes.strict)
-    sampled = sample(dataset, config.episodes.plan(), mined(config.episodes.neighbours, dataset))
+    sampled = drawn(config.episodes, dataset)
     left_out = [f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out]
     return measure(config, dataset, sampled.episodes, left_out, model)
 
@@ -56,7 +56,7 @@ def measure(
     model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code)
     out = run_folder(config)
     asker = Asker.of(model, dataset, wording, config)
-    longest = episodes[-1]  # a support that does not fit is refused before anything is written
+    longest = max(episodes, key=_size)  # a support that does not fit is refused before anything is written
     for candidate in longest.candidates:
         asker.scorer.check(_messages(asker, Case(longest, 0, longest.shots_per_class[-1]), candidate.name))
     claim(out, config, model, dataset, [*dataset.problems, *left_out])
@@ -64,6 +64,12 @@ def measure(
     predict(asker, episodes, out / "predictions.jsonl")
     asker.scorer.eyes.save()
     return finish(out, episodes, asker.scorer.counters(), config.scoring == "lcl-legacy")
+
+
+def _size(episode: Episode) -> tuple[int, int]:
+    """Pictures and letters of the longest prompt, about."""
+    shown = episode.shown(episode.shots_per_class[-1])
+    return len(shown), sum(len(turn.question) + len(turn.answer) for turn in (*shown, *episode.queries[:1]))
 
 
 def _claim_episodes(out: Path, episodes: Sequence[Episode]) -> None:
@@ -94,8 +100,7 @@ def run_folder(config: EvalConfig) -> Path:
     words = [
         Path(config.model.model).name,
         Path(e.data).name.replace(":", "-"),
-        f"{e.ways}way",
-        e.names,
+        *((*e.tasks, e.format, e.coherence) if e.tasks else (f"{e.ways}way", e.names)),
         config.scoring,
         f"seed{e.seed}",
     ]

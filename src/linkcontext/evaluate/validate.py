@@ -10,11 +10,11 @@ from linkcontext.config import EpisodeConfig, EvalConfig
 from linkcontext.data.images import open_image
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.prompt import IGNORE, Scaffold, conversation, encode, pictures, prompt, scaffold
-from linkcontext.episodes.sample import copy_first, copy_last, sample
+from linkcontext.episodes.sample import copy_first, copy_last
 from linkcontext.errors import InputError
+from linkcontext.evaluate.draw import drawn
 from linkcontext.evaluate.metrics import SCORINGS, credit, rows
 from linkcontext.evaluate.run import Asker
-from linkcontext.mining.neighbours import mined
 from linkcontext.models.load import Model, load
 from linkcontext.models.score import Scorer
 from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
@@ -31,7 +31,7 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
     """
     wording = scaffold(config.scaffold)
     dataset = open_data(config.episodes.data, config.episodes.strict)
-    sampled = sample(dataset, config.episodes.plan(), mined(config.episodes.neighbours, dataset))
+    sampled = drawn(config.episodes, dataset)
     episodes = sampled.episodes
     used = {candidate.class_id for episode in episodes for candidate in episode.candidates}
     lines = [f"{len(episodes):,} episodes of {len(used)} of {len(dataset.by_class())} classes were drawn"]
@@ -40,7 +40,7 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
         planted(episodes, wording, right=True),
         planted(episodes, wording, right=False),
         leaks(episodes, dataset, config.episodes),
-        *([] if config.episodes.false_labels else [balance(episodes, config.episodes)]),
+        *([] if config.episodes.tasks or config.episodes.false_labels else [balance(episodes, config.episodes)]),
         blind_policies(episodes),
     ]
     c = config.model
@@ -131,9 +131,12 @@ def balance(episodes: Sequence[Episode], asked: EpisodeConfig) -> str:
 
 
 def blind_policies(episodes: Sequence[Episode]) -> str:
-    """Copying the first or last answer, or always giving one name, must be right in exactly 1/ways of an episode."""
+    """Copying the first or last answer, or always giving one name, must be right in exactly one of as many
+    queries as an episode has candidates. Episodes of one query that brings its own candidates are passed over."""
     tried = 0
     for episode in episodes:
+        if len(episode.queries) % len(episode.candidates):
+            continue
         policies: dict[str, str | None] = {f"always {c.name}": c.class_id for c in episode.candidates}
         for shots_per_class in episode.shots_per_class:
             shown = episode.shown(shots_per_class)
@@ -141,10 +144,10 @@ def blind_policies(episodes: Sequence[Episode]) -> str:
             policies[f"copy last of {len(shown)}"] = copy_last(shown)
         for policy, answer in policies.items():
             hits = sum(query.class_id == answer for query in episode.queries)
-            if answer is not None and hits * episode.ways != len(episode.queries):
+            if answer is not None and hits * len(episode.candidates) != len(episode.queries):
                 raise InputError(f"{episode.id}: {policy!r} is right {hits} of {len(episode.queries)} times.")
             tried += answer is not None
-    return f"policies blind to the query are right in exactly 1/ways of each episode: {tried:,} tried"
+    return f"policies blind to the query are right in exactly 1/candidates of each episode: {tried:,} tried"
 
 
 def room(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> str:

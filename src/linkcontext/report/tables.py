@@ -44,7 +44,8 @@ def bounds(pair: Sequence[float] | None) -> str:
 
 def setting(row: Row) -> str:
     """Which episodes a row is about, in words: `naming, pseudo names, 2-way`."""
-    return f"{row['task']}, {row['names']} names, {row['ways']}-way"
+    ways = f"{row['ways']}-way" if row["ways"] > 1 else "shots in all"
+    return f"{row['task']}, {row['names']} names, {ways}"
 
 
 def metrics_grid(rows: Sequence[Row]) -> Grid:

@@ -75,7 +75,7 @@ def write(
                 path = f"{name}/{number:04d}.png"
                 facts = {**told_of(fact), "neighbours": list(near)}
                 items.append(
-                    Item(path, path, name, name, _save(picture, out / path), facts=facts, group=f"{number:04d}")
+                    Item(path, path, name, name, save(picture, out / path), facts=facts, group=f"{number:04d}")
                 )
             advance()
     dataset = Dataset(out, tuple(items))
@@ -94,7 +94,7 @@ def facts_of(told: dict[str, Any]) -> concepts.Facts:
     return concepts.Facts(told["family"], told["count"], tuple(concepts.Part(**part) for part in told["parts"]))
 
 
-def _save(picture: torch.Tensor, path: Path) -> str:
+def save(picture: torch.Tensor, path: Path) -> str:
     """Write a picture uint8[H, W, 3] as PNG; the SHA-256 of the file."""
     file = io.BytesIO()
     Image.fromarray(picture.cpu().numpy()).save(file, "PNG")

@@ -21,6 +21,17 @@ def caption(facts: Facts) -> str:
     return f"{phrase(facts.parts[0])} of {counted}"
 
 
+def styles(facts: Facts) -> dict[str, str]:
+    """One thing described in several manners. Which is wanted only an example can tell."""
+    body, kind = phrase(facts.parts[0]), facts.family
+    return {
+        "full": caption(facts),
+        "brief": body,
+        "sentence": f"I see a {kind} here and it is {facts.parts[0].colour}.",
+        "counting": f"{kind} : {facts.count} {COUNTED[kind]}",
+    }
+
+
 def stated(text: str) -> frozenset[str]:
     """The attributes a description states, as comparable phrases: the count and each part. For precision and recall."""
     head, _, parts = text.lower().strip().rstrip(".").partition(":")

@@ -55,17 +55,54 @@ def render(concepts: Tensor, instances: Tensor, size: int, chunk: int = 64) -> T
 
 def _render(things: Concepts, instances: Tensor, size: int) -> Tensor:
     v = {name: instances[:, where] for name, where in SLOTS.items()}
-    grid = (torch.arange(size, device=instances.device, dtype=torch.float32) + 0.5) * (2 / size) - 1
-    py, px = (g.reshape(1, -1) for g in torch.meshgrid(grid, grid, indexing="ij"))
+    px, py = _pixels(size, instances.device)
     picture = _background(v, px, py)  # [N, 3, pixels]
     picture = _distractors(picture, v, px, py, size)
-    x, y, scale = _pose(v, px, py)
+    picture = _thing(picture, things, v, *_pose(v, px, py), size)
+    return _finished(_light(picture, v, px, py, size), size)
+
+
+def compose(concepts: Tensor, places: Tensor, instances: Tensor, size: int) -> Tensor:
+    """Pictures uint8[N, size, size, 3] with several things each, painted one after the other on one background.
+
+    `concepts` float32[N, L, .]; `places` float32[N, L, 4]: x and y from -1 to 1 (right and down), scale (0: not there),
+    and how much the thing covers what is behind it; `instances` float32[N, .]: all but position and scale.
+    """
+    v = {name: instances[:, where] for name, where in SLOTS.items()}
+    px, py = _pixels(size, instances.device)
+    picture = _background(v, px, py)
+    for layer in range(concepts.shape[1]):
+        rows = (places[:, layer, 2] > 0).nonzero()[:, 0]
+        if len(rows):
+            x, y, scale, cover = places[rows, layer, :, None].unbind(1)
+            mine = {name: value[rows] for name, value in v.items()}
+            frame = _turned((mine["angle"] - 0.5) * 0.9, px - x, py - y, scale)
+            painted = _thing(picture[rows], decode(concepts[rows, layer]), mine, *frame, scale, size)
+            picture[rows] = torch.lerp(picture[rows], painted, cover[:, None])
+    return _finished(_light(picture, v, px, py, size), size)
+
+
+def _pixels(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The middles of the pixels, x and y float32[1, pixels] from -1 to 1."""
+    grid = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (2 / size) - 1
+    py, px = (g.reshape(1, -1) for g in torch.meshgrid(grid, grid, indexing="ij"))
+    return px, py
+
+
+def _thing(
+    picture: Tensor, things: Concepts, v: dict[str, Tensor], x: Tensor, y: Tensor, scale: Tensor, size: int
+) -> Tensor:
+    """One thing painted over each picture."""
+    picture = picture.clone()
     for family, paint in enumerate((_creature, _glyph, _blob)):
         rows = (things.family == family).nonzero()[:, 0]
         if len(rows):
             mine = {name: value[rows] for name, value in v.items()}
             picture[rows] = paint(picture[rows], _take(things, rows), mine, x[rows], y[rows], size * scale[rows] / 2)
-    picture = _light(picture, v, px, py, size)
+    return picture
+
+
+def _finished(picture: Tensor, size: int) -> Tensor:
     return (picture.clamp_(0, 1) * 255).round_().to(torch.uint8).transpose(1, 2).reshape(-1, size, size, 3)
 
 
@@ -79,8 +116,12 @@ def _pose(v: dict[str, Tensor], px: Tensor, py: Tensor) -> tuple[Tensor, Tensor,
     scale = 0.62 + 0.38 * v["scale"]
     dx = px - (v["shift"][:, :1] - 0.5) * 0.5
     dy = py - (v["shift"][:, 1:] - 0.5) * 0.5
+    return *_turned(angle, dx, dy, scale), scale
+
+
+def _turned(angle: Tensor, dx: Tensor, dy: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     cos, sin = angle.cos() / scale, angle.sin() / scale
-    return dx * cos + dy * sin, dy * cos - dx * sin, scale
+    return dx * cos + dy * sin, dy * cos - dx * sin
 
 
 def _paint(picture: Tensor, colour: Tensor, alpha: Tensor) -> Tensor:

@@ -1,0 +1,263 @@
+"""Conversations with a sense: turns about one concept, so that an answer informs the next (arXiv 2403.12736).
+
+A *subject* is one concept of one task (attribute/colour, count/things, ...): its questions mean the same. An episode
+asks about one subject after a support drawn by its coherence:
+
+    concept   turns about the query's subject: its options come equally often by lot, in no order
+    task      turns about any subject of the task
+    none      turns about any subject of any task
+
+Three kinds of answers. *Shared*: all questions of a subject have the same candidates, of which some are the episode's
+options. *Own*: every question brings its candidates. *Invented*: questions without candidates; the episode names the
+answers anew, so that the support alone can tell them.
+
+In an open episode the candidates are answers; in a choice episode every question lists the options behind letters in
+an order of its own, and the candidates are letters. Every candidate is right equally often among the queries of an
+episode (but for own candidates asked openly, one query an episode), so that no answer that ignores the picture is right
+more often than by chance. Episode i is a pure function of the plan, the data and i. Shots are counted in all: the
+support has no classes, which `ways=1` says.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from linkcontext.data.manifest import Dataset
+from linkcontext.errors import InputError
+from linkcontext.records import Candidate, Episode, Item, Question, Turn
+from linkcontext.seeds import Name, rng
+from linkcontext.world.names import NameKind, shown_names
+
+Coherence = Literal["concept", "task", "none"]
+Form = Literal["open", "choice", "caption", "mixed"]
+HELD_OUT = ("relation", "same-different", "rule")  # task types that nothing is trained on or chosen by
+LETTERS = "ABCDEFGH"
+NAMING = "What is this?"
+
+
+@dataclass(frozen=True, slots=True)
+class TalkPlan:
+    """What to draw. `shots` are counted in all. `tasks` are tasks, or subjects as task/concept; none: all there are."""
+
+    tasks: tuple[str, ...] = ()
+    coherence: Coherence = "concept"
+    form: Form = "open"
+    options: int = 4  # answers in play, at most
+    shots: tuple[int, ...] = (0, 1, 2, 4, 8)
+    episodes: int = 256
+    names: NameKind = "pseudo"  # of invented answers
+    seed: int = 0
+    support_split: str | None = None
+    query_split: str | None = None
+
+
+Asked = tuple[Item, Question]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One concept of one task, and by answer the pictures for a support and those to ask about."""
+
+    task: str
+    concept: str
+    supports: dict[str, tuple[Asked, ...]]
+    queries: dict[str, tuple[Asked, ...]]
+
+    @property
+    def name(self) -> str:
+        """As in records and rows."""
+        return f"{self.task}/{self.concept}"
+
+    @cached_property
+    def kind(self) -> Literal["shared", "own", "invented"]:
+        """Where the candidates come from."""
+        sets = {question.candidates for asked in self.queries.values() for _, question in asked}
+        if sets == {()}:
+            return "invented"
+        return "shared" if len(sets) == 1 else "own"
+
+    def usable(self, longest: int, options: int) -> "Subject | None":
+        """Without answers that have too few pictures for any support of `longest` turns; None if nothing is left."""
+        if self.kind == "own":
+            enough = min(len(_all(self.supports)), len(_all(self.queries))) >= longest + options
+            return self if enough else None
+        kept = [a for a, found in self.queries.items() if found and len(self.supports.get(a, ())) > longest]
+        sides = ({answer: side[answer] for answer in kept} for side in (self.supports, self.queries))
+        return Subject(self.task, self.concept, *sides) if len(kept) > 1 else None
+
+
+@dataclass(frozen=True)
+class Talks:
+    """The subjects of a data set under a plan; `talk` makes any episode alone."""
+
+    plan: TalkPlan
+    subjects: tuple[Subject, ...]
+    others: tuple[Subject, ...]  # of tasks that were not asked for too, for supports without coherence
+
+    @classmethod
+    def of(cls, dataset: Dataset, plan: TalkPlan) -> "Talks":
+        """Raises `InputError` for a plan that cannot be, and where no picture answers what is asked."""
+        _check(plan)
+        found = _subjects(dataset, plan)
+        wanted = [t for t in plan.tasks if not any(t in (s.task, s.name) for s in found)]
+        there = ", ".join(sorted({s.task for s in found} | {s.name for s in found}))
+        if wanted:
+            raise InputError(f"--tasks {wanted[0]}: no picture of {dataset.root} answers it; there is {there}.")
+        chosen = tuple(s for s in found if not plan.tasks or s.task in plan.tasks or s.name in plan.tasks)
+        if plan.form == "caption":
+            chosen = tuple(s for s in chosen if s.task == "caption")
+        kept = {s.name: left for s in found if (left := s.usable(max(plan.shots), plan.options))}
+        usable = tuple(kept[s.name] for s in chosen if s.name in kept)
+        if not usable:
+            raise InputError(
+                f"{dataset.root}: no task asked for has two answers with {max(plan.shots) + 1} pictures each; there is "
+                f"{there or 'no question'}. Use scenes:SEED, a data set with questions, or fewer --shots."
+            )
+        return cls(plan, usable, tuple(kept.values()))
+
+    def episodes(self) -> tuple[Episode, ...]:
+        """All of the plan. Every subject comes equally often."""
+        return tuple(self.talk(index) for index in range(self.plan.episodes))
+
+    def talk(self, index: int, turns: int | None = None) -> Episode:
+        """Episode `index`; with `turns` its support is that long instead of the plan's."""
+        plan, stream = self.plan, ("talk", self.plan.seed, index)
+        block, place = divmod(index, len(self.subjects))
+        subject = self.subjects[int(rng("talk", plan.seed, "subjects", block).permutation(len(self.subjects))[place])]
+        choice = plan.form == "choice" or (plan.form == "mixed" and rng(*stream, "form").random() < 0.5)
+        voice = Voice(subject, plan, choice, stream)
+        taken = {item.sha256 for item, _ in voice.queries}
+        length = max(plan.shots) if turns is None else turns
+        support = tuple(self._voice(voice, *stream, number).support(number, taken) for number in range(length))
+        told = "" if plan.coherence == "concept" else f" {plan.coherence}-coherent"
+        return Episode(
+            id=f"e{index:05d}",
+            task=f"{subject.name} {'choice' if choice else 'open'}{told}",
+            names=plan.names if subject.kind == "invented" else "real",
+            ways=1,
+            shots_per_class=tuple(sorted(plan.shots)) if turns is None else (length,),
+            candidates=voice.candidates,
+            support=support,
+            queries=tuple(voice.turn(*query, number, "query") for number, query in enumerate(voice.queries)),
+        )
+
+    def _voice(self, voice: "Voice", *stream: Name) -> "Voice":
+        """Whose question a support turn has."""
+        if self.plan.coherence == "concept":
+            return voice
+        task = voice.subject.task
+        pool = [s for s in self.others if self.plan.coherence == "none" or s.task == task]
+        return Voice(pool[int(rng(*stream, "subject").integers(len(pool)))], self.plan, voice.choice, stream)
+
+
+class Voice:
+    """A subject in one episode: its options, their names, its queries, and how turns are worded."""
+
+    def __init__(self, subject: Subject, plan: TalkPlan, choice: bool, stream: tuple[Name, ...]) -> None:
+        self.subject, self.plan, self.choice, self.stream = subject, plan, choice, stream
+        answers = sorted(subject.queries)
+        order = rng(*stream, "options").permutation(len(answers))
+        self.options = sorted(answers[place] for place in order[: plan.options])
+        self.shown = dict(zip(answers, answers, strict=True))
+        if subject.kind == "invented":
+            self.shown = dict(zip(self.options, shown_names(plan.names, self.options, *stream), strict=True))
+        self.queries = self._queries()
+
+    @cached_property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """What a query is decided among."""
+        if self.choice:
+            count = len(self._listed(self.queries[0][1]))
+            return tuple(Candidate(letter, letter, letter) for letter in LETTERS[:count])
+        if self.subject.kind == "own":
+            return tuple(Candidate(text, text, text) for text in sorted(self.queries[0][1].candidates))
+        return tuple(sorted((Candidate(o, self.shown[o], o) for o in self.options), key=lambda c: c.name))
+
+    def _queries(self) -> list[Asked]:
+        """Different pictures to ask about: one for each candidate to be right once."""
+        chance, taken = rng(*self.stream, "queries"), set[str]()
+        if self.subject.kind != "own":
+            found = [_free(self.subject.queries[option], taken, chance) for option in self.options]
+        else:
+            pool = _all(self.subject.queries)
+            found = [_free(pool, taken, chance)]
+            count = len(found[0][1].candidates)
+            alike = [pair for pair in pool if len(pair[1].candidates) == count]
+            while self.choice and len(found) < min(count, len(alike)):
+                found.append(_free(alike, taken, chance))
+        return [found[place] for place in chance.permutation(len(found))]
+
+    def support(self, number: int, taken: set[str]) -> Turn:
+        """A turn about a picture that was not `taken` yet, and from now on is."""
+        chance = rng(*self.stream, "support", number)
+        if self.subject.kind == "own":
+            pair = _free(_all(self.subject.supports), taken, chance)
+        else:
+            pair = _free(self.subject.supports[self.options[int(chance.integers(len(self.options)))]], taken, chance)
+        return self.turn(*pair, number, "support")
+
+    def turn(self, item: Item, question: Question, number: int, part: str) -> Turn:
+        """The question as it is asked, and its answer. The right letters of an episode's queries are all different."""
+        if not self.choice:
+            return Turn(item.id, question.answer, self.shown.get(question.answer, question.answer), question.question)
+        listed = self._listed(question)
+        order = [listed[p] for p in rng(*self.stream, part, number, "letters").permutation(len(listed))]
+        if part == "query":
+            wanted = int(rng(*self.stream, "letters").permutation(len(listed))[number % len(listed)])
+            at = order.index(question.answer)
+            order[at], order[wanted] = order[wanted], order[at]
+        letter = LETTERS[order.index(question.answer)]
+        told = " ".join(f"{key}. {self.shown.get(text, text)}" for key, text in zip(LETTERS, order, strict=False))
+        return Turn(item.id, letter, letter, f"{question.question} {told} Answer with the option's letter.")
+
+    def _listed(self, question: Question) -> list[str]:
+        return list(question.candidates) if self.subject.kind == "own" else self.options
+
+
+def asked(item: Item) -> tuple[Question, ...]:
+    """What can be asked about a picture: its annotations' questions, or else what it is called."""
+    if item.questions:
+        return item.questions
+    return (Question("naming", "class", NAMING, item.name),)
+
+
+def _subjects(dataset: Dataset, plan: TalkPlan) -> tuple[Subject, ...]:
+    """All subjects of a data set, a picture once for each answer, sorted by name."""
+    found: dict[tuple[str, str], dict[str, dict[str, Asked]]] = {}
+    for item in sorted(dataset.items, key=lambda item: item.id):
+        for question in asked(item):
+            answers = found.setdefault((question.task, question.concept), {})
+            answers.setdefault(question.answer, {}).setdefault(item.sha256, (item, question))
+
+    def side(answers: dict[str, dict[str, Asked]], split: str | None) -> dict[str, tuple[Asked, ...]]:
+        return {
+            answer: tuple(pair for pair in pairs.values() if split in (None, pair[0].split))
+            for answer, pairs in sorted(answers.items())
+        }
+
+    return tuple(
+        Subject(*names, side(answers, plan.support_split), side(answers, plan.query_split))
+        for names, answers in sorted(found.items())
+    )
+
+
+def _all(side: dict[str, tuple[Asked, ...]]) -> tuple[Asked, ...]:
+    return tuple(pair for asked in side.values() for pair in asked)
+
+
+def _free(pool: Sequence[Asked], taken: set[str], chance: np.random.Generator) -> Asked:
+    """One of the pool whose picture is not taken, and from now on is."""
+    free = [pair for pair in pool if pair[0].sha256 not in taken]
+    pair = free[int(chance.integers(len(free)))]
+    taken.add(pair[0].sha256)
+    return pair
+
+
+def _check(plan: TalkPlan) -> None:
+    if not 2 <= plan.options <= len(LETTERS):
+        raise InputError(f"--options {plan.options}: give 2 to {len(LETTERS)}.")
+    if plan.episodes < 1 or not plan.shots or min(plan.shots) < 0:
+        raise InputError(f"--shots {plan.shots}, --episodes {plan.episodes}: give at least one, none below 0.")
