@@ -152,7 +152,9 @@ def figures(table: Table, where: Path, model: Model) -> Iterator[dict]:
         yield from ({"what": f"isekai-{kind}", **row} for row in found["rows"])
     n = table.episodes
     for what, data in (("world", f"world:{table.world}"), ("digits", "digits")):
-        found = evaluate(config(what, data=data, shots=SHOTS, scoring="both", episodes=n), model)
+        # Few supports and many queries: replies to one support are said together.
+        asked = config(what, data=data, shots=SHOTS, scoring="both", episodes=max(2, n // 4), queries=8)
+        found = evaluate(asked, model)
         yield from ({"what": what, **row} for row in found["rows"])
     for share in FALSE:
         asked = config(f"false-{share:g}", data=f"world:{table.world}", shots=(4,), episodes=n, false_labels=share)

@@ -368,6 +368,9 @@ class Train:
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     preset: str | None = None
     """A known training, like lcl-qwen2.5-vl-3b; flags that are given win over it."""
+    curriculum: str | None = None
+    """Stages one after the other: icl (alignment, instruction, in-context tuning), or a JSON file. Each says some of
+    these flags otherwise, and has a folder of its own below --out."""
     dry_run: bool = False
     """Say what it would take, from the model's configuration alone."""
     gpus: int = 1
@@ -387,6 +390,11 @@ class Train:
 
             for line in dry_run(config, self.preset, self.gpus, self.tflops):
                 console.print(line, markup=False, soft_wrap=True)
+            return
+        if self.curriculum is not None:
+            from linkcontext.train.curriculum import curriculum, read_stages
+
+            console.print(f"checkpoint: {curriculum(config, read_stages(self.curriculum))}", markup=False)
             return
         from linkcontext.train.loop import train
 

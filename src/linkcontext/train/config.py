@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from linkcontext.config import ModelConfig
+from linkcontext.episodes.talk import Coherence, Form
 from linkcontext.errors import InputError
 from linkcontext.mining.neighbours import Rule
 from linkcontext.train.strategy import Kind, Names, Negatives
@@ -43,13 +44,27 @@ class TrainConfig:
     """How a negative is drawn from the file: topk (evenly), linear (the paper) or intervals (the released code)."""
     questions: str | None = None
     """A file with ways to ask the query's question, one a line."""
-    supervise: Literal["query", "every"] = "query"
-    """Which answers are learnt: those to queries, or those of the support too."""
+    supervise: Literal["query", "every"] | None = None
+    """Which answers are learnt: the last ones, or every answer. Default: the query's of link episodes (Link-Context
+    Learning), every one of icl conversations (any-shot)."""
     scaffold: str = "turns"
     """What is said around the pictures: turns, single_turn, lcl, or a JSON file."""
     mixture: tuple[str, ...] = ("link",)
-    """What is learnt and its shares, as link=0.5 taught=0.3 FILE.json=0.2: link episodes, questions about what the
-    bundled models know by name, LLaVA conversations. Without numbers all come equally often (the paper's mix)."""
+    """What is learnt and its shares, as link=0.5 taught=0.3 FILE.json=0.2: link episodes, icl conversations, questions
+    about what the bundled models know by name, LLaVA conversations. Without numbers all come equally often (the
+    paper's mix)."""
+    icl_data: str = "scenes:1"
+    """Annotated pictures of the icl conversations."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of the icl conversations. Default: all but the held-out types: relation, same-different, rule."""
+    coherence: Coherence = "concept"
+    """What the turns of an icl conversation have in common: the concept, the task, or nothing."""
+    format: Form = "mixed"
+    """Of icl conversations: open questions, choices among letters, captions, or open and choice mixed."""
+    options: int = 4
+    """Answers in play in an icl conversation."""
+    turns: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...")] = (1, 2, 3, 4, 5, 6, 7, 8, 9)
+    """Lengths of icl conversations, each as likely; one that is said twice comes twice as often."""
     steps: int = 1000
     batch: int = 8
     """Examples of a step, over all processes."""
@@ -73,6 +88,10 @@ class TrainConfig:
     """Compute layers again in the backward pass instead of keeping their states."""
     held_out: str | None = None
     """Data for evaluation during training, like --data."""
+    held_out_tasks: tuple[str, ...] = ()
+    """Ask the held-out data these tasks instead of linking its classes, like --tasks of eval."""
+    until: float | None = None
+    """Stop where the held-out accuracy, averaged over tasks and shots, has reached this."""
     held_out_episodes: int = 64
     held_out_shots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...")] = (1, 4)
     """Support pictures of EACH class of a held-out episode."""
@@ -93,6 +112,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < number:
                 raise InputError(f"--{name.replace('_', '-')} {value}: at least {number} is needed.")
+        if not self.turns or min(self.turns) < 1:
+            raise InputError(f"--turns {' '.join(map(str, self.turns))}: give numbers of at least 1.")
+        if self.until is not None and self.held_out is None:
+            raise InputError("--until is reached on held-out data. Give --held-out too.")
         if self.neighbours is not None and self.negatives != "neighbours":
             raise InputError("--neighbours is read with --negatives neighbours only. Say both, or neither.")
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -29,11 +30,13 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from linkcontext.config import eval_config
+from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import digest
-from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import scaffold
-from linkcontext.episodes.sample import sample
+from linkcontext.episodes.talk import HELD_OUT, TalkPlan, Talks, asked
 from linkcontext.errors import InputError
+from linkcontext.evaluate.draw import drawn
 from linkcontext.evaluate.metrics import rows
 from linkcontext.evaluate.run import Asker, answer
 from linkcontext.mining.neighbours import mined
@@ -54,7 +57,7 @@ GRADIENT_NORM = 1.0
 # What may change while a run goes on: the losses do not depend on it.
 FREE = (
     *("out", "device", "micro_batch", "gradient_checkpointing", "save_every", "keep", "trackers"),
-    *("eval_every", "held_out", "held_out_episodes", "held_out_shots"),
+    *("eval_every", "held_out", "held_out_tasks", "held_out_episodes", "held_out_shots", "until"),
 )
 Rows = list[dict[str, Any]]
 
@@ -69,8 +72,8 @@ def train(config: TrainConfig) -> Path:
     with checkpoint.held(out) if accelerator.is_main_process else nullcontext():
         examples, longest, about = _examples(config)
         trainee = _trainee(config, accelerator)
-        if longest is not None:
-            trainee.check(read(longest, trainee.model.template))
+        for example in longest:
+            trainee.check(read(example, trainee.model.template))
         exam = _exam(config)
         if accelerator.is_main_process:
             checkpoint.claim(out, {**_told(config, about), "model": trainee.model.describe()}, FREE)
@@ -81,24 +84,40 @@ def train(config: TrainConfig) -> Path:
             for name in ("log.jsonl", "held_out.jsonl"):
                 _cut(out / name, start)
         accelerator.init_trackers("linkcontext", {"config": json.dumps(dataclasses.asdict(config))})
+        done, steps = start, start if _reached(config, _last(out / "held_out.jsonl")) else config.steps
         with _progress(config.steps, start, accelerator.is_main_process) as show:
-            for step in range(start, config.steps):
+            for step in range(start, steps):
                 figures = _step(config, accelerator, wrapped, optimizer, examples, step)
                 _write(accelerator, out / "log.jsonl", figures)
                 accelerator.log({k: v for k, v in figures.items() if k != "step"}, step=step)
                 last = step + 1 == config.steps
                 if exam is not None and ((step + 1) % config.eval_every == 0 or last):
                     found = exam(accelerator, wrapped)
+                    last = last or _reached(config, found)
                     _write(accelerator, out / "held_out.jsonl", {"step": step, "rows": found})
                     told = {f"held_out/{row['shots_per_class']}": row["accuracy"] for row in found}
                     accelerator.log(told, step=step)
                 if (step + 1) % config.save_every == 0 or last:
                     checkpoint.save(accelerator, trainee, optimizer.optimizer, step + 1, out, config.keep)
                 show({"loss": figures["loss"], "answers/s": figures["answers_per_second"]})
+                done = step + 1
+                if last:
+                    break
         if not trainee.eyes_learn:
             trainee.eyes.save()
         accelerator.end_training()
-    return out / f"checkpoint-{config.steps}"
+    return out / f"checkpoint-{done}"
+
+
+def _reached(config: TrainConfig, found: Rows) -> bool:
+    """Whether the held-out accuracy is what was wanted."""
+    return config.until is not None and bool(found) and fmean(row["accuracy"] for row in found) >= config.until
+
+
+def _last(path: Path) -> Rows:
+    """The last rows of held-out figures, if there are any."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return json.loads(lines[-1])["rows"] if lines else []
 
 
 def rate(step: int, steps: int, warmup: float) -> float:
@@ -198,33 +217,56 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
-def _examples(config: TrainConfig) -> tuple[mixture.Mixture, Any, dict[str, Any]]:
-    """The run's examples, the longest link example, and the data's digest and what was left out."""
+def _examples(config: TrainConfig) -> tuple[mixture.Mixture, list[mixture.Example], dict[str, Any]]:
+    """The run's examples, the longest of its tasks, and the data's digest and what was left out."""
     shares = mixture.shares(config.mixture)
     wording = scaffold(config.scaffold)
+    c = config
+    about: dict[str, Any] = {}
     dataset = open_data(config.data)
     near = mined(config.neighbours, dataset)
-    c = config
     strategy = Strategy(c.strategy, c.ways, c.support, c.queries, c.names, c.negatives, c.rule, c.split, c.seed)
     questions = read_questions(Path(config.questions)) if config.questions else ()
     count = config.steps * config.batch
     tasks: list[tuple[float, mixture.Task]] = []
-    longest, left_out = None, []
+    longest: list[mixture.Example] = []
+    left_out: list[str] = []
     for name, share in shares.items():
         if name == "link":
             lessons = Lessons.of(dataset, strategy, near, questions)
             left_out = [f"{c.class_id}: left out, {c.lacks}" for c in lessons.pool.left_out]
-            make = mixture.link(lessons, dataset, wording, config.supervise == "every")
-            longest = make(0, config.support)
+            make = mixture.link(lessons, dataset, wording, c.supervise == "every")
+            longest.append(make(0, config.support))
             tasks.append((share, make))
+        elif name == "icl":
+            pictures = open_data(c.icl_data)
+            talks = Talks.of(pictures, _talks(config, pictures))
+            make_talk = mixture.icl(talks, pictures, wording, c.supervise != "query", c.turns, c.seed)
+            about |= {"icl_data": digest(pictures)}
+            longest.append(make_talk(0, max(c.turns)))
+            tasks.append((share, make_talk))
         elif name == "taught":
             tasks.append((share, mixture.taught(config.seed)))
         else:
             tasks.append((share, mixture.from_file(Path(name), count, config.seed)))
-    about = {"data": digest(dataset), "problems": [*dataset.problems, *left_out]}
+    about |= {"data": digest(dataset), "problems": [*dataset.problems, *left_out]}
     for problem in about["problems"]:
         log.warning(problem)
     return mixture.Mixture.of(tasks, count, config.seed), longest, about
+
+
+def _talks(config: TrainConfig, pictures: Dataset) -> TalkPlan:
+    """What the conversations are about: never the held-out types of tasks, unless they are named."""
+    every = {question.task for item in pictures.items for question in asked(item)}
+    return TalkPlan(
+        tasks=config.tasks or tuple(sorted(every - set(HELD_OUT))),
+        coherence=config.coherence,
+        form=config.format,
+        options=config.options,
+        shots=config.turns,
+        # Not the seed of an evaluation: its episodes are not to be trained on.
+        seed=key("train", config.seed, "icl") % 2**62,
+    )
 
 
 def _trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
@@ -276,9 +318,13 @@ def _exam(config: TrainConfig) -> Callable[[Accelerator, nn.Module], Rows] | Non
     if config.held_out is None:
         return None
     dataset, wording = open_data(config.held_out), scaffold(config.scaffold)
-    shots = tuple(sorted(set(config.held_out_shots)))
-    plan = EpisodePlan(ways=config.ways, shots_per_class=shots, episodes=config.held_out_episodes, seed=config.seed)
-    episodes = sample(dataset, plan).episodes
+    wanted = eval_config(
+        shots=config.held_out_shots,
+        episodes=config.held_out_episodes,
+        seed=config.seed,
+        **({"tasks": config.held_out_tasks} if config.held_out_tasks else {"ways": config.ways}),
+    )
+    episodes = drawn(wanted.episodes, dataset).episodes
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
 
     def ask(accelerator: Accelerator, wrapped: nn.Module) -> Rows:

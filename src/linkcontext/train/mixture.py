@@ -4,6 +4,7 @@ Example n of a run is a pure function of the mixture, the seed and n, so a run c
 number of processes gets the same examples.
 
     link        link episodes of the data set
+    icl         conversations that share a sense, about annotated pictures (`episodes.talk`)
     taught      questions about the concepts that the bundled models know by name
     FILE.json   the conversations of a LLaVA file, or the questions of a VQA file with the commonest answer
 """
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.prompt import SCAFFOLDS, Message, Scaffold, conversation
 from linkcontext.episodes.prompt import pictures as shown
+from linkcontext.episodes.talk import Talks
 from linkcontext.errors import InputError
 from linkcontext.evaluate.probes import Probe
 from linkcontext.evaluate.question_files import file_exam
@@ -78,8 +80,8 @@ def shares(words: Sequence[str]) -> dict[str, float]:
     told = " ".join(words)
     pairs = [(word.rpartition("=")[0] or word, word.rpartition("=")[2] if "=" in word else None) for word in words]
     for name, _ in pairs:
-        if name not in ("link", "taught") and not name.endswith(".json"):
-            raise InputError(f"--mixture {told}: {name!r} is none of link, taught or a LLaVA file (FILE.json).")
+        if name not in ("link", "icl", "taught") and not name.endswith(".json"):
+            raise InputError(f"--mixture {told}: {name!r} is none of link, icl, taught or a LLaVA file (FILE.json).")
     if not pairs or len({name for name, _ in pairs}) < len(pairs):
         raise InputError(f"--mixture {told}: name one task or more, each once.")
     if all(number is None for _, number in pairs):
@@ -104,6 +106,23 @@ def link(lessons: Lessons, dataset: Dataset, wording: Scaffold, every: bool) -> 
         if every:
             told = [conversation(lesson.support[: n + 1], wording) for n in range(len(lesson.support))] + told
         return _example(lesson.id, told, dataset)
+
+    return make
+
+
+def icl(
+    talks: Talks, dataset: Dataset, wording: Scaffold, every: bool, turns: Sequence[int], seed: int
+) -> "Callable[..., Example]":
+    """Conversations of a number of `turns`, each as likely; with `every` all answers are learnt, else the last."""
+    if not wording.turns:
+        raise InputError(f"--mixture icl: the scaffold {wording.name} has no turns. Use turns.")
+
+    def make(index: int, count: int | None = None) -> Example:
+        if count is None:
+            count = turns[int(rng("train", seed, "icl", "turns", index).integers(len(turns)))]
+        said = talks.talk(index, count).support
+        told = [conversation(said[: n + 1], wording) for n in (range(count) if every else [count - 1])]
+        return _example(f"icl/{index:07d}", told, dataset)
 
     return make
 
