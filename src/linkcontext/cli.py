@@ -177,10 +177,12 @@ class Eval:
     """
 
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
-    benchmark: Literal["retention", "isekai"] | None = None
+    benchmark: Literal["retention", "isekai", "world-icl", "fewshot"] | None = None
     """retention: instead of episodes, naming, counting and describing what the model was taught (--data is
     then world:taught if not said), or the questions of a LLaVA or VQA file (--data FILE.json).
-    isekai: the episodes of ISEKAI-10 or ISEKAI-pair in a folder or on the hub (--data hf:ISEKAI-Portal/ISEKAI-10)."""
+    isekai: the episodes of ISEKAI-10 or ISEKAI-pair in a folder or on the hub (--data hf:ISEKAI-Portal/ISEKAI-10).
+    world-icl: all tasks of scenes nobody was trained on (--data scenes:SEED), openly and as a choice among letters,
+    with means over tasks; fewshot: few-shot recognition of any folder's classes, both ways."""
 
     def run(self) -> None:
         """Measure."""
@@ -194,19 +196,26 @@ class Eval:
             console.print(retention_table(metrics["rows"]))
             console.print(f"answers: {retention_folder(config) / 'answers.jsonl'}", markup=False)
             return
+        from linkcontext.evaluate import icl
         from linkcontext.evaluate.isekai import open_isekai, settled
         from linkcontext.evaluate.run import evaluate, measure, run_folder
         from linkcontext.report.page import write_report
-        from linkcontext.report.tables import metrics_table
+        from linkcontext.report.tables import metrics_table, summary_table
 
         config = settled(self.config) if self.benchmark == "isekai" else self.config
-        e = config.episodes
-        if self.benchmark == "isekai":
+        if self.benchmark in ("world-icl", "fewshot"):
+            config = icl.settled(config, self.benchmark)
+            metrics = measure(config, *icl.open_benchmark(config))
+        elif self.benchmark == "isekai":
+            e = config.episodes
             metrics = measure(config, *open_isekai(e.data, e.shots, e.seed))
         else:
             metrics = evaluate(config)
         page = write_report(run_folder(config))
-        console.print(metrics_table(metrics["rows"]))
+        if config.episodes.tasks:
+            console.print(summary_table(icl.summary(metrics["rows"])))
+        else:
+            console.print(metrics_table(metrics["rows"]))
         counters = metrics["counters"]
         console.print(f"engine: {counters['engine']} ({counters['engine_reason']})", markup=False)
         console.print(f"report: {page}", markup=False)

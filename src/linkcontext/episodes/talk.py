@@ -19,7 +19,7 @@ support has no classes, which `ways=1` says.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -203,18 +203,45 @@ class Voice:
         """The question as it is asked, and its answer. The right letters of an episode's queries are all different."""
         if not self.choice:
             return Turn(item.id, question.answer, self.shown.get(question.answer, question.answer), question.question)
-        listed = self._listed(question)
-        order = [listed[p] for p in rng(*self.stream, part, number, "letters").permutation(len(listed))]
-        if part == "query":
-            wanted = int(rng(*self.stream, "letters").permutation(len(listed))[number % len(listed)])
-            at = order.index(question.answer)
-            order[at], order[wanted] = order[wanted], order[at]
-        letter = LETTERS[order.index(question.answer)]
-        told = " ".join(f"{key}. {self.shown.get(text, text)}" for key, text in zip(LETTERS, order, strict=False))
-        return Turn(item.id, letter, letter, f"{question.question} {told} Answer with the option's letter.")
+        texts = [self.shown.get(text, text) for text in self._listed(question)]
+        right = self.shown.get(question.answer, question.answer)
+        return _lettered(item.id, question.question, texts, right, number, part, *self.stream)
 
     def _listed(self, question: Question) -> list[str]:
         return list(question.candidates) if self.subject.kind == "own" else self.options
+
+
+def with_letters(episode: Episode, *stream: Name) -> Episode:
+    """An episode whose queries share their candidates, asked as a choice among letters.
+
+    Raises `InputError` for more candidates than letters.
+    """
+    names = [candidate.name for candidate in episode.candidates]
+    if len(names) > len(LETTERS):
+        raise InputError(f"{episode.id}: {len(names)} candidates, and there are letters for {len(LETTERS)}.")
+
+    def turns(part: str, given: Sequence[Turn]) -> tuple[Turn, ...]:
+        told = [(turn.item, turn.question or NAMING, names, turn.answer) for turn in given]
+        return tuple(_lettered(*each, number, part, *stream, episode.id) for number, each in enumerate(told))
+
+    letters = tuple(Candidate(letter, letter, letter) for letter in LETTERS[: len(names)])
+    support, queries = turns("support", episode.support), turns("query", episode.queries)
+    return replace(episode, task=f"{episode.task} choice", candidates=letters, support=support, queries=queries)
+
+
+def _lettered(
+    item: str, question: str, texts: Sequence[str], right: str, number: int, part: str, *stream: Name
+) -> Turn:
+    """A choice, the options in an order of its own. Right letters of queries one after the other are all different."""
+    order = [texts[place] for place in rng(*stream, part, number, "letters").permutation(len(texts))]
+    if part == "query":
+        block, place = divmod(number, len(texts))
+        wanted = int(rng(*stream, "letters", block).permutation(len(texts))[place])
+        at = order.index(right)
+        order[at], order[wanted] = order[wanted], order[at]
+    letter = LETTERS[order.index(right)]
+    told = " ".join(f"{key}. {text}" for key, text in zip(LETTERS, order, strict=False))
+    return Turn(item, letter, letter, f"{question} {told} Answer with the option's letter.")
 
 
 def asked(item: Item) -> tuple[Question, ...]:

@@ -84,6 +84,22 @@ def comparison_grid(rows: Sequence[Row]) -> Grid:
     return _grid(columns, rows)
 
 
+def summary_grid(rows: Sequence[Row]) -> Grid:
+    """Every line of `evaluate.icl.summary`: means over subjects, by group of tasks, form and shots."""
+    columns: dict[str, Callable[[Row], str]] = {
+        "tasks": lambda row: row["tasks"],
+        "form": lambda row: row["form"],
+        "shots in all": lambda row: str(row["shots"]),
+        "scoring": lambda row: _words(row["scoring"]),
+        "accuracy [95 %]": lambda row: f"{share(row['accuracy'])} {bounds(row['ci95'])}",
+        "chance": lambda row: share(row["chance"]),
+        "copy first": lambda row: share(row["baselines"]["copy_first"]),
+        "copy last": lambda row: share(row["baselines"]["copy_last"]),
+        "subjects / queries": lambda row: f"{row['n_subjects']} / {row['n_queries']:,}",
+    }
+    return _grid(columns, rows)
+
+
 def published_grid(table: Beside) -> Grid:
     """A published table, in the two digits it has, and below it this run, in columns of total shots."""
     lines = []
@@ -107,6 +123,11 @@ def signed(value: float) -> str:
 def metrics_table(rows: Sequence[Row]) -> Table:
     """The metrics for a terminal."""
     return _rich(metrics_grid(rows))
+
+
+def summary_table(rows: Sequence[Row]) -> Table:
+    """Means over tasks for a terminal."""
+    return _rich(summary_grid(rows))
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:

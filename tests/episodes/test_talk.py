@@ -1,0 +1,211 @@
+"""Conversations that share a sense: by hand, and what must hold for all of them."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.sample import EpisodePlan, copy_first, copy_last, sample
+from linkcontext.episodes.talk import LETTERS, TalkPlan, Talks, with_letters
+from linkcontext.errors import InputError
+from linkcontext.records import Item, Question, from_dict, to_json
+
+COLOURS = ("red", "green", "blue")
+STYLES = ("red, big", "big and red")
+
+
+def gallery(count=72):
+    """Pictures with a shared subject each (colour, size), an own one (caption) and an invented one (rule)."""
+    items = []
+    for n in range(count):
+        colour, size = COLOURS[n % 3], ("big", "small")[n // 3 % 2]
+        texts = (f"{colour}, {size}", f"{size} and {colour}")
+        asked = (
+            Question("attribute", "colour", "What colour?", colour, COLOURS),
+            Question("attribute", "size", "What size?", size, ("big", "small")),
+            Question("caption", "brief", "Describe.", texts[0], texts),
+            Question("caption", "long", "Describe.", texts[1], texts),
+            Question("rule", "by colour", "What is this?", colour),
+        )
+        items.append(Item(f"{n:03d}.png", f"{n:03d}.png", "picture", "picture", f"{n:064d}", questions=asked))
+    return Dataset(Path("gallery"), tuple(items))
+
+
+def talks(data=None, **changes):
+    return Talks.of(data or gallery(), replace(TalkPlan(shots=(0, 2, 6), episodes=60), **changes))
+
+
+def told(episode, data):
+    """What each turn's picture truly answers, by concept."""
+    facts = {item.id: {q.concept: q.answer for q in item.questions} for item in data.items}
+    return [facts[turn.item] for turn in episode.support], [facts[turn.item] for turn in episode.queries]
+
+
+def test_subjects_are_known_by_where_their_candidates_come_from():
+    kinds = {subject.name: subject.kind for subject in talks().subjects}
+    assert kinds == {
+        "attribute/colour": "shared",
+        "attribute/size": "shared",
+        "caption/brief": "own",
+        "caption/long": "own",
+        "rule/by colour": "invented",
+    }
+
+
+def test_an_open_episode_of_a_shared_subject():
+    data = gallery()
+    for episode in talks(data, tasks=("attribute/colour",), options=2).episodes():
+        options = [candidate.name for candidate in episode.candidates]
+        assert len(options) == 2
+        supports, queries = told(episode, data)
+        assert [turn.answer for turn in episode.support] == [fact["colour"] for fact in supports]
+        assert Counter(fact["colour"] for fact in queries) == dict.fromkeys(options, 1)
+        assert {turn.answer for turn in episode.support} <= set(options)
+        assert episode.task == "attribute/colour open"
+        assert (episode.ways, episode.shots_per_class, episode.names) == (1, (0, 2, 6), "real")
+
+
+def test_invented_answers_are_new_names_for_the_same_thing():
+    data = gallery()
+    for episode in talks(data, tasks=("rule",)).episodes():
+        shown = {candidate.truth: candidate.name for candidate in episode.candidates}
+        assert set(shown) == set(COLOURS)
+        assert not set(shown.values()) & set(COLOURS)
+        supports, _ = told(episode, data)
+        assert [turn.answer for turn in episode.support] == [shown[fact["by colour"]] for fact in supports]
+
+
+def test_own_candidates_are_those_of_the_query():
+    for episode in talks(tasks=("caption/long",)).episodes():
+        (query,) = episode.queries
+        assert query.answer in {candidate.name for candidate in episode.candidates}
+        assert all(" and " in turn.answer for turn in (*episode.support, query))
+
+
+def letters_of(turn):
+    question, _, listed = turn.question.removesuffix(" Answer with the option's letter.").partition("A. ")
+    options = f"A. {listed}"
+    found = {}
+    for letter in LETTERS:
+        _, mark, rest = options.partition(f"{letter}. ")
+        if mark:
+            found[letter] = rest.split(f" {LETTERS[LETTERS.index(letter) + 1]}. ")[0]
+    return question, found
+
+
+@pytest.mark.parametrize("task", ["attribute", "caption", "rule"])
+def test_a_choice_names_the_right_letter(task):
+    data = gallery()
+    plain = talks(data, tasks=(task,), form="open").episodes()
+    for episode in talks(data, tasks=(task,), form="choice").episodes():
+        concept = episode.task.split("/")[1].removesuffix(" choice")
+        supports, queries = told(episode, data)
+        for turn, fact in zip((*episode.support, *episode.queries), (*supports, *queries), strict=True):
+            _, options = letters_of(turn)
+            assert len(set(options.values())) == len(options) == len(episode.candidates)
+            if task != "rule":  # whose names are invented
+                assert options[turn.answer] == fact[concept]
+        assert Counter(turn.answer for turn in episode.queries) == dict.fromkeys(
+            [c.name for c in episode.candidates], 1
+        )
+    assert [e.id for e in plain] == [f"e{n:05d}" for n in range(60)]
+
+
+@pytest.mark.parametrize("form", ["open", "choice", "mixed"])
+@pytest.mark.parametrize("coherence", ["concept", "task", "none"])
+def test_blind_policies_are_at_chance_and_no_picture_comes_twice(form, coherence):
+    for episode in talks(form=form, coherence=coherence).episodes():
+        seen = [turn.item for turn in (*episode.support, *episode.queries)]
+        assert len(set(seen)) == len(seen)
+        if len(episode.queries) == 1:
+            continue
+        for k in episode.shots_per_class:
+            shown = episode.shown(k)
+            assert len(shown) == k
+            for answer in (copy_first(shown), copy_last(shown), *(c.class_id for c in episode.candidates)):
+                hits = sum(query.class_id == answer for query in episode.queries)
+                known = answer in {c.class_id for c in episode.candidates}
+                assert hits * len(episode.candidates) == (len(episode.queries) if known else 0)
+
+
+def test_coherence_says_what_a_support_is_about():
+    def subjects(coherence):
+        data = gallery()
+        asked = {q.question: (q.task, q.concept) for item in data.items for q in item.questions if q.task != "caption"}
+        episodes = talks(data, coherence=coherence, tasks=("attribute",)).episodes()
+        return [({asked.get(t.question, ("caption", "")) for t in e.support}, e.task) for e in episodes]
+
+    assert all(len(found) == 1 for found, _ in subjects("concept"))
+    task = subjects("task")
+    assert {t for found, _ in task for t, _ in found} == {"attribute"}
+    assert any(len(found) == 2 for found, _ in task)
+    assert any(t != "attribute" for found, _ in subjects("none") for t, _ in found)
+    assert all(name.endswith(" task-coherent") for _, name in task)
+
+
+def test_options_right_answers_and_supports_are_drawn_evenly():
+    episodes = talks(tasks=("attribute/colour",), form="choice", options=3, episodes=300).episodes()
+    first = Counter(episode.support[0].answer for episode in episodes)
+    asked = Counter(episode.queries[0].answer for episode in episodes)
+    assert set(first) == set(asked) == set("ABC")
+    assert max(abs(n - 100) for n in (*first.values(), *asked.values())) < 35
+
+
+def test_an_episode_is_a_function_of_the_plan_the_data_and_its_number():
+    data = gallery()
+    mixed = replace(data, items=data.items[::-1])
+    assert talks(data).episodes() == talks(mixed).episodes()
+    assert talks(data, episodes=5).episodes() == talks(data).episodes()[:5]
+    assert talks(data).episodes() != talks(data, seed=1).episodes()
+    assert len(talks(data).talk(3, 5).support) == 5
+
+
+def test_splits_are_kept_apart():
+    data = gallery()
+    items = tuple(replace(item, split=("train", "test")[n % 2]) for n, item in enumerate(data.items))
+    of = {item.id: item.split for item in items}
+    for episode in talks(replace(data, items=items), support_split="train", query_split="test", shots=(4,)).episodes():
+        assert {of[turn.item] for turn in episode.support} == {"train"}
+        assert {of[turn.item] for turn in episode.queries} == {"test"}
+
+
+def test_pictures_without_questions_are_asked_what_they_are():
+    items = [Item(f"{c}{n}", f"{c}{n}.png", c, c, f"{c}{n}".zfill(64)) for c in "abcd" for n in range(9)]
+    episodes = talks(Dataset(Path("zoo"), tuple(items)), names="real").episodes()
+    assert {episode.task for episode in episodes} == {"naming/class open"}
+    assert all(turn.answer == turn.item[0] for episode in episodes for turn in episode.support)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"tasks": ("smell",)}, "--tasks smell: no picture"),
+        ({"options": 1}, "--options 1"),
+        ({"shots": (90,)}, "91 pictures each"),
+        ({"shots": (-1,)}, "none below 0"),
+        ({"form": "caption", "tasks": ("attribute",)}, "no task asked for"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_one_sentence(changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        talks(**changes)
+
+
+def test_link_episodes_with_letters():
+    items = [Item(f"{c}{n}", f"{c}{n}.png", c, c, f"{c}{n}".zfill(64)) for c in "abcd" for n in range(9)]
+    plan = EpisodePlan(ways=3, shots_per_class=(0, 2), episodes=20, queries=6, names="real")
+    for episode in sample(Dataset(Path("zoo"), tuple(items)), plan).episodes:
+        letters = with_letters(episode, "test")
+        assert letters.task == "link choice"
+        for turn, was in zip((*letters.support, *letters.queries), (*episode.support, *episode.queries), strict=True):
+            assert turn.item == was.item
+            assert letters_of(turn)[1][turn.answer] == was.answer
+        assert Counter(turn.answer for turn in letters.queries) == {"A": 2, "B": 2, "C": 2}
+
+
+def test_questions_survive_the_file():
+    item = gallery().items[0]
+    assert from_dict(Item, json.loads(to_json(item)), "here") == item
