@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.prompt import SCAFFOLDS
+from linkcontext.episodes.talk import TalkPlan, Talks
 from linkcontext.errors import InputError
-from linkcontext.train.mixture import Mixture, from_file, link, picks, shares, taught
+from linkcontext.records import Item, Question
+from linkcontext.train.mixture import Mixture, from_file, icl, link, picks, shares, taught
 from linkcontext.train.strategy import Lessons, Strategy
 
 
@@ -111,3 +115,24 @@ def test_taught_concepts_are_asked_about_on_pictures_of_their_own(monkeypatch):
     assert {next(iter(e.pictures)) for e in examples[:4]} == {f"{n}/0000.png" for n in ("aba", "bab", "cac", "dad")}
     assert len({said(m) for e in examples for m in e.conversations}) > 4
     assert examples == [task(i) for i in range(12)]
+
+
+def test_icl_conversations_learn_every_answer_or_the_last():
+    items = []
+    for n in range(24):
+        question = Question("attribute", "colour", "What colour?", ("red", "blue")[n % 2], ("red", "blue"))
+        items.append(Item(f"{n}.png", f"{n}.png", "p", "p", f"{n:064d}", questions=(question,)))
+    data = Dataset(Path("gallery"), tuple(items))
+    talks = Talks.of(data, TalkPlan(shots=(1, 3)))
+    every = icl(talks, data, SCAFFOLDS["turns"], True, (1, 3, 3), 0)
+    last = icl(talks, data, SCAFFOLDS["turns"], False, (1, 3, 3), 0)
+    lengths = [len(every(n).conversations) for n in range(300)]
+    assert {1, 3} == set(lengths)
+    assert lengths.count(3) / 300 == pytest.approx(2 / 3, abs=0.08)
+    for n in range(20):
+        assert last(n).conversations == every(n).conversations[-1:]
+        assert [len(messages) for messages in every(n).conversations] == [2 * (k + 1) for k in range(lengths[n])]
+        assert said(every(n).conversations[0]) in ("red", "blue")
+    assert every(0, 3).conversations == icl(talks, data, SCAFFOLDS["turns"], True, (3,), 0)(0).conversations
+    with pytest.raises(InputError, match="has no turns"):
+        icl(talks, data, SCAFFOLDS["single_turn"], True, (1,), 0)

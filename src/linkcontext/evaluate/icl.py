@@ -9,6 +9,7 @@ or the last answer, or always giving one letter, is right by chance only.
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from linkcontext.source import open_data
 Benchmark = Literal["world-icl", "fewshot"]
 SHOTS = (0, 1, 2, 4, 8)
 SCENES = "scenes:0"
+TASK = re.compile(r"(.*?) (open|choice)(?: .*)?")  # as `episodes.talk` writes a row's task
 
 
 def settled(config: EvalConfig, benchmark: Benchmark) -> EvalConfig:
@@ -67,7 +69,7 @@ def summary(rows: Iterable[Row], groups: Mapping[str, Sequence[str]] | None = No
     """
     found: dict[tuple[str, str, int, str], list[Row]] = {}
     for row in rows:
-        subject, _, form = row["task"].partition(" ")
+        subject, form = TASK.fullmatch(row["task"]).groups()  # type: ignore[union-attr]
         task = subject.partition("/")[0]
         for heading, tasks in (groups or {"held-out tasks": HELD_OUT}).items():
             if task in tasks:

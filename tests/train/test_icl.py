@@ -1,0 +1,106 @@
+"""Training on conversations that share a sense, from pictures to a checkpoint that the benchmark can ask."""
+
+import json
+
+import pytest
+
+from linkcontext.config import eval_config
+from linkcontext.episodes.talk import HELD_OUT
+from linkcontext.errors import InputError
+from linkcontext.evaluate import icl
+from linkcontext.evaluate.run import measure
+from linkcontext.train import loop
+from linkcontext.train.loop import train
+from linkcontext.world.scenes import write_scenes
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """A few scenes of every kind."""
+    out = tmp_path_factory.mktemp("world") / "scenes"
+    write_scenes(out, seed=1, classes=6, images=5, scenes=30, size=32)
+    return str(out)
+
+
+def test_training_on_conversations_goes_on_to_the_same_losses(config, curve, scenes, tmp_path):
+    options = {"mixture": ("icl=0.7", "link=0.3"), "icl_data": scenes, "turns": (1, 3), "steps": 4, "save_every": 2}
+    train(config(**options, out=str(tmp_path / "whole")))
+    train(config(**{**options, "steps": 4}, out=str(tmp_path / "parts")))
+    (tmp_path / "parts" / "latest").write_text("checkpoint-2\n")
+    train(config(**options, out=str(tmp_path / "parts")))
+    assert curve("whole") == pytest.approx(curve("parts"), rel=0, abs=1e-6)
+    told = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert len(told["icl_data"]) == 64
+
+
+def test_held_out_types_of_tasks_are_not_trained_on(config, scenes):
+    plan = loop._talks(config(icl_data=scenes), loop.open_data(scenes))
+    assert plan.tasks == ("attribute", "caption", "count", "location", "naming")
+    assert not set(plan.tasks) & set(HELD_OUT)
+    assert loop._talks(config(icl_data=scenes, tasks=("rule",)), loop.open_data(scenes)).tasks == ("rule",)
+
+
+def test_a_checkpoint_is_asked_all_tasks_in_both_forms(config, scenes, tmp_path):
+    options = {"mixture": ("icl",), "icl_data": scenes, "steps": 1, "turns": (2,), "supervise": "query"}
+    last = train(config(**options, held_out=scenes, held_out_tasks=("attribute/colour",), held_out_shots=(0, 1)))
+    asked = eval_config(model=str(last), data=scenes, shots=(0, 2), episodes=27, out=str(tmp_path / "eval"))
+    asked = icl.settled(asked, "world-icl")
+    rows = measure(asked, *icl.open_benchmark(asked))["rows"]
+    assert {row["task"].rpartition(" ")[2] for row in rows} == {"open", "choice"}
+    lines = icl.summary(rows)
+    assert {(line["tasks"], line["form"], line["shots"]) for line in lines} == {
+        (tasks, form, k) for tasks in ("tasks", "held-out tasks") for form in ("open", "choice") for k in (0, 2)
+    }
+    assert all(line["chance"] <= line["baselines"]["copy_last"] + 1 for line in lines)
+
+
+def test_means_over_subjects_by_hand():
+    def row(task, accuracy, chance, n):
+        return {
+            "task": task,
+            "shots_per_class": 2,
+            "scoring": "likelihood_sum",
+            "accuracy": accuracy,
+            "chance": chance,
+            "n_queries": n,
+            "baselines": {"copy_first": chance, "copy_last": None},
+        }
+
+    rows = [
+        row("attribute/colour open", 0.5, 0.25, 8),
+        row("count/things open", 0.7, 0.25, 4),
+        row("count/parts choice", 0.3, 0.5, 4),
+        row("rule/sum open", 0.1, 0.25, 2),
+    ]
+    held, choice, both = icl.summary(rows)
+    assert (both["tasks"], both["form"], both["n_subjects"], both["n_queries"]) == ("tasks", "open", 2, 12)
+    assert both["accuracy"] == pytest.approx(0.6)
+    assert both["gain"] == pytest.approx(0.35)
+    # Student's t with one degree of freedom: 12.706 standard errors of .1
+    assert both["ci95"] == [0.0, 1.0]
+    assert (held["tasks"], held["accuracy"], held["ci95"]) == ("held-out tasks", 0.1, None)
+    assert (choice["form"], choice["accuracy"]) == ("choice", 0.3)
+    only = icl.summary(rows, {"counting": ["count"]})
+    assert [(line["tasks"], line["form"]) for line in only] == [("counting", "choice"), ("counting", "open")]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "options", "sentence"),
+    [
+        ("world-icl", {"tasks": ("attribute",), "format": "choice"}, "--format: --benchmark world-icl"),
+        ("fewshot", {"tasks": ("attribute",)}, "--tasks: --benchmark fewshot"),
+    ],
+)
+def test_flags_that_a_benchmark_decides_are_refused(benchmark, options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        icl.settled(eval_config(**options), benchmark)
+
+
+def test_fewshot_asks_the_same_episodes_both_ways(pictures):
+    asked = icl.settled(eval_config(data=str(pictures), shots=(1,), episodes=3, names="real"), "fewshot")
+    _, episodes, _ = icl.open_benchmark(asked)
+    opened, choice = episodes[:3], episodes[3:]
+    assert [e.id for e in opened] == [e.id.replace("choice", "open") for e in choice]
+    for a, b in zip(opened, choice, strict=True):
+        assert [t.item for t in a.queries] == [t.item for t in b.queries]
+        assert {c.name for c in b.candidates} == {"A", "B"}
