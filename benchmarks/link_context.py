@@ -14,7 +14,7 @@ docs/link-context.md. `--toy` shows in a minute or two that all of it runs; its 
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -23,6 +23,7 @@ from typing import Any
 import tyro
 from machine import COLOURS, RESULTS, machine
 from matplotlib.figure import Figure
+from table import Found, cell, learnt, listed
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.evaluate import isekai
@@ -35,7 +36,6 @@ from linkcontext.models.load import Model, load
 from linkcontext.records import Episode, Prediction, read_jsonl, write_text
 from linkcontext.source import open_data
 from linkcontext.train.config import TrainConfig
-from linkcontext.train.loop import train
 from linkcontext.world.isekai import write_isekai
 
 STRATEGIES = {"2-way": "2-way", "2-way-random": "2-way-random", "2-way-weight": "2-way-weight", "mix": "2-way"}
@@ -122,12 +122,6 @@ def trained(table: Table, name: str, seed: int | None) -> str:
     )
 
 
-def learnt(config: TrainConfig) -> str:
-    """The last checkpoint of a training."""
-    last = Path(config.out) / f"checkpoint-{config.steps}"
-    return str(last if (last / "config.json").exists() else train(config))
-
-
 def measured(table: Table, name: str, seed: int | None) -> list[dict]:
     """Every figure of one row."""
     where = Path(table.out) / "evals" / f"{name.replace(WARM, '-warm')}-{'base' if seed is None else seed}"
@@ -170,38 +164,6 @@ def figures(table: Table, where: Path, model: Model) -> Iterator[dict]:
     yield from ({"what": "retention", **row} for row in found["rows"])
 
 
-Pick = Callable[[dict], bool]
-
-
-class Found:
-    """All rows, to be asked for one figure at a time."""
-
-    def __init__(self, rows: list[dict]) -> None:
-        self.rows = rows
-        self.names = list(dict.fromkeys(row["name"] for row in rows))
-
-    def values(self, name: str, figure: str = "accuracy", **wanted: Any) -> list[float]:
-        """A figure with each seed, in their order."""
-        return [r[figure] for r in self.rows if r["name"] == name and all(r.get(k) == v for k, v in wanted.items())]
-
-    def nearest(self, **wanted: Any) -> float | None:
-        """Of nearest centroid in mini-base's features, which all rows share."""
-        hits = (r["baselines"]["nearest_centroid"] for r in self.rows if all(r.get(k) == v for k, v in wanted.items()))
-        return next(hits, None)
-
-
-def cell(values: list[float]) -> str:
-    """The mean, and each seed's."""
-    if len(values) < 2:
-        return f"{values[0]:.3f}" if values else ""
-    return f"{fmean(values):.3f} ({', '.join(f'{v:.3f}'.lstrip('0') for v in values)})"
-
-
-def listed(head: list[str], lines: list[list[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines]) + "\n"
-
-
 def tables(found: Found) -> Iterator[tuple[str, str]]:
     """Heading and table, one after the other."""
     for what, called in PICTURES.items():
@@ -213,7 +175,7 @@ def tables(found: Found) -> Iterator[tuple[str, str]]:
                 for name in found.names
             ]
             if scoring == "likelihood_sum":
-                near = [found.nearest(what=what, scoring=scoring, shots_per_class=k) for k in SHOTS]
+                near = [found.policy("nearest_centroid", what=what, scoring=scoring, shots_per_class=k) for k in SHOTS]
                 lines.append(["nearest centroid", *("" if v is None else f"{v:.3f}" for v in near)])
             elif what.startswith("isekai"):
                 for line in beside([], what).lines:
@@ -258,7 +220,7 @@ def plot(found: Found) -> Figure:
             what=what,
             scoring="likelihood_sum",
         )
-        near = [found.nearest(what=what, scoring="likelihood_sum", shots_per_class=k) for k in SHOTS]
+        near = [found.policy("nearest_centroid", what=what, scoring="likelihood_sum", shots_per_class=k) for k in SHOTS]
         drawn = [(x, v) for x, v in enumerate(near) if v is not None]
         axis.plot(*zip(*drawn, strict=True), color="grey", linestyle=":", label="nearest centroid")
         axis.set_xticks(range(len(SHOTS)), [str(2 * k) for k in SHOTS])

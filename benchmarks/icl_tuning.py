@@ -1,0 +1,286 @@
+"""In-context instruction tuning and its ablations, from mini-base. Run: `python benchmarks/icl_tuning.py`.
+
+    base                 mini-base as it is
+    icl                  single-turn instruction on the tasks, then any-shot conversations about one concept, each with
+                         a quarter of replay; after arXiv 2403.12736
+    no coherence         turns of a conversation about anything
+    no curriculum        conversations from the first step on, as many steps in all
+    query only           the last answer of a conversation is learnt, not every one
+    replay 0, .5, .75    other shares of replay
+    without TASK         one family of tasks left out
+    link                 the other paper's tuning (warm-up and 2-way-random, with the same replay), as many steps
+    link + icl           both kinds in one mixture
+
+Every row with every seed; relation, same-different and rule are never trained on. Resumable. Writes
+benchmarks/results/icl_tuning.json and .png, and prints the tables of docs/icl-tuning.md. `--only icl "no coherence"`
+takes some rows, `--toy` shows that all of it runs; its figures say nothing.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import tyro
+from machine import COLOURS, RESULTS, machine
+from matplotlib.figure import Figure
+from scipy.stats import t as student
+from table import Found, cell, learnt, listed
+
+from linkcontext.config import EvalConfig, ModelConfig, eval_config
+from linkcontext.evaluate import icl, isekai
+from linkcontext.evaluate.retention import retention
+from linkcontext.evaluate.run import evaluate, measure
+from linkcontext.models.load import Model, load
+from linkcontext.records import write_text
+from linkcontext.train.config import TrainConfig
+from linkcontext.world.isekai import write_isekai
+from linkcontext.world.scenes import write_scenes
+
+TASKS = ("naming", "attribute", "count", "location", "caption")
+REPLAYS = (0.0, 0.5, 0.75)
+MAIN = ("base", "icl", "link", "link + icl")  # measured on the other benchmarks too
+SHOTS = (0, 1, 2, 4, 8)
+
+
+@dataclass
+class Table:
+    """Train and measure all rows of the table."""
+
+    out: str = "runs/icl-tuning"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    only: tuple[str, ...] = ()
+    """Names of rows; all without."""
+    instruction_steps: int = 150
+    icl_steps: int = 250
+    batch: int = 8
+    lr: float = 5e-4
+    classes: int = 400
+    """Things in the pictures that are trained on, ten pictures each; and so many scenes of every other kind."""
+    episodes: int = 270
+    """Of world-icl in each form, on scenes of another seed: ten of every subject."""
+    toy: bool = False
+    """Tiny, to see that it runs."""
+
+
+def names() -> list[str]:
+    """All rows."""
+    ablations = ["no coherence", "no curriculum", "query only", *(f"replay {share:g}" for share in REPLAYS)]
+    return ["base", "icl", "link", "link + icl", *ablations, *(f"without {task}" for task in TASKS)]
+
+
+def runs(table: Table) -> Iterator[tuple[str, int | None]]:
+    """All rows in an order in which one seed of everything is there first."""
+    wanted = [name for name in names() if not table.only or name in table.only]
+    if "base" in wanted:
+        yield "base", None
+    for seed in table.seeds:
+        yield from ((name, seed) for name in wanted if name != "base")
+
+
+def trained(table: Table, name: str, seed: int | None) -> str:
+    """The folder of a row's model, trained if it is not there."""
+    if seed is None:
+        return "mini-base"
+    share = float(name.removeprefix("replay ")) if name.startswith("replay") else 0.25
+    kinds = {"link": {"link": 1.0}, "link + icl": {"link": 0.5, "icl": 0.5}}.get(name, {"icl": 1.0})
+    mixed = {**{kind: part * (1 - share) for kind, part in kinds.items()}, "taught": share}
+    left_out = name.removeprefix("without ")
+    steps = table.instruction_steps + table.icl_steps
+    whole = TrainConfig(
+        model=ModelConfig("mini-base"),
+        data="world:replay",
+        support=8,
+        queries=4,
+        icl_data=str(Path(table.out) / "scenes"),
+        tasks=tuple(task for task in TASKS if task != left_out),
+        coherence="none" if name == "no coherence" else "concept",
+        supervise="query" if name == "query only" else None,
+        mixture=tuple(f"{kind}={part:g}" for kind, part in mixed.items() if part),
+        batch=table.batch,
+        steps=steps,
+        lr=table.lr,
+        save_every=200,
+        keep=1,
+        seed=seed,
+        out=str(Path(table.out) / "models" / f"{name.replace(' ', '-')}-{seed}"),
+    )
+    if name in ("no curriculum", "link"):
+        return learnt(whole)
+    first = replace(whole, turns=(1,), steps=table.instruction_steps, out=f"{whole.out}-instruction")
+    return learnt(replace(whole, model=ModelConfig(learnt(first)), steps=table.icl_steps))
+
+
+def measured(table: Table, name: str, seed: int | None) -> list[dict]:
+    """Every figure of one row."""
+    where = Path(table.out) / "evals" / f"{name.replace(' ', '-')}-{'base' if seed is None else seed}"
+    if (where / "rows.json").exists():
+        return json.loads((where / "rows.json").read_text())
+    model = load(trained(table, name, seed))
+    told = [{"name": name, "seed": seed, **row} for row in figures(table, where, model, name in MAIN)]
+    write_text(json.dumps(told) + "\n", where / "rows.json")
+    return told
+
+
+def figures(table: Table, where: Path, model: Model, main: bool) -> Iterator[dict]:
+    def config(what: str, **options: Any) -> EvalConfig:
+        return eval_config(model=model.name, out=str(where / what), **options)
+
+    asked = icl.settled(config("world-icl", data="scenes:9201", episodes=table.episodes), "world-icl")
+    rows = measure(asked, *icl.open_benchmark(asked), model=model)["rows"]
+    yield from ({"what": "world-icl", **row} for row in rows if row["scoring"] == "likelihood_sum")
+    yield from ({"what": "means", **line} for line in icl.summary(rows) if line["scoring"] == "likelihood_sum")
+    n = max(2, table.episodes // 2)
+    yield from ({"what": "retention", **row} for row in retention(config("retention", episodes=n), model)["rows"])
+    if not main:
+        return
+    found = evaluate(config("world", data="world:9101", shots=(0, 1, 4), episodes=n), model)
+    yield from ({"what": "unseen world", **row} for row in found["rows"] if row["scoring"] == "likelihood_sum")
+    images = Path(os.environ.get("LINKCONTEXT_DATA", "nowhere")) / "images"
+    for data in ("digits", *(sorted(map(str, images.iterdir())) if images.is_dir() else ())):
+        called = Path(data).name
+        asked = icl.settled(config(called, data=data, shots=(1, 4), episodes=n // 2), "fewshot")
+        found = measure(asked, *icl.open_benchmark(asked), model=model)
+        yield from ({"what": called, **row} for row in found["rows"] if row["scoring"] == "likelihood_sum")
+    for kind in ("10", "pair"):
+        data = str(Path(table.out) / f"isekai-{kind}")
+        asked = isekai.settled(config(f"isekai-{kind}", data=data, shots=(0, 1, 4), scoring="both"))
+        found = measure(asked, *isekai.open_isekai(data, asked.episodes.shots, asked.episodes.seed), model=model)
+        chosen = ("likelihood_sum", "generate")
+        yield from ({"what": f"ISEKAI-mini-{kind}", **row} for row in found["rows"] if row["scoring"] in chosen)
+
+
+def tables(found: Found) -> Iterator[tuple[str, str]]:
+    """Heading and table, one after the other."""
+    for tasks in ("tasks", "held-out tasks"):
+        for form in ("open", "choice"):
+            wanted = {"what": "means", "tasks": tasks, "form": form}
+            chance = next(r["chance"] for r in found.rows if all(r.get(k) == v for k, v in wanted.items()))
+            lines = [[name, *(cell(found.values(name, **wanted, shots=k)) for k in SHOTS)] for name in found.names]
+            for policy in ("copy_first", "copy_last"):
+                lines.append(
+                    [policy.replace("_", " "), *(f"{found.policy(policy, **wanted, shots=k):.3f}" for k in SHOTS)]
+                )
+            head = ["", *(f"{k} shots" for k in SHOTS)]
+            yield f"world-icl, {tasks}, {form}: means over subjects (chance {chance:.3f})", listed(head, lines)
+    yield "Effects on the mean over {2, 4, 8} shots, in points, against icl", effects(found)
+    subjects = sorted({row["task"] for row in found.rows if row["what"] == "world-icl"})
+    lines = []
+    for task in subjects:
+        two = [fmean(over(found, name, task)) for name in ("base", "icl") if over(found, name, task)]
+        chance = next(r["chance"] for r in found.rows if r.get("task") == task and r["what"] == "world-icl")
+        if len(two) == 2:
+            told = [f"{two[0]:.3f}", f"{two[1]:.3f}", f"{100 * (two[1] - two[0]):+.1f}"]
+            lines.append([task, f"{chance:.3f}", *told, f"{two[1] - chance:+.3f}"])
+    yield (
+        "Every subject, mean over {2, 4, 8} shots",
+        listed(["", "chance", "base", "icl", "points", "over chance"], lines),
+    )
+    kinds = list(dict.fromkeys((r["task"], r["scoring"]) for r in found.rows if r["what"] == "retention"))
+    head = [f"{task}, {'one of ten' if scoring != 'generate' else 'generation'}" for task, scoring in kinds]
+    lines = [
+        [name, *(cell(found.values(name, what="retention", task=t, scoring=s)) for t, s in kinds)]
+        for name in found.names
+    ]
+    yield "Retention: what mini-base was taught", listed(["", *head], lines)
+    others = [r for r in found.rows if r["what"] not in ("means", "world-icl", "retention")]
+    columns = list(dict.fromkeys((r["what"], r["task"], r["scoring"], r["shots_per_class"]) for r in others))
+    keys = ("what", "task", "scoring", "shots_per_class")
+    lines = []
+    for column in columns:
+        wanted = dict(zip(keys, column, strict=True))
+        scoring = "generation" if column[2] == "generate" else "likelihood"
+        form = "choice" if column[1].endswith("choice") else "open"
+        near = found.policy("nearest_centroid", **wanted) if form == "open" else None
+        cells = [cell(found.values(name, **wanted)) for name in MAIN]
+        lines.append([f"{column[0]}, {form}, {scoring}, {column[3]} per class", *cells, f"{near:.3f}" if near else ""])
+    yield "Other benchmarks", listed(["", *MAIN, "nearest centroid"], lines)
+
+
+def over(found: Found, name: str, task: str) -> list[float]:
+    """Accuracies on one subject at 2, 4 and 8 shots, all seeds."""
+    return [v for k in (2, 4, 8) for v in found.values(name, what="world-icl", task=task, shots_per_class=k)]
+
+
+def effects(found: Found) -> str:
+    """Each row less icl, seed by seed, with the 95 % interval over seeds (Student's t)."""
+    head, lines = ["", "tasks open", "tasks choice", "held-out open", "held-out choice"], []
+    for name in found.names:
+        cells = []
+        for tasks in ("tasks", "held-out tasks"):
+            for form in ("open", "choice"):
+                a, b = (per_seed(found, each, tasks, form) for each in (name, "icl"))
+                pairs = [100 * (a.get(s, a.get(None, 0.0)) - b[s]) for s in b if s in a or None in a]
+                cells.append(interval(pairs))
+        if name != "icl":
+            lines.append([name, *cells])
+    return listed(head, lines)
+
+
+def per_seed(found: Found, name: str, tasks: str, form: str) -> dict[int | None, float]:
+    chosen = [r for r in found.rows if r["name"] == name and r["what"] == "means" and r["shots"] in (2, 4, 8)]
+    chosen = [r for r in chosen if (r["tasks"], r["form"]) == (tasks, form)]
+    seeds = dict.fromkeys(r["seed"] for r in chosen)
+    return {seed: fmean(r["accuracy"] for r in chosen if r["seed"] == seed) for seed in seeds}
+
+
+def interval(values: list[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:+.1f}" if values else ""
+    half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return f"{fmean(values):+.1f} [{fmean(values) - half:+.1f}, {fmean(values) + half:+.1f}]"
+
+
+def plot(found: Found) -> Figure:
+    """Means by shots in four panels, a line a row, a dot a seed."""
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    axes = figure.subplots(2, 2)
+    for row, tasks in zip(axes, ("tasks", "held-out tasks"), strict=True):
+        for axis, form in zip(row, ("open", "choice"), strict=True):
+            for number, name in enumerate(found.names):
+                values = [found.values(name, what="means", tasks=tasks, form=form, shots=k) for k in SHOTS]
+                style = "-" if name in MAIN else (":" if name.startswith("without") else "--")
+                colour = COLOURS[number % len(COLOURS)]
+                axis.plot(range(len(SHOTS)), [fmean(v) for v in values], style, color=colour, label=name)
+                for at, seeds in enumerate(values):
+                    axis.plot([at] * len(seeds), seeds, ".", color=colour, markersize=3, alpha=0.6)
+            axis.set_title(f"{tasks}, {form}", fontsize=10)
+            axis.set_xticks(range(len(SHOTS)), list(map(str, SHOTS)))
+            axis.set_xlabel("shots in all")
+            axis.set_ylim(0, 1.02)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9)
+    return figure
+
+
+def main() -> None:
+    table = tyro.cli(Table, description=__doc__)
+    if unknown := set(table.only) - set(names()):
+        sys.exit(f"--only {unknown.pop()}: the rows are {', '.join(names())}.")
+    if table.toy:
+        tiny = {"instruction_steps": 1, "icl_steps": 1, "classes": 24, "episodes": 27, "seeds": (0,)}
+        table = replace(table, out=table.out + "-toy", **tiny)
+    about, out = machine("cpu"), Path(table.out)
+    if not (out / "scenes" / "manifest.jsonl").exists():
+        write_scenes(out / "scenes", seed=1, classes=table.classes, images=10, scenes=table.classes)
+    for kind in ("10", "pair"):
+        if not (out / f"isekai-{kind}" / f"ISEKAI-{kind}.json").exists():
+            write_isekai(out / f"isekai-{kind}", kind, seed=9101)
+    rows = []
+    for name, seed in runs(table):
+        rows += measured(table, name, seed)
+        print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
+    found = Found(rows)
+    for heading, text in tables(found):
+        print(f"### {heading}\n\n{text}")
+    where = out if table.toy or table.only else RESULTS
+    write_text(json.dumps({"machine": about, "table": vars(table), "rows": rows}) + "\n", where / "icl_tuning.json")
+    plot(found).savefig(where / "icl_tuning.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What the tables of trained models share: training once, figures by row and seed, Markdown."""
+
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from linkcontext.train.config import TrainConfig
+from linkcontext.train.loop import train
+
+
+def learnt(config: TrainConfig) -> str:
+    """The last checkpoint of a training."""
+    last = Path(config.out) / f"checkpoint-{config.steps}"
+    return str(last if (last / "config.json").exists() else train(config))
+
+
+class Found:
+    """All rows, to be asked for one figure at a time."""
+
+    def __init__(self, rows: list[dict]) -> None:
+        self.rows = rows
+        self.names = list(dict.fromkeys(row["name"] for row in rows))
+
+    def values(self, name: str, figure: str = "accuracy", **wanted: Any) -> list[float]:
+        """A figure with each seed, in their order."""
+        return [r[figure] for r in self.rows if r["name"] == name and all(r.get(k) == v for k, v in wanted.items())]
+
+    def policy(self, policy: str, **wanted: Any) -> float | None:
+        """What a baseline gives, which is the same in all rows: they share their pictures and mini-base's eyes."""
+        hits = (r["baselines"][policy] for r in self.rows if all(r.get(k) == v for k, v in wanted.items()))
+        return next(hits, None)
+
+
+def cell(values: list[float]) -> str:
+    """The mean, and each seed's."""
+    if len(values) < 2:
+        return f"{values[0]:.3f}" if values else ""
+    return f"{fmean(values):.3f} ({', '.join(f'{v:.3f}'.lstrip('0') for v in values)})"
+
+
+def listed(head: list[str], lines: list[list[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines]) + "\n"
