@@ -187,7 +187,7 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     unused = DistributedDataParallelKwargs(find_unused_parameters="vision" in config.parts)
     accelerator = Accelerator(
         mixed_precision="bf16" if config.precision == "bf16" else None,
-        cpu=config.model.device == "cpu",
+        cpu=config.model.device == "cpu" or not torch.cuda.is_available(),  # without it CPUs would not meet
         log_with=list(config.trackers) or None,
         project_dir=config.out,
         kwargs_handlers=[unused],
