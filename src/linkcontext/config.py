@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from linkcontext.episodes.plan import EpisodePlan, Negatives, Order
+from linkcontext.episodes.plan import EpisodePlan, Negatives, Order, Rule
 from linkcontext.errors import InputError
 from linkcontext.world.names import NameKind
 
@@ -47,9 +47,12 @@ class EpisodeConfig:
     names: NameKind = "pseudo"
     """What classes are called: pseudo-words, random letters, their real names, or their real names swapped."""
     negatives: Negatives = "random"
-    """Which classes meet: any, or the nearest neighbours of the first."""
+    """Which classes meet: any, or neighbours of the first."""
     neighbours: str | None = None
     """A file made by `linkcontext mine`, for --negatives neighbours. Default: what the manifest says."""
+    rule: Rule = "nearest"
+    """Which of them: the nearest, or drawn anew for each episode as in training: topk (evenly), linear (the paper) or
+    intervals (the released code), from a file that was mined with that rule."""
     order: Order = "rounds"
     """rounds: one balanced support and its beginnings; shuffled: a new support for every shot count."""
     support_split: str | None = None
@@ -64,8 +67,9 @@ class EpisodeConfig:
     """Fail on the first bad picture instead of reporting it and going on."""
 
     def __post_init__(self) -> None:
-        if self.neighbours is not None and self.negatives != "neighbours":
-            raise InputError("--neighbours is read with --negatives neighbours only. Say both, or neither.")
+        for flag, told in (("neighbours", self.neighbours is not None), ("rule", self.rule != "nearest")):
+            if told and self.negatives != "neighbours":
+                raise InputError(f"--{flag} is read with --negatives neighbours only. Say both, or neither.")
 
     def plan(self) -> EpisodePlan:
         """The sampler's own terms."""
@@ -76,6 +80,7 @@ class EpisodeConfig:
             queries=self.queries,
             names=self.names,
             negatives=self.negatives,
+            rule=self.rule,
             order=self.order,
             seed=self.seed,
             support_split=self.support_split,
