@@ -11,12 +11,14 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
+    IdeficsProcessor,
     LlavaForConditionalGeneration,
     PreTrainedModel,
 )
 
 from linkcontext.errors import InputError
 from linkcontext.models import bundle
+from linkcontext.models.flamingo import Interleaving
 
 log = logging.getLogger("linkcontext")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -135,7 +137,7 @@ def load(
                 f"--model {name}: a {config.model_type} model reads no pictures. Choose a vision-language model "
                 "(one that AutoModelForImageTextToText loads)."
             )
-        processor = AutoProcessor.from_pretrained(source, **options)
+        processor = _processor(source, options)
         network = AutoModelForImageTextToText.from_pretrained(source, dtype=kind, **options)
     except InputError:
         raise
@@ -145,6 +147,8 @@ def load(
         raise InputError(f"--model {name}: {_why(name, error)}") from error
     if adapter is not None:
         network = _adapted(network, adapter)
+    if isinstance(processor, Interleaving):
+        network.generation_config.eos_token_id = processor.ends
     return Model(name, source, network.to(place).eval(), processor, adapter)
 
 
@@ -152,9 +156,14 @@ def processor(name: str, trust_remote_code: bool = False) -> Any:
     """The processor of a model, without its weights."""
     source = str(bundle.folder(name)) if name in bundle.NAMES[1:] else name
     try:
-        return AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return _processor(source, {"trust_remote_code": trust_remote_code})
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"--model {name}: {_why(name, error)}") from error
+
+
+def _processor(source: str, options: dict[str, Any]) -> Any:
+    found = AutoProcessor.from_pretrained(source, **options)
+    return Interleaving(found) if isinstance(found, IdeficsProcessor) else found
 
 
 def _why(name: str, error: Exception) -> str:
