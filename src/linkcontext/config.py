@@ -24,6 +24,9 @@ class ModelConfig:
     """Of the weights. auto: the checkpoint's own on a GPU, float32 on a CPU."""
     device: str | None = None
     """cpu, cuda, cuda:1, ... The default is the GPU where there is one."""
+    load_in_4bit: bool = False
+    """Keep the language model's weights in 4 bits (nf4) and compute in --dtype, of which auto is bfloat16 on a GPU.
+    Training then needs --lora-rank."""
     adapter: str | None = None
     """A LoRA adapter folder to put on the model."""
     trust_remote_code: bool = False

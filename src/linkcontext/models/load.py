@@ -1,5 +1,6 @@
 """Any vision-language model of Hugging Face, by hub id or folder, and the bundled ones by name."""
 
+import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any, Literal
 
 import torch
 from PIL import Image
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
+    BitsAndBytesConfig,
     IdeficsProcessor,
     LlavaForConditionalGeneration,
     PreTrainedModel,
@@ -18,6 +21,7 @@ from transformers import (
 
 from linkcontext.errors import InputError
 from linkcontext.models import bundle
+from linkcontext.models.family import packable
 from linkcontext.models.flamingo import Interleaving
 
 log = logging.getLogger("linkcontext")
@@ -69,7 +73,7 @@ class Model:
             "name": self.name,
             "source": self.source,
             "class": type(self.network).__name__,
-            "parameters": sum(p.numel() for p in self.network.parameters()),
+            "parameters": self.network.num_parameters(),
             "dtype": str(self.network.dtype).removeprefix("torch."),
             "device": str(self.device),
             "adapter": self.adapter,
@@ -120,11 +124,14 @@ def load(
     device: str | None = None,
     adapter: str | None = None,
     trust_remote_code: bool = False,
+    load_in_4bit: bool = False,
 ) -> Model:
     """Load `mini`, `mini-base`, a folder or a hub id.
 
     `dtype="auto"` is the checkpoint's own on a GPU and float32 on a CPU, where bfloat16 can be a hundred times
-    slower. Raises `InputError` for what is no vision-language model, and says why.
+    slower. With `load_in_4bit` the language model's weights are kept as in QLoRA (arXiv 2305.14314): nf4, its scales
+    quantized too, computed in `dtype`, of which "auto" is then bfloat16 on a GPU. Raises `InputError` for what is no
+    vision-language model, and says why.
     """
     source = str(bundle.folder(name)) if name in bundle.NAMES[1:] else name
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -138,7 +145,11 @@ def load(
                 "(one that AutoModelForImageTextToText loads)."
             )
         processor = _processor(source, options)
-        network = AutoModelForImageTextToText.from_pretrained(source, dtype=kind, **options)
+        if load_in_4bit:
+            kind = "bfloat16" if kind == "auto" else kind
+            network = _in_4bit(source, config, kind, place, options)
+        else:
+            network = AutoModelForImageTextToText.from_pretrained(source, dtype=kind, **options)
     except InputError:
         raise
     except ImportError as error:
@@ -146,7 +157,7 @@ def load(
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"--model {name}: {_why(name, error)}") from error
     if adapter is not None:
-        network = _adapted(network, adapter)
+        network = _adapted(network, adapter, merge=not load_in_4bit)
     if isinstance(processor, Interleaving):
         network.generation_config.eos_token_id = processor.ends
     return Model(name, source, network.to(place).eval(), processor, adapter)
@@ -166,6 +177,35 @@ def _processor(source: str, options: dict[str, Any]) -> Any:
     return Interleaving(found) if isinstance(found, IdeficsProcessor) else found
 
 
+def _in_4bit(source: str, config: Any, kind: str, place: torch.device, options: dict[str, Any]) -> PreTrainedModel:
+    """The network with its language model in 4 bits; eyes, projector and head stay what they are."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError("--load-in-4bit needs the bitsandbytes package: pip install 'linkcontext[qlora]'.")
+    with torch.device("meta"):
+        shape = AutoModelForImageTextToText.from_config(config, **options)
+    packed = packable(shape)
+    linear = [name for name, module in shape.named_modules() if isinstance(module, nn.Linear)]
+    how = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, kind),
+        llm_int8_skip_modules=[name for name in linear if name not in packed],
+    )
+    try:
+        network: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=kind, quantization_config=how, device_map={"": place}, **options
+        )
+    except RuntimeError as error:
+        raise InputError(f"--load-in-4bit: does not work on {place} here ({_first_line(error)}).") from error
+    # Checkpoints are written with whole numbers, as an ordinary network's.
+    network.hf_quantizer = None
+    del network.config.quantization_config
+    for name in packed:  # its way for CPUs with AVX512-BF16 gives no gradients, and says nothing
+        network.get_submodule(name).support_avx512bf16_for_cpu = False
+    return network
+
+
 def _why(name: str, error: Exception) -> str:
     if isinstance(error, OSError) and not Path(name).exists():
         known = ", ".join(bundle.NAMES[1:])
@@ -180,17 +220,18 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _adapted(network: PreTrainedModel, adapter: str) -> PreTrainedModel:
-    """The network with a LoRA adapter folder merged in."""
+def _adapted(network: PreTrainedModel, adapter: str, merge: bool) -> PreTrainedModel:
+    """The network with a LoRA adapter folder merged in, or beside weights in 4 bits, which would round it away."""
     try:
         from peft import PeftModel  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise InputError("--adapter needs the peft package: pip install 'linkcontext[lora]'.") from error
     try:
-        merged: PreTrainedModel = PeftModel.from_pretrained(network, adapter).merge_and_unload()
+        tuned = PeftModel.from_pretrained(network, adapter)
+        found: PreTrainedModel = tuned.merge_and_unload() if merge else tuned.get_base_model()
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"--adapter {adapter}: does not fit the model ({_first_line(error)}).") from error
-    return merged
+    return found
 
 
 def grey(edge: int = 64) -> Image.Image:

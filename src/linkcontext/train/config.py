@@ -93,6 +93,13 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < number:
                 raise InputError(f"--{name.replace('_', '-')} {value}: at least {number} is needed.")
+        if self.model.load_in_4bit and (not self.lora_rank or "language" in self.parts):
+            raise InputError(
+                "--load-in-4bit: a language model in 4 bits does not learn itself. Give --lora-rank, 16 say, and leave "
+                "language out of --train."
+            )
+        if self.model.load_in_4bit and self.model.adapter is not None:
+            raise InputError("--load-in-4bit --adapter: adapters on adapters are not trained. Leave one of them out.")
         if self.neighbours is not None and self.negatives != "neighbours":
             raise InputError("--neighbours is read with --negatives neighbours only. Say both, or neither.")
 

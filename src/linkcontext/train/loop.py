@@ -38,6 +38,7 @@ from linkcontext.evaluate.metrics import rows
 from linkcontext.evaluate.run import Asker, answer
 from linkcontext.mining.neighbours import mined
 from linkcontext.models.budget import free_memory
+from linkcontext.models.family import parts
 from linkcontext.models.load import load
 from linkcontext.models.score import Scorer
 from linkcontext.models.vision import Eyes
@@ -47,7 +48,7 @@ from linkcontext.source import open_data
 from linkcontext.train import checkpoint, mixture
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.strategy import Lessons, Strategy, read_questions
-from linkcontext.train.trainee import Trainee, at_rest, choose, parts, read
+from linkcontext.train.trainee import Trainee, at_rest, choose, read
 
 log = logging.getLogger("linkcontext")
 GRADIENT_NORM = 1.0
@@ -193,6 +194,8 @@ def _accelerator(config: TrainConfig) -> Accelerator:
         kwargs_handlers=[unused],
     )
     if accelerator.distributed_type == DistributedType.FSDP:
+        if config.model.load_in_4bit:
+            raise InputError("--load-in-4bit: 4 bits are not sharded. Launch without FSDP: every GPU holds the model.")
         accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False  # every process has read the weights
     deal(0, config.batch, accelerator.num_processes, config.micro_batch)
     return accelerator
@@ -231,7 +234,7 @@ def _trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
     c = config.model
     # What is trained whole is kept in float32; under adapters the checkpoint's own numbers do.
     dtype = "float32" if c.dtype == "auto" and not config.lora_rank else c.dtype
-    model = load(c.model, dtype, str(accelerator.device), c.adapter, c.trust_remote_code)
+    model = load(c.model, dtype, str(accelerator.device), c.adapter, c.trust_remote_code, c.load_in_4bit)
     if model.network.dtype != torch.float32 and accelerator.mixed_precision == "no":
         raise InputError(f"weights in {model.network.dtype} need --precision bf16, or --dtype float32.")
     engine, why = Scorer(model, Eyes(model), {}).choice  # which says so in the log where trees can't be trained
