@@ -237,7 +237,10 @@ def _trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
     model = load(c.model, dtype, str(accelerator.device), c.adapter, c.trust_remote_code, c.load_in_4bit)
     if model.network.dtype != torch.float32 and accelerator.mixed_precision == "no":
         raise InputError(f"weights in {model.network.dtype} need --precision bf16, or --dtype float32.")
-    engine, why = Scorer(model, Eyes(model), {}).choice  # which says so in the log where trees can't be trained
+    scorer = Scorer(model, Eyes(model), {})
+    engine, why = scorer.choice  # which says so in the log where trees can't be trained
+    if engine != "naive":
+        scorer.skips(learns=True)
     choose(model.network, config.parts, config.lora_rank, config.lora_targets, config.seed)
     if config.gradient_checkpointing:
         for module in model.network.modules():
