@@ -1,11 +1,14 @@
 """Scores and replies: by the oracle of one whole prompt at a time, and whatever the batch."""
 
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn.attention.flex_attention import create_mask
 
 from linkcontext.data.sources import open_folder
@@ -243,6 +246,38 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_sum(model, dataset
             small.score(asks(dataset)[-1:])
     finally:
         model.network.config.text_config.max_position_embeddings = before
+
+
+def test_a_folder_that_is_cut_short_or_of_two_models_is_refused(nano, tmp_path):
+    def damaged(name):
+        shutil.copytree(nano, tmp_path / name)
+        return tmp_path / name
+
+    cut = damaged("cut") / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"^--model .*cut: could not be loaded .*Is the folder complete"):
+        load(str(tmp_path / "cut"), device="cpu")
+    few = damaged("few") / "model.safetensors"
+    weights = load_file(few)
+    gone = [name for name in weights if name.endswith("layers.0.mlp.up_proj.weight")]
+    save_file({k: v for k, v in weights.items() if k not in gone}, few, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"missing or of another size: model\.language.*0\.mlp\.up_proj\.weight\. Are"):
+        load(str(tmp_path / "few"), device="cpu")
+    other = damaged("other") / "config.json"
+    told = json.loads(other.read_text())
+    told["text_config"]["intermediate_size"] += 64
+    other.write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"missing or of another size: .*mlp\.down_proj\.weight.* and \d+ more"):
+        load(str(tmp_path / "other"), device="cpu")
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # read by peft
+def test_an_adapter_that_is_damaged_is_refused(nano, tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}')
+    for content in (b"", b"\0" * 20):
+        (tmp_path / "adapter_model.safetensors").write_bytes(content)
+        with pytest.raises(InputError, match=r"^--adapter .*: does not fit the model \("):
+            load(str(nano), device="cpu", adapter=str(tmp_path))
 
 
 def test_unknown_and_blind_models_are_refused(tmp_path):

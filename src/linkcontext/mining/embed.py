@@ -101,7 +101,7 @@ def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
         network, info = AutoModel.from_pretrained(source, dtype="float32", output_loading_info=True)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputError(
             f"--encoder {name}: neither mini-clip nor a folder or hub id that can be loaded ({why}). Check the name, "

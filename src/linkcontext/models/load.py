@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -19,6 +20,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from linkcontext.data.manifest import first_few
 from linkcontext.errors import InputError
 from linkcontext.models import bundle
 from linkcontext.models.family import packable
@@ -145,17 +147,24 @@ def load(
                 "(one that AutoModelForImageTextToText loads)."
             )
         processor = _processor(source, options)
+        more: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refused below, by name
         if load_in_4bit:
             kind = "bfloat16" if kind == "auto" else kind
-            network = _in_4bit(source, config, kind, place, options)
-        else:
-            network = AutoModelForImageTextToText.from_pretrained(source, dtype=kind, **options)
+            more |= {"device_map": {"": place}, "quantization_config": _in_4bit(config, kind, options)}
+        network, info = AutoModelForImageTextToText.from_pretrained(source, dtype=kind, **more, **options)
     except InputError:
         raise
     except ImportError as error:
         raise InputError(f"--model {name}: needs a package that is not installed: {_first_line(error)}") from error
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"--model {name}: {_why(name, error)}") from error
+    if lacking := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
+        raise InputError(
+            f"--model {name}: weights that its configuration asks for are missing or of another size: "
+            f"{first_few(lacking)}. Are config and weights whole, and of one model?"
+        )
+    if load_in_4bit:
+        _learnable(network)
     if adapter is not None:
         network = _adapted(network, adapter, merge=not load_in_4bit)
     if isinstance(processor, Interleaving):
@@ -177,33 +186,30 @@ def _processor(source: str, options: dict[str, Any]) -> Any:
     return Interleaving(found) if isinstance(found, IdeficsProcessor) else found
 
 
-def _in_4bit(source: str, config: Any, kind: str, place: torch.device, options: dict[str, Any]) -> PreTrainedModel:
-    """The network with its language model in 4 bits; eyes, projector and head stay what they are."""
+def _in_4bit(config: Any, kind: str, options: dict[str, Any]) -> BitsAndBytesConfig:
+    """A language model in 4 bits; eyes, projector and head stay what they are."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise InputError("--load-in-4bit needs the bitsandbytes package: pip install 'linkcontext[qlora]'.")
     with torch.device("meta"):
         shape = AutoModelForImageTextToText.from_config(config, **options)
     packed = packable(shape)
     linear = [name for name, module in shape.named_modules() if isinstance(module, nn.Linear)]
-    how = BitsAndBytesConfig(
+    return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, kind),
         llm_int8_skip_modules=[name for name in linear if name not in packed],
     )
-    try:
-        network: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=kind, quantization_config=how, device_map={"": place}, **options
-        )
-    except RuntimeError as error:
-        raise InputError(f"--load-in-4bit: does not work on {place} here ({_first_line(error)}).") from error
-    # Checkpoints are written with whole numbers, as an ordinary network's.
+
+
+def _learnable(network: PreTrainedModel) -> None:
+    """Make a network in 4 bits save as an ordinary one does, with the whole numbers that it is given."""
     network.hf_quantizer = None
     del network.config.quantization_config
-    for name in packed:  # its way for CPUs with AVX512-BF16 gives no gradients, and says nothing
-        network.get_submodule(name).support_avx512bf16_for_cpu = False
-    return network
+    for layer in packable(network).values():
+        # Its way for CPUs with AVX512-BF16 gives no gradients, and says nothing.
+        layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment] # a layer of bitsandbytes
 
 
 def _why(name: str, error: Exception) -> str:
@@ -229,7 +235,7 @@ def _adapted(network: PreTrainedModel, adapter: str, merge: bool) -> PreTrainedM
     try:
         tuned = PeftModel.from_pretrained(network, adapter)
         found: PreTrainedModel = tuned.merge_and_unload() if merge else tuned.get_base_model()
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"--adapter {adapter}: does not fit the model ({_first_line(error)}).") from error
     return found
 
