@@ -158,8 +158,12 @@ def test_mined_neighbours_meet_in_episodes(capsys, tmp_path):
     for line in out.read_text().splitlines():
         a, b = (candidate["class"] for candidate in json.loads(line)["candidates"])
         assert nearest[a] == b or nearest[b] == a
-    alone = refused(capsys, tmp_path, "episodes", *data, *mined[2:], "--out", tmp_path / "out")
-    assert "--neighbours is read with --negatives neighbours only" in alone
+    drawn = tmp_path / "drawn.jsonl"
+    run(capsys, "episodes", *data, *mined, "--rule", "linear", "--shots", 1, "--episodes", 8, "--out", drawn)
+    assert drawn.read_text() != out.read_text()
+    for flag in (mined[2:], ("--rule", "linear")):
+        alone = refused(capsys, tmp_path, "episodes", *data, *flag, "--out", tmp_path / "out")
+        assert f"{flag[0]} is read with --negatives neighbours only" in alone
     other = ("--data", class_folder(tmp_path / "e", classes=5))
     assert "made from other pictures" in refused(
         capsys, tmp_path, "episodes", *other, *mined, "--out", tmp_path / "out"

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from linkcontext.episodes.plan import EpisodePlan, Negatives, Order
+from linkcontext.episodes.plan import EpisodePlan, Negatives, Order, Rule
 from linkcontext.episodes.talk import Coherence, Form, TalkPlan
 from linkcontext.errors import InputError
 from linkcontext.world.names import NameKind
@@ -25,6 +25,9 @@ class ModelConfig:
     """Of the weights. auto: the checkpoint's own on a GPU, float32 on a CPU."""
     device: str | None = None
     """cpu, cuda, cuda:1, ... The default is the GPU where there is one."""
+    load_in_4bit: bool = False
+    """Keep the language model's weights in 4 bits (nf4) and compute in --dtype, of which auto is bfloat16 on a GPU.
+    Training then needs --lora-rank."""
     adapter: str | None = None
     """A LoRA adapter folder to put on the model."""
     trust_remote_code: bool = False
@@ -48,9 +51,12 @@ class EpisodeConfig:
     names: NameKind = "pseudo"
     """What classes are called: pseudo-words, random letters, their real names, or their real names swapped."""
     negatives: Negatives = "random"
-    """Which classes meet: any, or the nearest neighbours of the first."""
+    """Which classes meet: any, or neighbours of the first."""
     neighbours: str | None = None
     """A file made by `linkcontext mine`, for --negatives neighbours. Default: what the manifest says."""
+    rule: Rule = "nearest"
+    """Which of them: the nearest, or drawn anew for each episode as in training: topk (evenly), linear (the paper) or
+    intervals (the released code), from a file that was mined with that rule."""
     order: Order = "rounds"
     """rounds: one balanced support and its beginnings; shuffled: a new support for every shot count."""
     support_split: str | None = None
@@ -77,8 +83,9 @@ class EpisodeConfig:
     """Fail on the first bad picture instead of reporting it and going on."""
 
     def __post_init__(self) -> None:
-        if self.neighbours is not None and self.negatives != "neighbours":
-            raise InputError("--neighbours is read with --negatives neighbours only. Say both, or neither.")
+        for flag, told in (("neighbours", self.neighbours is not None), ("rule", self.rule != "nearest")):
+            if told and self.negatives != "neighbours":
+                raise InputError(f"--{flag} is read with --negatives neighbours only. Say both, or neither.")
         links = ("ways", "queries", "negatives", "order", "groups_apart", "false_labels")
         talks = ("coherence", "format", "options")
         given = [
@@ -114,6 +121,7 @@ class EpisodeConfig:
             queries=self.queries,
             names=self.names,
             negatives=self.negatives,
+            rule=self.rule,
             order=self.order,
             seed=self.seed,
             support_split=self.support_split,

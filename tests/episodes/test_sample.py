@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.pool import _least_loss, _stock, enough
+from linkcontext.episodes.pool import _least_loss, _stock, by_rule, enough
 from linkcontext.episodes.sample import (
     EpisodePlan,
     LeftOut,
@@ -185,6 +185,38 @@ def test_neighbours_come_from_the_facts_when_none_are_given(bearer):
     assert met == {frozenset(pair) for pair in [*itertools.pairwise(ids), (ids[3], ids[0])]}
 
 
+def test_neighbours_are_drawn_with_the_weights_of_the_rule():
+    def shares(count, rule):
+        near = [str(i) for i in range(count)]
+        found = Counter(by_rule(near, rule, "test", i)[0] for i in range(6000))
+        return [found[name] / 6000 for name in near]
+
+    assert shares(3, "nearest") == [1, 0, 0]
+    assert shares(3, "topk") == pytest.approx([1 / 3] * 3, abs=0.02)
+    assert shares(3, "linear") == pytest.approx([3 / 6, 2 / 6, 1 / 6], abs=0.02)
+    code = shares(36, "intervals")
+    assert code[0] == pytest.approx(0.054, abs=0.012)
+    assert sum(code[18:]) == pytest.approx(0.257, abs=0.02)
+    assert sorted(by_rule("abcdefgh", "linear", "x")) == list("abcdefgh")
+    second = Counter(by_rule("abc", "linear", i)[1] for i in range(6000))
+    assert second["a"] / 6000 == pytest.approx(1 / 3 * 3 / 4 + 1 / 6 * 3 / 5, abs=0.02)
+
+
+def test_negatives_are_drawn_for_each_episode_and_of_two_with_one_name_the_first_drawn():
+    items = [picture(c, n, name="elk" if c in "de" else c) for c in "abcde" for n in range(4)]
+    near = {"a": ["b", "gone", "c", "d", "e"]}
+    plan = replace(SMALL, negatives="neighbours", rule="linear", episodes=1500)
+    episodes = sample(dataset(*items), plan, near).episodes
+    met = Counter(c.class_id for e in episodes for c in e.candidates)
+    assert [met[c] / 1500 for c in "bcde"] == pytest.approx([4 / 10, 3 / 10, 2 / 10, 1 / 10], abs=0.05)
+    assert sample(dataset(*items), replace(plan, episodes=20), near).episodes == episodes[:20]
+    assert {e.task for e in episodes} == {"link-neighbours"}
+    more = sample(dataset(*items), replace(plan, ways=4, episodes=60), near).episodes
+    assert {frozenset(c.class_id for c in e.candidates) for e in more} == {frozenset("abcd"), frozenset("abce")}
+    with pytest.raises(InputError, match=r"a \(3 of 4 usable neighbours needed; it is only ever a negative"):
+        sample(dataset(*items), replace(plan, ways=5), near)
+
+
 # Bad input
 
 
@@ -211,6 +243,7 @@ def test_neighbours_come_from_the_facts_when_none_are_given(bearer):
             "shots_per_class (2, 2): give one or more different numbers, none below 0.",
         ),
         ({"names": "true"}, "'true' is none of real, pseudo, random, swapped."),
+        ({"rule": "far"}, "'far' is none of nearest, topk, linear, intervals."),
         ({"order": "sorted"}, "'sorted' is none of rounds, shuffled."),
         ({"query_split": "tset"}, "pictures: no picture is of the split 'tset'; there is ''."),
         ({"groups_apart": True}, "pictures: no picture has a group, so groups cannot be kept apart."),

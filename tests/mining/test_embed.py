@@ -217,7 +217,7 @@ import sys
 from pathlib import Path
 from linkcontext.data.sources import open_folder
 from linkcontext.mining.embed import mine
-mine(open_folder(Path(sys.argv[1])), Path(sys.argv[2]))
+print("wrote" if mine(open_folder(Path(sys.argv[1])), Path(sys.argv[2])) else "helped")
 """
 
 
@@ -225,18 +225,10 @@ mine(open_folder(Path(sys.argv[1])), Path(sys.argv[2]))
 def test_two_processes_write_what_one_does(things, tmp_path):
     mine(things, tmp_path / "one.jsonl")
     (tmp_path / "share.py").write_text(SHARE)
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--main_process_port",
-        "0",
-    ]
-    command = [*launch, tmp_path / "share.py", things.root, tmp_path / "two.jsonl"]
+    launch = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={28000 + os.getpid() % 900}")
+    command = [sys.executable, *launch, tmp_path / "share.py", things.root, tmp_path / "two.jsonl"]
     paths = {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=os.environ | paths, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == ["helped", "wrote"]
     assert written(tmp_path / "one.jsonl") == written(tmp_path / "two.jsonl")

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from linkcontext.mining.neighbours import (
     Near,
     Neighbours,
     checked,
-    draw,
     listed,
     made_file,
     rank,
@@ -99,29 +97,6 @@ def test_lists_are_as_long_as_the_rule_says():
         assert all(149 * part // 36 <= place < 149 * (part + 1) // 36 for part, place in enumerate(places))
     assert parts == list(listed(names, image, text, PAPER, "intervals", 0))
     assert parts != list(listed(names, image, text, PAPER, "intervals", 1))
-
-
-def test_draws_have_the_weights_of_the_rule():
-    def shares(count, rule):
-        near = [str(i) for i in range(count)]
-        found = Counter(draw(near, 2, rule, "test", i)[0] for i in range(6000))
-        return [found[name] / 6000 for name in near]
-
-    assert shares(3, "topk") == pytest.approx([1 / 3] * 3, abs=0.02)
-    assert shares(3, "linear") == pytest.approx([3 / 6, 2 / 6, 1 / 6], abs=0.02)
-    code = shares(36, "intervals")
-    assert code[0] == pytest.approx(0.054, abs=0.012)
-    assert sum(code[18:]) == pytest.approx(0.257, abs=0.02)
-
-
-def test_draws_do_not_repeat_and_more_ways_go_on_from_fewer():
-    drawn = draw("abcdefgh", 9, "linear", "x")
-    assert sorted(drawn) == list("abcdefgh")
-    assert [draw("abcdefgh", ways, "linear", "x") for ways in (2, 5)] == [drawn[:1], drawn[:4]]
-    second = Counter(draw("abc", 3, "linear", i)[1] for i in range(6000))
-    assert second["a"] / 6000 == pytest.approx(1 / 3 * 3 / 4 + 1 / 6 * 3 / 5, abs=0.02)
-    with pytest.raises(InputError, match="4 ways need 3 neighbours of a class, and one has 2"):
-        draw("ab", 4, "topk", "x")
 
 
 @pytest.mark.parametrize("bad", [(), (0.5, 0.8), (1, 1, 1, 1), (0, 0, 0), (1, -1, 1), (1, float("nan"), 1)])

@@ -1,10 +1,15 @@
 """Scores and replies: by the oracle of one whole prompt at a time, and whatever the batch."""
 
 import dataclasses
+import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch.nn.attention.flex_attention import create_mask
 
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.plan import EpisodePlan
@@ -15,6 +20,7 @@ from linkcontext.models import score
 from linkcontext.models.engine import LEAST, Engine, Grown
 from linkcontext.models.load import load
 from linkcontext.models.score import Ask, Scorer, answer_span
+from linkcontext.models.tree import Pass
 from linkcontext.models.vision import Eyes
 from linkcontext.world.folder import write_seed
 
@@ -131,6 +137,53 @@ def test_attention_in_blocks_gives_what_dense_masks_give(nano, dataset):
         assert asker.generate([ask.messages for ask in questions]) == oracle
 
 
+def test_blocks_hold_what_dense_masks_hold(nano, dataset):
+    """Trees of two lengths in one pass, as in training: every pair of a token and one that it sees, and no other."""
+    model = load(str(nano), device="cpu")
+    asker, found = scorer(model, dataset, "packed"), asks(dataset)
+    told = [[messages for ask in part for messages in ask.answers] for part in (found, found[:2])]
+    asker._look([messages for part in told for messages in part])
+    grown = [asker._tree(part, "last") for part in told]
+    rows = [(g, Pass(np.empty(0, np.int64), np.arange(len(g.tree)), stays=False)) for g in grown]
+    length = max(len(g.tree) for g in grown)
+    assert length > 2 * 128 > 2 * len(grown[1].tree)  # several blocks, and one that is padded
+    dense = Engine(model.network, 0)._who_sees(rows, length)
+    model.network.get_decoder().set_attn_implementation("flex_attention")
+    blocks = Engine(model.network, 0)._who_sees(rows, length)
+    assert torch.equal(create_mask(blocks.mask_mod, 2, None, length, length, device="cpu"), dense)
+    count = -(-length // 128)
+    wide = torch.zeros(2, count * 128, count * 128, dtype=torch.bool)
+    wide[:, :length, :length] = dense[:, 0]
+    listed = wide.view(2, count, 128, count, 128).any(4).any(2)
+    assert torch.equal(blocks.to_dense()[:, 0].bool(), listed)
+    assert not listed.all()
+
+
+def test_a_way_back_is_tried_before_anything_is_trained(nano, dataset, monkeypatch):
+    asker = scorer(load(str(nano), device="cpu"), dataset)
+    assert asker._tried(learns=True) is None
+    assert not asker.skips(learns=True)  # there is no GPU
+
+    def forgets(self, rows):
+        with torch.no_grad():
+            return losses(self, rows)
+
+    losses = Engine.losses
+    monkeypatch.setattr(Engine, "losses", forgets)
+    assert "does not require grad" in asker._tried(learns=True)
+    assert asker._tried() is None
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")  # compiling on a CPU has much to say
+def test_on_a_cpu_attention_in_blocks_has_no_way_back(nano, dataset):
+    blocks = load(str(nano), device="cpu")
+    blocks.network.get_decoder().set_attn_implementation("flex_attention")
+    asker = scorer(blocks, dataset)
+    assert asker._tried() is None
+    assert "does not support backward on CPU" in asker._tried(learns=True)
+
+
 def test_a_network_that_ignores_masks_is_found_out(nano, dataset, monkeypatch, caplog):
     deaf = load(str(nano), device="cpu")
     inner = deaf.network.get_decoder()
@@ -193,6 +246,38 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_sum(model, dataset
             small.score(asks(dataset)[-1:])
     finally:
         model.network.config.text_config.max_position_embeddings = before
+
+
+def test_a_folder_that_is_cut_short_or_of_two_models_is_refused(nano, tmp_path):
+    def damaged(name):
+        shutil.copytree(nano, tmp_path / name)
+        return tmp_path / name
+
+    cut = damaged("cut") / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"^--model .*cut: could not be loaded .*Is the folder complete"):
+        load(str(tmp_path / "cut"), device="cpu")
+    few = damaged("few") / "model.safetensors"
+    weights = load_file(few)
+    gone = [name for name in weights if name.endswith("layers.0.mlp.up_proj.weight")]
+    save_file({k: v for k, v in weights.items() if k not in gone}, few, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"missing or of another size: model\.language.*0\.mlp\.up_proj\.weight\. Are"):
+        load(str(tmp_path / "few"), device="cpu")
+    other = damaged("other") / "config.json"
+    told = json.loads(other.read_text())
+    told["text_config"]["intermediate_size"] += 64
+    other.write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"missing or of another size: .*mlp\.down_proj\.weight.* and \d+ more"):
+        load(str(tmp_path / "other"), device="cpu")
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # read by peft
+def test_an_adapter_that_is_damaged_is_refused(nano, tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}')
+    for content in (b"", b"\0" * 20):
+        (tmp_path / "adapter_model.safetensors").write_bytes(content)
+        with pytest.raises(InputError, match=r"^--adapter .*: does not fit the model \("):
+            load(str(nano), device="cpu", adapter=str(tmp_path))
 
 
 def test_unknown_and_blind_models_are_refused(tmp_path):

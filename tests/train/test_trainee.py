@@ -6,10 +6,11 @@ import torch
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.prompt import SCAFFOLDS
 from linkcontext.errors import InputError
+from linkcontext.models.family import parts
 from linkcontext.models.load import load
 from linkcontext.train.mixture import link
 from linkcontext.train.strategy import Lessons, Strategy
-from linkcontext.train.trainee import Trainee, choose, parts, read
+from linkcontext.train.trainee import Trainee, choose, read
 
 
 def trainee(nano, trained=("projector", "language"), rank=0, targets="language_model.*(q|v)_proj$"):

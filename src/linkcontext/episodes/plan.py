@@ -8,6 +8,7 @@ from linkcontext.errors import InputError
 from linkcontext.world.names import NameKind
 
 Negatives = Literal["random", "neighbours"]
+Rule = Literal["nearest", "topk", "linear", "intervals"]
 Order = Literal["rounds", "shuffled"]
 
 
@@ -21,6 +22,7 @@ class EpisodePlan:
     queries: int | None = None  # of all classes together, a multiple of ways; None: one of each class
     names: NameKind = "pseudo"
     negatives: Negatives = "random"
+    rule: Rule = "nearest"  # which neighbours meet the first class
     order: Order = "rounds"
     seed: int = 0
     support_split: str | None = None  # None: pictures of any split
@@ -38,7 +40,8 @@ class EpisodePlan:
 def check(plan: EpisodePlan, dataset: Dataset) -> None:
     """A plan that contradicts itself, or asks for what the data set does not know."""
     shots, splits = plan.shots_per_class, {item.split for item in dataset.items}
-    for chosen, kind in ((plan.names, NameKind), (plan.negatives, Negatives), (plan.order, Order)):
+    kinds = ((plan.names, NameKind), (plan.negatives, Negatives), (plan.rule, Rule), (plan.order, Order))
+    for chosen, kind in kinds:
         if chosen not in get_args(kind):
             raise InputError(f"{chosen!r} is none of {', '.join(get_args(kind))}.")
     if plan.ways < 2 or plan.episodes < 1:

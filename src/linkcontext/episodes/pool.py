@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from linkcontext.data.manifest import Dataset, first_few
-from linkcontext.episodes.plan import EpisodePlan, check
+from linkcontext.episodes.plan import EpisodePlan, Rule, check
 from linkcontext.errors import InputError
 from linkcontext.records import Item
+from linkcontext.seeds import Name, rng
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Pool:
     plan: EpisodePlan
     stocks: dict[str, Stock]
     firsts: tuple[str, ...]  # classes that can be an episode's first
-    nearest: dict[str, tuple[str, ...]]  # of each first its ways - 1 negatives; empty where they are random
+    # Of each first its ways - 1 negatives, or with a rule all that they are drawn from; empty where any class may meet.
+    nearest: dict[str, tuple[str, ...]]
     taken_names: frozenset[str]
     left_out: tuple[LeftOut, ...]
     disputed: tuple[str, ...]
@@ -148,16 +152,16 @@ def _known_neighbours(dataset: Dataset) -> dict[str, Sequence[str]]:
 def _nearest(
     stocks: Mapping[str, Stock], plan: EpisodePlan, known: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, tuple[str, ...]], list[LeftOut]]:
-    """The negatives of each class that has enough, and the classes that have not and so are never first."""
+    """What each class's negatives are taken from, and the classes that have too few and so are never first."""
     if not any(known.values()):
         raise InputError("No class has a list of neighbours. Run `linkcontext mine`, or give --neighbours.")
     nearest: dict[str, tuple[str, ...]] = {}
     lonely: list[LeftOut] = []
     for class_id, stock in stocks.items():
-        usable = (stocks[other] for other in known.get(class_id, ()) if other in stocks)
-        met = tuple(other.class_id for other in differently_named([stock, *usable], plan.ways)[1:])
+        usable = [stocks[other] for other in known.get(class_id, ()) if other in stocks]
+        met = differently_named([stock, *usable], plan.ways)[1:]
         if len(met) == plan.ways - 1:
-            nearest[class_id] = met
+            nearest[class_id] = tuple(other.class_id for other in (met if plan.rule == "nearest" else usable))
         else:
             lack = f"{len(met)} of {plan.ways - 1} usable neighbours needed; it is only ever a negative"
             lonely.append(LeftOut(class_id, stock.pictures, lack))
@@ -172,6 +176,20 @@ def _too_few(dataset: Dataset, plan: EpisodePlan, usable: int, left_out: Sequenc
         + (f"Left out: {listed}. " if listed else "")
         + "Add pictures or classes, or ask for fewer ways or shots_per_class."
     )
+
+
+def by_rule(near: Sequence[str], rule: Rule, *stream: Name) -> tuple[str, ...]:
+    """Neighbours, nearest first, in the order in which an episode takes them.
+
+    nearest: as they are. topk: drawn without repeats, each as likely as any other. linear and intervals: the j-th of n
+    with weight n + 1 - j (what is different is the list: `linkcontext.mining.neighbours`).
+    """
+    if rule == "nearest":
+        return tuple(near)
+    weights = np.ones(len(near)) if rule == "topk" else np.arange(len(near), 0, -1)
+    # Of waiting times with these rates the first to end is each with probability weight / sum, and so on.
+    waits = -np.log1p(-rng(*stream).random(len(near))) / weights
+    return tuple(near[place] for place in np.argsort(waits))
 
 
 def differently_named(stocks: Iterable[Stock], ways: int) -> list[Stock]:

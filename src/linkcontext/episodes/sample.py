@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.pool import LeftOut, Pool, Stock, differently_named, enough, open_pool
+from linkcontext.episodes.pool import LeftOut, Pool, Stock, by_rule, differently_named, enough, open_pool
 from linkcontext.records import Candidate, Episode, Turn
 from linkcontext.seeds import Name, rng
 from linkcontext.world.names import shown_names
@@ -103,7 +103,8 @@ def _classes(pool: Pool, index: int) -> list[Stock]:
     block, place = divmod(index, len(pool.firsts))
     first = pool.firsts[rng("episodes", plan.seed, "first", block).permutation(len(pool.firsts))[place]]
     if plan.negatives == "neighbours":
-        return [pool.stocks[class_id] for class_id in (first, *pool.nearest[first])]
+        near = by_rule(pool.nearest[first], plan.rule, "episodes", plan.seed, index, "negatives")
+        return differently_named([pool.stocks[class_id] for class_id in (first, *near)], plan.ways)
     stocks = list(pool.stocks.values())
     others = rng("episodes", plan.seed, index, "classes").permutation(len(stocks))
     return differently_named([pool.stocks[first], *(stocks[other] for other in others)], plan.ways)

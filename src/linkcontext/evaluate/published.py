@@ -14,6 +14,8 @@ from linkcontext.evaluate.metrics import Row
 
 LABEL = "published, other images, total shots"
 PUBLISHED, THIS_RUN = "published", "this run"
+# Of model types that could be taken for one of the published models.
+MISTAKEN = {"idefics": "this run is of Idefics (open Flamingo in transformers), not OpenFlamingo"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def benchmark(spec: str, task: str) -> str | None:
     return found if found in _read()["tables"] else None
 
 
-def beside(rows: Sequence[Row], name: str) -> Beside:
+def beside(rows: Sequence[Row], name: str, model_type: str = "") -> Beside:
     """The published table `isekai-10`, `isekai-pair` or `imagenet-100`, and below it a line of each kind of row.
 
     A run's lines are told apart by names, ways and scoring; shot counts that only one side has stay empty on the other.
@@ -65,7 +67,8 @@ def beside(rows: Sequence[Row], name: str) -> Beside:
         ordered = dict(sorted(mine.items()))
         lines.append(Line(kind, THIS_RUN, {total: row["accuracy"] for total, row in ordered.items()}, ordered))
     every = tuple(sorted({total for line in lines for total in line.accuracy}))
-    return Beside(name, f"{name}: {LABEL}", _read()["source"], every, tuple(lines))
+    label = "; ".join([f"{name}: {LABEL}", *([MISTAKEN[model_type]] if model_type in MISTAKEN else [])])
+    return Beside(name, label, _read()["source"], every, tuple(lines))
 
 
 @cache

@@ -42,7 +42,7 @@ def retention(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
     wording = scaffold(config.scaffold)
     exam = _exam(config.episodes, wording)
     c = config.model
-    model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code)
+    model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
     out = retention_folder(config)
     claim(out, config, model, exam.dataset, list(exam.dataset.problems))
     if (out / "episodes.jsonl").exists():

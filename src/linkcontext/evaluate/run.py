@@ -53,7 +53,7 @@ def measure(
     """`evaluate` for episodes that are already there, drawn or a benchmark's own."""
     wording = scaffold(config.scaffold)
     c = config.model
-    model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code)
+    model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
     out = run_folder(config)
     asker = Asker.of(model, dataset, wording, config)
     longest = max(episodes, key=_size)  # a support that does not fit is refused before anything is written

@@ -44,7 +44,7 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
         blind_policies(episodes),
     ]
     c = config.model
-    model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code)
+    model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
     scorer = Asker.of(model, dataset, wording, config).scorer
     return [*lines, room(episodes, scorer, wording), beginnings(episodes, scorer, wording)]
 

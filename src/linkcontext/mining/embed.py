@@ -101,7 +101,7 @@ def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
         network, info = AutoModel.from_pretrained(source, dtype="float32", output_loading_info=True)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputError(
             f"--encoder {name}: neither mini-clip nor a folder or hub id that can be loaded ({why}). Check the name, "
@@ -231,7 +231,7 @@ def mine(
     if images_per_class < 1:
         raise InputError(f"--images-per-class {images_per_class}: at least 1 is needed.")
     chosen, names = choose(dataset, images_per_class, split, seed), dataset.names()
-    state = PartialState(timeout=WAIT)
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=WAIT)  # without it CPUs would not meet
     eyes, folder = load_encoder(encoder, state.device), out.with_suffix(".features")
     seen = {c: blocks(folder, eyes.fingerprint, items, dataset.root) for c, items in chosen.items()}
     said = blocks(folder, eyes.fingerprint, names=list(names.values()))

@@ -1,4 +1,4 @@
-"""Each class's neighbours: how alike two classes are, the ranked lists, their file, and drawing from them.
+"""Each class's neighbours: how alike two classes are, the ranked lists and their file.
 
 A class has two unit vectors: `image`, the mean of its pictures' features, and `text`, that of its name. With weights
 tt, it, ii (the paper's are 0.5, 0.8, 0.5) the similarity of a and b is
@@ -7,7 +7,7 @@ tt, it, ii (the paper's are 0.5, 0.8, 0.5) the similarity of a and b is
 
 which is one product of two long vectors, [image_a, text_a] · [ii image_b + it text_b, it image_b + tt text_b].
 
-Three rules say which classes are listed and how one is drawn as a negative:
+Three rules say which classes are listed and how one is drawn as a negative (`linkcontext.episodes.pool.by_rule`):
 
     topk        the 100 nearest, each as likely as any other
     linear      the 100 nearest, the j-th with weight 101 - j (the paper)
@@ -29,7 +29,7 @@ from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import digest
 from linkcontext.errors import InputError
 from linkcontext.records import read_jsonl, write_jsonl
-from linkcontext.seeds import Name, rng
+from linkcontext.seeds import rng
 
 Rule = Literal["topk", "linear", "intervals"]
 Ints = NDArray[np.int64]
@@ -128,19 +128,6 @@ def listed(
             places = [int(stream.integers(low, high)) for low, high in pairwise(cuts)]
         near = (Near(ids[order[place]], float(similar[place])) for place in places)
         yield Neighbours(class_id, name, tuple(near))
-
-
-def draw(near: Sequence[str], ways: int, rule: Rule, *stream: Name) -> tuple[str, ...]:
-    """The `ways - 1` negatives of an episode out of a class's neighbours, without repeats.
-
-    Fewer ways of one stream are the beginning of more. Raises `InputError` where there are too few neighbours.
-    """
-    if len(near) < ways - 1:
-        raise InputError(f"{ways} ways need {ways - 1} neighbours of a class, and one has {len(near)}. Ask for fewer.")
-    weights = np.ones(len(near)) if rule == "topk" else np.arange(len(near), 0, -1)
-    # Of waiting times with these rates the first to end is each with probability weight / sum, and so on.
-    waits = -np.log1p(-rng(*stream).random(len(near))) / weights
-    return tuple(near[place] for place in np.argsort(waits)[: ways - 1])
 
 
 def made_file(path: Path) -> Path:

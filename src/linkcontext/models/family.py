@@ -1,6 +1,30 @@
-"""What is known of model families: how they read, and which of them can read a tree."""
+"""What is known of model families: their parts, how they read, and which of them can read a tree."""
 
+import re
+
+from torch import nn
 from transformers import PreTrainedModel
+
+BRIDGE = re.compile("projector|merger|connector|resampler|modality_projection|image_newline|embed_vision")
+TOWER = re.compile("vision_tower|vision_model|visual")
+
+
+def parts(network: PreTrainedModel) -> dict[str, dict[str, nn.Parameter]]:
+    """The parameters of `language`, of `projector` (between eyes and language) and of `vision`, by name."""
+    heads = (network.get_decoder(), network.get_input_embeddings(), network.get_output_embeddings())
+    language = {id(p) for module in heads if module is not None for p in module.parameters()}
+    found: dict[str, dict[str, nn.Parameter]] = {"vision": {}, "projector": {}, "language": {}}
+    for name, p in network.named_parameters():
+        eyes = id(p) not in language or TOWER.search(name)  # the open Flamingo has its eyes inside of its decoder
+        found["projector" if BRIDGE.search(name) else "vision" if eyes else "language"][name] = p
+    return found
+
+
+def packable(network: PreTrainedModel) -> dict[str, nn.Linear]:
+    """The layers whose weights may be kept in 4 bits, by name: the language model's linear ones but for its head."""
+    language, head = {id(p) for p in parts(network)["language"].values()}, network.get_output_embeddings()
+    linear = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    return {name: module for name, module in linear.items() if id(module.weight) in language and module is not head}
 
 
 def attention_kinds(network: PreTrainedModel) -> set[str]:

@@ -1,5 +1,6 @@
 """Any vision-language model of Hugging Face, by hub id or folder, and the bundled ones by name."""
 
+import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,16 +8,23 @@ from typing import Any, Literal
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
+    BitsAndBytesConfig,
+    IdeficsProcessor,
     LlavaForConditionalGeneration,
     PreTrainedModel,
 )
 
+from linkcontext.data.manifest import first_few
 from linkcontext.errors import InputError
 from linkcontext.models import bundle
+from linkcontext.models.family import packable
+from linkcontext.models.flamingo import Interleaving
 
 log = logging.getLogger("linkcontext")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -67,7 +75,7 @@ class Model:
             "name": self.name,
             "source": self.source,
             "class": type(self.network).__name__,
-            "parameters": sum(p.numel() for p in self.network.parameters()),
+            "parameters": self.network.num_parameters(),
             "dtype": str(self.network.dtype).removeprefix("torch."),
             "device": str(self.device),
             "adapter": self.adapter,
@@ -118,11 +126,14 @@ def load(
     device: str | None = None,
     adapter: str | None = None,
     trust_remote_code: bool = False,
+    load_in_4bit: bool = False,
 ) -> Model:
     """Load `mini`, `mini-base`, a folder or a hub id.
 
     `dtype="auto"` is the checkpoint's own on a GPU and float32 on a CPU, where bfloat16 can be a hundred times
-    slower. Raises `InputError` for what is no vision-language model, and says why.
+    slower. With `load_in_4bit` the language model's weights are kept as in QLoRA (arXiv 2305.14314): nf4, its scales
+    quantized too, computed in `dtype`, of which "auto" is then bfloat16 on a GPU. Raises `InputError` for what is no
+    vision-language model, and says why.
     """
     source = str(bundle.folder(name)) if name in bundle.NAMES[1:] else name
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -135,16 +146,29 @@ def load(
                 f"--model {name}: a {config.model_type} model reads no pictures. Choose a vision-language model "
                 "(one that AutoModelForImageTextToText loads)."
             )
-        processor = AutoProcessor.from_pretrained(source, **options)
-        network = AutoModelForImageTextToText.from_pretrained(source, dtype=kind, **options)
+        processor = _processor(source, options)
+        more: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refused below, by name
+        if load_in_4bit:
+            kind = "bfloat16" if kind == "auto" else kind
+            more |= {"device_map": {"": place}, "quantization_config": _in_4bit(config, kind, options)}
+        network, info = AutoModelForImageTextToText.from_pretrained(source, dtype=kind, **more, **options)
     except InputError:
         raise
     except ImportError as error:
         raise InputError(f"--model {name}: needs a package that is not installed: {_first_line(error)}") from error
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"--model {name}: {_why(name, error)}") from error
+    if lacking := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
+        raise InputError(
+            f"--model {name}: weights that its configuration asks for are missing or of another size: "
+            f"{first_few(lacking)}. Are config and weights whole, and of one model?"
+        )
+    if load_in_4bit:
+        _learnable(network)
     if adapter is not None:
-        network = _adapted(network, adapter)
+        network = _adapted(network, adapter, merge=not load_in_4bit)
+    if isinstance(processor, Interleaving):
+        network.generation_config.eos_token_id = processor.ends
     return Model(name, source, network.to(place).eval(), processor, adapter)
 
 
@@ -152,9 +176,40 @@ def processor(name: str, trust_remote_code: bool = False) -> Any:
     """The processor of a model, without its weights."""
     source = str(bundle.folder(name)) if name in bundle.NAMES[1:] else name
     try:
-        return AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return _processor(source, {"trust_remote_code": trust_remote_code})
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"--model {name}: {_why(name, error)}") from error
+
+
+def _processor(source: str, options: dict[str, Any]) -> Any:
+    found = AutoProcessor.from_pretrained(source, **options)
+    return Interleaving(found) if isinstance(found, IdeficsProcessor) else found
+
+
+def _in_4bit(config: Any, kind: str, options: dict[str, Any]) -> BitsAndBytesConfig:
+    """A language model in 4 bits; eyes, projector and head stay what they are."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError("--load-in-4bit needs the bitsandbytes package: pip install 'linkcontext[qlora]'.")
+    with torch.device("meta"):
+        shape = AutoModelForImageTextToText.from_config(config, **options)
+    packed = packable(shape)
+    linear = [name for name, module in shape.named_modules() if isinstance(module, nn.Linear)]
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, kind),
+        llm_int8_skip_modules=[name for name in linear if name not in packed],
+    )
+
+
+def _learnable(network: PreTrainedModel) -> None:
+    """Make a network in 4 bits save as an ordinary one does, with the whole numbers that it is given."""
+    network.hf_quantizer = None
+    del network.config.quantization_config
+    for layer in packable(network).values():
+        # Its way for CPUs with AVX512-BF16 gives no gradients, and says nothing.
+        layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment] # a layer of bitsandbytes
 
 
 def _why(name: str, error: Exception) -> str:
@@ -171,17 +226,18 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _adapted(network: PreTrainedModel, adapter: str) -> PreTrainedModel:
-    """The network with a LoRA adapter folder merged in."""
+def _adapted(network: PreTrainedModel, adapter: str, merge: bool) -> PreTrainedModel:
+    """The network with a LoRA adapter folder merged in, or beside weights in 4 bits, which would round it away."""
     try:
         from peft import PeftModel  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise InputError("--adapter needs the peft package: pip install 'linkcontext[lora]'.") from error
     try:
-        merged: PreTrainedModel = PeftModel.from_pretrained(network, adapter).merge_and_unload()
-    except (OSError, ValueError, RuntimeError) as error:
+        tuned = PeftModel.from_pretrained(network, adapter)
+        found: PreTrainedModel = tuned.merge_and_unload() if merge else tuned.get_base_model()
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"--adapter {adapter}: does not fit the model ({_first_line(error)}).") from error
-    return merged
+    return found
 
 
 def grey(edge: int = 64) -> Image.Image:

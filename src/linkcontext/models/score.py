@@ -77,23 +77,33 @@ class Scorer:
         why = refusal(network)
         if why is not None:
             return self._fallback(why)
-        name, text = self.asked if self.asked != "auto" else "cached", network.get_decoder()
-        usual = text.config._attn_implementation
-        blocks = usual == "sdpa" and plain(network) and text._supports_flex_attn
-        if name == "packed" and self.model.device.type == "cuda" and blocks:
-            text.set_attn_implementation("flex_attention")  # its kernel skips what nobody sees
-            why = self._tried()
-            if why is None:
-                return name, "a small tree gave what whole prompts give, with FlexAttention"
-            text.set_attn_implementation(usual)
-            log.warning("packed without FlexAttention: %s", why)
+        name = self.asked if self.asked != "auto" else "cached"
+        if name == "packed" and self.skips():
+            return name, "a small tree gave what whole prompts give, with FlexAttention"
         why = self._tried()
         return (name, "a small tree gave what whole prompts give") if why is None else self._fallback(why)
 
-    def _tried(self) -> str | None:
+    def skips(self, learns: bool = False) -> bool:
+        """Let attention skip what nobody sees (FlexAttention), for passes over whole trees; whether it does.
+
+        On a GPU, in plain causal layers, and where a small tree gives what whole prompts give; with `learns` a pass
+        backward is tried as well.
+        """
+        network, text = self.model.network, self.model.network.get_decoder()
+        usual = text.config._attn_implementation
+        if self.model.device.type != "cuda" or usual != "sdpa" or not plain(network) or not text._supports_flex_attn:
+            return False
+        text.set_attn_implementation("flex_attention")
+        why = self._tried(learns)
+        if why is not None:
+            text.set_attn_implementation(usual)
+            log.warning("without FlexAttention: %s", why)
+        return why is None
+
+    def _tried(self, learns: bool = False) -> str | None:
         """Why a small tree does not give what whole prompts give, or None."""
         try:
-            return self._check()
+            return self._check(learns)
         except (InputError, RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
             # Whatever a foreign network throws at its first small tree, the oracle can still serve it.
             said = str(error).strip() or type(error).__name__
@@ -267,7 +277,7 @@ class Scorer:
         memory = free_memory(self.model.device) if self.memory_gb is None else self.memory_gb * 1e9
         return room(self.model.network, longest, memory, most)
 
-    def _check(self) -> str | None:
+    def _check(self, learns: bool = False) -> str | None:
         """Whether a small tree gives what the oracle gives; if not, what the difference is."""
         turns = [Turn(CHECKED[0], "", "lum"), Turn(CHECKED[1], "", "dax")]
         queries = [Turn(item, "", "") for item in CHECKED]
@@ -291,6 +301,10 @@ class Scorer:
         )
         if not worst <= TOLERANCE.get(dtype, HALF_TOLERANCE):
             return f"its forward does not follow masks or positions (a small tree is off by {worst:.2g})"
+        if learns:  # some kernels have no way back; a norm of the first layer is small, and behind all of them
+            first = next(p for p in network.get_decoder().layers[0].parameters() if p.ndim == 1)
+            pictures = [replace(seen, tokens=seen.tokens.clone()) for seen in grown.pictures]
+            torch.autograd.grad(Engine(network, 0).losses([Grown(grown.tree, pictures)]).nats.sum(), [first])
         return None
 
     # Whole prompts, the oracle

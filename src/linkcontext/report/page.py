@@ -125,10 +125,11 @@ def _again(folder: RunFolder) -> str:
     return f"linkcontext report {shlex.quote(str(folder.path))}"
 
 
-def published(spec: str, found: Sequence[Row]) -> list[Beside]:
-    """The published tables that rows lie beside, each with its rows. `spec` is the run's --data."""
+def published(folder: RunFolder, found: Sequence[Row]) -> list[Beside]:
+    """The published tables that rows lie beside, each with its rows."""
+    spec, kind = folder.config["data"]["spec"], folder.config["model"].get("model_type", "")
     names = dict.fromkeys(name for row in found if (name := benchmark(spec, row["task"])))
-    return [beside([row for row in found if benchmark(spec, row["task"]) == name], name) for name in names]
+    return [beside([row for row in found if benchmark(spec, row["task"]) == name], name, kind) for name in names]
 
 
 def _html(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any]) -> str:
@@ -141,7 +142,7 @@ def _html(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any]) -> 
         summary=summary(_model_name(folder), found),
         above=above,
         grid=grid,
-        published=[(table, published_grid(table)) for table in published(folder.config["data"]["spec"], found)],
+        published=[(table, published_grid(table)) for table in published(folder, found)],
         plots=_plots(found),
         gallery=gallery(groups, Path(folder.config["data"]["root"])),
         data=folder.config["data"],
@@ -171,7 +172,7 @@ def _markdown(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any])
         f"# {_title(folder)}\n",
         *(sentence + "\n" for sentence in summary(_model_name(folder), found)),
         markdown(metrics_grid(found)),
-        *(f"{markdown(published_grid(t))}\n{t.source}.\n" for t in published(data["spec"], found)),
+        *(f"{markdown(published_grid(t))}\n{t.source}.\n" for t in published(folder, found)),
         "Pictures and plots are in [report.html](report.html).\n",
         *(f"## {head}\n\n" + "".join(f"- {line}\n" for line in lines) for head, lines in listed.items()),
         f"## Data\n\n- {data['spec']}\n- root: {data['root']}\n- digest: {data['digest']}\n",

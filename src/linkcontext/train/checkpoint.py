@@ -3,7 +3,7 @@
 RUN/config.json            what was asked, of which model, on which data
 RUN/log.jsonl              a line a step: loss, tokens, answers a second, rates
 RUN/held_out.jsonl         a line an evaluation: the rows of metrics.json
-RUN/checkpoint-N/          a model folder (adapters merged), for `linkcontext eval --model RUN/checkpoint-N`
+RUN/checkpoint-N/          a model folder (adapters merged, no 4 bits), for `linkcontext eval --model RUN/checkpoint-N`
   training.safetensors     the numbers that learn, and the optimizer's moments; the rest follows from N
 RUN/latest                 the name of the last whole checkpoint
 """
@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
 from linkcontext.errors import InputError
 from linkcontext.records import write_text
@@ -138,8 +139,10 @@ def learning(trainee: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _full(value: Tensor) -> Tensor:
-    """On the CPU, and whole where it lies in pieces."""
-    whole = value.full_tensor() if isinstance(value, DTensor) else value
+    """On the CPU, and whole where it lies in pieces or in 4 bits."""
+    whole: Tensor = value.full_tensor() if isinstance(value, DTensor) else value
+    if isinstance(whole, nn.Parameter):
+        whole = dequantize_bnb_weight(whole)  # as it is where it is not in 4 bits
     return whole.detach().cpu()
 
 
@@ -154,8 +157,10 @@ def _like(p: Tensor, value: Tensor) -> Tensor:
 def _merged(network: nn.Module) -> dict[str, Tensor]:
     """The network's numbers under their own names, W + SCALE B A where an adapter is."""
     whole: dict[int, Tensor] = {}  # tied weights stay tied
-    state = {}
-    for name, value in network.state_dict(keep_vars=True).items():
+    state, given = {}, network.state_dict(keep_vars=True)
+    for name, value in given.items():
+        if name.rpartition(".weight.")[0] + ".weight" in given:
+            continue  # the scales of a weight in 4 bits
         if id(value) not in whole:
             whole[id(value)] = _full(value)
         state[name] = whole[id(value)]

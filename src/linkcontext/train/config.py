@@ -116,6 +116,13 @@ class TrainConfig:
             raise InputError(f"--turns {' '.join(map(str, self.turns))}: give numbers of at least 1.")
         if self.until is not None and self.held_out is None:
             raise InputError("--until is reached on held-out data. Give --held-out too.")
+        if self.model.load_in_4bit and (not self.lora_rank or "language" in self.parts):
+            raise InputError(
+                "--load-in-4bit: a language model in 4 bits does not learn itself. Give --lora-rank, 16 say, and leave "
+                "language out of --train."
+            )
+        if self.model.load_in_4bit and self.model.adapter is not None:
+            raise InputError("--load-in-4bit --adapter: adapters on adapters are not trained. Leave one of them out.")
         if self.neighbours is not None and self.negatives != "neighbours":
             raise InputError("--neighbours is read with --negatives neighbours only. Say both, or neither.")
 

@@ -41,6 +41,7 @@ from linkcontext.evaluate.metrics import rows
 from linkcontext.evaluate.run import Asker, answer
 from linkcontext.mining.neighbours import mined
 from linkcontext.models.budget import free_memory
+from linkcontext.models.family import parts
 from linkcontext.models.load import load
 from linkcontext.models.score import Scorer
 from linkcontext.models.vision import Eyes
@@ -50,7 +51,7 @@ from linkcontext.source import open_data
 from linkcontext.train import checkpoint, mixture
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.strategy import Lessons, Strategy, read_questions
-from linkcontext.train.trainee import Trainee, at_rest, choose, parts, read
+from linkcontext.train.trainee import Trainee, at_rest, choose, read
 
 log = logging.getLogger("linkcontext")
 GRADIENT_NORM = 1.0
@@ -206,12 +207,14 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     unused = DistributedDataParallelKwargs(find_unused_parameters="vision" in config.parts)
     accelerator = Accelerator(
         mixed_precision="bf16" if config.precision == "bf16" else None,
-        cpu=config.model.device == "cpu",
+        cpu=config.model.device == "cpu" or not torch.cuda.is_available(),  # without it CPUs would not meet
         log_with=list(config.trackers) or None,
         project_dir=config.out,
         kwargs_handlers=[unused],
     )
     if accelerator.distributed_type == DistributedType.FSDP:
+        if config.model.load_in_4bit:
+            raise InputError("--load-in-4bit: 4 bits are not sharded. Launch without FSDP: every GPU holds the model.")
         accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False  # every process has read the weights
     deal(0, config.batch, accelerator.num_processes, config.micro_batch)
     return accelerator
@@ -273,10 +276,13 @@ def _trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
     c = config.model
     # What is trained whole is kept in float32; under adapters the checkpoint's own numbers do.
     dtype = "float32" if c.dtype == "auto" and not config.lora_rank else c.dtype
-    model = load(c.model, dtype, str(accelerator.device), c.adapter, c.trust_remote_code)
+    model = load(c.model, dtype, str(accelerator.device), c.adapter, c.trust_remote_code, c.load_in_4bit)
     if model.network.dtype != torch.float32 and accelerator.mixed_precision == "no":
         raise InputError(f"weights in {model.network.dtype} need --precision bf16, or --dtype float32.")
-    engine, why = Scorer(model, Eyes(model), {}).choice  # which says so in the log where trees can't be trained
+    scorer = Scorer(model, Eyes(model), {})
+    engine, why = scorer.choice  # which says so in the log where trees can't be trained
+    if engine != "naive":
+        scorer.skips(learns=True)
     choose(model.network, config.parts, config.lora_rank, config.lora_targets, config.seed)
     if config.gradient_checkpointing:
         for module in model.network.modules():

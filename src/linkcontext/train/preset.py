@@ -14,14 +14,16 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from linkcontext.config import ModelConfig
 from linkcontext.episodes.prompt import scaffold
 from linkcontext.errors import InputError
-from linkcontext.models.family import refusal
+from linkcontext.models.family import packable, parts, refusal
 from linkcontext.models.load import Template, grey, processor
 from linkcontext.train import mixture
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.strategy import Strategy
-from linkcontext.train.trainee import choose, parts
+from linkcontext.train.trainee import choose
 
 TURN = 32  # tokens of a turn's words: a question, a name and the template's marks
+# Bytes of a number in 4 bits: a byte of scale to 64 of them, and 4 bytes to 256 scales.
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: floa
     with torch.device("meta"):
         network = AutoModelForImageTextToText.from_config(sizes, dtype=torch.bfloat16)
         counts = {part: sum(p.numel() for p in found.values()) for part, found in parts(network).items()}
+        packed = sum(layer.weight.numel() for layer in packable(network).values()) if c.model.load_in_4bit else 0
         choose(network, c.parts, c.lora_rank, c.lora_targets, c.seed)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     text, total = network.config.get_text_config(), sum(counts.values())
@@ -112,14 +115,15 @@ def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: floa
     mean = sum(count * chance for count, chance in strategy.chances().items())
     tokens = (mean + c.queries) * turn
     row = (c.support + c.queries) * turn * (c.micro_batch or max(1, c.batch // gpus))
-    memory = _memory(c, text, trained, total, row, gpus)
+    memory = _memory(c, text, trained, total, packed, row, gpus)
     # A pass forward costs 2 operations a number and token; backward as much for states, and for numbers that learn.
     passes = 2 + (not c.lora_rank) + c.gradient_checkpointing
     work = c.steps * c.batch * tokens * 2 * passes * counts["language"]
     why = refusal(network)
     lines = [
         f"model: {c.model.model}, {total / 1e9:.2f} billion numbers (vision {counts['vision'] / 1e9:.2f}, projector "
-        f"{counts['projector'] / 1e9:.3f}, language {counts['language'] / 1e9:.2f}); {trained / 1e9:.3f} billion learn",
+        f"{counts['projector'] / 1e9:.3f}, language {counts['language'] / 1e9:.2f}); {trained / 1e9:.3f} billion learn"
+        + (f", {packed / 1e9:.2f} billion are kept in 4 bits" if packed else ""),
         f"an example: about {tokens:.0f} tokens ({each} a picture, {TURN} a turn's words, {mean:.1f} support pictures "
         f"and {c.queries} queries), at most {(c.support + c.queries) * turn}; the context is "
         f"{text.max_position_embeddings}",
@@ -136,10 +140,12 @@ def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: floa
     ]
 
 
-def _memory(c: TrainConfig, text: Any, trained: int, total: int, row: int, gpus: int) -> float:
+def _memory(c: TrainConfig, text: Any, trained: int, total: int, packed: int, row: int, gpus: int) -> float:
     """Bytes: numbers, gradients and moments in float32, what is frozen, states of a row, the mask, the logits."""
     frozen = 2 if c.lora_rank or c.model.dtype == "bfloat16" else 4
-    held = (16 * trained + frozen * (total - trained)) / gpus
+    held = 16 * trained + frozen * (total - trained) - (frozen - NF4) * packed
+    if not packed:  # 4 bits are not sharded
+        held /= gpus
     size = 2 if c.precision == "bf16" else 4
     layer = size * (12 * text.hidden_size + 3 * text.intermediate_size)
     states = row * (size * text.hidden_size * text.num_hidden_layers + layer)

@@ -20,10 +20,10 @@ from typing import Literal, TypeVar
 
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.pool import Pool, differently_named, open_pool
+from linkcontext.episodes.pool import Pool, by_rule, differently_named, open_pool
 from linkcontext.episodes.sample import draw
 from linkcontext.errors import InputError
-from linkcontext.mining import neighbours as mined
+from linkcontext.mining.neighbours import Rule
 from linkcontext.records import Turn
 from linkcontext.seeds import Name, key, rng
 from linkcontext.world.names import shown_names
@@ -44,7 +44,7 @@ class Strategy:
     queries: int = 1
     names: Names = "pseudo"
     negatives: Negatives = "random"
-    rule: mined.Rule = "linear"
+    rule: Rule = "linear"
     split: str | None = None
     seed: int = 0
 
@@ -144,7 +144,7 @@ class Lessons:
         near, stocks = self.near[first], self.pool.stocks
         if self.strategy.negatives == "random":
             return ()
-        drawn = mined.draw(near, len(near) + 1, self.strategy.rule, *stream, "negatives")
+        drawn = by_rule(near, self.strategy.rule, *stream, "negatives")
         met = differently_named([stocks[first], *(stocks[other] for other in drawn)], self.strategy.ways)
         return tuple(stock.class_id for stock in met[1:])
 

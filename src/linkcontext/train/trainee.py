@@ -24,7 +24,7 @@ from linkcontext.episodes.prompt import IGNORE, Message, Tokens, encode
 from linkcontext.episodes.prompt import pictures as shown
 from linkcontext.errors import InputError
 from linkcontext.models.engine import Engine, Grown
-from linkcontext.models.family import reads_both_ways
+from linkcontext.models.family import parts, reads_both_ways
 from linkcontext.models.load import Model
 from linkcontext.models.tree import Line, Spelling, lay, pack
 from linkcontext.models.vision import BATCH, GREY, MEMORY, Eyes, Seen, chunks, drawn
@@ -33,8 +33,6 @@ from linkcontext.train.checkpoint import SCALE
 from linkcontext.train.mixture import Example
 
 log = logging.getLogger("linkcontext")
-BRIDGE = re.compile("projector|merger|connector|resampler|modality_projection|image_newline|embed_vision")
-TOWER = re.compile("vision_tower|vision_model|visual")
 Look = tuple[str, bool]  # a picture's content, and whether it is alone in its conversation
 
 
@@ -59,17 +57,6 @@ def read(example: Example, words: Any) -> Read:
         end = max(i for i, label in enumerate(tokens.labels) if label != IGNORE) + 1
         found.append(Tokens(tokens.ids[:end], tokens.labels[:end], tokens.pictures))
     return Read(example, tuple(found))
-
-
-def parts(network: PreTrainedModel) -> dict[str, dict[str, nn.Parameter]]:
-    """The parameters of `language`, of `projector` (between eyes and language) and of `vision`, by name."""
-    heads = (network.get_decoder(), network.get_input_embeddings(), network.get_output_embeddings())
-    language = {id(p) for module in heads if module is not None for p in module.parameters()}
-    found: dict[str, dict[str, nn.Parameter]] = {"vision": {}, "projector": {}, "language": {}}
-    for name, p in network.named_parameters():
-        eyes = id(p) not in language or TOWER.search(name)  # the open Flamingo has its eyes inside of its decoder
-        found["projector" if BRIDGE.search(name) else "vision" if eyes else "language"][name] = p
-    return found
 
 
 def choose(network: PreTrainedModel, trained: Sequence[str], rank: int, targets: str, seed: int) -> None:
