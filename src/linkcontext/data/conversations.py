@@ -100,13 +100,11 @@ def of(name: str, messages: Sequence[Message], where: str) -> Conversation:
     turns = roles[1:] if roles[:1] == ["system"] else roles
     if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
         raise InputError(f"{where}: human and gpt must take turns, human first, gpt last. Mend the record.")
-    told = tuple({**message, "content": _joined(message["content"])} for message in messages)
-    return Conversation(name, tuple(p["image"] for m in told for p in m["content"] if p["type"] == "image"), told)
+    told = tuple(m if len(m["content"]) == 1 else {**m, "content": _joined(m["content"])} for m in messages)
+    return Conversation(name, tuple([p["image"] for m in told for p in m["content"] if p["type"] == "image"]), told)
 
 
 def _joined(parts: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    if len(parts) == 1:
-        return list(parts)
     found: list[dict[str, str]] = []
     for part in parts:
         if part["type"] == "text" and found and found[-1]["type"] == "text":
@@ -133,26 +131,36 @@ def _messages(record: dict[str, Any], where: str) -> list[Message]:
 
 
 def _message(turn: Any, speaker: str, said: str, where: str) -> Message:
-    name = get(turn, speaker, str, where)
-    if name not in SPEAKERS:
+    name, text = (turn.get(speaker), turn.get(said)) if isinstance(turn, dict) else (None, None)
+    role = SPEAKERS.get(name) if isinstance(name, str) else None
+    if role is None:
+        name = get(turn, speaker, str, where)
         raise InputError(f"{where}: {name!r} speaks, who is neither human nor gpt (user, assistant). Mend the record.")
-    if isinstance(turn.get(said), list):
-        parts = [_part(part, where) for part in turn[said]]
+    if isinstance(text, list):
+        parts = [_part(part, where) for part in text]
+        words = "".join(part.get("text", MARK) for part in parts)
+        pictures = any(part["type"] == "image" for part in parts)
     else:
-        pieces = get(turn, said, str, where).split(MARK)
-        parts = [_text(pieces[0])] if pieces[0] else []
-        for piece in pieces[1:]:
-            after = piece.removeprefix("\n") if said == "value" else piece
-            parts += [{"type": "image", "image": ""}, _text(after)] if after else [{"type": "image", "image": ""}]
-    message: Message = {"role": SPEAKERS[name], "content": parts}
-    pictures = any(part["type"] == "image" for part in parts)
-    if not pictures and not any(part["text"].strip() for part in parts):
+        words = get(turn, said, str, where)
+        pictures = MARK in words
+        parts = _marked_parts(words, said == "value") if pictures else [_text(words)]
+    if not words or words.isspace():
         raise InputError(f"{where}: a turn is empty. Mend the record.")
-    if pictures and message["role"] != "user":
+    if pictures and role != "user":
         raise InputError(f"{where}: {name} shows {MARK}, and pictures belong to questions. Mend the record.")
-    if isinstance(turn.get("loss"), bool) and message["role"] == "assistant":
+    message: Message = {"role": role, "content": parts}
+    if role == "assistant" and isinstance(turn.get("loss"), bool):
         message["loss"] = turn["loss"]
     return message
+
+
+def _marked_parts(text: str, llava: bool) -> list[dict[str, str]]:
+    first, *rest = text.split(MARK)
+    parts = [_text(first)] if first else []
+    for piece in rest:
+        after = piece.removeprefix("\n") if llava else piece
+        parts += [{"type": "image", "image": ""}, _text(after)] if after else [{"type": "image", "image": ""}]
+    return parts
 
 
 def _part(part: Any, where: str) -> dict[str, str]:
