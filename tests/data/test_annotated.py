@@ -1,4 +1,5 @@
 import json
+import random
 
 import pytest
 
@@ -239,3 +240,42 @@ def test_wrong_records_of_vl_icl(icl, tmp_path):
     ]
     with pytest.raises(InputError, match=r"no query\.json"):
         list(annotated.vl_icl(tmp_path / "gone", Problems(strict=False)))
+
+
+JUNK = (None, 5, -1.5, True, "", "x", [], {}, [1], ["a"], {"a": 1}, [[]], [{}])
+
+
+def spoilt(value, chance):
+    """The value with keys missing and junk in places."""
+    if chance.random() < 0.12:
+        return chance.choice(JUNK)
+    if isinstance(value, dict):
+        return {key: spoilt(each, chance) for key, each in value.items() if chance.random() > 0.05}
+    return [spoilt(each, chance) for each in value] if isinstance(value, list) else value
+
+
+def test_whatever_stands_in_a_record_there_is_a_sentence(read, icl, tmp_path):
+    own = {"d": {"images": ["d"]}, "w": {"images": ["w"]}}
+    asked = {"question": "Q", "image": ["a", "b"]}
+    rows = [{"id": 1, **asked, "answer": [1, 2, 3], "operator": "+"}]
+    rows += [{"id": 4, **asked, "classes": ["d", "w"], "support": own, "answer": "w"}]
+    rows += [{"same": {**asked, "answer": "yes"}, "diff": {**asked, "answer": "no"}}]
+    contents = (
+        (annotated.seed, seeds(seed(1)), "s.json"),
+        (annotated.vl_checklist, [["p.jpg", {"POS": ["a"], "NEG": ["b"]}]], "Attribute/vg/size.json"),
+        (annotated.visual_genome, [{"image_id": 1, "attributes": things(("cup", "red"))}], "a.json"),
+        (annotated.visual_genome, [{"image_id": 1, "relationships": [relation("a", "on", "b")]}], "r.json"),
+        (annotated.vl_icl, rows, "t/query.json"),
+    )
+    icl("t", [], rows)
+    chance = random.Random(0)
+    outcomes = set()
+    for reader, content, name in contents * 60:
+        try:
+            found, problems = read(
+                reader, spoilt(content, chance), name, tmp_path / "t" if reader is annotated.vl_icl else None
+            )
+            outcomes.add((bool(found), bool(problems)))
+        except InputError:
+            outcomes.add("refused")
+    assert outcomes >= {(True, False), (False, True), (True, True), "refused"}

@@ -192,7 +192,9 @@ def _genome_places(file: Path) -> dict[str, str]:
 
 def _attributes(record: dict[str, Any], where: str) -> Iterator[Question]:
     for thing in _list(record, "attributes", where):
-        for said in thing.get("attributes") or () if isinstance(thing, dict) else ():
+        if not isinstance(thing, dict) or not isinstance(thing.get("attributes") or [], list):
+            raise InputError(f"{where}: a thing in `attributes` has no list of them. Mend the record.")
+        for said in thing.get("attributes") or ():
             name, answer = _name(thing, where), _known(said, where)
             for concept, asked, candidates in KINDS:
                 if answer in candidates:
@@ -221,8 +223,8 @@ def _agreed(questions: Iterable[Question]) -> list[Question]:
 
 def _name(thing: Any, where: str) -> str:
     """What an annotated thing is called; the versions of Visual Genome spell the key in three ways."""
-    names = [thing.get("name"), *(thing.get("names") or ()), *(thing.get("object_names") or ())]
-    name = next((each for each in names if each), None)
+    name = thing.get("name") or thing.get("names") or thing.get("object_names")
+    name = name[0] if isinstance(name, list) else name
     if not isinstance(name, str):
         raise InputError(f"{where}: a thing has no `names`. Mend the record.")
     return _plain(name, where)
@@ -281,7 +283,8 @@ def _icl(record: Any, where: str, task: str, split: str) -> Iterator[Asked]:
     question = get(record, "question", str, where)
     concept = f"{task}/{word(record, 'id', where)}" if "support" in record else task
     classes = tuple(_plain_list(record, "classes", where)) if "classes" in record else ()
-    for label, shown in record["support"].items() if "support" in record else ():
+    own = get(record, "support", dict, where) if "support" in record else {}
+    for label, shown in own.items():
         for picture in _plain_list(shown, "images", where):
             told = _checked(Question(task, concept, question, label, classes), where, label)
             yield Asked(where, (_icl_places(picture, task),), told, "support")
@@ -292,9 +295,10 @@ def _icl(record: Any, where: str, task: str, split: str) -> Iterator[Asked]:
         answers = [word(record, "answer", where)]
     else:
         sharing = [f"{task}/{sign}" for sign in OPERATORS]
+        answers = [word({"answer": each}, "answer", where) for each in answers]
     if len(answers) != len(sharing):
         raise InputError(f"{where}: `answer` must be one, or one for each of {', '.join(OPERATORS)}. Mend the record.")
-    for shared, answer in zip(sharing, map(str, answers), strict=True):
+    for shared, answer in zip(sharing, answers, strict=True):
         yield Asked(where, pictures, _checked(Question(task, shared, question, answer, classes), where, answer), split)
 
 

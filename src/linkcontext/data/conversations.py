@@ -59,7 +59,7 @@ def validated(found: Iterable[tuple[str, Any]], source: str, problems: Problems)
     for number, (where, record) in enumerate(found):
         with problems.leaving_out():
             told = conversation(record, where, number)
-            said = hash((told.pictures, *(part.get("text") for m in told.messages for part in m["content"])))
+            said = hash((told.pictures, *[part.get("text") for m in told.messages for part in m["content"]]))
             if told.id in seen:
                 if problems.strict or seen[told.id] == said:
                     raise InputError(f"{where}: the id {told.id} stood there before. Give each record one of its own.")
@@ -84,7 +84,7 @@ def conversation(record: Any, where: str, number: int) -> Conversation:
     if not isinstance(shown, list) or not all(isinstance(path, str) and path for path in shown):
         raise InputError(f"{where}: `image` must be a path or a list of paths. Mend the record.")
     messages = _messages(record, where)
-    free = [p for message in messages for p in message["content"] if p["type"] == "image" and not p["image"]]
+    free = [p for m in messages if m["role"] == "user" for p in m["content"] if p["type"] == "image" and not p["image"]]
     if len(free) != len(shown):
         raise InputError(
             f"{where}: the text has {len(free)} {MARK} marks and the record {len(shown)} pictures. Make them agree."
@@ -100,8 +100,11 @@ def of(name: str, messages: Sequence[Message], where: str) -> Conversation:
     turns = roles[1:] if roles[:1] == ["system"] else roles
     if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
         raise InputError(f"{where}: human and gpt must take turns, human first, gpt last. Mend the record.")
-    told = tuple(m if len(m["content"]) == 1 else {**m, "content": _joined(m["content"])} for m in messages)
-    return Conversation(name, tuple([p["image"] for m in told for p in m["content"] if p["type"] == "image"]), told)
+    told = [m if len(m["content"]) == 1 else {**m, "content": _joined(m["content"])} for m in messages]
+    asked = [message["content"] for message in told if message["role"] == "user"]
+    return Conversation(
+        name, tuple([p["image"] for parts in asked for p in parts if p["type"] == "image"]), tuple(told)
+    )
 
 
 def _joined(parts: Sequence[dict[str, str]]) -> list[dict[str, str]]:
@@ -141,9 +144,9 @@ def _message(turn: Any, speaker: str, said: str, where: str) -> Message:
         words = "".join(part.get("text", MARK) for part in parts)
         pictures = any(part["type"] == "image" for part in parts)
     else:
-        words = get(turn, said, str, where)
+        words = text if isinstance(text, str) and text else get(turn, said, str, where)
         pictures = MARK in words
-        parts = _marked_parts(words, said == "value") if pictures else [_text(words)]
+        parts = _marked_parts(words, said == "value") if pictures else [{"type": "text", "text": words}]
     if not words or words.isspace():
         raise InputError(f"{where}: a turn is empty. Mend the record.")
     if pictures and role != "user":
@@ -183,7 +186,8 @@ def write_conversations(told: Iterable[Conversation], path: Path, layout: Layout
     that are not learnt, in TRL some answers that are learnt and others, besides the last, that are not.
     """
     made = {"llava": _as_llava, "messages": _as_messages, "trl": _as_trl}[layout]
-    rows = (json.dumps(made(each), ensure_ascii=False) for each in told)
+    encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make one for each
+    rows = (encode(made(each)) for each in told)
     write_lines((f"{row}\n" for row in rows) if path.suffix == ".jsonl" else _list(rows), path)
 
 
