@@ -99,13 +99,33 @@ def test_bad_settings_are_sentences(capsys, tmp_path):
     assert "at least" in refused(capsys, tmp_path, "world", "--out", tmp_path / "out", "--classes", "1")
 
 
+def test_files_of_other_tools_are_read_and_written(capsys, tmp_path):
+    rows = [{"id": n, "conversations": [{"from": "human", "value": "Q"}]} for n in range(30)]
+    rows.append({"id": "x", "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]})
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps(rows))
+    code, out, _ = run(capsys, "data", path, "--layout", "conversations", "--out", tmp_path / "written")
+    assert code == 0
+    assert "1 conversations, 1 answers, 0 pictures" in out
+    assert "record 19 (id 19): human and gpt must take turns" in out
+    assert "and 10 problems more" in out
+    assert len(json.loads((tmp_path / "written" / "conversations.json").read_text())) == 1
+    layout = ("--layout", "conversations", "--out", tmp_path / "out")
+    assert "record 0 (id 0): human and gpt" in refused(capsys, tmp_path, "data", path, *layout, "--strict")
+    assert "these belong to --layout" in refused(capsys, tmp_path, "data", tmp_path, *layout[2:])
+    assert "say --out instead" in refused(capsys, tmp_path, "data", path, *layout, "--write")
+    assert "say with --out which file" in refused(capsys, tmp_path, "episodes", "--export", "llava")
+
+
 def test_a_report_of_nothing_is_a_sentence(capsys, tmp_path):
     assert "is not there" in refused(capsys, tmp_path, "report", tmp_path)
     assert "is not there" in refused(capsys, tmp_path, "compare", tmp_path, tmp_path)
 
 
 def readme_commands():
-    text = "\n".join((ROOT / name).read_text() for name in ("README.md", "docs/evaluate.md", "docs/mini.md"))
+    text = "\n".join(
+        (ROOT / name).read_text() for name in ("README.md", "docs/evaluate.md", "docs/mini.md", "docs/data.md")
+    )
     blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in dict.fromkeys(lines) if line.startswith("linkcontext ")]

@@ -55,7 +55,7 @@ def in_folder(folder):
 def test_json_by_hand():
     assert to_json(ITEM) == (
         '{"id":"owl/1.png","path":"owl/1.png","class":"owl","name":"Owl","sha256":"ab12","split":"",'
-        '"group":"","facts":{"colour":"red","neighbours":["cat"]}}'
+        '"group":"","facts":{"colour":"red","neighbours":["cat"]},"questions":[]}'
     )
     assert to_json(EPISODE.queries[0]) == (
         '{"item":"cat/2.png","class":"cat","answer":"tiplo","question":"What is this?"}'

@@ -18,6 +18,8 @@ from linkcontext.config import EpisodeConfig, EvalConfig
 from linkcontext.errors import InputError
 from linkcontext.train.config import TrainConfig
 
+SHOWN = 20  # problems with the records of a file: it may have hundreds of thousands
+
 console = Console()
 Size = Literal["nano", "small", "mini"]
 Stage = Literal["mini-clip", "mini-base", "mini"]
@@ -73,17 +75,34 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Look through a data set: what is there, and what is wrong with it. Writes manifest.jsonl if asked."""
+    """Look through a data set: what is there, and what is wrong with it. Writes manifest.jsonl if asked.
+
+    With --layout, read the files of other tools, record by record, and say what is wrong in them; with --out too, write
+    a folder that is read here: pictures with questions, or conversations.json (docs/data.md).
+    """
 
     data: Annotated[str, tyro.conf.Positional]
-    """A folder of class folders, `digits`, `world:SEED`, `world:taught`, or hf:NAME."""
+    """A folder of class folders, `digits`, `world:SEED`, `world:taught`, or hf:NAME. With --layout the file or folder
+    to read, or hf:NAME."""
     strict: bool = False
-    """Fail on the first bad picture."""
+    """Fail on the first bad picture or record."""
     write: bool = False
     """Write manifest.jsonl into the folder."""
+    layout: Literal["conversations", "seed", "vl-checklist", "visual-genome", "vl-icl"] | None = None
+    """conversations: of LLaVA, messages + images (LLaMA-Factory, ms-swift), or TRL's columns. The others: SEED-Bench,
+    VL-Checklist, Visual Genome's attributes and relations, VL-ICL, as published."""
+    images: str | None = None
+    """With --layout: where the pictures lie. Default: beside the file."""
+    out: str | None = None
+    """With --layout: the folder to write; it must be new or empty."""
 
     def run(self) -> None:
         """Look."""
+        if self.layout is not None:
+            self._imported(self.layout)
+            return
+        if self.images or self.out:
+            raise InputError("--images, --out: these belong to --layout, which reads the files of other tools.")
         from linkcontext.data.manifest import write_manifest
         from linkcontext.data.sources import digest
         from linkcontext.source import open_data
@@ -102,6 +121,21 @@ class Data:
         if self.write:
             write_manifest(dataset)
 
+    def _imported(self, layout: Any) -> None:
+        from linkcontext.data.imports import imported
+
+        if self.write:
+            raise InputError("--write: with --layout, say --out instead, which writes a folder of its own.")
+        result = imported(layout, self.data, self.images, self.out, self.strict)
+        for line in result.found:
+            console.print(line, markup=False, soft_wrap=True)
+        for problem in result.problems[:SHOWN]:
+            console.print(problem, style="yellow", markup=False, soft_wrap=True)
+        if len(result.problems) > SHOWN:
+            console.print(f"and {len(result.problems) - SHOWN:,} problems more", style="yellow")
+        if self.out:
+            console.print(f"written: {self.out}", markup=False, soft_wrap=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Episodes:
@@ -116,9 +150,16 @@ class Episodes:
     """With --show: print the tree of all shot counts, queries and candidates instead, a picture as one token."""
     scaffold: str = "turns"
     """turns, single_turn, lcl, or a JSON file."""
+    export: Literal["llava", "messages", "trl"] | None = None
+    """Write conversations for other tools into --out instead, a list or, called .jsonl, JSON lines: LLaVA's layout;
+    messages + images for LLaMA-Factory and ms-swift; TRL's columns."""
+    supervise: Literal["every", "query"] = "every"
+    """With --export: which answers are to be learnt. query: the last of each conversation."""
 
     def run(self) -> None:
         """Draw them."""
+        if self.export and not self.out:
+            raise InputError(f"--export {self.export}: say with --out which file to write.")
         from linkcontext.evaluate.draw import drawn
         from linkcontext.records import write_jsonl
         from linkcontext.source import open_data
@@ -127,7 +168,15 @@ class Episodes:
         sampled = drawn(self.episodes, dataset)
         for left_out in sampled.left_out:
             console.print(f"left out: {left_out.class_id} ({left_out.lacks})", style="yellow", markup=False)
-        if self.out:
+        if self.out and self.export:
+            from linkcontext.data.conversations import write_conversations
+            from linkcontext.episodes.export import exported
+            from linkcontext.episodes.prompt import scaffold
+
+            told = exported(sampled.episodes, dataset, scaffold(self.scaffold), self.supervise)
+            write_conversations(told, Path(self.out), self.export)
+            console.print(f"conversations of {len(sampled.episodes)} episodes in {self.out}", markup=False)
+        elif self.out:
             write_jsonl(sampled.episodes, Path(self.out))
             console.print(f"{len(sampled.episodes)} episodes in {self.out}")
         if self.show:

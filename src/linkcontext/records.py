@@ -191,21 +191,28 @@ def read_jsonl(kind: type[Record], path: Path) -> Iterator[Record]:
 
 def write_jsonl(records: Iterable[Any], path: Path) -> None:
     """Write records beside `path`, then rename: the file is there whole or not at all."""
-    write_text("".join(to_json(record) + "\n" for record in records), path)
+    write_lines((to_json(record) + "\n" for record in records), path)
 
 
 def write_text(text: str, path: Path) -> None:
     """Write beside `path`, then rename."""
+    write_lines((text,), path)
+
+
+def write_lines(lines: Iterable[str], path: Path) -> None:
+    """Write pieces of text one after the other beside `path`, then rename; they are never in memory together."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+            for line in lines:
+                file.write(line)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise InputError(
             f"{path}: could not be written ({error.strerror}). Free some space or choose another --out."
         ) from error
+    finally:
+        beside.unlink(missing_ok=True)  # what making the pieces may have raised leaves nothing behind

@@ -124,7 +124,7 @@ def test_what_cannot_be_loaded(tmp_path, monkeypatch):
 def test_the_configuration_follows_a_colon(tmp_path, monkeypatch, picture):
     asked = []
 
-    def refuse(*names):
+    def refuse(*names, **_):
         asked.append(names)
         raise ConnectionError("no network")
 

@@ -6,7 +6,7 @@ import pytest
 from linkcontext.data import manifest
 from linkcontext.data.manifest import MANIFEST, Dataset, cache_dir, first_few, read_manifest, write_manifest
 from linkcontext.errors import InputError
-from linkcontext.records import Item
+from linkcontext.records import Item, Question
 
 
 def item(path, class_id="cat", **more):
@@ -71,6 +71,21 @@ def test_lines_that_are_no_items_are_named(tmp_path, change, sentence):
     (tmp_path / MANIFEST).write_text("\n".join(lines))
     with pytest.raises(InputError, match=rf"manifest\.jsonl:2: .*{sentence}"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"answer": "green"}, "the answer 'green' is none of the candidates"),
+        ({"question": ""}, "must be texts that are not empty"),
+        ({"answer": 3, "candidates": ()}, "must be texts that are not empty"),
+    ],
+)
+def test_questions_are_kept_and_checked(tmp_path, more, sentence):
+    good = Question("attribute", "colour", "What colour?", "red", ("red", "blue"))
+    assert read_manifest(written(tmp_path, item("a.png", questions=(good,))).root).items[0].questions == (good,)
+    with pytest.raises(InputError, match=rf"manifest\.jsonl:1: .*{sentence}"):
+        written(tmp_path, item("a.png", questions=(dataclasses.replace(good, **more),)))
 
 
 def test_items_that_contradict_each_other(tmp_path):

@@ -82,13 +82,25 @@ def test_pictures_are_found_beside_the_file_and_below_images(llava, tmp_path):
     path = llava({"image": ["a.png", "b.png"], "conversations": talk("First <image> then <image>: same?", "no")})
     exam = file_exam(path, TURNS, 256, 0)
     parts = exam.probes[0].messages[0]["content"]
-    assert parts == [text("First"), image("a.png"), text("then"), image("b.png"), text(": same?")]
+    assert parts == [text("First "), image("a.png"), text(" then "), image("b.png"), text(": same?")]
     assert exam.dataset.path("b.png") == tmp_path / "images" / "b.png"
 
 
 def test_a_record_without_a_picture_is_asked_in_words(llava):
     (probe,) = file_exam(llava({"conversations": talk("Two and two?", "4")}), TURNS, 9, 0).probes
     assert probe.messages == ({"role": "user", "content": [text("Two and two?")]},)
+
+
+def test_messages_and_images_are_asked_too_and_answers_not_to_be_learnt_are_not(llava, tmp_path):
+    llava()
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "<image>What?"}]
+    turns += [{"role": "assistant", "content": "A cat.", "loss": False}, {"role": "user", "content": "Colour?"}]
+    record = {"messages": [*turns, {"role": "assistant", "content": "Red"}], "images": ["a.png"]}
+    path = tmp_path / "talk.jsonl"
+    path.write_text(json.dumps(record) + "\n" + json.dumps({**record, "messages": record["messages"][1:3]}) + "\n")
+    (probe,) = file_exam(path, TURNS, 9, 0).probes
+    assert (probe.id, probe.gold, len(probe.messages)) == ("record 0/answer 1", ("Red",), 4)
+    assert probe.messages[0] == {"role": "system", "content": [text("Be brief.")]}
 
 
 def test_fewer_questions_are_the_first_of_more_and_their_pictures_alone_are_opened(llava):
@@ -106,7 +118,7 @@ def test_fewer_questions_are_the_first_of_more_and_their_pictures_alone_are_open
 @pytest.mark.parametrize(
     ("record", "complaint"),
     [
-        ({"image": "a.png"}, "record 1: `conversations` is missing, empty or no list"),
+        ({"image": "a.png"}, "record 1: neither a conversation of LLaVA"),
         ({"id": 5, "image": 3, "conversations": talk("q", "a")}, r"record 1 \(id 5\): `image` must be a path"),
         ({"conversations": [{"from": "human"}, {"from": "gpt", "value": "a"}]}, "`value` is missing"),
         ({"conversations": [{"from": "cat", "value": "miaow"}]}, "'cat' speaks"),
@@ -114,7 +126,7 @@ def test_fewer_questions_are_the_first_of_more_and_their_pictures_alone_are_open
         ({"conversations": talk("q", "a", "q")}, "must take turns"),
         ({"image": "a.png", "conversations": talk("<image><image>?", "a")}, "has 2 <image> marks and .* 1 pict"),
         ({"image": "a.png", "conversations": talk("no mark?", "a")}, "has 0 <image> marks and the record 1"),
-        ({"image": "a.png", "conversations": talk("q?", "<image>")}, "an answer of gpt holds <image>"),
+        ({"image": "a.png", "conversations": talk("q?", "<image>")}, "gpt shows <image>"),
         ({"image": "gone.png", "conversations": talk("<image>?", "a")}, "record 1/answer 0: its picture gone.png"),
         ({"image": "llava.json", "conversations": talk("<image>?", "a")}, "record 1/answer 0: .*not a picture"),
     ],
@@ -155,12 +167,12 @@ def test_the_scaffold_is_put_around_vqa_questions(vqa):
 @pytest.mark.parametrize(
     ("questions", "annotations", "complaint"),
     [
-        ([{"question_id": 7, "image_id": 42}], [annotation()], "question 0: `question` is missing"),
-        ([question() | {"question_id": None}], [annotation()], "question 0: `question_id` is missing"),
-        ([{"question_id": 7, "question": "?"}], [annotation()], "question 0: `image_id` is missing"),
+        ([{"question_id": 7, "image_id": 42}], [annotation()], "record 0: `question` is missing"),
+        ([question() | {"question_id": None}], [annotation()], "record 0: `question_id` is missing"),
+        ([{"question_id": 7, "question": "?"}], [annotation()], "record 0: `image_id` is missing"),
         ([question(9)], [annotation()], "question_id 9 has no annotation"),
-        ([question()], [annotation(people=9)], "annotation 0: 9 answers, .* defined over 10"),
-        ([question()], [{"question_id": 7}], "annotation 0: `answers` is missing"),
+        ([question()], [annotation(people=9)], "annotations.json:1: record 0: 9 answers, .* defined over 10"),
+        ([question()], [{"question_id": 7}], "annotations.json:1: record 0: `answers` is missing"),
         ([question()], [annotation()], "question 7: its picture 42 is not there"),
         ([], [annotation()], "holds no question"),
     ],
@@ -175,7 +187,11 @@ def test_files_that_are_neither(tmp_path, vqa):
     (tmp_path / ANNOTATIONS).unlink()
     with pytest.raises(InputError, match=f"annotations are not beside it .*{ANNOTATIONS}"):
         file_exam(path, TURNS, 1, 0)
-    for content, complaint in (("{", "not JSON"), ('{"a": 1}', "neither a list of LLaVA"), ("[]", "no question")):
+    for content, complaint in (
+        ("{", "not JSON"),
+        ('{"a": 1}', "neither a conversation of LLaVA"),
+        ("[]", "no question"),
+    ):
         (tmp_path / "other.json").write_text(content)
         with pytest.raises(InputError, match=complaint):
             file_exam(tmp_path / "other.json", TURNS, 1, 0)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import ModuleType
@@ -58,12 +59,7 @@ class Source:
 
 def load(name: str) -> Source:
     """Load a hub id, a local image folder or parquet file, or `name:config`, and find its columns."""
-    try:
-        import datasets  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise InputError(
-            f"{name}: Hugging Face data sets need the datasets package. Run: pip install 'linkcontext[hub]'"
-        ) from error
+    datasets = _datasets(name)
     splits = _load(datasets, name)
     rows, labels = {}, {}
     for split, table in splits.items():
@@ -75,15 +71,51 @@ def load(name: str) -> Source:
     return Source(f"{_slug(name)}-{hashlib.sha256(state.encode()).hexdigest()[:16]}", rows, labels)
 
 
-def _load(datasets: ModuleType, name: str) -> dict[str, Any]:
+def conversation_rows(name: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a conversational data set and where they stand, one by one.
+
+    The pictures in its columns image or images are written into `folder`, bytes unchanged, and named by their paths
+    below it. Raises as `load`.
+    """
+    datasets = _datasets(name)
+    for split, table in _load(datasets, name, streaming=True).items():
+        features = table.features or {}
+        columns = [column for column in ("image", "images") if _shows(datasets, features.get(column))]
+        for column in columns:
+            raw = datasets.Image(decode=False)
+            one = isinstance(features[column], datasets.Image)
+            table = table.cast_column(column, raw if one else datasets.List(raw))  # noqa: PLW2901
+        for number, row in enumerate(table):
+            for column in columns:
+                shown = row[column] if isinstance(row[column], list) else [row[column]]
+                stem = f"pictures/{_slug(split)}-{number:07d}"
+                row[column] = [_write(each, folder, f"{stem}-{n}")[0] for n, each in enumerate(shown) if each]
+            yield f"hf:{name}, split {split}, row {number}", row
+
+
+def _shows(datasets: ModuleType, feature: Any) -> bool:
+    return isinstance(getattr(feature, "feature", feature), datasets.Image)
+
+
+def _datasets(name: str) -> ModuleType:
+    try:
+        import datasets  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise InputError(
+            f"{name}: Hugging Face data sets need the datasets package. Run: pip install 'linkcontext[hub]'"
+        ) from error
+    return datasets  # type: ignore[no-any-return]
+
+
+def _load(datasets: ModuleType, name: str, streaming: bool = False) -> dict[str, Any]:
     path, config = name, None
     if not Path(name).exists() and ":" in name:
         path, config = name.rsplit(":", 1)
     failures = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError)
     try:
         if Path(path).is_file():
-            return dict(datasets.load_dataset("parquet", data_files=path))
-        return dict(datasets.load_dataset(path, config))
+            return dict(datasets.load_dataset("parquet", data_files=path, streaming=streaming))
+        return dict(datasets.load_dataset(path, config, streaming=streaming))
     except failures as error:
         raise InputError(
             f"{name}: the data set cannot be loaded ({_first_line(error)}). Name an image folder, a "

@@ -116,6 +116,12 @@ def _check(item: Item, where: str) -> None:
             f"{where}: id and path must be the same path below the folder, with / between its parts and "
             f"without .. (id {item.id!r}, path {item.path!r}). Mend the line."
         )
+    for asked in item.questions:
+        said = (asked.task, asked.concept, asked.question, asked.answer, *asked.candidates)
+        if not all(isinstance(text, str) for text in said) or not asked.question or not asked.answer:
+            raise InputError(f"{where}: a question and its answer must be texts that are not empty. Mend the line.")
+        if asked.candidates and asked.answer not in asked.candidates:
+            raise InputError(f"{where}: the answer {asked.answer!r} is none of the candidates. Mend the line.")
     if not item.class_id or not item.name:
         raise InputError(f"{where}: class and name must not be empty. Mend the line.")
 

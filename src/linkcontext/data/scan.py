@@ -40,6 +40,14 @@ class Problems:
             raise InputError(sentence)
         self.sentences.append(sentence)
 
+    @contextmanager
+    def leaving_out(self) -> Iterator[None]:
+        """What is found wrong with a record inside leaves that record out."""
+        try:
+            yield
+        except InputError as error:
+            self.add(str(error))
+
     def note(self, sentence: str) -> None:
         """Nothing is lost, but the user should know."""
         self.sentences.append(sentence)

@@ -30,7 +30,7 @@ def open_folder(root: Path, strict: bool = False) -> Dataset:
     Folders called train, val, valid, validation or test are the split, what else the path has is the class.
     A `manifest.jsonl` in the root has the last word on the files it lists. Bad pictures, links out of the
     folder and unreadable folders are left out and named in `problems`; with `strict` the first of them is
-    an `InputError`, as are a folder that is not there, is empty, or holds one class only.
+    an `InputError`, as are a folder that is not there, is empty, or holds one class only and no questions.
     """
     _check_folder(root)
     problems = Problems(strict)
@@ -38,7 +38,7 @@ def open_folder(root: Path, strict: bool = False) -> Dataset:
     listed = read_manifest(root) if (root / MANIFEST).is_file() else Dataset(root, ())
     items = _items(pictures, listed, problems)
     classes = sorted({item.class_id for item in items})
-    if len(classes) < 2:
+    if len(classes) < 2 and not any(item.questions for item in items):
         found = f"only one class ({classes[0]!r})" if classes else "no picture in a class folder"
         because = f" Left out: {first_few(problems.sentences)}" if problems.sentences else ""
         raise InputError(f"{root}: {found}. Expected {LAYOUT}.{because}")
@@ -122,23 +122,26 @@ def _compare(pictures: dict[str, str], manifest: Dataset, problems: Problems) ->
 
 def written_once(folder: Path, write: Callable[[Path], None]) -> Path:
     """`folder`, written beside and renamed when it is not there: whole, or not at all."""
-    if folder.is_dir():
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
-            whole = Path(beside) / "whole"  # below, because a temporary directory is its owner's alone
-            whole.mkdir()
-            write(whole)
+    if not folder.is_dir():
+        try:
+            written_whole(folder, write)
+        except OSError as error:
             if not folder.is_dir():  # another process may have been faster
-                whole.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():
-            raise InputError(
-                f"{folder}: could not be written ({error.strerror or error}). Free some space, or name "
-                "another cache folder with LINKCONTEXT_CACHE."
-            ) from error
+                raise InputError(
+                    f"{folder}: could not be written ({error.strerror or error}). Free some space, or name "
+                    "another cache folder with LINKCONTEXT_CACHE."
+                ) from error
     return folder
+
+
+def written_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder beside its place, then rename. Raises `OSError` where that fails or `folder` is not empty."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
+        whole = Path(beside) / "whole"  # below, because a temporary directory is its owner's alone
+        whole.mkdir()
+        write(whole)
+        whole.rename(folder)
 
 
 def _write_digits(folder: Path) -> None:

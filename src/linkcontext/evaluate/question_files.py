@@ -1,132 +1,79 @@
-"""Questions from files: LLaVA's conversations and VQA's questions with ten people's answers.
+"""Questions from files: conversations in LLaVA's layout or as messages + images, and VQA's with ten people's answers.
 
-LLaVA   [{"id", "image", "conversations": [{"from": "human", "value": "<image>\\nQ"},
-                                           {"from": "gpt", "value": "A"}, ...]}]
-VQA v2  {"questions": [{"question_id", "image_id", "question"}]}, and beside it
+VQA v2  {"questions": [{"question_id", "image_id", "question"}]}, and beside it or in it
         {"annotations": [{"question_id", "answers": [{"answer"} x 10]}]}
 
-Every answer of a LLaVA conversation is asked for, after the right answers before it. The words are the file's
-own; a scaffold is put around VQA's questions only.
+Every answer of a conversation is asked for, after the right answers before it, but those with "loss": false. The words
+are the file's own; a scaffold is put around VQA's questions only.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
+from linkcontext.data.conversations import KEYS, conversation
 from linkcontext.data.images import open_image, sha256
+from linkcontext.data.imports import beside
+from linkcontext.data.jsonfile import first_key, get, records, under, word
 from linkcontext.data.manifest import Dataset, first_few
-from linkcontext.episodes.prompt import Message, Scaffold, conversation, pictures
+from linkcontext.episodes.prompt import Scaffold, pictures
+from linkcontext.episodes.prompt import conversation as worded
 from linkcontext.errors import InputError
 from linkcontext.evaluate.probes import Exam, Probe, drawn
 from linkcontext.evaluate.vqa import PEOPLE
 from linkcontext.records import Item, Turn
 
-MARK = "<image>"
-SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
-NAMES: dict[type, str] = {list: "list", str: "text"}
-
-Value = TypeVar("Value")
 Places = Callable[[str], list[str]]  # a picture as the file names it -> paths below the folder to try
 
 
 def file_exam(path: Path, wording: Scaffold, count: int, seed: int) -> Exam:
     """Up to `count` of the questions in a JSON file, and the pictures they ask about.
 
-    Raises `InputError`, naming file and record, for what is no such file, a missing key, a picture that is
-    not there or is damaged, and marks in the text that do not fit the number of pictures.
+    The file is read twice, record by record: to know how many answers it has, and for those that are drawn. Raises
+    `InputError`, naming file and record, for what is no such file, a missing key, a picture that is not there or is
+    damaged, and marks in the text that do not fit the number of pictures.
     """
-    content = _read(path)
     files: list[Path] = [path]
-    places: Places = _in_images
-    if isinstance(content, list):
-        probes = list(_llava(content, path))
-    elif isinstance(content, dict) and "questions" in content:
-        beside = path if "annotations" in content else _annotations_beside(path)
-        told = content if beside == path else _read(beside)
-        files = sorted({path, beside})
-        answers, places = _answers(told, beside), _vqa_places(content)
-        probes = list(_vqa(content, answers, path, wording))
+    places: Places = beside
+    kind = first_key(path, (*KEYS, "questions"))
+    if kind == "questions":
+        told = path if next(records(path, "annotations"), None) else _annotations_beside(path)
+        files = sorted({path, told})
+        answers, places = _answers(told), _vqa_places(str(under(path, "data_subtype") or ""))
+        total, chosen = _drawn(lambda: _vqa(path, answers, wording), count, seed)
     else:
-        raise InputError(
-            f"{path}: neither a list of LLaVA conversations nor an object with VQA's `questions`. "
-            "Name a file of one of the two kinds."
-        )
-    if not probes:
+        total, chosen = _drawn(lambda: _answered(path), count, seed)
+    if not chosen:
         raise InputError(f"{path}: holds no question. Name a file that has some.")
-    chosen = drawn(probes, count, "retention", "file", seed)
     # The files are items too: a run belongs to the words that were asked as much as to the pictures.
     items = [Item(file.name, file.name, "", "", sha256(file)) for file in files]
     items += _pictures(chosen, path, places).values()
-    return Exam(Dataset(path.parent, tuple(items)), tuple(chosen), (), len(probes))
+    return Exam(Dataset(path.parent, tuple(items)), tuple(chosen), (), total)
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}). Is the download complete?") from error
+def _drawn(probes: Callable[[], Iterator[Probe]], count: int, seed: int) -> tuple[int, list[Probe]]:
+    """How many there are, and those that are drawn, in the order of drawing."""
+    total = sum(1 for _ in probes())
+    places = drawn(range(total), count, "retention", "file", seed)
+    wanted = set(places)
+    found = {place: probe for place, probe in enumerate(probes()) if place in wanted}
+    return total, [found[place] for place in places]
 
 
-def _get(record: Any, key: str, kind: type[Value], where: str) -> Value:
-    if not isinstance(record, dict) or not isinstance(record.get(key), kind) or record[key] == "":
-        raise InputError(f"{where}: `{key}` is missing, empty or no {NAMES[kind]}. Mend the record.")
-    value: Value = record[key]
-    return value
-
-
-def _llava(records: list[Any], path: Path) -> Iterator[Probe]:
-    for index, record in enumerate(records):
-        where = f"{path}: record {index}"
-        turns = _get(record, "conversations", list, where)
-        if "id" in record:
-            where += f" (id {record['id']})"
-        shown = record.get("image") or []
-        shown = [shown] if isinstance(shown, str) else shown
-        if not isinstance(shown, list) or not all(isinstance(name, str) for name in shown):
-            raise InputError(f"{where}: `image` must be a path or a list of paths. Mend the record.")
-        said = [(_speaker(turn, where), _get(turn, "value", str, where)) for turn in turns]
-        if not said or [speaker for speaker, _ in said] != ["user", "assistant"] * (len(said) // 2):
-            raise InputError(f"{where}: human and gpt must take turns, human first, gpt last. Mend the record.")
-        messages = _messages(said, shown, where)
-        for at in range(1, len(messages), 2):
-            cluster = shown[0] if shown else f"record {index}"
-            gold = messages[at]["content"][0]["text"]
-            yield Probe(f"record {index}/answer {at // 2}", "llava", cluster, tuple(messages[:at]), (gold,))
-
-
-def _speaker(turn: Any, where: str) -> str:
-    name = _get(turn, "from", str, where)
-    if name not in SPEAKERS:
-        raise InputError(f"{where}: {name!r} speaks, which is neither human nor gpt. Mend the record.")
-    return SPEAKERS[name]
-
-
-def _messages(said: list[tuple[str, str]], shown: list[str], where: str) -> list[Message]:
-    """A conversation as messages, each mark replaced by its picture."""
-    marks = sum(text.count(MARK) for _, text in said)
-    if marks != len(shown):
-        raise InputError(
-            f"{where}: the text has {marks} {MARK} marks and the record {len(shown)} pictures. Make them agree."
-        )
-    left = iter(shown)
-    messages: list[Message] = []
-    for role, text in said:
-        if not text.strip() or (role == "assistant" and MARK in text):
-            raise InputError(f"{where}: a turn is empty, or an answer of gpt holds {MARK}. Mend the record.")
-        parts: list[dict[str, str]] = []
-        for place, piece in enumerate(text.split(MARK)):
-            parts += [{"type": "image", "image": next(left)}] if place else []
-            parts += [{"type": "text", "text": piece.strip()}] if piece.strip() else []
-        messages.append({"role": role, "content": parts})
-    return messages
-
-
-def _in_images(name: str) -> list[str]:
-    return [name, f"images/{name}"]
+def _answered(path: Path) -> Iterator[Probe]:
+    for number, (where, record) in enumerate(records(path)):
+        if not isinstance(record, dict) or not any(key in record for key in KEYS):
+            raise InputError(
+                f"{where}: neither a conversation of LLaVA (`conversations`) nor one of messages + images "
+                "(`messages`), and the file no object with VQA's `questions`. Name a file of one of these kinds."
+            )
+        told = conversation(record, where, number)
+        cluster = told.pictures[0] if told.pictures else f"record {number}"
+        for at, message in enumerate(told.messages):
+            if message["role"] == "assistant" and message.get("loss", True):
+                gold = message["content"][0]["text"]
+                name = f"record {number}/answer {(at - 1) // 2}"
+                yield Probe(name, "llava", cluster, told.messages[:at], (gold,))
 
 
 def _annotations_beside(path: Path) -> Path:
@@ -140,40 +87,31 @@ def _annotations_beside(path: Path) -> Path:
     raise InputError(f"{path}: its annotations are not beside it ({looked}). Put them there.")
 
 
-def _vqa(asked: dict[str, Any], answers: dict[str, tuple[str, ...]], path: Path, wording: Scaffold) -> Iterator[Probe]:
-    for index, record in enumerate(_get(asked, "questions", list, str(path))):
-        where = f"{path}: question {index}"
-        number = _id(record, "question_id", where)
+def _vqa(path: Path, answers: dict[str, tuple[str, ...]], wording: Scaffold) -> Iterator[Probe]:
+    for where, record in records(path, "questions"):
+        number = word(record, "question_id", where)
         if number not in answers:
             raise InputError(f"{where}: question_id {number} has no annotation. Are the two files of one set?")
-        named = record.get("file_name") or record.get("image") or _id(record, "image_id", where)
-        turn = Turn(str(named), "", "", _get(record, "question", str, where))
-        messages = tuple(conversation((), wording, turn))
+        named = record.get("file_name") or record.get("image") or word(record, "image_id", where)
+        turn = Turn(str(named), "", "", get(record, "question", str, where))
+        messages = tuple(worded((), wording, turn))
         yield Probe(f"question {number}", "vqa", turn.item, messages, answers[number])
 
 
-def _answers(told: Any, path: Path) -> dict[str, tuple[str, ...]]:
+def _answers(path: Path) -> dict[str, tuple[str, ...]]:
     found = {}
-    for index, record in enumerate(_get(told, "annotations", list, str(path))):
-        where = f"{path}: annotation {index}"
-        people = tuple(_get(each, "answer", str, where) for each in _get(record, "answers", list, where))
+    for where, record in records(path, "annotations"):
+        people = tuple(get(each, "answer", str, where) for each in get(record, "answers", list, where))
         if len(people) != PEOPLE:
             raise InputError(
                 f"{where}: {len(people)} answers, and VQA accuracy is defined over {PEOPLE}. Mend the record."
             )
-        found[_id(record, "question_id", where)] = people
+        found[word(record, "question_id", where)] = people
     return found
 
 
-def _id(record: Any, key: str, where: str) -> str:
-    if not isinstance(record, dict) or not isinstance(record.get(key), int | str):
-        raise InputError(f"{where}: `{key}` is missing or neither a number nor a text. Mend the record.")
-    return str(record[key])
-
-
-def _vqa_places(content: dict[str, Any]) -> Places:
+def _vqa_places(part: str) -> Places:
     """Where a picture may lie: as the question says, or as COCO names it (COCO_val2014_000000000042.jpg)."""
-    part = str(content.get("data_subtype", ""))
 
     def places(name: str) -> list[str]:
         names = [name]

@@ -87,7 +87,7 @@ def retention_folder(config: EvalConfig) -> Path:
 
 
 def _exam(episodes: EpisodeConfig, wording: Scaffold) -> Exam:
-    if episodes.data.endswith(".json"):
+    if episodes.data.endswith((".json", ".jsonl")):
         return file_exam(Path(episodes.data), wording, episodes.episodes, episodes.seed)
     return world_exam(open_data(episodes.data, episodes.strict), wording, episodes.episodes, episodes.seed)
 

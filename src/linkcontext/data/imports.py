@@ -1,0 +1,263 @@
+"""From the files of other tools to a folder that is read here: pictures with questions, or conversations.
+
+manifest.jsonl       pictures with their questions; the pictures are linked into the folder, or copied from another disk
+conversations.json   messages + images, where a record is a conversation, or a question is about several pictures
+"""
+
+import os
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from linkcontext.data import annotated, hub, images
+from linkcontext.data.annotated import Asked
+from linkcontext.data.conversations import Conversation, conversations, of, validated, write_conversations
+from linkcontext.data.layout import source_group
+from linkcontext.data.manifest import NAMED, Dataset, first_few, write_manifest
+from linkcontext.data.scan import SUFFIXES, Problems, progress
+from linkcontext.data.sources import written_whole
+from linkcontext.errors import InputError
+from linkcontext.records import Item, Question
+
+Layout = Literal["conversations", "seed", "vl-checklist", "visual-genome", "vl-icl"]
+READERS = {
+    "seed": annotated.seed,
+    "vl-checklist": annotated.vl_checklist,
+    "visual-genome": annotated.visual_genome,
+    "vl-icl": annotated.vl_icl,
+}
+CONVERSATIONS = "conversations.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What was found, in sentences, and what was left out."""
+
+    found: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def beside(name: str) -> list[str]:
+    """Where a picture may lie, below the folder of the file that names it."""
+    return [name, f"images/{name}"]
+
+
+def imported(layout: Layout, source: str, images: str | None, out: str | None, strict: bool = False) -> Imported:
+    """Read all of a file, or of `hf:NAME`, and with `out` write a folder of what is right in it.
+
+    Pictures are looked for below `images`, without it beside the file. With `out` those that get questions are
+    decoded, those of conversations are when they are used. Raises `InputError` where nothing is right, for a file that
+    is damaged as a whole, for an `out` that is not empty, and with `strict` for the first thing that is wrong.
+    """
+    problems, folder = Problems(strict), None if out is None else Path(out)
+    if folder is not None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{out}: there is something in it already. Choose an empty or new folder.")
+    if source.startswith("hf:"):
+        found = _hub(layout, source.removeprefix("hf:"), folder, problems)
+    elif layout == "conversations":
+        found = _conversations(Path(source), images, folder, problems)
+    else:
+        found = _questions(layout, Path(source), images, folder, problems)
+    return Imported(tuple(found), tuple(problems.sentences))
+
+
+@dataclass(slots=True)
+class _Pictures:
+    """Where the pictures of a file lie, and which are nowhere."""
+
+    source: str
+    root: Path
+    problems: Problems
+    lost: list[str] = field(default_factory=list)  # the first few
+    count: int = 0
+
+    def found(self, pictures: Iterable[Sequence[str]], where: str) -> list[str] | None:
+        """A path below the root for each picture, given the paths to try. None where one is missing."""
+        paths = []
+        for places in pictures:
+            tried = [place for name in places for place in beside(name)]
+            # os.path, because a file may name a million pictures, and a Path takes longer to make than to look for
+            paths.append(next((place for place in tried if os.path.isfile(os.path.join(self.root, place))), ""))  # noqa: PTH113, PTH118
+            if not paths[-1]:
+                if self.problems.strict:
+                    raise InputError(f"{where}: its picture {places[0]} is not below {self.root}. Say --images.")
+                self.count += 1
+                self.lost += [places[0]] if len(self.lost) < NAMED and places[0] not in self.lost else []
+        return paths if all(paths) else None
+
+    def told(self) -> None:
+        """Name what is nowhere."""
+        if self.count:
+            self.problems.note(
+                f"{self.source}: left out because a picture is not below {self.root}: {self.count} times "
+                f"({', '.join(self.lost)}, ...). Unpack the pictures, or say where they are with --images."
+            )
+
+
+def _written(folder: Path, write: Callable[[Path], None]) -> None:
+    try:
+        written_whole(folder, write)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: could not be written ({error.strerror or error}). Choose another --out."
+        ) from error
+
+
+def _nothing(source: str, what: str, problems: Problems) -> InputError:
+    because = f" Left out: {first_few(problems.sentences)}" if problems.sentences else ""
+    return InputError(f"{source}: holds no {what} that can be used.{because}")
+
+
+def _conversations(file: Path, images: str | None, out: Path | None, problems: Problems) -> list[str]:
+    pictures = _Pictures(str(file), Path(images) if images else file.parent, problems)
+    root = str(pictures.root.resolve())
+
+    def told(folder: Path | None) -> Iterator[Conversation]:
+        for each in conversations(file, problems):
+            places = pictures.found([(name,) for name in each.pictures], f"{file}, id {each.id}")
+            if places is not None:
+                yield each if folder is None else _renamed(each, [os.path.join(root, place) for place in places])  # noqa: PTH118
+        pictures.told()
+
+    return _kept(told, str(file), out, problems)
+
+
+def _hub(layout: Layout, name: str, out: Path | None, problems: Problems) -> list[str]:
+    if layout != "conversations" or out is None:
+        raise InputError(f"hf:{name}: a data set of the hub is read with --layout conversations and written to --out.")
+
+    def told(folder: Path | None) -> Iterator[Conversation]:
+        assert folder is not None
+        return validated(hub.conversation_rows(name, folder), f"hf:{name}", problems)
+
+    return _kept(told, f"hf:{name}", out, problems)
+
+
+def _kept(
+    told: Callable[[Path | None], Iterator[Conversation]], source: str, out: Path | None, problems: Problems
+) -> list[str]:
+    """Count conversations and, with `out`, write them; a second pass over the source is not needed."""
+    counts = Counter[str]()
+
+    def counted(folder: Path | None) -> Iterator[Conversation]:
+        for each in told(folder):
+            counts["conversations"] += 1
+            counts["pictures"] += len(each.pictures)
+            counts["answers"] += len(each.messages) // 2  # in turns, after a system message or none
+            yield each
+        if not counts:
+            raise _nothing(source, "conversation", problems)
+
+    if out is None:
+        deque(counted(None), maxlen=0)
+    else:
+        _written(out, lambda folder: write_conversations(counted(folder), folder / CONVERSATIONS, "messages"))
+    return [", ".join(f"{counts[each]:,} {each}" for each in ("conversations", "answers", "pictures"))]
+
+
+def _renamed(told: Conversation, names: Sequence[str]) -> Conversation:
+    """The conversation with other names for its pictures."""
+    left = iter(names)
+    messages = [
+        {**m, "content": [{**p, "image": next(left)} if p["type"] == "image" else p for p in m["content"]]}
+        for m in told.messages
+    ]
+    return Conversation(told.id, tuple(names), tuple(messages))
+
+
+def _questions(layout: Layout, path: Path, images: str | None, out: Path | None, problems: Problems) -> list[str]:
+    root = path if path.is_dir() and not (path / "query.json").is_file() else path.parent
+    pictures = _Pictures(str(path), Path(images) if images else root, problems)
+    asked: dict[str, list[Question]] = {}
+    splits: dict[str, str] = {}
+    told: list[Conversation] = []
+    twice = 0
+    for each in READERS[layout](path, problems):
+        with problems.leaving_out():
+            if any(_leads_out(place) for places in each.pictures for place in places):
+                raise InputError(f"{each.where}: a picture must be named by a path without .. below a folder.")
+            places = pictures.found(each.pictures, each.where)
+            if places is None:
+                continue
+            if len(places) > 1:
+                told.append(_told(each, [str((pictures.root / place).resolve()) for place in places]))
+                continue
+            if splits.setdefault(places[0], each.split) != each.split:
+                raise InputError(f"{each.where}: {places[0]} is of the split {splits[places[0]]} too. Keep one.")
+            known = asked.setdefault(places[0], [])
+            twice += each.question in known
+            known += [each.question] if each.question not in known else []
+    pictures.told()
+    if twice:
+        problems.note(f"{path}: questions that are asked about a picture more than once, kept once: {twice}.")
+    if not asked and not told:
+        raise _nothing(str(path), "question", problems)
+    if out is not None:
+        _written(out, lambda folder: _write(folder, layout, pictures.root, asked, splits, told, problems))
+    counts = Counter(question.task for questions in asked.values() for question in questions)
+    concepts = Counter(task for task, _ in {(q.task, q.concept) for questions in asked.values() for q in questions})
+    found = [f"{sum(counts.values()):,} questions about {len(asked):,} pictures"] if asked else []
+    found += [f"{task}: {count:,} questions, concepts: {concepts[task]:,}" for task, count in sorted(counts.items())]
+    return found + ([f"{len(told):,} questions about several pictures, as conversations"] if told else [])
+
+
+def _leads_out(place: str) -> bool:
+    return PurePosixPath(place).is_absolute() or ".." in place.split("/")
+
+
+def _told(asked: Asked, paths: Sequence[str]) -> Conversation:
+    """A question about several pictures: they come first, in order."""
+    shown = [{"type": "image", "image": path} for path in paths]
+    q = asked.question
+    messages = [
+        {"role": "user", "content": [*shown, {"type": "text", "text": q.question}]},
+        {"role": "assistant", "content": [{"type": "text", "text": q.answer}]},
+    ]
+    return of(f"{asked.split or q.task}/{q.concept}/{asked.where.rpartition(' ')[2]}", messages, asked.where)
+
+
+def _write(
+    folder: Path,
+    layout: str,
+    root: Path,
+    asked: dict[str, list[Question]],
+    splits: dict[str, str],
+    told: Sequence[Conversation],
+    problems: Problems,
+) -> None:
+    """The folder: pictures that can be opened, and the manifest."""
+    items: list[Item] = []
+    with progress(f"Reading the pictures in {root}", len(asked)) as advance:
+        for path, questions in asked.items():
+            with problems.leaving_out():
+                name = _linked(root / path, folder, path)
+                sha256 = images.sha256(folder / name)
+                group = source_group(path)
+                items.append(
+                    Item(name, name, layout, "picture", sha256, splits[path], group, questions=tuple(questions))
+                )
+            advance()
+    if items:
+        write_manifest(Dataset(folder, tuple(items)))
+    if told:
+        write_conversations(told, folder / CONVERSATIONS, "messages")
+
+
+def _linked(picture: Path, folder: Path, path: str) -> str:
+    """Put a picture into the folder, under a name that says its format; it takes no room where links are possible."""
+    images.open_image(picture)
+    if not path.lower().endswith(SUFFIXES):  # SEED-Bench's pictures have no suffix
+        with picture.open("rb") as file:
+            path += images.suffix(file.read(images.HEAD)) or ""
+        if not path.endswith(SUFFIXES):
+            raise InputError(f"{picture}: BMP and TIFF are not read in data sets. Save it as PNG.")
+    place = folder / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.hardlink_to(picture.resolve())
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(picture, place)
+    return path

@@ -1,0 +1,224 @@
+"""JSON files of any size, record by record: a list, JSON lines, or a list inside an object. None is read whole."""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from linkcontext.errors import InputError
+
+LIMIT = 10_000_000  # characters of a record: more are a damaged file, or one that wants all memory
+BLOCK = 1 << 20
+EDGE = 16  # a number, a word or an escape that the window cuts off is shorter
+BOM = b"\xef\xbb\xbf"
+PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth")
+NAMES: dict[type, str] = {list: "list", str: "text", dict: "object"}
+
+Value = TypeVar("Value")
+
+
+def records(path: Path, inside: str = "") -> Iterator[tuple[str, Any]]:
+    """Each record of a list or of JSON lines, and where it begins: `FILE:LINE: record 7`, counted from 0.
+
+    With `inside`, those of the list under that key of the file's object. Raises `InputError` for a file that cannot
+    be read, is a pickle, compressed, no JSON or not UTF-8, and for a record of more than 10 MB.
+    """
+    with _opened(path) as window:
+        found: Iterator[tuple[int, Any]]
+        if inside:
+            found = (value for key in window.entries() if key == inside for value in window.items())
+        else:
+            found = window.items() if window.peek() == "[" else window.values()
+        for number, (line, value) in enumerate(found):
+            yield f"{path}:{line}: record {number}", value
+        if not inside and window.peek():
+            window.damaged("something after the end")
+
+
+def under(path: Path, key: str) -> Any:
+    """The value of a key of the file's object, `None` where there is no such key. Raises as `records`."""
+    with _opened(path) as window:
+        return next((window.value() for found in window.entries() if found == key), None)
+
+
+def first_key(path: Path, known: tuple[str, ...]) -> str | None:
+    """The first of these keys in the file's object, or in its first record. Raises as `records`."""
+    with _opened(path) as window:
+        if window.peek() == "[":
+            window.take("[")
+        if window.peek() == "{":
+            return next((key for key in window.entries() if key in known), None)
+    return None
+
+
+def get(record: Any, key: str, kind: type[Value], where: str) -> Value:
+    """The value of a key. Raises `InputError` where it is missing, empty or of another kind."""
+    if not isinstance(record, dict) or not isinstance(record.get(key), kind) or not record[key]:
+        raise InputError(f"{where}: `{key}` is missing, empty or no {NAMES[kind]}. Mend the record.")
+    value: Value = record[key]
+    return value
+
+
+def word(record: Any, key: str, where: str) -> str:
+    """The value of a key as a text: an id, an answer. Numbers count as texts."""
+    value = record.get(key) if isinstance(record, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
+        raise InputError(f"{where}: `{key}` is missing or neither a number nor a text. Mend the record.")
+    return str(value)
+
+
+class _Window:
+    """The part of a file that is being read, at most one record and what was read beyond it."""
+
+    def __init__(self, path: Path, file: BufferedReader) -> None:
+        self.path, self.file = path, file
+        self.text, self.at, self.line, self.counted = "", 0, 1, 0
+        self.characters = codecs.getincrementaldecoder("utf-8")()
+        self.decoder = json.JSONDecoder()
+
+    def peek(self) -> str:
+        """The next character that is no space, "" at the end of the file. `at` is moved to it."""
+        while True:
+            self.at = _spaces(self.text, self.at)
+            if self.at < len(self.text) or not self._more():
+                return self.text[self.at : self.at + 1]
+
+    def take(self, expected: str) -> None:
+        """Pass a character."""
+        if self.peek() != expected:
+            self.damaged(f"{expected} expected")
+        self.at += 1
+
+    def value(self) -> Any:
+        """The value that begins here."""
+        self.peek()
+        start = self.at
+        while True:
+            try:
+                value, end = self.decoder.raw_decode(self.text, start)
+            except json.JSONDecodeError as error:
+                cut_off = error.msg.startswith("Unterminated string") or error.pos + EDGE > len(self.text)
+                if not (cut_off and self._more()):
+                    self.damaged(error.msg)
+            except RecursionError:
+                self.damaged("nested too deeply")
+            except ValueError as error:  # a number of thousands of digits
+                self.damaged(str(error))
+            else:
+                if end < len(self.text) or not self._more():  # a number may go on
+                    break
+            start = self.at
+        # Half of a character that JSON writes in two escapes can be held in memory, and never be written again.
+        if _HALVES.search(self.text, start, end) and not _whole(value):
+            self.damaged("one half of a character written as two escapes")
+        self.at = end
+        if end - start > LIMIT:
+            self._too_long()
+        return value
+
+    def values(self) -> Iterator[tuple[int, Any]]:
+        """Values one after the other, with the lines that they begin in."""
+        while self.peek():
+            yield self._line(), self.value()
+
+    def items(self) -> Iterator[tuple[int, Any]]:
+        """The values of a list."""
+        self.take("[")
+        more = self.peek() != "]"
+        while more:
+            self.peek()
+            yield self._line(), self.value()
+            more = self.peek() == ","
+            self.at += more
+        self.take("]")
+
+    def entries(self) -> Iterator[str]:
+        """The keys of an object. A value that is not taken is passed; of a list never all of it is in memory."""
+        self.take("{")
+        more = self.peek() != "}"
+        while more:
+            key = self.value()
+            self.take(":")
+            self.peek()
+            place = self._line(), self.file.tell(), self.at
+            yield str(key)
+            if place == (self._line(), self.file.tell(), self.at):
+                passed = self.items() if self.peek() == "[" else iter([self.value()])
+                for _ in passed:
+                    pass
+            more = self.peek() == ","
+            self.at += more
+        self.take("}")
+
+    def _line(self) -> int:
+        self.line += self.text.count("\n", self.counted, self.at)
+        self.counted = self.at
+        return self.line
+
+    def _more(self) -> bool:
+        """Read on; what was passed is forgotten. Longer records are read in longer blocks: each is decoded anew."""
+        left = len(self.text) - self.at
+        if left > LIMIT:
+            self._too_long()
+        try:
+            block = self.file.read(max(BLOCK, left))
+            text = self.characters.decode(block, not block)
+        except UnicodeDecodeError as error:
+            line = self._line() + self.text.count("\n", self.at) + error.object[: error.start].count(b"\n")
+            raise InputError(f"{self.path}:{line}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
+        self._line()
+        self.text, self.at, self.counted = self.text[self.at :] + text, 0, 0
+        return bool(block)
+
+    def _too_long(self) -> NoReturn:
+        raise InputError(
+            f"{self.path}:{self._line()}: a record of more than {LIMIT // 1_000_000} MB. Pictures are named by their "
+            "paths, never written into the text; if the file is damaged, fetch it again."
+        )
+
+    def damaged(self, reason: str) -> NoReturn:
+        """Say so."""
+        raise InputError(f"{self.path}:{self._line()}: not JSON ({reason}). Is the download complete?")
+
+
+_HALVES = re.compile(r"\\u[dD][89a-fA-F]")
+_SPACES = re.compile(r"[ \t\n\r]*")
+
+
+def _spaces(text: str, at: int) -> int:
+    found = _SPACES.match(text, at)
+    assert found is not None
+    return found.end()
+
+
+def _whole(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Window]:
+    """A JSON file, after a byte order mark. Raises `InputError` for what its first bytes tell to be none."""
+    if not path.is_file():
+        raise InputError(f"{path}: cannot be read (there is no such file). Check the path.")
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+            if head[:1] == b"\x80" or path.suffix.lower() in PICKLES:
+                raise InputError(
+                    f"{path}: a pickle, which is never read: unpickling runs whatever code its author put into it. "
+                    "Ask its author for JSON, or convert it where nothing can be lost (json.dump), and give that file."
+                )
+            if head.startswith((b"PK\x03\x04", b"\x1f\x8b")):
+                raise InputError(f"{path}: compressed. Unpack it and name the JSON file in it.")
+            file.seek(len(BOM) if head.startswith(BOM) else 0)
+            yield _Window(path, file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error

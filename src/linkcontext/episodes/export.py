@@ -1,0 +1,38 @@
+"""Episodes as conversations, to be written for other tools (`data.conversations`). The words are `prompt`'s."""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from linkcontext.data.conversations import Conversation, of
+from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.prompt import Scaffold, prompt
+from linkcontext.records import Episode
+
+Supervise = Literal["every", "query"]
+
+
+def exported(
+    episodes: Iterable[Episode], dataset: Dataset, scaffold: Scaffold, supervise: Supervise
+) -> Iterator[Conversation]:
+    """A conversation for each query after each of its episode's shot counts: the support, the query, its answer.
+
+    Pictures are named by absolute paths. `query`: in messages that are read by ms-swift, and in TRL, the query's answer
+    alone is learnt.
+    """
+    for episode in episodes:
+        for shots in episode.shots_per_class:
+            for number, query in enumerate(episode.queries):
+                messages = prompt(episode, number, shots, scaffold, query.answer)
+                last = len(messages) - 1
+                told = []
+                for place, message in enumerate(messages):
+                    parts = [
+                        {**part, "image": str(dataset.path(part["image"]).resolve())}
+                        if part["type"] == "image"
+                        else part
+                        for part in message["content"]
+                    ]
+                    learnt = message["role"] == "assistant" and supervise == "query"
+                    told.append({**message, "content": parts} | ({"loss": place == last} if learnt else {}))
+                name = f"{episode.query_id(number)}/k{shots}"
+                yield of(name, told, name)

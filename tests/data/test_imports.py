@@ -1,0 +1,156 @@
+import json
+
+import pytest
+
+from linkcontext.data.conversations import conversations
+from linkcontext.data.imports import imported
+from linkcontext.data.scan import Problems
+from linkcontext.data.sources import open_folder
+from linkcontext.errors import InputError
+
+
+def seed(number, picture, answer="A"):
+    choices = {f"choice_{letter}": word for letter, word in zip("abcd", ("One", "Two", "Three", "Four"), strict=True)}
+    told = {"question_id": number, "question_type_id": 5, "data_id": picture, "question": "How many?", "answer": answer}
+    return {**told, "data_type": "image", **choices}
+
+
+@pytest.fixture
+def seeds(tmp_path, picture):
+    """SEED-Bench with five questions about three pictures, of which one is damaged, and one about none."""
+    place = tmp_path / "SEED-Bench-image"
+    picture(place / "1.png", 1).rename(place / "1_2")  # as published: without a suffix
+    picture(place / "b.jpg", 2)
+    (place / "c.png").write_bytes(b"")
+    questions = [
+        seed(1, "1_2"),
+        seed(2, "b.jpg"),
+        seed(3, "1_2", "B"),
+        seed(4, "c.png"),
+        seed(5, "gone"),
+        seed(6, "b.jpg"),
+    ]
+    path = tmp_path / "SEED-Bench.json"
+    path.write_text(json.dumps({"questions": questions, "question_type": {"Instances Counting": 5}}))
+    return path
+
+
+def test_pictures_with_questions_become_a_folder_that_is_read(seeds, tmp_path):
+    out = tmp_path / "out"
+    result = imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(out))
+    assert result.found == (
+        "4 questions about 3 pictures",
+        "Instances Counting: 4 questions, concepts: 1",
+    )
+    lost, twice, empty = result.problems
+    assert "1 times (gone, ...). Unpack the pictures, or say where they are with --images" in lost
+    assert "more than once, kept once: 1" in twice
+    assert "c.png: the file is empty" in empty
+    dataset = open_folder(out, strict=True)
+    assert [(item.path, len(item.questions)) for item in dataset.items] == [("1_2.png", 2), ("b.jpg", 1)]
+    first = dataset.items[0]
+    assert [question.answer for question in first.questions] == ["One", "Two"]
+    assert first.questions[0].candidates == ("One", "Two", "Three", "Four")
+    assert (out / "1_2.png").samefile(tmp_path / "SEED-Bench-image" / "1_2")
+
+
+def test_without_links_pictures_are_copied(seeds, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("pathlib.Path.hardlink_to", refuse)
+    imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"))
+    assert (tmp_path / "out" / "b.jpg").read_bytes() == (tmp_path / "SEED-Bench-image" / "b.jpg").read_bytes()
+
+
+def test_strict_stops_at_the_first_problem_and_writes_nothing(seeds, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=r"record 4 \(question_id 5\): its picture gone is not below .* Say --images"):
+        imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"), strict=True)
+    questions = json.loads(seeds.read_text())
+    questions["questions"] = questions["questions"][:4]
+    seeds.write_text(json.dumps(questions))
+    with pytest.raises(InputError, match=r"c\.png: the file is empty"):
+        imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"), strict=True)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_cannot_be_imported(seeds, tmp_path):
+    with pytest.raises(InputError, match="there is something in it already"):
+        imported("seed", str(seeds), None, str(tmp_path))
+    with pytest.raises(InputError, match=r"holds no question that can be used\. Left out: .*gone"):
+        imported("seed", str(seeds), str(tmp_path / "nowhere"), None)
+    with pytest.raises(InputError, match="hub is read with --layout conversations and written to --out"):
+        imported("seed", "hf:x", None, None)
+    rows = [["/etc/x.png", {"POS": ["a"], "NEG": ["b"]}], ["../x.png", {"POS": ["a"], "NEG": ["b"]}]]
+    path = tmp_path / "Attribute" / "color.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(rows))
+    with pytest.raises(InputError, match=r"record 0: a picture must be named by a path without \.\."):
+        imported("vl-checklist", str(path), None, None)
+
+
+def test_questions_about_several_pictures_become_conversations(tmp_path, picture):
+    folder = tmp_path / "matching_mi"
+    shown = [str(picture(folder / name, n).relative_to(folder)) for n, name in enumerate(("a.png", "b.png"))]
+    query = {"id": 1, "image": shown, "question": "Same?", "answer": "yes"}
+    (folder / "query.json").write_text(json.dumps([query]))
+    (folder / "support.json").write_text("[]")
+    result = imported("vl-icl", str(folder), None, str(tmp_path / "out"))
+    assert result.found == ("1 questions about several pictures, as conversations",)
+    (told,) = conversations(tmp_path / "out" / "conversations.json", Problems(strict=True))
+    assert told.id == "query/matching_mi/0"
+    assert told.pictures == tuple(str((folder / name).resolve()) for name in shown)
+    assert [part.get("text") for part in told.messages[0]["content"]] == [None, None, "Same?"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["conversations.json"]
+
+
+def talk(question, answer):
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+
+
+def test_conversations_are_checked_and_written_with_the_places_of_their_pictures(tmp_path, picture):
+    picture(tmp_path / "images" / "a.png")
+    rows = [{"id": "1", "image": "a.png", "conversations": talk("<image>\nQ", "A") + talk("R", "B")}]
+    rows += [{"id": "2", "image": "gone.png", "conversations": talk("<image>", "A")}, {"id": "3"}]
+    rows += [{"id": "4", "conversations": talk("Q", "A")}]
+    path = tmp_path / "llava.json"
+    path.write_text(json.dumps(rows))
+    for out in (None, str(tmp_path / "out")):
+        result = imported("conversations", str(path), None, out)
+        assert result.found == ("2 conversations, 3 answers, 1 pictures",)
+        assert "record 2 (id 3): `conversations` is missing" in result.problems[0]
+        assert "a picture is not below" in result.problems[1]
+    told = list(conversations(tmp_path / "out" / "conversations.json", Problems(strict=True)))
+    assert [each.pictures for each in told] == [(str((tmp_path / "images" / "a.png").resolve()),), ()]
+    with pytest.raises(InputError, match=r"its picture gone\.png is not below"):
+        imported("conversations", str(path), None, None, strict=True)
+    path.write_text("[]")
+    with pytest.raises(InputError, match="holds no conversation that can be used"):
+        imported("conversations", str(path), None, str(tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_a_hugging_face_data_set_of_conversations(tmp_path, picture, several):
+    datasets = pytest.importorskip("datasets", reason="needs linkcontext[hub]")
+    contents = [picture(tmp_path / f"{n}.png", n).read_bytes() for n in range(3)]
+    shown = [{"bytes": content, "path": None} for content in contents]
+    if several:
+        turns = [[{"role": "user", "content": "<image>Q<image>"}, {"role": "assistant", "content": "A"}]] * 2
+        columns, feature = {"messages": turns, "images": [shown[:2], shown[2:]]}, datasets.List(datasets.Image())
+    else:
+        columns, feature = {"conversations": [talk("<image>\nQ", "A")] * 3, "image": shown}, datasets.Image()
+    table = datasets.Dataset.from_dict(columns).cast_column("images" if several else "image", feature)
+    table.to_parquet(tmp_path / "t.parquet")
+    out = tmp_path / "out"
+    result = imported("conversations", f"hf:{tmp_path / 't.parquet'}", None, str(out))
+    told = list(conversations(out / "conversations.json", Problems(strict=True)))
+    if several:
+        assert result.found == ("1 conversations, 1 answers, 2 pictures",)
+        assert "split train, row 1: the text has 2 <image> marks and the record 1 pictures" in result.problems[0]
+        assert told[0].pictures == ("pictures/train-0000000-0.png", "pictures/train-0000000-1.png")
+    else:
+        assert [each.pictures for each in told] == [(f"pictures/train-{n:07d}-0.png",) for n in range(3)]
+    first = [(out / path).read_bytes() for path in told[0].pictures]
+    assert first == contents[: len(first)]
