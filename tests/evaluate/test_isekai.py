@@ -108,7 +108,7 @@ def test_nobody_gains_by_not_looking(tmp_path):
         assert sum(len(episode.queries) for episode in episodes) == 3 * 8
         asked = eval_config(data=str(tmp_path / kind), names="real").episodes
         assert balance(episodes, asked).endswith(f"{3 * 4:,} supports")
-        assert "exactly 1/ways" in blind_policies(episodes)
+        assert "exactly 1/candidates" in blind_policies(episodes)
         for right in (True, False):
             assert planted(episodes, SCAFFOLDS["turns"], right=right)
         for policy in (copy_first, copy_last):

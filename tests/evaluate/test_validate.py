@@ -80,7 +80,7 @@ def test_good_episodes_pass_with_their_counts(world, nano, model):
     assert lines[3] == "no support holds its query's picture or a copy of it: 24 pairs"
     assert lines[4] == "every beginning of a support is balanced: 6 supports"
     # Two constant answers, and two copies at each of two shots per class above 0.
-    assert lines[5] == "policies blind to the query are right in exactly 1/ways of each episode: 18 tried"
+    assert lines[5] == "policies blind to the query are right in exactly 1/candidates of each episode: 18 tried"
     assert lines[7] == "the prompt's tokens come first in the conversation with each answer: 6 compared"
 
 
