@@ -156,7 +156,7 @@ def figures(table: Table, where: Path, model: Model, main: bool) -> Iterator[dic
 
 def tables(found: Found) -> Iterator[tuple[str, str]]:
     """Heading and table, one after the other."""
-    for tasks in ("tasks", "held-out tasks"):
+    for tasks in ("all tasks", "unseen tasks"):
         for form in ("open", "choice"):
             wanted = {"what": "means", "tasks": tasks, "form": form}
             chance = next(r["chance"] for r in found.rows if all(r.get(k) == v for k, v in wanted.items()))
@@ -208,10 +208,10 @@ def over(found: Found, name: str, task: str) -> list[float]:
 
 def effects(found: Found) -> str:
     """Each row less icl, seed by seed, with the 95 % interval over seeds (Student's t)."""
-    head, lines = ["", "tasks open", "tasks choice", "held-out open", "held-out choice"], []
+    head, lines = ["", "tasks open", "tasks choice", "unseen open", "unseen choice"], []
     for name in found.names:
         cells = []
-        for tasks in ("tasks", "held-out tasks"):
+        for tasks in ("all tasks", "unseen tasks"):
             for form in ("open", "choice"):
                 a, b = (per_seed(found, each, tasks, form) for each in (name, "icl"))
                 pairs = [100 * (a.get(s, a.get(None, 0.0)) - b[s]) for s in b if s in a or None in a]
@@ -239,7 +239,7 @@ def plot(found: Found) -> Figure:
     """Means by shots in four panels, a line a row, a dot a seed."""
     figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.subplots(2, 2)
-    for row, tasks in zip(axes, ("tasks", "held-out tasks"), strict=True):
+    for row, tasks in zip(axes, ("all tasks", "unseen tasks"), strict=True):
         for axis, form in zip(row, ("open", "choice"), strict=True):
             for number, name in enumerate(found.names):
                 values = [found.values(name, what="means", tasks=tasks, form=form, shots=k) for k in SHOTS]

@@ -226,12 +226,15 @@ class Eval:
     """
 
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
-    benchmark: Literal["retention", "isekai", "world-icl", "fewshot"] | None = None
+    benchmark: Literal["retention", "isekai", "world-icl", "fewshot", "seed", "vl-checklist", "vl-icl"] | None = None
     """retention: instead of episodes, naming, counting and describing what the model was taught (--data is
     then world:taught if not said), or the questions of a LLaVA or VQA file (--data FILE.json).
     isekai: the episodes of ISEKAI-10 or ISEKAI-pair in a folder or on the hub (--data hf:ISEKAI-Portal/ISEKAI-10).
     world-icl: all tasks of scenes nobody was trained on (--data scenes:SEED), openly and as a choice among letters,
-    with means over tasks; fewshot: few-shot recognition of any folder's classes, both ways."""
+    with means over tasks; seed, vl-checklist, vl-icl: the same of a folder made by `linkcontext data FILE --layout NAME
+    --out DIR`; fewshot: few-shot recognition of any folder's classes, both ways."""
+    unseen: tuple[str, ...] = ("relation", "same-different", "rule")
+    """Types of tasks that the model was not trained on. Their means stand apart."""
 
     def run(self) -> None:
         """Measure."""
@@ -249,10 +252,10 @@ class Eval:
         from linkcontext.evaluate.isekai import open_isekai, settled
         from linkcontext.evaluate.run import evaluate, measure, run_folder
         from linkcontext.report.page import write_report
-        from linkcontext.report.tables import metrics_table, summary_table
+        from linkcontext.report.tables import curves_table, metrics_table, summary_table
 
         config = settled(self.config) if self.benchmark == "isekai" else self.config
-        if self.benchmark in ("world-icl", "fewshot"):
+        if self.benchmark is not None and self.benchmark != "isekai":
             config = icl.settled(config, self.benchmark)
             metrics = measure(config, *icl.open_benchmark(config))
         elif self.benchmark == "isekai":
@@ -262,7 +265,9 @@ class Eval:
             metrics = evaluate(config)
         page = write_report(run_folder(config))
         if config.episodes.tasks:
-            console.print(summary_table(icl.summary(metrics["rows"])))
+            lines = icl.summary(metrics["rows"], self.unseen)
+            console.print(summary_table(lines))
+            console.print(curves_table(icl.curves(lines)))
         else:
             console.print(metrics_table(metrics["rows"]))
         counters = metrics["counters"]

@@ -13,6 +13,8 @@ from linkcontext.train import loop
 from linkcontext.train.loop import train
 from linkcontext.world.scenes import write_scenes
 
+SUBJECTS = ("attribute", "caption", "count", "location", "naming", "relation", "rule", "same-different")
+
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
@@ -49,9 +51,11 @@ def test_a_checkpoint_is_asked_all_tasks_in_both_forms(config, scenes, tmp_path)
     assert {row["task"].rpartition(" ")[2] for row in rows} == {"open", "choice"}
     lines = icl.summary(rows)
     assert {(line["tasks"], line["form"], line["shots"]) for line in lines} == {
-        (tasks, form, k) for tasks in ("tasks", "held-out tasks") for form in ("open", "choice") for k in (0, 2)
+        (tasks, form, k)
+        for tasks in ("all tasks", "unseen tasks", *SUBJECTS)
+        for form in ("open", "choice")
+        for k in (0, 2)
     }
-    assert all(line["chance"] <= line["baselines"]["copy_last"] + 1 for line in lines)
 
 
 def test_means_over_subjects_by_hand():
@@ -72,16 +76,30 @@ def test_means_over_subjects_by_hand():
         row("count/parts choice", 0.3, 0.5, 4),
         row("rule/sum open", 0.1, 0.25, 2),
     ]
-    held, choice, both = icl.summary(rows)
-    assert (both["tasks"], both["form"], both["n_subjects"], both["n_queries"]) == ("tasks", "open", 2, 12)
+    lines = {(line["tasks"], line["form"]): line for line in icl.summary(rows)}
+    both = lines["all tasks", "open"]
+    assert (both["tasks"], both["form"], both["n_subjects"], both["n_queries"]) == ("all tasks", "open", 2, 12)
     assert both["accuracy"] == pytest.approx(0.6)
     assert both["gain"] == pytest.approx(0.35)
     # Student's t with one degree of freedom: 12.706 standard errors of .1
     assert both["ci95"] == [0.0, 1.0]
-    assert (held["tasks"], held["accuracy"], held["ci95"]) == ("held-out tasks", 0.1, None)
-    assert (choice["form"], choice["accuracy"]) == ("choice", 0.3)
-    only = icl.summary(rows, {"counting": ["count"]})
-    assert [(line["tasks"], line["form"]) for line in only] == [("counting", "choice"), ("counting", "open")]
+    held = lines["unseen tasks", "open"]
+    assert (held["accuracy"], held["ci95"]) == (0.1, None)
+    assert lines["all tasks", "choice"]["accuracy"] == lines["count", "choice"]["accuracy"] == 0.3
+    other = {(line["tasks"], line["form"]): line for line in icl.summary(rows, unseen=("count",))}
+    assert other["unseen tasks", "open"]["accuracy"] == 0.7
+
+
+def test_efficiency_is_the_area_above_no_shots_by_hand():
+    def line(shots, accuracy, form="open"):
+        return {"tasks": "t", "form": form, "scoring": "generate", "shots": shots, "accuracy": accuracy}
+
+    one, two, three = icl.curves([line(0, 0.2), line(4, 0.6), line(1, 0.4), line(1, 0.5, "choice"), line(0, 0.3, "x")])
+    # from 0 to 1 the gain is .1 on average, from 1 to 4 it is .3: (.1 + .9) / 4
+    assert one["efficiency"] == pytest.approx(0.25)
+    assert (one["zero_shot"], one["peak"], one["peak_shots"]) == (0.2, 0.6, 4)
+    assert (two["zero_shot"], two["efficiency"], two["peak"]) == (None, None, 0.5)
+    assert three["efficiency"] is None
 
 
 @pytest.mark.parametrize(
@@ -89,6 +107,7 @@ def test_means_over_subjects_by_hand():
     [
         ("world-icl", {"tasks": ("attribute",), "format": "choice"}, "--format: --benchmark world-icl"),
         ("fewshot", {"tasks": ("attribute",)}, "--tasks: --benchmark fewshot"),
+        ("seed", {}, "the folder made by `linkcontext data FILE --layout seed"),
     ],
 )
 def test_flags_that_a_benchmark_decides_are_refused(benchmark, options, sentence):

@@ -1,8 +1,13 @@
 """Benchmarks of in-context learning beyond linking, after arXiv 2403.12736.
 
-world-icl   all tasks of scenes that nobody was trained on, asked openly and as a choice among letters
-fewshot     few-shot recognition among the classes of any folder, asked both ways
+world-icl      all tasks of scenes that nobody was trained on
+fewshot        few-shot recognition among the classes of any folder
+seed           SEED-Bench, by its types of tasks
+vl-checklist   which of two descriptions fits, by kind of attribute and relation
+vl-icl         the image-to-text tasks of VL-ICL (arXiv 2403.13164) about one picture, with its efficiency of learning
 
+All are asked openly and as a choice among letters. The last three are folders that `linkcontext data FILE --layout NAME
+--out DIR` made of the published files; supports are drawn from them (VL-ICL's own support set), of the query's concept.
 Supports and queries are counterbalanced as everywhere (`episodes.sample`, `episodes.talk`), so that copying the first
 or the last answer, or always giving one letter, is right by chance only.
 """
@@ -10,8 +15,9 @@ or the last answer, or always giving one letter, is right by chance only.
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
+from typing import Any, Literal, get_args
 
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
@@ -25,7 +31,8 @@ from linkcontext.evaluate.run import run_folder
 from linkcontext.records import Episode
 from linkcontext.source import open_data
 
-Benchmark = Literal["world-icl", "fewshot"]
+Benchmark = Literal["world-icl", "fewshot", "seed", "vl-checklist", "vl-icl"]
+NAMES = get_args(Benchmark)
 SHOTS = (0, 1, 2, 4, 8)
 SCENES = "scenes:0"
 TASK = re.compile(r"(.*?) (open|choice)(?: .*)?")  # as `episodes.talk` writes a row's task
@@ -36,12 +43,18 @@ def settled(config: EvalConfig, benchmark: Benchmark) -> EvalConfig:
     e, default = config.episodes, EpisodeConfig()
     if e.format != default.format:
         raise InputError(f"--format: --benchmark {benchmark} asks openly and as a choice. Leave it out.")
-    if benchmark == "world-icl":
+    if benchmark == "fewshot":
+        if e.tasks:
+            raise InputError("--tasks: --benchmark fewshot asks for classes. Leave it out.")
+    else:
+        if e.data == default.data and benchmark != "world-icl":
+            made = f"linkcontext data FILE --layout {benchmark} --out DIR"
+            raise InputError(f"--benchmark {benchmark} needs --data: the folder made by `{made}`.")
         data = SCENES if e.data == default.data else e.data
         shots = SHOTS if e.shots == default.shots else e.shots
         e = dataclasses.replace(e, data=data, shots=shots, tasks=e.tasks or ("all",))
-    elif e.tasks:
-        raise InputError("--tasks: --benchmark fewshot asks for classes. Leave it out.")
+        if benchmark == "vl-icl":
+            e = dataclasses.replace(e, support_split="support", query_split="query")
     config = dataclasses.replace(config, episodes=e)
     return dataclasses.replace(config, out=config.out or f"{run_folder(config)}-{benchmark}")
 
@@ -61,22 +74,45 @@ def open_benchmark(config: EvalConfig) -> tuple[Dataset, tuple[Episode, ...], li
     return dataset, tuple(episodes), left_out
 
 
-def summary(rows: Iterable[Row], groups: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, Any]]:
-    """Means over subjects, each of equal weight: a line for each group of tasks, form, shots and scoring.
+def summary(rows: Iterable[Row], unseen: Collection[str] = HELD_OUT) -> list[dict[str, Any]]:
+    """Means over subjects, each of equal weight: a line for each type of task, form, shots and scoring, and lines for
+    all types, those that are `unseen` apart.
 
-    `groups` maps a heading to tasks; the default tells trained types of tasks from held-out ones. The interval is
-    that of the mean over the subjects, taken as a sample of all subjects (Student's t), and null for a single one.
+    The interval is that of the mean over the subjects, taken as a sample of all subjects (Student's t), and null for a
+    single one.
     """
     found: dict[tuple[str, str, int, str], list[Row]] = {}
     for row in rows:
         subject, form = TASK.fullmatch(row["task"]).groups()  # type: ignore[union-attr]
         task = subject.partition("/")[0]
-        for heading, tasks in (groups or {"held-out tasks": HELD_OUT}).items():
-            if task in tasks:
-                found.setdefault((heading, form, row["shots_per_class"], row["scoring"]), []).append(row)
-        if groups is None and task not in HELD_OUT:
-            found.setdefault(("tasks", form, row["shots_per_class"], row["scoring"]), []).append(row)
+        for heading in (task, "unseen tasks" if task in unseen else "all tasks"):
+            found.setdefault((heading, form, row["shots_per_class"], row["scoring"]), []).append(row)
     return [_line(*key, mine) for key, mine in sorted(found.items())]
+
+
+def curves(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What VL-ICL tells of accuracy by shots: without any, the highest, and the efficiency of learning in context.
+
+    That is the area between the curve and the accuracy without shots, over that of all that can be shown (shots x 1);
+    below 0 where shots harm, null without a zero-shot line or without shots. A line for each tasks, form and scoring.
+    """
+    found: dict[tuple[str, str, str], dict[int, float]] = {}
+    for line in lines:
+        found.setdefault((line["tasks"], line["form"], line["scoring"]), {})[line["shots"]] = line["accuracy"]
+    made = []
+    for (tasks, form, scoring), points in found.items():
+        shots = sorted(points)
+        zero, area = points.get(0), None
+        if zero is not None and len(shots) > 1:
+            gains = [points[k] - zero for k in shots]
+            area = math.fsum(
+                (b - a) * (x + y) / 2 for (a, b), (x, y) in zip(pairwise(shots), pairwise(gains), strict=True)
+            )
+            area /= shots[-1]
+        best = max(shots, key=lambda k: points[k])
+        told = {"zero_shot": zero, "peak": points[best], "peak_shots": best, "efficiency": area}
+        made.append({"tasks": tasks, "form": form, "scoring": scoring, **told})
+    return made
 
 
 def _line(tasks: str, form: str, shots: int, scoring: str, rows: Sequence[Row]) -> dict[str, Any]:

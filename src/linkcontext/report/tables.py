@@ -100,6 +100,19 @@ def summary_grid(rows: Sequence[Row]) -> Grid:
     return _grid(columns, rows)
 
 
+def curves_grid(rows: Sequence[Row]) -> Grid:
+    """Every line of `evaluate.icl.curves`: without shots, the highest, and the efficiency of learning in context."""
+    columns: dict[str, Callable[[Row], str]] = {
+        "tasks": lambda row: row["tasks"],
+        "form": lambda row: row["form"],
+        "scoring": lambda row: _words(row["scoring"]),
+        "no shots": lambda row: share(row["zero_shot"]),
+        "peak": lambda row: f"{share(row['peak'])} at {row['peak_shots']}",
+        "ICL efficiency": lambda row: ABSENT if row["efficiency"] is None else signed(row["efficiency"]),
+    }
+    return _grid(columns, rows)
+
+
 def published_grid(table: Beside) -> Grid:
     """A published table, in the two digits it has, and below it this run, in columns of total shots."""
     lines = []
@@ -128,6 +141,11 @@ def metrics_table(rows: Sequence[Row]) -> Table:
 def summary_table(rows: Sequence[Row]) -> Table:
     """Means over tasks for a terminal."""
     return _rich(summary_grid(rows))
+
+
+def curves_table(rows: Sequence[Row]) -> Table:
+    """Curves in three figures each, for a terminal."""
+    return _rich(curves_grid(rows))
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
