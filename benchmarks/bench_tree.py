@@ -58,7 +58,7 @@ from linkcontext.episodes.sample import sample
 from linkcontext.models.engine import Engine, Grown
 from linkcontext.models.load import load
 from linkcontext.models.score import Ask, Scorer
-from linkcontext.models.tree import Line, Pass, grow
+from linkcontext.models.tree import NOTHING, Line, Pass, grow
 from linkcontext.models.vision import Eyes, Seen, chunks
 from linkcontext.source import open_data
 from linkcontext.world.names import pseudo_words
@@ -160,9 +160,7 @@ def rows(subject, asks: list, batch: int) -> Found:
     engine, scores = Engine(subject.network, 0), [0.0] * len(lines)
     for chunk in chunks(sorted(range(len(lines)), key=lambda i: len(lines[i].ids)), batch):
         trees = [grow([lines[i]]) for i in chunk]
-        nothing = np.empty(0, np.int64)
-        whole = [(Grown(tree, seen), Pass(nothing, np.arange(len(tree)), stays=False)) for tree in trees]
-        hidden = engine.hidden(whole, None)
+        hidden = engine.hidden([(Grown(tree, seen), Pass(NOTHING, np.arange(len(tree)))) for tree in trees], None)
         for row, (i, tree) in enumerate(zip(chunk, trees, strict=True)):
             asked = torch.from_numpy(tree.answers[0]).to(hidden.device)
             ids = torch.from_numpy(tree.ids).to(hidden.device)[asked]

@@ -107,6 +107,10 @@ class Eyes:
             if key not in self._unsaved:
                 taken -= self.seen.pop(key).tokens.nbytes
 
+    def knows(self, content: str, alone: bool = False) -> bool:
+        """Whether a picture was looked at."""
+        return self._key(content, alone) in self.seen
+
     def recall(self, content: str, alone: bool = False) -> Seen:
         """What was seen in a picture that was looked at."""
         return self.seen[self._key(content, alone)]
@@ -114,13 +118,13 @@ class Eyes:
     def _key(self, content: str, alone: bool) -> str:
         return f"{content}+alone" if alone and self.crowds else content
 
-    @property
+    @cached_property
     def squares(self) -> bool:
         """Whether every picture is brought to one size, whatever its shape: LLaVA with a tower of CLIP's."""
         config = self.model.network.config
         return bool(config.model_type == "llava" and config.vision_config.model_type == "clip_vision_model")
 
-    @property
+    @cached_property
     def crowds(self) -> bool:
         """Whether a picture is seen otherwise among others: LLaVA-OneVision looks less closely then."""
         return bool(self.model.network.config.model_type == "llava_onevision")
