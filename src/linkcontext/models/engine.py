@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from linkcontext.models.attention import apart
-from linkcontext.models.family import attention_kinds, crosses, pictures_see_themselves
+from linkcontext.models.family import attention_kinds, crosses, pictures_see_themselves, plain
 from linkcontext.models.tree import NOTHING, Ints, Pass, Tree, passes
 from linkcontext.models.vision import Seen
 
@@ -243,16 +243,21 @@ class Engine:
 
     def _within(self, tree: Tree, branches: Ints) -> Tensor:
         """The mask [g, 1, l, l] of branches int64[g, l], to be added."""
-        sees = np.stack([tree.sees(row, row) for row in branches]) if len(branches) else np.empty((0, 0, 0), np.bool_)
+        keys, queries = branches[:, None], branches[:, :, None]
+        sees = torch.from_numpy((keys <= queries) & (queries < tree.at("until", keys)))
         mask = torch.full(sees.shape, -torch.inf, dtype=self.network.dtype, device=self.device)
-        return mask.masked_fill(torch.from_numpy(sees).to(self.device), 0)[:, None]
+        return mask.masked_fill(sees.to(self.device), 0)[:, None]
 
     def _who_sees(self, rows: Sequence[tuple[Grown, Pass]], length: int) -> Any:
         """The mask of one pass of each row: dense, or in blocks for attention that skips what nobody sees."""
+        usual = self.network.config.get_text_config()._attn_implementation
+        straight = all(len(grown.tree.segments) == 1 and not len(run.before) for grown, run in rows)
+        if straight and usual == "sdpa" and plain(self.network):  # what fills a row up stands where nobody sees it
+            return torch.ones(len(rows), length, dtype=torch.bool, device=self.device)
         table = np.stack([_arranged(grown.tree, run, length) for grown, run in rows], 1)
         number, until, depth, begins = torch.from_numpy(table).to(self.device)
         asking = slice(number.shape[1] - length, None)
-        if self.network.config.get_text_config()._attn_implementation == "flex_attention":
+        if usual == "flex_attention":
             queries = number[:, asking].contiguous()
 
             def sees_(row: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:

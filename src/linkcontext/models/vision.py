@@ -71,6 +71,7 @@ class Eyes:
     _known: set[str] = field(default_factory=set, repr=False)  # the contents of all pictures ever looked at
     _spellings: dict[tuple[bytes, bytes, bytes], Spelling] = field(default_factory=dict, repr=False)
     _frames: dict[int, tuple[str, int, list[int]]] = field(default_factory=dict, repr=False)
+    _squared: list[int] = field(default_factory=list, repr=False)
 
     @torch.inference_mode()
     def look(self, pictures: Iterable[tuple[str, str, Path | None]], alone: bool = False) -> None:
@@ -143,7 +144,7 @@ class Eyes:
         """Features of RGB pictures, in order. Pictures of one size go through the tower together."""
         copies = 2 if self.crowds and not alone else 1
         if self.squares:  # one spelling serves all, and their pixels are made together
-            said, _ = self._spell(images[0], copies)
+            said = self._square(images[0])
             made = dict(self.model.processor.image_processor(list(images), return_tensors="pt"))
             spelled = [(said, {k: v[i : i + 1] for k, v in made.items()}) for i in range(len(images))]
         else:
@@ -216,6 +217,12 @@ class Eyes:
         if ids != [t for token in short for t in (spelled if token == mark else [token])]:
             raise InputError("its processor changes the text around a picture")
         return spelled, {k: v for k, v in made.items() if k not in OF_TEXT}
+
+    def _square(self, image: Image.Image) -> list[int]:
+        """The tokens that stand for any picture, where all are brought to one size."""
+        if not self._squared:
+            self._squared, _ = self._spell(image, 1)
+        return self._squared
 
     def _features(self, inputs: dict[str, Tensor], count: int, copies: int) -> list[Sight] | None:
         """For each of `count` pictures tokens, summary and deep features; None where they cannot be told apart."""
