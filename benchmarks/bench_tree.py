@@ -4,19 +4,25 @@
     python benchmarks/bench_tree.py --device cuda --model random:llava-7b            random weights of a real shape
     python benchmarks/bench_tree.py --device cuda --model random:qwen2.5-vl-3b
 
-Four ways to the same log-probabilities of all candidate answers to all queries after every number of shots:
+Six ways to the same log-probabilities of all candidate answers to all queries after every number of shots:
 
-    naive                    every branch a prompt of its own, in batches of like length, through processor, vision
-                             tower and language model, as lmms-eval's `loglikelihood` does, but batched, with logits
-                             of the answers alone. Pictures are decoded before the clock starts.
-    naive, cached features   the same prompts in batches, but every picture goes through the tower once. Nothing of the
-                             support is shared.
+    as lm-eval               every branch a prompt of its own, as lm-evaluation-harness runs a picture's loglikelihood
+                             (`HFMultimodalLM._loglikelihood_tokens`; what leads there is switched off in its releases):
+                             the processor twice for every prompt, with the answer and without, pictures included;
+                             batches by falling length; logits and log-softmax of every position. lmms-eval's
+                             `loglikelihood` (`llava_hf`) makes all logits too, but one prompt at a time, and decodes
+                             the pictures again for each. Here they are decoded before the clock starts.
+    as lm-eval, cached       the same batches and logits, but every picture goes through the tower once, and nothing
+    features                 through the processor twice. No harness has this.
+    naive                    prompts in batches, with as little as they can do with: the processor once, and logits of
+                             the answers alone.
+    naive, cached features   the same, but every picture goes through the tower once. Nothing of the support is shared.
     packed                   the prompts merged into a tree, in one pass.
     cached                   the same tree, its trunk in a cache and its branches on it: what the library does.
 
-The clock runs from the messages to the scores: template, tokens, tower and language model, and for all but `naive`
-reading and decoding each picture. Random models have no processor: their prompts are token ids, their pictures pixels
-on the device. Ends with 1 where a score differs from the naive one by more than rounding.
+The clock runs from the messages to the scores: template, tokens, tower and language model, and where features are
+shared reading and decoding each picture. Random models have no processor: their prompts are token ids, their pictures
+pixels on the device. Ends with 1 where a score differs from the naive one by more than rounding.
 """
 
 import json
@@ -37,6 +43,7 @@ from machine import (
     Random,
     Setting,
     alternate,
+    as_harness,
     machine,
     peak,
     rates,
@@ -53,18 +60,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from linkcontext.data.images import open_image
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.prompt import SCAFFOLDS, pictures, prompt
+from linkcontext.episodes.prompt import SCAFFOLDS, Tokens, pictures, prompt
 from linkcontext.episodes.sample import sample
 from linkcontext.models.engine import Engine, Grown
 from linkcontext.models.load import load
 from linkcontext.models.score import Ask, Scorer
-from linkcontext.models.tree import Line, Pass, grow
+from linkcontext.models.tree import NOTHING, Line, Pass, grow
 from linkcontext.models.vision import Eyes, Seen, chunks
 from linkcontext.source import open_data
 from linkcontext.world.names import pseudo_words
 
 TREES = ("packed", "cached")
-PLAIN = ("naive", "naive, cached features")
+PLAIN = ("as lm-eval", "as lm-eval, cached features", "naive", "naive, cached features")
 LONGEST = ("longest prompt, processor", "longest prompt, features")  # alone, to compare memory with
 SAME = {torch.float32: 1e-4, torch.bfloat16: 0.3}  # what scores may differ by
 
@@ -81,7 +88,7 @@ class Bench:
     queries: int | None = None
     """32; 8 for random weights."""
     batches: tuple[int, ...] | None = None
-    """Of prompts one by one; the fastest counts. 8 16 32; 1 2 4 for random weights."""
+    """Of prompts one by one; the fastest counts. 4 8 16; 1 2 4 for random weights."""
     repeats: int = 3
     growth: bool = True
     """Also how time and memory grow."""
@@ -100,6 +107,10 @@ class Bundled:
         self.network = self.model.network
         self.sources = {item.id: (item.sha256, self.data.root / item.path) for item in self.data.items}
         self.decoded: dict = {}
+        self.checked: dict = {}
+        for engine in TREES:
+            scorer = self._scorer(engine)
+            self.checked[engine] = {"choice": scorer.choice, "_width": scorer._width}
 
     def asks(self, setting: Setting) -> list[Ask]:
         plan = EpisodePlan(setting.ways, setting.shots, episodes=1, queries=setting.queries)
@@ -114,10 +125,7 @@ class Bundled:
 
     def _scorer(self, engine: str) -> Scorer:
         scorer = Scorer(self.model, Eyes(self.model), self.sources, asked=engine)
-        scorer.__dict__["choice"] = (
-            engine,
-            "asked for",
-        )  # the check against the oracle is once a run, not once an episode
+        scorer.__dict__.update(self.checked.get(engine, {}))  # checks are made once a run, not once an episode
         return scorer
 
     def tree(self, asks: list[Ask], engine: str) -> Found:
@@ -130,20 +138,39 @@ class Bundled:
         return scorer._lines_of(told, "last"), scorer._pictures, scorer.eyes.calls
 
     def naive(self, asks: list[Ask], batch: int) -> Found:
-        scorer, words = self._scorer("cached"), self.model.template
-        told = [scorer._encode(answer, "last") for ask in asks for answer in ask.answers]
+        said = self._said(asks)
 
         def inputs(chunk: list[int]) -> dict:
-            return self.model.processor(
-                text=[told[i][0] for i in chunk],
-                images=[[self.decoded[item] for item in told[i][1].pictures] for i in chunk],
+            return self._processed([said[i][0] for i in chunk], [said[i][1] for i in chunk])
+
+        return whole_prompts(self.network, [tokens for _, tokens in said], inputs, batch)
+
+    def harness(self, asks: list[Ask], batch: int) -> Found:
+        said, scorer, made = iter(self._said(asks)), self._scorer("cached"), []
+        told = []
+        for ask in asks:
+            context, _ = scorer._encode(ask.messages, "none")
+            for text, tokens in (next(said) for _ in ask.answers):
+                made.append(self._processed([text], [tokens]))
+                self._processed([context], [tokens])  # to know how many tokens stand before the answer
+                told.append(tokens)
+        return as_harness(self.network, told, made, batch)
+
+    def _said(self, asks: list[Ask]) -> list[tuple[str, Tokens]]:
+        scorer = self._scorer("cached")
+        return [scorer._encode(answer, "last") for ask in asks for answer in ask.answers]
+
+    def _processed(self, texts: list[str], told: list[Tokens]) -> dict:
+        return dict(
+            self.model.processor(
+                text=texts,
+                images=[[self.decoded[item] for item in tokens.pictures] for tokens in told],
                 padding=True,
                 padding_side="right",
-                add_special_tokens=words.adds_special_tokens(told[0][0]),
+                add_special_tokens=self.model.template.adds_special_tokens(texts[0]),
                 return_tensors="pt",
             )
-
-        return whole_prompts(self.network, [tokens for _, tokens in told], inputs, batch)
+        )
 
     def longest(self, asks: list[Ask]) -> list[Ask]:
         ask = max(asks, key=lambda ask: len(pictures(ask.messages)))
@@ -154,19 +181,20 @@ class Bundled:
 
 
 @torch.inference_mode()
-def rows(subject, asks: list, batch: int) -> Found:
-    """Prompts one by one as rows of a batch, with features computed once and nothing of the support shared."""
+def rows(subject, asks: list, batch: int, every: bool) -> Found:
+    """Prompts one by one as rows of a batch, with features computed once and nothing of the support shared; with
+    logits of `every` position, or of the answers alone."""
     lines, seen, calls = subject.lines(asks)
     engine, scores = Engine(subject.network, 0), [0.0] * len(lines)
     for chunk in chunks(sorted(range(len(lines)), key=lambda i: len(lines[i].ids)), batch):
         trees = [grow([lines[i]]) for i in chunk]
-        nothing = np.empty(0, np.int64)
-        whole = [(Grown(tree, seen), Pass(nothing, np.arange(len(tree)), stays=False)) for tree in trees]
-        hidden = engine.hidden(whole, None)
+        hidden = engine.hidden([(Grown(tree, seen), Pass(NOTHING, np.arange(len(tree)))) for tree in trees], None)
+        values = engine.logits(hidden).log_softmax(-1) if every else None
         for row, (i, tree) in enumerate(zip(chunk, trees, strict=True)):
             asked = torch.from_numpy(tree.answers[0]).to(hidden.device)
             ids = torch.from_numpy(tree.ids).to(hidden.device)[asked]
-            scores[i] = float(engine._targets(hidden[row, asked - 1], ids).double().sum())
+            found = engine._targets(hidden[row, asked - 1], ids) if values is None else values[row, asked - 1, ids]
+            scores[i] = float(found.double().sum())
     return scores, calls
 
 
@@ -174,12 +202,14 @@ def ways_to_score(subject, asks: list, batch: dict[str, int]) -> dict[str, Calla
     """What is measured, by name."""
     longest = subject.longest(asks)
     return {
-        "naive": lambda: subject.naive(asks, batch["naive"]),
-        "naive, cached features": lambda: rows(subject, asks, batch["naive, cached features"]),
+        PLAIN[0]: lambda: subject.harness(asks, batch[PLAIN[0]]),
+        PLAIN[1]: lambda: rows(subject, asks, batch[PLAIN[1]], every=True),
+        PLAIN[2]: lambda: subject.naive(asks, batch[PLAIN[2]]),
+        PLAIN[3]: lambda: rows(subject, asks, batch[PLAIN[3]], every=False),
         "packed": lambda: subject.tree(asks, "packed"),
         "cached": lambda: subject.tree(asks, "cached"),
         "longest prompt, processor": lambda: subject.naive(longest, 1),
-        "longest prompt, features": lambda: rows(subject, longest, 1),
+        "longest prompt, features": lambda: rows(subject, longest, 1, every=False),
     }
 
 
@@ -196,7 +226,7 @@ def warm_up(subject) -> None:
 
 
 def sweep(subject, config: Bench, setting: Setting) -> dict:
-    """All four ways on one episode: seconds, scores, encoder calls."""
+    """All six ways on one episode: seconds, scores, encoder calls."""
     asks = subject.asks(setting)
     batches, batch, tried = config.batches, {}, {}
     warm_up(subject)
@@ -219,8 +249,7 @@ def sweep(subject, config: Bench, setting: Setting) -> dict:
         table[name] = {
             "seconds": times[name],
             "batch": batch.get(name),
-            "times_naive": times["naive"]["best"] / time,
-            "times_cached_features": times[PLAIN[1]]["best"] / time,
+            "times": {plain: times[plain]["best"] / time for plain in PLAIN},
             "difference": float(np.abs(np.array(scores) - oracle).max()),
             "encoder_calls": calls,
             "share_of_floor": least["seconds"] / time,
@@ -355,8 +384,7 @@ def show(found: dict) -> None:
         "",
         "best s",
         "median s",
-        "x naive",
-        "x cached features",
+        *(f"x {plain}" for plain in PLAIN),
         "difference",
         "pictures encoded",
         "floor / best",
@@ -367,13 +395,13 @@ def show(found: dict) -> None:
     peaks = found["memory"]["peaks"]
     for name, row in swept["rows"].items():
         label = f"{name} (batch {row['batch']})" if row["batch"] else name
-        cells = [row["seconds"]["best"], row["seconds"]["median"], row["times_naive"], row["times_cached_features"]]
+        cells = [row["seconds"]["best"], row["seconds"]["median"], *row["times"].values()]
         taken = f"{peaks[name]['above'] / 1e6:.1f}" if name in peaks else ""
         calls, share = str(row["encoder_calls"]), f"{row['share_of_floor']:.1%}"
         table.add_row(label, *(f"{c:.2f}" for c in cells), f"{row['difference']:.1e}", calls, share, taken)
     for name in LONGEST:
         if name in peaks:
-            table.add_row(name, *[""] * 7, f"{peaks[name]['above'] / 1e6:.1f}")
+            table.add_row(name, *[""] * 9, f"{peaks[name]['above'] / 1e6:.1f}")
     console.print(table)
     for name, ratio in found["memory"]["cached_to_longest"].items():
         console.print(f"cached / {name}: {ratio['alone']:.2f}, with the weights {ratio['with_weights']:.2f}")
@@ -418,7 +446,7 @@ def main() -> None:
         print_peak(config)
         return
     weights = "random:" in config.model
-    config.batches = config.batches or ((1, 2, 4) if weights else (8, 16, 32))
+    config.batches = config.batches or ((1, 2, 4) if weights else (4, 8, 16))
     setting = Setting(shots=config.shots, queries=config.queries or (8 if weights else 32))
     if config.toy:
         config.batches, setting = (4, 8), Setting(shots=(0, 1, 2), queries=4)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+import torch.nn.functional as F
 import transformers as hf
 from matplotlib.figure import Figure
 
@@ -161,25 +162,49 @@ class Setting:
 def whole_prompts(network, told: list[Tokens], inputs: Callable[[list[int]], dict], batch: int) -> Found:
     """The log-probability of each prompt's answer, so many prompts at a time; `inputs` makes what the network gets.
 
-    Prompts of like length stand together, and logits are made for the answers alone.
+    Prompts of like length stand together, and logits are made for the answers alone. What is filled up stands on the
+    right, where nobody sees it, so that attention is plain causal.
     """
     scores = [0.0] * len(told)
     for chunk in chunks(sorted(range(len(told)), key=lambda i: (len(told[i].pictures), len(told[i].ids))), batch):
         given = {name: value.to(network.device) for name, value in inputs(list(chunk)).items()}
         given["pixel_values"] = given["pixel_values"].to(network.dtype)
-        ends, answers = given["attention_mask"].sum(1).tolist(), []
-        for row, i in enumerate(chunk):
-            places = [j for j, label in enumerate(told[i].labels) if label != IGNORE]
-            answers.append([told[i].ids[j] for j in places])
-            ends[row] -= len(told[i].ids) - 1 - places[-1]  # what a template adds behind the answer
-        length = given["input_ids"].shape[1]
-        kept = length - min(end - len(answer) - 1 for end, answer in zip(ends, answers, strict=True))
+        spans = [answered(told[i], n) for i, n in zip(chunk, given.pop("attention_mask").sum(1).tolist(), strict=True)]
+        before = min(start for start, _ in spans) - 1
+        kept = given["input_ids"].shape[1] - before
         logits = network(**given, use_cache=False, logits_to_keep=kept).logits
-        for row, (i, end, answer) in enumerate(zip(chunk, ends, answers, strict=True)):
-            at = logits[row, kept - length + end - len(answer) - 1 : kept - length + end - 1].float()
-            ids = torch.tensor(answer, device=at.device)
-            scores[i] = float(at.log_softmax(-1).gather(1, ids[:, None]).double().sum())
+        for row, (i, (start, end)) in enumerate(zip(chunk, spans, strict=True)):
+            at = logits[row, start - 1 - before : end - 1 - before].float().log_softmax(-1)
+            scores[i] = float(at.gather(1, given["input_ids"][row, start:end, None]).double().sum())
     return scores, sum(len(tokens.pictures) for tokens in told)
+
+
+@torch.inference_mode()
+def as_harness(network, told: list[Tokens], made: list[dict], batch: int) -> Found:
+    """The same as lm-evaluation-harness does it, from what its processor made of each prompt: batches of falling
+    length filled up on the right, and log-probabilities of the whole vocabulary at every position."""
+    scores, lengths = [0.0] * len(told), [given["input_ids"].shape[1] for given in made]
+    for chunk in chunks(sorted(range(len(told)), key=lambda i: -lengths[i]), batch):
+        given = {}
+        for name in made[chunk[0]].keys() - {"attention_mask"}:
+            values = [made[i][name].to(network.device) for i in chunk]
+            if name in ("input_ids", "mm_token_type_ids"):
+                values = [F.pad(v, (0, lengths[chunk[0]] - v.shape[1])) for v in values]
+            given[name] = torch.cat(values)
+        given["pixel_values"] = given["pixel_values"].to(network.dtype)
+        every = network(**given).logits.log_softmax(-1)
+        for row, i in enumerate(chunk):
+            start, end = answered(told[i], lengths[i])
+            at = every[row, start - 1 : end - 1].gather(1, given["input_ids"][row, start:end, None])
+            scores[i] = float(at.double().sum())
+    return scores, sum(len(tokens.pictures) for tokens in told)
+
+
+def answered(tokens: Tokens, length: int) -> tuple[int, int]:
+    """Where the answer stands in a prompt of so many tokens, counted from behind: pictures take room in front."""
+    places = [j for j, label in enumerate(tokens.labels) if label != IGNORE]
+    end = length - (len(tokens.ids) - 1 - places[-1])  # less what a template adds behind the answer
+    return end - len(places), end
 
 
 class Random:
@@ -260,6 +285,13 @@ class Random:
         return Engine(self.network, width).scores(Grown(tree, seen)), calls
 
     def naive(self, asks: list[Tokens], batch: int) -> Found:
+        return whole_prompts(self.network, asks, self._inputs(asks), batch)
+
+    def harness(self, asks: list[Tokens], batch: int) -> Found:
+        inputs = self._inputs(asks)
+        return as_harness(self.network, asks, [inputs([i]) for i in range(len(asks))], batch)
+
+    def _inputs(self, asks: list[Tokens]) -> Callable[[list[int]], dict]:
         def inputs(chunk: list[int]) -> dict:
             spelled = [self._spelled(asks[i].ids) for i in chunk]
             length = max(map(len, spelled))
@@ -269,7 +301,7 @@ class Random:
             shown = [int(picture) for i in chunk for picture in asks[i].pictures]
             return {"input_ids": ids, "attention_mask": mask, **kinds, **self._pixels(shown)}
 
-        return whole_prompts(self.network, asks, inputs, batch)
+        return inputs
 
     def _spelled(self, ids: tuple[int, ...]) -> list[int]:
         return [token for i in ids for token in ([i] * self.grid**2 if i == self.mark else [i])]

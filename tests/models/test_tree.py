@@ -48,10 +48,21 @@ def test_the_drawing():
 
 def test_passes_by_hand():
     tree = grow(BY_HAND)
-    told = [(run.before.tolist(), run.tokens.tolist(), run.stays) for run in passes(tree, 4)]
-    assert told == [([], [0, 1, 2], False), ([], [3, 4, 5], True), ([3, 4, 5], [6, 7], False)]
+    told = [(run.before.tolist(), run.trunk.tolist(), run.branches.tolist()) for run in passes(tree, 4)]
+    assert told == [([], [], [[0, 1, 2]]), ([], [3, 4, 5], []), ([3, 4, 5], [], [[6, 7]])]
     (one,) = passes(tree, 8)
     assert (len(one.before), one.tokens.tolist()) == (0, list(range(8)))
+
+
+def test_passes_with_rows_of_branches_by_hand():
+    tree = grow([line("Qx"), line("Aab"), line("Aac"), line("Ad"), line("Aa", 0)])
+    assert "".join(map(chr, tree.ids)) == "QxAabcd"
+    told = [(run.before.tolist(), run.trunk.tolist(), run.branches.tolist()) for run in passes(tree, 8, 3)]
+    # A with all that follows is longer than 3, so that it is trunk; Q x stands beside it, as a and d do on it.
+    assert told == [([], [2], [[0, 1]]), ([2], [], [[3, 4, 5], [6, -1, -1]])]
+    read = np.array([True, False, True, True, False, False, False])
+    told = [(run.before.tolist(), run.trunk.tolist(), run.branches.tolist()) for run in passes(tree, 8, 1, read=read)]
+    assert told == [([], [2], [[0]]), ([2], [], [[3]])]
 
 
 def test_the_same_line_twice_is_there_once_and_counts_twice():
@@ -93,20 +104,24 @@ def test_every_line_is_found_again(texts):
     assert tree.weight.sum() == len(texts)
 
 
-@given(lines, st.integers(1, 12))
-def test_passes_run_every_token_once_on_top_of_its_ancestors(texts, room):
+@given(lines, st.integers(1, 12), st.none() | st.integers(1, 12))
+def test_passes_run_every_token_once_on_top_of_its_ancestors(texts, room, width):
     tree = grow([line(text) for text in texts])
     kept, run_before = [], []
-    for run in passes(tree, room):
+    for run in passes(tree, room, width):
         assert 0 < len(run.tokens) <= room
         kept = kept[: len(run.before)]
         assert run.before.tolist() == kept  # the cache only ever loses its end
-        assert tree.sees(run.tokens, run.before).all()
-        there = {*kept, *run.tokens.tolist()}
-        for token in run.tokens:
-            ancestors = np.flatnonzero(tree.sees(np.array([token]), np.arange(len(tree)))[0])
-            assert there.issuperset(ancestors.tolist())
-        if run.stays:
-            kept += run.tokens.tolist()
-        run_before += run.tokens.tolist()
+        there = [kept + run.trunk.tolist()] * (len(run.trunk) > 0)
+        there += [kept + row.tolist() for row in run.branches]  # which see nothing of each other
+        for tokens in map(np.array, there):
+            own = tokens[len(kept) :][tokens[len(kept) :] >= 0]
+            assert tree.sees(own, run.before).all()
+            for token in own:
+                ancestors = np.flatnonzero(tree.sees(np.array([token]), np.arange(len(tree)))[0])
+                assert {*tokens.tolist()}.issuperset(ancestors.tolist())
+        assert (tree.parent[run.trunk[1:]] == run.trunk[:-1]).all()
+        kept += run.trunk.tolist()
+        run_before += run.tokens[run.tokens >= 0].tolist()
     assert sorted(run_before) == list(range(len(tree)))
+    assert width is not None or (run.tokens >= 0).all()

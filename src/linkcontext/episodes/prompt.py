@@ -193,7 +193,11 @@ def encode(messages: Sequence[Message], words: Words, supervise: str = "last", *
     `supervise` says which answers carry the loss: `last`, `every` or `none`. An answer's loss covers its
     words and the one token that ends it. With `reply` the text ends where the assistant is to speak.
     """
-    text, spans = render(messages, words, reply=reply)
+    return tokenize(*render(messages, words, reply=reply), pictures(messages), words, supervise)
+
+
+def tokenize(text: str, spans: Sequence[tuple[int, int]], shown: Sequence[str], words: Words, supervise: str) -> Tokens:
+    """Tokens of a rendered conversation, in which the assistant's answers stand at `spans`."""
     found = words(text, return_offsets_mapping=True)
     ids, offsets = found["input_ids"], found["offset_mapping"]
     chosen = {"last": spans[-1:], "every": spans, "none": []}[supervise]
@@ -207,7 +211,7 @@ def encode(messages: Sequence[Message], words: Words, supervise: str = "last", *
             position += 1
         if position < len(ids):
             labels[position] = ids[position]  # the end of the answer is part of it
-    return Tokens(tuple(ids), tuple(labels), tuple(pictures(messages)))
+    return Tokens(tuple(ids), tuple(labels), tuple(shown))
 
 
 def expand(tokens: Tokens, placeholder: int, counts: Callable[[str], int]) -> Tokens:

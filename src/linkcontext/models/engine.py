@@ -6,7 +6,7 @@ oracle, there are whole prompts one by one (`naive`, in `linkcontext.models.scor
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,17 @@ from torch.nn.attention.flex_attention import create_block_mask
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
-from linkcontext.models.family import attention_kinds, crosses, pictures_see_themselves
-from linkcontext.models.tree import Ints, Pass, Tree, passes
+from linkcontext.models.attention import apart
+from linkcontext.models.family import attention_kinds, crosses, pictures_see_themselves, plain
+from linkcontext.models.tree import NOTHING, Ints, Pass, Tree, passes
 from linkcontext.models.vision import Seen
 
 LOGITS = 2**24  # so many logits are made at once
-# Tokens in a pass. A CPU is no faster with longer ones, which take more memory: what branches do not see of each
-# other is computed in vain.
-CPU_ROOM = 384
+# Tokens in a pass. Under one mask a CPU is no faster with longer ones, which take more memory: what branches do not
+# see of each other is computed in vain. Branches that are attended to apart cost nothing in a longer pass.
+CPU_ROOM, APART_ROOM = 384, 1024
 GPU_ROOM = 16384
+WIDTH = 256  # tokens in a branch that is attended to apart; longer ones have a trunk of their own
 LEAST = 16  # tokens in a pass
 
 
@@ -97,10 +99,15 @@ class Losses:
 
 @dataclass
 class Engine:
-    """A network and the room a pass over it has, in tokens."""
+    """A network and the room a pass over it has, in tokens.
+
+    With `width`, branches of at most so many tokens are attended to apart (`linkcontext.models.attention`): for
+    networks whose every layer sees all that came before, on a CPU.
+    """
 
     network: PreTrainedModel
     room: int
+    width: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -114,21 +121,19 @@ class Engine:
         asked = np.flatnonzero(tree.weight)
         cache = None
         place = np.full(len(tree) + 1, -1)  # where a token stands in its pass; the last entry serves first tokens
-        todo = self._passes(tree)
         followed = np.zeros(len(tree), np.bool_)
         followed[tree.parent[tree.parent >= 0]] = True  # what nothing follows is asked for, and need not be read
-        with torch.inference_mode():
+        todo = self._passes(tree, followed)
+        with torch.inference_mode(), apart(network, self.width is not None):
             if len(todo) > 1:
                 cache = trunk(network)
-            for whole in todo:
-                run = replace(whole, tokens=whole.tokens[followed[whole.tokens]])
-                if not len(run.tokens):
-                    continue
+            for run in todo:
                 if cache is not None:
                     keep(cache, len(run.before))
                 hidden = self.hidden([(grown, run)], cache)[0]
                 place[:] = -1
                 place[run.tokens] = np.arange(len(run.tokens))
+                place[-1] = -1
                 mine = asked[place[tree.parent[asked]] >= 0]
                 if len(mine):
                     at = torch.from_numpy(place[tree.parent[mine]]).to(self.device)
@@ -143,8 +148,7 @@ class Engine:
 
     def losses(self, rows: Sequence[Grown]) -> Losses:
         """For training: what every asked token costs. A row is a tree, and all rows are one pass."""
-        whole = [(row, Pass(np.empty(0, np.int64), np.arange(len(row.tree)), stays=False)) for row in rows]
-        hidden = self.hidden(whole, None)
+        hidden = self.hidden([(row, Pass(NOTHING, np.arange(len(row.tree)))) for row in rows], None)
         asked = [np.flatnonzero(row.tree.weight) for row in rows]
         states = [
             hidden[i, torch.from_numpy(row.tree.parent[a])] for i, (row, a) in enumerate(zip(rows, asked, strict=True))
@@ -159,16 +163,15 @@ class Engine:
         """For each line the tokens that follow it greedily, up to one of `ends` (left out)."""
         tree, network = grown.tree, self.network
         said: list[list[int]] = [[] for _ in tree.leaves]
-        with torch.inference_mode():
+        with torch.inference_mode(), apart(network, self.width is not None):
             cache = trunk(network)
             for run in self._passes(tree):
                 keep(cache, len(run.before))
                 hidden = self.hidden([(grown, run)], cache)[0]
-                first, last = int(run.tokens[0]), int(run.tokens[-1])
+                here = set(run.tokens.tolist())
                 tips = {n: tree.segments[leaf].end - 1 for n, leaf in enumerate(tree.leaves)}
-                mine = [n for n, tip in tips.items() if first <= tip <= last and tip in run.tokens]
-                if mine:
-                    self._go_on(grown, run, hidden, {n: tips[n] for n in mine}, cache, said, new_tokens, set(ends))
+                if mine := {n: tip for n, tip in tips.items() if tip in here}:
+                    self._go_on(grown, run, hidden, mine, cache, said, new_tokens, set(ends))
         return said
 
     def _go_on(
@@ -189,7 +192,7 @@ class Engine:
         tip = np.array([tips[n] for n in open_lines])
         place = {int(token): i for i, token in enumerate(run.tokens)}
         sees = torch.from_numpy(tree.sees(tip, before)).to(self.device)
-        depth = torch.from_numpy(tree.depth[before]).to(self.device)[None].expand(len(tip), -1)
+        depth = torch.from_numpy(tree.at("depth", before)).to(self.device)[None].expand(len(tip), -1)
         at = torch.from_numpy(tree.position[:, tip].max(0)).to(self.device)
         deep = torch.from_numpy(tree.depth[tip]).to(self.device)
         latest = torch.from_numpy(_latest(tree, tip, self._end)).to(self.device)
@@ -222,29 +225,39 @@ class Engine:
         """
         device, network = self.device, self.network
         length = max(len(run.tokens) for _, run in rows)
-        axes = rows[0][0].tree.position.shape[0]
-        ids = torch.zeros(len(rows), length, dtype=torch.long)
-        positions = torch.zeros(axes, len(rows), length, dtype=torch.long)
-        for i, (grown, run) in enumerate(rows):
-            ids[i, : len(run.tokens)] = torch.from_numpy(grown.tree.ids[run.tokens])
-            positions[:, i, : len(run.tokens)] = torch.from_numpy(grown.tree.position[:, run.tokens])
+        told = [(grown.tree, np.append(run.tokens, np.full(length - len(run.tokens), -1))) for grown, run in rows]
+        ids = torch.from_numpy(np.stack([tree.at("ids", tokens) for tree, tokens in told]))
+        positions = torch.from_numpy(np.stack([tree.at("position", tokens) for tree, tokens in told], 1))
         embeds = network.get_input_embeddings()(ids.to(device))
         more: dict[str, Any] = {}
         if crosses(network):
-            latest = torch.full((len(rows), length), -1)
-            for i, (grown, run) in enumerate(rows):
-                latest[i, : len(run.tokens)] = torch.from_numpy(_latest(grown.tree, run.tokens, self._end))
+            latest = torch.from_numpy(np.stack([_latest(*row, self._end) for row in told]))
             more = self._crossing([grown for grown, _ in rows], latest.to(device))
         else:
             embeds, more = self._with_pictures(embeds, rows)
-        return self._decode(embeds, self._who_sees(rows, length), positions.to(device), cache, more)
+        if cache is not None and self.width is not None:
+            masks: Any = self._within(rows[0][0].tree, rows[0][1].branches)
+        else:
+            masks = self._who_sees(rows, length)
+        return self._decode(embeds, masks, positions.to(device), cache, more)
+
+    def _within(self, tree: Tree, branches: Ints) -> Tensor:
+        """The mask [g, 1, l, l] of branches int64[g, l], to be added."""
+        keys, queries = branches[:, None], branches[:, :, None]
+        sees = torch.from_numpy((keys <= queries) & (queries < tree.at("until", keys)))
+        mask = torch.full(sees.shape, -torch.inf, dtype=self.network.dtype, device=self.device)
+        return mask.masked_fill(sees.to(self.device), 0)[:, None]
 
     def _who_sees(self, rows: Sequence[tuple[Grown, Pass]], length: int) -> Any:
         """The mask of one pass of each row: dense, or in blocks for attention that skips what nobody sees."""
+        usual = self.network.config.get_text_config()._attn_implementation
+        straight = all(len(grown.tree.segments) == 1 and not len(run.before) for grown, run in rows)
+        if straight and usual == "sdpa" and plain(self.network):  # what fills a row up stands where nobody sees it
+            return torch.ones(len(rows), length, dtype=torch.bool, device=self.device)
         table = np.stack([_arranged(grown.tree, run, length) for grown, run in rows], 1)
         number, until, depth, begins = torch.from_numpy(table).to(self.device)
         asking = slice(number.shape[1] - length, None)
-        if self.network.config.get_text_config()._attn_implementation == "flex_attention":
+        if usual == "flex_attention":
             queries = number[:, asking].contiguous()
 
             def sees_(row: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -270,8 +283,8 @@ class Engine:
         """The token after which the open Flamingo looks at no picture until the next."""
         return int(self.network.config.get_text_config().eos_token_id)
 
-    def _passes(self, tree: Tree) -> list[Pass]:
-        return passes(tree, self.room, whole_pictures=pictures_see_themselves(self.network))
+    def _passes(self, tree: Tree, read: NDArray[np.bool_] | None = None) -> list[Pass]:
+        return passes(tree, self.room, self.width, pictures_see_themselves(self.network), read)
 
     def _targets(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Log-probabilities float32[n] of tokens after states float[n, width]."""
@@ -291,7 +304,7 @@ class Engine:
         found = {}
         for kind in attention_kinds(self.network):
             mask = sees if kind == "full_attention" else sees & (apart < text.sliding_window)
-            if text._attn_implementation != "sdpa":  # the others add what they are given to their scores
+            if text._attn_implementation == "eager":  # which adds what it is given to its scores
                 lowest = torch.finfo(self.network.dtype).min
                 mask = torch.where(mask, 0.0, lowest).to(self.network.dtype)
             found[kind] = mask[:, None]
@@ -303,7 +316,7 @@ class Engine:
         tokens: list[Tensor] = []
         deep: list[Tensor] = []
         for i, (grown, run) in enumerate(rows):
-            slots = grown.tree.slot[run.tokens]
+            slots = grown.tree.at("slot", run.tokens, -1)
             here = np.flatnonzero(slots >= 0)
             if not len(here):
                 continue
@@ -355,19 +368,12 @@ class Engine:
 def _arranged(tree: Tree, run: Pass, length: int) -> NDArray[np.int64]:
     """int64[4, keys] of a pass filled up to `length` tokens: number, until, depth, and where its picture begins or -1.
 
-    What fills it up is a tree of one token each, so that it sees itself, for the sake of the softmax.
+    What fills it up is -1 and sees itself, for the sake of the softmax.
     """
-    there = np.concatenate([run.before, run.tokens])
-    begins = np.where(tree.slot[there] >= 0, there - tree.slot[there], -1)
-    filler = len(tree) + np.arange(length - len(run.tokens))
-    return np.stack(
-        [
-            np.concatenate([there, filler]),
-            np.concatenate([tree.until[there], filler + 1]),
-            np.concatenate([tree.depth[there], filler * 0]),
-            np.concatenate([begins, filler * 0 - 1]),
-        ]
-    )
+    there = np.concatenate([run.before, run.tokens, np.full(length - len(run.tokens), -1)])
+    slot = tree.at("slot", there, -1)
+    begins = np.where(slot >= 0, there - slot, -1)
+    return np.stack([there, tree.at("until", there), tree.at("depth", there), begins])
 
 
 def _latest(tree: Tree, tokens: Ints, end: int) -> Ints:

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,7 +56,7 @@ class Model:
         """The most tokens a prompt may have."""
         return int(self.network.config.get_text_config().max_position_embeddings)
 
-    @property
+    @cached_property
     def placeholder(self) -> int:
         """The token that stands in a prompt for (a part of) a picture."""
         config = self.network.config

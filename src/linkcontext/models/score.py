@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from linkcontext.data.images import open_image
-from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, Message, Tokens, conversation, encode
+from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, Message, Tokens, conversation, render, tokenize
 from linkcontext.episodes.prompt import pictures as shown
 from linkcontext.errors import InputError
 from linkcontext.models.budget import free_memory, room
-from linkcontext.models.engine import CPU_ROOM, GPU_ROOM, LEAST, Engine, Grown
+from linkcontext.models.engine import APART_ROOM, CPU_ROOM, GPU_ROOM, LEAST, WIDTH, Engine, Grown
 from linkcontext.models.family import plain, reads_both_ways, refusal
 from linkcontext.models.load import Model
 from linkcontext.models.tree import Line, grow, lay
@@ -35,6 +35,7 @@ EngineName = Literal["auto", "packed", "cached", "naive"]
 Sources = dict[str, tuple[str, Any]]  # item id -> (content hash, path)
 # Rounding: what a sum of log-probabilities may differ by between two orders of the same operations.
 TOLERANCE, HALF_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}, 0.3
+SHAPES = (None, None), (2 * LEAST, None)  # room and width with which a small tree is tried: whole, and in passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Scorer:
         name = self.asked if self.asked != "auto" else "cached"
         if name == "packed" and self.skips():
             return name, "a small tree gave what whole prompts give, with FlexAttention"
-        why = self._tried()
+        why = self._tried(*SHAPES)
         return (name, "a small tree gave what whole prompts give") if why is None else self._fallback(why)
 
     def skips(self, learns: bool = False) -> bool:
@@ -94,16 +95,16 @@ class Scorer:
         if self.model.device.type != "cuda" or usual != "sdpa" or not plain(network) or not text._supports_flex_attn:
             return False
         text.set_attn_implementation("flex_attention")
-        why = self._tried(learns)
+        why = self._tried(*SHAPES, learns=learns)
         if why is not None:
             text.set_attn_implementation(usual)
             log.warning("without FlexAttention: %s", why)
         return why is None
 
-    def _tried(self, learns: bool = False) -> str | None:
-        """Why a small tree does not give what whole prompts give, or None."""
+    def _tried(self, *shapes: tuple[int | None, int | None], learns: bool = False) -> str | None:
+        """Why a small tree does not give what whole prompts give, or None; with room and width of the engine."""
         try:
-            return self._check(learns)
+            return self._check(shapes, learns)
         except (InputError, RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
             # Whatever a foreign network throws at its first small tree, the oracle can still serve it.
             said = str(error).strip() or type(error).__name__
@@ -211,8 +212,8 @@ class Scorer:
             if len(self._encoded) > 4096:  # an episode needs shots x candidates of them
                 self._encoded.clear()
             reply = supervise == "none"
-            text = self.model.template.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
-            self._encoded[key] = text, encode(messages, self.model.template, supervise, reply=reply)
+            text, spans = render(messages, self.model.template, reply=reply)
+            self._encoded[key] = text, tokenize(text, spans, (), self.model.template, supervise)
         text, tokens = self._encoded[key]
         return text, Tokens(tokens.ids, tokens.labels, tuple(shown(messages)))
 
@@ -237,14 +238,12 @@ class Scorer:
 
     def _lines_of(self, conversations: Sequence[list[Message]], supervise: str) -> list[Line]:
         """Each conversation up to the end of its answer: what a template adds behind it is not asked for."""
-        found = []
-        for messages in conversations:
-            _, short = self._encode(messages, supervise)
-            line = self._laid(short)
-            self._fits(len(line.ids), short)
-            asked = np.flatnonzero(line.answer)
-            found.append(line[: asked[-1] + 1] if len(asked) else line)
-        return found
+        said = [self._encode(messages, supervise)[1] for messages in conversations]
+        lines = [self._laid(short) for short in said]
+        length, longest = max((len(line.ids), i) for i, line in enumerate(lines))
+        self._fits(length, said[longest])
+        ends = [np.flatnonzero(line.answer)[-1:] for line in lines]
+        return [line[: end[0] + 1] if len(end) else line for line, end in zip(lines, ends, strict=True)]
 
     def _laid(self, short: Tokens) -> Line:
         """A conversation as the language model gets it: marks replaced by pictures as they are spelled."""
@@ -252,7 +251,8 @@ class Scorer:
         for item in short.pictures:
             picture = item if item in DRAWN else self.sources[item][0], alone
             if picture not in self._numbers:
-                self._see([short.pictures])  # nothing is left to see where many were looked at together
+                if not self.eyes.knows(*picture):  # mostly many were looked at together
+                    self._see([short.pictures])
                 self._numbers[picture] = len(self._pictures)
                 self._pictures.append(self.eyes.recall(*picture))
             numbers.append(self._numbers[picture])
@@ -267,18 +267,49 @@ class Scorer:
     def _engine(self, grown: Grown, name: str) -> Engine:
         """The engine with as much room as there is memory for."""
         tree = grown.tree
-        usual = GPU_ROOM if self.model.device.type == "cuda" else CPU_ROOM
+        width = self._width if name == "cached" else None
+        usual = GPU_ROOM if self.model.device.type == "cuda" else APART_ROOM if width else CPU_ROOM
         found = self._room(int(tree.depth.max()) + 1, len(tree) if name == "packed" else min(usual, len(tree)))
         if name == "packed" and found < len(tree):
             log.warning("%d tokens do not fit into one pass: the trunk is cached", len(tree))
-        return Engine(self.model.network, found)
+        return Engine(self.model.network, found, width)
+
+    @cached_property
+    def _width(self) -> int | None:
+        """How long branches may be that are attended to apart, where the network takes that."""
+        network = self.model.network
+        usual = network.config.get_text_config()._attn_implementation
+        if self.model.device.type != "cpu" or usual != "sdpa" or not plain(network):
+            return None
+        why = self._tried((2 * LEAST, LEAST))
+        if why is not None:
+            log.warning("attention to branches and trunk together: %s", why)
+        return WIDTH if why is None else None
 
     def _room(self, longest: int, most: int) -> int:
         memory = free_memory(self.model.device) if self.memory_gb is None else self.memory_gb * 1e9
         return room(self.model.network, longest, memory, most)
 
-    def _check(self, learns: bool = False) -> str | None:
+    def _check(self, shapes: Iterable[tuple[int | None, int | None]], learns: bool) -> str | None:
         """Whether a small tree gives what the oracle gives; if not, what the difference is."""
+        grown, oracle = self._small
+        network, dtype = self.model.network, self.model.network.dtype
+        worst = max(
+            abs(a - b)
+            for room, width in shapes
+            for a, b in zip(Engine(network, room or len(grown.tree), width).scores(grown), oracle, strict=True)
+        )
+        if not worst <= TOLERANCE.get(dtype, HALF_TOLERANCE):
+            return f"its forward does not follow masks or positions (a small tree is off by {worst:.2g})"
+        if learns:  # some kernels have no way back; a norm of the first layer is small, and behind all of them
+            first = next(p for p in network.get_decoder().layers[0].parameters() if p.ndim == 1)
+            pictures = [replace(seen, tokens=seen.tokens.clone()) for seen in grown.pictures]
+            torch.autograd.grad(Engine(network, 0).losses([Grown(grown.tree, pictures)]).nats.sum(), [first])
+        return None
+
+    @cached_property
+    def _small(self) -> tuple[Grown, list[float]]:
+        """A small tree, and what the oracle makes of its lines."""
         turns = [Turn(CHECKED[0], "", "lum"), Turn(CHECKED[1], "", "dax")]
         queries = [Turn(item, "", "") for item in CHECKED]
         scaffold = SCAFFOLDS["turns"]
@@ -290,22 +321,8 @@ class Scorer:
         ]
         text, short = self._encode(answers[-1], "last")
         if self._laid(short).ids.tolist() != self._by_processor(text, short):
-            return "its processor spells pictures differently when there are several"
-        oracle = [value for value, _ in self._score_naive(answers)]
-        grown = self._tree(answers, "last")
-        network, dtype = self.model.network, self.model.network.dtype
-        worst = max(
-            abs(a - b)
-            for width in (len(grown.tree), 2 * LEAST)
-            for a, b in zip(Engine(network, width).scores(grown), oracle, strict=True)
-        )
-        if not worst <= TOLERANCE.get(dtype, HALF_TOLERANCE):
-            return f"its forward does not follow masks or positions (a small tree is off by {worst:.2g})"
-        if learns:  # some kernels have no way back; a norm of the first layer is small, and behind all of them
-            first = next(p for p in network.get_decoder().layers[0].parameters() if p.ndim == 1)
-            pictures = [replace(seen, tokens=seen.tokens.clone()) for seen in grown.pictures]
-            torch.autograd.grad(Engine(network, 0).losses([Grown(grown.tree, pictures)]).nats.sum(), [first])
-        return None
+            raise InputError("its processor spells pictures differently when there are several")
+        return self._tree(answers, "last"), [value for value, _ in self._score_naive(answers)]
 
     # Whole prompts, the oracle
 

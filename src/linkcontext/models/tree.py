@@ -128,8 +128,14 @@ class Tree:
         return np.concatenate(pieces[::-1])
 
     def sees(self, queries: Ints, keys: Ints) -> NDArray[np.bool_]:
-        """bool[queries, keys]: whether a token is itself or an ancestor."""
-        return (keys <= queries[:, None]) & (queries[:, None] < self.until[keys])
+        """bool[queries, keys]: whether a token is itself or an ancestor. What is -1 is seen by -1 alone."""
+        return (keys <= queries[:, None]) & (queries[:, None] < self.at("until", keys))
+
+    def at(self, name: str, tokens: Ints, filler: int = 0) -> Ints:
+        """int64[..., *tokens]: what an array of the tree says of tokens, and `filler` for those that are -1."""
+        said = getattr(self, name)
+        found: Ints = np.concatenate([said, np.full((*said.shape[:-1], 1), filler)], -1)[..., tokens]
+        return found
 
     def drawing(self, words: Sequence[str]) -> str:
         """The tree as text, a segment a line, with a word for each token; what is asked for is in brackets."""
@@ -292,69 +298,109 @@ def pack(episodes: Sequence[Sequence[Line]], room: int) -> list[Tree]:
     return [grow(lines) for _, lines in rows]
 
 
+NOTHING = np.empty(0, np.int64)
+NOBODY = np.empty((0, 0), np.int64)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pass:
-    """One forward pass: `tokens` int64[c] are computed on top of `before` int64[p], ancestors of all of them.
+    """One forward pass on top of `before` int64[p], ancestors of all that it runs, whose keys and values are cached.
 
-    The keys and values of `before` are in the cache already; those of `tokens` are kept there if `stays`.
+    `trunk` int64[t] follow one another and stay in the cache. `branches` int64[g, l] begin where the trunk does: each
+    row holds one or more of them, which see nothing of the trunk nor of other rows, and is filled up with -1.
     """
 
     before: Ints
-    tokens: Ints
-    stays: bool
+    trunk: Ints
+    branches: Ints = field(default_factory=lambda: NOBODY)
+
+    @property
+    def tokens(self) -> Ints:
+        """int64[t + g x l]: what is computed, in order."""
+        return np.concatenate([self.trunk, self.branches.ravel()])
 
 
-def passes(tree: Tree, room: int, whole_pictures: bool = False) -> list[Pass]:
-    """The tree in passes of at most `room` tokens. What fits into one pass with all that begins with it is a branch,
-    and branches of one fork are run side by side; what does not fit is run first and stays in the cache.
+def passes(
+    tree: Tree,
+    room: int,
+    width: int | None = None,
+    whole_pictures: bool = False,
+    read: NDArray[np.bool_] | None = None,
+) -> list[Pass]:
+    """The tree in passes of at most `room` tokens. What fits into `width` with all that begins with it is a branch;
+    branches of one fork are run side by side, beside the trunk's next piece. What does not fit is trunk.
 
-    With room for the whole tree there is one pass and no cache. With `whole_pictures` no picture is cut in two, for
-    networks in which a picture's tokens see those after them; one that is larger than `room` gets a pass to itself.
+    Without `width` a pass has one row of branches, which takes what room there is; else it has rows as long as the
+    longest branch. With room for the whole tree there is one pass and no cache. With `whole_pictures` no picture is
+    cut in two, for networks in which a picture's tokens see those after them; one that is larger than `room` gets a
+    pass to itself. `read` bool[T] leaves tokens out, of which none may have any that follow.
     """
-    found: list[Pass] = []
-    nothing = np.empty(0, np.int64)
+    read = np.ones(len(tree), np.bool_) if read is None else read
+    count = np.concatenate([[0], np.cumsum(read)])
     below: dict[int, list[int]] = {}
     for number, segment in enumerate(tree.segments):
         below.setdefault(segment.parent, []).append(number)
+
+    def those(start: int, end: int) -> Ints:
+        return start + np.flatnonzero(read[start:end])
+
+    found: list[Pass] = []
+    most = room if width is None else min(width, room)
     # A fork waits with what is in the cache there. Last in, first out: the cache only loses its end.
-    waiting: list[tuple[list[int], Ints]] = [(below.get(-1, []), nothing)]
+    waiting: list[tuple[list[int], Ints]] = [(below.get(-1, []), NOTHING)]
     while waiting:
-        children, before = waiting.pop()
-        side: list[Ints] = []
-        taken = 0
-        large = []
-        for number in children:
-            segment = tree.segments[number]
-            size = segment.until - segment.start
-            if size > room:
-                large.append(number)
-                continue
-            if taken + size > room:
-                found.append(Pass(before, np.concatenate(side), False))
-                side, taken = [], 0
-            side.append(np.arange(segment.start, segment.until))
-            taken += size
-        if side:
-            found.append(Pass(before, np.concatenate(side), False))
+        children, on = waiting.pop()
+        segments = [tree.segments[number] for number in children]
+        sizes = [count[segment.until] - count[segment.start] for segment in segments]
+        side = [those(s.start, s.until) for s, size in zip(segments, sizes, strict=True) if 0 < size <= most]
+        length = room if width is None else max(map(len, side), default=1)
+        rows, several = _rows(side, length), room // length
+        found += [Pass(on, NOTHING, _filled(rows[i : i + several])) for i in range(0, len(rows), several)]
+        large = [number for number, size in zip(children, sizes, strict=True) if size > most]
         if not large:
             continue
         # One large child at a time; its brothers come when everything below it is done.
         number, *others = large
         if others:
-            waiting.append((others, before))
-        segment, on = tree.segments[number], before
+            waiting.append((others, on))
+        segment = tree.segments[number]
         start = segment.start
-        while start < segment.end and segment.until - start > room:
+        while start < segment.end and count[segment.until] - count[start] > most:
             end = min(start + room, segment.end)
             if whole_pictures:
                 end = _around_pictures(tree, start, end, segment.end)
-            piece = np.arange(start, end)
-            found.append(Pass(on, piece, True))
-            on, start = np.concatenate([on, piece]), start + len(piece)
-        if start < segment.end:  # the rest of it fits, with all that follows
-            found.append(Pass(on, np.arange(start, segment.until), False))
-        else:
+            piece = those(start, end)
+            beside = found[-1].branches if side and start == segment.start else NOBODY
+            if beside.size and beside.size + len(piece) <= room:
+                found[-1] = Pass(on, piece, beside)
+            else:
+                found.append(Pass(on, piece))
+            on, start = np.concatenate([on, piece]), end
+        if start == segment.end:
             waiting.append((below.get(number, []), on))
+        elif count[segment.until] > count[start]:  # the rest of it is a branch, with all that follows
+            found.append(Pass(on, NOTHING, those(start, segment.until)[None]))
+    return found
+
+
+def _rows(branches: list[Ints], length: int) -> list[Ints]:
+    """Branches one behind the other, in rows of at most `length`."""
+    rows: list[list[Ints]] = []
+    taken = length
+    for branch in branches:
+        if taken + len(branch) > length:
+            rows.append([])
+            taken = 0
+        rows[-1].append(branch)
+        taken += len(branch)
+    return [np.concatenate(row) for row in rows]
+
+
+def _filled(rows: Sequence[Ints]) -> Ints:
+    """int64[rows, longest]: the rest is -1."""
+    found = np.full((len(rows), max(map(len, rows))), -1)
+    for row, tokens in zip(found, rows, strict=True):
+        row[: len(tokens)] = tokens
     return found
 
 

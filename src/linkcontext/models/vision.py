@@ -71,6 +71,7 @@ class Eyes:
     _known: set[str] = field(default_factory=set, repr=False)  # the contents of all pictures ever looked at
     _spellings: dict[tuple[bytes, bytes, bytes], Spelling] = field(default_factory=dict, repr=False)
     _frames: dict[int, tuple[str, int, list[int]]] = field(default_factory=dict, repr=False)
+    _squared: list[int] = field(default_factory=list, repr=False)
 
     @torch.inference_mode()
     def look(self, pictures: Iterable[tuple[str, str, Path | None]], alone: bool = False) -> None:
@@ -107,6 +108,10 @@ class Eyes:
             if key not in self._unsaved:
                 taken -= self.seen.pop(key).tokens.nbytes
 
+    def knows(self, content: str, alone: bool = False) -> bool:
+        """Whether a picture was looked at."""
+        return self._key(content, alone) in self.seen
+
     def recall(self, content: str, alone: bool = False) -> Seen:
         """What was seen in a picture that was looked at."""
         return self.seen[self._key(content, alone)]
@@ -114,13 +119,13 @@ class Eyes:
     def _key(self, content: str, alone: bool) -> str:
         return f"{content}+alone" if alone and self.crowds else content
 
-    @property
+    @cached_property
     def squares(self) -> bool:
         """Whether every picture is brought to one size, whatever its shape: LLaVA with a tower of CLIP's."""
         config = self.model.network.config
         return bool(config.model_type == "llava" and config.vision_config.model_type == "clip_vision_model")
 
-    @property
+    @cached_property
     def crowds(self) -> bool:
         """Whether a picture is seen otherwise among others: LLaVA-OneVision looks less closely then."""
         return bool(self.model.network.config.model_type == "llava_onevision")
@@ -139,7 +144,7 @@ class Eyes:
         """Features of RGB pictures, in order. Pictures of one size go through the tower together."""
         copies = 2 if self.crowds and not alone else 1
         if self.squares:  # one spelling serves all, and their pixels are made together
-            said, _ = self._spell(images[0], copies)
+            said = self._square(images[0])
             made = dict(self.model.processor.image_processor(list(images), return_tensors="pt"))
             spelled = [(said, {k: v[i : i + 1] for k, v in made.items()}) for i in range(len(images))]
         else:
@@ -212,6 +217,12 @@ class Eyes:
         if ids != [t for token in short for t in (spelled if token == mark else [token])]:
             raise InputError("its processor changes the text around a picture")
         return spelled, {k: v for k, v in made.items() if k not in OF_TEXT}
+
+    def _square(self, image: Image.Image) -> list[int]:
+        """The tokens that stand for any picture, where all are brought to one size."""
+        if not self._squared:
+            self._squared, _ = self._spell(image, 1)
+        return self._squared
 
     def _features(self, inputs: dict[str, Tensor], count: int, copies: int) -> list[Sight] | None:
         """For each of `count` pictures tokens, summary and deep features; None where they cannot be told apart."""
