@@ -20,7 +20,7 @@ from linkcontext.models import score
 from linkcontext.models.engine import LEAST, Engine, Grown
 from linkcontext.models.load import load
 from linkcontext.models.score import Ask, Scorer, answer_span
-from linkcontext.models.tree import Pass
+from linkcontext.models.tree import NOTHING, Pass
 from linkcontext.models.vision import Eyes
 from linkcontext.world.folder import write_seed
 
@@ -144,7 +144,7 @@ def test_blocks_hold_what_dense_masks_hold(nano, dataset):
     told = [[messages for ask in part for messages in ask.answers] for part in (found, found[:2])]
     asker._look([messages for part in told for messages in part])
     grown = [asker._tree(part, "last") for part in told]
-    rows = [(g, Pass(np.empty(0, np.int64), np.arange(len(g.tree)), stays=False)) for g in grown]
+    rows = [(g, Pass(NOTHING, np.arange(len(g.tree)))) for g in grown]
     length = max(len(g.tree) for g in grown)
     assert length > 2 * 128 > 2 * len(grown[1].tree)  # several blocks, and one that is padded
     dense = Engine(model.network, 0)._who_sees(rows, length)

@@ -35,7 +35,11 @@ EngineName = Literal["auto", "packed", "cached", "naive"]
 Sources = dict[str, tuple[str, Any]]  # item id -> (content hash, path)
 # Rounding: what a sum of log-probabilities may differ by between two orders of the same operations.
 TOLERANCE, HALF_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}, 0.3
-SHAPES = (None, None), (2 * LEAST, None)  # room and width with which a small tree is tried: whole, and in passes
+Shapes = Sequence[tuple[int | None, int | None]]
+SHAPES: Shapes = (
+    (None, None),
+    (2 * LEAST, None),
+)  # room and width with which a small tree is tried: whole, and in passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ class Scorer:
         name = self.asked if self.asked != "auto" else "cached"
         if name == "packed" and self.skips():
             return name, "a small tree gave what whole prompts give, with FlexAttention"
-        why = self._tried(*SHAPES)
+        why = self._tried()
         return (name, "a small tree gave what whole prompts give") if why is None else self._fallback(why)
 
     def skips(self, learns: bool = False) -> bool:
@@ -95,13 +99,13 @@ class Scorer:
         if self.model.device.type != "cuda" or usual != "sdpa" or not plain(network) or not text._supports_flex_attn:
             return False
         text.set_attn_implementation("flex_attention")
-        why = self._tried(*SHAPES, learns=learns)
+        why = self._tried(learns=learns)
         if why is not None:
             text.set_attn_implementation(usual)
             log.warning("without FlexAttention: %s", why)
         return why is None
 
-    def _tried(self, *shapes: tuple[int | None, int | None], learns: bool = False) -> str | None:
+    def _tried(self, shapes: Shapes = SHAPES, learns: bool = False) -> str | None:
         """Why a small tree does not give what whole prompts give, or None; with room and width of the engine."""
         try:
             return self._check(shapes, learns)
@@ -281,7 +285,7 @@ class Scorer:
         usual = network.config.get_text_config()._attn_implementation
         if self.model.device.type != "cpu" or usual != "sdpa" or not plain(network):
             return None
-        why = self._tried((2 * LEAST, LEAST))
+        why = self._tried(((2 * LEAST, LEAST),))
         if why is not None:
             log.warning("attention to branches and trunk together: %s", why)
         return WIDTH if why is None else None
@@ -290,7 +294,7 @@ class Scorer:
         memory = free_memory(self.model.device) if self.memory_gb is None else self.memory_gb * 1e9
         return room(self.model.network, longest, memory, most)
 
-    def _check(self, shapes: Iterable[tuple[int | None, int | None]], learns: bool) -> str | None:
+    def _check(self, shapes: Shapes, learns: bool) -> str | None:
         """Whether a small tree gives what the oracle gives; if not, what the difference is."""
         grown, oracle = self._small
         network, dtype = self.model.network, self.model.network.dtype
