@@ -72,6 +72,7 @@ def generate(config: Import, folder: Path) -> Path:
 def measured(config: Import, path: Path, out: Path | None) -> dict:
     """One run of the command."""
     words = [sys.executable, "-c", RUN, "data", str(path), "--layout", "conversations", "--strict"]
+    words += ["--images", str(path.parent / "images")]
     words += ["--out", str(out)] if out else []
     load, begun = os.getloadavg()[0], time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)

@@ -57,15 +57,18 @@ def validated(found: Iterable[tuple[str, Any]], source: str, problems: Problems)
     seen: dict[str, int] = {}  # id -> a hash of what is said
     again = 0
     for number, (where, record) in enumerate(found):
-        with problems.leaving_out():
+        try:
             told = conversation(record, where, number)
             said = hash((told.pictures, *[part.get("text") for m in told.messages for part in m["content"]]))
             if told.id in seen:
                 if problems.strict or seen[told.id] == said:
                     raise InputError(f"{where}: the id {told.id} stood there before. Give each record one of its own.")
                 told, again = dataclasses.replace(told, id=f"{told.id}#{number}"), again + 1
-            seen[told.id] = said
-            yield told
+        except InputError as error:
+            problems.add(str(error))
+            continue
+        seen[told.id] = said
+        yield told
     if again:
         problems.note(f"{source}: records whose id stood there before, now ID#NUMBER: {again}.")
 
