@@ -86,8 +86,9 @@ def _sentence(model: str, row: Row) -> str:
     for name, value in row["baselines"].items():
         if value is not None:
             references.append(f"{name.replace('_', ' ')} {share(value)}")
+    counted = "per class" if row["ways"] > 1 else "in all"
     return (
-        f"With {row['shots_per_class']} shots per class {model} gives {_figure(row)} of "
+        f"With {row['shots_per_class']} shots {counted} {model} gives {_figure(row)} of "
         f"{row['n_queries']:,} queries the right name ({setting(row)}, {row['scoring'].replace('_', ' ')}); "
         f"{', '.join(references)}."
     )
