@@ -25,8 +25,8 @@ from linkcontext.models.vision import Seen
 
 LOGITS = 2**24  # so many logits are made at once
 # Tokens in a pass. Under one mask a CPU is no faster with longer ones, which take more memory: what branches do not
-# see of each other is computed in vain. Branches that are attended to apart cost nothing in a longer pass.
-CPU_ROOM, APART_ROOM = 384, 1024
+# see of each other is computed in vain. Branches that are attended to apart gain from longer passes.
+CPU_ROOM, APART_ROOM = 384, 768
 GPU_ROOM = 16384
 WIDTH = 256  # tokens in a branch that is attended to apart; longer ones have a trunk of their own
 LEAST = 16  # tokens in a pass
