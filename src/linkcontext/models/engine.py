@@ -25,18 +25,19 @@ from linkcontext.models.vision import Seen
 
 LOGITS = 2**24  # so many logits are made at once
 # Tokens in a pass. Under one mask a CPU is no faster with longer ones, which take more memory: what branches do not
-# see of each other is computed in vain. Branches that are attended to apart cost nothing in a longer pass.
-CPU_ROOM, APART_ROOM = 384, 1024
+# see of each other is computed in vain. Branches that are attended to apart gain from longer passes.
+CPU_ROOM, APART_ROOM = 384, 768
 GPU_ROOM = 16384
 WIDTH = 256  # tokens in a branch that is attended to apart; longer ones have a trunk of their own
 LEAST = 16  # tokens in a pass
 
 
 class Trunk(DynamicLayer):  # type: ignore[misc] # transformers has no types
-    """One layer's keys and values [1, heads, length, width] in room that no pass copies."""
+    """One layer's keys and values [1, heads, length, width] in room that no pass copies, for `most` tokens at first."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
         self.keys: Tensor
         self.values: Tensor
         self.length = 0
@@ -57,8 +58,8 @@ class Trunk(DynamicLayer):  # type: ignore[misc] # transformers has no types
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def _wider(self, old: Tensor, new: Tensor, end: int) -> Tensor:
-        shape = (*new.shape[:2], end + end // 4, new.shape[-1])
-        room = new.new_empty(shape)
+        most = self.most if end <= self.most else end + end // 4
+        room = new.new_empty((*new.shape[:2], most, new.shape[-1]))
         if self.length:
             room[:, :, : self.length] = old[:, :, : self.length]
         return room
@@ -68,10 +69,11 @@ class Trunk(DynamicLayer):  # type: ignore[misc] # transformers has no types
         return self.length
 
 
-def trunk(network: PreTrainedModel) -> Cache:
-    """An empty cache for a network's layers."""
+def trunk(network: PreTrainedModel, todo: Sequence[Pass]) -> Cache:
+    """An empty cache for a network's layers, with room for those passes."""
     layers = network.config.get_text_config().num_hidden_layers
-    return Cache(layers=[Trunk() for _ in range(layers)])
+    most = max(len(run.before) + len(run.tokens) for run in todo)
+    return Cache(layers=[Trunk(most) for _ in range(layers)])
 
 
 def keep(cache: Cache, length: int) -> None:
@@ -126,7 +128,7 @@ class Engine:
         todo = self._passes(tree, followed)
         with torch.inference_mode(), apart(network, self.width is not None):
             if len(todo) > 1:
-                cache = trunk(network)
+                cache = trunk(network, todo)
             for run in todo:
                 if cache is not None:
                     keep(cache, len(run.before))
@@ -164,8 +166,9 @@ class Engine:
         tree, network = grown.tree, self.network
         said: list[list[int]] = [[] for _ in tree.leaves]
         with torch.inference_mode(), apart(network, self.width is not None):
-            cache = trunk(network)
-            for run in self._passes(tree):
+            todo = self._passes(tree)
+            cache = trunk(network, todo)
+            for run in todo:
                 keep(cache, len(run.before))
                 hidden = self.hidden([(grown, run)], cache)[0]
                 here = set(run.tokens.tolist())
