@@ -135,7 +135,11 @@ def _line(tasks: str, form: str, shots: int, scoring: str, rows: Sequence[Row]) 
         "gain": mean - chance,
         "n_subjects": n,
         "n_queries": sum(row["n_queries"] for row in rows),
-        "baselines": {
-            name: math.fsum(row["baselines"][name] or 0.0 for row in rows) / n for name in ("copy_first", "copy_last")
-        },
+        "baselines": {name: _mean([row["baselines"][name] for row in rows]) for name in ("copy_first", "copy_last")},
     }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Null where one is: a policy that answers only some subjects would be measured on other ones."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if len(known) == len(values) else None
