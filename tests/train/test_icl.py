@@ -81,6 +81,7 @@ def test_means_over_subjects_by_hand():
     assert (both["tasks"], both["form"], both["n_subjects"], both["n_queries"]) == ("all tasks", "open", 2, 12)
     assert both["accuracy"] == pytest.approx(0.6)
     assert both["gain"] == pytest.approx(0.35)
+    assert both["baselines"] == {"copy_first": 0.25, "copy_last": None}
     # Student's t with one degree of freedom: 12.706 standard errors of .1
     assert both["ci95"] == [0.0, 1.0]
     held = lines["unseen tasks", "open"]
