@@ -162,9 +162,8 @@ def tables(found: Found) -> Iterator[tuple[str, str]]:
             chance = next(r["chance"] for r in found.rows if all(r.get(k) == v for k, v in wanted.items()))
             lines = [[name, *(cell(found.values(name, **wanted, shots=k)) for k in SHOTS)] for name in found.names]
             for policy in ("copy_first", "copy_last"):
-                lines.append(
-                    [policy.replace("_", " "), *(f"{found.policy(policy, **wanted, shots=k):.3f}" for k in SHOTS)]
-                )
+                told = [found.policy(policy, **wanted, shots=k) for k in SHOTS]
+                lines.append([policy.replace("_", " "), *("" if v is None else f"{v:.3f}" for v in told)])
             head = ["", *(f"{k} shots" for k in SHOTS)]
             yield f"world-icl, {tasks}, {form}: means over subjects (chance {chance:.3f})", listed(head, lines)
     yield "Effects on the mean over {2, 4, 8} shots, in points, against icl", effects(found)
