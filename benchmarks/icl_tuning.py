@@ -60,7 +60,7 @@ class Table:
     batch: int = 8
     lr: float = 5e-4
     classes: int = 400
-    """Things in the pictures that are trained on, ten pictures each; and so many scenes of every other kind."""
+    """Things in the pictures that are trained on, sixteen pictures each; and so many scenes of every other kind."""
     episodes: int = 270
     """Of world-icl in each form, on scenes of another seed: ten of every subject."""
     toy: bool = False
@@ -156,7 +156,7 @@ def figures(table: Table, where: Path, model: Model, main: bool) -> Iterator[dic
 
 def tables(found: Found) -> Iterator[tuple[str, str]]:
     """Heading and table, one after the other."""
-    for tasks in ("all tasks", "unseen tasks"):
+    for tasks in ("seen tasks", "unseen tasks"):
         for form in ("open", "choice"):
             wanted = {"what": "means", "tasks": tasks, "form": form}
             chance = next(r["chance"] for r in found.rows if all(r.get(k) == v for k, v in wanted.items()))
@@ -210,7 +210,7 @@ def effects(found: Found) -> str:
     head, lines = ["", "tasks open", "tasks choice", "unseen open", "unseen choice"], []
     for name in found.names:
         cells = []
-        for tasks in ("all tasks", "unseen tasks"):
+        for tasks in ("seen tasks", "unseen tasks"):
             for form in ("open", "choice"):
                 a, b = (per_seed(found, each, tasks, form) for each in (name, "icl"))
                 pairs = [100 * (a.get(s, a.get(None, 0.0)) - b[s]) for s in b if s in a or None in a]
@@ -238,7 +238,7 @@ def plot(found: Found) -> Figure:
     """Means by shots in four panels, a line a row, a dot a seed."""
     figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.subplots(2, 2)
-    for row, tasks in zip(axes, ("all tasks", "unseen tasks"), strict=True):
+    for row, tasks in zip(axes, ("seen tasks", "unseen tasks"), strict=True):
         for axis, form in zip(row, ("open", "choice"), strict=True):
             for number, name in enumerate(found.names):
                 values = [found.values(name, what="means", tasks=tasks, form=form, shots=k) for k in SHOTS]
@@ -265,7 +265,7 @@ def main() -> None:
         table = replace(table, out=table.out + "-toy", **tiny)
     about, out = machine("cpu"), Path(table.out)
     if not (out / "scenes" / "manifest.jsonl").exists():
-        write_scenes(out / "scenes", seed=1, classes=table.classes, images=10, scenes=table.classes)
+        write_scenes(out / "scenes", seed=1, classes=table.classes, images=16, scenes=table.classes)
     for kind in ("10", "pair"):
         if not (out / f"isekai-{kind}" / f"ISEKAI-{kind}.json").exists():
             write_isekai(out / f"isekai-{kind}", kind, seed=9101)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from linkcontext.config import EpisodeConfig, EvalConfig
+from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.train.config import TrainConfig
 
@@ -233,7 +234,7 @@ class Eval:
     world-icl: all tasks of scenes nobody was trained on (--data scenes:SEED), openly and as a choice among letters,
     with means over tasks; seed, vl-checklist, vl-icl: the same of a folder made by `linkcontext data FILE --layout NAME
     --out DIR`; fewshot: few-shot recognition of any folder's classes, both ways."""
-    unseen: tuple[str, ...] = ("relation", "same-different", "rule")
+    unseen: tuple[str, ...] = HELD_OUT
     """Types of tasks that the model was not trained on. Their means stand apart."""
 
     def run(self) -> None:
@@ -448,6 +449,8 @@ class Train:
             from linkcontext.train.preset import with_preset
 
             config = with_preset(config, self.preset)
+        if self.curriculum is not None and self.dry_run:
+            raise InputError("--curriculum --dry-run: a dry run is of one training. Give one stage's flags instead.")
         if self.dry_run:
             from linkcontext.train.preset import dry_run
 

@@ -173,7 +173,7 @@ def test_splits_are_kept_apart():
 
 
 def test_pictures_without_questions_are_asked_what_they_are():
-    items = [Item(f"{c}{n}", f"{c}{n}.png", c, c, f"{c}{n}".zfill(64)) for c in "abcd" for n in range(9)]
+    items = [Item(f"{c}{n}", f"{c}{n}.png", c, c, f"{c}{n}".zfill(64)) for c in "abcd" for n in range(10)]
     episodes = talks(Dataset(Path("zoo"), tuple(items)), names="real").episodes()
     assert {episode.task for episode in episodes} == {"naming/class open"}
     assert all(turn.answer == turn.item[0] for episode in episodes for turn in episode.support)
@@ -184,7 +184,7 @@ def test_pictures_without_questions_are_asked_what_they_are():
     [
         ({"tasks": ("smell",)}, "--tasks smell: no picture"),
         ({"options": 1}, "--options 1"),
-        ({"shots": (90,)}, "91 pictures each"),
+        ({"shots": (90,)}, "94 pictures each"),
         ({"shots": (-1,)}, "none below 0"),
         ({"form": "caption", "tasks": ("attribute",)}, "no task asked for"),
     ],
@@ -209,3 +209,68 @@ def test_link_episodes_with_letters():
 def test_questions_survive_the_file():
     item = gallery().items[0]
     assert from_dict(Item, json.loads(to_json(item)), "here") == item
+
+
+def test_what_has_too_few_pictures_is_listed():
+    found = talks(gallery(30), shots=(8,))  # ten of each colour, and 8 + 4 are needed
+    assert "attribute/colour" not in {subject.name for subject in found.subjects}
+    assert [out.class_id for out in found.left_out] == ["attribute/colour", "rule/by colour"]
+    assert found.left_out[0].lacks == "no two answers have 12 pictures; the commonest has 10"
+
+
+def test_a_picture_that_has_two_answers_comes_once():
+    items = [
+        Item(
+            f"{n}.png",
+            f"{n}.png",
+            "p",
+            "p",
+            f"{n:064d}",
+            questions=tuple(
+                Question("attribute", "colour", f"What colour is the {thing}?", colour, COLOURS)
+                for thing, colour in (("cup", "red"), ("jug", "blue"))
+            ),
+        )
+        for n in range(10)
+    ]
+    for episode in talks(Dataset(Path("two"), tuple(items)), shots=(6,)).episodes():
+        seen = [turn.item for turn in (*episode.support, *episode.queries)]
+        assert len(set(seen)) == len(seen) == 8
+
+
+def test_one_picture_to_ask_about_is_enough_where_supports_are_apart():
+    items = [
+        Item(
+            f"{n}.png",
+            f"{n}.png",
+            "p",
+            "p",
+            f"{n:064d}",
+            split="query" if n == 0 else "support",
+            questions=(Question("open_mi", "q1", "What is this?", ("dax", "lum")[n % 2], ("dax", "lum")),),
+        )
+        for n in range(9)
+    ]
+    plan = {"support_split": "support", "query_split": "query", "shots": (4,), "form": "choice"}
+    for episode in talks(Dataset(Path("mi"), tuple(items)), **plan).episodes():
+        (query,) = episode.queries
+        assert query.item == "0.png"
+        assert letters_of(query)[1][query.answer] == "dax"
+        assert {turn.item for turn in episode.support} <= {item.id for item in items[1:]}
+
+
+def test_more_options_than_letters_are_a_sentence():
+    many = tuple(f"answer {n}" for n in range(9))
+    items = [
+        Item(
+            f"{n}.png",
+            f"{n}.png",
+            "p",
+            "p",
+            f"{n:064d}",
+            questions=(Question("caption", "long", "Describe.", "answer 0", (*many, f"other {n}")),),
+        )
+        for n in range(30)
+    ]
+    with pytest.raises(InputError, match="10 options, and there are letters for 8"):
+        talks(Dataset(Path("many"), tuple(items)), form="choice").episodes()

@@ -20,7 +20,7 @@ SUBJECTS = ("attribute", "caption", "count", "location", "naming", "relation", "
 def scenes(tmp_path_factory):
     """A few scenes of every kind."""
     out = tmp_path_factory.mktemp("world") / "scenes"
-    write_scenes(out, seed=1, classes=6, images=5, scenes=30, size=32)
+    write_scenes(out, seed=1, classes=6, images=8, scenes=72, size=32)
     return str(out)
 
 
@@ -52,7 +52,7 @@ def test_a_checkpoint_is_asked_all_tasks_in_both_forms(config, scenes, tmp_path)
     lines = icl.summary(rows)
     assert {(line["tasks"], line["form"], line["shots"]) for line in lines} == {
         (tasks, form, k)
-        for tasks in ("all tasks", "unseen tasks", *SUBJECTS)
+        for tasks in ("seen tasks", "unseen tasks", *SUBJECTS)
         for form in ("open", "choice")
         for k in (0, 2)
     }
@@ -77,8 +77,8 @@ def test_means_over_subjects_by_hand():
         row("rule/sum open", 0.1, 0.25, 2),
     ]
     lines = {(line["tasks"], line["form"]): line for line in icl.summary(rows)}
-    both = lines["all tasks", "open"]
-    assert (both["tasks"], both["form"], both["n_subjects"], both["n_queries"]) == ("all tasks", "open", 2, 12)
+    both = lines["seen tasks", "open"]
+    assert (both["tasks"], both["form"], both["n_subjects"], both["n_queries"]) == ("seen tasks", "open", 2, 12)
     assert both["accuracy"] == pytest.approx(0.6)
     assert both["gain"] == pytest.approx(0.35)
     assert both["baselines"] == {"copy_first": 0.25, "copy_last": None}
@@ -86,7 +86,7 @@ def test_means_over_subjects_by_hand():
     assert both["ci95"] == [0.0, 1.0]
     held = lines["unseen tasks", "open"]
     assert (held["accuracy"], held["ci95"]) == (0.1, None)
-    assert lines["all tasks", "choice"]["accuracy"] == lines["count", "choice"]["accuracy"] == 0.3
+    assert lines["seen tasks", "choice"]["accuracy"] == lines["count", "choice"]["accuracy"] == 0.3
     other = {(line["tasks"], line["form"]): line for line in icl.summary(rows, unseen=("count",))}
     assert other["unseen tasks", "open"]["accuracy"] == 0.7
 

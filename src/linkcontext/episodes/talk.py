@@ -26,6 +26,7 @@ from typing import Literal
 import numpy as np
 
 from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.pool import LeftOut
 from linkcontext.errors import InputError
 from linkcontext.records import Candidate, Episode, Item, Question, Turn
 from linkcontext.seeds import Name, rng
@@ -74,19 +75,32 @@ class Subject:
     @cached_property
     def kind(self) -> Literal["shared", "own", "invented"]:
         """Where the candidates come from."""
-        sets = {question.candidates for asked in self.queries.values() for _, question in asked}
+        sets = {question.candidates for _, question in (*_all(self.supports), *_all(self.queries))}
         if sets == {()}:
             return "invented"
         return "shared" if len(sets) == 1 else "own"
 
-    def usable(self, longest: int, options: int) -> "Subject | None":
-        """Without answers that have too few pictures for any support of `longest` turns; None if nothing is left."""
+    def usable(self, plan: "TalkPlan") -> "Subject | None":
+        """Without answers that have too few pictures for any support; None if two are not left, or nothing to ask."""
+        needed = self.needed(plan)
         if self.kind == "own":
-            enough = min(len(_all(self.supports)), len(_all(self.queries))) >= longest + options
-            return self if enough else None
-        kept = [a for a, found in self.queries.items() if found and len(self.supports.get(a, ())) > longest]
+            return self if _pictures(_all(self.supports)) >= needed and _all(self.queries) else None
+        kept = [answer for answer, found in self.supports.items() if _pictures(found) >= needed]
         sides = ({answer: side[answer] for answer in kept} for side in (self.supports, self.queries))
-        return Subject(self.task, self.concept, *sides) if len(kept) > 1 else None
+        left = Subject(self.task, self.concept, *sides)
+        return left if len(kept) > 1 and _all(left.queries) else None
+
+    def needed(self, plan: "TalkPlan") -> int:
+        """How many pictures an episode takes in all from those of a support: one may answer several questions."""
+        count = max(plan.options, *(len(question.candidates) for _, question in _all(self.queries)), 0)
+        asked = count if self.kind == "own" else plan.options
+        return max(plan.shots) + (asked if plan.support_split == plan.query_split else 0)
+
+    def lacking(self, plan: "TalkPlan") -> LeftOut:
+        """For the list of what could not be asked."""
+        most = max((_pictures(found) for found in self.supports.values()), default=0)
+        lacks = f"no two answers have {self.needed(plan)} pictures; the commonest has {most}"
+        return LeftOut(self.name, _pictures(_all(self.supports)), lacks)
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,7 @@ class Talks:
     plan: TalkPlan
     subjects: tuple[Subject, ...]
     others: tuple[Subject, ...]  # of tasks that were not asked for too, for supports without coherence
+    left_out: tuple[LeftOut, ...]  # subjects that were asked for and have too few pictures
 
     @classmethod
     def of(cls, dataset: Dataset, plan: TalkPlan) -> "Talks":
@@ -109,14 +124,15 @@ class Talks:
         chosen = tuple(s for s in found if not plan.tasks or s.task in plan.tasks or s.name in plan.tasks)
         if plan.form == "caption":
             chosen = tuple(s for s in chosen if s.task == "caption")
-        kept = {s.name: left for s in found if (left := s.usable(max(plan.shots), plan.options))}
+        kept = {s.name: left for s in found if (left := s.usable(plan))}
         usable = tuple(kept[s.name] for s in chosen if s.name in kept)
         if not usable:
             raise InputError(
-                f"{dataset.root}: no task asked for has two answers with {max(plan.shots) + 1} pictures each; there is "
-                f"{there or 'no question'}. Use scenes:SEED, a data set with questions, or fewer --shots."
+                f"{dataset.root}: no task asked for has two answers with {max(plan.shots) + plan.options} pictures "
+                f"each; there is {there or 'no question'}. Use scenes:SEED, data with questions, or fewer --shots."
             )
-        return cls(plan, usable, tuple(kept.values()))
+        left_out = [s.lacking(plan) for s in chosen if s.name not in kept]
+        return cls(plan, usable, tuple(kept.values()), tuple(left_out))
 
     def episodes(self) -> tuple[Episode, ...]:
         """All of the plan. Every subject comes equally often."""
@@ -159,8 +175,9 @@ class Voice:
     def __init__(self, subject: Subject, plan: TalkPlan, choice: bool, stream: tuple[Name, ...]) -> None:
         self.subject, self.plan, self.choice, self.stream = subject, plan, choice, stream
         answers = sorted(subject.queries)
-        order = rng(*stream, "options").permutation(len(answers))
-        self.options = sorted(answers[place] for place in order[: plan.options])
+        order = [answers[place] for place in rng(*stream, "options").permutation(len(answers))]
+        order.sort(key=lambda answer: not subject.queries[answer])  # what nothing is asked about comes last
+        self.options = sorted(order[: plan.options])
         self.shown = dict(zip(answers, answers, strict=True))
         if subject.kind == "invented":
             self.shown = dict(zip(self.options, shown_names(plan.names, self.options, *stream), strict=True))
@@ -180,13 +197,14 @@ class Voice:
         """Different pictures to ask about: one for each candidate to be right once."""
         chance, taken = rng(*self.stream, "queries"), set[str]()
         if self.subject.kind != "own":
-            found = [_free(self.subject.queries[option], taken, chance) for option in self.options]
+            pools = (self.subject.queries[option] for option in self.options)
+            found = [_free(pool, taken, chance) for pool in pools if any(item.sha256 not in taken for item, _ in pool)]
         else:
             pool = _all(self.subject.queries)
             found = [_free(pool, taken, chance)]
             count = len(found[0][1].candidates)
             alike = [pair for pair in pool if len(pair[1].candidates) == count]
-            while self.choice and len(found) < min(count, len(alike)):
+            while self.choice and len(found) < min(count, _pictures(alike)):
                 found.append(_free(alike, taken, chance))
         return [found[place] for place in chance.permutation(len(found))]
 
@@ -217,8 +235,6 @@ def with_letters(episode: Episode, *stream: Name) -> Episode:
     Raises `InputError` for more candidates than letters.
     """
     names = [candidate.name for candidate in episode.candidates]
-    if len(names) > len(LETTERS):
-        raise InputError(f"{episode.id}: {len(names)} candidates, and there are letters for {len(LETTERS)}.")
 
     def turns(part: str, given: Sequence[Turn]) -> tuple[Turn, ...]:
         told = [(turn.item, turn.question or NAMING, names, turn.answer) for turn in given]
@@ -233,6 +249,8 @@ def _lettered(
     item: str, question: str, texts: Sequence[str], right: str, number: int, part: str, *stream: Name
 ) -> Turn:
     """A choice, the options in an order of its own. Right letters of queries one after the other are all different."""
+    if len(texts) > len(LETTERS):
+        raise InputError(f"{item}: {len(texts)} options, and there are letters for {len(LETTERS)}. Ask openly.")
     order = [texts[place] for place in rng(*stream, part, number, "letters").permutation(len(texts))]
     if part == "query":
         block, place = divmod(number, len(texts))
@@ -273,6 +291,10 @@ def _subjects(dataset: Dataset, plan: TalkPlan) -> tuple[Subject, ...]:
 
 def _all(side: dict[str, tuple[Asked, ...]]) -> tuple[Asked, ...]:
     return tuple(pair for asked in side.values() for pair in asked)
+
+
+def _pictures(asked: Sequence[Asked]) -> int:
+    return len({item.sha256 for item, _ in asked})
 
 
 def _free(pool: Sequence[Asked], taken: set[str], chance: np.random.Generator) -> Asked:

@@ -10,5 +10,6 @@ from linkcontext.mining.neighbours import mined
 def drawn(config: EpisodeConfig, dataset: Dataset) -> Sampled:
     """Draw them. Raises as `sample` and `Talks.of`."""
     if config.tasks:
-        return Sampled(Talks.of(dataset, config.talk_plan()).episodes(), (), ())
+        talks = Talks.of(dataset, config.talk_plan())
+        return Sampled(talks.episodes(), talks.left_out, ())
     return sample(dataset, config.plan(), mined(config.neighbours, dataset))

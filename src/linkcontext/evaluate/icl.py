@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
@@ -32,7 +32,6 @@ from linkcontext.records import Episode
 from linkcontext.source import open_data
 
 Benchmark = Literal["world-icl", "fewshot", "seed", "vl-checklist", "vl-icl"]
-NAMES = get_args(Benchmark)
 SHOTS = (0, 1, 2, 4, 8)
 SCENES = "scenes:0"
 TASK = re.compile(r"(.*?) (open|choice)(?: .*)?")  # as `episodes.talk` writes a row's task
@@ -76,7 +75,7 @@ def open_benchmark(config: EvalConfig) -> tuple[Dataset, tuple[Episode, ...], li
 
 def summary(rows: Iterable[Row], unseen: Collection[str] = HELD_OUT) -> list[dict[str, Any]]:
     """Means over subjects, each of equal weight: a line for each type of task, form, shots and scoring, and lines for
-    all types, those that are `unseen` apart.
+    all types that are `unseen` and for all others.
 
     The interval is that of the mean over the subjects, taken as a sample of all subjects (Student's t), and null for a
     single one.
@@ -85,7 +84,7 @@ def summary(rows: Iterable[Row], unseen: Collection[str] = HELD_OUT) -> list[dic
     for row in rows:
         subject, form = TASK.fullmatch(row["task"]).groups()  # type: ignore[union-attr]
         task = subject.partition("/")[0]
-        for heading in (task, "unseen tasks" if task in unseen else "all tasks"):
+        for heading in (task, "unseen tasks" if task in unseen else "seen tasks"):
             found.setdefault((heading, form, row["shots_per_class"], row["scoring"]), []).append(row)
     return [_line(*key, mine) for key, mine in sorted(found.items())]
 

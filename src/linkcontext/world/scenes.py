@@ -64,7 +64,7 @@ class Scene:
 
 
 def write_scenes(
-    out: Path, seed: int, classes: int = 60, images: int = 12, scenes: int = 160, size: int = EDGE
+    out: Path, seed: int, classes: int = 60, images: int = 16, scenes: int = 240, size: int = EDGE
 ) -> Dataset:
     """`classes` things in `images` pictures each, and so many `scenes` of every other kind, with their questions.
 
@@ -193,7 +193,7 @@ def _herd(*stream: Name) -> Scene:
 
 def _two(*stream: Name) -> Scene:
     """Two things that have their first colours to tell them by."""
-    _, chance = _one(*stream)
+    chance = rng(*stream, "scene")
     things = concepts.draw(2, *stream)
     first, second = chance.permutation(len(COLOURS))[:2]
     things[:, concepts.SLOTS["colour"]] = (torch.tensor([first, second])[:, None] + 0.5) / len(COLOURS)
