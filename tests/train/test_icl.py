@@ -32,7 +32,7 @@ def test_training_on_conversations_goes_on_to_the_same_losses(config, curve, sce
     train(config(**options, out=str(tmp_path / "parts")))
     assert curve("whole") == pytest.approx(curve("parts"), rel=0, abs=1e-6)
     told = json.loads((tmp_path / "whole" / "config.json").read_text())
-    assert len(told["icl_data"]) == 64
+    assert {name: len(digest) for name, digest in told["data"].items()} == {"icl": 64, "link": 64}
 
 
 def test_held_out_types_of_tasks_are_not_trained_on(config, scenes):

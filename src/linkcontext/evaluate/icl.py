@@ -90,10 +90,10 @@ def summary(rows: Iterable[Row], unseen: Collection[str] = HELD_OUT) -> list[dic
 
 
 def curves(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What VL-ICL tells of accuracy by shots: without any, the highest, and the efficiency of learning in context.
+    """Of accuracy by shots, after VL-ICL: without any, the highest, and the efficiency of learning in context.
 
-    That is the area between the curve and the accuracy without shots, over that of all that can be shown (shots x 1);
-    below 0 where shots harm, null without a zero-shot line or without shots. A line for each tasks, form and scoring.
+    Here that is the area between the curve and the accuracy without shots, over the most shots; below 0 where shots
+    harm, null without a zero-shot line or without shots. A line for each tasks, form and scoring.
     """
     found: dict[tuple[str, str, str], dict[int, float]] = {}
     for line in lines:

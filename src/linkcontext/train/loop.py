@@ -12,7 +12,7 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
@@ -33,6 +33,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from linkcontext.config import eval_config
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import digest
+from linkcontext.episodes.pool import LeftOut
 from linkcontext.episodes.prompt import scaffold
 from linkcontext.episodes.talk import HELD_OUT, TalkPlan, Talks, asked
 from linkcontext.errors import InputError
@@ -225,19 +226,20 @@ def _examples(config: TrainConfig) -> tuple[mixture.Mixture, list[mixture.Exampl
     shares = mixture.shares(config.mixture)
     wording = scaffold(config.scaffold)
     c = config
-    about: dict[str, Any] = {}
-    dataset = open_data(config.data)
-    near = mined(config.neighbours, dataset)
+    digests: dict[str, str] = {}
+    problems: list[str] = []
     strategy = Strategy(c.strategy, c.ways, c.support, c.queries, c.names, c.negatives, c.rule, c.split, c.seed)
     questions = read_questions(Path(config.questions)) if config.questions else ()
     count = config.steps * config.batch
     tasks: list[tuple[float, mixture.Task]] = []
     longest: list[mixture.Example] = []
-    left_out: list[str] = []
     for name, share in shares.items():
         if name == "link":
+            dataset = open_data(c.data)
+            near = mined(c.neighbours, dataset)
             lessons = Lessons.of(dataset, strategy, near, questions)
-            left_out = [f"{c.class_id}: left out, {c.lacks}" for c in lessons.pool.left_out]
+            problems += _problems(dataset, lessons.pool.left_out)
+            digests["link"] = digest(dataset)
             make = mixture.link(lessons, dataset, wording, c.supervise == "every")
             longest.append(make(0, config.support))
             tasks.append((share, make))
@@ -245,17 +247,23 @@ def _examples(config: TrainConfig) -> tuple[mixture.Mixture, list[mixture.Exampl
             pictures = open_data(c.icl_data)
             talks = Talks.of(pictures, _talks(config, pictures))
             make_talk = mixture.icl(talks, pictures, wording, c.supervise != "query", c.turns, c.seed)
-            about |= {"icl_data": digest(pictures)}
+            problems += _problems(pictures, talks.left_out)
+            digests["icl"] = digest(pictures)
             longest.append(make_talk(0, max(c.turns)))
             tasks.append((share, make_talk))
         elif name == "taught":
             tasks.append((share, mixture.taught(config.seed)))
         else:
             tasks.append((share, mixture.from_file(Path(name), count, config.seed)))
-    about |= {"data": digest(dataset), "problems": [*dataset.problems, *left_out]}
-    for problem in about["problems"]:
+    about = {"data": digests, "problems": problems}
+    for problem in problems:
         log.warning(problem)
     return mixture.Mixture.of(tasks, count, config.seed), longest, about
+
+
+def _problems(dataset: Dataset, left_out: Sequence[LeftOut]) -> list[str]:
+    """What is wrong with a data set, and what of it is not trained on."""
+    return [*dataset.problems, *(f"{out.class_id}: left out, {out.lacks}" for out in left_out)]
 
 
 def _talks(config: TrainConfig, pictures: Dataset) -> TalkPlan:
