@@ -74,6 +74,36 @@ def test_trees_equal_whole_prompts(family, sources, monkeypatch):
     assert asker.eyes.calls == (7 if name == "llava_onevision" else 5)
 
 
+def test_what_is_held_is_not_run_again_and_changes_nothing(family, sources, monkeypatch):
+    name, model = family
+    scorer = Scorer(model, Eyes(model), sources, 3)
+    turns = [Turn("0", "", "lum"), Turn("1", "", "dax"), Turn("2", "", "dax")]
+    queries = [Turn("3", "", ""), Turn("4", "", "")]
+    prompts = [conversation(turns, SCAFFOLDS["turns"], query) for query in queries]
+    early = scorer.hold([conversation(turns[:2], SCAFFOLDS["turns"], query) for query in queries])
+    held = scorer.hold(prompts, early)
+    if name in NAIVE:
+        assert held is None
+        return
+    assert len(early) < len(held)
+    new = [ask for ask in asks() if len(ask.messages) == len(prompts[0])]
+    ran = []
+    run = score.Engine._decode
+    monkeypatch.setattr(score.Engine, "_decode", lambda self, x, *rest: ran.append(x.shape[1]) or run(self, x, *rest))
+    assert flat(scorer.score(new, held)) == pytest.approx(flat(scorer.score(new)), rel=0, abs=1e-4)
+    assert flat(scorer.score(new[:1], held)) == pytest.approx(flat(scorer.score(new[:1])), rel=0, abs=1e-4)
+    assert scorer.generate(prompts, 4, held) == scorer.generate(prompts, 4)
+    del ran[:]
+    scorer.score(new, held)
+    saved, ran[:] = sum(ran), []
+    scorer.score(new)
+    assert sum(ran) - saved >= len(held)
+    del ran[:]  # another support: what is held is of no use, and does no harm
+    other = [ask for ask in asks() if len(ask.messages) == 3]
+    assert flat(scorer.score(other, held)) == pytest.approx(flat(scorer.score(other)), rel=0, abs=1e-4)
+    assert flat(scorer.score(new, held)) == pytest.approx(flat(scorer.score(new)), rel=0, abs=1e-4)
+
+
 def test_replies_equal_those_of_generate(family, sources):
     name, model = family
     model.network.generation_config.eos_token_id = 383  # no token: random networks like to end at once

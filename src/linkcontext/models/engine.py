@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from linkcontext.models.attention import apart
 from linkcontext.models.family import attention_kinds, crosses, pictures_see_themselves, plain
-from linkcontext.models.tree import NOTHING, Ints, Pass, Tree, passes
+from linkcontext.models.tree import NOTHING, Ints, Pass, Tree, passes, piece_end
 from linkcontext.models.vision import Seen
 
 LOGITS = 2**24  # so many logits are made at once
@@ -69,10 +69,9 @@ class Trunk(DynamicLayer):  # type: ignore[misc] # transformers has no types
         return self.length
 
 
-def trunk(network: PreTrainedModel, todo: Sequence[Pass]) -> Cache:
-    """An empty cache for a network's layers, with room for those passes."""
+def trunk(network: PreTrainedModel, most: int) -> Cache:
+    """An empty cache for a network's layers, with room for so many tokens at first."""
     layers = network.config.get_text_config().num_hidden_layers
-    most = max(len(run.before) + len(run.tokens) for run in todo)
     return Cache(layers=[Trunk(most) for _ in range(layers)])
 
 
@@ -84,10 +83,37 @@ def keep(cache: Cache, length: int) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grown:
-    """A tree with what is seen in its pictures, by number."""
+    """A tree with what is seen in its pictures, by number.
+
+    The keys and values of its first `held` tokens are in `cache`, which has nothing else before and after a run.
+    """
 
     tree: Tree
     pictures: Sequence[Seen]
+    cache: Cache | None = None
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """What prompts begin with, and its keys and values: it is not run again."""
+
+    opening: Ints  # int64[3 + axes, n]: ids, slots, number of the picture in order of appearance, positions
+    pictures: tuple[str, ...]  # their contents
+    cache: Cache
+
+    def __len__(self) -> int:
+        return len(self.opening[0])
+
+
+def opening(tree: Tree, length: int, contents: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:
+    """What `Held` tells of a tree's first tokens; `contents` are of the pictures, by number."""
+    numbers = tree.picture[:length]
+    shown = list(dict.fromkeys(numbers[numbers >= 0].tolist()))
+    places = np.full(max(shown, default=-1) + 2, -1)  # the last entry serves text
+    places[shown] = np.arange(len(shown))
+    rows = np.stack([tree.ids[:length], tree.slot[:length], places[numbers], *tree.position[:, :length]])
+    return rows, tuple(contents[number] for number in shown)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,14 +147,12 @@ class Engine:
         tree, network = grown.tree, self.network
         found = torch.zeros(len(tree), dtype=torch.float64)
         asked = np.flatnonzero(tree.weight)
-        cache = None
         place = np.full(len(tree) + 1, -1)  # where a token stands in its pass; the last entry serves first tokens
         followed = np.zeros(len(tree), np.bool_)
         followed[tree.parent[tree.parent >= 0]] = True  # what nothing follows is asked for, and need not be read
-        todo = self._passes(tree, followed)
+        todo = self._passes(grown, followed)
         with torch.inference_mode(), apart(network, self.width is not None):
-            if len(todo) > 1:
-                cache = trunk(network, todo)
+            cache = self._cache(grown, todo) if len(todo) > 1 or grown.held else None
             for run in todo:
                 if cache is not None:
                     keep(cache, len(run.before))
@@ -141,7 +165,27 @@ class Engine:
                     at = torch.from_numpy(place[tree.parent[mine]]).to(self.device)
                     values = self._targets(hidden[at], torch.from_numpy(tree.ids[mine]).to(self.device))
                     found[torch.from_numpy(mine)] = values.double().cpu()
+            if cache is not None:
+                keep(cache, grown.held)
         return found
+
+    def hold(self, grown: Grown, length: int) -> Cache:
+        """The keys and values of a tree's first `length` tokens, among which there is no fork.
+
+        Those that the tree holds already are copied.
+        """
+        tree, network = grown.tree, self.network
+        cache = trunk(network, length)
+        start = grown.held
+        with torch.inference_mode(), apart(network, self.width is not None):
+            if grown.cache is not None:
+                for layer, old in zip(cache.layers, grown.cache.layers, strict=True):
+                    layer.update(old.keys[:, :, :start], old.values[:, :, :start])
+            while start < length:
+                end = piece_end(tree, start, length, self.room, pictures_see_themselves(network))
+                self.hidden([(grown, Pass(np.arange(start), np.arange(start, end)))], cache)
+                start = end
+        return cache
 
     def scores(self, grown: Grown) -> list[float]:
         """For each line the log-probability of what it asks for."""
@@ -166,8 +210,8 @@ class Engine:
         tree, network = grown.tree, self.network
         said: list[list[int]] = [[] for _ in tree.leaves]
         with torch.inference_mode(), apart(network, self.width is not None):
-            todo = self._passes(tree)
-            cache = trunk(network, todo)
+            todo = self._passes(grown)
+            cache = self._cache(grown, todo)
             for run in todo:
                 keep(cache, len(run.before))
                 hidden = self.hidden([(grown, run)], cache)[0]
@@ -175,6 +219,7 @@ class Engine:
                 tips = {n: tree.segments[leaf].end - 1 for n, leaf in enumerate(tree.leaves)}
                 if mine := {n: tip for n, tip in tips.items() if tip in here}:
                     self._go_on(grown, run, hidden, mine, cache, said, new_tokens, set(ends))
+            keep(cache, grown.held)
         return said
 
     def _go_on(
@@ -286,8 +331,14 @@ class Engine:
         """The token after which the open Flamingo looks at no picture until the next."""
         return int(self.network.config.get_text_config().eos_token_id)
 
-    def _passes(self, tree: Tree, read: NDArray[np.bool_] | None = None) -> list[Pass]:
-        return passes(tree, self.room, self.width, pictures_see_themselves(self.network), read)
+    def _passes(self, grown: Grown, read: NDArray[np.bool_] | None = None) -> list[Pass]:
+        return passes(grown.tree, self.room, self.width, pictures_see_themselves(self.network), read, grown.held)
+
+    def _cache(self, grown: Grown, todo: Sequence[Pass]) -> Cache:
+        """What is held already, or an empty cache."""
+        if grown.cache is not None:
+            return grown.cache
+        return trunk(self.network, max(len(run.before) + len(run.tokens) for run in todo))
 
     def _targets(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Log-probabilities float32[n] of tokens after states float[n, width]."""

@@ -23,7 +23,7 @@ from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, Message, Tokens, conv
 from linkcontext.episodes.prompt import pictures as shown
 from linkcontext.errors import InputError
 from linkcontext.models.budget import free_memory, room
-from linkcontext.models.engine import APART_ROOM, CPU_ROOM, GPU_ROOM, LEAST, WIDTH, Engine, Grown
+from linkcontext.models.engine import APART_ROOM, CPU_ROOM, GPU_ROOM, LEAST, WIDTH, Engine, Grown, Held, opening
 from linkcontext.models.family import plain, reads_both_ways, refusal
 from linkcontext.models.load import Model
 from linkcontext.models.tree import Line, grow, lay
@@ -156,8 +156,31 @@ class Scorer:
                 "model with a longer context."
             )
 
-    def score(self, asks: Sequence[Ask]) -> list[list[tuple[float, int]]]:
-        """For each prompt and candidate: the answer's log-probability (nats, its end included) and its tokens."""
+    def hold(self, prompts: Sequence[list[Message]], on: Held | None = None) -> Held | None:
+        """Run what several prompts begin with, to be kept for those that come; `on` is kept already, and stays.
+
+        One prompt is kept but for its last token, which says what comes next. None where the engine is naive, which
+        runs every prompt whole.
+        """
+        self._look(prompts)
+        if self.engine == "naive":
+            return None
+        grown = self._tree(prompts, "none", on)
+        length = grown.tree.segments[0].end - (len(prompts) == 1)
+        if any(segment.parent < 0 for segment in grown.tree.segments[1:]) or length <= grown.held:
+            return on
+        cache = self._engine(grown, "cached").hold(grown, length)
+        return Held(*opening(grown.tree, length, self._contents), cache)
+
+    @property
+    def _contents(self) -> list[str]:
+        return [f"{content}+alone" if alone else content for content, alone in self._numbers]
+
+    def score(self, asks: Sequence[Ask], on: Held | None = None) -> list[list[tuple[float, int]]]:
+        """For each prompt and candidate: the answer's log-probability (nats, its end included) and its tokens.
+
+        What is held is not run again, where all prompts begin with all of it.
+        """
         self._look(ask.messages for ask in asks)
         flat = [answer for ask in asks for answer in ask.answers]
         if not flat:
@@ -165,20 +188,20 @@ class Scorer:
         if self.engine == "naive":
             scored = self._score_naive(flat)
         else:
-            grown = self._tree(flat, "last")
-            values = self._engine(grown, self.engine).scores(grown)
+            grown = self._tree(flat, "last", on)
+            values = self._engine(grown, "cached" if grown.held else self.engine).scores(grown)
             scored = [(value, len(asked)) for value, asked in zip(values, grown.tree.answers, strict=True)]
         found = iter(scored)
         return [[next(found) for _ in ask.answers] for ask in asks]
 
-    def generate(self, prompts: Sequence[list[Message]], new_tokens: int = 24) -> list[str]:
-        """The model's own answers, greedily, without special tokens."""
+    def generate(self, prompts: Sequence[list[Message]], new_tokens: int = 24, on: Held | None = None) -> list[str]:
+        """The model's own answers, greedily, without special tokens; `on` as in `score`."""
         if not prompts:
             return []
         self._look(prompts)
         if self.engine == "naive":
             return self._generate_naive(prompts, new_tokens)
-        grown, text = self._tree(prompts, "none"), self.model.network.get_decoder()
+        grown, text = self._tree(prompts, "none", on), self.model.network.get_decoder()
         usual = text.config._attn_implementation
         if usual == "flex_attention":  # word by word there are no blocks to skip
             text.set_attn_implementation("sdpa")
@@ -236,9 +259,15 @@ class Scorer:
 
     # Trees
 
-    def _tree(self, conversations: Sequence[list[Message]], supervise: str) -> Grown:
-        """What the conversations share, merged."""
-        return Grown(grow(self._lines_of(conversations, supervise)), self._pictures)
+    def _tree(self, conversations: Sequence[list[Message]], supervise: str, on: Held | None = None) -> Grown:
+        """What the conversations share, merged; on top of what is held, where they all begin with it."""
+        tree = grow(self._lines_of(conversations, supervise))
+        if on is None or tree.segments[0].until < len(tree) or tree.segments[0].end < len(on):
+            return Grown(tree, self._pictures)
+        rows, pictures = opening(tree, len(on), self._contents)
+        if pictures != on.pictures or not np.array_equal(rows, on.opening):
+            return Grown(tree, self._pictures)
+        return Grown(tree, self._pictures, on.cache, len(on))
 
     def _lines_of(self, conversations: Sequence[list[Message]], supervise: str) -> list[Line]:
         """Each conversation up to the end of its answer: what a template adds behind it is not asked for."""

@@ -326,6 +326,7 @@ def passes(
     width: int | None = None,
     whole_pictures: bool = False,
     read: NDArray[np.bool_] | None = None,
+    held: int = 0,
 ) -> list[Pass]:
     """The tree in passes of at most `room` tokens. What fits into `width` with all that begins with it is a branch;
     branches of one fork are run side by side, beside the trunk's next piece. What does not fit is trunk.
@@ -333,9 +334,11 @@ def passes(
     Without `width` a pass has one row of branches, which takes what room there is; else it has rows as long as the
     longest branch. With room for the whole tree there is one pass and no cache. With `whole_pictures` no picture is
     cut in two, for networks in which a picture's tokens see those after them; one that is larger than `room` gets a
-    pass to itself. `read` bool[T] leaves tokens out, of which none may have any that follow.
+    pass to itself. `read` bool[T] leaves tokens out, of which none may have any that follow. The first `held` tokens
+    are in the cache already; no fork comes before the last of them.
     """
-    read = np.ones(len(tree), np.bool_) if read is None else read
+    read = np.ones(len(tree), np.bool_) if read is None else read.copy()
+    read[:held] = False
     count = np.concatenate([[0], np.cumsum(read)])
     below: dict[int, list[int]] = {}
     for number, segment in enumerate(tree.segments):
@@ -347,7 +350,7 @@ def passes(
     found: list[Pass] = []
     most = room if width is None else min(width, room)
     # A fork waits with what is in the cache there. Last in, first out: the cache only loses its end.
-    waiting: list[tuple[list[int], Ints]] = [(below.get(-1, []), NOTHING)]
+    waiting: list[tuple[list[int], Ints]] = [(below.get(-1, []), np.arange(held))]
     while waiting:
         children, on = waiting.pop()
         segments = [tree.segments[number] for number in children]
@@ -364,11 +367,9 @@ def passes(
         if others:
             waiting.append((others, on))
         segment = tree.segments[number]
-        start = segment.start
+        start = max(segment.start, held)
         while start < segment.end and count[segment.until] - count[start] > most:
-            end = min(start + room, segment.end)
-            if whole_pictures:
-                end = _around_pictures(tree, start, end, segment.end)
+            end = piece_end(tree, start, segment.end, room, whole_pictures)
             piece = those(start, end)
             beside = found[-1].branches if side and start == segment.start else NOBODY
             if beside.size and beside.size + len(piece) <= room:
@@ -402,6 +403,12 @@ def _filled(rows: Sequence[Ints]) -> Ints:
     for row, tokens in zip(found, rows, strict=True):
         row[: len(tokens)] = tokens
     return found
+
+
+def piece_end(tree: Tree, start: int, limit: int, room: int, whole_pictures: bool) -> int:
+    """Where a piece of a trunk ends that begins at `start`."""
+    end = min(start + room, limit)
+    return _around_pictures(tree, start, end, limit) if whole_pictures else end
 
 
 def _around_pictures(tree: Tree, start: int, end: int, limit: int) -> int:

@@ -1,74 +1,347 @@
 """Teach a model names for things by showing pictures of them, then ask it about others."""
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from linkcontext.data.images import sha256
+from linkcontext.data.images import sha256, thumbnail_png
 from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, conversation
 from linkcontext.errors import InputError
+from linkcontext.models.engine import Held
 from linkcontext.models.load import Model
 from linkcontext.models.score import Ask, Scorer
-from linkcontext.models.vision import Eyes
+from linkcontext.models.select import Select, medoids, rices, vector
+from linkcontext.models.vision import CHECKED, Eyes, Seen
 from linkcontext.records import Turn
+from linkcontext.seeds import rng
+
+log = logging.getLogger("linkcontext")
+LONGEST = 100  # letters of a name: more is a text, and no name that a model could say
+KEPT = 0.95  # of what is taught is to be named, however much of the rest is named as well
+FEWEST = 20  # pictures without which one in twenty means nothing
+NEAREST = 3
+EDGE = 96  # pixels of a thumbnail
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A picture that was shown, by its content, and how like the one asked about it is (cosine)."""
+
+    name: str
+    picture: str
+    similarity: float
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a picture is called: the likeliest name, and the probability of each name taught."""
+    """What a picture is called: the likeliest name, and the probability of each name taught.
 
-    name: str
+    The name is None where the picture is like nothing that was shown: `fit`, its cosine with the mean of the concept
+    that is nearest, lies below the learner's `Point`. Without features (an engine that runs whole prompts) there are
+    neither `fit` nor `nearest`.
+    """
+
+    name: str | None
     probabilities: dict[str, float]
+    fit: float | None = None
+    nearest: tuple[Neighbour, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """From which `fit` on a picture is taken for one of the concepts: the highest that keeps 95 % of what was shown.
+
+    Each was left out in turn: `kept` of the `pictures` are above beside the others of their own concept, and
+    `refused` of them below where their whole concept is left out, as if they had never been named.
+    """
+
+    fit: float
+    kept: float
+    refused: float
+    pictures: int
 
 
 @dataclass
 class Learner:
-    """A model and what it was shown. Nothing is trained: what was shown stands in the prompt."""
+    """A model and what it was shown. Nothing is trained: what was shown stands in the prompt.
+
+    All pictures are shown, or as many of each name as fit; `shots_per_class` shows fewer, which are chosen by
+    `select`: medoid, those that stand for the others best; random; rices, those most like the picture asked about.
+    """
 
     model: Model
     scaffold: Scaffold = field(default_factory=lambda: SCAFFOLDS["turns"])
-    shown: dict[str, list[str]] = field(default_factory=dict)  # name -> item ids
+    shown: dict[str, list[str]] = field(default_factory=dict)  # name -> contents (sha256) of pictures
+    shots_per_class: int | None = None
+    select: Select = "medoid"
+    seen: dict[str, Seen] = field(default_factory=dict, repr=False)  # content -> what the model's eyes make of it
+    thumbnails: dict[str, bytes] = field(default_factory=dict, repr=False)  # content -> PNG
+    _held: tuple[tuple[Turn, ...], Held | None] | None = field(default=None, repr=False)
+    _point: tuple[tuple[str, ...], Point | None] | None = field(default=None, repr=False)
+    _most: dict[tuple[int, ...], int] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.scorer = Scorer(self.model, Eyes(self.model), {})
 
+    # Teaching
+
     def teach(self, named: Mapping[str, Iterable[str | Path]]) -> None:
-        """Show pictures under their names: {"cactihog": [paths]}. Names taught before get more pictures."""
-        for name, pictures in named.items():
-            paths = [Path(picture) for picture in pictures]
-            if not name.strip() or not paths:
-                raise InputError(f"{name!r}: a name and at least one picture are needed to teach something.")
-            self.shown.setdefault(name.strip(), []).extend(self._remember(path) for path in paths)
+        """Show pictures under their names: {"cactihog": [paths]}. Names taught before get more pictures.
+
+        A picture shown again under another name has that name from then on. Raises `InputError`, and nothing is
+        taught, for a name without pictures or of more than 100 letters, for two names that differ in case alone, for
+        a picture under two names and for one that cannot be read.
+        """
+        found: dict[str, str] = {}
+        paths: dict[str, Path] = {}
+        for given, pictures in named.items():
+            name = self._name(given, (*self.shown, *found.values()))
+            listed = [Path(picture) for picture in pictures]
+            if not listed:
+                raise InputError(f"{name!r}: at least one picture is needed to teach something.")
+            for path in listed:
+                content = self._content(path)
+                if found.setdefault(content, name) != name:
+                    raise InputError(f"{path}: is shown as {found[content]!r} and as {name!r}. Name it once.")
+                paths.setdefault(content, path)
+        small = {content: thumbnail_png(path, EDGE) for content, path in paths.items()}  # reads them all
+        for content, path in paths.items():
+            self.scorer.sources.setdefault(content, (content, path))
+        self._look(list(paths))
+        self.thumbnails |= small
+        for name, items in list(self.shown.items()):
+            self.shown[name] = [item for item in items if found.get(item, name) == name]
+        for content, name in found.items():
+            items = self.shown.setdefault(name, [])
+            if content not in items:
+                items.append(content)
+        self.shown = {name: items for name, items in self.shown.items() if items}
+
+    def forget(self, name: str) -> None:
+        """Take a name away, with its pictures. Raises `InputError` for one that was not taught."""
+        for content in self.shown.pop(self._taught(name)):
+            self.seen.pop(content, None)
+            self.thumbnails.pop(content, None)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a concept another name, in its place. Raises `InputError` as `teach` and `forget` do."""
+        old = self._taught(old)
+        new = self._name(new, [name for name in self.shown if name != old])
+        if new in self.shown and new != old:
+            raise InputError(f"{new!r} is taught already. Choose another name, or forget that one first.")
+        self.shown = {new if name == old else name: items for name, items in self.shown.items()}
+
+    def _taught(self, name: str) -> str:
+        if name not in self.shown:
+            known = ", ".join(self.shown) or "none yet"
+            raise InputError(f"{name!r} was not taught. The names are: {known}.")
+        return name
+
+    def _name(self, given: str, known: Iterable[str]) -> str:
+        """A name as it is kept."""
+        name = " ".join(given.split())
+        if not name:
+            raise InputError(f"{given!r}: a name is needed to teach something.")
+        if len(name) > LONGEST or not name.isprintable():
+            raise InputError(f"{name[:40]!r}: a name has at most {LONGEST} letters, which can be printed.")
+        same = next((other for other in known if other.casefold() == name.casefold() and other != name), None)
+        if same is not None:
+            raise InputError(f"{name!r} and {same!r} differ in case alone. Call one of them something else.")
+        return name
+
+    # Asking
 
     def ask(self, picture: str | Path) -> Answer:
-        """Name a picture. The probabilities are over the names that were taught."""
+        """Name a picture. The probabilities are over the names that were taught.
+
+        What was shown is run once and kept, so that a further question costs its own few tokens.
+        """
         if len(self.shown) < 2:
             raise InputError("teach at least two names before asking: with one there is nothing to choose.")
-        query = Turn(self._remember(Path(picture)), "", "")
-        turns = self._rounds(leave_out=query.item)
+        query = self._query(picture)
+        turns, held = self._support(query)
         answers = tuple(conversation(turns, self.scaffold, query, name) for name in self.shown)
-        (scores,) = self.scorer.score([Ask(conversation(turns, self.scaffold, query), answers)])
+        (scores,) = self.scorer.score([Ask(conversation(turns, self.scaffold, query), answers)], held)
         chances = torch.tensor([value for value, _ in scores]).softmax(0).tolist()
         found = dict(zip(self.shown, chances, strict=True))
-        return Answer(max(found, key=found.__getitem__), found)
+        likeliest = max(found, key=found.__getitem__)
+        if not self.seen:
+            return Answer(likeliest, found)
+        asked = vector(self.scorer.eyes.recall(query.item))
+        fit = self._fit(asked, query.item)
+        unlike = fit is not None and self.point is not None and fit < self.point.fit
+        return Answer(None if unlike else likeliest, found, fit, self._nearest(asked, query.item))
 
-    def say(self, picture: str | Path) -> str:
+    def say(self, picture: str | Path, question: str = "", new_tokens: int = 24) -> str:
         """The model's own words about a picture, after what it was shown."""
-        query = Turn(self._remember(Path(picture)), "", "")
-        (reply,) = self.scorer.generate([conversation(self._rounds(leave_out=query.item), self.scaffold, query)])
+        query = self._query(picture, question)
+        turns, held = self._support(query)
+        (reply,) = self.scorer.generate([conversation(turns, self.scaffold, query)], new_tokens, held)
         return reply
 
-    def _remember(self, path: Path) -> str:
+    @property
+    def rounds(self) -> list[Turn]:
+        """What stands before a question: one of each name at a time, as many as are shown."""
+        most = self.shots_per_class or self._room()
+        rows = {name: self._chosen(name, items, most) for name, items in self.shown.items()}
+        return [Turn(row[i], name, name) for i in range(most) for name, row in rows.items() if i < len(row)]
+
+    @property
+    def held(self) -> Held | None:
+        """What was shown, with its keys and values; None where whole prompts are run, or nothing was shown."""
+        turns = tuple(self.rounds)
+        if self._held is None or self._held[0] != turns:
+            prompts = [conversation(turns, self.scaffold, Turn(item, "", "")) for item in CHECKED]
+            self._recall()
+            self._held = turns, self.scorer.hold(prompts) if turns else None
+        return self._held[1]
+
+    @held.setter
+    def held(self, held: Held) -> None:
+        self._held = tuple(self.rounds), held
+
+    @property
+    def point(self) -> Point | None:
+        """When a picture is none of what was shown. None below 20 pictures with features, or
+        where a name has one alone."""
+        key = tuple(item for name in sorted(self.shown) for item in (name, *sorted(self.shown[name])))
+        if self._point is None or self._point[0] != key:
+            self._point = key, self._leave_out()
+        return self._point[1]
+
+    def path(self, content: str) -> Path:
+        """Where a picture lay when it was taught."""
+        return Path(self.scorer.sources[content][1])
+
+    def _query(self, picture: str | Path, question: str = "") -> Turn:
+        content = self._content(Path(picture))
+        self.scorer.sources.setdefault(content, (content, Path(picture)))
+        return Turn(content, "", "", question)
+
+    def _support(self, query: Turn) -> tuple[list[Turn], Held | None]:
+        """What stands before this query, and what of it is kept. A picture is never its own example."""
+        self._recall()
+        taught = any(query.item in items for items in self.shown.values())
+        if self.select == "rices" and self.shots_per_class is not None:
+            return self._likest(query.item), None
+        if not taught:
+            return self.rounds, self.held
+        shown = self.shown
+        self.shown = {name: [item for item in items if item != query.item] for name, items in shown.items()}
+        try:
+            return self.rounds, None
+        finally:
+            self.shown = shown
+
+    def _content(self, path: Path) -> str:
         if not path.is_file():
             raise InputError(f"{path}: no such picture.")
-        content = sha256(path)
-        self.scorer.sources[content] = (content, path)
-        return content
+        return sha256(path)
 
-    def _rounds(self, leave_out: str) -> list[Turn]:
-        """What was shown, one of each name at a time. A picture is never its own example."""
-        rows = {name: [item for item in items if item != leave_out] for name, items in self.shown.items()}
-        most = max(map(len, rows.values()), default=0)
-        return [Turn(row[i], name, name) for i in range(most) for name, row in rows.items() if i < len(row)]
+    def _look(self, contents: list[str]) -> None:
+        """See pictures that are to be kept."""
+        if self.scorer.engine == "naive":
+            return
+        self.scorer.eyes.look([(content, *self.scorer.sources[content]) for content in contents])
+        self.seen |= {content: self.scorer.eyes.recall(content) for content in contents}
+
+    def _recall(self) -> None:
+        """Have what was shown at hand: it may have no file any more."""
+        self.scorer.eyes.seen |= self.seen
+
+    # Choosing
+
+    def _room(self) -> int:
+        """As many pictures of each name as fit into the context and leave room for a question."""
+        most = max(map(len, self.shown.values()), default=0)
+        sizes = tuple(map(len, self.shown.values()))
+        if sizes not in self._most:
+            self._most[sizes] = next(self._fitting(most)) if most else 0
+            if self._most[sizes] < most:
+                log.warning(
+                    "%d pictures of each name are shown, those that stand for the others best: no more fit into a "
+                    "context of %d tokens",
+                    self._most[sizes],
+                    self.model.context,
+                )
+        return self._most[sizes]
+
+    def _fitting(self, most: int) -> Iterator[int]:
+        for count in range(most, 0, -1):
+            rows = {name: items[:count] for name, items in self.shown.items()}
+            turns = [Turn(row[i], name, name) for i in range(count) for name, row in rows.items() if i < len(row)]
+            longest = max(self.shown, key=len)
+            try:
+                self.scorer.prompt(conversation(turns, self.scaffold, turns[0], longest))
+            except InputError:
+                if count == 1:
+                    raise
+                continue
+            yield count
+
+    def _chosen(self, name: str, items: list[str], most: int) -> list[str]:
+        if len(items) <= most:
+            return items
+        if self.select == "random" or not self.seen:
+            order = rng("select", name, len(items)).permutation(len(items))[:most].tolist()
+        else:
+            order = medoids(torch.stack([vector(self.seen[item]) for item in items]), most)
+        return [items[place] for place in order]
+
+    def _likest(self, content: str) -> list[Turn]:
+        """The pictures most like one, of whatever names, as many as there would be otherwise."""
+        if not self.seen:
+            raise InputError("select rices: this engine runs whole prompts and has no features. Use random.")
+        self.scorer.eyes.look([(content, *self.scorer.sources[content])])
+        named = [(item, name) for name, items in self.shown.items() for item in items if item != content]
+        vectors = torch.stack([vector(self.seen[item]) for item, _ in named])
+        count = (self.shots_per_class or 1) * len(self.shown)
+        order = rices(vector(self.scorer.eyes.recall(content)), vectors, count)
+        return [Turn(named[place][0], named[place][1], named[place][1]) for place in order]
+
+    # Likeness
+
+    def _fit(self, asked: Tensor, content: str, without: str | None = None) -> float | None:
+        """The cosine with the nearest mean, of all concepts but one; of a picture that was shown without itself."""
+        found = []
+        for name, items in self.shown.items():
+            others = [vector(self.seen[item]) for item in items if item != content]
+            if name != without and others:
+                found.append(float(F.normalize(torch.stack(others).mean(0), dim=-1) @ asked))
+        return max(found, default=None)
+
+    def _nearest(self, asked: Tensor, content: str) -> tuple[Neighbour, ...]:
+        found = [
+            Neighbour(name, item, float(vector(self.seen[item]) @ asked))
+            for name, items in self.shown.items()
+            for item in items
+            if item != content
+        ]
+        return tuple(sorted(found, key=lambda neighbour: -neighbour.similarity)[:NEAREST])
+
+    def _leave_out(self) -> Point | None:
+        """The highest fit that keeps nearly all pictures of taught concepts, each left out, and what it refuses."""
+        pairs = [(name, item) for name, items in self.shown.items() for item in items]
+        if len(pairs) < FEWEST or len(self.shown) < 2 or not self.seen or min(map(len, self.shown.values())) < 2:
+            return None
+        vectors = {item: vector(self.seen[item]) for _, item in pairs}
+        sums = {name: torch.stack([vectors[i] for i in items]).sum(0) for name, items in self.shown.items()}
+        means = {name: F.normalize(total, dim=-1) for name, total in sums.items()}
+        own, other = [], []
+        for name, item in pairs:
+            alone = F.normalize(sums[name] - vectors[item], dim=-1)
+            strange = max(float(mean @ vectors[item]) for its, mean in means.items() if its != name)
+            own.append(max(float(alone @ vectors[item]), strange))
+            other.append(strange)
+        kept, refused = torch.tensor(own), torch.tensor(other)
+        levels = torch.unique(torch.cat([kept, refused]))
+        borders = torch.cat([levels[:1], (levels[1:] + levels[:-1]) / 2])  # halfway, so that nothing lies on one
+        above = (kept[None] >= borders[:, None]).float().mean(1)
+        best = int((above >= KEPT).nonzero().max())
+        border = borders[best]
+        return Point(float(border), float(above[best]), float((refused < border).float().mean()), len(pairs))
