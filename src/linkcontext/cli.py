@@ -468,6 +468,142 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True)
+class Teach:
+    """Show a model pictures under their names, and keep what it was taught in a pack that can be asked.
+
+    Nothing is trained. `linkcontext ask zoo.pack new.png` then names a picture, or says that it is none of these.
+    """
+
+    data: str
+    """A folder of class folders, or anything else that eval takes: digits, world:SEED, hf:NAME."""
+    out: str
+    """The pack to write, for example zoo.pack. One that is there gets further names and pictures."""
+    model: str | None = None
+    """mini, mini-base, a folder or a hub id. Default: mini, or the model of the pack that is there."""
+    classes: tuple[str, ...] = ()
+    """Only these names."""
+    shots_per_class: int | None = None
+    """Show so many pictures of each name, of all that are there. Default: all that fit."""
+    select: Literal["medoid", "random", "rices"] = "medoid"
+    """Which are shown, where there are more: those that stand for the others best, by chance, or those most like each
+    picture that is asked about (rices; every question then costs a support of its own)."""
+    scaffold: str = "turns"
+    """turns, single_turn, lcl, or a JSON file."""
+    licence: str | None = None
+    """How the pack may be used: any text, kept in it."""
+    state: bool = True
+    """Keep the support's keys and values in the pack. Without them it is small, and the first question costs more."""
+    strict: bool = False
+    """Fail on the first bad picture."""
+
+    def run(self) -> None:
+        """Teach."""
+        from linkcontext.episodes.prompt import scaffold
+        from linkcontext.models.load import load
+        from linkcontext.source import open_data
+        from linkcontext.teach.learner import Learner
+        from linkcontext.teach.pack import named_pictures, read_pack, write_pack
+
+        out = Path(self.out)
+        earlier = read_pack(out) if out.exists() else None
+        dataset = open_data(self.data, self.strict)
+        named = named_pictures(dataset, self.classes)
+        for problem in dataset.problems:
+            console.print(problem, style="yellow", markup=False, soft_wrap=True)
+        if earlier is not None:
+            learner = earlier.learner(load(self.model or earlier.model))
+        else:
+            model = load(self.model or "mini")
+            learner = Learner(model, scaffold(self.scaffold), {}, self.shots_per_class, self.select)
+        learner.teach(named)
+        licence = self.licence if self.licence is not None else earlier.licence if earlier else ""
+        pack = write_pack(learner, out, licence, self.state)
+        console.print("\n".join(pack.describe()), markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class AskPack:
+    """Ask what is in a picture, of what a pack was taught."""
+
+    pack: Annotated[str, tyro.conf.Positional]
+    """A pack that `linkcontext teach` wrote."""
+    pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Pictures to ask about."""
+    question: str | None = None
+    """Ask this instead of the name, and print the model's own words."""
+    model: str | None = None
+    """Another model than the pack's; it is taught from the pictures again."""
+    json: bool = False
+    """Print a JSON object for each picture."""
+
+    def run(self) -> None:
+        """Ask."""
+        import dataclasses
+        import json
+
+        from linkcontext.models.load import load
+        from linkcontext.teach.pack import operating, read_pack
+
+        pack = read_pack(Path(self.pack))
+        if missing := [picture for picture in self.pictures if not Path(picture).is_file()]:
+            raise InputError(f"{missing[0]}: no such picture.")
+        if not self.pictures:
+            raise InputError("name a picture to ask about.")
+        learner = pack.learner(load(self.model or pack.model))
+        if not self.json and self.question is None:
+            console.print(operating(learner.point), markup=False, soft_wrap=True)
+        for picture in self.pictures:
+            if self.question is not None:
+                said: dict[str, Any] = {"picture": picture, "reply": learner.say(picture, self.question)}
+                line = f"{picture}: {said['reply']}"
+            else:
+                answer = learner.ask(picture)
+                said = {"picture": picture, **dataclasses.asdict(answer)}
+                said["nearest"] = [{**near, "path": str(learner.path(near["picture"]))} for near in said["nearest"]]
+                line = f"{picture}: {learner.told(answer)}"
+            print(json.dumps(said, ensure_ascii=False)) if self.json else console.print(
+                line, markup=False, soft_wrap=True
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePack:
+    """Look into a pack, take names away, rename them, or put another pack's into it. It is changed in place."""
+
+    pack: Annotated[str, tyro.conf.Positional]
+    remove: tuple[str, ...] = ()
+    """Names to take away, with their pictures."""
+    rename: tuple[tuple[str, str], ...] = ()
+    """Old name, new name; more of them in the same way."""
+    merge: tuple[str, ...] = ()
+    """Packs whose names and pictures are added."""
+    licence: str | None = None
+    """How the pack may be used."""
+    out: str | None = None
+    """Write the changed pack here, and leave the one that was read as it is."""
+
+    def run(self) -> None:
+        """Look, or change."""
+        from linkcontext.models.load import load
+        from linkcontext.teach.pack import merge, read_pack, write_pack
+
+        pack = read_pack(Path(self.pack))
+        others = [read_pack(Path(other)) for other in self.merge]
+        if self.remove or self.rename or others or self.licence is not None or self.out:
+            model = load(pack.model)
+            learner = pack.learner(model)
+            for name in self.remove:
+                learner.forget(name)
+            for old, new in self.rename:
+                learner.rename(old, new)
+            for other in others:
+                merge(learner, other.learner(model))
+            licence = pack.licence if self.licence is None else self.licence
+            pack = write_pack(learner, Path(self.out or self.pack), licence)
+        console.print("\n".join(pack.describe()), markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Info:
     """Show what picture features are kept, for which encoders, and how much room they take."""
 
@@ -527,6 +663,9 @@ def main(arguments: list[str] | None = None) -> None:
         "mini": Mini,
         "cache": Cache,
         "demo": Demo,
+        "teach": Teach,
+        "ask": AskPack,
+        "pack": ChangePack,
     }
     try:
         command = tyro.extras.subcommand_cli_from_dict(

@@ -5,7 +5,7 @@ the only difference is how much room a pass has. `refusal` says which networks c
 oracle, there are whole prompts one by one (`naive`, in `linkcontext.models.score`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +104,29 @@ class Held:
 
     def __len__(self) -> int:
         return len(self.opening[0])
+
+
+def kept_rows(held: Held) -> dict[str, Tensor]:
+    """The keys and values of what is held, by layer, as a file has them: [1, heads, n, width] each."""
+    layers = enumerate(held.cache.layers)
+    return {
+        f"{number}/{name}": getattr(layer, name)[:, :, : len(held)]
+        for number, layer in layers
+        for name in ("keys", "values")
+    }
+
+
+def revived(opening: Ints, pictures: tuple[str, ...], rows: Mapping[str, Tensor], network: PreTrainedModel) -> Held:
+    """The other way. Raises `KeyError` or `RuntimeError` where the rows are not a network's."""
+    length = opening.shape[1]
+    cache = trunk(network, length)
+    with torch.inference_mode():
+        for number, layer in enumerate(cache.layers):
+            keys, values = (rows[f"{number}/{name}"].to(network.device) for name in ("keys", "values"))
+            if keys.shape[-2] != length:
+                raise RuntimeError(f"{keys.shape[-2]} keys for {length} tokens")
+            layer.update(keys, values)
+    return Held(opening, pictures, cache)
 
 
 def opening(tree: Tree, length: int, contents: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:

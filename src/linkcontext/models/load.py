@@ -1,6 +1,7 @@
 """Any vision-language model of Hugging Face, by hub id or folder, and the bundled ones by name."""
 
 import importlib.util
+import json
 import logging
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from linkcontext.data.manifest import first_few
 from linkcontext.errors import InputError
 from linkcontext.models import bundle
 from linkcontext.models.family import packable
+from linkcontext.models.features import fingerprint
 from linkcontext.models.flamingo import Interleaving
 
 log = logging.getLogger("linkcontext")
@@ -84,6 +86,22 @@ class Model:
             "context": self.context,
             "model_type": config.model_type,
         }
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest (64 hex digits) of weights, configuration, processor and template: what is kept of a prompt is of
+        use to no other model."""
+        told = json.dumps(
+            {
+                "class": type(self.network).__name__,
+                "config": self.network.config.get_text_config().to_dict(),
+                "processor": json.loads(self.processor.image_processor.to_json_string()),
+                "template": self.processor.chat_template,
+            },
+            sort_keys=True,
+            default=str,
+        )
+        return fingerprint(dict(self.network.state_dict()), told)
 
     @property
     def template(self) -> "Template":

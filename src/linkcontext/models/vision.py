@@ -83,7 +83,7 @@ class Eyes:
         new = {key: path for key, path in new.items() if key not in self.seen}
         if self.kept and new:
             for key, row in self._store.get(new).items():
-                seen = _seen(row, self.model.device)
+                seen = revived(row, self.model.device)
                 self.seen[key] = replace(seen, spelling=self._one(seen.spelling))
                 self.recalled += 1
         self._known |= {key.removesuffix("+alone") for key, path in new.items() if path is not None}
@@ -133,7 +133,7 @@ class Eyes:
     def save(self) -> None:
         """Write to the disk what is new."""
         if self._unsaved:
-            self._store.put({content: _tensors(seen) for content, seen in self._unsaved.items()})
+            self._store.put({content: tensors(seen) for content, seen in self._unsaved.items()})
             self._unsaved = {}
 
     def counters(self) -> dict[str, int]:
@@ -314,13 +314,13 @@ def _flat(rows: Any) -> Tensor:
 ARRAYS, TENSORS = ("ids", "slots", "shift"), ("tokens", "pooled", "deep")
 
 
-def _tensors(seen: Seen) -> dict[str, Tensor]:
+def tensors(seen: Seen) -> dict[str, Tensor]:
     """As the disk has it."""
     kept = {name: value.cpu() for name in TENSORS if (value := getattr(seen, name)) is not None}
     return kept | {name: torch.from_numpy(getattr(seen.spelling, name)) for name in ARRAYS}
 
 
-def _seen(kept: dict[str, Tensor], device: torch.device) -> Seen:
+def revived(kept: dict[str, Tensor], device: torch.device) -> Seen:
     """The other way."""
     spelling = Spelling(*(kept[name].numpy() for name in ARRAYS))
     return Seen(spelling, **{name: kept[name].to(device) for name in TENSORS if name in kept})

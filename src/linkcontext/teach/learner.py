@@ -187,6 +187,7 @@ class Learner:
     @property
     def rounds(self) -> list[Turn]:
         """What stands before a question: one of each name at a time, as many as are shown."""
+        self._recall()
         most = self.shots_per_class or self._room()
         rows = {name: self._chosen(name, items, most) for name, items in self.shown.items()}
         return [Turn(row[i], name, name) for i in range(most) for name, row in rows.items() if i < len(row)]
@@ -197,7 +198,6 @@ class Learner:
         turns = tuple(self.rounds)
         if self._held is None or self._held[0] != turns:
             prompts = [conversation(turns, self.scaffold, Turn(item, "", "")) for item in CHECKED]
-            self._recall()
             self._held = turns, self.scorer.hold(prompts) if turns else None
         return self._held[1]
 
@@ -214,6 +214,13 @@ class Learner:
             self._point = key, self._leave_out()
         return self._point[1]
 
+    def told(self, answer: Answer) -> str:
+        """An answer in words: name and probability, what else it could be, and what it was most like."""
+        ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in ranked[:NEAREST])
+        near = ", ".join(f"{n.name} ({self.path(n.picture).name}, {n.similarity:.2f})" for n in answer.nearest)
+        return f"{answer.name or 'none of these'}  [{shares}]" + (f"  most like: {near}" if near else "")
+
     def path(self, content: str) -> Path:
         """Where a picture lay when it was taught."""
         return Path(self.scorer.sources[content][1])
@@ -225,7 +232,6 @@ class Learner:
 
     def _support(self, query: Turn) -> tuple[list[Turn], Held | None]:
         """What stands before this query, and what of it is kept. A picture is never its own example."""
-        self._recall()
         taught = any(query.item in items for items in self.shown.values())
         if self.select == "rices" and self.shots_per_class is not None:
             return self._likest(query.item), None
@@ -297,6 +303,7 @@ class Learner:
         """The pictures most like one, of whatever names, as many as there would be otherwise."""
         if not self.seen:
             raise InputError("select rices: this engine runs whole prompts and has no features. Use random.")
+        self._recall()
         self.scorer.eyes.look([(content, *self.scorer.sources[content])])
         named = [(item, name) for name, items in self.shown.items() for item in items if item != content]
         vectors = torch.stack([vector(self.seen[item]) for item, _ in named])
@@ -338,10 +345,10 @@ class Learner:
             strange = max(float(mean @ vectors[item]) for its, mean in means.items() if its != name)
             own.append(max(float(alone @ vectors[item]), strange))
             other.append(strange)
-        kept, refused = torch.tensor(own), torch.tensor(other)
+        kept, refused = torch.tensor(own, dtype=torch.double), torch.tensor(other, dtype=torch.double)
         levels = torch.unique(torch.cat([kept, refused]))
         borders = torch.cat([levels[:1], (levels[1:] + levels[:-1]) / 2])  # halfway, so that nothing lies on one
-        above = (kept[None] >= borders[:, None]).float().mean(1)
+        above = (kept[None] >= borders[:, None]).double().mean(1)
         best = int((above >= KEPT).nonzero().max())
         border = borders[best]
-        return Point(float(border), float(above[best]), float((refused < border).float().mean()), len(pairs))
+        return Point(float(border), float(above[best]), float((refused < border).double().mean()), len(pairs))
