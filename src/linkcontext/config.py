@@ -10,6 +10,7 @@ from linkcontext.episodes.talk import Coherence, Form, TalkPlan
 from linkcontext.errors import InputError
 from linkcontext.world.names import NameKind
 
+Select = Literal["random", "medoid", "rices"]
 EngineName = Literal["auto", "packed", "cached", "naive"]
 Scoring = Literal["likelihood", "generate", "both", "lcl-legacy"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -68,6 +69,11 @@ class EpisodeConfig:
     false_labels: float = 0.0
     """Each support picture has, with this probability, the name of another class of its episode. A model that links
     believes it; one that knows better does not."""
+    choose_from: int | None = None
+    """Draw so many support pictures of each class, of which --shots are shown. Default: no more than are shown."""
+    select: Select = "random"
+    """Which of them: random; medoid, those that stand for their class best; or rices, those most like the query,
+    whatever their classes, ways x K of them (then every query has a support of its own)."""
     tasks: tuple[str, ...] = ()
     """Instead of linking classes, ask what annotated pictures answer (scenes:SEED, or imported ones): tasks like
     attribute and count, or one concept of them like attribute/colour; `all` for all there are."""
@@ -86,7 +92,13 @@ class EpisodeConfig:
         for flag, told in (("neighbours", self.neighbours is not None), ("rule", self.rule != "nearest")):
             if told and self.negatives != "neighbours":
                 raise InputError(f"--{flag} is read with --negatives neighbours only. Say both, or neither.")
-        links = ("ways", "queries", "negatives", "order", "groups_apart", "false_labels")
+        if self.choose_from is not None and self.choose_from < max(self.shots):
+            raise InputError(f"--choose-from {self.choose_from}: fewer than the {max(self.shots)} that --shots shows.")
+        if self.select != "random" and self.choose_from is None:
+            raise InputError(f"--select {self.select}: say with --choose-from of how many pictures of each class.")
+        if self.choose_from is not None and (self.order != "rounds" or self.false_labels):
+            raise InputError("--choose-from: not together with --order shuffled or --false-labels. Leave one out.")
+        links = ("ways", "queries", "negatives", "order", "groups_apart", "false_labels", "choose_from", "select")
         talks = ("coherence", "format", "options")
         given = [
             f.name
@@ -113,10 +125,13 @@ class EpisodeConfig:
         )
 
     def plan(self) -> EpisodePlan:
-        """The sampler's own terms."""
+        """The sampler's own terms; with `choose_from` all that can be chosen is support."""
+        shots = (
+            tuple(sorted({*self.shots, self.choose_from or 0})) if self.choose_from else tuple(sorted({*self.shots}))
+        )
         return EpisodePlan(
             ways=self.ways,
-            shots_per_class=tuple(sorted(set(self.shots))),
+            shots_per_class=shots,
             episodes=self.episodes,
             queries=self.queries,
             names=self.names,

@@ -84,6 +84,7 @@ def test_a_row_by_hand():
             "baselines": {
                 "copy_first": 0.5,
                 "copy_last": 0.5,
+                "majority": None,
                 "nearest_centroid": 0.5,
                 "nearest_support": 0.5,
             },

@@ -20,6 +20,7 @@ SCORINGS = (*LIKELIHOODS, "generate")
 BASELINES = {
     "copy_first": ("copy_first",),
     "copy_last": ("copy_last",),
+    "majority": ("majority",),
     "nearest_centroid": ("nearest_centroid_tokens", "nearest_centroid_pooled"),
     "nearest_support": ("nearest_support_tokens", "nearest_support_pooled"),
 }

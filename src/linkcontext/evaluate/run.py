@@ -19,10 +19,12 @@ from linkcontext.episodes.prompt import Scaffold, prompt, scaffold
 from linkcontext.episodes.sample import copy_first, copy_last
 from linkcontext.errors import InputError
 from linkcontext.evaluate import legacy
+from linkcontext.evaluate.choose import RICES, chosen
 from linkcontext.evaluate.draw import drawn
 from linkcontext.evaluate.metrics import available, credit, rows
 from linkcontext.models.load import Model, load
 from linkcontext.models.score import Ask, Scorer
+from linkcontext.models.select import majority
 from linkcontext.models.vision import GREY, Eyes, nearest
 from linkcontext.records import Episode, Prediction, Score, Turn, read_jsonl, to_json, write_jsonl, write_text
 from linkcontext.source import open_data
@@ -56,6 +58,8 @@ def measure(
     model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
     out = run_folder(config)
     asker = Asker.of(model, dataset, wording, config)
+    if config.episodes.select != "random":
+        episodes = chosen(config.episodes, dataset, asker.scorer)
     longest = max(episodes, key=_size)  # a support that does not fit is refused before anything is written
     for candidate in longest.candidates:
         asker.scorer.check(_messages(asker, Case(longest, 0, longest.shots_per_class[-1]), candidate.name))
@@ -97,10 +101,11 @@ def run_folder(config: EvalConfig) -> Path:
     if config.out is not None:
         return Path(config.out)
     e = config.episodes
+    chosen_ = (e.select,) if e.select != "random" else ()
     words = [
         Path(config.model.model).name,
         Path(e.data).name.replace(":", "-"),
-        *((*e.tasks, e.format, e.coherence) if e.tasks else (f"{e.ways}way", e.names)),
+        *((*e.tasks, e.format, e.coherence) if e.tasks else (f"{e.ways}way", e.names, *chosen_)),
         config.scoring,
         f"seed{e.seed}",
     ]
@@ -264,7 +269,7 @@ def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
             {},
             asker.scorer.prompt(make(case)).sha256(),
             tuple(turn.item for turn in e.shown(case.shots_per_class)),
-            baselines(asker, e.shown(case.shots_per_class), query),
+            baselines(asker, e, case.shots_per_class, query),
         )
         correct = {s: credit(prediction, s, e.candidates) == 1 for s in available(prediction)}
         yield dataclasses.replace(prediction, correct=correct)
@@ -284,9 +289,15 @@ def _ask(asker: Asker, case: Case, grey: bool = False) -> Ask:
     return Ask(_messages(asker, case, grey=grey), answers)
 
 
-def baselines(asker: Asker, shown: tuple[Turn, ...], query: Turn) -> dict[str, str | None]:
-    """What policies without a language model would answer: the class id, or None where there is no support."""
+def baselines(asker: Asker, episode: Episode, shots_per_class: int, query: Turn) -> dict[str, str | None]:
+    """What policies without a language model would answer: the class id, or None where there is no support.
+
+    The majority of the support answers where it was chosen for the query; elsewhere it is balanced.
+    """
+    shown = episode.shown(shots_per_class)
     found: dict[str, str | None] = {"copy_first": copy_first(shown), "copy_last": copy_last(shown)}
+    if episode.task.endswith(RICES):
+        found["majority"] = majority([turn.class_id for turn in shown])
     if asker.scorer.engine == "naive":
         return found
     eyes, sources = asker.scorer.eyes, asker.scorer.sources

@@ -1,15 +1,12 @@
 """Which pictures to show, where there are more than are to be shown."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from linkcontext.models.vision import Seen
-
-Select = Literal["random", "medoid", "rices"]
 
 
 def vector(seen: Seen) -> Tensor:

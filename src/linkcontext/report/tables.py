@@ -49,7 +49,10 @@ def setting(row: Row) -> str:
 
 
 def metrics_grid(rows: Sequence[Row]) -> Grid:
-    """Every row of `metrics.json`. `answered` and `truth` have a column where they say something."""
+    """Every row of `metrics.json`. `majority`, `answered` and `truth` have a column where they say something."""
+    policies = [
+        name for name in BASELINES if name != "majority" or any(row["baselines"][name] is not None for row in rows)
+    ]
     columns: dict[str, Callable[[Row], str]] = {
         "episodes": setting,
         "shots per class": lambda row: str(row["shots_per_class"]),
@@ -58,7 +61,7 @@ def metrics_grid(rows: Sequence[Row]) -> Grid:
         "new classes [95 %]": lambda row: bounds(row["ci95_classes"]),
         "n queries / episodes": lambda row: f"{row['n_queries']:,} / {row['n_episodes']:,}",
         "chance": lambda row: share(row["chance"]),
-        **{_words(name): _baseline(name) for name in BASELINES},
+        **{_words(name): _baseline(name) for name in policies},
     }
     if any(row["scoring"] == "generate" for row in rows):
         columns["answered"] = lambda row: share(row["answered"])

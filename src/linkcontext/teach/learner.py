@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from linkcontext.config import Select
 from linkcontext.data.images import sha256, thumbnail_png
 from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, conversation
 from linkcontext.errors import InputError
 from linkcontext.models.engine import Held
 from linkcontext.models.load import Model
 from linkcontext.models.score import Ask, Scorer
-from linkcontext.models.select import Select, medoids, rices, vector
+from linkcontext.models.select import medoids, rices, vector
 from linkcontext.models.vision import CHECKED, Eyes, Seen
 from linkcontext.records import Turn
 from linkcontext.seeds import rng
