@@ -115,9 +115,12 @@ def conversation(
         ]
     if final is not None:
         messages.append({"role": "user", "content": [*opening, *_content(scaffold.query, final, scaffold)]})
-        if answer is not None:
-            messages.append(_reply(scaffold.query_answer.replace("{answer}", answer)))
-    return messages
+    return messages if answer is None else answered(messages, scaffold, answer)
+
+
+def answered(messages: Sequence[Message], scaffold: Scaffold, answer: str) -> list[Message]:
+    """A conversation that ends in a query, with its answer."""
+    return [*messages, _reply(scaffold.query_answer.replace("{answer}", answer))]
 
 
 def prompt(

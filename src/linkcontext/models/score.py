@@ -35,6 +35,7 @@ EngineName = Literal["auto", "packed", "cached", "naive"]
 Sources = dict[str, tuple[str, Any]]  # item id -> (content hash, path)
 # Rounding: what a sum of log-probabilities may differ by between two orders of the same operations.
 TOLERANCE, HALF_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}, 0.3
+LINES = 256  # laid out at once: an episode has few texts, and what is taught is asked again and again
 Shapes = Sequence[tuple[int | None, int | None]]
 SHAPES: Shapes = (
     (None, None),
@@ -216,7 +217,9 @@ class Scorer:
         """See all pictures that are about to be needed, so that the tower gets many at a time."""
         if self.engine == "naive":
             return
-        self._numbers, self._pictures, self._lines = {}, [], {}
+        self._numbers, self._pictures = {}, []
+        if len(self._lines) > LINES:
+            self._lines = {}
         self.eyes.forget()
         self._see([shown(messages) for messages in conversations])
 

@@ -83,8 +83,7 @@ class Eyes:
         new = {key: path for key, path in new.items() if key not in self.seen}
         if self.kept and new:
             for key, row in self._store.get(new).items():
-                seen = revived(row, self.model.device)
-                self.seen[key] = replace(seen, spelling=self._one(seen.spelling))
+                self.remember(key, revived(row, self.model.device))
                 self.recalled += 1
         self._known |= {key.removesuffix("+alone") for key, path in new.items() if path is not None}
         left = [(key, path) for key, path in new.items() if key not in self.seen]
@@ -111,6 +110,10 @@ class Eyes:
     def knows(self, content: str, alone: bool = False) -> bool:
         """Whether a picture was looked at."""
         return self._key(content, alone) in self.seen
+
+    def remember(self, content: str, seen: Seen) -> None:
+        """Know what was seen in a picture of several, as another pair of the same eyes saw it."""
+        self.seen.setdefault(content, replace(seen, spelling=self._one(seen.spelling)))
 
     def recall(self, content: str, alone: bool = False) -> Seen:
         """What was seen in a picture that was looked at."""

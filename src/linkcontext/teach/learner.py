@@ -11,7 +11,7 @@ from torch import Tensor
 
 from linkcontext.config import Select
 from linkcontext.data.images import sha256, thumbnail_png
-from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, conversation
+from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, answered, conversation
 from linkcontext.errors import InputError
 from linkcontext.models.engine import Held
 from linkcontext.models.load import Model
@@ -82,6 +82,7 @@ class Learner:
     select: Select = "medoid"
     seen: dict[str, Seen] = field(default_factory=dict, repr=False)  # content -> what the model's eyes make of it
     thumbnails: dict[str, bytes] = field(default_factory=dict, repr=False)  # content -> PNG
+    _looks: dict[str, Tensor] = field(default_factory=dict, repr=False)  # content -> vector of what was seen
     _held: tuple[tuple[Turn, ...], Held | None] | None = field(default=None, repr=False)
     _point: tuple[tuple[str, ...], Point | None] | None = field(default=None, repr=False)
     _most: dict[tuple[int, ...], int] = field(default_factory=dict, repr=False)
@@ -166,17 +167,18 @@ class Learner:
             raise InputError("teach at least two names before asking: with one there is nothing to choose.")
         query = self._query(picture)
         turns, held = self._support(query)
-        answers = tuple(conversation(turns, self.scaffold, query, name) for name in self.shown)
-        (scores,) = self.scorer.score([Ask(conversation(turns, self.scaffold, query), answers)], held)
+        messages = conversation(turns, self.scaffold, query)
+        answers = tuple(answered(messages, self.scaffold, name) for name in self.shown)
+        (scores,) = self.scorer.score([Ask(messages, answers)], held)
         chances = torch.tensor([value for value, _ in scores]).softmax(0).tolist()
         found = dict(zip(self.shown, chances, strict=True))
         likeliest = max(found, key=found.__getitem__)
         if not self.seen:
             return Answer(likeliest, found)
         asked = vector(self.scorer.eyes.recall(query.item))
-        fit = self._fit(asked, query.item)
-        unlike = fit is not None and self.point is not None and fit < self.point.fit
-        return Answer(None if unlike else likeliest, found, fit, self._nearest(asked, query.item))
+        fit, nearest = self._likeness(asked, query.item)
+        unlike = self.point is not None and fit < self.point.fit
+        return Answer(None if unlike else likeliest, found, fit, nearest)
 
     def say(self, picture: str | Path, question: str = "", new_tokens: int = 24) -> str:
         """The model's own words about a picture, after what it was shown."""
@@ -259,7 +261,8 @@ class Learner:
 
     def _recall(self) -> None:
         """Have what was shown at hand: it may have no file any more."""
-        self.scorer.eyes.seen |= self.seen
+        for content in self.seen.keys() - self.scorer.eyes.seen.keys():
+            self.scorer.eyes.remember(content, self.seen[content])
 
     # Choosing
 
@@ -297,7 +300,7 @@ class Learner:
         if self.select == "random" or not self.seen:
             order = rng("select", name, len(items)).permutation(len(items))[:most].tolist()
         else:
-            order = medoids(torch.stack([vector(self.seen[item]) for item in items]), most)
+            order = medoids(self._vectors(items), most)
         return [items[place] for place in order]
 
     def _likest(self, content: str) -> list[Turn]:
@@ -307,37 +310,40 @@ class Learner:
         self._recall()
         self.scorer.eyes.look([(content, *self.scorer.sources[content])])
         named = [(item, name) for name, items in self.shown.items() for item in items if item != content]
-        vectors = torch.stack([vector(self.seen[item]) for item, _ in named])
+        vectors = self._vectors([item for item, _ in named])
         count = (self.shots_per_class or 1) * len(self.shown)
         order = rices(vector(self.scorer.eyes.recall(content)), vectors, count)
         return [Turn(named[place][0], named[place][1], named[place][1]) for place in order]
 
     # Likeness
 
-    def _fit(self, asked: Tensor, content: str, without: str | None = None) -> float | None:
-        """The cosine with the nearest mean, of all concepts but one; of a picture that was shown without itself."""
-        found = []
-        for name, items in self.shown.items():
-            others = [vector(self.seen[item]) for item in items if item != content]
-            if name != without and others:
-                found.append(float(F.normalize(torch.stack(others).mean(0), dim=-1) @ asked))
-        return max(found, default=None)
+    def _vectors(self, items: Iterable[str]) -> Tensor:
+        """float32[n, width] of pictures that were shown."""
+        for item in items:
+            if item not in self._looks:
+                self._looks[item] = vector(self.seen[item])
+        return torch.stack([self._looks[item] for item in items])
 
-    def _nearest(self, asked: Tensor, content: str) -> tuple[Neighbour, ...]:
-        found = [
-            Neighbour(name, item, float(vector(self.seen[item]) @ asked))
-            for name, items in self.shown.items()
-            for item in items
-            if item != content
-        ]
-        return tuple(sorted(found, key=lambda neighbour: -neighbour.similarity)[:NEAREST])
+    def _likeness(self, asked: Tensor, content: str) -> tuple[float, tuple[Neighbour, ...]]:
+        """The cosine of a picture with the nearest mean of a concept, and the pictures that it is most like.
+
+        One that was shown is compared with the others.
+        """
+        pairs = [(name, item) for name, items in self.shown.items() for item in items if item != content]
+        vectors = self._vectors([item for _, item in pairs])
+        names = [name for name, _ in pairs]
+        means = [vectors[[n == name for n in names]].mean(0) for name in dict.fromkeys(names)]
+        fit = float((F.normalize(torch.stack(means), dim=-1) @ asked).max())
+        alike = (vectors @ asked).topk(min(NEAREST, len(pairs)))
+        places = zip(alike.indices.tolist(), alike.values.tolist(), strict=True)
+        return fit, tuple(Neighbour(names[place], pairs[place][1], value) for place, value in places)
 
     def _leave_out(self) -> Point | None:
         """The highest fit that keeps nearly all pictures of taught concepts, each left out, and what it refuses."""
         pairs = [(name, item) for name, items in self.shown.items() for item in items]
         if len(pairs) < FEWEST or len(self.shown) < 2 or not self.seen or min(map(len, self.shown.values())) < 2:
             return None
-        vectors = {item: vector(self.seen[item]) for _, item in pairs}
+        vectors = dict(zip((item for _, item in pairs), self._vectors([item for _, item in pairs]), strict=True))
         sums = {name: torch.stack([vectors[i] for i in items]).sum(0) for name, items in self.shown.items()}
         means = {name: F.normalize(total, dim=-1) for name, total in sums.items()}
         own, other = [], []
