@@ -2,8 +2,8 @@
 
 Run: `python benchmarks/bench_ask.py`; `--toy` for a dry run. mini is taught five things with 16 pictures each. The same
 questions are answered turn about from a pack; by a learner that has the features of the support's pictures and runs
-the support again; and by one that is taught anew, pictures and all. Their probabilities are compared. Prints a table and writes benchmarks/results/ask.json with the
-command, the date and the machine.
+the support again; and by one that is taught anew, pictures and all. Their probabilities are compared. Prints a table
+and writes benchmarks/results/ask.json with the command, the date and the machine.
 """
 
 import json

@@ -1,0 +1,174 @@
+"""What a taught model gets right, what it turns down, and which supports to show. Run: `python benchmarks/teaching.py`
+
+Teaching: five classes with 8 pictures each under their own names, again and again with other classes; then pictures of
+these five and of a sixth. `ask` names the former; AUROC tells how well pictures of the sixth are told from them by
+`fit`, by the probability of the likeliest name, and what the operating point keeps and refuses.
+Selection: five-way episodes whose supports are chosen of 24 pictures of each class: at random, by medoid, by RICES.
+Digits, and the class folders in $LINKCONTEXT_DATA/images where there are any. Writes benchmarks/results/teaching.json
+and prints the tables of docs/teaching.md. `--toy` for a dry run.
+"""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import tyro
+from machine import RESULTS, machine
+from sklearn.metrics import roc_auc_score
+from table import listed
+
+from linkcontext.config import eval_config
+from linkcontext.evaluate.intervals import clustered_wilson
+from linkcontext.evaluate.run import evaluate
+from linkcontext.models.load import Model, load
+from linkcontext.models.vision import nearest
+from linkcontext.records import write_text
+from linkcontext.seeds import rng
+from linkcontext.source import open_data
+from linkcontext.teach.learner import Learner
+
+CLASSES, SHOWN = 5, 8
+
+
+@dataclass
+class Teaching:
+    """Measure teaching and selection."""
+
+    model: str = "mini"
+    draws: int = 20
+    """Of five classes and a sixth."""
+    asked: int = 4
+    """Pictures of each of the five that are asked about, and of the sixth five times as many."""
+    episodes: int = 60
+    """Of each selection."""
+    toy: bool = False
+    """Tiny, to see that it runs."""
+
+
+def data_sets() -> list[str]:
+    images = Path(os.environ.get("LINKCONTEXT_DATA", "nowhere")) / "images"
+    return ["world:9301", "digits", *(sorted(map(str, images.iterdir())) if images.is_dir() else ())]
+
+
+def taught(table: Teaching, model: Model, data: str) -> dict:
+    """One data set's figures."""
+    dataset = open_data(data)
+    classes = {k: v for k, v in sorted(dataset.by_class().items()) if len(v) >= SHOWN + table.asked}
+    right, near, draws = [], [], []
+    fits, sure, known, kept, refused = [], [], [], [], []
+    for draw in range(table.draws):
+        stream = rng("teaching", draw)
+        chosen = [list(classes)[i] for i in stream.permutation(len(classes))[: CLASSES + 1]]
+        pictures = {c: [classes[c][i] for i in stream.permutation(len(classes[c]))] for c in chosen}
+        learner = Learner(model)
+        five = {pictures[c][0].name: pictures[c] for c in chosen[:CLASSES]}
+        learner.teach({name: [dataset.path(i.id) for i in items[:SHOWN]] for name, items in five.items()})
+        sixth = [(None, i) for i in pictures[chosen[-1]][: CLASSES * table.asked]]
+        asked = [(name, i) for name, items in five.items() for i in items[SHOWN : SHOWN + table.asked]]
+        support = [(name, learner.seen[content]) for name, contents in learner.shown.items() for content in contents]
+        pooled = [seen.pooled for _, seen in support]
+        for name, item in [*asked, *sixth]:
+            answer = learner.ask(dataset.path(item.id))
+            fits.append(answer.fit)
+            sure.append(max(answer.probabilities.values()))
+            known.append(name is not None)
+            (refused if name is None else kept).append((answer.name is None) == (name is None))
+            if name is not None:
+                right.append(max(answer.probabilities, key=answer.probabilities.__getitem__) == name)
+                seen = learner.scorer.eyes.recall(item.sha256)
+                near.append(nearest(seen.pooled, pooled, [n for n, _ in support])[0] == name)
+                draws.append(str(draw))
+    return {
+        "data": Path(data).name,
+        "accuracy": fmean(right),
+        "ci95": clustered_wilson([float(r) for r in right], draws),
+        "nearest_centroid": fmean(near),
+        "n": len(right),
+        "auroc_fit": float(roc_auc_score(known, fits)),
+        "auroc_probability": float(roc_auc_score(known, sure)),
+        "kept": fmean(kept),
+        "refused": fmean(refused),
+        "n_sixth": len(refused),
+    }
+
+
+def selected(table: Teaching, model: Model, data: str, folder: Path) -> Iterator[dict]:
+    """Rows of each selection."""
+    for select in ("random", "medoid", "rices"):
+        config = eval_config(
+            model=table.model,
+            data=data,
+            ways=CLASSES,
+            shots=(1, 4),
+            choose_from=24,
+            select=select,
+            episodes=table.episodes,
+            out=str(folder / f"{Path(data).name}-{select}".replace(":", "-")),
+        )
+        start = time.perf_counter()
+        found = evaluate(config, model)
+        seconds = time.perf_counter() - start
+        for row in found["rows"]:
+            if row["scoring"] == "likelihood_sum":
+                yield {"data": Path(data).name, "select": select, "seconds": seconds, **row}
+
+
+def tables(lessons: list[dict], choices: list[dict]) -> Iterator[tuple[str, str]]:
+    head = [
+        "",
+        "ask [95 %]",
+        "nearest centroid",
+        "n",
+        "AUROC by fit",
+        "AUROC by probability",
+        "kept",
+        "refused",
+        "n of sixth",
+    ]
+    lines = []
+    for one in lessons:
+        low, high = one["ci95"]
+        figures = [one[k] for k in ("auroc_fit", "auroc_probability", "kept", "refused")]
+        share = f"{one['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+        told = (*(f"{v:.3f}" for v in figures), str(one["n_sixth"]))
+        lines.append([one["data"], share, f"{one['nearest_centroid']:.3f}", str(one["n"]), *told])
+    yield "Five classes, 8 pictures each (chance .200)", listed(head, lines)
+    head = ["", "per class", "random", "medoid", "rices", "majority of rices", "seconds (random, medoid, rices)"]
+    lines = []
+    for data in dict.fromkeys(row["data"] for row in choices):
+        for k in (1, 4):
+            rows = {row["select"]: row for row in choices if (row["data"], row["shots_per_class"]) == (data, k)}
+            if len(rows) < 3:
+                continue
+            told = [f"{r['accuracy']:.3f} [{r['ci95'][0]:.3f}, {r['ci95'][1]:.3f}]" for r in rows.values()]
+            took = ", ".join(f"{r['seconds']:.1f}" for r in rows.values())
+            lines.append([data, str(k), *told, f"{rows['rices']['baselines']['majority']:.3f}", took if k == 1 else ""])
+    yield "Selections of 24 pictures of each of five classes (chance .200)", listed(head, lines)
+
+
+def main() -> None:
+    table = tyro.cli(Teaching, description=__doc__)
+    if table.toy:
+        table.draws, table.episodes = 1, 2
+    about, model = machine("cpu"), load(table.model)
+    lessons, choices = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for data in data_sets()[: 2 if table.toy else None]:
+            lessons.append(taught(table, model, data))
+            sizes = [len(items) for items in open_data(data).by_class().values()]
+            if sum(size > 24 for size in sizes) >= CLASSES:
+                choices += selected(table, model, data, Path(folder))
+    for heading, text in tables(lessons, choices):
+        print(f"### {heading}\n\n{text}")
+    if not table.toy:
+        told = {"machine": about, "table": vars(table), "teaching": lessons, "selection": choices}
+        write_text(json.dumps(told, indent=1) + "\n", RESULTS / "teaching.json")
+
+
+if __name__ == "__main__":
+    main()
