@@ -373,6 +373,31 @@ class Demo:
 
 
 @dataclass(frozen=True, slots=True)
+class Chat:
+    """Teach a model in a dialogue: show a picture by its path and say what it is, ask about others, correct it.
+
+    Lines are typed or piped, /help lists what can be said: `cat.png: this is a cactihog`, `other.png`, `no, that is a
+    plimbo`. What was taught holds to the end; when the context is full, the oldest small talk goes.
+    """
+
+    model: str = "mini"
+    """`mini`, or any other model."""
+    context: int = 0
+    """Tokens that what was taught and the talk may take together. Default: what the model reads."""
+
+    def run(self) -> None:
+        """Talk."""
+        from linkcontext.models.load import load
+        from linkcontext.teach.chat import chat, typed
+        from linkcontext.teach.dialogue import Dialogue
+        from linkcontext.teach.learner import Learner
+
+        if self.context < 0:
+            raise InputError(f"--context {self.context}: must be above 0.")
+        chat(Dialogue(Learner(load(self.model)), self.context), typed(print), print)
+
+
+@dataclass(frozen=True, slots=True)
 class Mini:
     """The bundled models: build them from nothing, or find their folders."""
 
@@ -666,6 +691,7 @@ def main(arguments: list[str] | None = None) -> None:
         "teach": Teach,
         "ask": AskPack,
         "pack": ChangePack,
+        "chat": Chat,
     }
     try:
         command = tyro.extras.subcommand_cli_from_dict(

@@ -133,6 +133,10 @@ class Scorer:
         self._fits(len(tokens.ids), short)
         return tokens
 
+    def length(self, messages: list[Message]) -> int:
+        """How many tokens a conversation has with its pictures, whether or not they fit the context."""
+        return len(self._spelled(*self._encode(messages, "none")).ids)
+
     def check(self, messages: list[Message]) -> None:
         """Whether a conversation with its answer fits the context and the memory, else an `InputError`; and whether the
         tree spells it as the model's own processor does, else the engine is naive from here on."""

@@ -1,7 +1,7 @@
 """Teach a model names for things by showing pictures of them, then ask it about others."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -165,7 +165,7 @@ class Learner:
         """
         if len(self.shown) < 2:
             raise InputError("teach at least two names before asking: with one there is nothing to choose.")
-        query = self._query(picture)
+        query = self.query(picture)
         turns, held = self._support(query)
         messages = conversation(turns, self.scaffold, query)
         answers = tuple(answered(messages, self.scaffold, name) for name in self.shown)
@@ -180,12 +180,31 @@ class Learner:
         unlike = self.point is not None and fit < self.point.fit
         return Answer(None if unlike else likeliest, found, fit, nearest)
 
-    def say(self, picture: str | Path, question: str = "", new_tokens: int = 24) -> str:
-        """The model's own words about a picture, after what it was shown."""
-        query = self._query(picture, question)
-        turns, held = self._support(query)
-        (reply,) = self.scorer.generate([conversation(turns, self.scaffold, query)], new_tokens, held)
+    def say(
+        self,
+        picture: str | Path,
+        question: str = "",
+        new_tokens: int = 24,
+        talk: Sequence[Turn] = (),
+        taught: bool = True,
+    ) -> str:
+        """The model's own words about a picture, after what it was shown (unless not `taught`) and other `talk`."""
+        query = self.query(picture, question)
+        turns, held = self._support(query) if taught else ([], None)
+        (reply,) = self.scorer.generate([conversation([*turns, *talk], self.scaffold, query)], new_tokens, held)
         return reply
+
+    def length(self, query: Turn | None = None, talk: Sequence[Turn] = (), taught: bool = True) -> int:
+        """How many tokens a prompt of what was shown, of `talk` and of a query has, whether or not they fit."""
+        self._recall()
+        turns = [*(self.rounds if taught else ()), *talk]
+        return self.scorer.length(conversation(turns, self.scaffold, query)) if turns or query else 0
+
+    def query(self, picture: str | Path, question: str = "") -> Turn:
+        """A question about a picture, which is known by its content from now on."""
+        content = self._content(Path(picture))
+        self.scorer.sources.setdefault(content, (content, Path(picture)))
+        return Turn(content, "", "", question)
 
     @property
     def rounds(self) -> list[Turn]:
@@ -227,11 +246,6 @@ class Learner:
     def path(self, content: str) -> Path:
         """Where a picture lay when it was taught."""
         return Path(self.scorer.sources[content][1])
-
-    def _query(self, picture: str | Path, question: str = "") -> Turn:
-        content = self._content(Path(picture))
-        self.scorer.sources.setdefault(content, (content, Path(picture)))
-        return Turn(content, "", "", question)
 
     def _support(self, query: Turn) -> tuple[list[Turn], Held | None]:
         """What stands before this query, and what of it is kept. A picture is never its own example."""

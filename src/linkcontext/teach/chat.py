@@ -1,0 +1,132 @@
+"""`linkcontext chat`: a dialogue in plain lines, typed or piped. Pictures are given by their paths."""
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from linkcontext.data.scan import SUFFIXES
+from linkcontext.errors import InputError
+from linkcontext.teach.dialogue import Dialogue, Reply, pictures_of
+
+HELP = """\
+cat.png: this is a cactihog     teach a picture; more pictures, a folder or *.png before the colon teach them all
+other.png                       what is this?
+other.png: what colour is it?   ask in your own words; a line without a picture is about the last one
+no, that is a plimbo            correct the last picture
+/teach NAME PICTURE...          the same as "PICTURE...: this is a NAME", also /teach "red fox" a.png b.png
+/ask PICTURE [QUESTION]         the same as "PICTURE: QUESTION"
+/forget NAME                    take a name out
+/names                          what was taught, and how full the context is
+/help, /quit\
+"""
+_WORD = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|(\S+?))(:?)(?=\s|$)""")
+
+
+def chat(dialogue: Dialogue, lines: Iterable[str], show: Callable[[str], None]) -> None:
+    """Answer lines until they end or one says /quit. What cannot be done is a sentence, and the dialogue goes on."""
+    for line in lines:
+        if line.strip() in ("/quit", "/exit"):
+            return
+        if line.strip():
+            try:
+                for said in answered(dialogue, line.strip()):
+                    show(said)
+            except InputError as error:
+                show(f"! {error}")
+
+
+def typed(show: Callable[[str], None]) -> Iterator[str]:
+    """Lines from the terminal with a prompt, or from a pipe without one, until they end."""
+    if not sys.stdin.isatty():
+        yield from sys.stdin
+        return
+    show("Show pictures and say what they are. /help says how, /quit ends.")
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            return
+
+
+def answered(dialogue: Dialogue, line: str) -> Iterator[str]:
+    """What is said back to a line."""
+    command, _, rest = line.partition(" ")
+    if command == "/help":
+        yield HELP
+    elif command == "/names":
+        yield from _names(dialogue)
+    else:
+        reply = _reply(dialogue, command, rest.strip(), line)
+        yield reply.text
+        yield from (f"  ({note})" for note in reply.notes)
+
+
+def _reply(dialogue: Dialogue, command: str, rest: str, line: str) -> Reply:
+    if command == "/teach":
+        name, *paths = _split(rest)
+        return dialogue.teach(name, [picture for path in paths for picture in _pictures(path)])
+    if command == "/ask":
+        pictures, question = spelled(rest)
+        if len(pictures) != 1:
+            raise InputError("/ask PICTURE [QUESTION]: name one picture.")
+        return dialogue.ask(pictures[0], question)
+    if command == "/forget":
+        return dialogue.forget(" ".join(_split(rest)))
+    if re.fullmatch(r"/\w+", command) and not Path(command).exists():
+        raise InputError(f"{command}: no such command. /help lists them.")
+    pictures, words = spelled(line)
+    return dialogue.say(words, pictures)
+
+
+def spelled(line: str) -> tuple[list[Path], str]:
+    """The pictures that a line begins with, and what it says behind them."""
+    path, colon, words = line.partition(": ")
+    if colon and Path(path).is_file():  # a path with spaces needs no quotes where a colon ends it
+        return [Path(path)], words.strip()
+    pictures: list[Path] = []
+    at = 0
+    while found := _WORD.match(line, at):
+        path = next(text for text in found.groups() if text is not None)
+        if not (path.lower().endswith(SUFFIXES) or (Path(path).is_dir() and "/" in path)):
+            break
+        pictures += _pictures(path)
+        at = found.end()
+        if found[4]:
+            break
+    return pictures, line[at:].lstrip(" :").strip()
+
+
+def _pictures(path: str) -> list[Path]:
+    """A picture, those that a pattern means, or those in a folder."""
+    place = Path(path)
+    if place.is_dir():
+        found = sorted(p for p in place.iterdir() if p.name.lower().endswith(SUFFIXES))
+    elif any(mark in path for mark in "*?[") and not place.exists():
+        found = sorted(Path(place.anchor or ".").glob(str(place.relative_to(place.anchor))))
+    else:
+        return [place]
+    if not found:
+        raise InputError(f"{path}: no picture there. Check the path.")
+    return found
+
+
+def _names(dialogue: Dialogue) -> Iterator[str]:
+    if not dialogue.learner.shown:
+        yield "nothing was taught yet: show a picture, 'cat.png: this is a cactihog'"
+        return
+    for name in dialogue.learner.shown:
+        yield f"{name}: {pictures_of(dialogue.learner, name)}"
+    used, most = dialogue.tokens()
+    yield f"{used:,} of {most:,} tokens of context are taken"
+
+
+def _split(text: str) -> list[str]:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"{text}: a quote is not closed. Close it.") from error
+    if not words:
+        raise InputError("a name is missing. /help shows how it is written.")
+    return words

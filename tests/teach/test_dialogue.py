@@ -1,0 +1,166 @@
+"""Dialogues: what was taught holds to the end, whatever else is said."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import linkcontext
+from linkcontext.errors import InputError
+from linkcontext.source import open_data
+from linkcontext.teach.chat import answered, chat, spelled
+from linkcontext.teach.dialogue import Dialogue
+
+
+@pytest.fixture(scope="module")
+def paths():
+    dataset = open_data("world:3")
+    return [[dataset.root / item.path for item in items] for items in dataset.by_class().values()]
+
+
+@pytest.fixture(scope="module")
+def mini():
+    return linkcontext.load("mini").model
+
+
+def dialogue(model, **options):
+    return Dialogue(linkcontext.teach.learner.Learner(model), **options)
+
+
+def test_what_was_taught_holds_through_twenty_turns(mini, paths):
+    """After every turn each name is asked again, with pictures that were never shown or asked about."""
+    hog, plim, tav = paths[0], paths[7], paths[22]
+    talk = dialogue(mini, budget=420)
+    script = [
+        ("this is a cactihog", hog[:2]),
+        ("And this is a plimbo.", plim[:2]),
+        ("what is this?", hog[4:5]),
+        ("What colour is it?", ()),
+        ("this is a cactihog", plim[2:3]),
+        ("no, that is a plimbo", ()),
+        ("", plim[5:6]),
+        ("Describe this.", ()),
+        ("How many bumps does it have?", hog[6:7]),
+        ("these are called tavork", tav[:3]),
+        ("What's that?", tav[6:7]),
+        ("What kind of thing is it?", ()),
+        ("What texture is it?", plim[7:8]),
+        ("how would you tell it from a cactihog?", ()),
+        ("What is it called?", ()),
+        ("Describe the picture.", tav[7:8]),
+        ("it's a TAVORK!", ()),
+        ("What colour is it?", hog[7:8]),
+        ("What shape is the body?", ()),
+        ("Who is this?", plim[8:9]),
+    ]
+    assert len(script) == 20
+    unseen = {"cactihog": hog[20:22], "plimbo": plim[20:22], "tavork": tav[20:22]}
+    right, left_out = [], 0
+    for said, pictures in script:
+        reply = talk.say(said, pictures)
+        left_out += any("small talk" in note for note in reply.notes)
+        taught = talk.learner.shown
+        assert talk.tokens()[0] <= 420
+        if len(taught) > 1:
+            right += [talk.learner.ask(p).name == name for name in taught for p in unseen[name]]
+    assert all(right)
+    assert len(right) == 2 * 2 * 8 + 11 * 3 * 2
+    assert left_out > 0
+    counts = {name: len(items) for name, items in talk.learner.shown.items()}
+    assert counts == {
+        "cactihog": 2,
+        "plimbo": 3,
+        "tavork": 4,
+    }
+
+
+def test_a_correction_moves_the_picture_and_takes_the_wrong_answer_back(nano, paths):
+    talk = dialogue(linkcontext.load(str(nano)).model)
+    talk.say("this is a Plimbo", paths[0][:1])
+    assert talk.say("no, it's a cactihog").notes == ("Plimbo has no picture left and is forgotten.",)
+    talk.teach("plimbo", paths[7][:2])
+    talk.ask(paths[0][3])
+    assert [turn.question for turn in talk.talk] == [""]
+    reply = talk.say("No! A CACTIHOG.")
+    assert reply.text == "cactihog: 2 pictures."
+    assert not talk.talk
+    moved = talk.say("actually, plimbo")
+    assert (moved.text, moved.notes) == ("plimbo: 3 pictures.", ("1 of them was cactihog before.",))
+    talk.say("no, thank you")
+    assert list(talk.learner.shown) == ["cactihog", "plimbo"]
+    assert talk.say("forget the plimbo").text == "plimbo is forgotten."
+    assert list(talk.learner.shown) == ["cactihog"]
+
+
+def test_small_talk_goes_oldest_first_and_what_was_taught_stays(nano, paths):
+    talk = dialogue(linkcontext.load(str(nano)).model)
+    talk.teach("a", paths[0][:2])
+    talk.teach("b", paths[1][:2])
+    questions = [f"is it number {n}?" for n in range(6)]
+    for n in range(3):
+        talk.ask(paths[0][5 + n], questions[n])
+    talk.budget = talk.tokens()[0] + 30
+    gone = sum(len(talk.ask(paths[0][8], question).notes) for question in questions[3:])
+    assert gone >= 2
+    kept = [turn.question for turn in talk.talk]
+    assert kept == questions[-len(kept) :]
+    before = dict(talk.learner.shown), list(talk.talk)
+    with pytest.raises(InputError, match="never gives way"):
+        talk.teach("c", paths[2][:30])
+    assert (dict(talk.learner.shown), list(talk.talk)) == before
+
+
+def test_what_cannot_be_taught_is_a_sentence_and_changes_nothing(nano, paths, tmp_path):
+    talk = dialogue(linkcontext.load(str(nano)).model)
+    (tmp_path / "text.png").write_text("not a picture")
+    for said, pictures, sentence in (
+        ("what is this?", (), "show a picture first"),
+        ("this is a plimbo", (), "show a picture first"),
+        ("this is a plimbo", [*paths[0][:2], tmp_path / "text.png"], "not a picture"),
+        ("this is not a plimbo", paths[0][:1], "no name that can be taught"),
+        ("this is a picture that my aunt took", paths[0][:1], "at most 4 words"),
+        (f"this is a {'x' * 500}", paths[0][:1], "at most 100 letters"),
+        ("this is an <image>", paths[0][:1], "a mark of the model's own"),
+        ("is it an <image>?", paths[0][:1], "a mark of the model's own"),
+        ("what are these?", paths[0][:2], "one picture at a time"),
+        ("forget plimbo", (), "was not taught"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            talk.say(said, pictures)
+        assert (talk.learner.shown, talk.talk, talk.last) == ({}, [], ())
+
+
+def test_a_line_begins_with_its_pictures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my zoo").mkdir()
+    for name in ("a.png", "b.PNG", "my zoo/1.png", "my zoo/2.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, "PNG")
+    assert spelled("a.png") == ([Path("a.png")], "")
+    assert spelled("a.png: it's a cactihog") == ([Path("a.png")], "it's a cactihog")
+    assert spelled("a.png b.PNG these are mine") == ([Path("a.png"), Path("b.PNG")], "these are mine")
+    assert spelled('"my zoo/1.png": what is this?') == ([Path("my zoo/1.png")], "what is this?")
+    assert spelled("my zoo/1.png: what is this?") == ([Path("my zoo/1.png")], "what is this?")
+    assert spelled('"my zoo/": these are mine')[0] == [Path("my zoo/1.png"), Path("my zoo/2.png")]
+    assert spelled("[ab].*: these are mine") == ([], "[ab].*: these are mine")
+    assert spelled("?.png: these are mine") == ([Path("a.png")], "these are mine")
+    assert spelled("what is in a.png") == ([], "what is in a.png")
+
+
+def test_lines_are_answered_until_quit(nano, paths):
+    talk, heard = dialogue(linkcontext.load(str(nano)).model), []
+    lines = [f'/teach "red fox" {paths[0][0]} {paths[0][1]}', "/forget plimbo", "", "/dance", "/teach", "/teach 'a"]
+    lines += [f"{paths[1][0].parent}/*2.png: these are mine", "/names", "/ask nowhere.png", "/help", "/quit", "/names"]
+    chat(talk, [line + "\n" for line in lines], heard.append)
+    assert heard[0] == "red fox: 2 pictures."
+    assert heard[1].startswith("! 'plimbo' was not taught")
+    assert heard[2] == "! /dance: no such command. /help lists them."
+    assert heard[3].startswith("! a name is missing")
+    assert heard[4].startswith("! 'a: a quote is not closed")
+    assert heard[5].startswith("mine: ")
+    assert heard[6] == "red fox: 2 pictures"
+    assert "tokens of context are taken" in heard[8]
+    assert heard[9].startswith("! nowhere.png: cannot be read")
+    assert "/forget NAME" in heard[10]
+    assert len(heard) == 11
+    (said,) = answered(talk, "/forget red fox")
+    assert said == "red fox is forgotten."
