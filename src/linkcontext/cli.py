@@ -398,6 +398,27 @@ class Chat:
 
 
 @dataclass(frozen=True, slots=True)
+class App:
+    """Serve a web page on this machine: teach and ask, chat, and look at runs. Needs the extra: linkcontext[app]."""
+
+    model: str = "mini"
+    """`mini`, or any other model."""
+    runs: str = "runs"
+    """The folder below which runs are listed."""
+    port: int | None = None
+    """Default: the first free one from 7860."""
+    share: bool = False
+    """Also on a public address, through Gradio's servers: whoever knows it can use the page."""
+
+    def run(self) -> None:
+        """Serve it."""
+        from linkcontext.models.load import load
+        from linkcontext.teach.app import serve
+
+        serve(load(self.model), Path(self.runs), self.port, self.share)
+
+
+@dataclass(frozen=True, slots=True)
 class Mini:
     """The bundled models: build them from nothing, or find their folders."""
 
@@ -692,6 +713,7 @@ def main(arguments: list[str] | None = None) -> None:
         "ask": AskPack,
         "pack": ChangePack,
         "chat": Chat,
+        "app": App,
     }
     try:
         command = tyro.extras.subcommand_cli_from_dict(
