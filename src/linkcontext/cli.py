@@ -380,8 +380,10 @@ class Chat:
     plimbo`. What was taught holds to the end; when the context is full, the oldest small talk goes.
     """
 
-    model: str = "mini"
-    """`mini`, or any other model."""
+    pack: str | None = None
+    """Begin with what a pack has (`linkcontext teach` writes them)."""
+    model: str | None = None
+    """Default: mini, or the pack's."""
     context: int = 0
     """Tokens that what was taught and the talk may take together. Default: what the model reads."""
 
@@ -391,10 +393,13 @@ class Chat:
         from linkcontext.teach.chat import chat, typed
         from linkcontext.teach.dialogue import Dialogue
         from linkcontext.teach.learner import Learner
+        from linkcontext.teach.pack import read_pack
 
         if self.context < 0:
             raise InputError(f"--context {self.context}: must be above 0.")
-        chat(Dialogue(Learner(load(self.model)), self.context), typed(print), print)
+        pack = read_pack(Path(self.pack)) if self.pack else None
+        model = load(self.model or (pack.model if pack else "mini"))
+        chat(Dialogue(pack.learner(model) if pack else Learner(model), self.context), typed(print), print)
 
 
 @dataclass(frozen=True, slots=True)

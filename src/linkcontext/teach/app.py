@@ -47,7 +47,8 @@ CSS = """
 .lc-cards div, .lc-nearest, .lc-line div { display: flex; flex-wrap: wrap; gap: .3rem; }
 img.lc-small { width: 48px; height: 48px; object-fit: contain; border-radius: .25rem; }
 img.lc-large { width: 128px; height: 128px; object-fit: contain; border-radius: .4rem; flex: none; }
-.lc-quiet { color: var(--body-text-color-subdued); font-weight: 400; font-size: .9em; margin: .4rem 0; }
+.lc-quiet { opacity: .75; font-weight: 400; font-size: .9em; margin: .4rem 0; }
+.lc-row { align-items: end; }
 .lc-told { border-left: 4px solid var(--color-accent); padding: .1rem .8rem; overflow-wrap: anywhere; }
 .lc-told p { margin: .3rem 0; }
 .lc-wrong { border-color: #c62828; }
@@ -148,48 +149,55 @@ def _teach_tab(session: Any, tab: Any) -> None:
             name = gr.Textbox(label="Name", placeholder="cactihog", max_lines=1)
             pictures = gr.File(label="Pictures of it", file_count="multiple", height=150)
             teach = gr.Button("Teach", variant="primary")
+            told = gr.HTML(elem_id="told")
             with gr.Accordion("Many names at once: a folder or a zip", open=False):
                 gr.Markdown("One folder of pictures for each name: `cactihog/1.png`, `plimbo/1.png`.")
                 folder = gr.File(label="A folder of folders", file_count="directory", height=120)
                 paths = gr.Textbox(visible=False)
                 archive = gr.File(label="A zip of folders", file_count="single", height=120)
-            with gr.Accordion("Examples to start with", open=True), gr.Row():
+            with gr.Accordion("Examples to start with", open=True), gr.Row(elem_classes="lc-row"):
                 seed = gr.Number(label="World", value=7, precision=0, minimum=0, maximum=999_999_999, min_width=90)
-                world = gr.Button("Three invented things", min_width=140)
-                digits = gr.Button("Three handwritten digits", min_width=140)
+                world = gr.Button("Three invented things", size="md", min_width=140)
+                digits = gr.Button("Three handwritten digits", size="md", min_width=140)
         with gr.Column(min_width=320):
             asked = gr.File(label="What is this? Drop a picture", file_count="single", height=150)
-            unseen = gr.Gallery(
-                label="Unseen pictures of the example: click one to ask",
-                columns=6,
-                height="auto",
-                allow_preview=False,
-                interactive=False,
-                visible=False,
-                buttons=[],
-                format="png",
-            )
-            answer = gr.HTML()
-    told = gr.HTML(elem_id="told")
+            with gr.Column(visible=False) as beside:
+                gr.Markdown("Pictures of the example that it has not seen. Choose one to ask:")
+                unseen = gr.Gallery(
+                    show_label=False,
+                    columns=6,
+                    height=120,
+                    allow_preview=False,
+                    interactive=False,
+                    buttons=[],
+                    format="png",
+                )
+            answer = gr.HTML(elem_id="answer")
     gr.Markdown("### Taught")
     taught = gr.HTML(elem_id="taught")
-    with gr.Row():
-        which = gr.Dropdown(label="Forget", choices=[], value=None, min_width=160)
-        forget = gr.Button("Forget this name", min_width=140)
-        restart = gr.Button("Start over", variant="stop", min_width=140)
-    state = [taught, which]
-    shown = [told, *state]
-
-    _on(teach.click, _teach_one, [session, name, pictures], [*shown, pictures, name])
-    _on(archive.upload, _teach_archive, [session, archive], [*shown, archive])
-    _on(folder.upload, _teach_folder, [session, folder, paths], [*shown, folder], js=SEND_PATHS)
-    _on(world.click, lambda s, n: _example(s, f"world:{int(n)}", n), [session, seed], [*shown, unseen, answer])
-    _on(digits.click, lambda s, n: _example(s, "digits", n), [session, seed], [*shown, unseen, answer])
-    _on(asked.upload, _ask, [session, asked], [told, answer, asked])
-    _on(unseen.select, _ask_unseen, [session], [told, answer], chosen=True)
-    _on(forget.click, _forget_one, [session, which], shown)
-    _on(restart.click, _start_over, [session], [*shown, unseen, answer])
-    _on(tab.select, lambda visitor: (cards.told([]), *_state(visitor)), [session], shown)
+    with gr.Row(elem_classes="lc-row"):
+        which = gr.Dropdown(label="Name", choices=[], value=None, min_width=160)
+        forget = gr.Button("Forget this name", size="md", min_width=140)
+        restart = gr.Button("Start over", size="md", min_width=140)
+    changed = gr.HTML(elem_id="changed")
+    with gr.Accordion("Keep what was taught, or open what was kept", open=False), gr.Row():
+        with gr.Column(min_width=280):
+            save = gr.Button("Make a pack")
+            saved = gr.File(label="The pack, to download", interactive=False, visible=False)
+        kept = gr.File(label="Open a pack", file_count="single", height=120, min_width=280)
+    state, example = [taught, which], [unseen, beside, answer]
+    _on(teach.click, _teach_one, [session, name, pictures], [told, *state, pictures, name])
+    _on(archive.upload, _teach_archive, [session, archive], [told, *state, archive])
+    _on(folder.upload, _teach_folder, [session, folder, paths], [told, *state, folder], js=SEND_PATHS)
+    _on(world.click, lambda s, n: _example(s, f"world:{int(n)}", n), [session, seed], [told, *state, *example])
+    _on(digits.click, lambda s, n: _example(s, "digits", n), [session, seed], [told, *state, *example])
+    _on(asked.upload, _ask, [session, asked], [answer, asked])
+    _on(unseen.select, _ask_unseen, [session], [answer], chosen=True)
+    _on(save.click, _save, [session], [changed, saved])
+    _on(kept.upload, _open_pack, [session, kept], [changed, *state, kept])
+    _on(forget.click, _forget_one, [session, which], [changed, *state])
+    _on(restart.click, _start_over, [session], [changed, *state, *example])
+    _on(tab.select, lambda visitor: ("", *_state(visitor)), [session], [changed, *state])
 
 
 def _teach_one(visitor: Session, called: str, files: list[str] | None) -> Any:
@@ -210,15 +218,15 @@ def _teach_folder(visitor: Session, files: list[str], listed: str) -> Any:
 def _example(visitor: Session, spec: str, number: float) -> Any:
     said = visitor.teach_example(spec, int(number))
     small = [open_image(path) for path in visitor.unseen]
-    return cards.told(said), *_state(visitor), gr.Gallery(small, visible=True, selected_index=None), ""
+    return cards.told(said), *_state(visitor), gr.Gallery(small, selected_index=None), gr.Column(visible=True), ""
 
 
 def _ask(visitor: Session, file: str) -> Any:
-    return cards.told([]), cards.answered(visitor, *visitor.ask(Path(file))), None
+    return cards.answered(visitor, *visitor.ask(Path(file))), None
 
 
 def _ask_unseen(visitor: Session, chosen: gr.SelectData) -> Any:
-    return cards.told([]), cards.answered(visitor, *visitor.ask_unseen(int(chosen.index)))
+    return cards.answered(visitor, *visitor.ask_unseen(int(chosen.index)))
 
 
 def _forget_one(visitor: Session, called: str | None) -> Any:
@@ -227,9 +235,17 @@ def _forget_one(visitor: Session, called: str | None) -> Any:
     return cards.told([visitor.dialogue.forget(called).text]), *_state(visitor)
 
 
+def _save(visitor: Session) -> Any:
+    return cards.told(["The pack is made."]), gr.File(str(visitor.save_pack()), visible=True)
+
+
+def _open_pack(visitor: Session, file: str) -> Any:
+    return cards.told(visitor.open_pack(Path(file))), *_state(visitor), None
+
+
 def _start_over(visitor: Session) -> Any:
     visitor.restart()
-    return cards.told(["Everything is forgotten."]), *_state(visitor), gr.Gallery([], visible=False), ""
+    return cards.told(["Everything is forgotten."]), *_state(visitor), gr.Gallery([]), gr.Column(visible=False), ""
 
 
 def _chat_tab(session: Any, tab: Any) -> None:
@@ -297,7 +313,8 @@ def _on(
         try:
             return act(*given)
         except InputError as error:
-            return [cards.told([str(error)], True), *(gr.skip() for _ in outputs[1:])]
+            sentence = cards.told([str(error)], True)
+            return [sentence, *(gr.skip() for _ in outputs[1:])] if len(outputs) > 1 else sentence
 
     def guarded_choice(visitor: Session, choice: gr.SelectData) -> Any:
         return guarded(visitor, choice)

@@ -74,7 +74,7 @@ class Dialogue:
         """Show pictures under several names, all of it or nothing: a line for each name, and notes as of a `Reply`."""
         learner = self.learner
         for name in named:
-            self._sayable(name)
+            self.sayable(name)
         kept = dict(learner.seen), dict(learner.thumbnails), list(self.talk)
         before = {name: list(items) for name, items in learner.shown.items()}
         learner.teach(named)
@@ -99,7 +99,7 @@ class Dialogue:
         """Ask about a picture, or about the last one. What asks for its name is answered from the names taught."""
         path = picture or self._last()[-1]
         open_image(path)
-        self._sayable(question)
+        self.sayable(question)
         naming = NAMING.fullmatch(question) is not None
         query = self.learner.query(path, "" if naming else question)
         notes = self._make_room(query)
@@ -184,7 +184,7 @@ class Dialogue:
         wanted = " ".join(name.split()).casefold()
         return next((known for known in self.learner.shown if known.casefold() == wanted), None)
 
-    def _sayable(self, text: str) -> None:
+    def sayable(self, text: str) -> None:
         """Marks that the model reads as the beginning of a picture or of a turn are no words."""
         marks = [mark for mark in self.learner.model.words.all_special_tokens if mark in text]
         if marks:

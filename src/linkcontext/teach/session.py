@@ -4,9 +4,11 @@ Files that were sent are read once, checked, and kept under the hash of their co
 told are never opened.
 """
 
+import dataclasses
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from linkcontext.episodes.sample import sample
 from linkcontext.errors import InputError
 from linkcontext.models.load import Model
 from linkcontext.source import open_data
-from linkcontext.teach.dialogue import Dialogue, Reply
+from linkcontext.teach.dialogue import Dialogue, Reply, pictures_of
 from linkcontext.teach.learner import Answer, Learner
+from linkcontext.teach.pack import read_pack, write_pack
 
 SHOWN, ASKED = 4, 2  # pictures of each thing of an example
 
@@ -108,6 +111,33 @@ class Session:
         self.dialogue = Dialogue(Learner(self.model))
         self.lines, self.unseen = [], ()
 
+    def save_pack(self) -> Path:
+        """What was taught, in a file that can be kept and opened again."""
+        path = self.folder / "taught.pack"
+        write_pack(self.dialogue.learner, path)
+        return path
+
+    def open_pack(self, file: Path) -> list[str]:
+        """Start over with what a pack has. Only one that was taught to this very model: it needs no picture's file."""
+        with _as_sent(file):
+            pack = read_pack(file)
+            try:
+                if pack.told["model"]["identity"] != self.model.identity:
+                    raise InputError(
+                        f"{file}: was taught to {pack.model}, and {self.model.name} is served. Teach the pictures "
+                        "here, or start the page with --model."
+                    )
+                told = {**pack.told, "paths": {item: item for items in pack.concepts.values() for item in items}}
+                dialogue = Dialogue(dataclasses.replace(pack, told=told).learner(self.model))
+                for name in dialogue.learner.shown:
+                    dialogue.sayable(name)
+                dialogue.tokens()
+            except (KeyError, TypeError, AttributeError, RuntimeError) as error:  # a forged file says anything
+                raise InputError(f"{file}: a damaged pack ({error}). Send it again.") from error
+        self.restart()
+        self.dialogue = dialogue
+        return [f"{name}: {pictures_of(dialogue.learner, name)}." for name in dialogue.learner.shown]
+
     def likest(self, answer: Answer) -> list[tuple[str, bytes, float]]:
         """The pictures that were shown and are most like the one asked about: name, PNG, cosine."""
         small = self.dialogue.learner.thumbnails
@@ -125,10 +155,8 @@ class Session:
         for file in files:
             if file.stat().st_size > UPLOAD_BYTES:
                 raise InputError(f"{file.name}: larger than {UPLOAD_BYTES // 1_000_000} MB. Send a smaller one.")
-            try:
+            with _as_sent(file):
                 open_image(file)
-            except InputError as error:
-                raise InputError(str(error).replace(str(file), file.name)) from error
         kept = []
         for file in files:
             with file.open("rb") as opened:
@@ -137,3 +165,12 @@ class Session:
             if not kept[-1].exists():
                 shutil.copyfile(file, kept[-1])
         return tuple(kept)
+
+
+@contextmanager
+def _as_sent(file: Path) -> Iterator[None]:
+    """What is wrong with a file is told by the name that it was sent under, not by where it lies."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).replace(str(file), file.name)) from error
