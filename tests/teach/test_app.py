@@ -75,24 +75,17 @@ def page(browser, served):
     assert wrong == []
 
 
-def uploads(page, which):
-    return page.locator("input[type=file]").nth(which)
-
-
-PICTURES, FOLDER, ZIP, ASKED, PACK = 0, 1, 2, 3, 4
-
-
-def sent(page, which, files):
-    if which in (FOLDER, ZIP) and not uploads(page, ZIP).is_visible():
-        toggle = page.get_by_role("button", name="Many names at once")
-        if not page.get_by_text("A zip of folders").is_visible():
-            toggle.click()
-    uploads(page, which).set_input_files(files)
+def sent(page, where, files):
+    """Put files into the input of that name, which may lie in a part of the page that is closed."""
+    place = page.locator(f"#{where} input[type=file]")
+    if where in ("folder", "archive") and not page.locator(f"#{where}").is_visible():
+        page.get_by_role("button", name="Many names at once").click()
+    place.set_input_files(files)
 
 
 def teach(page, name, files):
     page.get_by_label("Name", exact=True).first.fill(name)
-    sent(page, PICTURES, [str(file) for file in files])
+    sent(page, "pictures", [str(file) for file in files])
     page.get_by_text(Path(files[-1]).stem[:6]).first.wait_for()
     page.get_by_role("button", name="Teach", exact=True).click()
 
@@ -114,7 +107,7 @@ def test_teach_ask_forget_and_keep(page, world, tmp_path):
     teach(page, MARKUP, world[7][:4])
     page.locator("#taught figure").nth(1).wait_for()
     assert names(page) == ["cactihog", MARKUP]
-    sent(page, ASKED, str(world[0][12]))
+    sent(page, "asked", str(world[0][12]))
     page.locator("#answer .lc-name").wait_for()
     assert page.locator("#answer .lc-name").inner_text() == "cactihog"
     assert page.locator("#answer .lc-nearest figure").count() == 3
@@ -129,7 +122,7 @@ def test_teach_ask_forget_and_keep(page, world, tmp_path):
     download.value.save_as(tmp_path / "zoo.pack")
     page.get_by_role("button", name="Start over").click()
     page.get_by_text("Nothing was taught yet.").wait_for()
-    uploads(page, PACK).set_input_files(str(tmp_path / "zoo.pack"))
+    sent(page, "pack", str(tmp_path / "zoo.pack"))
     page.locator("#taught figure").nth(1).wait_for()
     assert names(page) == ["cactihog", MARKUP]
     page.get_by_role("tab", name="Chat").click()
@@ -158,14 +151,14 @@ def test_folders_and_zips_teach_many_names(page, world, tmp_path):
         (tmp_path / "zoo" / name).mkdir(parents=True)
         for number, picture in enumerate(pictures[:3]):  # files of the same names in both folders
             (tmp_path / "zoo" / name / f"{number}.png").write_bytes(picture.read_bytes())
-    sent(page, FOLDER, str(tmp_path / "zoo"))
+    sent(page, "folder", str(tmp_path / "zoo"))
     page.locator("#taught figure").nth(1).wait_for()
     assert sorted(names(page)) == ["plimbo", "red fox"]
     again = {f"zoo/tavork/{n}.png": p.read_bytes() for n, p in enumerate(world[22][:3])}
-    sent(page, ZIP, zipped(tmp_path / "more.zip", {**again, "zoo/tavork/notes.png": b"text"}))
+    sent(page, "archive", zipped(tmp_path / "more.zip", {**again, "zoo/tavork/notes.png": b"text"}))
     page.locator("#taught figure").nth(2).wait_for()
     assert "zoo/tavork/notes.png: not a picture" in page.locator("#told").inner_text()
-    sent(page, ASKED, str(world[22][20]))
+    sent(page, "asked", str(world[22][20]))
     page.locator("#answer .lc-name").wait_for()
     assert page.locator("#answer .lc-name").inner_text() == "tavork"
 
@@ -187,7 +180,7 @@ def test_what_strangers_send_is_a_sentence_and_nothing_half_done(page, world, tm
             ({"a/0.png": good, "b/0.png": good}, "Name it once"),
         )
     ):
-        sent(page, ZIP, zipped(tmp_path / f"{number}.zip", members))
+        sent(page, "archive", zipped(tmp_path / f"{number}.zip", members))
         page.locator("#told .lc-wrong").get_by_text(sentence).wait_for()
     for name, files, sentence in (
         ("x" * 500, [world[0][0]], "at most 100 letters"),
@@ -201,7 +194,7 @@ def test_what_strangers_send_is_a_sentence_and_nothing_half_done(page, world, tm
     huge = tmp_path / "huge.png"
     with huge.open("wb") as file:
         file.truncate(200_000_000)
-    sent(page, PICTURES, str(huge))
+    sent(page, "pictures", str(huge))
     page.get_by_text(re.compile("exceed", re.IGNORECASE)).first.wait_for()
     assert names(page) == []
 
@@ -210,7 +203,7 @@ def test_runs_are_opened_by_name_from_the_list(page):
     page.get_by_role("tab", name="Runs").click()
     for label, run in (("Run", "first"), ("Compare with", "below/second")):
         page.get_by_label(label, exact=True).click()
-        page.get_by_role("option", name=run).click()
+        page.get_by_role("option", name=run).last.click()
     page.get_by_role("button", name="Open the report").click()
     page.frame_locator("#run iframe").get_by_role("heading", level=1).wait_for()
     page.get_by_role("button", name="Compare the two").click()

@@ -147,20 +147,20 @@ def _teach_tab(session: Any, tab: Any) -> None:
     with gr.Row():
         with gr.Column(min_width=320):
             name = gr.Textbox(label="Name", placeholder="cactihog", max_lines=1)
-            pictures = gr.File(label="Pictures of it", file_count="multiple", height=150)
+            pictures = gr.File(label="Pictures of it", elem_id="pictures", file_count="multiple", height=150)
             teach = gr.Button("Teach", variant="primary")
             told = gr.HTML(elem_id="told")
             with gr.Accordion("Many names at once: a folder or a zip", open=False):
                 gr.Markdown("One folder of pictures for each name: `cactihog/1.png`, `plimbo/1.png`.")
-                folder = gr.File(label="A folder of folders", file_count="directory", height=120)
+                folder = gr.File(label="A folder of folders", elem_id="folder", file_count="directory", height=120)
                 paths = gr.Textbox(visible=False)
-                archive = gr.File(label="A zip of folders", file_count="single", height=120)
+                archive = gr.File(label="A zip of folders", elem_id="archive", file_count="single", height=120)
             with gr.Accordion("Examples to start with", open=True), gr.Row(elem_classes="lc-row"):
                 seed = gr.Number(label="World", value=7, precision=0, minimum=0, maximum=999_999_999, min_width=90)
                 world = gr.Button("Three invented things", size="md", min_width=140)
                 digits = gr.Button("Three handwritten digits", size="md", min_width=140)
         with gr.Column(min_width=320):
-            asked = gr.File(label="What is this? Drop a picture", file_count="single", height=150)
+            asked = gr.File(label="What is this? Drop a picture", elem_id="asked", file_count="single", height=150)
             with gr.Column(visible=False) as beside:
                 gr.Markdown("Pictures of the example that it has not seen. Choose one to ask:")
                 unseen = gr.Gallery(
@@ -184,7 +184,7 @@ def _teach_tab(session: Any, tab: Any) -> None:
         with gr.Column(min_width=280):
             save = gr.Button("Make a pack")
             saved = gr.File(label="The pack, to download", interactive=False, visible=False)
-        kept = gr.File(label="Open a pack", file_count="single", height=120, min_width=280)
+        kept = gr.File(label="Open a pack", elem_id="pack", file_count="single", height=120, min_width=280)
     state, example = [taught, which], [unseen, beside, answer]
     _on(teach.click, _teach_one, [session, name, pictures], [told, *state, pictures, name])
     _on(archive.upload, _teach_archive, [session, archive], [told, *state, archive])
@@ -307,14 +307,15 @@ def _on(
     queued: bool = True,
     chosen: bool = False,
 ) -> None:
-    """Bind an event. What cannot be done is a sentence in the first output, and nothing else changes."""
+    """Bind an event. What cannot be done is a sentence in the first output; what was sent is put away."""
 
     def guarded(*given: Any) -> Any:
         try:
             return act(*given)
         except InputError as error:
+            others = [None if isinstance(output, gr.File) else gr.skip() for output in outputs[1:]]
             sentence = cards.told([str(error)], True)
-            return [sentence, *(gr.skip() for _ in outputs[1:])] if len(outputs) > 1 else sentence
+            return [sentence, *others] if others else sentence
 
     def guarded_choice(visitor: Session, choice: gr.SelectData) -> Any:
         return guarded(visitor, choice)

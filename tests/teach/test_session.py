@@ -1,0 +1,125 @@
+"""What the web page does and shows, without a browser."""
+
+import zipfile
+
+import pytest
+
+from linkcontext.errors import InputError
+from linkcontext.models.load import load
+from linkcontext.records import write_text
+from linkcontext.source import open_data
+from linkcontext.teach import cards, runs
+from linkcontext.teach.session import Session
+
+
+@pytest.fixture(scope="module")
+def world():
+    dataset = open_data("world:3")
+    return [[dataset.root / item.path for item in items] for items in dataset.by_class().values()]
+
+
+@pytest.fixture(scope="module")
+def model(nano):
+    return load(str(nano))
+
+
+@pytest.fixture
+def session(model, tmp_path):
+    folder = tmp_path / "session"
+    folder.mkdir()
+    return Session(model, folder)
+
+
+def shown(session):
+    return {name: len(items) for name, items in session.dialogue.learner.shown.items()}
+
+
+def test_names_and_what_is_said_are_shown_as_text(session, world):
+    markup = "<script>alert(1)</script>"
+    session.teach(markup, world[0][:2])
+    session.teach("b & c", world[1][:2])
+    session.say(markup, [world[0][5]])
+    page = cards.taught(session) + cards.chat(session) + cards.answered(session, *session.ask(world[0][3]))
+    page += cards.told([markup], True) + cards.report(markup, f"<html>{markup}</html>")
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 5
+    assert "b &amp; c" in page
+    assert 'sandbox title="' in page
+
+
+def test_what_was_sent_is_kept_under_its_content_alone(session, world, tmp_path):
+    odd = tmp_path / "..%2f..png"
+    odd.write_bytes(world[0][0].read_bytes())
+    session.teach("a", [odd])
+    (kept,) = session.folder.iterdir()
+    assert len(kept.stem) == 64
+    assert kept.suffix == ".png"
+    odd.write_text("no picture")
+    with pytest.raises(InputError, match=r"^\.\.%2f\.\.png: not a picture"):
+        session.teach("b", [world[1][0], odd])
+    assert shown(session) == {"a": 1}
+    session.close()
+    assert not session.folder.exists()
+
+
+def test_an_archive_is_taught_whole_or_not_at_all(session, world, tmp_path):
+    archive = tmp_path / "zoo.zip"
+    for second, sentence in ((("b", world[0][0]), "Name it once"), (("b" * 200, world[1][0]), "at most 100 letters")):
+        with zipfile.ZipFile(archive, "w") as file:
+            file.write(world[0][0], "a/0.png")
+            file.write(second[1], f"{second[0]}/0.png")
+        with pytest.raises(InputError, match=sentence):
+            session.teach_archive(archive)
+        assert shown(session) == {}
+    sent = {"zoo/a/0.png": world[0][0], "zoo/b/0.png": world[1][0], "zoo/b/1.png": archive}
+    said = session.teach_folder(sent)
+    assert said[:2] == ["a: 1 picture.", "b: 1 picture."]
+    assert said[2].startswith("Left out: zoo/b/1.png: not a picture")
+    assert shown(session) == {"a": 1, "b": 1}
+
+
+def test_a_pack_is_opened_without_any_picture_s_file(session, world, tmp_path, model):
+    session.teach("a", world[0][:2])
+    with pytest.raises(InputError, match="at least two names"):
+        session.save_pack()
+    session.teach("b", world[1][:2])
+    probabilities = session.ask(world[0][5])[1].answer.probabilities
+    pack = tmp_path / "zoo.pack"
+    pack.write_bytes(session.save_pack().read_bytes())
+    session.close()
+    other = Session(model, tmp_path)
+    assert other.open_pack(pack) == ["a: 2 pictures.", "b: 2 pictures."]
+    assert other.ask(world[0][5])[1].answer.probabilities == pytest.approx(probabilities, abs=1e-4)
+    pack.write_bytes(pack.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"^zoo\.pack: no pack, or a damaged one"):
+        other.open_pack(pack)
+    assert shown(other) == {"a": 2, "b": 2}
+
+
+def test_an_example_has_pictures_that_were_not_shown(session):
+    session.teach_example("digits", 1)
+    assert list(shown(session).values()) == [4, 4, 4]
+    assert len(session.unseen) == 6
+    taught = {item for items in session.dialogue.learner.shown.values() for item in items}
+    assert not taught & {session.dialogue.learner.query(path).item for path in session.unseen}
+    _, reply = session.ask_unseen(0)
+    assert set(reply.answer.probabilities) == set(shown(session))
+
+
+def test_only_listed_runs_are_opened(tmp_path):
+    root = tmp_path / "runs"
+    for run in ("first", "demo/runs/deep", "a/b/c/too-deep"):
+        for name in ("config.json", "predictions.jsonl", "report.html"):
+            write_text(f"<p>{run}</p>", root / run / name)
+    write_text("secret", tmp_path / "outside" / "report.html")
+    (root / "link").symlink_to(tmp_path / "outside")
+    write_text("", tmp_path / "outside" / "config.json")
+    write_text("", tmp_path / "outside" / "predictions.jsonl")
+    assert runs.run_names(root) == ["demo/runs/deep", "first"]
+    assert "&lt;p&gt;first" in runs.report(root, "first")
+    for name in ("../outside", "link", str(tmp_path / "outside"), "first/../first", ""):
+        with pytest.raises(InputError):
+            runs.report(root, name)
+    with pytest.raises(InputError, match="two different runs"):
+        runs.comparison(root, "first", "first")
+    assert runs.run_names(tmp_path / "nowhere") == []
