@@ -12,7 +12,7 @@ from linkcontext.cli import main
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("world", "data", "episodes", "validate", "eval", "report", "compare", "mine", "train", "mini", "cache")
-COMMANDS += ("demo", "chat", "app",)
+COMMANDS += ("demo", "chat", "app")
 
 
 def run(capsys, *arguments):

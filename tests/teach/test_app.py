@@ -80,6 +80,7 @@ def sent(page, where, files):
     place = page.locator(f"#{where} input[type=file]")
     if where in ("folder", "archive") and not page.locator(f"#{where}").is_visible():
         page.get_by_role("button", name="Many names at once").click()
+    page.locator(f"#{where}").get_by_text("Drop File Here").wait_for()  # what was sent before is put away
     place.set_input_files(files)
 
 

@@ -63,7 +63,8 @@ img.lc-large { width: 128px; height: 128px; object-fit: contain; border-radius: 
 .lc-track { background: var(--border-color-primary); border-radius: .3rem; height: .7rem; overflow: hidden; }
 .lc-track span { display: block; height: 100%; background: var(--color-accent); }
 .lc-nearest figure { margin: 0; width: 6rem; } .lc-nearest figcaption { font-size: .85em; overflow-wrap: anywhere; }
-.lc-chat { display: flex; flex-direction: column; gap: .5rem; }
+/* Newest first and laid out from below: what was said last is in sight without a script. */
+.lc-chat { display: flex; flex-direction: column-reverse; gap: .5rem; max-height: 65vh; overflow-y: auto; }
 .lc-line { max-width: 85%; padding: .5rem .8rem; border-radius: .8rem; align-self: flex-start; overflow-wrap: anywhere;
   background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary); }
 .lc-line p { margin: .15rem 0; }
@@ -249,7 +250,7 @@ def _start_over(visitor: Session) -> Any:
 
 
 def _chat_tab(session: Any, tab: Any) -> None:
-    lines = gr.HTML(elem_id="chat", max_height=560, autoscroll=True)
+    lines = gr.HTML(elem_id="chat")
     box = gr.MultimodalTextbox(
         show_label=False,
         placeholder="this is a cactihog",
@@ -279,7 +280,7 @@ def _runs_tab(root: Path, tab: Any) -> None:
 
     def listed() -> Any:
         names = runs.run_names(root)
-        told = [] if names else ["No runs yet. `linkcontext eval` makes them; --runs says where they lie."]
+        told = [] if names else ["No runs yet: linkcontext eval makes them, and --runs says where they lie."]
         return cards.told(told), gr.Dropdown(choices=names), gr.Dropdown(choices=names)
 
     _on(tab.select, listed, [], [told, first, second], queued=False)
