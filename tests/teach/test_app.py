@@ -175,7 +175,7 @@ def test_what_strangers_send_is_a_sentence_and_nothing_half_done(page, world, tm
             ({"a/0.png": good, "a/1.png": bytes(200_000_000)}, "times its size"),
             ({"a/0.png": good, "../b/1.png": good}, "'../b/1.png': a path that leads out"),
             ({"a/0.png": good, "/etc/1.png": good}, "'/etc/1.png': a path that leads out"),
-            ({"a/0.png": good, link: "/etc/passwd"}, "a link or other special file"),
+            ({"a/0.png": good, link: "/etc/passwd"}, "a link or another special file"),
             ({f"a/{n}.png": b"" for n in range(10_000)}, "10,000 files are more"),
             ({"a/Cat/0.png": good, "b/cat/0.png": world[1][0].read_bytes()}, "two folders of one name"),
             ({"a/0.png": good, "b/0.png": good}, "Name it once"),
