@@ -1,5 +1,6 @@
 """The command line: each command reads files and writes files."""
 
+import importlib.util
 import logging
 import os
 import shlex
@@ -14,7 +15,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from linkcontext.config import EpisodeConfig, EvalConfig
+from linkcontext.config import EpisodeConfig, EvalConfig, ModelConfig
 from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.train.config import TrainConfig
@@ -604,6 +605,38 @@ class ChangePack:
 
 
 @dataclass(frozen=True, slots=True)
+class Serve:
+    """Put a model behind an endpoint that clients of OpenAI's talk to (docs/serve.md)."""
+
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    host: str = "127.0.0.1"
+    """Where to listen. At any but this machine's own address, whoever reaches it can ask: there is no password."""
+    port: int = 8000
+    queue: int = 64
+    """Requests in the house at once; others are sent away with 429."""
+    body_mb: float = 32
+    """Of one request, with its pictures."""
+    new_tokens: int = 512
+    """Of one answer, at most."""
+
+    def run(self) -> None:
+        """Answer until stopped."""
+        for flag, value in (("queue", self.queue), ("body-mb", self.body_mb), ("new-tokens", self.new_tokens)):
+            if value <= 0:
+                raise InputError(f"--{flag} {value}: must be above 0.")
+        if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
+            raise InputError("serve needs the fastapi and uvicorn packages: pip install 'linkcontext[serve]'.")
+        from linkcontext.models.load import load
+        from linkcontext.teach.serve import Limits, serve
+
+        c = self.model
+        model = load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
+        console.print(f"{c.model} at http://{self.host}:{self.port}/v1", markup=False)
+        limits = Limits(self.queue, int(self.body_mb * 1e6), self.new_tokens)
+        serve(Path(c.model).name, model, self.host, self.port, limits)
+
+
+@dataclass(frozen=True, slots=True)
 class Info:
     """Show what picture features are kept, for which encoders, and how much room they take."""
 
@@ -660,6 +693,7 @@ def main(arguments: list[str] | None = None) -> None:
         "compare": Compare,
         "mine": Mine,
         "train": Train,
+        "serve": Serve,
         "mini": Mini,
         "cache": Cache,
         "demo": Demo,
