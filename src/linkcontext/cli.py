@@ -606,9 +606,11 @@ class ChangePack:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Put a model behind an endpoint that clients of OpenAI's talk to (docs/serve.md)."""
+    """Put a model, and what it was taught, behind an endpoint that clients of OpenAI's talk to (docs/serve.md)."""
 
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    pack: tuple[str, ...] = ()
+    """NAME=FILE: a pack that `linkcontext teach` wrote. Who asks for the model NAME is answered after its pictures."""
     host: str = "127.0.0.1"
     """Where to listen. At any but this machine's own address, whoever reaches it can ask: there is no password."""
     port: int = 8000
@@ -618,6 +620,8 @@ class Serve:
     """Of one request, with its pictures."""
     new_tokens: int = 512
     """Of one answer, at most."""
+    hold_gb: float = 1.0
+    """What may be kept of conversations, so that one that goes on costs its new tokens alone. 0: nothing."""
 
     def run(self) -> None:
         """Answer until stopped."""
@@ -631,9 +635,14 @@ class Serve:
 
         c = self.model
         model = load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
-        console.print(f"{c.model} at http://{self.host}:{self.port}/v1", markup=False)
-        limits = Limits(self.queue, int(self.body_mb * 1e6), self.new_tokens)
-        serve(Path(c.model).name, model, self.host, self.port, limits)
+        packs = [(text.partition("=")[0], Path(text.partition("=")[2])) for text in self.pack]
+        if wrong := [text for text, (_, path) in zip(self.pack, packs, strict=True) if not path.name]:
+            raise InputError(f"--pack {wrong[0]}: say under which name it is served: NAME=FILE.")
+        limits = Limits(self.queue, int(self.body_mb * 1e6), self.new_tokens, int(self.hold_gb * 1e9))
+        console.print(
+            f"{', '.join([c.model, *(name for name, _ in packs)])} at http://{self.host}:{self.port}/v1", markup=False
+        )
+        serve(Path(c.model).name, model, self.host, self.port, limits, packs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,10 @@ from linkcontext.models.vision import Eyes
 from linkcontext.records import Turn
 from linkcontext.source import open_data
 from linkcontext.teach.desk import Desk
+from linkcontext.teach.learner import Learner
+from linkcontext.teach.pack import read_pack, write_pack
 from linkcontext.teach.serve import Endpoint, Limits
+from linkcontext.teach.shelf import Shelf, shared
 
 NAMES = ("cactihog", "plimbo")
 
@@ -41,8 +44,17 @@ def limits():
 
 
 @pytest.fixture(scope="module")
-def endpoint(model, limits):
-    return Endpoint("mini", model, limits)
+def pack(model, paths, tmp_path_factory):
+    learner = Learner(model)
+    learner.teach({"tavork": paths[2][:2], "gaspik": paths[9][:2]})
+    path = tmp_path_factory.mktemp("packs") / "zoo.pack"
+    write_pack(learner, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def endpoint(model, limits, pack):
+    return Endpoint("mini", model, limits, [("zoo", pack)])
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +115,7 @@ def test_the_answer_is_the_model_s_own(client, offline, paths):
     assert found.choices[0].finish_reason == "stop"
     assert found.usage.prompt_tokens == len(offline.prompt(prompt).ids)
     assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
-    assert [m.id for m in client.models.list()] == ["mini"]
+    assert [m.id for m in client.models.list()] == ["mini", "zoo"]
     assert client.models.retrieve("mini").max_model_len == offline.model.context
 
 
@@ -159,6 +171,62 @@ def test_a_given_answer_is_scored_as_offline(client, offline, paths):
     assert goes_on.choices[0].message.content == offline.generate([begun], ending="open")[0]
 
 
+def test_a_pack_is_a_model_by_name(client, model, pack, paths):
+    learner = read_pack(pack).learner(model)
+    for query in (paths[2][5], paths[9][5]):
+        found = client.chat.completions.create(model="zoo", messages=[shown(query)], temperature=0)
+        assert found.choices[0].message.content == learner.say(query)
+        assert found.choices[0].message.content in learner.shown
+        assert len(learner.held) <= found.usage.prompt_tokens_details.cached_tokens < found.usage.prompt_tokens
+    assert ask(client, [shown(query)]).usage.prompt_tokens < found.usage.prompt_tokens
+
+
+def test_a_conversation_that_goes_on_costs_its_new_tokens(client, endpoint, offline, paths):
+    sent, prompt, offline.sources = lesson((paths[1][0], paths[8][0]), paths[8][3], ("snobo", "davti"))
+    (reply,) = offline.generate([prompt])
+    sent2, prompt2, sources2 = lesson((paths[1][0], paths[8][0]), paths[1][5], ("snobo", "davti"))
+    text = [{"type": "text", "text": reply}]
+    offline.sources |= sources2
+    turns = {
+        "first": (sent, prompt),
+        "next": ([*sent, said(reply), sent2[-1]], [*prompt, {"role": "assistant", "content": text}, prompt2[-1]]),
+        "other": (sent2, prompt2),
+    }
+    expected = {name: offline.generate([asked])[0] for name, (_, asked) in turns.items()}
+    length = {name: len(offline.prompt(asked).ids) for name, (_, asked) in turns.items()}
+    cached = []
+    for name in ("first", "first", "next", "first", "other", "next", "first"):  # also shorter than what is kept
+        found = ask(client, turns[name][0])
+        assert found.choices[0].message.content == expected[name]
+        assert found.usage.prompt_tokens == length[name]
+        cached.append(found.usage.prompt_tokens_details.cached_tokens)
+    whole = length["first"] - 1  # the last token says what comes next
+    assert cached[0] < 16
+    assert cached[1:4] == [whole, whole, whole]
+    assert length["first"] - 20 < cached[4] < whole  # all but the query
+    assert cached[5:] == [length["next"] - 1, whole]
+    assert 0 < endpoint.desk.shelf.taken <= endpoint.limits.hold
+
+
+def test_the_shelf_keeps_what_was_used_last(endpoint, model, offline, paths):
+    asked = [lesson((paths[number][0], paths[8][0]), paths[8][3]) for number in (1, 2, 3)]
+    offline.sources = {k: v for _, _, sources in asked for k, v in sources.items()}
+    first, second, third = (offline.hold([prompt]) for _, prompt, _ in asked)
+    shelf = Shelf(offline, 10**9)
+    shelf.put(first)
+    shelf.room = 2 * shelf.taken + 1000
+    for held in (second, first, third):
+        shelf.put(held)
+    assert shelf.kept == [first, third]
+    assert shelf.find(asked[2][1]) is third
+    part = shelf.take(first, [asked[0][1][:3], asked[0][1]])
+    assert part is not first
+    assert 16 < len(part) < len(first)
+    assert offline.generate([asked[0][1]], on=part) == offline.generate([asked[0][1]])
+    assert shelf.take(first, [asked[0][1]]) is first
+    assert shared(first, first.opening, ("another", *first.pictures[1:])) == 1  # the picture is no part
+
+
 def test_many_clients_at_once_get_each_their_own_answer(client, offline, paths):
     """40 requests from 8 clients, whole and streamed, of different lessons: none lost, none mixed up."""
     syllables, asked = ("ca", "plim", "tor", "lum", "dav", "gi", "sno"), []
@@ -195,8 +263,8 @@ def test_what_cannot_be_read_is_a_sentence(client, url, paths):
         client, openai.BadRequestError, [{**good, "content": [*good["content"], {"type": "text", "text": "<image>"}]}]
     )
     assert "context" in refused(client, openai.BadRequestError, [{"role": "user", "content": "word " * 6000}])
-    with pytest.raises(openai.NotFoundError, match=r"there is no model zoo\. There are mini"):
-        client.chat.completions.create(model="zoo", messages=[good])
+    with pytest.raises(openai.NotFoundError, match=r"there is no model bar\. There are mini, zoo"):
+        client.chat.completions.create(model="bar", messages=[good])
     route = f"{url}/chat/completions"
     for body in (b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"model": "mini", "messages": 7}'):
         found = httpx.post(route, content=body)

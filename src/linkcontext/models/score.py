@@ -27,7 +27,7 @@ from linkcontext.models.budget import free_memory, room
 from linkcontext.models.engine import APART_ROOM, CPU_ROOM, GPU_ROOM, LEAST, WIDTH, Engine, Grown, Heard, Held, opening
 from linkcontext.models.family import plain, reads_both_ways, refusal
 from linkcontext.models.load import Model
-from linkcontext.models.tree import Line, grow, lay
+from linkcontext.models.tree import Ints, Line, Tree, grow, lay
 from linkcontext.models.vision import CHECKED, DRAWN, Eyes, Seen, chunks, drawn
 from linkcontext.records import Turn
 
@@ -164,18 +164,24 @@ class Scorer:
     def hold(self, prompts: Sequence[list[Message]], on: Held | None = None) -> Held | None:
         """Run what several prompts begin with, to be kept for those that come; `on` is kept already, and stays.
 
-        One prompt is kept but for its last token, which says what comes next. None where the engine is naive, which
+        A prompt's last token, which says what comes next, is left to be run. None where the engine is naive, which
         runs every prompt whole.
         """
         self._look(prompts)
         if self.engine == "naive":
             return None
         grown = self._tree(prompts, "none", on)
-        length = grown.tree.segments[0].end - (len(prompts) == 1)
-        if any(segment.parent < 0 for segment in grown.tree.segments[1:]) or length <= grown.held:
+        length = _together(grown.tree)
+        if length <= grown.held:
             return on
         cache = self._engine(grown, "cached").hold(grown, length)
         return Held(*opening(grown.tree, length, self._contents), cache)
+
+    def begins(self, prompts: Sequence[list[Message]]) -> tuple[Ints, tuple[str, ...]]:
+        """What several prompts begin with together, as `Held` tells it; what `hold` would keep."""
+        self._look(prompts)
+        tree = self._tree(prompts, "none").tree
+        return opening(tree, _together(tree), self._contents)
 
     @property
     def _contents(self) -> list[str]:
@@ -482,6 +488,12 @@ class Scorer:
         ends = self.model.network.generation_config.eos_token_id
         ends = ends if ends is not None else self.model.words.eos_token_id
         return list(ends) if isinstance(ends, list) else [ends]
+
+
+def _together(tree: Tree) -> int:
+    """With how many tokens all lines begin, but for the last of a line, which has to be run."""
+    first = tree.segments[0]
+    return first.end - (0 in tree.leaves) if first.until == len(tree) else 0
 
 
 class _Listening(StoppingCriteria):  # type: ignore[misc] # transformers has no types

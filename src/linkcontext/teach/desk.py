@@ -1,13 +1,13 @@
 """The one thread that a served model works in: who waits, who is answered, and who has left.
 
 Requests that wait at the same time are answered together: what their prompts share is computed once, and none can see
-another's. Everything is told to the request's own event loop as it comes.
+another's. What was computed for a conversation is kept for its next turn.
 """
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,10 @@ from torch import Tensor
 
 from linkcontext.episodes.prompt import Message
 from linkcontext.errors import InputError
+from linkcontext.models.engine import Held
 from linkcontext.models.score import Ending, Scorer, Sources
+from linkcontext.models.vision import Seen
+from linkcontext.teach.shelf import Shelf
 from linkcontext.teach.wire import prompt_logprobs, token_logprob
 
 log = logging.getLogger("linkcontext")
@@ -66,6 +69,7 @@ class Job:
 
     messages: list[Message]
     sources: Sources
+    seen: Mapping[str, Seen]  # what is known of pictures that may have no file any more
     ending: Ending
     new_tokens: int
     stops: tuple[str, ...]
@@ -73,6 +77,7 @@ class Job:
     reads: bool  # whether the prompt's own likelihoods are wanted
     tell: Callable[[Told], object] = lambda told: None
     gone: bool = False  # the client has left
+    length: int = 0  # of the prompt, in tokens
     said: list[int] = field(default_factory=list)
     text: str = ""  # told so far
     reason: str = "stop"
@@ -89,8 +94,8 @@ class Job:
 class Desk:
     """A scorer in a thread of its own."""
 
-    def __init__(self, scorer: Scorer) -> None:
-        self.scorer = scorer
+    def __init__(self, scorer: Scorer, shelf: Shelf) -> None:
+        self.scorer, self.shelf = scorer, shelf
         self.waiting: deque[Job] = deque()
         self.changed = threading.Condition()
         self.closing = False
@@ -132,8 +137,8 @@ class Desk:
         try:
             self.scorer.sources = {}
             ready = [job for job in jobs if self._begin(job)]
-            if ready:
-                self._say(ready)
+            for kept, those in self._alike(ready):
+                self._say(those, kept)
         except InputError as error:
             self._one_by_one(jobs, Failed(400, str(error)))
         except Exception as error:  # whatever a network throws, the next request finds the thread alive
@@ -155,25 +160,37 @@ class Desk:
             job.end(Done("stop", 0, None))
             return False
         self.scorer.sources |= job.sources
+        self.scorer.eyes.seen |= job.seen
         try:
-            length = len(self.scorer.prompt(job.messages, job.ending).ids)
+            job.length = len(self.scorer.prompt(job.messages, job.ending).ids)
         except TemplateError as error:
             job.end(Failed(400, f"the model's chat template refuses the conversation: {error}"))
             return False
         except InputError as error:
             job.end(Failed(400, str(error)))
             return False
-        free = self.scorer.model.context - length
+        free = self.scorer.model.context - job.length
         if free < 1:
-            job.end(Failed(400, f"the prompt takes all {length} tokens of the model's context. Shorten it."))
+            job.end(Failed(400, f"the prompt takes all {job.length} tokens of the model's context. Shorten it."))
             return False
         job.new_tokens = min(job.new_tokens, free)
-        job.tell(Begun(length, 0))
         return True
 
-    def _say(self, jobs: list[Job]) -> None:
+    def _alike(self, jobs: list[Job]) -> list[tuple[Held | None, list[Job]]]:
+        """The jobs, together where they go on with the same of what is kept."""
+        found: dict[int, tuple[Held | None, list[Job]]] = {}
+        for job in jobs:
+            whole = job.reads or job.ending != "none"
+            kept = None if whole else self.shelf.find(job.messages)
+            found.setdefault(id(kept), (kept, []))[1].append(job)
+        return list(found.values())
+
+    def _say(self, jobs: list[Job], kept: Held | None) -> None:
         read: list[Any] = [None] * len(jobs)
         prompts, ending = [job.messages for job in jobs], jobs[0].ending
+        on = self.shelf.take(kept, prompts) if kept is not None else None
+        for job in jobs:
+            job.tell(Begun(job.length, len(on) if on is not None else 0))
         if jobs[0].reads:
             decode = self.scorer.model.words.decode
             read = [
@@ -181,7 +198,11 @@ class Desk:
                 for ids, values in self.scorer.read(prompts, ending)
             ]
         most = max(job.new_tokens for job in jobs)
-        self.scorer.generate(prompts, most, None, lambda n, *heard: self._heard(jobs[n], *heard), ending)
+        if self.shelf.room and ending == "none" and not jobs[0].reads:
+            on = self.scorer.hold(prompts, on)
+            if on is not None:
+                self.shelf.put(on)
+        self.scorer.generate(prompts, most, on, lambda n, *heard: self._heard(jobs[n], *heard), ending)
         for job, row in zip(jobs, read, strict=True):
             if not job.stopped:
                 self._tell(job, self._decoded(job).rstrip(), [])

@@ -8,9 +8,10 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -18,12 +19,17 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from linkcontext.episodes.prompt import Message, conversation
 from linkcontext.errors import InputError
+from linkcontext.models.engine import Held
 from linkcontext.models.load import Model
-from linkcontext.models.score import Scorer
-from linkcontext.models.vision import Eyes
+from linkcontext.models.score import Scorer, Sources
+from linkcontext.models.vision import Eyes, Seen
 from linkcontext.teach import wire
 from linkcontext.teach.desk import Begun, Desk, Done, Failed, Job, Piece, Told
+from linkcontext.teach.learner import Learner
+from linkcontext.teach.pack import read_pack
+from linkcontext.teach.shelf import Shelf
 
 log = logging.getLogger("linkcontext")
 SECONDS = 60  # in which a request's body must be there
@@ -38,6 +44,27 @@ class Limits:
     queue: int = 64  # requests in the house
     body: int = 32_000_000  # bytes of one
     new_tokens: int = 512  # of an answer
+    hold: int = 1_000_000_000  # bytes of what is kept of conversations
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What stands before every conversation with a pack."""
+
+    messages: list[Message]
+    sources: Sources
+    seen: Mapping[str, Seen]
+    held: Held | None
+
+    @classmethod
+    def of(cls, learner: Learner, where: Path) -> "Lesson":
+        """What a learner was shown. Raises `InputError` where that depends on the question, or stands inside of it."""
+        if not learner.scaffold.turns:
+            raise InputError(f"{where}: its support is no turns of a conversation. Teach it with --scaffold turns.")
+        if learner.select == "rices" and learner.shots_per_class is not None:
+            raise InputError(f"{where}: its support is chosen for each picture. Teach it with --select medoid.")
+        turns = conversation(learner.rounds, learner.scaffold)
+        return cls(turns, learner.scorer.sources, learner.seen, learner.held)
 
 
 class Refusal(Exception):
@@ -51,12 +78,20 @@ class Refusal(Exception):
 class Endpoint:
     """A model under its name, what waits for it, and the routes that lead there."""
 
-    def __init__(self, name: str, model: Model, limits: Limits) -> None:
+    def __init__(self, name: str, model: Model, limits: Limits, packs: Sequence[tuple[str, Path]] = ()) -> None:
         self.limits, self.model = limits, model
-        self.names = [name]
         self.begun = int(time.time())
         self.inside = 0
-        self.desk = Desk(Scorer(model, Eyes(model), {}))
+        self.lessons = {name: Lesson([], {}, {}, None)}
+        scorer = Scorer(model, Eyes(model), {})
+        shelf = Shelf(scorer, limits.hold)
+        for called, path in packs:
+            if called in self.lessons:
+                raise InputError(f"--pack {called}={path}: there is a model {called} already. Call it something else.")
+            self.lessons[called] = Lesson.of(read_pack(path).learner(model), path)
+            if (held := self.lessons[called].held) is not None:
+                shelf.put(held)
+        self.desk = Desk(scorer, shelf)
 
     def app(self) -> FastAPI:
         """The routes."""
@@ -81,7 +116,7 @@ class Endpoint:
 
     async def models(self) -> Response:
         """The names that can be asked."""
-        return JSONResponse({"object": "list", "data": [self._card(name) for name in self.names]})
+        return JSONResponse({"object": "list", "data": [self._card(name) for name in self.lessons]})
 
     async def one_model(self, name: str) -> Response:
         """One of them."""
@@ -92,8 +127,8 @@ class Endpoint:
         return {"id": name, "object": "model", "created": self.begun, **more}
 
     def _known(self, name: str) -> str:
-        if name not in self.names:
-            raise Refusal(404, f"there is no model {name}. There are {', '.join(self.names)}.", "model_not_found")
+        if name not in self.lessons:
+            raise Refusal(404, f"there is no model {name}. There are {', '.join(self.lessons)}.", "model_not_found")
         return name
 
     async def complete(self, request: Request) -> Response:
@@ -111,7 +146,6 @@ class Endpoint:
         try:
             body = await self._body(request)
             asked, job = await asyncio.to_thread(self._job, body)
-            self._known(asked.model)
         except BaseException:
             self.inside -= 1
             raise
@@ -149,10 +183,12 @@ class Endpoint:
             messages, sources = wire.conversation_of(asked.messages)
         except InputError as error:
             raise Refusal(400, str(error)) from error
+        lesson = self.lessons[self._known(asked.model)]
         wanted = asked.max_completion_tokens or asked.max_tokens or self.limits.new_tokens
         return asked, Job(
-            messages,
-            sources,
+            [*lesson.messages, *messages],
+            lesson.sources | sources,
+            lesson.seen,
             asked.ending,
             min(wanted, self.limits.new_tokens),
             asked.stops,
@@ -252,7 +288,7 @@ async def _no_route(request: Request, error: HTTPException) -> Response:
     return JSONResponse(wire.failure(why, "not_found_error"), error.status_code)
 
 
-def serve(name: str, model: Model, host: str, port: int, limits: Limits) -> None:
+def serve(name: str, model: Model, host: str, port: int, limits: Limits, packs: Sequence[tuple[str, Path]]) -> None:
     """Answer until stopped."""
-    endpoint = Endpoint(name, model, limits)
+    endpoint = Endpoint(name, model, limits, packs)
     uvicorn.run(endpoint.app(), host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
