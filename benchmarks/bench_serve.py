@@ -115,7 +115,7 @@ def asked(url: str, model: str, messages: list[list[dict]], clients: int) -> dic
         "clients": clients,
         "texts": texts,
         "seconds": seconds,
-        "latency": sorted(latency),
+        "latency": [round(second, 4) for second in sorted(latency)],
         "p50": float(np.percentile(latency, 50)),
         "p95": float(np.percentile(latency, 95)),
         "first_token_p50": float(np.percentile([f for f in firsts if f is not None], 50)),
