@@ -134,9 +134,11 @@ def test_without_likelihoods_replies_are_taken_and_it_is_said(bare, options, cap
     assert picture["image_url"]["url"].startswith("data:image/png;base64,")
     assert words == {"type": "text", "text": "What is this?"}
     far = Remote(connect(f"{address}#one"), {})
-    assert far.generate([[{"role": "user", "content": [{"type": "text", "text": "?"}]}]]) == ["It is a lum."]
+    question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+    assert far.generate([question]) == ["It is a lum."]
+    assert far.score([]) == []
     with pytest.raises(InputError, match="likelihoods are asked for"):
-        far.score([])
+        far.score([Ask(question, (question,))])
 
 
 def test_what_cannot_be_reached_is_a_sentence(bare, options, monkeypatch):

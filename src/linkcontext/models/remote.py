@@ -159,6 +159,8 @@ class Remote:
 
     def score(self, asks: Sequence[Ask]) -> list[list[tuple[float, int]]]:
         """For each prompt and candidate: the answer's log-probability (nats, its end included) and its tokens."""
+        if not asks:
+            return []
         tail, why = self.trial
         if not tail:
             raise InputError(f"{self.served.url}: likelihoods are asked for, and there are {why}.")
