@@ -160,7 +160,8 @@ class Desk:
             job.end(Done("stop", 0, None))
             return False
         self.scorer.sources |= job.sources
-        self.scorer.eyes.seen |= job.seen
+        for content in job.seen.keys() - self.scorer.eyes.seen.keys():
+            self.scorer.eyes.remember(content, job.seen[content])
         try:
             job.length = len(self.scorer.prompt(job.messages, job.ending).ids)
         except TemplateError as error:
