@@ -1,6 +1,9 @@
 """What several tests need: a model, and a cache folder that is nobody's."""
 
 import os
+import threading
+import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -46,3 +49,25 @@ def pictures(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures") / "w"
     write_seed(root, 6, 8, 3, 32)
     return root
+
+
+@pytest.fixture(scope="session")
+def serving():
+    """A context in which an app is served on a free port of this machine; gives the address of its routes."""
+    import uvicorn  # noqa: PLC0415
+
+    @contextmanager
+    def served(app):
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+    return served

@@ -1,5 +1,6 @@
 """The command line: each command reads files and writes files."""
 
+import importlib.util
 import logging
 import os
 import shlex
@@ -14,7 +15,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from linkcontext.config import EpisodeConfig, EvalConfig
+from linkcontext.config import EpisodeConfig, EvalConfig, ModelConfig
 from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.train.config import TrainConfig
@@ -655,6 +656,47 @@ class ChangePack:
 
 
 @dataclass(frozen=True, slots=True)
+class Serve:
+    """Put a model, and what it was taught, behind an endpoint that clients of OpenAI's talk to (docs/serve.md)."""
+
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    pack: tuple[str, ...] = ()
+    """NAME=FILE: a pack that `linkcontext teach` wrote. Who asks for the model NAME is answered after its pictures."""
+    host: str = "127.0.0.1"
+    """Where to listen. At any but this machine's own address, whoever reaches it can ask: there is no password."""
+    port: int = 8000
+    queue: int = 64
+    """Requests in the house at once; others are sent away with 429."""
+    body_mb: float = 32
+    """Of one request, with its pictures."""
+    new_tokens: int = 512
+    """Of one answer, at most."""
+    hold_gb: float = 1.0
+    """What may be kept of conversations, so that one that goes on costs its new tokens alone. 0: nothing."""
+
+    def run(self) -> None:
+        """Answer until stopped."""
+        for flag, value in (("queue", self.queue), ("body-mb", self.body_mb), ("new-tokens", self.new_tokens)):
+            if value <= 0:
+                raise InputError(f"--{flag} {value}: must be above 0.")
+        if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
+            raise InputError("serve needs the fastapi and uvicorn packages: pip install 'linkcontext[serve]'.")
+        from linkcontext.models.load import load
+        from linkcontext.teach.serve import Limits, serve
+
+        c = self.model
+        model = load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
+        packs = [(text.partition("=")[0], Path(text.partition("=")[2])) for text in self.pack]
+        if wrong := [text for text, (_, path) in zip(self.pack, packs, strict=True) if not path.name]:
+            raise InputError(f"--pack {wrong[0]}: say under which name it is served: NAME=FILE.")
+        limits = Limits(self.queue, int(self.body_mb * 1e6), self.new_tokens, int(self.hold_gb * 1e9))
+        console.print(
+            f"{', '.join([c.model, *(name for name, _ in packs)])} at http://{self.host}:{self.port}/v1", markup=False
+        )
+        serve(Path(c.model).name, model, self.host, self.port, limits, packs)
+
+
+@dataclass(frozen=True, slots=True)
 class Info:
     """Show what picture features are kept, for which encoders, and how much room they take."""
 
@@ -711,6 +753,7 @@ def main(arguments: list[str] | None = None) -> None:
         "compare": Compare,
         "mine": Mine,
         "train": Train,
+        "serve": Serve,
         "mini": Mini,
         "cache": Cache,
         "demo": Demo,

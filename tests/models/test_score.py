@@ -225,6 +225,37 @@ def test_a_score_is_the_log_probability_of_the_answer_and_its_end(model, dataset
         assert int(ids[-1]) == model.words.eos_token_id
 
 
+@pytest.mark.parametrize("engine", ["naive", "cached"])
+def test_what_is_said_is_heard_as_it_comes(model, dataset, engine):
+    asker, heard = scorer(model, dataset, engine), {}
+    prompts = [ask.messages for ask in asks(dataset)[-3:]]
+    whole = asker.generate(prompts, 6)
+
+    def listen(line, token, logits):
+        assert token == int(logits.argmax())
+        heard.setdefault(line, []).append(token)
+        return line != 1 or len(heard[1]) < 2
+
+    found = asker.generate(prompts, 6, heard=listen)
+    assert (found[0], found[2]) == (whole[0], whole[2])
+    assert [model.words.decode(heard[n], skip_special_tokens=True).strip() for n in range(3)] == found
+    assert len(heard[1]) == 2
+    assert whole[1].startswith(found[1])
+
+
+@pytest.mark.parametrize("engine", ["naive", "cached"])
+def test_a_prompt_is_read_as_its_answer_is_scored(model, dataset, engine):
+    asker = scorer(model, dataset, engine)
+    ask = asks(dataset)[-1]
+    (scores,) = asker.score([ask])
+    begins = len(asker.prompt(ask.messages).ids)
+    closed, goes_on = (asker.read(ask.answers, ending) for ending in ("closed", "open"))
+    for (ids, values), (fewer, _), (value, count) in zip(closed, goes_on, scores, strict=True):
+        assert ids[:-1] == fewer  # but for the token that ends the answer
+        assert len(ids) - begins == count
+        assert sum(values[begins:]) == pytest.approx(value, abs=1e-4)
+
+
 def test_each_picture_is_encoded_once(model, dataset):
     asker = scorer(model, dataset)
     questions = asks(dataset)

@@ -7,6 +7,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,19 @@ UPRIGHT = {
 }
 
 
-def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture in a file: mode RGB, EXIF orientation applied, transparency on white, first frame.
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A picture that is in no file: its bytes, and what it is called in a sentence about it."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def open_image(path: Path | Upload, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture in a file or an upload: mode RGB, EXIF orientation applied, transparency on white, first frame.
 
     Size and format are read from the header and refused before anything is decoded. Colour profiles are
     ignored. Raises `InputError` for a file that cannot be read, is empty, is no picture, has more than
@@ -83,7 +95,23 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
             raise _damaged(path, error) from error
 
 
-def sha256(path: Path) -> str:
+def portable(path: Path) -> tuple[str, bytes]:
+    """The picture for other programs, as MIME type and bytes: an upright RGB JPEG as it is, all else as PNG."""
+    image, content = open_image(path), path.read_bytes()
+    with _opened(path) as file:
+        reader = _reader(path, file)(file)
+        plain = isinstance(reader, JpegImagePlugin.JpegImageFile) and reader.mode == "RGB" and _orientation(reader) == 1
+    return ("image/jpeg", content) if plain else ("image/png", png(image))
+
+
+def png(image: Image.Image) -> bytes:
+    """A picture as a PNG file."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def sha256(path: Path | Upload) -> str:
     """The hash of a file's bytes, in hex. Raises `InputError` when the file cannot be read."""
     with _opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -112,8 +140,11 @@ def _format(head: bytes) -> tuple[str, type[ImageFile.ImageFile]] | None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader]:
+def _opened(path: Path | Upload) -> Iterator[io.BufferedReader | io.BytesIO]:
     """A regular file open for reading: a pipe called .png would wait for a writer for ever."""
+    if isinstance(path, Upload):
+        yield io.BytesIO(path.content)
+        return
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"{path}: not a file. Name a picture.")
@@ -125,7 +156,7 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
         ) from error
 
 
-def _reader(path: Path, file: io.BufferedReader) -> type[ImageFile.ImageFile]:
+def _reader(path: Path | Upload, file: io.BufferedReader | io.BytesIO) -> type[ImageFile.ImageFile]:
     head = file.read(HEAD)
     file.seek(0)
     if not head:
@@ -139,11 +170,11 @@ def _reader(path: Path, file: io.BufferedReader) -> type[ImageFile.ImageFile]:
     return found[1]
 
 
-def _too_large(path: Path, size: str, max_pixels: int) -> InputError:
+def _too_large(path: Path | Upload, size: str, max_pixels: int) -> InputError:
     return InputError(f"{path}: {size} pixels are more than the limit of {max_pixels:,}. Scale it down or remove it.")
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
+def _damaged(path: Path | Upload, error: Exception) -> InputError:
     return InputError(f"{path}: the picture is damaged or cut short ({error}). Copy it again or remove it.")
 
 

@@ -18,8 +18,9 @@ from linkcontext.errors import InputError
 from linkcontext.evaluate.probes import Answered, Exam, Probe, world_exam
 from linkcontext.evaluate.question_files import file_exam
 from linkcontext.evaluate.retention_rows import rows
-from linkcontext.evaluate.run import Asker, claim
-from linkcontext.models.load import Model, load
+from linkcontext.evaluate.run import Asker, claim, opened
+from linkcontext.models.load import Model
+from linkcontext.models.remote import Remote, Served
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.records import read_jsonl, to_json, write_jsonl, write_text
 from linkcontext.source import open_data
@@ -29,7 +30,7 @@ GROUP = 32  # questions whose prompts are batched together
 NEW_TOKENS = 64  # of a reply: the longest description of a world takes some 40
 
 
-def retention(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
+def retention(config: EvalConfig, model: Model | Served | None = None) -> dict[str, Any]:
     """Ask, and write the run's folder; the content of metrics.json.
 
     With `model` that one is used instead of loading `config.model`. Both scorings always run. A folder that
@@ -41,8 +42,7 @@ def retention(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
     config = settled(config)
     wording = scaffold(config.scaffold)
     exam = _exam(config.episodes, wording)
-    c = config.model
-    model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
+    model = model or opened(config.model)
     out = retention_folder(config)
     claim(out, config, model, exam.dataset, list(exam.dataset.problems))
     if (out / "episodes.jsonl").exists():
@@ -92,7 +92,7 @@ def _exam(episodes: EpisodeConfig, wording: Scaffold) -> Exam:
     return world_exam(open_data(episodes.data, episodes.strict), wording, episodes.episodes, episodes.seed)
 
 
-def _ask_all(scorer: Scorer, probes: Sequence[Probe], wording: Scaffold, path: Path) -> None:
+def _ask_all(scorer: Scorer | Remote, probes: Sequence[Probe], wording: Scaffold, path: Path) -> None:
     """Append the answers that `path` does not hold yet."""
     done = _done(path)
     left = [probe for probe in probes if probe.id not in done]
@@ -121,7 +121,7 @@ def _done(path: Path) -> set[str]:
     return {answered.probe for answered in read_jsonl(Answered, path)}
 
 
-def ask(scorer: Scorer, probes: Sequence[Probe], wording: Scaffold) -> list[Answered]:
+def ask(scorer: Scorer | Remote, probes: Sequence[Probe], wording: Scaffold) -> list[Answered]:
     """The model's reply to each probe and, where it has candidates, how likely it finds each."""
     chosen = [probe for probe in probes if probe.candidates]
     scores = dict(zip((p.id for p in chosen), scorer.score([_candidates(p, wording) for p in chosen]), strict=True))

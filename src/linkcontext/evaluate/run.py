@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from linkcontext.config import EvalConfig
+from linkcontext.config import EvalConfig, ModelConfig
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.scan import progress
 from linkcontext.data.sources import digest
@@ -23,6 +23,7 @@ from linkcontext.evaluate.choose import RICES, chosen
 from linkcontext.evaluate.draw import drawn
 from linkcontext.evaluate.metrics import available, credit, rows
 from linkcontext.models.load import Model, load
+from linkcontext.models.remote import PREFIX, Remote, Served, connect
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.select import majority
 from linkcontext.models.vision import GREY, Eyes, nearest
@@ -33,7 +34,7 @@ GROUP = 4  # episodes whose prompts are batched together where nothing is shared
 FREE = ("out", "batch", "engine", "memory_gb")  # what may change while a run goes on: figures do not depend on it
 
 
-def evaluate(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
+def evaluate(config: EvalConfig, model: Model | Served | None = None) -> dict[str, Any]:
     """Run `config` and write its folder; the content of metrics.json.
 
     With `model` that one is used instead of loading `config.model`. A folder that holds the same run goes on
@@ -50,15 +51,16 @@ def measure(
     dataset: Dataset,
     episodes: Sequence[Episode],
     left_out: Sequence[str] = (),
-    model: Model | None = None,
+    model: Model | Served | None = None,
 ) -> dict[str, Any]:
     """`evaluate` for episodes that are already there, drawn or a benchmark's own."""
     wording = scaffold(config.scaffold)
-    c = config.model
-    model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
+    model = model or opened(config.model)
     out = run_folder(config)
     asker = Asker.of(model, dataset, wording, config)
     if config.episodes.select != "random":
+        if isinstance(asker.scorer, Remote):
+            raise InputError(f"--select {config.episodes.select}: a server shows no features. Use random.")
         episodes = chosen(config.episodes, dataset, asker.scorer)
     longest = max(episodes, key=_size)  # a support that does not fit is refused before anything is written
     for candidate in longest.candidates:
@@ -66,8 +68,19 @@ def measure(
     claim(out, config, model, dataset, [*dataset.problems, *left_out])
     _claim_episodes(out, episodes)
     predict(asker, episodes, out / "predictions.jsonl")
-    asker.scorer.eyes.save()
+    if isinstance(asker.scorer, Scorer):
+        asker.scorer.eyes.save()
     return finish(out, episodes, asker.scorer.counters(), config.scoring == "lcl-legacy")
+
+
+def opened(c: ModelConfig) -> Model | Served:
+    """The model of a configuration, loaded here or behind a server."""
+    if not c.model.startswith(PREFIX):
+        return load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
+    if idle := [f.name for f in dataclasses.fields(c) if f.name != "model" and getattr(c, f.name) != f.default]:
+        flags = ", ".join("--" + name.replace("_", "-") for name in idle)
+        raise InputError(f"{flags}: the server of {c.model} has loaded its model already. Leave it out.")
+    return connect(c.model)
 
 
 def _size(episode: Episode) -> tuple[int, int]:
@@ -103,7 +116,7 @@ def run_folder(config: EvalConfig) -> Path:
     e = config.episodes
     chosen_ = (e.select,) if e.select != "random" else ()
     words = [
-        Path(config.model.model).name,
+        Path(config.model.model).name.replace("#", "-"),
         Path(e.data).name.replace(":", "-"),
         *((*e.tasks, e.format, e.coherence) if e.tasks else (f"{e.ways}way", e.names, *chosen_)),
         config.scoring,
@@ -118,7 +131,7 @@ def resolved(config: EvalConfig) -> dict[str, Any]:
     return found
 
 
-def claim(out: Path, config: EvalConfig, model: Model, dataset: Dataset, problems: list[str]) -> None:
+def claim(out: Path, config: EvalConfig, model: Model | Served, dataset: Dataset, problems: list[str]) -> None:
     """Write config.json, or make sure that the folder holds the same run."""
     path = out / "config.json"
     same: dict[str, Any] = {"config": resolved(config), "data": digest(dataset)}
@@ -178,19 +191,26 @@ def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
 class Asker:
     """A model, a data set and a wording: everything a prediction needs besides its episode."""
 
-    scorer: Scorer
+    scorer: Scorer | Remote
     dataset: Dataset
     wording: Scaffold
     likelihood: bool
     generate: bool
 
     @classmethod
-    def of(cls, model: Model, dataset: Dataset, wording: Scaffold, config: EvalConfig) -> "Asker":
+    def of(cls, model: Model | Served, dataset: Dataset, wording: Scaffold, config: EvalConfig) -> "Asker":
         """From a configuration."""
         sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
+        likelihood = config.scoring in ("likelihood", "both")
+        if isinstance(model, Served):
+            if config.engine != "auto" or config.memory_gb is not None:
+                raise InputError(f"--engine, --memory-gb: {model.name} is computed by its server. Leave them out.")
+            remote = Remote(model, sources, config.batch)
+            likelihood = likelihood and remote.scores
+            return cls(remote, dataset, wording, likelihood, not likelihood or config.scoring == "both")
         eyes = Eyes(model, kept=True)
         scorer = Scorer(model, eyes, sources, config.batch, config.engine, config.memory_gb)
-        return cls(scorer, dataset, wording, config.scoring in ("likelihood", "both"), config.scoring != "likelihood")
+        return cls(scorer, dataset, wording, likelihood, config.scoring != "likelihood")
 
 
 def predict(asker: Asker, episodes: Sequence[Episode], path: Path) -> None:
@@ -204,7 +224,7 @@ def predict(asker: Asker, episodes: Sequence[Episode], path: Path) -> None:
     with progress("Asking", len(episodes)) as advance, path.open("a", encoding="utf-8") as file:
         for _ in range(len(episodes) - len(left)):
             advance()
-        size = GROUP if asker.scorer.engine == "naive" else 1
+        size = 1 if asker.scorer.engine in ("cached", "packed") else GROUP
         for start in range(0, len(left), size):
             group = left[start : start + size]
             found = [p for p in answer(asker, group) if (p.query_id, p.shots_per_class) not in done]
@@ -298,7 +318,7 @@ def baselines(asker: Asker, episode: Episode, shots_per_class: int, query: Turn)
     found: dict[str, str | None] = {"copy_first": copy_first(shown), "copy_last": copy_last(shown)}
     if episode.task.endswith(RICES):
         found["majority"] = majority([turn.class_id for turn in shown])
-    if asker.scorer.engine == "naive":
+    if isinstance(asker.scorer, Remote) or asker.scorer.engine == "naive":
         return found
     eyes, sources = asker.scorer.eyes, asker.scorer.sources
     seen = [eyes.recall(sources[turn.item][0], alone=not shown) for turn in (*shown, query)]

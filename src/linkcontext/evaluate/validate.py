@@ -46,6 +46,7 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
     c = config.model
     model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
     scorer = Asker.of(model, dataset, wording, config).scorer
+    assert isinstance(scorer, Scorer)
     return [*lines, room(episodes, scorer, wording), beginnings(episodes, scorer, wording)]
 
 

@@ -5,7 +5,7 @@ the only difference is how much room a pass has. `refusal` says which networks c
 oracle, there are whole prompts one by one (`naive`, in `linkcontext.models.score`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,9 @@ CPU_ROOM, APART_ROOM = 384, 768
 GPU_ROOM = 16384
 WIDTH = 256  # tokens in a branch that is attended to apart; longer ones have a trunk of their own
 LEAST = 16  # tokens in a pass
+# Told of every new token: the line's number, the token, and the logits float[vocabulary] it was the largest of. The
+# line ends where it says False.
+Heard = Callable[[int, int, Tensor], bool]
 
 
 class Trunk(DynamicLayer):  # type: ignore[misc] # transformers has no types
@@ -228,8 +231,10 @@ class Engine:
         nats = F.cross_entropy(logits.float(), target, reduction="none")
         return Losses(nats, weight.to(self.device), logits.argmax(-1) == target)
 
-    def replies(self, grown: Grown, new_tokens: int, ends: Sequence[int]) -> list[list[int]]:
-        """For each line the tokens that follow it greedily, up to one of `ends` (left out)."""
+    def replies(
+        self, grown: Grown, new_tokens: int, ends: Sequence[int], heard: Heard | None = None
+    ) -> list[list[int]]:
+        """For each line the tokens that follow it greedily, up to one of `ends` (left out) or to what `heard` says."""
         tree, network = grown.tree, self.network
         said: list[list[int]] = [[] for _ in tree.leaves]
         with torch.inference_mode(), apart(network, self.width is not None):
@@ -241,7 +246,7 @@ class Engine:
                 here = set(run.tokens.tolist())
                 tips = {n: tree.segments[leaf].end - 1 for n, leaf in enumerate(tree.leaves)}
                 if mine := {n: tip for n, tip in tips.items() if tip in here}:
-                    self._go_on(grown, run, hidden, mine, cache, said, new_tokens, set(ends))
+                    self._go_on(grown, run, hidden, mine, cache, said, new_tokens, set(ends), heard)
             keep(cache, grown.held)
         return said
 
@@ -255,6 +260,7 @@ class Engine:
         said: list[list[int]],
         new_tokens: int,
         ends: set[int],
+        heard: Heard | None,
     ) -> None:
         """Say one token after the other for the lines that end in a pass, all lines at once."""
         tree = grown.tree
@@ -269,12 +275,15 @@ class Engine:
         latest = torch.from_numpy(_latest(tree, tip, self._end)).to(self.device)
         state = hidden[torch.tensor([place[int(t)] for t in tip], device=self.device)]
         for _ in range(new_tokens):
-            words = self.logits(state).argmax(-1)
+            logits = self.logits(state)
+            words = logits.argmax(-1)
             going = [i for i, word in enumerate(words.tolist()) if word not in ends]
-            if not going:
-                return
             for i in going:
                 said[open_lines[i]].append(int(words[i]))
+            if heard is not None:
+                going = [i for i in going if heard(open_lines[i], int(words[i]), logits[i])]
+            if not going:
+                return
             if len(said[open_lines[going[0]]]) == new_tokens:
                 return
             rows = torch.tensor(going, device=self.device)

@@ -17,25 +17,29 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from linkcontext.data.images import open_image
 from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, Message, Tokens, conversation, render, tokenize
 from linkcontext.episodes.prompt import pictures as shown
 from linkcontext.errors import InputError
 from linkcontext.models.budget import free_memory, room
-from linkcontext.models.engine import APART_ROOM, CPU_ROOM, GPU_ROOM, LEAST, WIDTH, Engine, Grown, Held, opening
+from linkcontext.models.engine import APART_ROOM, CPU_ROOM, GPU_ROOM, LEAST, WIDTH, Engine, Grown, Heard, Held, opening
 from linkcontext.models.family import plain, reads_both_ways, refusal
 from linkcontext.models.load import Model
-from linkcontext.models.tree import Line, grow, lay
+from linkcontext.models.tree import Ints, Line, Tree, grow, lay
 from linkcontext.models.vision import CHECKED, DRAWN, Eyes, Seen, chunks, drawn
 from linkcontext.records import Turn
 
 log = logging.getLogger("linkcontext")
 EngineName = Literal["auto", "packed", "cached", "naive"]
+# How a prompt ends. none: the assistant is to speak; open: in the middle of its last message; closed: behind that.
+Ending = Literal["none", "open", "closed"]
 Sources = dict[str, tuple[str, Any]]  # item id -> (content hash, path)
 # Rounding: what a sum of log-probabilities may differ by between two orders of the same operations.
 TOLERANCE, HALF_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}, 0.3
 LINES = 256  # laid out at once: an episode has few texts, and what is taught is asked again and again
+READ = 256  # tokens whose likelihood is looked up at once
 Shapes = Sequence[tuple[int | None, int | None]]
 SHAPES: Shapes = (
     (None, None),
@@ -126,9 +130,9 @@ class Scorer:
         engine, why = self.choice
         return {"engine": engine, "engine_reason": why, **self.eyes.counters()}
 
-    def prompt(self, messages: list[Message]) -> Tokens:
+    def prompt(self, messages: list[Message], ending: Ending = "none") -> Tokens:
         """The tokens of a prompt, up to where the answer is to begin. Longer than the context is an `InputError`."""
-        text, short = self._encode(messages, "none")
+        text, short = self._encode(messages, ending)
         tokens = self._spelled(text, short)
         self._fits(len(tokens.ids), short)
         return tokens
@@ -164,18 +168,24 @@ class Scorer:
     def hold(self, prompts: Sequence[list[Message]], on: Held | None = None) -> Held | None:
         """Run what several prompts begin with, to be kept for those that come; `on` is kept already, and stays.
 
-        One prompt is kept but for its last token, which says what comes next. None where the engine is naive, which
+        A prompt's last token, which says what comes next, is left to be run. None where the engine is naive, which
         runs every prompt whole.
         """
         self._look(prompts)
         if self.engine == "naive":
             return None
         grown = self._tree(prompts, "none", on)
-        length = grown.tree.segments[0].end - (len(prompts) == 1)
-        if any(segment.parent < 0 for segment in grown.tree.segments[1:]) or length <= grown.held:
+        length = _together(grown.tree)
+        if length <= grown.held:
             return on
         cache = self._engine(grown, "cached").hold(grown, length)
         return Held(*opening(grown.tree, length, self._contents), cache)
+
+    def begins(self, prompts: Sequence[list[Message]]) -> tuple[Ints, tuple[str, ...]]:
+        """What several prompts begin with together, as `Held` tells it; what `hold` would keep."""
+        self._look(prompts)
+        tree = self._tree(prompts, "none").tree
+        return opening(tree, _together(tree), self._contents)
 
     @property
     def _contents(self) -> list[str]:
@@ -199,19 +209,40 @@ class Scorer:
         found = iter(scored)
         return [[next(found) for _ in ask.answers] for ask in asks]
 
-    def generate(self, prompts: Sequence[list[Message]], new_tokens: int = 24, on: Held | None = None) -> list[str]:
-        """The model's own answers, greedily, without special tokens; `on` as in `score`."""
+    def read(self, prompts: Sequence[list[Message]], ending: Ending) -> list[tuple[list[int], list[float]]]:
+        """The tokens of each prompt, and how likely (nats) each is after those before it; the first is taken as 0."""
+        self._look(prompts)
+        if self.engine == "naive":
+            return [self._read_naive(messages, ending) for messages in prompts]
+        lines = [replace(line, answer=np.arange(len(line.ids)) > 0) for line in self._lines_of(prompts, ending)]
+        grown = Grown(grow(lines), self._pictures)
+        values = self._engine(grown, self.engine).logprobs(grown).numpy()
+        paths = [grown.tree.path(i) for i in range(len(lines))]
+        return [(grown.tree.ids[path].tolist(), values[path].tolist()) for path in paths]
+
+    def generate(
+        self,
+        prompts: Sequence[list[Message]],
+        new_tokens: int = 24,
+        on: Held | None = None,
+        heard: Heard | None = None,
+        ending: Ending = "none",
+    ) -> list[str]:
+        """The model's own answers, greedily, without special tokens; `on` as in `score`.
+
+        `heard` is told each token as it comes, and ends the answer where it says False.
+        """
         if not prompts:
             return []
         self._look(prompts)
         if self.engine == "naive":
-            return self._generate_naive(prompts, new_tokens)
-        grown, text = self._tree(prompts, "none", on), self.model.network.get_decoder()
+            return self._generate_naive(prompts, new_tokens, heard, ending)
+        grown, text = self._tree(prompts, ending, on), self.model.network.get_decoder()
         usual = text.config._attn_implementation
         if usual == "flex_attention":  # word by word there are no blocks to skip
             text.set_attn_implementation("sdpa")
         try:
-            said = self._engine(grown, self.engine).replies(grown, new_tokens, self._ends)
+            said = self._engine(grown, self.engine).replies(grown, new_tokens, self._ends, heard)
         finally:
             if usual == "flex_attention":
                 text.set_attn_implementation(usual)
@@ -245,9 +276,11 @@ class Scorer:
         if key not in self._encoded:
             if len(self._encoded) > 4096:  # an episode needs shots x candidates of them
                 self._encoded.clear()
-            reply = supervise == "none"
-            text, spans = render(messages, self.model.template, reply=reply)
-            self._encoded[key] = text, tokenize(text, spans, (), self.model.template, supervise)
+            text, spans = render(messages, self.model.template, reply=supervise == "none")
+            if supervise == "open":
+                text, spans = text[: spans[-1][1]], []
+            asked = "none" if supervise in ("open", "closed") else supervise
+            self._encoded[key] = text, tokenize(text, spans, (), self.model.template, asked)
         text, tokens = self._encoded[key]
         return text, Tokens(tokens.ids, tokens.labels, tuple(shown(messages)))
 
@@ -409,8 +442,26 @@ class Scorer:
         return [scores[i] for i in range(len(said))]
 
     @torch.inference_mode()
-    def _generate_naive(self, prompts: Sequence[list[Message]], new_tokens: int) -> list[str]:
-        said = [self._encode(messages, "none") for messages in prompts]
+    def _read_naive(self, messages: list[Message], ending: Ending) -> tuple[list[int], list[float]]:
+        """One prompt's tokens and how likely each is."""
+        if reads_both_ways(self.model.network):
+            raise InputError("the model reads its prompt in both directions: a prompt's tokens have no likelihood.")
+        text, short = self._encode(messages, ending)
+        given = {k: v.to(self.model.device) for k, v in self._processed([text], [short.pictures], "right").items()}
+        ids = given["input_ids"][0]
+        self._fits(len(ids), short)
+        logits = self.model.network(**given, use_cache=False).logits[0, :-1]
+        found = [0.0]
+        for start in range(0, len(logits), READ):
+            rows, said = logits[start : start + READ].float(), ids[1 + start : 1 + start + READ]
+            found += F.log_softmax(rows, -1).gather(1, said[:, None])[:, 0].tolist()
+        return ids.tolist(), found
+
+    @torch.inference_mode()
+    def _generate_naive(
+        self, prompts: Sequence[list[Message]], new_tokens: int, heard: Heard | None, ending: Ending
+    ) -> list[str]:
+        said = [self._encode(messages, ending) for messages in prompts]
         replies = [""] * len(said)
         words = self.model.words
         pad = int(words.pad_token_id if words.pad_token_id is not None else words.eos_token_id)
@@ -420,10 +471,18 @@ class Scorer:
             for i, n in zip(chunk, inputs["attention_mask"].sum(1).tolist(), strict=True):
                 self._fits(n, said[i][1])
             given = {k: v.to(self.model.device) for k, v in inputs.items()}
+            listening = _Listening(chunk, heard, set(self._ends)) if heard is not None else None
             out = self.model.network.generate(
-                **given, max_new_tokens=new_tokens, do_sample=False, num_beams=1, pad_token_id=pad
+                **given,
+                max_new_tokens=new_tokens,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=pad,
+                return_dict_in_generate=True,
+                output_scores=listening is not None,
+                stopping_criteria=StoppingCriteriaList([listening] if listening is not None else []),
             )
-            for i, ids in zip(chunk, out[:, inputs["input_ids"].shape[1] :], strict=True):
+            for i, ids in zip(chunk, out.sequences[:, inputs["input_ids"].shape[1] :], strict=True):
                 replies[i] = words.decode(ids, skip_special_tokens=True).strip()
         return replies
 
@@ -433,6 +492,28 @@ class Scorer:
         ends = self.model.network.generation_config.eos_token_id
         ends = ends if ends is not None else self.model.words.eos_token_id
         return list(ends) if isinstance(ends, list) else [ends]
+
+
+def _together(tree: Tree) -> int:
+    """With how many tokens all lines begin, but for the last of a line, which has to be run."""
+    first = tree.segments[0]
+    return first.end - (0 in tree.leaves) if first.until == len(tree) else 0
+
+
+class _Listening(StoppingCriteria):  # type: ignore[misc] # transformers has no types
+    """Tells what is said in each row of a batch, and ends the rows that are not listened to any more."""
+
+    def __init__(self, numbers: Sequence[int], heard: Heard, ends: set[int]) -> None:
+        self.numbers, self.heard, self.ends = numbers, heard, ends
+        self.over = [False] * len(numbers)
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """bool[rows]: which are over."""
+        for row, token in enumerate(input_ids[:, -1].tolist()):
+            if not self.over[row]:
+                ended = token in self.ends
+                self.over[row] = ended or not self.heard(self.numbers[row], token, scores[-1][row])
+        return torch.tensor(self.over, device=input_ids.device)
 
 
 def answer_span(ids: Sequence[int], short: Tokens) -> tuple[int, int]:

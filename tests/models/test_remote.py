@@ -1,0 +1,159 @@
+"""A model behind a server is asked as one that is loaded, and says the same."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from linkcontext.config import eval_config
+from linkcontext.errors import InputError
+from linkcontext.evaluate.run import evaluate
+from linkcontext.models import remote
+from linkcontext.models.load import load
+from linkcontext.models.remote import Remote, connect
+from linkcontext.models.score import Ask, Scorer
+from linkcontext.models.vision import GREY, Eyes
+from linkcontext.teach.serve import Endpoint, Limits
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load("mini", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def url(model, serving):
+    with serving(Endpoint("mini", model, Limits()).app()) as url:
+        yield url
+
+
+@pytest.fixture
+def options(pictures, tmp_path):
+    return {
+        "data": str(pictures),
+        "shots": (0, 1),
+        "episodes": 2,
+        "scoring": "both",
+        "out": str(tmp_path / "run"),
+    }
+
+
+class Bare(BaseHTTPRequestHandler):
+    """A server that knows nothing but OpenAI's own fields, or refuses all others."""
+
+    strict, asked = False, []
+
+    def do_GET(self):
+        self.say(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in ("one", "two")]})
+
+    def do_POST(self):
+        said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append({**said, "key": self.headers["Authorization"]})
+        if self.strict and "prompt_logprobs" in said:
+            self.say(400, {"error": {"message": "Unrecognized request argument supplied: prompt_logprobs"}})
+            return
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": " It is a lum. "}}
+        self.say(200, {"id": "x", "object": "chat.completion", "created": 0, "model": "one", "choices": [choice]})
+
+    def say(self, status, content):
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(params=[False, True])
+def bare(request):
+    handler = type("Handler", (Bare,), {"strict": request.param, "asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever).start()
+    yield f"openai:http://127.0.0.1:{server.server_port}/v1", handler.asked
+    server.shutdown()
+    server.server_close()
+
+
+def predictions(folder):
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_a_run_over_a_server_is_the_run_here(url, options, tmp_path):
+    evaluate(eval_config(model="mini", **options))
+    here = predictions(tmp_path / "run")
+    metrics = evaluate(eval_config(model=f"openai:{url}#mini", **{**options, "out": str(tmp_path / "far")}))
+    far = predictions(tmp_path / "far")
+    assert metrics["counters"]["engine"] == "openai"
+    assert "log-probabilities" in metrics["counters"]["scored"]
+    assert len(far) == len(here) == 8
+    for a, b in zip(here, far, strict=True):
+        assert (b["query_id"], b["reply"], b["correct"]) == (a["query_id"], a["reply"], a["correct"])
+        assert [c["tokens"] for c in b["candidates"]] == [c["tokens"] for c in a["candidates"]]
+        for name in ("logprob", "null_logprob"):
+            assert [c[name] for c in b["candidates"]] == pytest.approx([c[name] for c in a["candidates"]], abs=1e-3)
+
+
+def test_scores_are_those_of_the_scorer(url, model):
+    def message(role, *parts):
+        return {
+            "role": role,
+            "content": [{"type": "image" if p == GREY else "text", "image" if p == GREY else "text": p} for p in parts],
+        }
+
+    asked = [message("user", GREY, "What is this?"), message("assistant", "dax"), message("user", GREY, "And this?")]
+    answers = tuple([*asked, message("assistant", name)] for name in ("dax", "a lum of dax", "x"))
+    far, here = Remote(connect(f"openai:{url}"), {}), Scorer(model, Eyes(model), {})
+    asks = [Ask(asked, answers), Ask(asked, answers[:1])]
+    for found, expected in zip(far.score(asks), here.score(asks), strict=True):
+        assert [count for _, count in found] == [count for _, count in expected]
+        assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-3)
+    assert far.generate([asked, asked[:1]], 5) == here.generate([asked, asked[:1]], 5)
+    far.check(asked)
+    with pytest.raises(InputError, match=r"the server refuses \(400\): the prompt needs \d+ tokens"):
+        far.check([message("user", "word " * 6000)])
+    assert far.prompt(asked).sha256() == far.prompt(list(asked)).sha256() != far.prompt(asked[:1]).sha256()
+
+
+def test_without_likelihoods_replies_are_taken_and_it_is_said(bare, options, caplog, monkeypatch):
+    address, asked = bare
+    monkeypatch.setenv("OPENAI_MODEL", "two")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    metrics = evaluate(eval_config(model=address, **{**options, "scoring": "likelihood"}))
+    assert "answers are not scored, replies are taken instead: " in caplog.text
+    assert metrics["counters"]["scored"].startswith("none: ")
+    assert "prompt_logprobs" in metrics["counters"]["scored"]
+    assert {row["scoring"] for row in metrics["rows"]} == {"generate"}
+    assert {said["model"] for said in asked} == {"two"}
+    assert {said["key"] for said in asked} == {"Bearer secret"}
+    assert all(said["temperature"] == 0 for said in asked)
+    (picture, words) = asked[-1]["messages"][-1]["content"]
+    assert picture["image_url"]["url"].startswith("data:image/png;base64,")
+    assert words == {"type": "text", "text": "What is this?"}
+    far = Remote(connect(f"{address}#one"), {})
+    question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+    assert far.generate([question]) == ["It is a lum."]
+    assert far.score([]) == []
+    with pytest.raises(InputError, match="likelihoods are asked for"):
+        far.score([Ask(question, (question,))])
+
+
+def test_what_cannot_be_reached_is_a_sentence(bare, options, monkeypatch):
+    monkeypatch.setattr(remote, "RETRIES", 0)
+    for name, why in (
+        ("openai:", r"Write openai:http://localhost:8000/v1#NAME"),
+        ("openai:localhost:8000", r"Write openai:http://localhost:8000/v1#NAME"),
+        ("openai:http://127.0.0.1:9/v1", r"no answer \(.*\)\. Is a server running there"),
+        (bare[0], r"the server has one, two\. Choose one: openai:http.*#NAME"),
+        (f"{bare[0]}#three", r"the server has no three\. There are one, two"),
+    ):
+        with pytest.raises(InputError, match=why):
+            connect(name)
+    for more, why in (({"dtype": "float16"}, "--dtype: the server"), ({"engine": "naive"}, "--engine, --memory-gb")):
+        with pytest.raises(InputError, match=why):
+            evaluate(eval_config(model=f"{bare[0]}#one", **options, **more))
+    with pytest.raises(InputError, match="only eval asks models behind a server"):
+        load(bare[0])
