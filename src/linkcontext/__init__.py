@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from linkcontext.teach.learner import Learner
 
-__all__ = ["evaluate", "load"]
+__all__ = ["load", "measure"]
 
 
 def load(name: str = "mini", **options: Any) -> "Learner":
@@ -26,12 +26,12 @@ def load(name: str = "mini", **options: Any) -> "Learner":
     return Learner(load_model(name, **options))
 
 
-def evaluate(**options: Any) -> list[dict[str, Any]]:
+def measure(**options: Any) -> list[dict[str, Any]]:
     """Measure a model; the rows of metrics.json. Options are the flags of `linkcontext eval`, for example
-    `evaluate(model="mini", data="digits", ways=2, shots=(1, 4), episodes=100, out="runs/digits")`.
+    `measure(model="mini", data="digits", ways=2, shots=(1, 4), episodes=100, out="runs/digits")`.
     """
     from linkcontext.config import eval_config  # noqa: PLC0415
-    from linkcontext.evaluate.run import evaluate as run  # noqa: PLC0415
+    from linkcontext.evaluate.run import evaluate  # noqa: PLC0415
 
-    rows: list[dict[str, Any]] = run(eval_config(**options))["rows"]
+    rows: list[dict[str, Any]] = evaluate(eval_config(**options))["rows"]
     return rows

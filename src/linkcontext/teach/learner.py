@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +85,7 @@ class Learner:
     thumbnails: dict[str, bytes] = field(default_factory=dict, repr=False)  # content -> PNG
     _looks: dict[str, Tensor] = field(default_factory=dict, repr=False)  # content -> vector of what was seen
     _held: tuple[tuple[Turn, ...], Held | None] | None = field(default=None, repr=False)
+    _leaning: tuple[tuple[Any, ...], list[float]] | None = field(default=None, repr=False)
     _point: tuple[tuple[str, ...], Point | None] | None = field(default=None, repr=False)
     _most: dict[tuple[int, ...], int] = field(default_factory=dict, repr=False)
 
@@ -159,7 +161,8 @@ class Learner:
     # Asking
 
     def ask(self, picture: str | Path) -> Answer:
-        """Name a picture. The probabilities are over the names that were taught.
+        """Name a picture. The probabilities are over the names that were taught, less what a name is preferred whatever
+        the picture shows.
 
         What was shown is run once and kept, so that a further question costs its own few tokens.
         """
@@ -167,11 +170,10 @@ class Learner:
             raise InputError("teach at least two names before asking: with one there is nothing to choose.")
         query = self.query(picture)
         turns, held = self._support(query)
-        messages = conversation(turns, self.scaffold, query)
-        answers = tuple(answered(messages, self.scaffold, name) for name in self.shown)
-        (scores,) = self.scorer.score([Ask(messages, answers)], held)
-        chances = torch.tensor([value for value, _ in scores]).softmax(0).tolist()
-        found = dict(zip(self.shown, chances, strict=True))
+        chances = self._chances([query], turns, held)[0]
+        if held is not None:
+            chances -= torch.tensor(self.leaning, dtype=torch.double)
+        found = dict(zip(self.shown, chances.softmax(0).tolist(), strict=True))
         likeliest = max(found, key=found.__getitem__)
         if not self.seen:
             return Answer(likeliest, found)
@@ -228,6 +230,28 @@ class Learner:
         self._held = tuple(self.rounds), held
 
     @property
+    def leaning(self) -> list[float]:
+        """How much each name is preferred whatever is in a picture, in nats: long names are said more rarely.
+
+        The mean log-probability among the names over the pictures that are shown, of which each name has as many (batch
+        calibration, arXiv 2309.17249, on the support). 0 where names have different numbers of pictures, and where
+        whole prompts are run, which would be asked as often as there are pictures.
+        """
+        turns = self.rounds
+        key = (*turns, *self.shown)
+        if self._leaning is None or self._leaning[0] != key:
+            counts = {sum(turn.answer == name for turn in turns) for name in self.shown}
+            even = self.held is not None and len(counts) == 1
+            queries = [Turn(turn.item, "", "") for turn in turns]
+            mean = self._chances(queries, turns, self.held).mean(0).tolist() if even else [0.0] * len(self.shown)
+            self._leaning = key, mean
+        return self._leaning[1]
+
+    @leaning.setter
+    def leaning(self, leaning: list[float]) -> None:
+        self._leaning = (*self.rounds, *self.shown), leaning
+
+    @property
     def point(self) -> Point | None:
         """When a picture is none of what was shown. None below 20 pictures with features, or
         where a name has one alone."""
@@ -260,6 +284,15 @@ class Learner:
             return self.rounds, None
         finally:
             self.shown = shown
+
+    def _chances(self, queries: Sequence[Turn], turns: Sequence[Turn], held: Held | None) -> Tensor:
+        """float64[queries, names]: log-probability of each name among those that were taught."""
+        asks = []
+        for query in queries:
+            messages = conversation(turns, self.scaffold, query)
+            asks.append(Ask(messages, tuple(answered(messages, self.scaffold, name) for name in self.shown)))
+        scores = [[value for value, _ in row] for row in self.scorer.score(asks, held)]
+        return torch.tensor(scores, dtype=torch.double).log_softmax(-1)
 
     def _content(self, path: Path) -> str:
         if not path.is_file():

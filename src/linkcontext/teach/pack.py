@@ -31,7 +31,18 @@ from linkcontext.records import from_dict
 from linkcontext.teach.learner import Learner, Point
 
 FORMAT = "linkcontext.pack/1"
-PARTS = ("format", "model", "scaffold", "concepts", "paths", "shots_per_class", "select", "licence", "versions")
+PARTS = (
+    "format",
+    "model",
+    "scaffold",
+    "concepts",
+    "paths",
+    "shots_per_class",
+    "select",
+    "leaning",
+    "licence",
+    "versions",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +118,7 @@ class Pack:
             if rows := _below(self.tensors, "held"):
                 opening = rows.pop("opening").numpy()
                 found.held = engine.revived(opening, tuple(told["held"]), rows, model.network)
+                found.leaning = told["leaning"]
         except (KeyError, TypeError, RuntimeError) as error:
             raise _damaged(self.path, f"{error} does not fit") from error
         return found
@@ -152,6 +164,7 @@ def write_pack(learner: Learner, path: Path, licence: str = "", keep_state: bool
         "shots_per_class": learner.shots_per_class,
         "select": learner.select,
         "held": list(held.pictures) if held is not None else [],
+        "leaning": learner.leaning if held is not None else [],
         "point": dataclasses.asdict(learner.point) if learner.point is not None else None,
         "licence": licence,
         "versions": {name: version(name) for name in ("linkcontext", "torch", "transformers")},
