@@ -180,6 +180,7 @@ def concluded(model: str, found: Sequence[Finding], answers: Answers) -> tuple[s
 
 
 def judged(probe: Probe, p_holm: float) -> Finding:
+    """The finding of a probe whose p-value is adjusted."""
     e = probe.effect
     surely, least = p_holm <= LEVEL, detectable(e.ci95, e.n_episodes)
     passes = surely and e.value >= TRACE * e.full
