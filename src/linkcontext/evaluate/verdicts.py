@@ -232,7 +232,7 @@ def lost(pairs: Sequence[Pair], without: Sequence[Pair], full: float, *stream: s
 
 def weakest(effects: Mapping[str, Effect]) -> tuple[str, Effect]:
     """The least sure and its name. All hold where it does, so that they need no adjustment among themselves."""
-    return max(effects.items(), key=lambda named: (named[1].p, -named[1].value))
+    return max(effects.items(), key=lambda named: (named[1].p, -named[1].value / named[1].full))
 
 
 def agreement(orders: Sequence[Sequence[Pair]]) -> tuple[float, Interval]:
