@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from linkcontext.cli import main
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("world", "data", "episodes", "validate", "eval", "report", "compare", "mine", "train", "mini", "cache")
-COMMANDS += ("demo", "chat", "app")
+COMMANDS += ("demo", "chat", "app", "serve", "probe", "teach", "ask", "pack")
 
 
 def run(capsys, *arguments):
@@ -134,6 +135,8 @@ def readme_commands():
 def test_the_readme_s_commands_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     class_folder(tmp_path / "FOLDER", pictures=10)
+    class_folder(tmp_path / "photos", pictures=4)
+    shutil.copy(next((tmp_path / "photos").glob("*/*")), tmp_path / "new.jpg")
     for command in readme_commands():
         words = shlex.split(command)[1:]
         if words[0] == "mini" and words[1] == "build":
@@ -164,6 +167,25 @@ def test_kept_features_are_counted_and_cleared(capsys, tmp_path, nano, monkeypat
     assert f" {counts[0][0]} " in shown
     assert "MB freed" in run(capsys, "cache", "clear")[1]
     assert "no features are kept" in run(capsys, "cache", "info")[1]
+
+
+def test_a_run_is_probed_and_its_report_says_so(capsys, tmp_path, nano):
+    data = ("--model", nano, "--data", class_folder(tmp_path / "d"), "--episodes", 1)
+    asked = ("eval", *data, "--shots", 0, 1, "--out", tmp_path / "run")
+    assert run(capsys, *asked)[0] == 0
+    assert "Do the answers come from the pictures?" not in (tmp_path / "run" / "report.html").read_text()
+    code, out, err = run(capsys, *asked, "--probe")
+    assert code == 0, err
+    for name in ("report.html", "report.md", "probe/probe.md"):
+        assert "Do the answers come from the pictures?" in (tmp_path / "run" / name).read_text()
+    code, alone, err = run(capsys, "probe", *data, "--shots", 1, "--out", tmp_path / "probe")
+    assert code == 0, err
+    sentence = json.loads((tmp_path / "probe" / "probe.json").read_text())["sentence"]
+    assert " ".join(sentence.split()) in " ".join(out.split())  # the same episodes
+    assert " ".join(sentence.split()) in " ".join(alone.split())
+    assert "left out: 8 ways" in alone
+    assert run(capsys, "report", tmp_path / "probe")[0] == 0
+    assert "Leave --benchmark out" in refused(capsys, tmp_path, "eval", "--benchmark", "isekai", "--probe")
 
 
 def test_mined_neighbours_meet_in_episodes(capsys, tmp_path):

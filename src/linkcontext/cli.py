@@ -237,9 +237,14 @@ class Eval:
     --out DIR`; fewshot: few-shot recognition of any folder's classes, both ways."""
     unseen: tuple[str, ...] = HELD_OUT
     """Types of tasks that the model was not trained on. Their means stand apart."""
+    probe: bool = False
+    """Ask also whether the answers come from the pictures (see `linkcontext probe`), in the folder `probe` of the run;
+    the report gets a section. A run that is there already gets it when its command is given again with this flag."""
 
     def run(self) -> None:
         """Measure."""
+        if self.probe and self.benchmark:
+            raise InputError("--probe: probes draw episodes of their own. Leave --benchmark out.")
         if self.benchmark == "retention":
             from linkcontext.evaluate.retention import retention, retention_folder, settled
             from linkcontext.report.retention import retention_table
@@ -263,6 +268,16 @@ class Eval:
         elif self.benchmark == "isekai":
             e = config.episodes
             metrics = measure(config, *open_isekai(e.data, e.shots, e.seed))
+        elif self.probe:
+            from linkcontext.evaluate.evidence import evidence, of_run
+            from linkcontext.evaluate.run import local
+            from linkcontext.report.probe import write_probe
+
+            asked = of_run(config, run_folder(config))
+            model = local(config.model)
+            metrics = evaluate(config, model)
+            console.print(evidence(asked, model)["sentence"], markup=False)
+            write_probe(run_folder(asked))
         else:
             metrics = evaluate(config)
         page = write_report(run_folder(config))
@@ -275,6 +290,34 @@ class Eval:
         counters = metrics["counters"]
         console.print(f"engine: {counters['engine']} ({counters['engine_reason']})", markup=False)
         console.print(f"report: {page}", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Does the answer come from the pictures? Ten probes, each with what a model that links would show, and a verdict.
+
+    Names swapped and false, pictures shuffled, blank and left out, other orders, places, wordings and numbers of ways
+    (docs/evidence.md). --episodes is of each probe. The folder gets config.json, episodes.jsonl, predictions.jsonl,
+    probe.json and probe.md; killed and started again, it goes on where it was.
+    """
+
+    config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: EvalConfig(episodes=EpisodeConfig(shots=(4,), episodes=200))
+    )
+
+    def run(self) -> None:
+        """Probe."""
+        from linkcontext.evaluate.evidence import evidence, probe_folder
+        from linkcontext.report.probe import probe_table, write_probe
+
+        probe = evidence(self.config)
+        console.print(probe_table(probe["findings"]))
+        for finding in probe["findings"]:
+            console.print(f"{finding['probe']}: {finding['verdict']}", markup=False)
+        for left_out in probe["left_out"]:
+            console.print(f"left out: {left_out}", style="yellow", markup=False)
+        console.print(f"\n{probe['sentence']}", markup=False)
+        console.print(f"written: {write_probe(probe_folder(self.config))}", markup=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -749,6 +792,7 @@ def main(arguments: list[str] | None = None) -> None:
         "episodes": Episodes,
         "validate": Validate,
         "eval": Eval,
+        "probe": Probe,
         "report": Report,
         "compare": Compare,
         "mine": Mine,

@@ -61,7 +61,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One picture, what is asked about it and the right answer. An empty question means the scaffold's own."""
+    """One picture, what is asked about it and the right answer. An empty question means the scaffold's own, an empty
+    item that there is no picture."""
 
     item: str
     class_id: str
@@ -103,7 +104,7 @@ class Score:
     class_id: str
     name: str
     logprob: float
-    null_logprob: float  # the same answer, the same support, a mean-grey query picture
+    null_logprob: float | None  # the same answer, the same support, a mean-grey query picture; None if not asked
     tokens: int
 
 

@@ -68,6 +68,14 @@ def test_turns_by_hand():
     assert tokens.pictures == ("one", "two", "q")
 
 
+def test_a_turn_without_an_item_has_no_picture():
+    query = Turn("q", "", "")
+    for words in SCAFFOLDS.values():
+        seen, unseen = (conversation([Turn(item, "", "lum")], words, query) for item in ("a", ""))
+        assert (pictures(seen), pictures(unseen)) == (["a", "q"], ["q"])
+        assert unseen == [{**m, "content": [p for p in m["content"] if p.get("image") != "a"]} for m in seen]
+
+
 def test_single_turn_and_lcl_by_hand():
     single = encode(prompt(EPISODE, 0, 1, SCAFFOLDS["single_turn"]), Letters(), "none", reply=True)
     assert text_of(single.ids) == "U#What is this? xx\n#What is this? yyy\n#What is this?A"

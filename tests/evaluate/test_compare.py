@@ -7,6 +7,7 @@ import pytest
 
 from linkcontext.errors import InputError
 from linkcontext.evaluate.compare import compare, interval, sign_flip_p, within
+from linkcontext.evaluate.power import holm
 from linkcontext.records import Candidate, Episode, Prediction, Turn, write_jsonl
 
 CANDIDATES = (Candidate("cat", "plimbo", "cat"), Candidate("dog", "tavork", "dog"))
@@ -41,6 +42,7 @@ def test_a_row_by_hand(tmp_path):
     b = write_run(tmp_path / "b", [(1, 1), (1, 1), (1, 0), (0, 1)])
     (row,) = compare(a, b)
     low, high = row.pop("ci95")
+    least = row.pop("detectable")
     assert row == {
         "task": "naming",
         "names": "pseudo",
@@ -55,10 +57,23 @@ def test_a_row_by_hand(tmp_path):
         "accuracy_b": 0.75,
         "difference": 0.125,
         "p": 1.0,  # +1 +1 -1: each of the eight patterns sums to 1 or more in size
+        "p_holm": 1.0,
         "chance": 0.5,
     }
+    # Half the interval below is 3.182 errors of .239; t(3) has .978 at .80, and together they are .996.
+    assert least == pytest.approx((3.182446 + 0.978472) * 0.2393568, abs=1e-4)
     # Per episode +.5, 0, +.5, -.5: standard error .2394, t(3) = 3.1824; more than z^2 / (4 + z^2) = .490.
     assert (low, high) == pytest.approx((0.125 - 3.182446 * 0.2393568, 0.125 + 3.182446 * 0.2393568), abs=1e-5)
+
+
+def test_rows_are_adjusted_for_each_other(tmp_path):
+    draws = np.random.default_rng(1)
+    right = [draws.random((30, 2)) < share for share in (0.5, 0.9)]
+    a, b = (write_run(tmp_path / name, told, shots=(1, 2, 4)) for name, told in zip("ab", right, strict=True))
+    found = compare(a, b)
+    ps = [row["p"] for row in found]
+    assert [row["p_holm"] for row in found] == holm(ps)
+    assert sorted(ps)[0] * 3 == min(row["p_holm"] for row in found) < 0.05
 
 
 def test_swapping_the_runs_turns_the_sign(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 
 from linkcontext.errors import InputError
 from linkcontext.evaluate.intervals import wilson
-from linkcontext.evaluate.metrics import by_place, candidate_scores, choose, credit, rows
+from linkcontext.evaluate.metrics import available, by_place, candidate_scores, choose, credit, rows
+from linkcontext.evaluate.power import detectable
 from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
 
 CLASSES = ("cat", "dog")
@@ -78,6 +79,7 @@ def test_a_row_by_hand():
             "ci95_classes": None,
             "n_queries": 4,
             "n_episodes": 2,
+            "detectable": detectable(wilson(0.5, 2), 2),
             "answered": 0.75,
             "chance": 0.5,
             "truth": None,
@@ -243,3 +245,12 @@ def test_a_query_that_comes_twice():
     e = episode()
     with pytest.raises(InputError, match="e0/q0 at 1 shots per class comes twice"):
         rows({e.id: e}, [prediction(e, 0, (0.0, -1.0))] * 2)
+
+
+def test_without_a_grey_query_there_is_no_pmi():
+    e = episode()
+    p = prediction(e, 0, (-1.0, -2.0), null=(None, None))
+    assert available(p) == ("likelihood_sum", "likelihood_mean")
+    assert [row["scoring"] for row in rows({e.id: e}, [p])] == ["likelihood_sum", "likelihood_mean"]
+    with pytest.raises(InputError, match="likelihood_pmi"):
+        candidate_scores(p, "likelihood_pmi")

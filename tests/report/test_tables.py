@@ -12,6 +12,7 @@ from linkcontext.report.tables import (
     markdown,
     metrics_grid,
     metrics_table,
+    power_note,
     share,
     signed,
 )
@@ -54,7 +55,7 @@ def a_comparison(**change):
         "accuracy_a": 0.9,
         "accuracy_b": 0.8,
     }
-    return row | {"difference": -0.1, "ci95": [-0.2, 0.0001], "p": 0.00004} | change
+    return row | {"difference": -0.1, "ci95": [-0.2, 0.0001], "p": 0.00004, "p_holm": 0.002} | change
 
 
 def printed(table, width=80):
@@ -139,6 +140,28 @@ def test_a_comparison_by_hand():
     line = comparison_grid([a_comparison()]).lines[0]
     assert line[3:] == (".900", ".800", "−.100 [−.200, .000]", "<.001", "80 / 40", "0 / 6", ".500")
     assert "−.100 [−.200, .000]" in printed(comparison_table([a_comparison()]))
+
+
+def test_several_comparisons_have_an_adjusted_p():
+    grid = comparison_grid([a_comparison(), a_comparison(shots_per_class=16, p_holm=0.5)])
+    assert grid.headings[-1] == "p (Holm)"
+    assert [line[-1] for line in grid.lines] == [".002", ".500"]
+    assert "p (Holm)" not in comparison_grid([a_comparison()]).headings
+    text = printed(comparison_table([a_comparison(), a_comparison(scoring="generate", shots_per_class=16)]))
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_what_can_be_shown_by_hand():
+    # 1.962 errors to either side with 1,023 degrees of freedom, and .842 more for four runs of five.
+    assert power_note([a_row(ci95=[0.9, 0.96])]) == (
+        "These 2,048 queries in 1,024 episodes can show differences above .043 "
+        "(80 % power, two-sided .05, clustered by episode)."
+    )
+    note = power_note([a_row(ci95=[0.9, 0.96]), a_row(ci95=[0.88, 0.96], n_queries=8)])
+    assert note.startswith("The rows' queries can show differences above .043 to .057, by row (")
+    assert "can show no difference" in power_note([a_row(n_episodes=1)])
+    assert "can show differences above .043" in " ".join(printed(metrics_table([a_row(ci95=[0.9, 0.96])])).split())
 
 
 def test_markup_in_a_name_is_text():

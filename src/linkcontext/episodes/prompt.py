@@ -82,11 +82,12 @@ def scaffold(name: str) -> Scaffold:
 
 
 def _content(text: str, turn: Turn, scaffold: Scaffold) -> list[dict[str, str]]:
-    """A user's text as message parts, the picture where `{image}` stands."""
+    """A user's text as message parts, the picture, where the turn has one, where `{image}` stands."""
     filled = text.replace("{question}", turn.question or scaffold.question)
     before, _, after = filled.partition("{image}")
     parts = [{"type": "text", "text": before}] if before else []
-    parts.append({"type": "image", "image": turn.item})
+    if turn.item:
+        parts.append({"type": "image", "image": turn.item})
     return [*parts, {"type": "text", "text": after}] if after else parts
 
 

@@ -17,6 +17,7 @@ from linkcontext.evaluate.intervals import (
     variance_of_mean,
 )
 from linkcontext.evaluate.metrics import Key, Pair, Row, chance, credit, grouped
+from linkcontext.evaluate.power import detectable, holm
 from linkcontext.records import Episode
 from linkcontext.seeds import rng
 
@@ -30,7 +31,8 @@ def compare(run_a: Path, run_b: Path) -> list[Row]:
 
     Queries are paired by (query_id, shots_per_class). A row holds its key, `n_queries` and `n_episodes` of
     the pairs, `unpaired_a` and `unpaired_b` (queries only one run has), `accuracy_a`, `accuracy_b`,
-    `difference` (b - a), `ci95` (see `interval`), `p` (see `sign_flip_p`), and `chance`.
+    `difference` (b - a), `ci95` (see `interval`), `p` (see `sign_flip_p`), `p_holm` (adjusted for all rows together),
+    `detectable` (the smallest difference that so many episodes can show) and `chance`.
 
     Raises:
         InputError: a file that is missing or damaged; other pictures or other episodes; nothing in common.
@@ -49,7 +51,8 @@ def compare(run_a: Path, run_b: Path) -> list[Row]:
             f"{run_a} and {run_b} have no query, shots per class and scoring in common. "
             "Evaluate both with the same --seed, --ways, --names, --shots and --scoring."
         )
-    return found
+    adjusted = holm([row["p"] for row in found])
+    return [row | {"p_holm": p} for row, p in zip(found, adjusted, strict=True)]
 
 
 def within(row: Row, margin: float) -> bool:
@@ -122,6 +125,7 @@ def _rows(key: Key, a: RunFolder, b: RunFolder, pairs_a: list[Pair], pairs_b: li
     if not episodes:
         return
     differences = np.array(credits_b) - np.array(credits_a)
+    ci95 = interval(differences, episodes)
     yield {
         **key._asdict(),
         "n_queries": len(episodes),
@@ -131,7 +135,8 @@ def _rows(key: Key, a: RunFolder, b: RunFolder, pairs_a: list[Pair], pairs_b: li
         "accuracy_a": float(np.mean(credits_a)),
         "accuracy_b": float(np.mean(credits_b)),
         "difference": float(differences.mean()),
-        "ci95": list(interval(differences, episodes)),
+        "ci95": list(ci95),
+        "detectable": detectable(ci95, len(set(episodes))),
         "p": sign_flip_p(episode_sums(differences, episodes)[0], *key),
         "chance": chance(pairs_a),
     }

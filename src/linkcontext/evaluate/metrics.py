@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from linkcontext.errors import InputError
 from linkcontext.evaluate import answers
 from linkcontext.evaluate.intervals import clustered_wilson, for_new_classes
+from linkcontext.evaluate.power import detectable
 from linkcontext.records import Candidate, Episode, Prediction, Turn
 
 LIKELIHOODS = ("likelihood_sum", "likelihood_mean", "likelihood_pmi")
@@ -41,7 +42,9 @@ class Key(NamedTuple):
 
 def available(prediction: Prediction) -> tuple[str, ...]:
     """The scorings this prediction has data for, in the order of `SCORINGS`."""
-    likelihoods = LIKELIHOODS if prediction.candidates else ()
+    likelihoods: tuple[str, ...] = LIKELIHOODS if prediction.candidates else ()
+    if any(score.null_logprob is None for score in prediction.candidates):
+        likelihoods = LIKELIHOODS[:2]  # without PMI
     return likelihoods if prediction.reply is None else (*likelihoods, "generate")
 
 
@@ -53,7 +56,7 @@ def candidate_scores(prediction: Prediction, scoring: str) -> dict[str, float]:
         value = {
             "likelihood_sum": score.logprob,
             "likelihood_mean": score.logprob / score.tokens if score.tokens else math.nan,
-            "likelihood_pmi": score.logprob - score.null_logprob,
+            "likelihood_pmi": math.nan if score.null_logprob is None else score.logprob - score.null_logprob,
         }[scoring]
         if not math.isfinite(value):
             raise InputError(
@@ -123,13 +126,17 @@ def by_place(pairs: Iterable[Pair], scoring: str) -> list[Place]:
     found: defaultdict[int, list[tuple[float, str]]] = defaultdict(list)
     for episode, prediction in pairs:
         if prediction.shots_per_class == 1:
-            classes = [turn.class_id for turn in episode.shown(1)]
             worth = credit(prediction, scoring, episode.candidates)
-            found[classes.index(prediction.gold)].append((worth, episode.id))
+            found[only_place(episode, prediction.gold)].append((worth, episode.id))
     return [
         Place(place, math.fsum(c for c, _ in told) / len(told), clustered_wilson(*zip(*told, strict=True)), len(told))
         for place, told in sorted(found.items())
     ]
+
+
+def only_place(episode: Episode, class_id: str) -> int:
+    """Where a class stands in the episode's first round, counted from 0."""
+    return [turn.class_id for turn in episode.shown(1)].index(class_id)
 
 
 def grouped(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> dict[Key, list[Pair]]:
@@ -182,6 +189,7 @@ def _row(key: Key, pairs: Sequence[Pair]) -> Row:
         "ci95_classes": None if ci95_classes is None else list(ci95_classes),
         "n_queries": len(pairs),
         "n_episodes": len(set(ids)),
+        "detectable": detectable(ci95, len(set(ids))),
         "answered": _answered(key, pairs),
         "chance": chance(pairs),
         "truth": _truth(key, pairs) if key.names == "swapped" else None,

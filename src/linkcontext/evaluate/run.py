@@ -62,25 +62,35 @@ def measure(
         if isinstance(asker.scorer, Remote):
             raise InputError(f"--select {config.episodes.select}: a server shows no features. Use random.")
         episodes = chosen(config.episodes, dataset, asker.scorer)
-    longest = max(episodes, key=_size)  # a support that does not fit is refused before anything is written
-    for candidate in longest.candidates:
-        asker.scorer.check(_messages(asker, Case(longest, 0, longest.shots_per_class[-1]), candidate.name))
+    fits(asker, episodes)
     claim(out, config, model, dataset, [*dataset.problems, *left_out])
-    _claim_episodes(out, episodes)
+    claim_episodes(out, episodes)
     predict(asker, episodes, out / "predictions.jsonl")
     if isinstance(asker.scorer, Scorer):
         asker.scorer.eyes.save()
     return finish(out, episodes, asker.scorer.counters(), config.scoring == "lcl-legacy")
 
 
+def local(c: ModelConfig) -> Model:
+    """The model of a configuration, loaded here."""
+    return load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
+
+
 def opened(c: ModelConfig) -> Model | Served:
     """The model of a configuration, loaded here or behind a server."""
     if not c.model.startswith(PREFIX):
-        return load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
+        return local(c)
     if idle := [f.name for f in dataclasses.fields(c) if f.name != "model" and getattr(c, f.name) != f.default]:
         flags = ", ".join("--" + name.replace("_", "-") for name in idle)
         raise InputError(f"{flags}: the server of {c.model} has loaded its model already. Leave it out.")
     return connect(c.model)
+
+
+def fits(asker: "Asker", episodes: Sequence[Episode]) -> None:
+    """A support that does not fit is refused before anything is written: `Scorer.check` of the longest prompts."""
+    longest = max(episodes, key=_size)
+    for candidate in longest.candidates:
+        asker.scorer.check(_messages(asker, Case(longest, 0, longest.shots_per_class[-1]), candidate.name))
 
 
 def _size(episode: Episode) -> tuple[int, int]:
@@ -89,7 +99,7 @@ def _size(episode: Episode) -> tuple[int, int]:
     return len(shown), sum(len(turn.question) + len(turn.answer) for turn in (*shown, *episode.queries[:1]))
 
 
-def _claim_episodes(out: Path, episodes: Sequence[Episode]) -> None:
+def claim_episodes(out: Path, episodes: Sequence[Episode]) -> None:
     """Write episodes.jsonl, or make sure that it is the same: a benchmark's records may have changed."""
     path = out / "episodes.jsonl"
     if path.exists() and tuple(read_jsonl(Episode, path)) != tuple(episodes):
@@ -196,6 +206,7 @@ class Asker:
     wording: Scaffold
     likelihood: bool
     generate: bool
+    grey: bool = True  # whether likelihoods are asked with a grey query picture too, for PMI
 
     @classmethod
     def of(cls, model: Model | Served, dataset: Dataset, wording: Scaffold, config: EvalConfig) -> "Asker":
@@ -263,10 +274,11 @@ def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
     """The predictions of some episodes."""
     cases = [Case(e, q, k) for e in episodes for k in e.shots_per_class for q in range(len(e.queries))]
     scores: dict[int, list[tuple[float, int]]] = {}
-    nulls: dict[tuple[str, int, str], list[tuple[float, int]]] = {}
+    nulls: dict[tuple[str, int, str], Sequence[tuple[float | None, int]]] = {}
     if asker.likelihood:
         asks = [_ask(asker, case) for case in cases]
         blind = {(c.episode.id, c.shots_per_class, c.episode.queries[c.query].question): c for c in cases}
+        blind = blind if asker.grey else {}
         found = asker.scorer.score([*asks, *(_ask(asker, case, grey=True) for case in blind.values())])
         scores = dict(enumerate(found[: len(asks)]))
         nulls = dict(zip(blind, found[len(asks) :], strict=True))
@@ -274,7 +286,7 @@ def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
     replies = asker.scorer.generate([make(case) for case in cases]) if asker.generate else [None] * len(cases)
     for i, (case, reply) in enumerate(zip(cases, replies, strict=True)):
         e, query = case.episode, case.episode.queries[case.query]
-        null = nulls.get((e.id, case.shots_per_class, query.question), [])
+        null = nulls.get((e.id, case.shots_per_class, query.question), [(None, 0)] * len(e.candidates))
         candidates = tuple(
             Score(c.class_id, c.name, value, grey, tokens)
             for c, (value, tokens), (grey, _) in zip(e.candidates, scores.get(i, []), null, strict=False)
@@ -320,7 +332,10 @@ def baselines(asker: Asker, episode: Episode, shots_per_class: int, query: Turn)
         found["majority"] = majority([turn.class_id for turn in shown])
     if isinstance(asker.scorer, Remote) or asker.scorer.engine == "naive":
         return found
-    eyes, sources = asker.scorer.eyes, asker.scorer.sources
+    sources = asker.scorer.sources
+    if any(turn.item not in sources for turn in shown):  # a blank is near nothing
+        return found
+    eyes = asker.scorer.eyes
     seen = [eyes.recall(sources[turn.item][0], alone=not shown) for turn in (*shown, query)]
     pooled = [s.pooled for s in seen if s.pooled is not None]
     for kind, vectors in (("tokens", [s.mean for s in seen]), ("pooled", pooled)):

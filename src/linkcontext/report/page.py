@@ -21,7 +21,8 @@ from linkcontext.evaluate.published import Beside, benchmark, beside
 from linkcontext.records import write_text
 from linkcontext.report.gallery import chosen_shots, gallery, primary
 from linkcontext.report.plots import accuracy_by_shots
-from linkcontext.report.tables import bounds, lift, markdown, metrics_grid, published_grid, setting, share
+from linkcontext.report.probe import probe_html, probe_markdown
+from linkcontext.report.tables import bounds, lift, markdown, metrics_grid, power_note, published_grid, setting, share
 
 ROW_KEYS = (
     *Key._fields,
@@ -143,6 +144,8 @@ def _html(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any]) -> 
         summary=summary(_model_name(folder), found),
         above=above,
         grid=grid,
+        power=power_note(found),
+        evidence=probe_html(folder.path),
         published=[(table, published_grid(table)) for table in published(folder, found)],
         plots=_plots(found),
         gallery=gallery(groups, Path(folder.config["data"]["root"])),
@@ -173,7 +176,9 @@ def _markdown(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any])
         f"# {_title(folder)}\n",
         *(sentence + "\n" for sentence in summary(_model_name(folder), found)),
         markdown(metrics_grid(found)),
+        power_note(found) + "\n",
         *(f"{markdown(published_grid(t))}\n{t.source}.\n" for t in published(folder, found)),
+        probe_markdown(folder.path),
         "Pictures and plots are in [report.html](report.html).\n",
         *(f"## {head}\n\n" + "".join(f"- {line}\n" for line in lines) for head, lines in listed.items()),
         f"## Data\n\n- {data['spec']}\n- root: {data['root']}\n- digest: {data['digest']}\n",

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from linkcontext.evaluate.metrics import BASELINES, Row
+from linkcontext.evaluate.power import detectable
 from linkcontext.evaluate.published import Beside
 
 ABSENT = "–"
@@ -79,12 +80,31 @@ def comparison_grid(rows: Sequence[Row]) -> Grid:
         "A": lambda row: share(row["accuracy_a"]),
         "B": lambda row: share(row["accuracy_b"]),
         "B − A [95 %]": lambda row: f"{signed(row['difference'])} [{', '.join(map(signed, row['ci95']))}]",
-        "p": lambda row: "<.001" if row["p"] < 0.001 else share(row["p"]),
+        "p": lambda row: chances(row["p"]),
         "n queries / episodes": lambda row: f"{row['n_queries']:,} / {row['n_episodes']:,}",
         "not paired A / B": lambda row: f"{row['unpaired_a']:,} / {row['unpaired_b']:,}",
         "chance": lambda row: share(row["chance"]),
     }
+    if len(rows) > 1:
+        columns["p (Holm)"] = lambda row: chances(row["p_holm"])
     return _grid(columns, rows)
+
+
+def chances(p: float) -> str:
+    """A p-value."""
+    return "<.001" if p < 0.001 else share(p)
+
+
+def power_note(rows: Sequence[Row]) -> str:
+    """What so many queries can show at all, in a sentence: of accuracies against a fixed figure, of comparisons."""
+    found = [detectable(row["ci95"], row["n_episodes"]) for row in rows]
+    known = sorted({share(value) for value in found if value is not None})
+    counted = {f"{row['n_queries']:,} queries in {row['n_episodes']:,} episodes" for row in rows}
+    said = f"These {counted.pop()}" if len(counted) == 1 else "The rows' queries"
+    if not known:
+        return f"{said} can show no difference: more than one episode is needed."
+    sizes = known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}, by row"
+    return f"{said} can show differences above {sizes} (80 % power, two-sided .05, clustered by episode)."
 
 
 def summary_grid(rows: Sequence[Row]) -> Grid:
@@ -138,7 +158,7 @@ def signed(value: float) -> str:
 
 def metrics_table(rows: Sequence[Row]) -> Table:
     """The metrics for a terminal."""
-    return _rich(metrics_grid(rows))
+    return _rich(metrics_grid(rows), power_note(rows))
 
 
 def summary_table(rows: Sequence[Row]) -> Table:
@@ -153,7 +173,7 @@ def curves_table(rows: Sequence[Row]) -> Table:
 
 def comparison_table(rows: Sequence[Row]) -> Table:
     """A comparison for a terminal."""
-    return _rich(comparison_grid(rows))
+    return _rich(comparison_grid(rows), power_note(rows))
 
 
 def markdown(grid: Grid) -> str:
@@ -176,10 +196,11 @@ def lift(grid: Grid) -> tuple[str, Grid]:
     return "; ".join(said), Grid(tuple(heading for heading, _ in kept), lines)
 
 
-def _rich(grid: Grid) -> Table:
+def _rich(grid: Grid, note: str = "") -> Table:
     """The grid in 80 columns: headings break at every space, cells only in the columns that can bear it."""
     said, grid = lift(grid)
-    table = Table(title=escape(said), caption=CAPTION, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    caption = f"{CAPTION}\n{note}".strip()
+    table = Table(title=escape(said), caption=caption, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.title_justify = table.caption_justify = "left"
     for heading in grid.headings:
         table.add_column(

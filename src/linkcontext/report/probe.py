@@ -1,0 +1,119 @@
+"""A probe's findings as tables: for the terminal, for Markdown, and as a section of a run's page."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from rich.markup import escape
+from rich.table import Table
+
+from linkcontext.evaluate.folder import read_object
+from linkcontext.records import write_text
+from linkcontext.report.tables import Grid, bounds, chances, markdown, share, signed
+
+KEYS = ("model", "data", "conclusion", "sentence", "findings", "rows", "left_out")
+HEADING = "Do the answers come from the pictures?"
+EXPLAINED = (
+    "Each effect is a difference of shares of right answers that a model that links would show; where a probe is "
+    "several comparisons, the weakest. p is adjusted for all probes together (Holm). Intervals hold 95 %, clustered by "
+    "episode."
+)
+SECTION = """
+<h2>{{ heading }}</h2>
+<p class="lead">{{ probe.sentence }}</p>
+<div class="wide" tabindex="0">
+<table>
+<thead><tr>{% for heading in grid.headings %}<th scope="col" class="word">{{ heading }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for line in grid.lines %}
+<tr>{% for cell in line %}<td class="word" style="white-space: normal">{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+<p class="quiet">{{ explained }}</p>
+{% for line in probe.left_out %}
+<p class="quiet">Left out: {{ line }}</p>
+{% endfor %}
+"""
+
+Probe = Mapping[str, Any]
+
+
+def probe_of(run: Path) -> dict[str, Any] | None:
+    """The content of probe.json in a run's folder, or in the folder `probe` below it; None where there is none."""
+    for path in (run / "probe.json", run / "probe" / "probe.json"):
+        if path.is_file():
+            return read_object(path, KEYS)
+    return None
+
+
+def probe_html(run: Path) -> Markup:
+    """The section of a run's page; empty where the run was not probed."""
+    probe = probe_of(run)
+    if probe is None:
+        return Markup()
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    told = {"heading": HEADING, "probe": probe, "grid": probe_grid(probe), "explained": EXPLAINED}
+    return Markup(environment.from_string(SECTION).render(told))  # autoescaped
+
+
+def probe_markdown(run: Path) -> str:
+    """The section of a run's report.md; empty where the run was not probed."""
+    probe = probe_of(run)
+    if probe is None:
+        return ""
+    left_out = "".join(f"\nLeft out: {line}\n" for line in probe["left_out"])
+    return f"## {HEADING}\n\n{probe['sentence']}\n\n{markdown(probe_grid(probe))}\n{EXPLAINED}\n{left_out}"
+
+
+def write_probe(folder: Path) -> Path:
+    """Write probe.md beside probe.json; its path."""
+    probe = read_object(folder / "probe.json", KEYS)
+    write_text(f"# {probe['model']} on {probe['data']}\n\n{probe_markdown(folder)}", folder / "probe.md")
+    return folder / "probe.md"
+
+
+def probe_grid(probe: Probe) -> Grid:
+    """A line for each finding: what a model that links shows, what this one shows, and what that says."""
+    headings = ("probe", "a model that links", "this one, right [95 %]", "effect [95 %]", "p (Holm)", "verdict")
+    return Grid(
+        (*headings, "n queries / episodes"),
+        tuple(
+            (
+                finding["probe"],
+                finding["linker"],
+                "; ".join(f"{f['label']}: {share(f['accuracy'])} {bounds(f['ci95'])}" for f in finding["figures"]),
+                f"{finding['measured']}: {_effect(finding)}",
+                chances(finding["p_holm"]),
+                finding["verdict"],
+                f"{finding['n_queries']:,} / {finding['n_episodes']:,}",
+            )
+            for finding in probe["findings"]
+        ),
+    )
+
+
+def probe_table(findings: Sequence[Probe]) -> Table:
+    """The findings for a terminal: figures with intervals, effect, p. Verdicts are sentences for lines of their own."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("probe", "right", "[95 %]", "effect\n[95 %]", "p\n(Holm)"):
+        table.add_column(
+            heading, justify="left" if heading in ("probe", "right") else "right", no_wrap=heading != "right"
+        )
+    for finding in findings:
+        figures = finding["figures"]
+        table.add_row(
+            escape(finding["probe"]),
+            "\n".join(escape(f["label"]) for f in figures),
+            "\n".join(f"{share(f['accuracy'])} {bounds(f['ci95'])}" for f in figures),
+            _effect(finding).replace(" [", "\n["),
+            chances(finding["p_holm"]),
+        )
+    return table
+
+
+def _effect(finding: Probe) -> str:
+    return f"{signed(finding['effect'])} [{', '.join(map(signed, finding['ci95']))}]"
