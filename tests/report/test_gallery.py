@@ -5,8 +5,9 @@ import pytest
 
 from linkcontext.evaluate.folder import read_run
 from linkcontext.evaluate.metrics import grouped
+from linkcontext.evaluate.picks import chosen_shots, primary
 from linkcontext.records import Score
-from linkcontext.report.gallery import chosen_shots, gallery, primary, probabilities
+from linkcontext.report.gallery import gallery, probabilities
 
 
 @pytest.fixture

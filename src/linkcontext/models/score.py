@@ -26,7 +26,7 @@ from linkcontext.models.budget import free_memory, room
 from linkcontext.models.engine import APART_ROOM, CPU_ROOM, GPU_ROOM, LEAST, WIDTH, Engine, Grown, Held, opening
 from linkcontext.models.family import plain, reads_both_ways, refusal
 from linkcontext.models.load import Model
-from linkcontext.models.tree import Line, grow, lay
+from linkcontext.models.tree import Line, Tree, grow, lay
 from linkcontext.models.vision import CHECKED, DRAWN, Eyes, Seen, chunks, drawn
 from linkcontext.records import Turn
 
@@ -228,6 +228,13 @@ class Scorer:
         for alone in (False, True):
             items = [item for item, single in wanted if single == alone]
             self.eyes.look([(item, *self.sources.get(item, (item, None))) for item in items], alone)
+
+    def tree(self, conversations: Sequence[list[Message]]) -> tuple[Tree, dict[int, str]]:
+        """What conversations with their answers share, merged, and the pictures in it: number -> item id."""
+        self._look(conversations)
+        tree = self._tree(conversations, "last").tree
+        shows = [(item, len(items) == 1) for items in map(shown, conversations) for item in items]
+        return tree, {self._numbers[self.sources[item][0], alone]: item for item, alone in shows}
 
     # Words
 
