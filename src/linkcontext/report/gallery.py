@@ -78,6 +78,7 @@ class Query:
     """A query and what became of it; verdicts are None for a scoring that did not run, `why` where nobody asked."""
 
     shown: Shown
+    question: str  # empty where it is the scaffold's own
     bars: tuple[Bar, ...]
     verdict: str | None
     reply: str | None
@@ -118,11 +119,12 @@ def gallery(groups: dict[Key, list[Pair]], root: Path, why: Explanation | None =
     def opened(ids: Sequence[str]) -> tuple[Opened, ...]:
         return tuple(_open(picked, i, explained, pictures.picture) for i in ids)
 
+    counted = "per class" if any(key.ways > 1 for key in groups) else "in all"
     how = (
-        f"{len(wrong) + len(right)} of the {len(picked.episodes):,} episodes with {picked.shots_per_class} shots per "
-        f"class, judged by {picked.scoring.replace('_', ' ')} and drawn by a hash of their ids: {len(wrong)} of the "
-        f"{len(picked.wrong):,} that have an answer that is not right, {len(right)} of the {len(picked.right):,} that "
-        "have none. The mixture says nothing about the accuracy."
+        f"{len(wrong) + len(right)} of the {len(picked.episodes):,} episodes with {picked.shots_per_class} shots "
+        f"{counted}, judged by {picked.scoring.replace('_', ' ')} and drawn by a hash of their ids: {len(wrong)} of "
+        f"the {len(picked.wrong):,} that have an answer that is not right, {len(right)} of the {len(picked.right):,} "
+        "that have none. The mixture says nothing about the accuracy."
     )
     return Gallery(how, opened(wrong), opened(right), pictures.missing)
 
@@ -170,15 +172,18 @@ def _open(
         )
         return Why(tuple(names[a.class_id] for a in told), tuple(a.logprob for a in told), left)
 
-    items = {episode.query_id(index): query for index, query in enumerate(episode.queries)}
-    queries = tuple(
-        _query(episode, p, picked.scoring, shown(items[p.query_id].item, p.gold, names[p.gold]), why(p.query_id))
-        for _, p in pairs
-    )
-    return Opened(episode.id, tuple(names.values()), support, queries, picked.credits[episode_id])
+    asked = {episode.query_id(index): query for index, query in enumerate(episode.queries)}
+    queries = []
+    for _, p in pairs:
+        turn = asked[p.query_id]
+        here = shown(turn.item, p.gold, names[p.gold])
+        queries.append(_query(episode, p, picked.scoring, here, turn.question, why(p.query_id)))
+    return Opened(episode.id, tuple(names.values()), support, tuple(queries), picked.credits[episode_id])
 
 
-def _query(episode: Episode, prediction: Prediction, scoring: str, shown: Shown, why: Why | None) -> Query:
+def _query(
+    episode: Episode, prediction: Prediction, scoring: str, shown: Shown, question: str, why: Why | None
+) -> Query:
     by_likelihood, replied = scoring != "generate", prediction.reply is not None
     bars: tuple[Bar, ...] = ()
     if by_likelihood:
@@ -190,6 +195,7 @@ def _query(episode: Episode, prediction: Prediction, scoring: str, shown: Shown,
         )
     return Query(
         shown,
+        question,
         bars,
         verdict(prediction, scoring, episode) if by_likelihood else None,
         prediction.reply,

@@ -149,12 +149,12 @@ def confusions(groups: Groups) -> dict[str, Confusion]:
     """One of each setting, at the shots per class and by the scoring that the gallery has too: its title -> it."""
     scoring, shots = primary([key.scoring for key in groups]), chosen_shots([key.shots_per_class for key in groups])
     chosen = {key: pairs for key, pairs in groups.items() if (key.scoring, key.shots_per_class) == (scoring, shots)}
-    return {
-        f"{setting(key._asdict())}, {shots} {_counted(key.ways)}, {scoring.replace('_', ' ')}": confusion(
-            pairs, scoring
-        )
-        for key, pairs in chosen.items()
-    }
+
+    def title(key: Key) -> str:
+        counted = "shots per class" if key.ways > 1 else "shots"  # the setting says that they are all
+        return f"{setting(key._asdict())}, {shots} {counted}, {scoring.replace('_', ' ')}"
+
+    return {title(key): confusion(pairs, scoring) for key, pairs in chosen.items()}
 
 
 def worst(found: Confusion) -> str:
