@@ -223,7 +223,8 @@ class Validate:
 class Eval:
     """Measure how well a model names new pictures after it was shown a few. --shots is per class.
 
-    The run's folder gets config.json, episodes.jsonl, predictions.jsonl, metrics.json, report.md and report.html.
+    The run's folder gets config.json, episodes.jsonl, predictions.jsonl, metrics.json, explain.json, report.md and
+    report.html.
     Killed and started again with the same flags, it goes on where it was.
     """
 

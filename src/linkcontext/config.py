@@ -166,12 +166,17 @@ class EvalConfig:
     Figures do not depend on it."""
     batch: int = 16
     """Prompts that go through the model at once with the naive engine. Figures do not depend on it."""
+    explain: int | None = None
+    """Episodes of the report in which each support picture is left out once, to see what moved the answers. Default:
+    4, and none with the naive engine or with supports of more than 40 pictures, where it takes long."""
     out: str | None = None
     """The run's folder. Default: runs/MODEL-DATA-..., named by what was asked."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise InputError(f"--batch {self.batch}: at least one prompt goes through the model at once.")
+        if self.explain is not None and self.explain < 0:
+            raise InputError(f"--explain {self.explain}: 0 is the least, and explains none.")
         if self.memory_gb is not None and self.memory_gb <= 0:
             raise InputError(f"--memory-gb {self.memory_gb}: must be above 0.")
 

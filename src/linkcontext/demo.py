@@ -201,6 +201,7 @@ def _rows(subject: Subject, name: str, model: Model, out: Path, seed: int) -> li
         queries=2 * subject.plan.queries_per_class,
         names=subject.plan.names,
         seed=seed,
+        explain=0,  # the demo's page has no place for it
         out=str(run),
     )
     return [row for row in evaluate(config, model)["rows"] if row["scoring"] == "likelihood_sum"]

@@ -42,6 +42,7 @@ def test_the_files_and_their_fields(config, tmp_path):
         "episodes.jsonl",
         "predictions.jsonl",
         "metrics.json",
+        "explain.json",
     }
     line = predictions(run)[0]
     assert set(line) >= {

@@ -5,8 +5,9 @@ import pytest
 
 from linkcontext.evaluate.folder import read_run
 from linkcontext.evaluate.metrics import grouped
+from linkcontext.evaluate.picks import chosen_shots, primary
 from linkcontext.records import Score
-from linkcontext.report.gallery import chosen_shots, gallery, primary, probabilities
+from linkcontext.report.gallery import gallery, probabilities
 
 
 @pytest.fixture
@@ -53,6 +54,7 @@ def test_an_episode_is_shown_as_the_model_saw_it(groups_and_root):
     assert math.fsum(bar.probability for bar in query.bars) == pytest.approx(1)
     assert [bar.gold for bar in query.bars] == [c.class_id == prediction.gold for c in episode.candidates]
     assert query.reply.startswith("It is a ")
+    assert (query.question, query.why) == ("", None)
 
 
 def test_pictures_that_are_gone_or_damaged_are_labelled(groups_and_root):

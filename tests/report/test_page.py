@@ -8,12 +8,15 @@ from html.parser import HTMLParser
 import pytest
 
 from linkcontext.errors import InputError
+from linkcontext.evaluate.explanation import Explained, Explanation, Piece, Reading, Token, Told, read_explanation
 from linkcontext.evaluate.folder import read_run
-from linkcontext.evaluate.metrics import rows
-from linkcontext.records import Prediction, read_jsonl, write_jsonl
+from linkcontext.evaluate.metrics import grouped, rows
+from linkcontext.evaluate.picks import picks
+from linkcontext.records import Prediction, read_jsonl, to_json, write_jsonl, write_text
 from linkcontext.report.page import summary, write_report
 from linkcontext.report.tables import share
 
+TWO = (Piece(2, 3, 0), Piece(3, 4, 0))
 VOID = {"meta", "img", "br", "link", "path", "use", "rect"}
 
 
@@ -51,6 +54,20 @@ def read(path):
     return path.read_text(encoding="utf-8")
 
 
+def with_explanation(run, item="circle/0.png", text="<|user|>"):
+    """One query of which the fourth support picture spoke for the right name, and a tree of four tokens."""
+    folder = read_run(run)
+    picked = picks(grouped(folder.episodes, folder.predictions))
+    episode, prediction = picked.episodes[picked.wrong[0]][0]
+    told = [Told(prediction.gold, -1.0, (-1.0, -1.0, -1.0, -3.5, -1.0, -0.9, -1.0, -1.0))]
+    told += [Told(c.class_id, -2.0, (-2.0,) * 8) for c in episode.candidates if c.class_id != prediction.gold]
+    tokens = (Token(text, 1, "", False), Token("<image>", 17, item, False), Token(" a", 1, "", True))
+    reading = Reading(episode.id, 1, 2, 40, 20, (*tokens, Token("b", 1, "", True)), (Piece(0, 2, -1), *TWO))
+    found = Explanation(4, "cached", 18, 1.25, (Explained(prediction.query_id, tuple(told)),), reading)
+    write_text(to_json(found), run / "explain.json")
+    return prediction
+
+
 def with_metrics(run):
     folder = read_run(run)
     made = {"rows": rows(folder.episodes, folder.predictions), "counters": {"image tokens": 17}}
@@ -70,7 +87,7 @@ def test_the_report_says_what_metrics_say(make_run):
     page = Page(html)
     assert sentence in page.text
     assert sentence in text
-    assert page.count("tr") == 1 + len(found) == 13
+    assert page.count("tr") == 1 + len(found) + 1 + 2 == 16  # the metrics, and two classes that may be confused
     assert sum(line.startswith("| naming") for line in text.splitlines()) == 12
     assert page.count("figure") == 1
     for shown in (
@@ -89,8 +106,73 @@ def test_metrics_are_made_anew_where_they_are_missing(make_run):
     assert re.sub(r"<h3>Counters.*?</dl>", "", read(write_report(run)), flags=re.DOTALL).split() == without.split()
 
 
+def test_the_page_says_what_moved_an_answer_and_how_a_prompt_is_read(make_run):
+    run = make_run()
+    without = Page(read(write_report(run)))
+    assert "--explain 4" in without.text
+    assert "Explanation" not in read(run / "report.md")
+    with_explanation(run)
+    html = read(write_report(run))
+    page = Page(html)
+    assert "--explain 4" not in page.text
+    cost = "18 answers scored, 1.2 s beside the evaluation (engine cached)."
+    assert cost in html
+    assert cost in read(run / "report.md")
+    changes = [text.strip() for text in page.text if re.fullmatch(r"\s*[+−]?\d\.\d\d\s*", text)]
+    assert [c for c in changes if c != "0.00"] == ["−2.50", "+0.10"]
+    assert html.count('class="beam"') == 16
+    assert 'style="right: 50%; width: 50.0%"' in html  # the largest change is a whole half
+    assert 'style="left: 50%; width: 2.0%"' in html
+    assert [t for t in page.text if t in ("trunk 0", "answer 18", "answer 19")] == ["trunk 0", "answer 18", "answer 19"]
+    assert "picture × 17" in page.text
+    assert "·a" in page.text
+
+
+def test_more_episodes_are_opened_where_more_are_explained(make_run):
+    run = make_run(episodes=30)
+    folder = read_run(run)
+    picked = picks(grouped(folder.episodes, folder.predictions))
+    for limit in range(30):
+        fewer, more = picked.first(limit), picked.first(limit + 1)
+        assert all(b[: len(a)] == a for a, b in zip(fewer, more, strict=True))
+        assert sum(map(len, more)) == limit + 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('"reading":', '"writing":', "reading missing"),
+        ("-3.5", '"much"', "a figure is no number"),
+        ("-3.5,", "", "is another query in this run"),
+        ('"start":2', '"start":1', "its tree does not hang together"),
+        ('"tokens":[', '"tokens":3,"x":[', "not a line of Readings"),
+        ('"query_id":"', '"query_id":"x', "is another query in this run"),
+    ],
+)
+def test_an_explanation_that_is_damaged_or_of_another_run_is_named(make_run, old, new, sentence):
+    run = make_run()
+    with_explanation(run)
+    text = read(run / "explain.json")
+    assert old in text
+    (run / "explain.json").write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"explain\.json: .*{sentence}"):
+        write_report(run)
+    assert not list(run.glob("report*"))
+
+
+def test_an_explanation_is_read_as_it_was_written(make_run):
+    run = make_run()
+    prediction = with_explanation(run)
+    found = read_explanation(run / "explain.json")
+    assert found.queries[0].query_id == prediction.query_id
+    assert to_json(found) == read(run / "explain.json")
+
+
 def test_the_page_asks_the_network_for_nothing(make_run):
-    page = Page(read(write_report(make_run())))
+    run = make_run()
+    with_explanation(run)
+    page = Page(read(write_report(run)))
+    assert not re.search(r"url\((?!#)|@import|https?://(?!www\.w3\.org/)", read(run / "report.html"))
     assert page.count("img") > 20
     assert page.count("script") == page.count("link") == 0
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
@@ -106,6 +188,7 @@ def test_names_are_text_wherever_they_stand(make_run):
     config["versions"][evil[0]] = evil[1]
     config["data"]["problems"] = [evil[0]]
     (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with_explanation(run, *evil)
     page = Page(read(write_report(run)))
     assert page.count("script") == 0
     assert all("onerror" not in attributes for _, attributes in page.tags)

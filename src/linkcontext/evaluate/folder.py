@@ -4,6 +4,7 @@ config.json        command, config, model, data, versions
 episodes.jsonl     one Episode a line
 predictions.jsonl  one Prediction a line
 metrics.json       rows and counters, made from the three
+explain.json       what moved some answers, and a prompt token by token; a run may lack it
 """
 
 import json

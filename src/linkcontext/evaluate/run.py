@@ -21,6 +21,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluate import legacy
 from linkcontext.evaluate.choose import RICES, chosen
 from linkcontext.evaluate.draw import drawn
+from linkcontext.evaluate.explain import explain
 from linkcontext.evaluate.metrics import available, credit, rows
 from linkcontext.models.load import Model, load
 from linkcontext.models.remote import PREFIX, Remote, Served, connect
@@ -31,7 +32,8 @@ from linkcontext.records import Episode, Prediction, Score, Turn, read_jsonl, to
 from linkcontext.source import open_data
 
 GROUP = 4  # episodes whose prompts are batched together where nothing is shared
-FREE = ("out", "batch", "engine", "memory_gb")  # what may change while a run goes on: figures do not depend on it
+# What may change while a run goes on: figures do not depend on it.
+FREE = ("out", "batch", "engine", "memory_gb", "explain")
 
 
 def evaluate(config: EvalConfig, model: Model | Served | None = None) -> dict[str, Any]:
@@ -68,7 +70,11 @@ def measure(
     predict(asker, episodes, out / "predictions.jsonl")
     if isinstance(asker.scorer, Scorer):
         asker.scorer.eyes.save()
-    return finish(out, episodes, asker.scorer.counters(), config.scoring == "lcl-legacy")
+    found = finish(out, episodes, asker.scorer.counters(), config.scoring == "lcl-legacy")
+    if isinstance(asker.scorer, Scorer):
+        predictions = tuple(read_jsonl(Prediction, out / "predictions.jsonl"))
+        explain(asker.scorer, wording, episodes, predictions, out, config.explain)
+    return found
 
 
 def local(c: ModelConfig) -> Model:

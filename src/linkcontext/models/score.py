@@ -267,6 +267,13 @@ class Scorer:
             items = [item for item, single in wanted if single == alone]
             self.eyes.look([(item, *self.sources.get(item, (item, None))) for item in items], alone)
 
+    def tree(self, conversations: Sequence[list[Message]]) -> tuple[Tree, dict[int, str]]:
+        """What conversations with their answers share, merged, and the pictures in it: number -> item id."""
+        self._look(conversations)
+        tree = self._tree(conversations, "last").tree
+        shows = [(item, len(items) == 1) for items in map(shown, conversations) for item in items]
+        return tree, {self._numbers[self.sources[item][0], alone]: item for item, alone in shows}
+
     # Words
 
     def _encode(self, messages: list[Message], supervise: str) -> tuple[str, Tokens]:

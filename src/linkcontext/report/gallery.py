@@ -9,12 +9,15 @@ from pathlib import Path
 from linkcontext.data.images import thumbnail_png
 from linkcontext.errors import InputError
 from linkcontext.evaluate import metrics
+from linkcontext.evaluate.explanation import Explained, Explanation
 from linkcontext.evaluate.metrics import Key, Pair
+from linkcontext.evaluate.picks import Picks, picks
 from linkcontext.records import Episode, Prediction
-from linkcontext.seeds import key as stream_key
 
 EDGE = 112  # pixels: sharp at 72 points on most screens, and some 5 kB a picture
-SHOTS_PER_CLASS = 4  # more would fill a page with support
+SMALL_EDGE = 48  # where the same picture stands above already
+LIMIT = 12  # episodes
+LEAST_SCALE = 0.1  # nats of a whole bar: where nothing moved an answer, bars are not to say otherwise
 RIGHT, WRONG, TIED = "right", "wrong", "tied"
 
 
@@ -46,14 +49,41 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """A query and what became of it; verdicts are None for a scoring that did not run."""
+class Change:
+    """By how much an answer's log-probability changes without a support picture, in nats, and as a bar from -1 to 1."""
+
+    nats: float
+    bar: float
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A support picture that was left out, and what that did to each of the answers that are looked at."""
 
     shown: Shown
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """What moved a query's answer: the right name's log-probability, and the chosen one's if that is another."""
+
+    names: tuple[str, ...]
+    logprobs: tuple[float, ...]
+    left: tuple[Left, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query and what became of it; verdicts are None for a scoring that did not run, `why` where nobody asked."""
+
+    shown: Shown
+    question: str  # empty where it is the scaffold's own
     bars: tuple[Bar, ...]
     verdict: str | None
     reply: str | None
     reply_verdict: str | None
+    why: Why | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,48 +108,25 @@ class Gallery:
     missing: int
 
 
-def gallery(groups: dict[Key, list[Pair]], root: Path, limit: int = 12) -> Gallery:
-    """Up to `limit` episodes, half with a wrong answer and half without, as far as there are any.
-
-    They are taken at the largest shots per class up to 4 (the smallest if all are more) by the summed
-    likelihood, or by the replies where only they were scored, and drawn by a hash of their ids: the
-    same run always shows the same ones, and they are not simply the first.
-    """
-    scoring = primary([key.scoring for key in groups])
-    shots = chosen_shots([key.shots_per_class for key in groups])
-    chosen = {k: pairs for k, pairs in groups.items() if (k.shots_per_class, k.scoring) == (shots, scoring)}
-    episodes: dict[str, list[Pair]] = {}
-    for episode, prediction in (pair for pairs in chosen.values() for pair in pairs):
-        episodes.setdefault(episode.id, []).append((episode, prediction))
-    credits = {episode_id: _credit(pairs, scoring) for episode_id, pairs in episodes.items()}
-    ordered = sorted(episodes, key=lambda episode_id: stream_key("gallery", episode_id))
-    wrong = [episode_id for episode_id in ordered if credits[episode_id] < len(episodes[episode_id])]
-    right = [episode_id for episode_id in ordered if credits[episode_id] == len(episodes[episode_id])]
-    n_wrong = min(len(wrong), max(limit // 2, limit - len(right)))
-    n_right = min(len(right), limit - n_wrong)
+def gallery(groups: dict[Key, list[Pair]], root: Path, why: Explanation | None = None, limit: int = LIMIT) -> Gallery:
+    """Up to `limit` episodes as `Picks` has them, more where more are explained; the same run always shows the same."""
+    picked = picks(groups)
+    explained = {query.query_id: query for query in why.queries} if why else {}
+    asked = {episode.id for pairs in picked.episodes.values() for episode, p in pairs if p.query_id in explained}
+    wrong, right = picked.first(max(limit, len(asked)))
     pictures = _Pictures(root)
 
     def opened(ids: Sequence[str]) -> tuple[Opened, ...]:
-        return tuple(_open(episodes[i], scoring, credits[i], pictures.picture) for i in ids)
+        return tuple(_open(picked, i, explained, pictures.picture) for i in ids)
 
+    counted = "per class" if any(key.ways > 1 for key in groups) else "in all"
     how = (
-        f"{n_wrong + n_right} of the {len(ordered):,} episodes with {shots} shots per class, judged by "
-        f"{scoring.replace('_', ' ')} and drawn by a hash of their ids: {n_wrong} of the {len(wrong):,} that "
-        f"have an answer that is not right, {n_right} of the {len(right):,} that have none. The mixture says "
-        "nothing about the accuracy."
+        f"{len(wrong) + len(right)} of the {len(picked.episodes):,} episodes with {picked.shots_per_class} shots "
+        f"{counted}, judged by {picked.scoring.replace('_', ' ')} and drawn by a hash of their ids: {len(wrong)} of "
+        f"the {len(picked.wrong):,} that have an answer that is not right, {len(right)} of the {len(picked.right):,} "
+        "that have none. The mixture says nothing about the accuracy."
     )
-    return Gallery(how, opened(wrong[:n_wrong]), opened(right[:n_right]), pictures.missing)
-
-
-def primary(scorings: Sequence[str]) -> str:
-    """The scoring a page speaks of where it speaks of one: the first of `SCORINGS` that is there."""
-    return next(scoring for scoring in metrics.SCORINGS if scoring in scorings)
-
-
-def chosen_shots(shots_per_class: Sequence[int]) -> int:
-    """The largest shots per class up to 4, else the smallest there is."""
-    few = [shots for shots in shots_per_class if shots <= SHOTS_PER_CLASS]
-    return max(few) if few else min(shots_per_class)
+    return Gallery(how, opened(wrong), opened(right), pictures.missing)
 
 
 def probabilities(prediction: Prediction, scoring: str) -> dict[str, float]:
@@ -137,26 +144,46 @@ def verdict(prediction: Prediction, scoring: str, episode: Episode) -> str:
     return RIGHT if share == 1 else WRONG if share == 0 else TIED
 
 
-def _credit(pairs: Sequence[Pair], scoring: str) -> float:
-    return math.fsum(metrics.credit(prediction, scoring, episode.candidates) for episode, prediction in pairs)
-
-
-def _open(pairs: Sequence[Pair], scoring: str, right: float, picture: Callable[[str], Picture]) -> Opened:
+def _open(
+    picked: Picks, episode_id: str, explained: dict[str, Explained], picture: Callable[[str, int], Picture]
+) -> Opened:
+    pairs = picked.episodes[episode_id]
     episode = pairs[0][0]
     truths = {candidate.class_id: candidate.truth for candidate in episode.candidates}
     names = {candidate.class_id: candidate.name for candidate in episode.candidates}
 
-    def shown(item: str, class_id: str, name: str) -> Shown:
-        return Shown(picture(item), name, "" if truths[class_id] == name else truths[class_id])
+    def shown(item: str, class_id: str, name: str, edge: int = EDGE) -> Shown:
+        return Shown(picture(item, edge), name, "" if truths[class_id] == name else truths[class_id])
 
-    shots = pairs[0][1].shots_per_class
-    support = tuple(shown(turn.item, turn.class_id, turn.answer) for turn in episode.shown(shots))
-    items = {episode.query_id(index): query.item for index, query in enumerate(episode.queries)}
-    queries = tuple(_query(episode, p, scoring, shown(items[p.query_id], p.gold, names[p.gold])) for _, p in pairs)
-    return Opened(episode.id, tuple(names.values()), support, queries, right)
+    turns = episode.shown(picked.shots_per_class)
+    support = tuple(shown(turn.item, turn.class_id, turn.answer) for turn in turns)
+
+    def why(query_id: str) -> Why | None:
+        if query_id not in explained:
+            return None
+        told = explained[query_id].answers
+        most = max([LEAST_SCALE, *(abs(v - a.logprob) for a in told for v in a.without)])
+        left = tuple(
+            Left(
+                shown(turn.item, turn.class_id, turn.answer, SMALL_EDGE),
+                tuple(Change(a.without[i] - a.logprob, (a.without[i] - a.logprob) / most) for a in told),
+            )
+            for i, turn in enumerate(turns)
+        )
+        return Why(tuple(names[a.class_id] for a in told), tuple(a.logprob for a in told), left)
+
+    asked = {episode.query_id(index): query for index, query in enumerate(episode.queries)}
+    queries = []
+    for _, p in pairs:
+        turn = asked[p.query_id]
+        here = shown(turn.item, p.gold, names[p.gold])
+        queries.append(_query(episode, p, picked.scoring, here, turn.question, why(p.query_id)))
+    return Opened(episode.id, tuple(names.values()), support, tuple(queries), picked.credits[episode_id])
 
 
-def _query(episode: Episode, prediction: Prediction, scoring: str, shown: Shown) -> Query:
+def _query(
+    episode: Episode, prediction: Prediction, scoring: str, shown: Shown, question: str, why: Why | None
+) -> Query:
     by_likelihood, replied = scoring != "generate", prediction.reply is not None
     bars: tuple[Bar, ...] = ()
     if by_likelihood:
@@ -168,10 +195,12 @@ def _query(episode: Episode, prediction: Prediction, scoring: str, shown: Shown)
         )
     return Query(
         shown,
+        question,
         bars,
         verdict(prediction, scoring, episode) if by_likelihood else None,
         prediction.reply,
         verdict(prediction, "generate", episode) if replied else None,
+        why,
     )
 
 
@@ -180,23 +209,23 @@ class _Pictures:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.made: dict[str, Picture] = {}
+        self.made: dict[tuple[str, int], Picture] = {}
 
     @property
     def missing(self) -> int:
-        return sum(picture.uri is None for picture in self.made.values())
+        return len({item for (item, _), picture in self.made.items() if picture.uri is None})
 
-    def picture(self, item: str) -> Picture:
-        if item not in self.made:
-            self.made[item] = self._make(item)
-        return self.made[item]
+    def picture(self, item: str, edge: int) -> Picture:
+        if (item, edge) not in self.made:
+            self.made[item, edge] = self._make(item, edge)
+        return self.made[item, edge]
 
-    def _make(self, item: str) -> Picture:
+    def _make(self, item: str, edge: int) -> Picture:
         path = self.root / item
         if not path.is_file():
             return Picture(None, f"{item} is gone")
         try:
-            png = thumbnail_png(path, EDGE)
+            png = thumbnail_png(path, edge)
         except InputError:
             return Picture(None, f"{item} cannot be read")
         return Picture("data:image/png;base64," + base64.b64encode(png).decode(), item)

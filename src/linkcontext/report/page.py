@@ -15,13 +15,17 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from linkcontext.errors import InputError
+from linkcontext.evaluate.explanation import Explanation, explanation_of
 from linkcontext.evaluate.folder import RunFolder, read_object, read_run
-from linkcontext.evaluate.metrics import BASELINES, Key, Row, grouped, rows
+from linkcontext.evaluate.metrics import BASELINES, Key, Pair, Row, grouped, rows
+from linkcontext.evaluate.picks import chosen_shots, primary
 from linkcontext.evaluate.published import Beside, benchmark, beside
 from linkcontext.records import write_text
-from linkcontext.report.gallery import chosen_shots, gallery, primary
+from linkcontext.report.confusion import Confusion, confusion, confusion_grid
+from linkcontext.report.gallery import gallery
 from linkcontext.report.plots import accuracy_by_shots
 from linkcontext.report.probe import probe_html, probe_markdown
+from linkcontext.report.reading import branches, mask
 from linkcontext.report.tables import bounds, lift, markdown, metrics_grid, power_note, published_grid, setting, share
 
 ROW_KEYS = (
@@ -40,6 +44,9 @@ ROW_KEYS = (
 )
 
 
+Groups = dict[Key, list[Pair]]
+
+
 @dataclass(frozen=True, slots=True)
 class Plot:
     """A figure and what it is about."""
@@ -51,17 +58,19 @@ class Plot:
 def write_report(run: Path) -> Path:
     """Write report.md and report.html into a run's folder; the path of the latter.
 
-    Needs config.json, episodes.jsonl and predictions.jsonl; metrics.json is made anew from them, in
-    memory, where it is missing. The pictures are looked for where config.json says the data was; those
-    that are gone become labelled placeholders.
+    Needs config.json, episodes.jsonl and predictions.jsonl; metrics.json is made anew from them, in memory, where
+    it is missing, and without explain.json the page says how to get it. The pictures are looked for where
+    config.json says the data was; those that are gone become labelled placeholders.
 
     Raises:
         InputError: a file of the run is missing or damaged (named), or a report cannot be written.
     """
     folder = read_run(run)
     found, counters = _metrics(folder)
-    text = _markdown(folder, found, counters)
-    page = _html(folder, found, counters)
+    groups, why = grouped(folder.episodes, folder.predictions), explanation_of(folder)
+    mistaken = confusions(groups)
+    text = _markdown(folder, found, counters, mistaken, why)
+    page = _html(folder, found, counters, groups, mistaken, why)
     write_text(text, run / "report.md")
     write_text(page, run / "report.html")
     return run / "report.html"
@@ -87,12 +96,15 @@ def _sentence(model: str, row: Row) -> str:
     for name, value in row["baselines"].items():
         if value is not None:
             references.append(f"{name.replace('_', ' ')} {share(value)}")
-    counted = "per class" if row["ways"] > 1 else "in all"
     return (
-        f"With {row['shots_per_class']} shots {counted} {model} gives {_figure(row)} of "
+        f"With {row['shots_per_class']} {_counted(row['ways'])} {model} gives {_figure(row)} of "
         f"{row['n_queries']:,} queries the right name ({setting(row)}, {row['scoring'].replace('_', ' ')}); "
         f"{', '.join(references)}."
     )
+
+
+def _counted(ways: int) -> str:
+    return "shots per class" if ways > 1 else "shots in all"
 
 
 def _figure(row: Row) -> str:
@@ -134,8 +146,40 @@ def published(folder: RunFolder, found: Sequence[Row]) -> list[Beside]:
     return [beside([row for row in found if benchmark(spec, row["task"]) == name], name, kind) for name in names]
 
 
-def _html(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any]) -> str:
-    groups = grouped(folder.episodes, folder.predictions)
+def confusions(groups: Groups) -> dict[str, Confusion]:
+    """One of each setting, at the shots per class and by the scoring that the gallery has too: its title -> it."""
+    scoring, shots = primary([key.scoring for key in groups]), chosen_shots([key.shots_per_class for key in groups])
+    chosen = {key: pairs for key, pairs in groups.items() if (key.scoring, key.shots_per_class) == (scoring, shots)}
+
+    def title(key: Key) -> str:
+        counted = "shots per class" if key.ways > 1 else "shots"  # the setting says that they are all
+        return f"{setting(key._asdict())}, {shots} {counted}, {scoring.replace('_', ' ')}"
+
+    return {title(key): confusion(pairs, scoring) for key, pairs in chosen.items()}
+
+
+def worst(found: Confusion) -> str:
+    """The pairs mistaken most, in a sentence; empty where nothing was."""
+    told = [f"{right} for {said} ({round(cell.said, 1):g} of {cell.met})" for right, said, cell in found.worst]
+    return f"Most often mistaken: {', '.join(told)}." if told else ""
+
+
+def cost(why: Explanation) -> str:
+    """What the explanation took, in a sentence."""
+    return (
+        f"{len(why.queries)} queries were asked again with each support picture, and what is said of it, left out: "
+        f"{why.prompts:,} answers scored, {why.seconds:.1f} s beside the evaluation (engine {why.engine})."
+    )
+
+
+def _html(
+    folder: RunFolder,
+    found: Sequence[Row],
+    counters: dict[str, Any],
+    groups: Groups,
+    mistaken: dict[str, Confusion],
+    why: Explanation | None,
+) -> str:
     above, grid = lift(metrics_grid(found))
     source = resources.files("linkcontext.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -148,7 +192,13 @@ def _html(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any]) -> 
         evidence=probe_html(folder.path),
         published=[(table, published_grid(table)) for table in published(folder, found)],
         plots=_plots(found),
-        gallery=gallery(groups, Path(folder.config["data"]["root"])),
+        mistaken=[(title, it, worst(it)) for title, it in mistaken.items()],
+        gallery=gallery(groups, Path(folder.config["data"]["root"]), why),
+        cost=cost(why) if why else "",
+        reading=why.reading if why else None,
+        read_at=_counted(folder.episodes[why.reading.episode_id].ways) if why else "",
+        tree=branches(why.reading) if why else (),
+        mask=mask(why.reading) if why else "",
         data=folder.config["data"],
         config=folder.config,
         config_json=json.dumps(folder.config["config"], indent=2, ensure_ascii=False),
@@ -165,7 +215,13 @@ def _plots(found: Sequence[Row]) -> list[Plot]:
     return [Plot(caption, Markup(accuracy_by_shots({caption: group}))) for caption, group in by_setting.items()]
 
 
-def _markdown(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any]) -> str:
+def _markdown(
+    folder: RunFolder,
+    found: Sequence[Row],
+    counters: dict[str, Any],
+    mistaken: dict[str, Confusion],
+    why: Explanation | None,
+) -> str:
     config, data = folder.config, folder.config["data"]
     listed = {
         "Problems": [*data["problems"]] or ["none"],
@@ -180,6 +236,9 @@ def _markdown(folder: RunFolder, found: Sequence[Row], counters: dict[str, Any])
         *(f"{markdown(published_grid(t))}\n{t.source}.\n" for t in published(folder, found)),
         probe_markdown(folder.path),
         "Pictures and plots are in [report.html](report.html).\n",
+        "## Confusion\n",
+        *(f"{title}:\n\n{markdown(confusion_grid(it))}\n{worst(it)}\n" for title, it in mistaken.items()),
+        *([f"## Explanation\n\n{cost(why)}\n"] if why else []),
         *(f"## {head}\n\n" + "".join(f"- {line}\n" for line in lines) for head, lines in listed.items()),
         f"## Data\n\n- {data['spec']}\n- root: {data['root']}\n- digest: {data['digest']}\n",
         "## Run it again\n\n" + _block(str(config["command"])) + "\nThis report alone:\n\n" + _block(_again(folder)),
