@@ -68,6 +68,20 @@ class Point:
     pictures: int
 
 
+def told(answer: Answer, paths: Mapping[str, Path]) -> str:
+    """An answer in words: name and probability, what else it could be, and which pictures it was most like."""
+    ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in ranked[:NEAREST])
+    near = ", ".join(f"{n.name} ({paths[n.picture].name}, {n.similarity:.2f})" for n in answer.nearest)
+    return f"{answer.name or 'none of these'}  [{shares}]" + (f"  most like: {near}" if near else "")
+
+
+def in_rounds(rows: Mapping[str, Sequence[str]]) -> list[Turn]:
+    """Pictures of each name as turns, one of each name at a time."""
+    most = max(map(len, rows.values()), default=0)
+    return [Turn(row[i], name, name) for i in range(most) for name, row in rows.items() if i < len(row)]
+
+
 @dataclass
 class Learner:
     """A model and what it was shown. Nothing is trained: what was shown stands in the prompt.
@@ -214,7 +228,7 @@ class Learner:
         self._recall()
         most = self.shots_per_class or self._room()
         rows = {name: self._chosen(name, items, most) for name, items in self.shown.items()}
-        return [Turn(row[i], name, name) for i in range(most) for name, row in rows.items() if i < len(row)]
+        return in_rounds(rows)
 
     @property
     def held(self) -> Held | None:
@@ -259,13 +273,6 @@ class Learner:
         if self._point is None or self._point[0] != key:
             self._point = key, self._leave_out()
         return self._point[1]
-
-    def told(self, answer: Answer) -> str:
-        """An answer in words: name and probability, what else it could be, and what it was most like."""
-        ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in ranked[:NEAREST])
-        near = ", ".join(f"{n.name} ({self.path(n.picture).name}, {n.similarity:.2f})" for n in answer.nearest)
-        return f"{answer.name or 'none of these'}  [{shares}]" + (f"  most like: {near}" if near else "")
 
     def path(self, content: str) -> Path:
         """Where a picture lay when it was taught."""
@@ -331,7 +338,7 @@ class Learner:
     def _fitting(self, most: int) -> Iterator[int]:
         for count in range(most, 0, -1):
             rows = {name: items[:count] for name, items in self.shown.items()}
-            turns = [Turn(row[i], name, name) for i in range(count) for name, row in rows.items() if i < len(row)]
+            turns = in_rounds(rows)
             longest = max(self.shown, key=len)
             try:
                 self.scorer.prompt(conversation(turns, self.scaffold, turns[0], longest))

@@ -101,17 +101,16 @@ class Pack:
         Raises `InputError` where those are needed and are gone or have changed.
         """
         told = self.told
-        wording = from_dict(Scaffold, told["scaffold"], str(self.path))
-        found = Learner(model, wording, shots_per_class=told["shots_per_class"], select=told["select"])
-        paths = {item: self.path.parent / told["paths"][item] for item in self._items}
+        found = Learner(model, self.wording, shots_per_class=told["shots_per_class"], select=told["select"])
+        paths = self.paths
         if told["model"]["identity"] != model.identity:
-            self._whole(paths, model)
+            self.whole(model.name)
             found.teach({name: [paths[item] for item in items] for name, items in self.concepts.items()})
             return found
         found.shown, found.thumbnails = self.concepts, self.thumbnails
         found.scorer.sources |= {item: (item, path) for item, path in paths.items()}
         if found.scorer.engine == "naive":
-            self._whole(paths, model)
+            self.whole(model.name)
             return found
         try:
             found.seen = {item: revived(_below(self.tensors, f"seen/{item}"), model.device) for item in self._items}
@@ -123,12 +122,23 @@ class Pack:
             raise _damaged(self.path, f"{error} does not fit") from error
         return found
 
-    def _whole(self, paths: Mapping[str, Path], model: Model) -> None:
-        """Make sure that the pictures are there and what they were."""
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Where the pictures were, by content."""
+        return {item: self.path.parent / self.told["paths"][item] for item in self._items}
+
+    @property
+    def wording(self) -> Scaffold:
+        """What is said around the pictures."""
+        return from_dict(Scaffold, self.told["scaffold"], str(self.path))
+
+    def whole(self, model: str) -> None:
+        """Make sure that the pictures are there and what they were, for a model that has to see them again."""
+        paths = self.paths
         gone = [str(path) for item, path in paths.items() if not path.is_file() or sha256(path) != item]
         if gone:
             raise InputError(
-                f"{self.path}: was taught to {self.model} as it was then. To use it with {model.name} its pictures "
+                f"{self.path}: was taught to {self.model} as it was then. To use it with {model} its pictures "
                 f"have to be read again, and {len(gone)} of {len(paths)} are gone or have changed: {first_few(gone)}. "
                 "Put them back, or use the model that it was taught to."
             )

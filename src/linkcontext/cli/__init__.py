@@ -1,0 +1,56 @@
+"""The command line: each command reads files and writes files."""
+
+import logging
+import os
+import shlex
+import sys
+from typing import Any
+
+import tyro
+
+from linkcontext.cli.measure import Compare, Eval, Probe, Report, Validate
+from linkcontext.cli.models import Cache, Mini, Train
+from linkcontext.cli.pictures import Data, Episodes, Mine, World
+from linkcontext.cli.use import App, AskPack, ChangePack, Chat, Demo, Serve, Teach
+from linkcontext.errors import InputError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command. Bad input is a sentence on stderr and exit code 2."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    commands: dict[str, Any] = {
+        "world": World,
+        "data": Data,
+        "episodes": Episodes,
+        "validate": Validate,
+        "eval": Eval,
+        "probe": Probe,
+        "report": Report,
+        "compare": Compare,
+        "mine": Mine,
+        "train": Train,
+        "serve": Serve,
+        "mini": Mini,
+        "cache": Cache,
+        "demo": Demo,
+        "teach": Teach,
+        "ask": AskPack,
+        "pack": ChangePack,
+        "chat": Chat,
+        "app": App,
+    }
+    try:
+        command = tyro.extras.subcommand_cli_from_dict(
+            commands, args=arguments, prog="linkcontext", description=__doc__
+        )
+        command.run()
+    except InputError as error:
+        print(f"linkcontext: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt as error:
+        print(
+            f"\nlinkcontext: stopped. Start the same command again to go on: linkcontext {shlex.join(sys.argv[1:])}",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from error

@@ -1,0 +1,156 @@
+"""What a model makes of it: runs, probes, reports, comparisons."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from linkcontext.cli.terminal import console
+from linkcontext.config import EpisodeConfig, EvalConfig
+from linkcontext.episodes.talk import HELD_OUT
+from linkcontext.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Validate:
+    """Before anything runs for long: gold answers score 1, no support leaks its query, every prompt fits."""
+
+    config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
+
+    def run(self) -> None:
+        """Check."""
+        from linkcontext.evaluate.validate import validate
+
+        for line in validate(self.config):
+            console.print(line, markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Eval:
+    """Measure how well a model names new pictures after it was shown a few. --shots is per class.
+
+    The run's folder gets config.json, episodes.jsonl, predictions.jsonl, metrics.json, explain.json, report.md and
+    report.html.
+    Killed and started again with the same flags, it goes on where it was.
+    """
+
+    config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
+    benchmark: Literal["retention", "isekai", "world-icl", "fewshot", "seed", "vl-checklist", "vl-icl"] | None = None
+    """retention: instead of episodes, naming, counting and describing what the model was taught (--data is
+    then world:taught if not said), or the questions of a LLaVA or VQA file (--data FILE.json).
+    isekai: the episodes of ISEKAI-10 or ISEKAI-pair in a folder or on the hub (--data hf:ISEKAI-Portal/ISEKAI-10).
+    world-icl: all tasks of scenes nobody was trained on (--data scenes:SEED), openly and as a choice among letters,
+    with means over tasks; seed, vl-checklist, vl-icl: the same of a folder made by `linkcontext data FILE --layout NAME
+    --out DIR`; fewshot: few-shot recognition of any folder's classes, both ways."""
+    unseen: tuple[str, ...] = HELD_OUT
+    """Types of tasks that the model was not trained on. Their means stand apart."""
+    probe: bool = False
+    """Ask also whether the answers come from the pictures (see `linkcontext probe`), in the folder `probe` of the run;
+    the report gets a section. A run that is there already gets it when its command is given again with this flag."""
+
+    def run(self) -> None:
+        """Measure."""
+        if self.probe and self.benchmark:
+            raise InputError("--probe: probes draw episodes of their own. Leave --benchmark out.")
+        if self.benchmark == "retention":
+            from linkcontext.evaluate.retention import retention, retention_folder, settled
+            from linkcontext.report.retention import retention_table
+
+            metrics = retention(self.config)
+            config = settled(self.config)
+            console.print(f"{config.model.model} on {config.episodes.data}", markup=False)
+            console.print(retention_table(metrics["rows"]))
+            console.print(f"answers: {retention_folder(config) / 'answers.jsonl'}", markup=False)
+            return
+        from linkcontext.evaluate import icl
+        from linkcontext.evaluate.isekai import open_isekai, settled
+        from linkcontext.evaluate.run import evaluate, measure, run_folder
+        from linkcontext.report.page import write_report
+        from linkcontext.report.tables import curves_table, metrics_table, summary_table
+
+        config = settled(self.config) if self.benchmark == "isekai" else self.config
+        if self.benchmark is not None and self.benchmark != "isekai":
+            config = icl.settled(config, self.benchmark)
+            metrics = measure(config, *icl.open_benchmark(config))
+        elif self.benchmark == "isekai":
+            e = config.episodes
+            metrics = measure(config, *open_isekai(e.data, e.shots, e.seed))
+        elif self.probe:
+            from linkcontext.evaluate.evidence import evidence, of_run
+            from linkcontext.evaluate.run import local
+            from linkcontext.report.probe import write_probe
+
+            asked = of_run(config, run_folder(config))
+            model = local(config.model)
+            metrics = evaluate(config, model)
+            console.print(evidence(asked, model)["sentence"], markup=False)
+            write_probe(run_folder(asked))
+        else:
+            metrics = evaluate(config)
+        page = write_report(run_folder(config))
+        if config.episodes.tasks:
+            lines = icl.summary(metrics["rows"], self.unseen)
+            console.print(summary_table(lines))
+            console.print(curves_table(icl.curves(lines)))
+        else:
+            console.print(metrics_table(metrics["rows"]))
+        counters = metrics["counters"]
+        console.print(f"engine: {counters['engine']} ({counters['engine_reason']})", markup=False)
+        console.print(f"report: {page}", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Does the answer come from the pictures? Ten probes, each with what a model that links would show, and a verdict.
+
+    Names swapped and false, pictures shuffled, blank and left out, other orders, places, wordings and numbers of ways
+    (docs/evidence.md). --episodes is of each probe. The folder gets config.json, episodes.jsonl, predictions.jsonl,
+    probe.json and probe.md; killed and started again, it goes on where it was.
+    """
+
+    config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: EvalConfig(episodes=EpisodeConfig(shots=(4,), episodes=200))
+    )
+
+    def run(self) -> None:
+        """Probe."""
+        from linkcontext.evaluate.evidence import evidence, probe_folder
+        from linkcontext.report.probe import probe_table, write_probe
+
+        probe = evidence(self.config)
+        console.print(probe_table(probe["findings"]))
+        for finding in probe["findings"]:
+            console.print(f"{finding['probe']}: {finding['verdict']}", markup=False)
+        for left_out in probe["left_out"]:
+            console.print(f"left out: {left_out}", style="yellow", markup=False)
+        console.print(f"\n{probe['sentence']}", markup=False)
+        console.print(f"written: {write_probe(probe_folder(self.config))}", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Write report.md and report.html of a run again, from its files alone."""
+
+    run_folder: Annotated[str, tyro.conf.Positional]
+
+    def run(self) -> None:
+        """Write them."""
+        from linkcontext.report.page import write_report
+
+        console.print(f"report: {write_report(Path(self.run_folder))}", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Two runs on the same queries: the paired difference, its interval and p."""
+
+    run_a: Annotated[str, tyro.conf.Positional]
+    run_b: Annotated[str, tyro.conf.Positional]
+
+    def run(self) -> None:
+        """Compare."""
+        from linkcontext.evaluate.compare import compare
+        from linkcontext.report.tables import comparison_table
+
+        console.print(comparison_table(compare(Path(self.run_a), Path(self.run_b))))

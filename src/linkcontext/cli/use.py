@@ -1,0 +1,267 @@
+"""Teaching and asking: in the terminal, in a browser, behind an endpoint."""
+
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from linkcontext.cli.terminal import console
+from linkcontext.config import ModelConfig
+from linkcontext.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """Show the bundled model invented things and handwritten digits under new names, and ask it about others."""
+
+    data: str | None = None
+    """Your own folder of class folders instead: at most five classes of it, under their names and under others."""
+    model: str = "mini"
+    """`mini` (beside `mini-base`, which did not learn to do this), or any other model, alone."""
+    out: str = "runs/demo"
+    """The folder for demo.html and the runs of its table; those of an earlier demo are written anew."""
+    seed: int = 0
+    """Another seed draws another world, other pictures and other names."""
+
+    def run(self) -> None:
+        """Show it."""
+        from linkcontext.demo import demo
+
+        demo(self.data, self.model, Path(self.out), self.seed, console)
+
+
+@dataclass(frozen=True, slots=True)
+class Teach:
+    """Show a model pictures under their names, and keep what it was taught in a pack that can be asked.
+
+    Nothing is trained. `linkcontext ask zoo.pack new.png` then names a picture, or says that it is none of these.
+    """
+
+    data: str
+    """A folder of class folders, or anything else that eval takes: digits, world:SEED, hf:NAME."""
+    out: str
+    """The pack to write, for example zoo.pack. One that is there gets further names and pictures."""
+    model: str | None = None
+    """mini, mini-base, a folder or a hub id. Default: mini, or the model of the pack that is there."""
+    classes: tuple[str, ...] = ()
+    """Only these names."""
+    shots_per_class: int | None = None
+    """Show so many pictures of each name, of all that are there. Default: all that fit."""
+    select: Literal["medoid", "random", "rices"] = "medoid"
+    """Which are shown, where there are more: those that stand for the others best, by chance, or those most like each
+    picture that is asked about (rices; every question then costs a support of its own)."""
+    scaffold: str = "turns"
+    """turns, single_turn, lcl, or a JSON file."""
+    licence: str | None = None
+    """How the pack may be used: any text, kept in it."""
+    state: bool = True
+    """Keep the support's keys and values in the pack. Without them it is small, and the first question costs more."""
+    strict: bool = False
+    """Fail on the first bad picture."""
+
+    def run(self) -> None:
+        """Teach."""
+        from linkcontext.episodes.prompt import scaffold
+        from linkcontext.models.load import load
+        from linkcontext.source import open_data
+        from linkcontext.teach.learner import Learner
+        from linkcontext.teach.pack import named_pictures, read_pack, write_pack
+
+        out = Path(self.out)
+        earlier = read_pack(out) if out.exists() else None
+        dataset = open_data(self.data, self.strict)
+        named = named_pictures(dataset, self.classes)
+        for problem in dataset.problems:
+            console.print(problem, style="yellow", markup=False, soft_wrap=True)
+        if earlier is not None:
+            learner = earlier.learner(load(self.model or earlier.model))
+        else:
+            model = load(self.model or "mini")
+            learner = Learner(model, scaffold(self.scaffold), {}, self.shots_per_class, self.select)
+        learner.teach(named)
+        licence = self.licence if self.licence is not None else earlier.licence if earlier else ""
+        pack = write_pack(learner, out, licence, self.state)
+        console.print("\n".join(pack.describe()), markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class AskPack:
+    """Ask what is in a picture, of what a pack was taught."""
+
+    pack: Annotated[str, tyro.conf.Positional]
+    """A pack that `linkcontext teach` wrote."""
+    pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Pictures to ask about."""
+    question: str | None = None
+    """Ask this instead of the name, and print the model's own words."""
+    model: str | None = None
+    """Another model than the pack's, which is taught from the pictures again; openai:URL#NAME: one behind a server."""
+    json: bool = False
+    """Print a JSON object for each picture."""
+
+    def run(self) -> None:
+        """Ask."""
+        import dataclasses
+        import json
+
+        from linkcontext.models.load import load
+        from linkcontext.models.remote import PREFIX, connect
+        from linkcontext.teach.away import Away
+        from linkcontext.teach.learner import Learner, told
+        from linkcontext.teach.pack import operating, read_pack
+
+        pack = read_pack(Path(self.pack))
+        if missing := [picture for picture in self.pictures if not Path(picture).is_file()]:
+            raise InputError(f"{missing[0]}: no such picture.")
+        if not self.pictures:
+            raise InputError("name a picture to ask about.")
+        learner: Learner | Away
+        if self.model is not None and self.model.startswith(PREFIX):
+            learner = Away(pack, connect(self.model))
+        else:
+            learner = pack.learner(load(self.model or pack.model))
+            if not self.json and self.question is None:
+                console.print(operating(learner.point), markup=False, soft_wrap=True)
+        for picture in self.pictures:
+            if self.question is not None:
+                said: dict[str, Any] = {"picture": picture, "reply": learner.say(Path(picture), self.question)}
+                line = f"{picture}: {said['reply']}"
+            else:
+                answer = learner.ask(Path(picture))
+                said = {"picture": picture, **dataclasses.asdict(answer)}
+                said["nearest"] = [{**near, "path": str(pack.paths[near["picture"]])} for near in said["nearest"]]
+                line = f"{picture}: {told(answer, pack.paths)}"
+            print(json.dumps(said, ensure_ascii=False)) if self.json else console.print(
+                line, markup=False, soft_wrap=True
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePack:
+    """Look into a pack, take names away, rename them, or put another pack's into it. It is changed in place."""
+
+    pack: Annotated[str, tyro.conf.Positional]
+    remove: tuple[str, ...] = ()
+    """Names to take away, with their pictures."""
+    rename: tuple[tuple[str, str], ...] = ()
+    """Old name, new name; more of them in the same way."""
+    merge: tuple[str, ...] = ()
+    """Packs whose names and pictures are added."""
+    licence: str | None = None
+    """How the pack may be used."""
+    out: str | None = None
+    """Write the changed pack here, and leave the one that was read as it is."""
+
+    def run(self) -> None:
+        """Look, or change."""
+        from linkcontext.models.load import load
+        from linkcontext.teach.pack import merge, read_pack, write_pack
+
+        pack = read_pack(Path(self.pack))
+        others = [read_pack(Path(other)) for other in self.merge]
+        if self.remove or self.rename or others or self.licence is not None or self.out:
+            model = load(pack.model)
+            learner = pack.learner(model)
+            for name in self.remove:
+                learner.forget(name)
+            for old, new in self.rename:
+                learner.rename(old, new)
+            for other in others:
+                merge(learner, other.learner(model))
+            licence = pack.licence if self.licence is None else self.licence
+            pack = write_pack(learner, Path(self.out or self.pack), licence)
+        console.print("\n".join(pack.describe()), markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """Teach a model in a dialogue: show a picture by its path and say what it is, ask about others, correct it.
+
+    Lines are typed or piped, /help lists what can be said: `cat.png: this is a cactihog`, `other.png`, `no, that is a
+    plimbo`. What was taught holds to the end; when the context is full, the oldest small talk goes.
+    """
+
+    pack: str | None = None
+    """Begin with what a pack has (`linkcontext teach` writes them)."""
+    model: str | None = None
+    """Default: mini, or the pack's."""
+    context: int = 0
+    """Tokens that what was taught and the talk may take together. Default: what the model reads."""
+
+    def run(self) -> None:
+        """Talk."""
+        from linkcontext.models.load import load
+        from linkcontext.teach.chat import chat, typed
+        from linkcontext.teach.dialogue import Dialogue
+        from linkcontext.teach.learner import Learner
+        from linkcontext.teach.pack import read_pack
+
+        if self.context < 0:
+            raise InputError(f"--context {self.context}: must be above 0.")
+        pack = read_pack(Path(self.pack)) if self.pack else None
+        model = load(self.model or (pack.model if pack else "mini"))
+        chat(Dialogue(pack.learner(model) if pack else Learner(model), self.context), typed(print), print)
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Serve a web page on this machine: teach and ask, chat, and look at runs. Needs the extra: linkcontext[app]."""
+
+    model: str = "mini"
+    """`mini`, or any other model."""
+    runs: str = "runs"
+    """The folder below which runs are listed."""
+    port: int | None = None
+    """Default: the first free one from 7860."""
+    share: bool = False
+    """Also on a public address, through Gradio's servers: whoever knows it can use the page."""
+
+    def run(self) -> None:
+        """Serve it."""
+        from linkcontext.models.load import load
+        from linkcontext.teach.app import serve
+
+        serve(load(self.model), Path(self.runs), self.port, self.share)
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Put a model, and what it was taught, behind an endpoint that clients of OpenAI's talk to (docs/serve.md)."""
+
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    pack: tuple[str, ...] = ()
+    """NAME=FILE: a pack that `linkcontext teach` wrote. Who asks for the model NAME is answered after its pictures."""
+    host: str = "127.0.0.1"
+    """Where to listen. At any but this machine's own address, whoever reaches it can ask: there is no password."""
+    port: int = 8000
+    queue: int = 64
+    """Requests in the house at once; others are sent away with 429."""
+    body_mb: float = 32
+    """Of one request, with its pictures."""
+    new_tokens: int = 512
+    """Of one answer, at most."""
+    hold_gb: float = 1.0
+    """What may be kept of conversations, so that one that goes on costs its new tokens alone. 0: nothing."""
+
+    def run(self) -> None:
+        """Answer until stopped."""
+        for flag, value in (("queue", self.queue), ("body-mb", self.body_mb), ("new-tokens", self.new_tokens)):
+            if value <= 0:
+                raise InputError(f"--{flag} {value}: must be above 0.")
+        if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
+            raise InputError("serve needs the fastapi and uvicorn packages: pip install 'linkcontext[serve]'.")
+        from linkcontext.models.load import load
+        from linkcontext.teach.serve import Limits, serve
+
+        c = self.model
+        model = load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
+        packs = [(text.partition("=")[0], Path(text.partition("=")[2])) for text in self.pack]
+        if wrong := [text for text, (_, path) in zip(self.pack, packs, strict=True) if not path.name]:
+            raise InputError(f"--pack {wrong[0]}: say under which name it is served: NAME=FILE.")
+        limits = Limits(self.queue, int(self.body_mb * 1e6), self.new_tokens, int(self.hold_gb * 1e9))
+        console.print(
+            f"{', '.join([c.model, *(name for name, _ in packs)])} at http://{self.host}:{self.port}/v1", markup=False
+        )
+        serve(Path(c.model).name, model, self.host, self.port, limits, packs)
