@@ -1,4 +1,5 @@
 # make demo      teach the bundled model and ask it, from a fresh clone
+# make app       a web page to teach and ask it, at http://127.0.0.1:7860
 # make test      the tests; make test-all adds those that take minutes
 # make check     lint, format, types, imports
 # make bench     the benchmarks
@@ -20,7 +21,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all check bench
+.PHONY: demo app test test-all check bench
 .NOTPARALLEL:  # two installations into one environment break it
 
 $(PY):
@@ -44,6 +45,13 @@ $(VENV)/dev.stamp: pyproject.toml $(VENV)/torch.stamp
 
 demo: $(VENV)/installed.stamp
 	$(PY) -m linkcontext demo
+
+$(VENV)/app.stamp: pyproject.toml $(VENV)/torch.stamp
+	$(PY) -m pip install $(PINS) -e '.[app]'
+	@touch $(VENV)/installed.stamp $@
+
+app: $(VENV)/app.stamp
+	$(PY) -m linkcontext app
 
 # Tests never ask the hub: a name that is not on this machine is unknown, with or without a network.
 test test-all: export HF_HUB_OFFLINE := 1

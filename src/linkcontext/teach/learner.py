@@ -12,13 +12,14 @@ from torch import Tensor
 
 from linkcontext.config import Select
 from linkcontext.data.images import sha256, thumbnail_png
+from linkcontext.data.scan import progress
 from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, answered, conversation
 from linkcontext.errors import InputError
 from linkcontext.models.engine import Held
 from linkcontext.models.load import Model
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.select import medoids, rices, vector
-from linkcontext.models.vision import CHECKED, Eyes, Seen
+from linkcontext.models.vision import BATCH, CHECKED, Eyes, Seen, chunks
 from linkcontext.records import Turn
 from linkcontext.seeds import rng
 
@@ -28,6 +29,7 @@ KEPT = 0.95  # of what is taught is to be named, however much of the rest is nam
 FEWEST = 20  # pictures without which one in twenty means nothing
 NEAREST = 3
 EDGE = 96  # pixels of a thumbnail
+ASKED = 16  # pictures in one tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +129,16 @@ class Learner:
                 if found.setdefault(content, name) != name:
                     raise InputError(f"{path}: is shown as {found[content]!r} and as {name!r}. Name it once.")
                 paths.setdefault(content, path)
-        small = {content: thumbnail_png(path, EDGE) for content, path in paths.items()}  # reads them all
-        for content, path in paths.items():
-            self.scorer.sources.setdefault(content, (content, path))
-        self._look(list(paths))
+        small: dict[str, bytes] = {}
+        seen: dict[str, Seen] = {}
+        with progress("Looking", len(paths)) as advance:
+            for chunk in chunks(list(paths), BATCH):
+                for content in chunk:
+                    small[content] = thumbnail_png(paths[content], EDGE)
+                    self.scorer.sources.setdefault(content, (content, paths[content]))
+                    advance()
+                seen |= self._look(chunk)
+        self.seen |= seen
         self.thumbnails |= small
         for name, items in list(self.shown.items()):
             self.shown[name] = [item for item in items if found.get(item, name) == name]
@@ -294,11 +302,13 @@ class Learner:
 
     def _chances(self, queries: Sequence[Turn], turns: Sequence[Turn], held: Held | None) -> Tensor:
         """float64[queries, names]: log-probability of each name among those that were taught."""
-        asks = []
-        for query in queries:
-            messages = conversation(turns, self.scaffold, query)
-            asks.append(Ask(messages, tuple(answered(messages, self.scaffold, name) for name in self.shown)))
-        scores = [[value for value, _ in row] for row in self.scorer.score(asks, held)]
+        scores = []
+        for chunk in chunks(queries, ASKED):
+            asks = []
+            for query in chunk:
+                messages = conversation(turns, self.scaffold, query)
+                asks.append(Ask(messages, tuple(answered(messages, self.scaffold, name) for name in self.shown)))
+            scores += [[value for value, _ in row] for row in self.scorer.score(asks, held)]
         return torch.tensor(scores, dtype=torch.double).log_softmax(-1)
 
     def _content(self, path: Path) -> str:
@@ -306,12 +316,12 @@ class Learner:
             raise InputError(f"{path}: no such picture.")
         return sha256(path)
 
-    def _look(self, contents: list[str]) -> None:
-        """See pictures that are to be kept."""
+    def _look(self, contents: Sequence[str]) -> dict[str, Seen]:
+        """What is seen in pictures that are to be kept; nothing where whole prompts are run."""
         if self.scorer.engine == "naive":
-            return
+            return {}
         self.scorer.eyes.look([(content, *self.scorer.sources[content]) for content in contents])
-        self.seen |= {content: self.scorer.eyes.recall(content) for content in contents}
+        return {content: self.scorer.eyes.recall(content) for content in contents}
 
     def _recall(self) -> None:
         """Have what was shown at hand: it may have no file any more."""
