@@ -1,14 +1,19 @@
 """Concept packs: what was taught, in one file."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from linkcontext.cli import main
+from linkcontext.episodes.prompt import conversation
 from linkcontext.errors import InputError
+from linkcontext.models import vision
+from linkcontext.models.features import fingerprint
 from linkcontext.models.load import load
 from linkcontext.models.score import Scorer
 from linkcontext.source import open_data
@@ -168,3 +173,77 @@ def test_the_command_line_teaches_asks_and_changes(nano, folder, capsys):
     with pytest.raises(SystemExit):
         main(["ask", pack, str(folder / "nowhere.png")])
     assert "nowhere.png: no such picture." in capsys.readouterr().err
+
+
+def test_a_forged_pack_is_a_sentence(folder, learner):
+    pack = write_pack(learner, folder / "zoo.pack")
+    kept, told = pack.tensors, pack.told
+    for forged in (
+        "{",
+        "[]",
+        json.dumps({**told, "format": "linkcontext.pack/9"}),
+        json.dumps({key: value for key, value in told.items() if key != "held"}),
+        json.dumps({**told, "concepts": {"lum": ["/etc/passwd"]}}),
+        json.dumps({**told, "concepts": {"l" * 500: told["concepts"]["lum"]}}),
+        json.dumps({**told, "shots_per_class": -1}),
+        json.dumps({**told, "select": "best"}),
+    ):
+        save_file(kept, folder / "forged.pack", {"pack": forged, "digest": fingerprint(kept, forged)})
+        with pytest.raises(InputError, match="a damaged one"):
+            read_pack(folder / "forged.pack")
+
+
+def test_what_was_taught_stays_at_hand_however_much_is_seen(model, folder, learner, monkeypatch):
+    before = learner.ask(folder / "lum.png")
+    write_pack(learner, folder / "zoo.pack")
+    shutil.move(folder / "zoo", folder / "moved")
+    monkeypatch.setattr(vision, "MEMORY", 1)
+    found = read_pack(folder / "zoo.pack").learner(model)
+    for name in ("dax", "tove", "lum"):
+        answer = found.ask(folder / f"{name}.png")
+    same(answer, before)
+    found.teach(named_pictures(open_data(str(folder / "moved"))))  # pictures that moved are known where they are now
+    assert all(found.path(item).is_file() for items in found.shown.values() for item in items)
+
+
+def test_a_longer_name_leaves_room_for_fewer_pictures(model, folder, learner, monkeypatch):
+    most = learner.scorer.length(conversation(learner.rounds, learner.scaffold, learner.query(folder / "lum.png")))
+    network = replace(model)
+    monkeypatch.setattr(type(network), "context", property(lambda self: most + 12))  # and an answer
+    fresh = Learner(network)
+    fresh.teach(named_pictures(open_data(str(folder / "zoo"))))
+    assert len(fresh.rounds) == 24
+    fresh.rename("lum", "a name that winds and winds")
+    assert len(fresh.rounds) < 24
+    assert set(fresh.ask(folder / "lum.png").probabilities) == set(fresh.shown)
+
+
+def test_packs_keep_how_they_were_written(nano, folder, capsys):
+    pack, other = str(folder / "zoo.pack"), str(folder / "other.pack")
+    base = ["teach", "--data", str(folder / "zoo"), "--model", str(nano)]
+    main([*base, "--out", pack, "--classes", "dax", "lum", "--no-state"])
+    main(["pack", pack, "--licence", "CC0"])
+    assert "without keys and values" in capsys.readouterr().out.splitlines()[-5]
+    for arguments, why in (
+        ([*base, "--out", pack, "--select", "random"], "--select: .* is settled"),
+        ([*base, "--out", other, "--classes", "dax"], "at least two are needed"),
+        ([*base, "--out", other, "--shots-per-class", "-1"], "at least one picture of each name"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert re.search(why, " ".join(capsys.readouterr().err.split()))
+    other_zoo = folder / "others"
+    shutil.copytree(folder / "zoo" / "tove", other_zoo / "axo")
+    (other_zoo / "yex").mkdir()
+    shutil.copy(folder / "lum.png", other_zoo / "yex")
+    main(["teach", "--data", str(other_zoo), "--model", str(nano), "--out", other, "--licence", "CC-BY-NC"])
+    with pytest.raises(SystemExit):
+        main(["pack", pack, "--merge", other])
+    assert "'CC-BY-NC', 'CC0'. Say with --licence" in " ".join(capsys.readouterr().err.split())
+    main(["pack", pack, "--merge", other, "--licence", "CC-BY-NC"])
+    assert set(read_pack(folder / "zoo.pack").concepts) == {"dax", "lum", "axo", "yex"}
+
+
+def test_a_mark_of_the_model_is_no_name(learner, folder):
+    with pytest.raises(InputError, match="is a mark of the model's own"):
+        learner.teach({"<image>": [folder / "lum.png"]})

@@ -76,10 +76,17 @@ class Teach:
         for problem in dataset.problems:
             console.print(problem, style="yellow", markup=False, soft_wrap=True)
         if earlier is not None:
+            fields = Teach.__dataclass_fields__
+            fixed = [f for f in ("shots_per_class", "select", "scaffold") if getattr(self, f) != fields[f].default]
+            if fixed:
+                flag = fixed[0].replace("_", "-")
+                raise InputError(f"--{flag}: {out} is there, and what is shown of it is settled. Leave it out.")
             learner = earlier.learner(load(self.model or earlier.model))
         else:
             model = load(self.model or "mini")
             learner = Learner(model, scaffold(self.scaffold), {}, self.shots_per_class, self.select)
+        if len({*learner.shown, *named}) < 2:
+            raise InputError(f"{self.data}: one name. With one there is nothing to choose; at least two are needed.")
         learner.teach(named)
         licence = self.licence if self.licence is not None else earlier.licence if earlier else ""
         pack = write_pack(learner, out, licence, self.state)
@@ -143,6 +150,7 @@ class ChangePack:
     """Look into a pack, take names away, rename them, or put another pack's into it. It is changed in place."""
 
     pack: Annotated[str, tyro.conf.Positional]
+    """A pack that `linkcontext teach` wrote."""
     remove: tuple[str, ...] = ()
     """Names to take away, with their pictures."""
     rename: tuple[tuple[str, str], ...] = ()
@@ -170,8 +178,14 @@ class ChangePack:
                 learner.rename(old, new)
             for other in others:
                 merge(learner, other.learner(model))
+            licences = {pack.licence, *(other.licence for other in others)}
+            if self.licence is None and len(licences) > 1:
+                told = ", ".join(repr(licence or "none given") for licence in sorted(licences))
+                raise InputError(
+                    f"--merge: the packs have other licences: {told}. Say with --licence which holds for all."
+                )
             licence = pack.licence if self.licence is None else self.licence
-            pack = write_pack(learner, Path(self.out or self.pack), licence)
+            pack = write_pack(learner, Path(self.out or self.pack), licence, bool(pack.told["held"]))
         console.print("\n".join(pack.describe()), markup=False, soft_wrap=True)
 
 

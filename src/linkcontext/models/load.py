@@ -30,6 +30,7 @@ from linkcontext.models.features import fingerprint
 from linkcontext.models.flamingo import Interleaving
 
 log = logging.getLogger("linkcontext")
+PASSING = ("transformers_version", "_name_or_path", "dtype")  # what a configuration says of a file, not of a model
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -94,7 +95,9 @@ class Model:
         told = json.dumps(
             {
                 "class": type(self.network).__name__,
-                "config": self.network.config.get_text_config().to_dict(),
+                "config": {
+                    k: v for k, v in self.network.config.get_text_config().to_dict().items() if k not in PASSING
+                },
                 "processor": json.loads(self.processor.image_processor.to_json_string()),
                 "template": self.processor.chat_template,
             },

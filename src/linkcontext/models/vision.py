@@ -68,6 +68,7 @@ class Eyes:
     kept: bool = False
     recalled: int = 0  # pictures that came from the disk
     _unsaved: dict[str, Seen] = field(default_factory=dict, repr=False)
+    _held: set[str] = field(default_factory=set, repr=False)  # what never leaves
     _known: set[str] = field(default_factory=set, repr=False)  # the contents of all pictures ever looked at
     _spellings: dict[tuple[bytes, bytes, bytes], Spelling] = field(default_factory=dict, repr=False)
     _frames: dict[int, tuple[str, int, list[int]]] = field(default_factory=dict, repr=False)
@@ -83,7 +84,8 @@ class Eyes:
         new = {key: path for key, path in new.items() if key not in self.seen}
         if self.kept and new:
             for key, row in self._store.get(new).items():
-                self.remember(key, revived(row, self.model.device))
+                seen = revived(row, self.model.device)
+                self.seen[key] = replace(seen, spelling=self._one(seen.spelling))
                 self.recalled += 1
         self._known |= {key.removesuffix("+alone") for key, path in new.items() if path is not None}
         left = [(key, path) for key, path in new.items() if key not in self.seen]
@@ -104,7 +106,7 @@ class Eyes:
         for key in list(self.seen):
             if taken <= MEMORY:
                 return
-            if key not in self._unsaved:
+            if key not in self._unsaved and key not in self._held:
                 taken -= self.seen.pop(key).tokens.nbytes
 
     def knows(self, content: str, alone: bool = False) -> bool:
@@ -112,8 +114,10 @@ class Eyes:
         return self._key(content, alone) in self.seen
 
     def remember(self, content: str, seen: Seen) -> None:
-        """Know what was seen in a picture of several, as another pair of the same eyes saw it."""
-        self.seen.setdefault(content, replace(seen, spelling=self._one(seen.spelling)))
+        """Know what the same eyes saw in a picture of several, from now on: there may be no file to look at again."""
+        if content not in self.seen:
+            self.seen[content] = replace(seen, spelling=self._one(seen.spelling))
+        self._held.add(content)
 
     def recall(self, content: str, alone: bool = False) -> Seen:
         """What was seen in a picture that was looked at."""

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from linkcontext.data.images import sha256
@@ -12,7 +11,7 @@ from linkcontext.evaluate.answers import match
 from linkcontext.models.remote import Remote, Served
 from linkcontext.models.score import Ask
 from linkcontext.records import Candidate, Turn
-from linkcontext.teach.learner import Answer, in_rounds
+from linkcontext.teach.learner import Answer
 from linkcontext.teach.pack import Pack
 
 
@@ -27,15 +26,10 @@ class Away:
         self.pack.whole(self.served.name)
         self.remote = Remote(self.served, {item: (item, path) for item, path in self.pack.paths.items()})
 
-    @cached_property
-    def _rounds(self) -> list[Turn]:
-        most = self.pack.told["shots_per_class"]
-        return in_rounds({name: items[:most] for name, items in self.pack.concepts.items()})
-
     def ask(self, picture: Path) -> Answer:
         """Name a picture: by the likelihood of each name where the server tells it, else by its reply.
 
-        By its reply all probability is with the name that it says, and there is no name where it says none or several.
+        By its reply all probability is with the name that it says. Raises `InputError` where it says none or several.
         """
         query = self._query(picture, "")
         messages = conversation(self._others(query), self.pack.wording, query)
@@ -43,6 +37,10 @@ class Away:
         if not self.remote.scores:
             (reply,) = self.remote.generate([messages])
             said = match(reply, [Candidate(name, name, name) for name in names])
+            if said is None:
+                raise InputError(
+                    f"{picture}: {self.served.name} says {reply!r}, which is none of the names, or several."
+                )
             return Answer(said, {name: float(name == said) for name in names})
         asked = Ask(messages, tuple(answered(messages, self.pack.wording, name) for name in names))
         scores = [value for value, _ in self.remote.score([asked])[0]]
@@ -57,7 +55,8 @@ class Away:
 
     def _others(self, query: Turn) -> list[Turn]:
         """What is shown before this query: a picture is never its own example."""
-        return [turn for turn in self._rounds if turn.item != query.item]
+        rounds = [Turn(item, name, name) for item, name in self.pack.told["rounds"]]
+        return [turn for turn in rounds if turn.item != query.item]
 
     def _query(self, picture: Path, question: str) -> Turn:
         if not picture.is_file():

@@ -16,6 +16,7 @@ from linkcontext.records import Turn
 from linkcontext.teach.learner import Answer, Learner
 
 SAID_LENGTH = 4  # words that a name has in a sentence: "this is a picture I took on ..." teaches no name
+NO_NAMES = ("not", "wrong", "right", "correct", "true", "false", "it", "this", "that")
 REPLY_TOKENS = 24  # room for an answer in the model's own words
 
 _IS = r"(?:this|that|it|these|those|they)(?:['’]s|\s+is|\s+are)\s+(?:(?:called|named)\s+)?"
@@ -57,7 +58,7 @@ class Dialogue:
         words = " ".join(text.split())
         if (found := FORGETTING.fullmatch(words)) and not pictures:
             return self.forget(found["name"])
-        if name := self._named(words):
+        if name := self._named(words, bool(pictures)):
             return self.teach(name, pictures or self._last())
         if len(pictures) > 1:
             raise InputError("ask about one picture at a time, or say what they are: 'these are NAME'.")
@@ -73,38 +74,42 @@ class Dialogue:
     def lesson(self, named: Mapping[str, Sequence[Path]]) -> tuple[list[str], tuple[str, ...]]:
         """Show pictures under several names, all of it or nothing: a line for each name, and notes as of a `Reply`."""
         learner = self.learner
-        for name in named:
-            self.sayable(name)
-        kept = dict(learner.seen), dict(learner.thumbnails), list(self.talk)
+        kept = dict(learner.seen), dict(learner.thumbnails)
         before = {name: list(items) for name, items in learner.shown.items()}
         learner.teach(named)
         paths = tuple(path for pictures in named.values() for path in pictures)
         query = learner.query(paths[-1])
-        length = learner.length(query)
-        if length > self._limit:
-            learner.shown, (learner.seen, learner.thumbnails, _) = before, kept
-            raise InputError(
-                f"what was taught would take {length:,} of {self._limit:,} tokens, and it never gives way. Show fewer "
-                "pictures, or forget a name."
-            )
+        try:
+            length = learner.length(query)
+            if length > self._limit:
+                raise InputError(
+                    f"what was taught would take {length:,} of {self._limit:,} tokens, and it never gives way. Show "
+                    "fewer pictures, or forget a name."
+                )
+        except InputError:
+            learner.shown, (learner.seen, learner.thumbnails) = before, kept
+            raise
         # What was answered about these pictures is settled now; a wrong name among it would be believed.
         items = {learner.query(path).item for path in paths}
         self.talk = [turn for turn in self.talk if turn.question or turn.item not in items]
         self.last = paths
         names = [" ".join(name.split()) for name in named]
         lines = [f"{name}: {pictures_of(learner, name)}." for name in names]
-        return lines, (*self._moved(before), *self._chosen(), *self._make_room(query))
+        gone = self._too_much(query)
+        self.talk = self.talk[gone:]
+        return lines, (*self._moved(before), *self._chosen(), *_left_out(gone))
 
     def ask(self, picture: Path | None = None, question: str = "") -> Reply:
         """Ask about a picture, or about the last one. What asks for its name is answered from the names taught."""
         path = picture or self._last()[-1]
         open_image(path)
-        self.sayable(question)
+        self.learner.sayable(question)
         naming = NAMING.fullmatch(question) is not None
         query = self.learner.query(path, "" if naming else question)
-        notes = self._make_room(query)
         answer = self.learner.ask(path) if naming and len(self.learner.shown) > 1 else None
-        said = answer.name if answer else self._own_words(path, query, naming)
+        gone = self._too_much(query)
+        said = answer.name if answer else self._own_words(path, query, [] if naming else self.talk[gone:])
+        notes, self.talk = _left_out(gone), self.talk[gone:]
         if said is not None:
             self.talk.append(replace(query, answer=said))
         self.last = (path,)
@@ -130,24 +135,24 @@ class Dialogue:
     def _limit(self) -> int:
         return min(self.budget or self.learner.model.context, self.learner.model.context)
 
-    def _own_words(self, path: Path, query: Turn, naming: bool) -> str:
-        """An answer by generation. What was taught stands before what asks for it: a name, or about a name taught."""
-        asked = query.question.casefold()
-        taught = naming or any(re.search(rf"\b{re.escape(n.casefold())}\b", asked) for n in self.learner.shown)
-        behind = [] if naming else self.talk
-        length = self.learner.length(query, behind, taught) + REPLY_TOKENS
+    def _own_words(self, path: Path, query: Turn, behind: Sequence[Turn]) -> str:
+        """An answer by generation, after what was taught where it matters, and after small talk."""
+        length = self.learner.length(query, behind, self._matters(query)) + REPLY_TOKENS
         if length > self._limit:
             raise InputError(f"the question would take {length:,} of {self._limit:,} tokens. Ask in fewer words.")
-        return self.learner.say(path, query.question, REPLY_TOKENS, behind, taught)
+        return self.learner.say(path, query.question, REPLY_TOKENS, behind, self._matters(query))
 
-    def _make_room(self, query: Turn) -> tuple[str, ...]:
-        """Let the oldest small talk go until everything fits; a sentence that says so."""
+    def _matters(self, query: Turn) -> bool:
+        """Whether what was taught stands before a question: for a name, or about a name that was taught."""
+        asked = query.question.casefold()
+        return not asked or any(re.search(rf"\b{re.escape(n.casefold())}\b", asked) for n in self.learner.shown)
+
+    def _too_much(self, query: Turn) -> int:
+        """How many answers of the oldest small talk have to go until everything fits, with all that was taught."""
         gone = 0
         while self.talk[gone:] and self.learner.length(query, self.talk[gone:]) + REPLY_TOKENS > self._limit:
             gone += 1
-        self.talk = self.talk[gone:]
-        answers = "answer" if gone == 1 else "answers"
-        return (f"The oldest small talk ({gone} {answers}) is left out; everything taught stays.",) if gone else ()
+        return gone
 
     def _moved(self, before: Mapping[str, Sequence[str]]) -> Iterator[str]:
         """What became of names whose pictures have another name now."""
@@ -164,19 +169,21 @@ class Dialogue:
         if standing < shown:
             yield f"{standing} of {shown} pictures fit into the context: those that stand for the others best."
 
-    def _named(self, words: str) -> str | None:
-        """The name that a sentence teaches, or None where it asks."""
+    def _named(self, words: str, shows: bool) -> str | None:
+        """The name that a sentence teaches, with pictures or without, or None where it asks."""
         if (found := CORRECTING.fullmatch(words)) and not words.endswith("?"):
             if not (found["is"] or found["article"] or self._known(found["name"])):
                 return None
         elif not (found := TEACHING.fullmatch(words)) or words.endswith("?"):
             return None
         name = found["name"]
-        if name.casefold().split()[0] == "not" or len(name.split()) > SAID_LENGTH:
+        if name.casefold().split()[0] in NO_NAMES or len(name.split()) > SAID_LENGTH:
             raise InputError(
                 f"{words[:60]!r}: no name that can be taught. Say what it is, in at most {SAID_LENGTH} words: "
                 "'this is a NAME'."
             )
+        if not shows and not found["article"] and self._known(name) is None:  # "it is raining" is about no picture
+            raise InputError(f"{words[:60]!r}: if that is a name, say 'this is a {name}', or show a picture with it.")
         return name
 
     def _known(self, name: str) -> str | None:
@@ -184,11 +191,11 @@ class Dialogue:
         wanted = " ".join(name.split()).casefold()
         return next((known for known in self.learner.shown if known.casefold() == wanted), None)
 
-    def sayable(self, text: str) -> None:
-        """Marks that the model reads as the beginning of a picture or of a turn are no words."""
-        marks = [mark for mark in self.learner.model.words.all_special_tokens if mark in text]
-        if marks:
-            raise InputError(f"{marks[0]!r} is a mark of the model's own and cannot be said to it. Leave it out.")
+
+def _left_out(gone: int) -> tuple[str, ...]:
+    """A sentence for small talk that had to go."""
+    answers = "answer" if gone == 1 else "answers"
+    return (f"The oldest small talk ({gone} {answers}) is left out; everything taught stays.",) if gone else ()
 
 
 def pictures_of(learner: Learner, name: str) -> str:

@@ -70,6 +70,16 @@ class Point:
     pictures: int
 
 
+def checked(given: str) -> str:
+    """A name as it is kept, with single spaces. Raises `InputError` for none, and for what no name is."""
+    name = " ".join(given.split())
+    if not name:
+        raise InputError(f"{given!r}: a name is needed to teach something.")
+    if len(name) > LONGEST or not name.isprintable():
+        raise InputError(f"{name[:40]!r}: a name has at most {LONGEST} letters, which can be printed.")
+    return name
+
+
 def told(answer: Answer, paths: Mapping[str, Path]) -> str:
     """An answer in words: name and probability, what else it could be, and which pictures it was most like."""
     ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])
@@ -102,10 +112,12 @@ class Learner:
     _looks: dict[str, Tensor] = field(default_factory=dict, repr=False)  # content -> vector of what was seen
     _held: tuple[tuple[Turn, ...], Held | None] | None = field(default=None, repr=False)
     _leaning: tuple[tuple[Any, ...], list[float]] | None = field(default=None, repr=False)
-    _point: tuple[tuple[str, ...], Point | None] | None = field(default=None, repr=False)
-    _most: dict[tuple[int, ...], int] = field(default_factory=dict, repr=False)
+    _point: tuple[tuple[Any, ...], Point | None] | None = field(default=None, repr=False)
+    _most: tuple[tuple[Any, ...], int] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if self.shots_per_class is not None and self.shots_per_class < 1:
+            raise InputError(f"--shots-per-class {self.shots_per_class}: at least one picture of each name is shown.")
         self.scorer = Scorer(self.model, Eyes(self.model), {})
 
     # Teaching
@@ -129,13 +141,14 @@ class Learner:
                 if found.setdefault(content, name) != name:
                     raise InputError(f"{path}: is shown as {found[content]!r} and as {name!r}. Name it once.")
                 paths.setdefault(content, path)
+        self._recall()
         small: dict[str, bytes] = {}
         seen: dict[str, Seen] = {}
         with progress("Looking", len(paths)) as advance:
             for chunk in chunks(list(paths), BATCH):
                 for content in chunk:
                     small[content] = thumbnail_png(paths[content], EDGE)
-                    self.scorer.sources.setdefault(content, (content, paths[content]))
+                    self.scorer.sources[content] = content, paths[content]  # where it is now: it may have moved
                     advance()
                 seen |= self._look(chunk)
         self.seen |= seen
@@ -170,15 +183,17 @@ class Learner:
 
     def _name(self, given: str, known: Iterable[str]) -> str:
         """A name as it is kept."""
-        name = " ".join(given.split())
-        if not name:
-            raise InputError(f"{given!r}: a name is needed to teach something.")
-        if len(name) > LONGEST or not name.isprintable():
-            raise InputError(f"{name[:40]!r}: a name has at most {LONGEST} letters, which can be printed.")
+        name = checked(given)
+        self.sayable(name)
         same = next((other for other in known if other.casefold() == name.casefold() and other != name), None)
         if same is not None:
             raise InputError(f"{name!r} and {same!r} differ in case alone. Call one of them something else.")
         return name
+
+    def sayable(self, text: str) -> None:
+        """Marks that the model reads as the beginning of a picture or of a turn are no words: an `InputError`."""
+        if marks := [mark for mark in self.model.words.all_special_tokens if mark in text]:
+            raise InputError(f"{marks[0]!r} is a mark of the model's own and cannot be said to it. Leave it out.")
 
     # Asking
 
@@ -277,7 +292,7 @@ class Learner:
     def point(self) -> Point | None:
         """When a picture is none of what was shown. None below 20 pictures with features, or
         where a name has one alone."""
-        key = tuple(item for name in sorted(self.shown) for item in (name, *sorted(self.shown[name])))
+        key = self._content_key
         if self._point is None or self._point[0] != key:
             self._point = key, self._leave_out()
         return self._point[1]
@@ -325,38 +340,40 @@ class Learner:
 
     def _recall(self) -> None:
         """Have what was shown at hand: it may have no file any more."""
-        for content in self.seen.keys() - self.scorer.eyes.seen.keys():
+        for content in self.seen:
             self.scorer.eyes.remember(content, self.seen[content])
 
     # Choosing
 
     def _room(self) -> int:
         """As many pictures of each name as fit into the context and leave room for a question."""
-        most = max(map(len, self.shown.values()), default=0)
-        sizes = tuple(map(len, self.shown.values()))
-        if sizes not in self._most:
-            self._most[sizes] = next(self._fitting(most)) if most else 0
-            if self._most[sizes] < most:
+        most, key = max(map(len, self.shown.values()), default=0), self._content_key
+        if self._most is None or self._most[0] != key:
+            self._most = key, next(self._fitting(most)) if most else 0
+            if self._most[1] < most:
                 log.warning(
                     "%d pictures of each name are shown, those that stand for the others best: no more fit into a "
                     "context of %d tokens",
-                    self._most[sizes],
+                    self._most[1],
                     self.model.context,
                 )
-        return self._most[sizes]
+        return self._most[1]
 
     def _fitting(self, most: int) -> Iterator[int]:
         for count in range(most, 0, -1):
-            rows = {name: items[:count] for name, items in self.shown.items()}
-            turns = in_rounds(rows)
-            longest = max(self.shown, key=len)
+            turns = in_rounds({name: self._chosen(name, items, count) for name, items in self.shown.items()})
             try:
-                self.scorer.prompt(conversation(turns, self.scaffold, turns[0], longest))
+                self.scorer.prompt(conversation(turns, self.scaffold, turns[0], max(self.shown, key=len)))
             except InputError:
                 if count == 1:
                     raise
                 continue
             yield count
+
+    @property
+    def _content_key(self) -> tuple[Any, ...]:
+        """What was taught, for what is kept of it."""
+        return tuple((name, *items) for name, items in self.shown.items())
 
     def _chosen(self, name: str, items: list[str], most: int) -> list[str]:
         if len(items) <= most:

@@ -8,17 +8,19 @@ alone. Pictures themselves are not in it.
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from linkcontext.config import Select
 from linkcontext.data.images import sha256
 from linkcontext.data.manifest import Dataset, first_few
 from linkcontext.episodes.prompt import Scaffold
@@ -28,11 +30,14 @@ from linkcontext.models.features import fingerprint
 from linkcontext.models.load import Model
 from linkcontext.models.vision import revived, tensors
 from linkcontext.records import from_dict
-from linkcontext.teach.learner import Learner, Point
+from linkcontext.teach.learner import Learner, Point, checked
 
 FORMAT = "linkcontext.pack/1"
 PARTS = (
     "format",
+    "held",
+    "point",
+    "rounds",
     "model",
     "scaffold",
     "concepts",
@@ -117,7 +122,8 @@ class Pack:
             if rows := _below(self.tensors, "held"):
                 opening = rows.pop("opening").numpy()
                 found.held = engine.revived(opening, tuple(told["held"]), rows, model.network)
-                found.leaning = told["leaning"]
+            if told["leaning"]:
+                found.leaning = [float(value) for value in told["leaning"]]
         except (KeyError, TypeError, RuntimeError) as error:
             raise _damaged(self.path, f"{error} does not fit") from error
         return found
@@ -174,7 +180,8 @@ def write_pack(learner: Learner, path: Path, licence: str = "", keep_state: bool
         "shots_per_class": learner.shots_per_class,
         "select": learner.select,
         "held": list(held.pictures) if held is not None else [],
-        "leaning": learner.leaning if held is not None else [],
+        "leaning": learner.leaning if learner.select != "rices" else [],
+        "rounds": [[turn.item, turn.answer] for turn in learner.rounds],
         "point": dataclasses.asdict(learner.point) if learner.point is not None else None,
         "licence": licence,
         "versions": {name: version(name) for name in ("linkcontext", "torch", "transformers")},
@@ -208,10 +215,28 @@ def read_pack(path: Path) -> Pack:
         raise InputError(f"{path}: a safetensors file, and no pack. Write one with linkcontext teach.")
     if header.get("digest") != fingerprint(kept, header["pack"]):
         raise _damaged(path, "its content is not what was written")
-    told = json.loads(header["pack"])
-    if told.get("format") != FORMAT or any(part not in told for part in PARTS):
-        raise InputError(f"{path}: is of format {told.get('format')}, and {FORMAT} is read. Teach it again.")
+    try:
+        told = json.loads(header["pack"])
+        _check(told)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # a forged file says anything
+        raise _damaged(path, str(error) or type(error).__name__) from error
     return Pack(path, told, kept)
+
+
+def _check(told: Any) -> None:
+    """Raise where a pack's JSON is not what this version writes: whoever sends a pack may have written it."""
+    if told["format"] != FORMAT:
+        raise ValueError(f"format {told['format']}, and {FORMAT} is read")
+    if missing := [part for part in PARTS if part not in told]:
+        raise ValueError(f"no {', '.join(missing)}")
+    items = [item for name, items in told["concepts"].items() if checked(name) for item in items]
+    shots = told["shots_per_class"]
+    if not all(re.fullmatch("[0-9a-f]{64}", item) and isinstance(told["paths"][item], str) for item in items):
+        raise ValueError("its pictures are not known by their content")
+    if len(set(items)) < len(items) or not (shots is None or (isinstance(shots, int) and shots > 0)):
+        raise ValueError("what is shown contradicts itself")
+    if told["select"] not in get_args(Select):
+        raise ValueError(f"select {told['select']}")
 
 
 def operating(point: Point | None) -> str:

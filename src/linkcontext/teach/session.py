@@ -113,6 +113,8 @@ class Session:
 
     def save_pack(self) -> Path:
         """What was taught, in a file that can be kept and opened again."""
+        if len(self.dialogue.learner.shown) < 2:
+            raise InputError("teach at least two names before a pack is made: with one there is nothing to choose.")
         path = self.folder / "taught.pack"
         write_pack(self.dialogue.learner, path)
         return path
@@ -122,6 +124,8 @@ class Session:
         with _as_sent(file):
             pack = read_pack(file)
             try:
+                for name in pack.concepts:
+                    self.dialogue.learner.sayable(name)
                 if pack.told["model"]["identity"] != self.model.identity:
                     raise InputError(
                         f"{file}: was taught to {pack.model}, and {self.model.name} is served. Teach the pictures "
@@ -129,8 +133,6 @@ class Session:
                     )
                 told = {**pack.told, "paths": {item: item for items in pack.concepts.values() for item in items}}
                 dialogue = Dialogue(dataclasses.replace(pack, told=told).learner(self.model))
-                for name in dialogue.learner.shown:
-                    dialogue.sayable(name)
                 dialogue.tokens()
             except (KeyError, TypeError, AttributeError, RuntimeError) as error:  # a forged file says anything
                 raise InputError(f"{file}: a damaged pack ({error}). Send it again.") from error
