@@ -219,6 +219,7 @@ class Random:
         with torch.device(device):
             self.network = kind(config).eval()
         torch.set_default_dtype(torch.float32)
+        self.hand: dict = {}
         self.device, self.dtype, self.mark = device, dtype, config.image_token_id
         self.qwen = config.model_type == "qwen2_5_vl"
         count, row = self.grid**2, np.arange(self.grid)
@@ -269,13 +270,18 @@ class Random:
     def lines(self, asks: list[Tokens]) -> tuple[list[Line], list[Seen], int]:
         numbers = sorted({int(picture) for tokens in asks for picture in tokens.pictures})
         place, seen = {number: i for i, number in enumerate(numbers)}, []
-        for chunk in chunks(numbers, 32):
+        for chunk in chunks([] if self.hand else numbers, 32):
             features = self.network.model.get_image_features(**self._pixels(list(chunk))).pooler_output
             seen += [Seen(self.spelling, rows) for rows in features]
+        seen = [self.hand[number] for number in numbers] if self.hand else seen
         lines = [
             lay(t, self.mark, [place[int(p)] for p in t.pictures], [self.spelling] * len(t.pictures)) for t in asks
         ]
-        return lines, seen, len(numbers)
+        return lines, seen, 0 if self.hand else len(numbers)
+
+    def features(self, asks: list[Tokens]) -> dict:
+        numbers = sorted({int(picture) for tokens in asks for picture in tokens.pictures})
+        return dict(zip(numbers, self.lines(asks)[1], strict=True))
 
     def tree(self, asks: list[Tokens], engine: str) -> Found:
         lines, seen, calls = self.lines(asks)
