@@ -45,6 +45,11 @@ def links(messages, names):
     return {name: float(seen[name]) for name in names}
 
 
+def links_in_turns(messages, names):
+    """In any other wording it knows nothing."""
+    return links(messages, names) if len(messages) % 2 and len(messages) > 1 else dict.fromkeys(names, 0.0)
+
+
 def query_of(message):
     return classed(pictures([message])[-1])
 
@@ -118,10 +123,7 @@ def test_with_episodes_enough_it_is_said_not_to_link(config, tmp_path):
 
 
 def test_a_policy_that_links_is_said_to_link(config, tmp_path):
-    def in_any_words(messages, names):
-        return links(messages, names) if len(messages) % 2 and len(messages) > 1 else dict.fromkeys(names, 0.0)
-
-    probe = probed(in_any_words, replace(config, episodes=replace(config.episodes, episodes=40)), tmp_path)
+    probe = probed(links_in_turns, replace(config, episodes=replace(config.episodes, episodes=40)), tmp_path)
     found = by_name(probe)
     assert probe["conclusion"] == "links"
     assert {name for name, finding in found.items() if not finding["passes"]} == {"wording"}
@@ -136,6 +138,15 @@ def test_a_policy_that_links_is_said_to_link(config, tmp_path):
     assert accuracy["wording"] == [1.0, 0.5, 0.5]
     assert accuracy["ways"] == [1.0] * 3
     assert "two orders get the same answer in 1.000" in found["order"]["verdict"]
+
+
+def test_places_are_measured_in_the_wording_asked_for(tmp_path):
+    """Of three classes with one shot: every condition then has single pictures, and none has more ways."""
+    write_seed(tmp_path / "w", 3, 8, 5, 32)
+    probe = probed(links_in_turns, eval_config(data=str(tmp_path / "w"), shots=(1,), episodes=8), tmp_path)
+    found = by_name(probe)
+    assert [figure["accuracy"] for figure in found["place"]["figures"]] == [1.0, 1.0]
+    assert [figure["accuracy"] for figure in found["wording"]["figures"]] == [1.0, 0.5, 0.5]
 
 
 def test_a_policy_that_knows_the_names_does_not_link(config, tmp_path):
