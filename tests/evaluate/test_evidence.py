@@ -245,15 +245,16 @@ def test_a_model_is_probed_into_a_folder(nano, pictures, tmp_path):
 
 
 def test_what_a_probe_sets_itself_is_refused():
-    with pytest.raises(InputError, match=r"--names, --scoring: a probe sets this itself"):
-        settled(eval_config(shots=(4,), names="real", scoring="both"))
+    with pytest.raises(InputError, match=r"--names, --scoring, --explain: a probe sets this itself"):
+        settled(eval_config(shots=(4,), names="real", scoring="both", explain=0))
     for shots in ((0,), (1, 4)):
         with pytest.raises(InputError, match="one number per class"):
             settled(eval_config(shots=shots))
 
 
 def test_the_probe_of_a_run_asks_what_the_run_asked(tmp_path):
-    run = eval_config(data="digits", shots=(0, 1, 4, 16), names="random", ways=3, seed=5, episodes=7, scoring="both")
+    unlike = {"names": "random", "scoring": "both", "explain": 2}  # a probe's own
+    run = eval_config(data="digits", shots=(0, 1, 4, 16), ways=3, seed=5, episodes=7, **unlike)
     asked = of_run(run, tmp_path)
     e = asked.episodes
     assert (e.data, e.shots, e.names, e.ways, e.seed, e.episodes) == ("digits", (4,), "pseudo", 3, 5, 7)
