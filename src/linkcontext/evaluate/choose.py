@@ -25,15 +25,14 @@ def chosen(config: EpisodeConfig, dataset: Dataset, scorer: Scorer) -> tuple[Epi
     """
     if scorer.engine == "naive":
         raise InputError(f"--select {config.select}: {scorer.choice[1]}, so there are no features to choose by.")
-    shots = tuple(sorted({*config.shots}))
     found: list[Episode] = []
     for episode in stocked(config, dataset).episodes:
         turns = [*episode.support, *episode.queries]
         scorer.eyes.look([(turn.item, *scorer.sources[turn.item]) for turn in turns])
         if config.select == "medoid":
-            found.append(_medoids(episode, shots, scorer))
+            found.append(_medoids(episode, config.sweep, scorer))
         else:
-            found += _likest(episode, shots, scorer)
+            found += _likest(episode, config.sweep, scorer)
         scorer.eyes.forget()
     return tuple(found)
 

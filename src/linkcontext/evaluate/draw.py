@@ -18,8 +18,7 @@ def drawn(config: EpisodeConfig, dataset: Dataset) -> Sampled:
     found = stocked(config, dataset)
     if config.choose_from is None:
         return found
-    shots = tuple(sorted({*config.shots}))
-    return replace(found, episodes=tuple(_first(episode, shots) for episode in found.episodes))
+    return replace(found, episodes=tuple(_first(episode, config.sweep) for episode in found.episodes))
 
 
 def stocked(config: EpisodeConfig, dataset: Dataset) -> Sampled:
