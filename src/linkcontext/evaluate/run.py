@@ -19,8 +19,8 @@ from linkcontext.episodes.prompt import Scaffold, prompt, scaffold
 from linkcontext.episodes.sample import copy_first, copy_last
 from linkcontext.errors import InputError
 from linkcontext.evaluate import legacy
-from linkcontext.evaluate.choose import RICES, chosen
-from linkcontext.evaluate.draw import drawn
+from linkcontext.evaluate.choose import chosen
+from linkcontext.evaluate.draw import RICES, drawn
 from linkcontext.evaluate.explain import explain
 from linkcontext.evaluate.metrics import available, credit, rows
 from linkcontext.models.load import Model, load
