@@ -110,6 +110,11 @@ class EpisodeConfig:
             flags = ", ".join("--" + name.replace("_", "-") for name in given)
             raise InputError(f"{flags}: not {'together with' if self.tasks else 'without'} --tasks. Leave it out.")
 
+    @property
+    def sweep(self) -> tuple[int, ...]:
+        """Each of `shots` once, the fewest first."""
+        return tuple(sorted({*self.shots}))
+
     def talk_plan(self) -> TalkPlan:
         """What --tasks asks for, in the sampler's own terms."""
         return TalkPlan(
@@ -117,7 +122,7 @@ class EpisodeConfig:
             coherence=self.coherence,
             form=self.format,
             options=self.options,
-            shots=tuple(sorted(set(self.shots))),
+            shots=self.sweep,
             episodes=self.episodes,
             names=self.names,
             seed=self.seed,
@@ -127,12 +132,9 @@ class EpisodeConfig:
 
     def plan(self) -> EpisodePlan:
         """The sampler's own terms; with `choose_from` all that can be chosen is support."""
-        shots = (
-            tuple(sorted({*self.shots, self.choose_from or 0})) if self.choose_from else tuple(sorted({*self.shots}))
-        )
         return EpisodePlan(
             ways=self.ways,
-            shots_per_class=shots,
+            shots_per_class=self.sweep if self.choose_from is None else tuple(sorted({*self.shots, self.choose_from})),
             episodes=self.episodes,
             queries=self.queries,
             names=self.names,

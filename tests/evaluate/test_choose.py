@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from linkcontext.config import eval_config
 from linkcontext.errors import InputError
-from linkcontext.evaluate.draw import drawn, stocked
+from linkcontext.evaluate.draw import drawn, drawn_as, stocked
 from linkcontext.evaluate.run import evaluate
 from linkcontext.models.load import load
 from linkcontext.models.select import majority, medoids, rices, vector
@@ -69,11 +69,12 @@ def test_chosen_supports_are_among_those_there_and_as_asked(config, nano, tmp_pa
         (query,), near = one.queries, [float(seen[one.queries[0].item] @ seen[t.item]) for t in one.support]
         assert len(one.support) == 2 * one.shots_per_class[0]
         assert near == sorted(near)
-        others = [t.item for t in stock[one.id[:6]].support if t not in one.support]
+        others = [t.item for t in stock[drawn_as(one.id)].support if t not in one.support]
         assert all(float(seen[query.item] @ seen[item]) <= near[0] + 1e-6 for item in others if near)
     tasks = {name: {row["task"] for row in metrics["rows"]} for name, metrics in found.items()}
     assert tasks == {"random": {"link"}, "medoid": {"link-medoid"}, "rices": {"link-rices"}}
     votes = {row["shots_per_class"]: row["baselines"]["majority"] for row in found["rices"]["rows"]}
+    assert {row["n_episodes"] for metrics in found.values() for row in metrics["rows"]} == {4}
     assert votes[0] is None
     assert votes[2] is not None
     assert all(row["baselines"]["majority"] is None for row in found["medoid"]["rows"])

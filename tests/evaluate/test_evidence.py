@@ -45,6 +45,11 @@ def links(messages, names):
     return {name: float(seen[name]) for name in names}
 
 
+def links_in_turns(messages, names):
+    """In any other wording it knows nothing."""
+    return links(messages, names) if len(messages) % 2 and len(messages) > 1 else dict.fromkeys(names, 0.0)
+
+
 def query_of(message):
     return classed(pictures([message])[-1])
 
@@ -118,10 +123,7 @@ def test_with_episodes_enough_it_is_said_not_to_link(config, tmp_path):
 
 
 def test_a_policy_that_links_is_said_to_link(config, tmp_path):
-    def in_any_words(messages, names):
-        return links(messages, names) if len(messages) % 2 and len(messages) > 1 else dict.fromkeys(names, 0.0)
-
-    probe = probed(in_any_words, replace(config, episodes=replace(config.episodes, episodes=40)), tmp_path)
+    probe = probed(links_in_turns, replace(config, episodes=replace(config.episodes, episodes=40)), tmp_path)
     found = by_name(probe)
     assert probe["conclusion"] == "links"
     assert {name for name, finding in found.items() if not finding["passes"]} == {"wording"}
@@ -136,6 +138,15 @@ def test_a_policy_that_links_is_said_to_link(config, tmp_path):
     assert accuracy["wording"] == [1.0, 0.5, 0.5]
     assert accuracy["ways"] == [1.0] * 3
     assert "two orders get the same answer in 1.000" in found["order"]["verdict"]
+
+
+def test_places_are_measured_in_the_wording_asked_for(tmp_path):
+    """Of three classes with one shot: every condition then has single pictures, and none has more ways."""
+    write_seed(tmp_path / "w", 3, 8, 5, 32)
+    probe = probed(links_in_turns, eval_config(data=str(tmp_path / "w"), shots=(1,), episodes=8), tmp_path)
+    found = by_name(probe)
+    assert [figure["accuracy"] for figure in found["place"]["figures"]] == [1.0, 1.0]
+    assert [figure["accuracy"] for figure in found["wording"]["figures"]] == [1.0, 0.5, 0.5]
 
 
 def test_a_policy_that_knows_the_names_does_not_link(config, tmp_path):
@@ -234,15 +245,16 @@ def test_a_model_is_probed_into_a_folder(nano, pictures, tmp_path):
 
 
 def test_what_a_probe_sets_itself_is_refused():
-    with pytest.raises(InputError, match=r"--names, --scoring: a probe sets this itself"):
-        settled(eval_config(shots=(4,), names="real", scoring="both"))
+    with pytest.raises(InputError, match=r"--names, --scoring, --explain: a probe sets this itself"):
+        settled(eval_config(shots=(4,), names="real", scoring="both", explain=0))
     for shots in ((0,), (1, 4)):
         with pytest.raises(InputError, match="one number per class"):
             settled(eval_config(shots=shots))
 
 
 def test_the_probe_of_a_run_asks_what_the_run_asked(tmp_path):
-    run = eval_config(data="digits", shots=(0, 1, 4, 16), names="random", ways=3, seed=5, episodes=7, scoring="both")
+    unlike = {"names": "random", "scoring": "both", "explain": 2}  # a probe's own
+    run = eval_config(data="digits", shots=(0, 1, 4, 16), ways=3, seed=5, episodes=7, **unlike)
     asked = of_run(run, tmp_path)
     e = asked.episodes
     assert (e.data, e.shots, e.names, e.ways, e.seed, e.episodes) == ("digits", (4,), "pseudo", 3, 5, 7)

@@ -1,10 +1,12 @@
 import dataclasses
+import itertools
 import json
 import random
 
 import pytest
 
 from linkcontext.errors import InputError
+from linkcontext.evaluate.draw import for_query
 from linkcontext.evaluate.intervals import wilson
 from linkcontext.evaluate.metrics import available, by_place, candidate_scores, choose, credit, rows
 from linkcontext.evaluate.power import detectable
@@ -92,6 +94,20 @@ def test_a_row_by_hand():
             },
         }
     ]
+
+
+def test_queries_with_supports_of_their_own_are_clustered_as_they_were_drawn():
+    """Two drawn episodes of two queries, each query an episode of its own: one all right, one all wrong."""
+    own = {}
+    for index, query in itertools.product(range(2), range(2)):
+        drawn = episode(index)
+        one = dataclasses.replace(drawn, id=for_query(drawn.id, query, 1), queries=(drawn.queries[query],))
+        own[one.id] = one
+    made = [prediction(e, 0, reply=e.queries[0].answer if e.id.startswith("e0") else "?") for e in own.values()]
+    (row,) = rows(own, made)
+    assert (row["n_queries"], row["n_episodes"]) == (4, 2)
+    assert row["ci95"] == list(wilson(0.5, 2))
+    assert row["detectable"] == detectable(wilson(0.5, 2), 2)
 
 
 def test_baselines_take_the_better_version_and_need_every_query():

@@ -109,6 +109,24 @@ def test_a_folder_of_another_configuration_is_refused(config, tmp_path):
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["letter.txt"]
 
 
+def test_a_run_from_before_an_option_goes_on_with_its_default(config, tmp_path):
+    asked = config(scoring="likelihood", episodes=2)
+    metrics = evaluate(asked)
+    path = tmp_path / "run" / "config.json"
+    kept = json.loads(path.read_text())
+    for part, name in ((kept["config"]["episodes"], "select"), (kept["config"]["model"], "load_in_4bit")):
+        del part[name]
+    del kept["config"]["scaffold"]
+    path.write_text(json.dumps(kept))
+    assert evaluate(asked)["rows"] == metrics["rows"]
+    with pytest.raises(InputError, match=r"scaffold turns there, lcl asked, select random there, medoid asked"):
+        evaluate(config(scoring="likelihood", episodes=2, scaffold="lcl", select="medoid", choose_from=2, shots=(0, 1)))
+    kept["config"]["gone"] = 1  # an option that is no more is another matter
+    path.write_text(json.dumps(kept))
+    with pytest.raises(InputError, match="gone 1 there, None asked"):
+        evaluate(asked)
+
+
 def test_unknown_options_are_named():
     with pytest.raises(InputError, match="shotz: no such option"):
         eval_config(shotz=(1,))

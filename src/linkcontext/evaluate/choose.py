@@ -8,12 +8,10 @@ import torch
 from linkcontext.config import EpisodeConfig
 from linkcontext.data.manifest import Dataset
 from linkcontext.errors import InputError
-from linkcontext.evaluate.draw import stocked
+from linkcontext.evaluate.draw import MEDOID, RICES, for_query, stocked
 from linkcontext.models.score import Scorer
 from linkcontext.models.select import medoids, rices, vector
 from linkcontext.records import Episode, Turn
-
-RICES = "-rices"  # what the task of an episode ends in whose support was chosen for its query
 
 
 def chosen(config: EpisodeConfig, dataset: Dataset, scorer: Scorer) -> tuple[Episode, ...]:
@@ -25,15 +23,14 @@ def chosen(config: EpisodeConfig, dataset: Dataset, scorer: Scorer) -> tuple[Epi
     """
     if scorer.engine == "naive":
         raise InputError(f"--select {config.select}: {scorer.choice[1]}, so there are no features to choose by.")
-    shots = tuple(sorted({*config.shots}))
     found: list[Episode] = []
     for episode in stocked(config, dataset).episodes:
         turns = [*episode.support, *episode.queries]
         scorer.eyes.look([(turn.item, *scorer.sources[turn.item]) for turn in turns])
         if config.select == "medoid":
-            found.append(_medoids(episode, shots, scorer))
+            found.append(_medoids(episode, config.sweep, scorer))
         else:
-            found += _likest(episode, shots, scorer)
+            found += _likest(episode, config.sweep, scorer)
         scorer.eyes.forget()
     return tuple(found)
 
@@ -49,7 +46,7 @@ def _medoids(episode: Episode, shots: tuple[int, ...], scorer: Scorer) -> Episod
         ranked[candidate.class_id] = [own[place] for place in medoids(_vectors(own, scorer), shots[-1])]
     rounds = episode.support[: episode.ways * shots[-1]]  # of which only the order of classes is kept
     support = tuple(ranked[turn.class_id][at // episode.ways] for at, turn in enumerate(rounds))
-    return replace(episode, task=f"{episode.task}-medoid", shots_per_class=shots, support=support)
+    return replace(episode, task=f"{episode.task}{MEDOID}", shots_per_class=shots, support=support)
 
 
 def _likest(episode: Episode, shots: tuple[int, ...], scorer: Scorer) -> Iterator[Episode]:
@@ -59,7 +56,7 @@ def _likest(episode: Episode, shots: tuple[int, ...], scorer: Scorer) -> Iterato
             order = rices(asked, vectors, episode.ways * k)
             yield replace(
                 episode,
-                id=f"{episode.id}-q{number}-k{k:02d}",
+                id=for_query(episode.id, number, k),
                 task=f"{episode.task}{RICES}",
                 shots_per_class=(k,),
                 support=tuple(episode.support[place] for place in order),

@@ -29,6 +29,7 @@ from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, scaffold
 from linkcontext.episodes.sample import sample
 from linkcontext.errors import InputError
+from linkcontext.evaluate.picks import chosen_shots
 from linkcontext.evaluate.run import Asker, claim, claim_episodes, fits, local, predict
 from linkcontext.evaluate.verdicts import SHARES, verdicts
 from linkcontext.mining.neighbours import mined
@@ -41,7 +42,6 @@ from linkcontext.source import open_data
 
 ORDERS = 3  # besides the one that was drawn
 WAYS = (8, 4, 2)
-SHOTS_PER_CLASS = 4  # of a run that has more
 # What a probe takes of `EpisodeConfig`; the rest it sets itself.
 DRAWS = ("data", "ways", "shots", "episodes", "negatives", "neighbours", "rule")
 READ = (*DRAWS, "support_split", "query_split", "groups_apart", "seed", "strict")
@@ -77,7 +77,7 @@ def settled(config: EvalConfig) -> EvalConfig:
     """The configuration as a probe reads it: one number of shots per class, names and orders of its own."""
     e = config.episodes
     idle = [f.name for f in dataclasses.fields(e) if f.name not in READ and getattr(e, f.name) != f.default]
-    idle += ["scoring"] * (config.scoring != "likelihood")
+    idle += ["scoring"] * (config.scoring != "likelihood") + ["explain"] * (config.explain is not None)
     if idle:
         flags = ", ".join("--" + name.replace("_", "-") for name in idle)
         raise InputError(f"{flags}: a probe sets this itself. Leave it out.")
@@ -93,9 +93,8 @@ def of_run(config: EvalConfig, run: Path) -> EvalConfig:
     shots = [k for k in e.shots if k > 0]
     if e.tasks or not shots:
         raise InputError("--probe: links between pictures and names are probed. Leave --tasks out, and give --shots.")
-    few = max((k for k in shots if k <= SHOTS_PER_CLASS), default=min(shots))
-    kept = EpisodeConfig(**({name: getattr(e, name) for name in READ} | {"shots": (few,)}))
-    return replace(config, episodes=kept, scoring="likelihood", out=str(run / "probe"))
+    kept = EpisodeConfig(**({name: getattr(e, name) for name in READ} | {"shots": (chosen_shots(shots),)}))
+    return replace(config, episodes=kept, scoring="likelihood", explain=None, out=str(run / "probe"))
 
 
 def probe_folder(config: EvalConfig) -> Path:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from linkcontext.evaluate import metrics
+from linkcontext.evaluate.draw import drawn_as
 from linkcontext.evaluate.intervals import clustered_wilson, for_new_classes
 from linkcontext.evaluate.metrics import Row
 from linkcontext.records import Candidate, Episode, Prediction
@@ -48,7 +49,7 @@ def rows(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> 
         said = [named(prediction.reply or "", episode.candidates) for episode, prediction in pairs]
         gold = [prediction.gold for _, prediction in pairs]
         values = [float(g in s) for g, s in zip(gold, said, strict=True)]
-        ci95 = clustered_wilson(values, [episode.id for episode, _ in pairs])
+        ci95 = clustered_wilson(values, [drawn_as(episode.id) for episode, _ in pairs])
         taking_part = [{candidate.class_id for candidate in episode.candidates} for episode, _ in pairs]
         ci95_classes = for_new_classes(values, gold, taking_part, ci95)
         legacy = {

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from linkcontext.errors import InputError
 from linkcontext.evaluate import answers
+from linkcontext.evaluate.draw import drawn_as
 from linkcontext.evaluate.intervals import clustered_wilson, for_new_classes
 from linkcontext.evaluate.power import detectable
 from linkcontext.records import Candidate, Episode, Prediction, Turn
@@ -127,7 +128,7 @@ def by_place(pairs: Iterable[Pair], scoring: str) -> list[Place]:
     for episode, prediction in pairs:
         if prediction.shots_per_class == 1:
             worth = credit(prediction, scoring, episode.candidates)
-            found[only_place(episode, prediction.gold)].append((worth, episode.id))
+            found[only_place(episode, prediction.gold)].append((worth, drawn_as(episode.id)))
     return [
         Place(place, math.fsum(c for c, _ in told) / len(told), clustered_wilson(*zip(*told, strict=True)), len(told))
         for place, told in sorted(found.items())
@@ -178,7 +179,7 @@ def _check(prediction: Prediction, queries: Mapping[str, tuple[Episode, Turn]]) 
 def _row(key: Key, pairs: Sequence[Pair]) -> Row:
     predictions = [prediction for _, prediction in pairs]
     credits = [credit(prediction, key.scoring, episode.candidates) for episode, prediction in pairs]
-    ids = [episode.id for episode, _ in pairs]
+    ids = [drawn_as(episode.id) for episode, _ in pairs]
     ci95 = clustered_wilson(credits, ids)
     taking_part = [{candidate.class_id for candidate in episode.candidates} for episode, _ in pairs]
     ci95_classes = for_new_classes(credits, [p.gold for p in predictions], taking_part, ci95)

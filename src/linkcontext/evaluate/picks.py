@@ -8,7 +8,7 @@ from linkcontext.evaluate import metrics
 from linkcontext.evaluate.metrics import Key, Pair
 from linkcontext.seeds import key as stream_key
 
-SHOTS_PER_CLASS = 4  # more would fill a page with support
+SHOTS_PER_CLASS = 4  # more would fill a page with support, and make a probe long
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from linkcontext.episodes.prompt import Scaffold, prompt, scaffold
 from linkcontext.episodes.sample import copy_first, copy_last
 from linkcontext.errors import InputError
 from linkcontext.evaluate import legacy
-from linkcontext.evaluate.choose import RICES, chosen
-from linkcontext.evaluate.draw import drawn
+from linkcontext.evaluate.choose import chosen
+from linkcontext.evaluate.draw import RICES, drawn
 from linkcontext.evaluate.explain import explain
 from linkcontext.evaluate.metrics import available, credit, rows
 from linkcontext.models.load import Model, load
@@ -148,7 +148,10 @@ def resolved(config: EvalConfig) -> dict[str, Any]:
 
 
 def claim(out: Path, config: EvalConfig, model: Model | Served, dataset: Dataset, problems: list[str]) -> None:
-    """Write config.json, or make sure that the folder holds the same run."""
+    """Write config.json, or make sure that the folder holds the same run.
+
+    An option that there was not yet when the run began counts as its default, which is what was done without it.
+    """
     path = out / "config.json"
     same: dict[str, Any] = {"config": resolved(config), "data": digest(dataset)}
     for name in FREE:
@@ -157,10 +160,10 @@ def claim(out: Path, config: EvalConfig, model: Model | Served, dataset: Dataset
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
             earlier = {
-                "config": {k: v for k, v in kept["config"].items() if k not in FREE},
+                "config": {k: v for k, v in _with_defaults(kept["config"]).items() if k not in FREE},
                 "data": kept["data"]["digest"],
             }
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: damaged. Remove {out} or choose another --out.") from error
         if earlier != same:
             raise InputError(
@@ -188,6 +191,11 @@ def claim(out: Path, config: EvalConfig, model: Model | Served, dataset: Dataset
         },
     }
     write_text(json.dumps(written, indent=1) + "\n", path)
+
+
+def _with_defaults(kept: dict[str, Any]) -> dict[str, Any]:
+    defaults = resolved(EvalConfig())
+    return defaults | kept | {part: defaults[part] | kept[part] for part in ("model", "episodes")}
 
 
 def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:

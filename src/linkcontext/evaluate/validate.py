@@ -14,8 +14,8 @@ from linkcontext.episodes.sample import copy_first, copy_last
 from linkcontext.errors import InputError
 from linkcontext.evaluate.draw import drawn
 from linkcontext.evaluate.metrics import SCORINGS, credit, rows
-from linkcontext.evaluate.run import Asker
-from linkcontext.models.load import Model, load
+from linkcontext.evaluate.run import Asker, local
+from linkcontext.models.load import Model
 from linkcontext.models.score import Scorer
 from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
 from linkcontext.source import open_data
@@ -43,8 +43,7 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
         *([] if config.episodes.tasks or config.episodes.false_labels else [balance(episodes, config.episodes)]),
         blind_policies(episodes),
     ]
-    c = config.model
-    model = model or load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
+    model = model or local(config.model)
     scorer = Asker.of(model, dataset, wording, config).scorer
     assert isinstance(scorer, Scorer)
     return [*lines, room(episodes, scorer, wording), beginnings(episodes, scorer, wording)]

@@ -333,7 +333,9 @@ def _order(answers: Answers) -> Probe:
 
 
 def _place(answers: Answers) -> Probe:
-    ways, task = max((pairs[0][0].ways, task) for (task, shots), pairs in answers.pairs.items() if shots == 1)
+    # With one shot every condition has single pictures; only these two are as drawn and in the wording asked for.
+    tasks = [task for task in ("shown", *answers.tasks("ways-")) if (task, 1) in answers.pairs]
+    ways, task = max((answers.pairs[task, 1][0][0].ways, task) for task in tasks)
     pairs = answers.pairs[task, 1]
     places = [[(e, p) for e, p in pairs if only_place(e, p.gold) == place] for place in range(ways)]
     chance = 1 / ways
