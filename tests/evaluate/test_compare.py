@@ -7,8 +7,9 @@ import pytest
 
 from linkcontext.errors import InputError
 from linkcontext.evaluate.compare import compare, interval, sign_flip_p, within
+from linkcontext.evaluate.draw import RICES, for_query
 from linkcontext.evaluate.power import holm
-from linkcontext.records import Candidate, Episode, Prediction, Turn, write_jsonl
+from linkcontext.records import Candidate, Episode, Prediction, Turn, read_jsonl, write_jsonl
 
 CANDIDATES = (Candidate("cat", "plimbo", "cat"), Candidate("dog", "tavork", "dog"))
 
@@ -121,6 +122,40 @@ def test_other_episodes_are_refused(tmp_path):
     changed = [dataclasses.replace(episode(i), support=episode(i).support[::-1]) for i in range(3)]
     write_jsonl(changed, b / "episodes.jsonl")
     with pytest.raises(InputError, match=r"Episode e0 is not the same .* seeds or the data differ"):
+        compare(a, b)
+
+
+def test_selections_are_paired_by_drawn_query(tmp_path):
+    """a as drawn, b with a support of its own for each query: the same rows as of two runs as they were drawn."""
+    a = write_run(tmp_path / "a", [(1, 0), (1, 1), (0, 0)], shots=(1, 2))
+    b = write_run(tmp_path / "b", [(1, 1), (0, 1), (1, 0)], shots=(1, 2))
+    plain = compare(a, b)
+    own = {
+        (e.query_id(q), k): dataclasses.replace(
+            e,
+            id=for_query(e.id, q, k),
+            task=f"naming{RICES}",
+            shots_per_class=(k,),
+            support=e.shown(k)[::-1],
+            queries=(query,),
+        )
+        for e in read_jsonl(Episode, b / "episodes.jsonl")
+        for q, query in enumerate(e.queries)
+        for k in e.shots_per_class
+    }
+    made = [
+        dataclasses.replace(p, episode_id=e.id, query_id=e.query_id(0))
+        for p in read_jsonl(Prediction, b / "predictions.jsonl")
+        for e in [own[p.query_id, p.shots_per_class]]
+    ]
+    write_jsonl(own.values(), b / "episodes.jsonl")
+    write_jsonl(made, b / "predictions.jsonl")
+    assert compare(a, b) == plain
+    assert [row["task"] for row in compare(b, b)] == [f"naming{RICES}"] * 2
+    assert [(row["n_queries"], row["n_episodes"]) for row in compare(b, b)] == [(6, 3)] * 2
+    others = [dataclasses.replace(e, queries=(Turn("x.png", e.queries[0].class_id, "x"),)) for e in own.values()]
+    write_jsonl(others, b / "episodes.jsonl")
+    with pytest.raises(InputError, match="Episode e0 is not the same"):
         compare(a, b)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from linkcontext.errors import InputError
+from linkcontext.evaluate.draw import drawn_as, drawn_query, drawn_task
 from linkcontext.evaluate.folder import RunFolder, read_run
 from linkcontext.evaluate.intervals import (
     Z95,
@@ -18,7 +19,7 @@ from linkcontext.evaluate.intervals import (
 )
 from linkcontext.evaluate.metrics import Key, Pair, Row, chance, credit, grouped
 from linkcontext.evaluate.power import detectable, holm
-from linkcontext.records import Episode
+from linkcontext.records import Episode, Prediction
 from linkcontext.seeds import rng
 
 DRAWS = 10_000
@@ -29,10 +30,11 @@ CHUNK = 500  # patterns at a time: 500 x 1,000 episodes are 4 MB
 def compare(run_a: Path, run_b: Path) -> list[Row]:
     """One row per (task, names, ways, shots per class, scoring) that both runs have.
 
-    Queries are paired by (query_id, shots_per_class). A row holds its key, `n_queries` and `n_episodes` of
-    the pairs, `unpaired_a` and `unpaired_b` (queries only one run has), `accuracy_a`, `accuracy_b`,
-    `difference` (b - a), `ci95` (see `interval`), `p` (see `sign_flip_p`), `p_holm` (adjusted for all rows together),
-    `detectable` (the smallest difference that so many episodes can show) and `chance`.
+    Queries are paired by (query_id, shots_per_class), under the ids they were drawn with: runs that differ in --select
+    ask the same queries with other supports. Where they do, the row's task is the drawn one. A row holds its key,
+    `n_queries` and `n_episodes` of the pairs, `unpaired_a` and `unpaired_b` (queries only one run has), `accuracy_a`,
+    `accuracy_b`, `difference` (b - a), `ci95` (see `interval`), `p` (see `sign_flip_p`), `p_holm` (adjusted for all
+    rows together), `detectable` (the smallest difference that so many episodes can show) and `chance`.
 
     Raises:
         InputError: a file that is missing or damaged; other pictures or other episodes; nothing in common.
@@ -44,12 +46,14 @@ def compare(run_a: Path, run_b: Path) -> list[Row]:
             f"{b.config['data']['spec']}, by their digests). Evaluate both on the same data."
         )
     groups_a, groups_b = (grouped(run.episodes, run.predictions) for run in (a, b))
+    if not groups_a.keys() & groups_b.keys():
+        groups_a, groups_b = _as_drawn(groups_a), _as_drawn(groups_b)
     shared = [key for key in groups_a if key in groups_b]
     found = [row for key in shared for row in _rows(key, a, b, groups_a[key], groups_b[key])]
     if not found:
         raise InputError(
             f"{run_a} and {run_b} have no query, shots per class and scoring in common. "
-            "Evaluate both with the same --seed, --ways, --names, --shots and --scoring."
+            "Evaluate both with the same --seed, --ways, --names, --shots, --choose-from and --scoring."
         )
     adjusted = holm([row["p"] for row in found])
     return [row | {"p_holm": p} for row, p in zip(found, adjusted, strict=True)]
@@ -106,20 +110,27 @@ def _drawn_signs(count: int, *stream: str | int) -> Iterator[Floats]:
         yield draws.integers(0, 2, (CHUNK, count)).astype(np.float64) * 2 - 1
 
 
+def _as_drawn(groups: dict[Key, list[Pair]]) -> dict[Key, list[Pair]]:
+    return {key._replace(task=drawn_task(key.task)): pairs for key, pairs in groups.items()}
+
+
 def _rows(key: Key, a: RunFolder, b: RunFolder, pairs_a: list[Pair], pairs_b: list[Pair]) -> Iterator[Row]:
     """The row of one key, or none when the two runs share no query there."""
-    by_query = {prediction.query_id: (episode, prediction) for episode, prediction in pairs_b}
+    by_query = {drawn_query(prediction.query_id): (episode, prediction) for episode, prediction in pairs_b}
     episodes, credits_a, credits_b = [], [], []
     for episode, prediction in pairs_a:
-        if prediction.query_id not in by_query:
+        if (query := drawn_query(prediction.query_id)) not in by_query:
             continue
-        other_episode, other = by_query[prediction.query_id]
-        if _shown(episode, key.shots_per_class) != _shown(other_episode, key.shots_per_class):
+        other_episode, other = by_query[query]
+        if _asked(episode, prediction) != _asked(other_episode, other) or (
+            episode.task == other_episode.task
+            and episode.shown(key.shots_per_class) != other_episode.shown(key.shots_per_class)
+        ):
             raise InputError(
                 f"Episode {episode.id} is not the same in {a.path} and {b.path}, so they cannot be paired: "
                 "the seeds or the data differ. Evaluate both with the same --data and --seed."
             )
-        episodes.append(episode.id)
+        episodes.append(drawn_as(episode.id))
         credits_a.append(credit(prediction, key.scoring, episode.candidates))
         credits_b.append(credit(other, key.scoring, other_episode.candidates))
     if not episodes:
@@ -142,6 +153,6 @@ def _rows(key: Key, a: RunFolder, b: RunFolder, pairs_a: list[Pair], pairs_b: li
     }
 
 
-def _shown(episode: Episode, shots_per_class: int) -> tuple[object, ...]:
-    """All that a query of the episode depends on; two runs may sweep other shot counts over one support."""
-    return episode.candidates, episode.queries, episode.shown(shots_per_class)
+def _asked(episode: Episode, prediction: Prediction) -> tuple[object, ...]:
+    """All that a query depends on besides its support, of which two runs may sweep other shot counts."""
+    return episode.candidates, episode.queries[int(prediction.query_id.rpartition("/q")[2])]
