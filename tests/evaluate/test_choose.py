@@ -1,11 +1,14 @@
 """Which pictures are shown, where there are more than are to be shown."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from linkcontext.config import eval_config
 from linkcontext.errors import InputError
+from linkcontext.evaluate.compare import compare
 from linkcontext.evaluate.draw import drawn, drawn_as, stocked
 from linkcontext.evaluate.run import evaluate
 from linkcontext.models.load import load
@@ -73,6 +76,11 @@ def test_chosen_supports_are_among_those_there_and_as_asked(config, nano, tmp_pa
         assert all(float(seen[query.item] @ seen[item]) <= near[0] + 1e-6 for item in others if near)
     tasks = {name: {row["task"] for row in metrics["rows"]} for name, metrics in found.items()}
     assert tasks == {"random": {"link"}, "medoid": {"link-medoid"}, "rices": {"link-rices"}}
+    for one, other in itertools.permutations(found, 2):
+        pairs = compare(tmp_path / one, tmp_path / other)
+        assert {(row["task"], row["n_queries"], row["n_episodes"]) for row in pairs} == {("link", 8, 4)}
+        assert all(row["unpaired_a"] == row["unpaired_b"] == 0 for row in pairs)
+        assert {row["difference"] for row in pairs if not row["shots_per_class"]} == {0}
     votes = {row["shots_per_class"]: row["baselines"]["majority"] for row in found["rices"]["rows"]}
     assert {row["n_episodes"] for metrics in found.values() for row in metrics["rows"]} == {4}
     assert votes[0] is None
