@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import openai
 import pytest
+import uvicorn
 
 from linkcontext.data.images import sha256
 from linkcontext.episodes.prompt import SCAFFOLDS, conversation
+from linkcontext.errors import InputError
 from linkcontext.models.load import load
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.vision import Eyes
@@ -21,7 +23,7 @@ from linkcontext.source import open_data
 from linkcontext.teach.desk import Desk
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import read_pack, write_pack
-from linkcontext.teach.serve import Endpoint, Limits
+from linkcontext.teach.serve import Endpoint, Limits, address, listening
 from linkcontext.teach.shelf import Shelf, shared
 
 NAMES = ("cactihog", "plimbo")
@@ -150,6 +152,19 @@ def test_an_answer_ends_where_it_is_told_to(client, paths):
     assert "".join(p.choices[0].delta.content or "" for p in pieces) == whole[:2]
 
 
+def test_no_part_of_a_stop_is_told(client, paths):
+    """A stop that takes the whole answer, longer than what is said until its last token."""
+    sent, _, _ = lesson((paths[0][0], paths[7][0]), paths[7][3])
+    whole = ask(client, sent, logprobs=True)
+    answer = whole.choices[0].message.content
+    assert whole.usage.completion_tokens > 2
+    for stop in (answer, [answer, "never" * 9]):
+        pieces = list(ask(client, sent, stop=stop, stream=True))
+        assert [p.choices[0].delta.content or "" for p in pieces] == [""] * len(pieces)
+        assert ask(client, sent, stop=stop).choices[0].message.content == ""
+    assert ask(client, sent, stop="never" * 9).choices[0].message.content == answer
+
+
 def test_a_given_answer_is_scored_as_offline(client, offline, paths):
     sent, prompt, offline.sources = lesson((paths[0][0], paths[7][0]), paths[7][3])
     answers = tuple([*prompt, {"role": "assistant", "content": [{"type": "text", "text": name}]}] for name in NAMES)
@@ -179,6 +194,22 @@ def test_a_pack_is_a_model_by_name(client, model, pack, paths):
         assert found.choices[0].message.content in learner.shown
         assert len(learner.held) <= found.usage.prompt_tokens_details.cached_tokens < found.usage.prompt_tokens
     assert ask(client, [shown(query)]).usage.prompt_tokens < found.usage.prompt_tokens
+
+
+def test_a_client_s_system_message_stands_before_a_pack(endpoint, client, model, pack, paths):
+    learner = read_pack(pack).learner(model)
+    said_first = [{"role": role, "content": f"Name {role}."} for role in ("system", "developer")]
+    query = shown(paths[2][5])
+    later = {"role": "system", "content": "Later."}
+    _, job = endpoint._job(json.dumps({"model": "zoo", "messages": [*said_first, query, later]}).encode())
+    own = conversation(learner.rounds, learner.scaffold)
+    assert [message["role"] for message in job.messages[:2]] == ["system", "system"]
+    assert [message["content"][0]["text"] for message in job.messages[:2]] == ["Name system.", "Name developer."]
+    assert job.messages[2 : 2 + len(own)] == own
+    assert [message["role"] for message in job.messages[2 + len(own) :]] == ["user", "system"]
+    found = client.chat.completions.create(model="zoo", messages=[*said_first, query], temperature=0)
+    assert found.choices[0].message.content
+    assert found.usage.prompt_tokens_details.cached_tokens == 0
 
 
 def test_a_conversation_that_goes_on_costs_its_new_tokens(client, endpoint, offline, paths):
@@ -281,8 +312,8 @@ def test_only_pictures_in_the_request_are_opened(client, paths, tmp_path):
     def sentence(*said):
         return refused(client, openai.BadRequestError, picture(*said))
 
-    for address in (f"file://{paths[0][0]}", str(paths[0][0]), "http://127.0.0.1:9/x.png", "data:image/png,abc", ""):
-        assert "this server opens no others" in sentence(address)
+    for told in (f"file://{paths[0][0]}", str(paths[0][0]), "http://127.0.0.1:9/x.png", "data:image/png,abc", ""):
+        assert "this server opens no others" in sentence(told)
     assert "messages.0.content.0: the picture is not base64" in sentence("data:image/png;base64,@@@@")
     assert "not a picture" in sentence("data:image/png;base64," + base64.b64encode(b"<svg/>").decode())
     assert "not a picture" in sentence("data:image/png;base64,")
@@ -376,3 +407,22 @@ def test_a_model_that_fails_leaves_the_server_up(client, paths, monkeypatch, cap
     with pytest.raises(openai.InternalServerError, match="the model failed"):
         ask(client, [shown(paths[0][0]), said("a"), shown(paths[0][0])])
     assert ask(client, [shown(paths[0][0])]).choices[0].message.content
+
+
+def test_an_address_is_taken_before_anything_is_answered_there(endpoint):
+    with listening("127.0.0.1", 0) as heard:
+        port = heard.getsockname()[1]
+        assert address(heard) == f"http://127.0.0.1:{port}/v1"
+        with pytest.raises(InputError, match=rf"--port {port}: cannot be served there \(Address already in use\)"):
+            listening("127.0.0.1", port)
+        with pytest.raises(InputError, match=r"--host no\.such\.host\.invalid --port 0: cannot be served there"):
+            listening("no.such.host.invalid", 0)
+        with ThreadPoolExecutor(1) as early:
+            waits = early.submit(httpx.get, f"{address(heard)}/models", timeout=20)
+            config = uvicorn.Config(endpoint.app(), log_level="warning", lifespan="off")  # the desk stays open
+            server = uvicorn.Server(config)
+            serving = threading.Thread(target=server.run, args=[[heard]])
+            serving.start()
+            assert [card["id"] for card in waits.result().json()["data"]] == ["mini", "zoo"]
+            server.should_exit = True
+            serving.join()

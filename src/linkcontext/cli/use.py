@@ -1,6 +1,7 @@
 """Teaching and asking: in the terminal, in a browser, behind an endpoint."""
 
 import importlib.util
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -237,6 +238,8 @@ class App:
         from linkcontext.models.load import load
         from linkcontext.teach.app import serve
 
+        if self.port is not None:
+            _check_port(self.port, 1)
         serve(load(self.model), Path(self.runs), self.port, self.share)
 
 
@@ -250,6 +253,7 @@ class Serve:
     host: str = "127.0.0.1"
     """Where to listen. At any but this machine's own address, whoever reaches it can ask: there is no password."""
     port: int = 8000
+    """0: any that is free."""
     queue: int = 64
     """Requests in the house at once; others are sent away with 429."""
     body_mb: float = 32
@@ -264,18 +268,26 @@ class Serve:
         for flag, value in (("queue", self.queue), ("body-mb", self.body_mb), ("new-tokens", self.new_tokens)):
             if value <= 0:
                 raise InputError(f"--{flag} {value}: must be above 0.")
+        if not 0 <= self.hold_gb < math.inf:
+            raise InputError(f"--hold-gb {self.hold_gb}: 0 is the least, and keeps nothing.")
+        _check_port(self.port, 0)
         if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
             raise InputError("serve needs the fastapi and uvicorn packages: pip install 'linkcontext[serve]'.")
         from linkcontext.models.load import load
-        from linkcontext.teach.serve import Limits, serve
+        from linkcontext.teach.serve import Endpoint, Limits, address, listening, serve
 
-        c = self.model
-        model = load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
         packs = [(text.partition("=")[0], Path(text.partition("=")[2])) for text in self.pack]
         if wrong := [text for text, (_, path) in zip(self.pack, packs, strict=True) if not path.name]:
             raise InputError(f"--pack {wrong[0]}: say under which name it is served: NAME=FILE.")
         limits = Limits(self.queue, int(self.body_mb * 1e6), self.new_tokens, int(self.hold_gb * 1e9))
-        console.print(
-            f"{', '.join([c.model, *(name for name, _ in packs)])} at http://{self.host}:{self.port}/v1", markup=False
-        )
-        serve(Path(c.model).name, model, self.host, self.port, limits, packs)
+        c = self.model
+        with listening(self.host, self.port) as heard:
+            model = load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
+            endpoint = Endpoint(Path(c.model).name, model, limits, packs)
+            console.print(f"{', '.join(endpoint.lessons)} at {address(heard)}", markup=False, soft_wrap=True)
+            serve(endpoint, heard)
+
+
+def _check_port(port: int, least: int) -> None:
+    if not least <= port < 65536:
+        raise InputError(f"--port {port}: ports are numbers from {least} to 65535. Choose another.")

@@ -102,7 +102,9 @@ def launch(model: Model, root: Path, folder: Path, port: int | None = None, shar
             app_kwargs={"middleware": [Middleware(Inside)], "docs_url": None, "redoc_url": None},
         )
     except OSError as error:
-        raise InputError(f"--port {port}: cannot be served there ({error}). Choose another.") from error
+        if port is None:
+            raise InputError(f"the page cannot be served: {error} Say one that is free: --port NUMBER.") from error
+        raise InputError(f"--port {port}: cannot be served there. Is something else there? Choose another.") from error
     return page
 
 

@@ -219,7 +219,7 @@ class Desk:
         job.stopped = bool(ends)
         # What may turn out to be no part of the answer waits: half a character, half a stop, space at the end.
         half = max((len(text) - 1 for text in job.stops), default=0)
-        sure = whole[: min(ends)] if ends else whole[: len(whole) - half].rstrip(UNFINISHED)
+        sure = whole[: min(ends)] if ends else whole[: max(0, len(whole) - half)].rstrip(UNFINISHED)
         self._tell(job, sure.rstrip(), self._likelihoods(job, token, logits))
         if len(job.said) == job.new_tokens and not ends:
             job.reason = "length"

@@ -6,11 +6,13 @@ requests are in the house at once, and none that is larger than allowed is read 
 
 import asyncio
 import logging
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +187,9 @@ class Endpoint:
             raise Refusal(400, str(error)) from error
         lesson = self.lessons[self._known(asked.model)]
         wanted = asked.max_completion_tokens or asked.max_tokens or self.limits.new_tokens
+        begins = len(list(takewhile(lambda message: message["role"] == "system", messages)))  # templates want it first
         return asked, Job(
-            [*lesson.messages, *messages],
+            [*messages[:begins], *lesson.messages, *messages[begins:]],
             lesson.sources | sources,
             lesson.seen,
             asked.ending,
@@ -288,7 +291,29 @@ async def _no_route(request: Request, error: HTTPException) -> Response:
     return JSONResponse(wire.failure(why, "not_found_error"), error.status_code)
 
 
-def serve(name: str, model: Model, host: str, port: int, limits: Limits, packs: Sequence[tuple[str, Path]]) -> None:
-    """Answer until stopped."""
-    endpoint = Endpoint(name, model, limits, packs)
-    uvicorn.run(endpoint.app(), host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+def listening(host: str, port: int) -> socket.socket:
+    """An address taken, before anything takes long; who asks already waits. `InputError` where it cannot be had."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what a server before this one left closes slowly
+        found.bind((host, port))
+        found.listen()
+    except OSError as error:
+        found.close()
+        raise InputError(
+            f"--host {host} --port {port}: cannot be served there ({error.strerror}). Choose another."
+        ) from error
+    return found
+
+
+def address(heard: socket.socket) -> str:
+    """What clients are told to ask."""
+    host, port = heard.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+
+
+def serve(endpoint: Endpoint, heard: socket.socket) -> None:
+    """Answer until stopped by Ctrl-C, which is how it ends."""
+    config = uvicorn.Config(endpoint.app(), log_level="warning", timeout_graceful_shutdown=5)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run([heard])
