@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -42,10 +43,10 @@ def options(pictures, tmp_path):
 class Bare(BaseHTTPRequestHandler):
     """A server that knows nothing but OpenAI's own fields, or refuses all others."""
 
-    strict, asked = False, []
+    strict, asked, models = False, [], {"data": [{"id": name, "object": "model"} for name in ("one", "two")]}
 
     def do_GET(self):
-        self.say(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in ("one", "two")]})
+        self.say(200, self.models)
 
     def do_POST(self):
         said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -57,9 +58,10 @@ class Bare(BaseHTTPRequestHandler):
         self.say(200, {"id": "x", "object": "chat.completion", "created": 0, "model": "one", "choices": [choice]})
 
     def say(self, status, content):
-        body = json.dumps(content).encode()
+        page = isinstance(content, str)
+        body = (content if page else json.dumps(content)).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/html" if page else "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -68,14 +70,41 @@ class Bare(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(params=[False, True])
-def bare(request):
-    handler = type("Handler", (Bare,), {"strict": request.param, "asked": []})
+@contextmanager
+def standing(**more):
+    """A server of `Bare`'s kind: its address and what it was asked."""
+    handler = type("Handler", (Bare,), {"asked": [], **more})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever).start()
-    yield f"openai:http://127.0.0.1:{server.server_port}/v1", handler.asked
-    server.shutdown()
-    server.server_close()
+    try:
+        yield f"openai:http://127.0.0.1:{server.server_port}/v1", handler.asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(params=[False, True])
+def bare(request):
+    with standing(strict=request.param) as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("models", "why"),
+    [
+        ("<html>Welcome to nginx!</html>", "not an endpoint of OpenAI's kind. Does the address end in /v1"),
+        ({"status": "up"}, "not an endpoint of OpenAI's kind"),
+        ({"data": [{"name": "one"}]}, "not an endpoint of OpenAI's kind"),
+        ({"data": ["one"]}, "not an endpoint of OpenAI's kind"),
+        (["one"], "not an endpoint of OpenAI's kind"),
+        ({"object": "list", "data": []}, "the server has no model"),
+    ],
+)
+def test_what_is_no_such_server_is_a_sentence(models, why):
+    with standing(models=models) as (address, _):
+        for name in (address, f"{address}#one"):
+            with pytest.raises(InputError, match=why):
+                connect(name)
 
 
 def predictions(folder):
@@ -155,5 +184,5 @@ def test_what_cannot_be_reached_is_a_sentence(bare, options, monkeypatch):
     for more, why in (({"dtype": "float16"}, "--dtype: the server"), ({"engine": "naive"}, "--engine, --memory-gb")):
         with pytest.raises(InputError, match=why):
             evaluate(eval_config(model=f"{bare[0]}#one", **options, **more))
-    with pytest.raises(InputError, match="only eval asks models behind a server"):
+    with pytest.raises(InputError, match="only eval and ask take models behind a server"):
         load(bare[0])

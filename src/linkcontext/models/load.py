@@ -158,7 +158,7 @@ def load(
     vision-language model, and says why.
     """
     if name.startswith("openai:"):
-        raise InputError(f"--model {name}: only eval asks models behind a server. Name one that can be loaded.")
+        raise InputError(f"--model {name}: only eval and ask take models behind a server. Name one that can be loaded.")
     source = str(bundle.folder(name)) if name in bundle.NAMES[1:] else name
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     kind: Any = dtype if dtype != "auto" else "auto" if place.type == "cuda" else "float32"

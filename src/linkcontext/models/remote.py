@@ -67,13 +67,26 @@ def connect(name: str) -> Served:
         raise InputError(f"--model {name}: no address. Write openai:http://localhost:8000/v1#NAME.")
     key = os.environ.get("OPENAI_API_KEY") or "none"  # most servers of one's own want none
     client = openai.OpenAI(base_url=url, api_key=key, max_retries=RETRIES, timeout=SECONDS)
-    there = [model.id for model in _told(url, client.models.list).data]
+    there = _there(url, client)
+    if not there:
+        raise InputError(f"--model {name}: the server has no model.")
     wanted = wanted or os.environ.get("OPENAI_MODEL", "")
     if not wanted and len(there) != 1:
         raise InputError(f"--model {name}: the server has {', '.join(there)}. Choose one: openai:{url}#NAME.")
     if wanted and wanted not in there:
         raise InputError(f"--model {name}: the server has no {wanted}. There are {', '.join(there)}.")
     return Served(name, url, wanted or there[0], client)
+
+
+def _there(url: str, client: Any) -> list[str]:
+    """The names of a server's models."""
+    try:
+        found = [model.id for model in _told(url, client.models.list).data]
+    except (AttributeError, TypeError):  # a page, or JSON of another shape: the client takes any
+        found = [None]
+    if not all(isinstance(name, str) for name in found):
+        raise InputError(f"{url}: not an endpoint of OpenAI's kind. Does the address end in /v1?")
+    return found
 
 
 def _told(url: str, ask: Callable[[], Any]) -> Any:
