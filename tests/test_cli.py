@@ -4,12 +4,16 @@ import json
 import re
 import shlex
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from linkcontext.cli import main
+from linkcontext.cli.measure import Eval
+from linkcontext.cli.use import Chat, Serve
+from linkcontext.teach.serve import address
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("world", "data", "episodes", "validate", "eval", "report", "compare", "mine", "train", "mini", "cache")
@@ -100,6 +104,43 @@ def test_bad_settings_are_sentences(capsys, tmp_path):
     assert "at least" in refused(capsys, tmp_path, "world", "--out", tmp_path / "out", "--classes", "1")
 
 
+def test_addresses_that_cannot_be_served_are_sentences(capsys, tmp_path):
+    for command, port in (("serve", 70000), ("serve", -1), ("app", 99999), ("app", 0)):
+        assert f"--port {port}: ports are" in refused(capsys, tmp_path, command, "--port", port)
+    for room in (-1, "nan"):
+        assert "--hold-gb" in refused(capsys, tmp_path, "serve", "--hold-gb", room)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        asked = ("serve", "--model", "no/such-model", "--port", port)  # said before a model is loaded
+        assert f"--port {port}: cannot be served there (Address already in use)" in refused(capsys, tmp_path, *asked)
+
+
+def test_what_serve_says_can_be_asked(capsys, nano, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        "linkcontext.teach.serve.serve", lambda endpoint, heard: told.append((endpoint, address(heard)))
+    )
+    code, out, err = run(capsys, "serve", "--model", nano, "--port", 0)
+    assert code == 0, err
+    ((endpoint, where),) = told
+    endpoint.desk.close()
+    assert out == f"{Path(nano).name} at {where}\n"
+    assert list(endpoint.lessons) == [Path(nano).name]
+
+
+@pytest.mark.parametrize(("command", "goes_on"), [(Eval, True), (Serve, False), (Chat, False)])
+def test_only_what_goes_on_is_said_to(capsys, monkeypatch, command, goes_on):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run", stopped)
+    code, _, err = run(capsys, command.__name__.lower(), "--model", "mini")
+    assert code == 130
+    words = f"linkcontext {command.__name__.lower()} --model mini"
+    again = f" Start the same command again to go on: {words}" if goes_on else ""
+    assert err == f"\nlinkcontext: stopped.{again}\n"
+
+
 def test_files_of_other_tools_are_read_and_written(capsys, tmp_path):
     rows = [{"id": n, "conversations": [{"from": "human", "value": "Q"}]} for n in range(30)]
     rows.append({"id": "x", "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]})
@@ -185,6 +226,8 @@ def test_a_run_is_probed_and_its_report_says_so(capsys, tmp_path, nano):
     assert " ".join(sentence.split()) in " ".join(alone.split())
     assert "left out: 8 ways" in alone
     assert run(capsys, "report", tmp_path / "probe")[0] == 0
+    far = ("--model", "openai:http://127.0.0.1:9/v1", "--data", "world:7")
+    assert "--probe: a model behind a server is not probed" in refused(capsys, tmp_path, "eval", *far, "--probe")
     assert "Leave --benchmark out" in refused(capsys, tmp_path, "eval", "--benchmark", "isekai", "--probe")
 
 

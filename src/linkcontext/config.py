@@ -21,8 +21,7 @@ class ModelConfig:
     """Which model, and how it is loaded."""
 
     model: str = "mini"
-    """`mini` or `mini-base` (bundled), a folder, or a Hugging Face id of a vision-language model; `eval` also asks
-    servers: openai:http://localhost:8000/v1#NAME (docs/serve.md)."""
+    """`mini` or `mini-base` (bundled), a folder, or a Hugging Face id of a vision-language model."""
     dtype: Dtype = "auto"
     """Of the weights. auto: the checkpoint's own on a GPU, float32 on a CPU."""
     device: str | None = None

@@ -14,6 +14,8 @@ from linkcontext.cli.pictures import Data, Episodes, Mine, World
 from linkcontext.cli.use import App, AskPack, ChangePack, Chat, Demo, Serve, Teach
 from linkcontext.errors import InputError
 
+GO_ON = ("eval", "probe", "train", "mine", "mini build")  # these find what they had done
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command. Bad input is a sentence on stderr and exit code 2."""
@@ -49,8 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"linkcontext: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
-        print(
-            f"\nlinkcontext: stopped. Start the same command again to go on: linkcontext {shlex.join(sys.argv[1:])}",
-            file=sys.stderr,
-        )
+        command_line = shlex.join(sys.argv[1:] if arguments is None else arguments)
+        again = f" Start the same command again to go on: linkcontext {command_line}"
+        print(f"\nlinkcontext: stopped.{again if command_line.startswith(GO_ON) else ''}", file=sys.stderr)
         raise SystemExit(130) from error

@@ -31,7 +31,7 @@ class Eval:
     """Measure how well a model names new pictures after it was shown a few. --shots is per class.
 
     The run's folder gets config.json, episodes.jsonl, predictions.jsonl, metrics.json, explain.json, report.md and
-    report.html.
+    report.html. --model openai:http://localhost:8000/v1#NAME asks a model that a server has (docs/serve.md).
     Killed and started again with the same flags, it goes on where it was.
     """
 
@@ -79,8 +79,11 @@ class Eval:
         elif self.probe:
             from linkcontext.evaluate.evidence import evidence, of_run
             from linkcontext.evaluate.run import local
+            from linkcontext.models.remote import PREFIX
             from linkcontext.report.probe import write_probe
 
+            if config.model.model.startswith(PREFIX):
+                raise InputError("--probe: a model behind a server is not probed. Leave --probe out, or load it here.")
             asked = of_run(config, run_folder(config))
             model = local(config.model)
             metrics = evaluate(config, model)
