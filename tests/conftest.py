@@ -71,3 +71,20 @@ def serving():
             thread.join()
 
     return served
+
+
+@pytest.fixture(scope="session")
+def mini():
+    """The bundled model."""
+    from linkcontext.models.load import load  # noqa: PLC0415
+
+    return load("mini", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def mini_url(mini, serving):
+    """The bundled model behind the endpoint."""
+    from linkcontext.teach.serve import Endpoint, Limits  # noqa: PLC0415
+
+    with serving(Endpoint("mini", mini, Limits()).app()) as url:
+        yield url

@@ -214,7 +214,7 @@ def test_a_run_is_probed_and_its_report_says_so(capsys, tmp_path, nano):
     data = ("--model", nano, "--data", class_folder(tmp_path / "d"), "--episodes", 1)
     asked = ("eval", *data, "--shots", 0, 1, "--out", tmp_path / "run")
     assert run(capsys, *asked)[0] == 0
-    assert "Do the answers come from the pictures?" not in (tmp_path / "run" / "report.html").read_text()
+    assert "This run was not probed." in (tmp_path / "run" / "report.html").read_text()
     code, out, err = run(capsys, *asked, "--probe")
     assert code == 0, err
     for name in ("report.html", "report.md", "probe/probe.md"):

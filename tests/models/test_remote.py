@@ -15,18 +15,6 @@ from linkcontext.models.load import load
 from linkcontext.models.remote import Remote, connect
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.vision import GREY, Eyes
-from linkcontext.teach.serve import Endpoint, Limits
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load("mini", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def url(model, serving):
-    with serving(Endpoint("mini", model, Limits()).app()) as url:
-        yield url
 
 
 @pytest.fixture
@@ -111,10 +99,10 @@ def predictions(folder):
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
-def test_a_run_over_a_server_is_the_run_here(url, options, tmp_path):
+def test_a_run_over_a_server_is_the_run_here(mini_url, options, tmp_path):
     evaluate(eval_config(model="mini", **options))
     here = predictions(tmp_path / "run")
-    metrics = evaluate(eval_config(model=f"openai:{url}#mini", **{**options, "out": str(tmp_path / "far")}))
+    metrics = evaluate(eval_config(model=f"openai:{mini_url}#mini", **{**options, "out": str(tmp_path / "far")}))
     far = predictions(tmp_path / "far")
     assert metrics["counters"]["engine"] == "openai"
     assert "log-probabilities" in metrics["counters"]["scored"]
@@ -126,7 +114,7 @@ def test_a_run_over_a_server_is_the_run_here(url, options, tmp_path):
             assert [c[name] for c in b["candidates"]] == pytest.approx([c[name] for c in a["candidates"]], abs=1e-3)
 
 
-def test_scores_are_those_of_the_scorer(url, model):
+def test_scores_are_those_of_the_scorer(mini_url, mini):
     def message(role, *parts):
         return {
             "role": role,
@@ -135,7 +123,7 @@ def test_scores_are_those_of_the_scorer(url, model):
 
     asked = [message("user", GREY, "What is this?"), message("assistant", "dax"), message("user", GREY, "And this?")]
     answers = tuple([*asked, message("assistant", name)] for name in ("dax", "a lum of dax", "x"))
-    far, here = Remote(connect(f"openai:{url}"), {}), Scorer(model, Eyes(model), {})
+    far, here = Remote(connect(f"openai:{mini_url}"), {}), Scorer(mini, Eyes(mini), {})
     asks = [Ask(asked, answers), Ask(asked, answers[:1])]
     for found, expected in zip(far.score(asks), here.score(asks), strict=True):
         assert [count for _, count in found] == [count for _, count in expected]

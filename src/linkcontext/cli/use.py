@@ -77,10 +77,13 @@ class Teach:
         for problem in dataset.problems:
             console.print(problem, style="yellow", markup=False, soft_wrap=True)
         if earlier is not None:
-            fields = Teach.__dataclass_fields__
-            fixed = [f for f in ("shots_per_class", "select", "scaffold") if getattr(self, f) != fields[f].default]
-            if fixed:
-                flag = fixed[0].replace("_", "-")
+            given = {
+                "shots-per-class": self.shots_per_class is not None,
+                "select": self.select != "medoid",
+                "scaffold": self.scaffold != "turns",
+            }
+            if any(given.values()):
+                flag = next(flag for flag, said in given.items() if said)
                 raise InputError(f"--{flag}: {out} is there, and what is shown of it is settled. Leave it out.")
             learner = earlier.learner(load(self.model or earlier.model))
         else:
@@ -90,7 +93,8 @@ class Teach:
             raise InputError(f"{self.data}: one name. With one there is nothing to choose; at least two are needed.")
         learner.teach(named)
         licence = self.licence if self.licence is not None else earlier.licence if earlier else ""
-        pack = write_pack(learner, out, licence, self.state)
+        kept = self.state and (earlier is None or bool(earlier.told["held"]))  # a pack stays as it was written
+        pack = write_pack(learner, out, licence, kept)
         console.print("\n".join(pack.describe()), markup=False, soft_wrap=True)
 
 
@@ -117,7 +121,7 @@ class AskPack:
         from linkcontext.models.load import load
         from linkcontext.models.remote import PREFIX, connect
         from linkcontext.teach.away import Away
-        from linkcontext.teach.learner import Learner, told
+        from linkcontext.teach.learner import Learner, spoken
         from linkcontext.teach.pack import operating, read_pack
 
         pack = read_pack(Path(self.pack))
@@ -140,7 +144,8 @@ class AskPack:
                 answer = learner.ask(Path(picture))
                 said = {"picture": picture, **dataclasses.asdict(answer)}
                 said["nearest"] = [{**near, "path": str(pack.paths[near["picture"]])} for near in said["nearest"]]
-                line = f"{picture}: {told(answer, pack.paths)}"
+                near = [f"{n.name} ({pack.paths[n.picture].name}, {n.similarity:.2f})" for n in answer.nearest]
+                line = f"{picture}: {spoken(answer)}" + (f"  most like: {', '.join(near)}" if near else "")
             print(json.dumps(said, ensure_ascii=False)) if self.json else console.print(
                 line, markup=False, soft_wrap=True
             )
@@ -273,17 +278,15 @@ class Serve:
         _check_port(self.port, 0)
         if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
             raise InputError("serve needs the fastapi and uvicorn packages: pip install 'linkcontext[serve]'.")
-        from linkcontext.models.load import load
+        from linkcontext.evaluate.run import local
         from linkcontext.teach.serve import Endpoint, Limits, address, listening, serve
 
         packs = [(text.partition("=")[0], Path(text.partition("=")[2])) for text in self.pack]
         if wrong := [text for text, (_, path) in zip(self.pack, packs, strict=True) if not path.name]:
             raise InputError(f"--pack {wrong[0]}: say under which name it is served: NAME=FILE.")
         limits = Limits(self.queue, int(self.body_mb * 1e6), self.new_tokens, int(self.hold_gb * 1e9))
-        c = self.model
         with listening(self.host, self.port) as heard:
-            model = load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
-            endpoint = Endpoint(Path(c.model).name, model, limits, packs)
+            endpoint = Endpoint(Path(self.model.model).name, local(self.model), limits, packs)
             console.print(f"{', '.join(endpoint.lessons)} at {address(heard)}", markup=False, soft_wrap=True)
             serve(endpoint, heard)
 

@@ -15,6 +15,10 @@ from linkcontext.report.tables import Grid, bounds, chances, markdown, share, si
 
 KEYS = ("model", "data", "conclusion", "sentence", "findings", "rows", "left_out")
 HEADING = "Do the answers come from the pictures?"
+NOT_PROBED = (
+    "This run was not probed. Where it links classes to names, the same command with --probe adds what the answers "
+    "rest on."
+)
 EXPLAINED = (
     "Each effect is a difference of shares of right answers that a model that links would show; where a probe is "
     "several comparisons, the weakest. p is adjusted for all probes together (Holm). Intervals hold 95 %, clustered by "
@@ -51,20 +55,20 @@ def probe_of(run: Path) -> dict[str, Any] | None:
 
 
 def probe_html(run: Path) -> Markup:
-    """The section of a run's page; empty where the run was not probed."""
+    """The section of a run's page, which says so where the run was not probed."""
     probe = probe_of(run)
     if probe is None:
-        return Markup()
+        return Markup('<h2>{}</h2>\n<p class="quiet">{}</p>\n').format(HEADING, NOT_PROBED)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     told = {"heading": HEADING, "probe": probe, "grid": probe_grid(probe), "explained": EXPLAINED}
     return Markup(environment.from_string(SECTION).render(told))  # autoescaped
 
 
 def probe_markdown(run: Path) -> str:
-    """The section of a run's report.md; empty where the run was not probed."""
+    """The section of a run's report.md, which says so where the run was not probed."""
     probe = probe_of(run)
     if probe is None:
-        return ""
+        return f"## {HEADING}\n\n{NOT_PROBED}\n"
     left_out = "".join(f"\nLeft out: {line}\n" for line in probe["left_out"])
     return f"## {HEADING}\n\n{probe['sentence']}\n\n{markdown(probe_grid(probe))}\n{EXPLAINED}\n{left_out}"
 

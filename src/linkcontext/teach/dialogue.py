@@ -13,7 +13,7 @@ from pathlib import Path
 from linkcontext.data.images import open_image
 from linkcontext.errors import InputError
 from linkcontext.records import Turn
-from linkcontext.teach.learner import Answer, Learner
+from linkcontext.teach.learner import Answer, Learner, spoken
 
 SAID_LENGTH = 4  # words that a name has in a sentence: "this is a picture I took on ..." teaches no name
 NO_NAMES = ("not", "wrong", "right", "correct", "true", "false", "it", "this", "that")
@@ -202,10 +202,3 @@ def pictures_of(learner: Learner, name: str) -> str:
     """How many pictures a name has, in words."""
     count = len(learner.shown[name])
     return f"{count} picture{'s' if count > 1 else ''}"
-
-
-def spoken(answer: Answer) -> str:
-    """An answer as a line: the name, and how likely it and the next ones are."""
-    ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])[:3]
-    chances = ", ".join(f"{name} {chance:.0%}" for name, chance in ranked)
-    return f"{answer.name} ({chances})" if answer.name else f"none of these ({chances}, if it has to be one)"

@@ -28,6 +28,7 @@ LONGEST = 100  # letters of a name: more is a text, and no name that a model cou
 KEPT = 0.95  # of what is taught is to be named, however much of the rest is named as well
 FEWEST = 20  # pictures without which one in twenty means nothing
 NEAREST = 3
+LIKELIEST = 3  # names that a line tells
 EDGE = 96  # pixels of a thumbnail
 ASKED = 16  # pictures in one tree
 
@@ -80,12 +81,11 @@ def checked(given: str) -> str:
     return name
 
 
-def told(answer: Answer, paths: Mapping[str, Path]) -> str:
-    """An answer in words: name and probability, what else it could be, and which pictures it was most like."""
-    ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in ranked[:NEAREST])
-    near = ", ".join(f"{n.name} ({paths[n.picture].name}, {n.similarity:.2f})" for n in answer.nearest)
-    return f"{answer.name or 'none of these'}  [{shares}]" + (f"  most like: {near}" if near else "")
+def spoken(answer: Answer) -> str:
+    """An answer as a line: the name, and how likely it and the next ones are."""
+    ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])[:LIKELIEST]
+    chances = ", ".join(f"{name} {chance:.0%}" for name, chance in ranked)
+    return f"{answer.name} ({chances})" if answer.name else f"none of these ({chances}, if it has to be one)"
 
 
 def in_rounds(rows: Mapping[str, Sequence[str]]) -> list[Turn]:
@@ -118,6 +118,8 @@ class Learner:
     def __post_init__(self) -> None:
         if self.shots_per_class is not None and self.shots_per_class < 1:
             raise InputError(f"--shots-per-class {self.shots_per_class}: at least one picture of each name is shown.")
+        if self.select == "rices" and self.shots_per_class is None:
+            raise InputError("--select rices: say with --shots-per-class how many pictures are shown to a question.")
         self.scorer = Scorer(self.model, Eyes(self.model), {})
 
     # Teaching
@@ -304,7 +306,7 @@ class Learner:
     def _support(self, query: Turn) -> tuple[list[Turn], Held | None]:
         """What stands before this query, and what of it is kept. A picture is never its own example."""
         taught = any(query.item in items for items in self.shown.values())
-        if self.select == "rices" and self.shots_per_class is not None:
+        if self.select == "rices":
             return self._likest(query.item), None
         if not taught:
             return self.rounds, self.held
