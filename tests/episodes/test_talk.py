@@ -114,6 +114,18 @@ def test_a_choice_names_the_right_letter(task):
     assert [e.id for e in plain] == [f"e{n:05d}" for n in range(60)]
 
 
+@pytest.mark.parametrize("form", ["open", "choice"])
+def test_what_is_seen_can_be_said_instead(form):
+    shown, said = (talks(tasks=("attribute", "rule"), form=form, said=said).episodes() for said in (False, True))
+    for one, other in zip(shown, said, strict=True):
+        assert other.candidates == one.candidates
+        pairs = zip((*one.support, *one.queries), (*other.support, *other.queries), strict=True)
+        for seen, told in pairs:
+            right = letters_of(seen)[1][seen.answer] if form == "choice" else seen.answer
+            assert (told.item, told.answer) == ("", seen.answer)
+            assert told.question == f"It is {right}. {seen.question}"
+
+
 @pytest.mark.parametrize("form", ["open", "choice", "mixed"])
 @pytest.mark.parametrize("coherence", ["concept", "task", "none"])
 def test_blind_policies_are_at_chance_and_no_picture_comes_twice(form, coherence):

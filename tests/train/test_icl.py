@@ -35,6 +35,20 @@ def test_training_on_conversations_goes_on_to_the_same_losses(config, curve, sce
     assert {name: len(digest) for name, digest in told["data"].items()} == {"icl": 64, "link": 64}
 
 
+def test_letters_are_learnt_without_pictures(config, scenes, tmp_path):
+    options = {"mixture": ("letters",), "icl_data": scenes, "turns": (2,), "batch": 2, "steps": 1}
+    run = config(**options, format="open", out=str(tmp_path / "letters"))
+    examples, longest, about = loop._examples(run)
+    for example in (*longest, *(examples.example(n) for n in range(2))):
+        asked, answered, *_ = example.conversations[-1]
+        (text,) = (part["text"] for part in asked["content"])
+        assert text.startswith("It is ") and text.endswith("Answer with the option's letter.")
+        assert answered["content"][0]["text"] in "ABCD"
+        assert not example.pictures
+    assert list(about["data"]) == ["letters"]
+    train(run)
+
+
 def test_held_out_types_of_tasks_are_not_trained_on(config, scenes):
     plan = loop._talks(config(icl_data=scenes), loop.open_data(scenes))
     assert plan.tasks == ("attribute", "caption", "count", "location", "naming")

@@ -53,6 +53,7 @@ class TalkPlan:
     seed: int = 0
     support_split: str | None = None
     query_split: str | None = None
+    said: bool = False  # what is seen is said in front of the question, and no picture is shown
 
 
 Asked = tuple[Item, Question]
@@ -219,11 +220,14 @@ class Voice:
 
     def turn(self, item: Item, question: Question, number: int, part: str) -> Turn:
         """The question as it is asked, and its answer. The right letters of an episode's queries are all different."""
-        if not self.choice:
-            return Turn(item.id, question.answer, self.shown.get(question.answer, question.answer), question.question)
-        texts = [self.shown.get(text, text) for text in self._listed(question)]
         right = self.shown.get(question.answer, question.answer)
-        return _lettered(item.id, question.question, texts, right, number, part, *self.stream)
+        picture, words = item.id, question.question
+        if self.plan.said:
+            picture, words = "", f"It is {right}. {words}"
+        if not self.choice:
+            return Turn(picture, question.answer, right, words)
+        texts = [self.shown.get(text, text) for text in self._listed(question)]
+        return _lettered(picture, words, texts, right, number, part, *self.stream)
 
     def _listed(self, question: Question) -> list[str]:
         return list(question.candidates) if self.subject.kind == "own" else self.options

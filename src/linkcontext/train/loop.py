@@ -243,12 +243,15 @@ def _examples(config: TrainConfig) -> tuple[mixture.Mixture, list[mixture.Exampl
             make = mixture.link(lessons, dataset, wording, c.supervise == "every")
             longest.append(make(0, config.support))
             tasks.append((share, make))
-        elif name == "icl":
+        elif name in ("icl", "letters"):
             pictures = open_data(c.icl_data)
-            talks = Talks.of(pictures, _talks(config, pictures))
+            plan = _talks(config, pictures)
+            if name == "letters":
+                plan = dataclasses.replace(plan, form="choice", said=True)
+            talks = Talks.of(pictures, plan)
             make_talk = mixture.icl(talks, pictures, wording, c.supervise != "query", c.turns, c.seed)
-            problems += _problems(pictures, talks.left_out)
-            digests["icl"] = digest(pictures)
+            problems += [problem for problem in _problems(pictures, talks.left_out) if problem not in problems]
+            digests[name] = digest(pictures)
             longest.append(make_talk(0, max(c.turns)))
             tasks.append((share, make_talk))
         elif name == "taught":

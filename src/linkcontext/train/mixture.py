@@ -5,6 +5,7 @@ number of processes gets the same examples.
 
     link        link episodes of the data set
     icl         conversations that share a sense, about annotated pictures (`episodes.talk`)
+    letters     choices among letters about what is said, not shown: how letters are answered with
     taught      questions about the concepts that the bundled models know by name
     FILE.json   the conversations of a LLaVA file, or the questions of a VQA file with the commonest answer
 """
@@ -80,8 +81,8 @@ def shares(words: Sequence[str]) -> dict[str, float]:
     told = " ".join(words)
     pairs = [(word.rpartition("=")[0] or word, word.rpartition("=")[2] if "=" in word else None) for word in words]
     for name, _ in pairs:
-        if name not in ("link", "icl", "taught") and not name.endswith(".json"):
-            raise InputError(f"--mixture {told}: {name!r} is none of link, icl, taught or a LLaVA file (FILE.json).")
+        if name not in ("link", "icl", "letters", "taught") and not name.endswith(".json"):
+            raise InputError(f"--mixture {told}: {name!r} is none of link, icl, letters, taught or a LLaVA file (FILE.json).")
     if not pairs or len({name for name, _ in pairs}) < len(pairs):
         raise InputError(f"--mixture {told}: name one task or more, each once.")
     if all(number is None for _, number in pairs):
