@@ -10,6 +10,8 @@ Episodes of world:0 with 16 shots per class, 2-way, 8 queries to a support; a st
     rows            the same rows as a batch through our engine, features of the frozen tower computed once.
     tree            a support and its queries as one tree, features computed once.
     tree, new       the same where every picture of a step is new: its features are computed in the step.
+    train           `linkcontext train` on episodes of the same shape, with all that it does besides: drawing, words and
+                    tokens, features from the disk, where an earlier run has left them.
 
 All train projector and language model in float32 with the same AdamW, learning rate, clipping and mean over answer
 tokens; the tower is frozen. The losses of `trl` and `tree` on the same answers in the same order are laid over each
@@ -17,11 +19,12 @@ other: equal curves are equal gradients. Ends with 1 where they differ by more t
 """
 
 import copy
+import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
@@ -36,6 +39,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
 
+from linkcontext.config import ModelConfig
 from linkcontext.data.images import open_image
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, Message, encode, pictures, prompt
@@ -45,6 +49,8 @@ from linkcontext.models.load import Model, load, processor
 from linkcontext.models.tree import Line, lay, pack
 from linkcontext.models.vision import Eyes, Seen
 from linkcontext.source import open_data
+from linkcontext.train.config import TrainConfig
+from linkcontext.train.loop import train
 
 ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "fused": True}
 CLIP = 1.0
@@ -175,6 +181,25 @@ def ours(base: nn.Module, lessons: Lessons, config: Bench, way: str, steps: int)
     return losses, times[1:]
 
 
+def whole(config: Bench) -> list[float]:
+    """Seconds of each step but the first of `linkcontext train`, in a second run: the first leaves the features."""
+    plan = TrainConfig(
+        model=ModelConfig(config.model, device=config.device),
+        data="world:0",
+        strategy="2-way",
+        support=2 * config.shots,
+        queries=config.queries,
+        batch=SUPPORTS,
+        steps=config.block,
+        lr=config.learning_rate,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for run in ("first", "second"):
+            train(replace(plan, out=f"{folder}/{run}"))
+        logged = (Path(folder) / "second" / "log.jsonl").read_text().splitlines()
+    return [SUPPORTS * config.queries / json.loads(line)["answers_per_second"] for line in logged[1:]]
+
+
 class Clock(hf.TrainerCallback):
     """When each step ended."""
 
@@ -294,15 +319,16 @@ def main() -> None:
         "trl": trl(base, lessons, config, batch, workers, config.steps)[0],
         "tree": ours(base, lessons, config, "tree", config.steps)[0],
     }
-    ways: dict[str, Callable[[], tuple[list[float], list[float]]]] = {
-        "trl": lambda: trl(base, lessons, config, batch, workers, config.block)
+    ways: dict[str, Callable[[], list[float]]] = {
+        "trl": lambda: trl(base, lessons, config, batch, workers, config.block)[1]
     }
     for way in ("rows", "tree", "tree, new"):
-        ways[way] = lambda way=way: ours(base, lessons, config, way, config.block)
+        ways[way] = lambda way=way: ours(base, lessons, config, way, config.block)[1]
+    ways["train"] = lambda: whole(config)
     times: dict[str, list[float]] = {way: [] for way in ways}
     for repeat in range(config.repeats):
         for way, run in ways.items():
-            times[way].append(float(np.mean(run()[1])))
+            times[way].append(float(np.mean(run())))
             print(f"  {repeat + 1}/{config.repeats} {way}: {times[way][-1]:.2f} s a step", flush=True)
     rows = {}
     for way, taken in times.items():
