@@ -1,5 +1,7 @@
 """Presets, and what a training would take, from configurations alone."""
 
+import re
+
 import pytest
 
 from linkcontext.config import ModelConfig
@@ -25,7 +27,7 @@ def test_a_preset_has_the_published_size_and_fits(name):
     text = "\n".join(dry_run(with_preset(TrainConfig(), name), name, gpus=8))
     assert f"{PUBLISHED[name]:.2f} billion numbers" in text
     assert "trees, a support once" in text
-    assert "hours: unknown. No rate was measured" in text
+    assert "hours: unknown. Give your GPU's rate" in text
 
 
 def test_what_was_asked_for_stays():
@@ -40,7 +42,18 @@ def test_tokens_and_hours_by_hand():
     tokens = (16 + 2) * (83 + 32)
     assert f"about {tokens} tokens" in text
     hours = 10 * 2 * tokens * 2 * 4 * 1.81e9 / 100e12 / 3600
-    assert f"about {hours:.2g} at the 100 TFLOP/s given" in text
+    assert f"at least {hours:.2g} at the 100 TFLOP/s given" in text
+
+
+def test_the_rate_of_this_machine_is_measured():
+    config = with_preset(TrainConfig(model=ModelConfig(device="cpu")), "lcl-smolvlm")
+    measured = dry_run(config, "lcl-smolvlm", tflops="measure")[-1]
+    hours, rate, name = re.fullmatch(
+        r"hours: at least (.*) at the (.*) TFLOP/s measured on (.*) \(.* matrix product\).*", measured
+    ).groups()
+    given = dry_run(config, "lcl-smolvlm", tflops=float(rate))[-1]
+    assert f"at least {hours} " in given
+    assert "threads" in name
 
 
 def test_adapters_take_less_memory():

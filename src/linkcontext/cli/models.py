@@ -34,8 +34,9 @@ class Train:
     """Say what it would take, from the model's configuration alone."""
     gpus: int = 1
     """With --dry-run: how many."""
-    tflops: float | None = None
-    """With --dry-run: the rate that one of your GPUs sustains. Without it no hours are told."""
+    tflops: float | Literal["measure"] | None = None
+    """With --dry-run: the rate that one of your GPUs sustains; measure: that of a matrix product on this machine's
+    device. Without it no hours are told."""
 
     def run(self) -> None:
         """Train, or say what it would take."""

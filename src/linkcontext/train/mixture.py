@@ -82,7 +82,9 @@ def shares(words: Sequence[str]) -> dict[str, float]:
     pairs = [(word.rpartition("=")[0] or word, word.rpartition("=")[2] if "=" in word else None) for word in words]
     for name, _ in pairs:
         if name not in ("link", "icl", "letters", "taught") and not name.endswith(".json"):
-            raise InputError(f"--mixture {told}: {name!r} is none of link, icl, letters, taught or a LLaVA file (FILE.json).")
+            raise InputError(
+                f"--mixture {told}: {name!r} is none of link, icl, letters, taught or a LLaVA file (FILE.json)."
+            )
     if not pairs or len({name for name, _ in pairs}) < len(pairs):
         raise InputError(f"--mixture {told}: name one task or more, each once.")
     if all(number is None for _, number in pairs):

@@ -5,8 +5,10 @@ linkcontext train --preset lcl-qwen2.5-vl-3b --dry-run
 
 import dataclasses
 import math
+import platform
+import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
@@ -21,6 +23,7 @@ from linkcontext.train.config import TrainConfig
 from linkcontext.train.strategy import Strategy
 from linkcontext.train.trainee import choose
 
+Rate = float | Literal["measure"]
 TURN = 32  # tokens of a turn's words: a question, a name and the template's marks
 # Bytes of a number in 4 bits: a byte of scale to 64 of them, and 4 bytes to 256 scales.
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -87,7 +90,7 @@ def with_preset(config: TrainConfig, name: str) -> TrainConfig:
     return dataclasses.replace(config, **options)
 
 
-def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: float | None = None) -> list[str]:
+def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: Rate | None = None) -> list[str]:
     """Lines that say what a training would take. Raises `InputError` for what could not be trained."""
     known = PRESETS[preset] if preset is not None else None
     sizes = AutoConfig.for_model(known.kind, **known.sizes) if known else _configuration(config.model)
@@ -132,12 +135,34 @@ def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: floa
         f"steps: {c.steps} of {c.batch} examples, {c.steps * c.batch * tokens / 1e6:.1f} million tokens",
     ]
     if tflops is None:
-        return [*lines, "hours: unknown. No rate was measured; give the one your GPU sustains with --tflops."]
+        return [
+            *lines,
+            "hours: unknown. Give your GPU's rate with --tflops, or say --tflops measure on it.",
+        ]
+    said = "given"
+    if tflops == "measure":
+        tflops, name = _measured(c)
+        said = f"measured on {name} ({'bfloat16' if c.precision == 'bf16' else 'float32'} matrix product)"
     hours = work / (gpus * tflops * 1e12) / 3600
-    return [
-        *lines,
-        f"hours: about {hours:.2g} at the {tflops:g} TFLOP/s given per GPU, language model only; not measured",
-    ]
+    return [*lines, f"hours: at least {hours:.2g} at the {tflops:.3g} TFLOP/s {said} per GPU, language model only"]
+
+
+def _measured(c: TrainConfig) -> tuple[float, str]:
+    """TFLOP/s of a large square matrix product on the device, in the precision that is trained in, and its name."""
+    device = torch.device(c.model.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    gpu = device.type == "cuda"
+    size = 8192 if gpu else 512
+    a = torch.randn(size, size, device=device).to(torch.bfloat16 if c.precision == "bf16" else torch.float32)
+    times = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        for _ in range(4):
+            a @ a
+        if gpu:
+            torch.cuda.synchronize(device)
+        times.append((time.perf_counter() - begun) / 4)
+    name = torch.cuda.get_device_name(device) if gpu else f"{torch.get_num_threads()} threads of {platform.machine()}"
+    return 2 * size**3 / min(times) / 1e12, name
 
 
 def _memory(c: TrainConfig, text: Any, trained: int, total: int, packed: int, row: int, gpus: int) -> float:
