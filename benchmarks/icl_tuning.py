@@ -1,19 +1,23 @@
 """In-context instruction tuning and its ablations, from mini-base. Run: `python benchmarks/icl_tuning.py`.
 
     base                 mini-base as it is
-    icl                  single-turn instruction on the tasks, then any-shot conversations about one concept, each with
-                         a quarter of replay; after arXiv 2403.12736
+    icl                  a curriculum after arXiv 2403.12736: alignment (what letters stand for, told in words first and
+                         between two options about a picture then), single-turn instruction on the tasks, any-shot
+                         conversations about one concept. Half of the examples of the last two are replay
     no coherence         turns of a conversation about anything
-    no curriculum        conversations from the first step on, as many steps in all
+    no curriculum        conversations alone, from mini-base, as many steps as instruction and conversations
     query only           the last answer of a conversation is learnt, not every one
-    replay 0, .5, .75    other shares of replay
-    without TASK         one family of tasks left out
-    link                 the other paper's tuning (warm-up and 2-way-random, with the same replay), as many steps
-    link + icl           both kinds in one mixture
+    replay 0, .25, .75   other shares of replay among the conversations
+    without TASK         one family of tasks left out of instruction and conversations
+    link                 the other paper's tuning (2-way-random, four queries to a support), from mini-base, half of it
+                         replay, as many steps as "no curriculum"
+    link + icl           both kinds in the conversations' place, half and half
+    mini                 the bundled model, which links
+    mini + icl           the curriculum from there
 
-Every row with every seed; relation, same-different and rule are never trained on. Resumable. Writes
-benchmarks/results/icl_tuning.json and .png, and prints the tables of docs/icl-tuning.md. `--only icl "no coherence"`
-takes some rows, `--toy` shows that all of it runs; its figures say nothing.
+Every row with every seed; the alignment is common to all of them. relation, same-different and rule are never trained
+on. Resumable. Writes benchmarks/results/icl_tuning.json and .png, and prints the tables of docs/icl-tuning.md. `--only
+icl "no coherence"` takes some rows, `--toy` shows that all of it runs; its figures say nothing.
 """
 
 import json
@@ -42,8 +46,10 @@ from linkcontext.world.isekai import write_isekai
 from linkcontext.world.scenes import write_scenes
 
 TASKS = ("naming", "attribute", "count", "location", "caption")
-REPLAYS = (0.0, 0.5, 0.75)
-MAIN = ("base", "icl", "link", "link + icl")  # measured on the other benchmarks too
+REPLAY = 0.5
+REPLAYS = (0.0, 0.25, 0.75)
+GIVEN = {"base": "mini-base", "mini": "mini"}  # rows that nothing is trained for
+MAIN = ("base", "icl", "link", "link + icl", "mini", "mini + icl")  # measured on the other benchmarks too
 SHOTS = (0, 1, 2, 4, 8)
 
 
@@ -55,10 +61,16 @@ class Table:
     seeds: tuple[int, ...] = (0, 1, 2)
     only: tuple[str, ...] = ()
     """Names of rows; all without."""
+    letters_steps: int = 200
+    choice_steps: int = 1000
     instruction_steps: int = 150
     icl_steps: int = 250
+    single: int = 32
+    """Single turns of a step of alignment and instruction."""
     batch: int = 8
+    """Conversations of a step."""
     lr: float = 5e-4
+    choice_lr: float = 1e-3
     classes: int = 400
     """Things in the pictures that are trained on, sixteen pictures each; and so many scenes of every other kind."""
     episodes: int = 270
@@ -70,27 +82,25 @@ class Table:
 def names() -> list[str]:
     """All rows."""
     ablations = ["no coherence", "no curriculum", "query only", *(f"replay {share:g}" for share in REPLAYS)]
-    return ["base", "icl", "link", "link + icl", *ablations, *(f"without {task}" for task in TASKS)]
+    return [*MAIN, *ablations, *(f"without {task}" for task in TASKS)]
 
 
 def runs(table: Table) -> Iterator[tuple[str, int | None]]:
     """All rows in an order in which one seed of everything is there first."""
     wanted = [name for name in names() if not table.only or name in table.only]
-    if "base" in wanted:
-        yield "base", None
+    yield from ((name, None) for name in wanted if name in GIVEN)
     for seed in table.seeds:
-        yield from ((name, seed) for name in wanted if name != "base")
+        yield from ((name, seed) for name in wanted if name not in GIVEN)
 
 
 def trained(table: Table, name: str, seed: int | None) -> str:
     """The folder of a row's model, trained if it is not there."""
     if seed is None:
-        return "mini-base"
-    share = float(name.removeprefix("replay ")) if name.startswith("replay") else 0.25
+        return GIVEN[name]
+    models, left_out = Path(table.out) / "models", name.removeprefix("without ")
+    share = float(name.removeprefix("replay ")) if name.startswith("replay") else REPLAY
     kinds = {"link": {"link": 1.0}, "link + icl": {"link": 0.5, "icl": 0.5}}.get(name, {"icl": 1.0})
     mixed = {**{kind: part * (1 - share) for kind, part in kinds.items()}, "taught": share}
-    left_out = name.removeprefix("without ")
-    steps = table.instruction_steps + table.icl_steps
     whole = TrainConfig(
         model=ModelConfig("mini-base"),
         data="world:replay",
@@ -102,17 +112,57 @@ def trained(table: Table, name: str, seed: int | None) -> str:
         supervise="query" if name == "query only" else None,
         mixture=tuple(f"{kind}={part:g}" for kind, part in mixed.items() if part),
         batch=table.batch,
-        steps=steps,
+        steps=table.icl_steps,
         lr=table.lr,
         save_every=200,
         keep=1,
         seed=seed,
-        out=str(Path(table.out) / "models" / f"{name.replace(' ', '-')}-{seed}"),
+        out=str(models / f"{name.replace(' ', '-')}-{seed}"),
     )
     if name in ("no curriculum", "link"):
-        return learnt(whole)
-    first = replace(whole, turns=(1,), steps=table.instruction_steps, out=f"{whole.out}-instruction")
-    return learnt(replace(whole, model=ModelConfig(learnt(first)), steps=table.icl_steps))
+        return learnt(replace(whole, steps=table.instruction_steps + table.icl_steps))
+    common = name if name in ("mini + icl", f"without {left_out}") else "icl"  # whose instruction it begins with
+    instruction = replace(
+        whole,
+        model=ModelConfig(aligned(table, "mini" if name == "mini + icl" else "mini-base")),
+        mixture=(f"icl={1 - REPLAY:g}", f"taught={REPLAY:g}"),
+        coherence="concept",
+        supervise=None,
+        turns=(1,),
+        batch=table.single,
+        steps=table.instruction_steps,
+        out=str(models / f"{common.replace(' ', '-')}-{seed}-instruction"),
+    )
+    return learnt(replace(whole, model=ModelConfig(learnt(instruction))))
+
+
+def aligned(table: Table, base: str) -> str:
+    """A model that knows what letters stand for: in words, then between two options about a picture."""
+    letters = TrainConfig(
+        model=ModelConfig(base),
+        data="world:replay",
+        icl_data=str(Path(table.out) / "scenes"),
+        tasks=("naming", "attribute"),
+        mixture=("letters=1",),
+        turns=(1,),
+        batch=table.single,
+        steps=table.letters_steps,
+        lr=table.lr,
+        save_every=200,
+        keep=1,
+        out=str(Path(table.out) / "models" / f"letters-{base}"),
+    )
+    choice = replace(
+        letters,
+        tasks=("attribute", "location", "count"),
+        mixture=("icl=0.65", "letters=0.1", "taught=0.25"),
+        format="choice",
+        options=2,
+        steps=table.choice_steps,
+        lr=table.choice_lr,
+        out=str(Path(table.out) / "models" / f"choice-{base}"),
+    )
+    return learnt(replace(choice, model=ModelConfig(learnt(letters))))
 
 
 def measured(table: Table, name: str, seed: int | None) -> list[dict]:
@@ -261,7 +311,8 @@ def main() -> None:
     if unknown := set(table.only) - set(names()):
         sys.exit(f"--only {unknown.pop()}: the rows are {', '.join(names())}.")
     if table.toy:
-        tiny = {"instruction_steps": 1, "icl_steps": 1, "classes": 24, "episodes": 27, "seeds": (0,)}
+        tiny = {f"{stage}_steps": 1 for stage in ("letters", "choice", "instruction", "icl")}
+        tiny |= {"single": 4, "classes": 24, "episodes": 27, "seeds": (0,)}
         table = replace(table, out=table.out + "-toy", **tiny)
     about, out = machine("cpu"), Path(table.out)
     if not (out / "scenes" / "manifest.jsonl").exists():
