@@ -62,7 +62,8 @@ class Table:
     only: tuple[str, ...] = ()
     """Names of rows; all without."""
     letters_steps: int = 200
-    choice_steps: int = 1000
+    easy_steps: int = 300
+    choice_steps: int = 700
     instruction_steps: int = 150
     icl_steps: int = 250
     single: int = 32
@@ -70,7 +71,6 @@ class Table:
     batch: int = 8
     """Conversations of a step."""
     lr: float = 5e-4
-    choice_lr: float = 1e-3
     classes: int = 400
     """Things in the pictures that are trained on, sixteen pictures each; and so many scenes of every other kind."""
     episodes: int = 270
@@ -137,7 +137,8 @@ def trained(table: Table, name: str, seed: int | None) -> str:
 
 
 def aligned(table: Table, base: str) -> str:
-    """A model that knows what letters stand for: in words, then between two options about a picture."""
+    """A model that knows what letters stand for: in words, then between two options about a picture, easy ones first."""
+    models = Path(table.out) / "models"
     letters = TrainConfig(
         model=ModelConfig(base),
         data="world:replay",
@@ -150,19 +151,28 @@ def aligned(table: Table, base: str) -> str:
         lr=table.lr,
         save_every=200,
         keep=1,
-        out=str(Path(table.out) / "models" / f"letters-{base}"),
+        out=str(models / f"letters-{base}"),
     )
-    choice = replace(
+    easy = replace(
         letters,
-        tasks=("attribute", "location", "count"),
-        mixture=("icl=0.65", "letters=0.1", "taught=0.25"),
+        model=ModelConfig(learnt(letters)),
+        tasks=("attribute",),
+        mixture=("icl=0.8", "letters=0.2"),
         format="choice",
         options=2,
-        steps=table.choice_steps,
-        lr=table.choice_lr,
-        out=str(Path(table.out) / "models" / f"choice-{base}"),
+        steps=table.easy_steps,
+        lr=2 * table.lr,
+        out=str(models / f"easy-{base}"),
     )
-    return learnt(replace(choice, model=ModelConfig(learnt(letters))))
+    choice = replace(
+        easy,
+        model=ModelConfig(learnt(easy)),
+        tasks=("attribute", "location", "count"),
+        mixture=("icl=0.65", "letters=0.1", "taught=0.25"),
+        steps=table.choice_steps,
+        out=str(models / f"choice-{base}"),
+    )
+    return learnt(choice)
 
 
 def measured(table: Table, name: str, seed: int | None) -> list[dict]:
@@ -311,7 +321,7 @@ def main() -> None:
     if unknown := set(table.only) - set(names()):
         sys.exit(f"--only {unknown.pop()}: the rows are {', '.join(names())}.")
     if table.toy:
-        tiny = {f"{stage}_steps": 1 for stage in ("letters", "choice", "instruction", "icl")}
+        tiny = {f"{stage}_steps": 1 for stage in ("letters", "easy", "choice", "instruction", "icl")}
         tiny |= {"single": 4, "classes": 24, "episodes": 27, "seeds": (0,)}
         table = replace(table, out=table.out + "-toy", **tiny)
     about, out = machine("cpu"), Path(table.out)
