@@ -137,7 +137,7 @@ def trained(table: Table, name: str, seed: int | None) -> str:
 
 
 def aligned(table: Table, base: str) -> str:
-    """A model that knows what letters stand for: in words, then between two options about a picture, easy ones first."""
+    """A model that knows what letters stand for: in words, then between two options about a picture."""
     models = Path(table.out) / "models"
     letters = TrainConfig(
         model=ModelConfig(base),
@@ -195,7 +195,9 @@ def figures(table: Table, where: Path, model: Model, main: bool) -> Iterator[dic
     yield from ({"what": "world-icl", **row} for row in rows if row["scoring"] == "likelihood_sum")
     yield from ({"what": "means", **line} for line in icl.summary(rows) if line["scoring"] == "likelihood_sum")
     n = max(2, table.episodes // 2)
-    yield from ({"what": "retention", **row} for row in retention(config("retention", episodes=n), model)["rows"])
+    yield from (
+        {"what": "retention", **row} for row in retention(config("retention", episodes=table.episodes), model)["rows"]
+    )
     if not main:
         return
     found = evaluate(config("world", data="world:9101", shots=(0, 1, 4), episodes=n), model)
