@@ -5,6 +5,7 @@
                      the paper's strategies unchanged: hard negatives (linear), a string of random letters for the
                      first class and the real name for the other, one query to a support, only its answer learnt
     ... + warm-up    the same after our warm-up: four classes under new words, any negatives, eight queries
+    mix x2 + warm-up mix for twice the steps, so that it sees as many episodes as 2-way
 
 Each is trained with every seed and measured on ISEKAI-mini-10 and -pair (`linkcontext world --isekai`), an unseen world
 and digits, by likelihood and generation; on what mini-base was taught; with false labels; and by the place of the
@@ -40,6 +41,7 @@ from linkcontext.world.isekai import write_isekai
 
 STRATEGIES = {"2-way": "2-way", "2-way-random": "2-way-random", "2-way-weight": "2-way-weight", "mix": "2-way"}
 WARM = " + warm-up"
+TWICE = "mix x2"
 SHOTS = (0, 1, 2, 4, 8, 16)
 FALSE = (0.0, 0.25, 0.5, 0.75, 1.0)
 PICTURES = {
@@ -78,6 +80,7 @@ def runs(table: Table) -> Iterator[tuple[str, int | None]]:
         for name in STRATEGIES:
             yield name, seed
             yield name + WARM, seed
+        yield TWICE + WARM, seed
 
 
 def trained(table: Table, name: str, seed: int | None) -> str:
@@ -103,28 +106,33 @@ def trained(table: Table, name: str, seed: int | None) -> str:
     if name.endswith(WARM):
         base = learnt(warm)
     name = name.removesuffix(WARM)
+    mixed = name in ("mix", TWICE)
     return learnt(
         replace(
             warm,
             model=ModelConfig(base),
-            strategy=STRATEGIES[name],
+            strategy=STRATEGIES.get(name, STRATEGIES["mix"]),
             ways=2,
             support=16,
             queries=1,
             names="lcl",
             negatives="neighbours",
             neighbours=str(Path(table.out) / "neighbours.jsonl"),
-            mixture=("link=0.5", "taught=0.5") if name == "mix" else ("link",),
+            mixture=("link=0.5", "taught=0.5") if mixed else ("link",),
             batch=table.batch,
-            steps=table.steps,
-            out=str(folder / f"{name}{'-warm' if base != 'mini-base' else ''}-{seed}"),
+            steps=table.steps * (2 if name == TWICE else 1),
+            out=str(folder / f"{name.replace(' ', '-')}{'-warm' if base != 'mini-base' else ''}-{seed}"),
         )
     )
 
 
 def measured(table: Table, name: str, seed: int | None) -> list[dict]:
     """Every figure of one row."""
-    where = Path(table.out) / "evals" / f"{name.replace(WARM, '-warm')}-{'base' if seed is None else seed}"
+    where = (
+        Path(table.out)
+        / "evals"
+        / f"{name.replace(WARM, '-warm').replace(' ', '-')}-{'base' if seed is None else seed}"
+    )
     if (where / "rows.json").exists():
         return json.loads((where / "rows.json").read_text())
     model = load(trained(table, name, seed))
