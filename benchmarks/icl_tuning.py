@@ -36,6 +36,7 @@ from scipy.stats import t as student
 from table import Found, cell, learnt, listed
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
+from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.evaluate import icl, isekai
 from linkcontext.evaluate.retention import retention
 from linkcontext.evaluate.run import evaluate, measure
@@ -229,9 +230,8 @@ def tables(found: Found) -> Iterator[tuple[str, str]]:
             head = ["", *(f"{k} shots" for k in SHOTS)]
             yield f"world-icl, {tasks}, {form}: means over subjects (chance {chance:.3f})", listed(head, lines)
     yield "Effects on the mean over {2, 4, 8} shots, in points, against icl", effects(found)
-    subjects = sorted({row["task"] for row in found.rows if row["what"] == "world-icl"})
     lines = []
-    for task in subjects:
+    for task in sorted({row["task"] for row in found.rows if row["what"] == "world-icl"}):
         two = [fmean(over(found, name, task)) for name in ("base", "icl") if over(found, name, task)]
         chance = next(r["chance"] for r in found.rows if r.get("task") == task and r["what"] == "world-icl")
         if len(two) == 2:
@@ -268,25 +268,23 @@ def over(found: Found, name: str, task: str) -> list[float]:
 
 
 def effects(found: Found) -> str:
-    """Each row less icl, seed by seed, with the 95 % interval over seeds (Student's t)."""
-    head, lines = ["", "tasks open", "tasks choice", "unseen open", "unseen choice"], []
+    """Each row less icl, subject by subject, with the 95 % interval over subjects (Student's t)."""
+    lines = []
     for name in found.names:
         cells = []
-        for tasks in ("seen tasks", "unseen tasks"):
+        for unseen in (False, True):
             for form in ("open", "choice"):
-                a, b = (per_seed(found, each, tasks, form) for each in (name, "icl"))
-                pairs = [100 * (a.get(s, a.get(None, 0.0)) - b[s]) for s in b if s in a or None in a]
-                cells.append(interval(pairs))
+                pairs = [(over(found, name, task), over(found, "icl", task)) for task in subjects(found, unseen, form)]
+                cells.append(interval([100 * (fmean(a) - fmean(b)) for a, b in pairs if a and b]))
         if name != "icl":
             lines.append([name, *cells])
-    return listed(head, lines)
+    return listed(["", "seen open", "seen choice", "unseen open", "unseen choice"], lines)
 
 
-def per_seed(found: Found, name: str, tasks: str, form: str) -> dict[int | None, float]:
-    chosen = [r for r in found.rows if r["name"] == name and r["what"] == "means" and r["shots"] in (2, 4, 8)]
-    chosen = [r for r in chosen if (r["tasks"], r["form"]) == (tasks, form)]
-    seeds = dict.fromkeys(r["seed"] for r in chosen)
-    return {seed: fmean(r["accuracy"] for r in chosen if r["seed"] == seed) for seed in seeds}
+def subjects(found: Found, unseen: bool, form: str) -> list[str]:
+    """The tasks of world-icl's rows in one form: those of held-out types, or the others."""
+    tasks = sorted({row["task"] for row in found.rows if row["what"] == "world-icl" and row["task"].endswith(form)})
+    return [task for task in tasks if (task.partition("/")[0] in HELD_OUT) == unseen]
 
 
 def interval(values: list[float]) -> str:
