@@ -13,7 +13,7 @@
                          replay, as many steps as "no curriculum"
     link + icl           both kinds in the conversations' place, half and half
     mini                 the bundled model, which links
-    mini + icl           the curriculum from there
+    mini + icl           instruction and conversations from there
 
 Every row with every seed; the alignment is common to all of them. relation, same-different and rule are never trained
 on. Resumable. Writes benchmarks/results/icl_tuning.json and .png, and prints the tables of docs/icl-tuning.md. `--only
@@ -125,7 +125,7 @@ def trained(table: Table, name: str, seed: int | None) -> str:
     common = name if name in ("mini + icl", f"without {left_out}") else "icl"  # whose instruction it begins with
     instruction = replace(
         whole,
-        model=ModelConfig(aligned(table, "mini" if name == "mini + icl" else "mini-base")),
+        model=ModelConfig("mini" if name == "mini + icl" else aligned(table)),
         mixture=(f"icl={1 - REPLAY:g}", f"taught={REPLAY:g}"),
         coherence="concept",
         supervise=None,
@@ -137,11 +137,11 @@ def trained(table: Table, name: str, seed: int | None) -> str:
     return learnt(replace(whole, model=ModelConfig(learnt(instruction))))
 
 
-def aligned(table: Table, base: str) -> str:
+def aligned(table: Table) -> str:
     """A model that knows what letters stand for: in words, then between two options about a picture."""
     models = Path(table.out) / "models"
     letters = TrainConfig(
-        model=ModelConfig(base),
+        model=ModelConfig("mini-base"),
         data="world:replay",
         icl_data=str(Path(table.out) / "scenes"),
         tasks=("naming", "attribute"),
@@ -152,7 +152,7 @@ def aligned(table: Table, base: str) -> str:
         lr=table.lr,
         save_every=200,
         keep=1,
-        out=str(models / f"letters-{base}"),
+        out=str(models / "letters"),
     )
     easy = replace(
         letters,
@@ -163,7 +163,7 @@ def aligned(table: Table, base: str) -> str:
         options=2,
         steps=table.easy_steps,
         lr=2 * table.lr,
-        out=str(models / f"easy-{base}"),
+        out=str(models / "easy"),
     )
     choice = replace(
         easy,
@@ -171,7 +171,7 @@ def aligned(table: Table, base: str) -> str:
         tasks=("attribute", "location", "count"),
         mixture=("icl=0.65", "letters=0.1", "taught=0.25"),
         steps=table.choice_steps,
-        out=str(models / f"choice-{base}"),
+        out=str(models / "choice"),
     )
     return learnt(choice)
 
