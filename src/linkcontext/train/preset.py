@@ -154,13 +154,12 @@ def _measured(c: TrainConfig) -> tuple[float, str]:
     size = 8192 if gpu else 512
     a = torch.randn(size, size, device=device).to(torch.bfloat16 if c.precision == "bf16" else torch.float32)
     times = []
-    for _ in range(5):
+    for _ in range(4):  # the first is slower: libraries are loaded in it
         begun = time.perf_counter()
-        for _ in range(4):
-            a @ a
+        a @ a
         if gpu:
             torch.cuda.synchronize(device)
-        times.append((time.perf_counter() - begun) / 4)
+        times.append(time.perf_counter() - begun)
     name = torch.cuda.get_device_name(device) if gpu else f"{torch.get_num_threads()} threads of {platform.machine()}"
     return 2 * size**3 / min(times) / 1e12, name
 
