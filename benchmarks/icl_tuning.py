@@ -9,11 +9,8 @@
     query only           the last answer of a conversation is learnt, not every one
     replay 0, .25, .75   other shares of replay among the conversations
     without TASK         one family of tasks left out of instruction and conversations
-    link                 the other paper's tuning (2-way-random, four queries to a support), from mini-base, half of it
-                         replay, as many steps as "no curriculum"
-    link + icl           both kinds in the conversations' place, half and half
-    mini                 the bundled model, which links
-    mini + icl           instruction and conversations from there
+    mini                 the bundled model: mini-base after the other paper's tuning (Link-Context Learning)
+    mini + icl           both: instruction and conversations from there
 
 Every row with every seed; the alignment is common to all of them. relation, same-different and rule are never trained
 on. Resumable. Writes benchmarks/results/icl_tuning.json and .png, and prints the tables of docs/icl-tuning.md. `--only
@@ -50,7 +47,7 @@ TASKS = ("naming", "attribute", "count", "location", "caption")
 REPLAY = 0.5
 REPLAYS = (0.0, 0.25, 0.75)
 GIVEN = {"base": "mini-base", "mini": "mini"}  # rows that nothing is trained for
-MAIN = ("base", "icl", "link", "link + icl", "mini", "mini + icl")  # measured on the other benchmarks too
+MAIN = ("base", "icl", "mini", "mini + icl")  # measured on the other benchmarks too
 SHOTS = (0, 1, 2, 4, 8)
 
 
@@ -100,18 +97,13 @@ def trained(table: Table, name: str, seed: int | None) -> str:
         return GIVEN[name]
     models, left_out = Path(table.out) / "models", name.removeprefix("without ")
     share = float(name.removeprefix("replay ")) if name.startswith("replay") else REPLAY
-    kinds = {"link": {"link": 1.0}, "link + icl": {"link": 0.5, "icl": 0.5}}.get(name, {"icl": 1.0})
-    mixed = {**{kind: part * (1 - share) for kind, part in kinds.items()}, "taught": share}
     whole = TrainConfig(
         model=ModelConfig("mini-base"),
-        data="world:replay",
-        support=8,
-        queries=4,
         icl_data=str(Path(table.out) / "scenes"),
         tasks=tuple(task for task in TASKS if task != left_out),
         coherence="none" if name == "no coherence" else "concept",
         supervise="query" if name == "query only" else None,
-        mixture=tuple(f"{kind}={part:g}" for kind, part in mixed.items() if part),
+        mixture=(f"icl={1 - share:g}", f"taught={share:g}") if share else ("icl",),
         batch=table.batch,
         steps=table.icl_steps,
         lr=table.lr,
@@ -120,7 +112,7 @@ def trained(table: Table, name: str, seed: int | None) -> str:
         seed=seed,
         out=str(models / f"{name.replace(' ', '-')}-{seed}"),
     )
-    if name in ("no curriculum", "link"):
+    if name == "no curriculum":
         return learnt(replace(whole, steps=table.instruction_steps + table.icl_steps))
     common = name if name in ("mini + icl", f"without {left_out}") else "icl"  # whose instruction it begins with
     instruction = replace(
@@ -142,7 +134,6 @@ def aligned(table: Table) -> str:
     models = Path(table.out) / "models"
     letters = TrainConfig(
         model=ModelConfig("mini-base"),
-        data="world:replay",
         icl_data=str(Path(table.out) / "scenes"),
         tasks=("naming", "attribute"),
         mixture=("letters=1",),
