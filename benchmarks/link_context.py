@@ -253,7 +253,7 @@ def plot(found: Found) -> Figure:
 
 def draw(axis: Any, found: Found, title: str, x: list, points: list[dict], **wanted: Any) -> None:
     """A line through the means of each row, and a dot for every seed; warm-up rows are solid."""
-    bare = [name for name in found.names if not name.endswith(WARM)]
+    bare = list(dict.fromkeys(name.removesuffix(WARM) for name in found.names))
     for name in found.names:
         values = [found.values(name, **wanted, **point) for point in points]
         colour = COLOURS[bare.index(name.removesuffix(WARM)) % len(COLOURS)]
