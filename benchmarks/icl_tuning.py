@@ -30,7 +30,7 @@ import tyro
 from machine import COLOURS, RESULTS, machine
 from matplotlib.figure import Figure
 from scipy.stats import t as student
-from table import Found, cell, learnt, listed
+from table import Found, cell, learnt, listed, slim
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.episodes.talk import HELD_OUT
@@ -329,7 +329,9 @@ def main() -> None:
     for heading, text in tables(found):
         print(f"### {heading}\n\n{text}")
     where = out if table.toy or table.only else RESULTS
-    write_text(json.dumps({"machine": about, "table": vars(table), "rows": rows}) + "\n", where / "icl_tuning.json")
+    write_text(
+        json.dumps({"machine": about, "table": vars(table), "rows": slim(rows)}) + "\n", where / "icl_tuning.json"
+    )
     plot(found).savefig(where / "icl_tuning.png", dpi=110)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import tyro
 from machine import COLOURS, RESULTS, machine
 from matplotlib.figure import Figure
-from table import Found, cell, learnt, listed
+from table import Found, cell, learnt, listed, slim
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.evaluate import isekai
@@ -290,7 +290,7 @@ def main() -> None:
     for heading, text in tables(found):
         print(f"### {heading}\n\n{text}")
     where = Path(table.out) if table.toy else RESULTS
-    made = {"machine": about, "table": vars(table), "rows": rows}
+    made = {"machine": about, "table": vars(table), "rows": slim(rows)}
     write_text(json.dumps(made) + "\n", where / "link_context.json")
     plot(found).savefig(where / "link_context.png", dpi=110)
 

@@ -14,6 +14,19 @@ def learnt(config: TrainConfig) -> str:
     return str(last if (last / "config.json").exists() else train(config))
 
 
+def slim(rows: list[dict]) -> list[dict]:
+    """Rows as a file keeps them: without what is null, numbers to four places."""
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: kept(each) for key, each in value.items() if each is not None}
+        if isinstance(value, list):
+            return [kept(each) for each in value]
+        return round(value, 4) if isinstance(value, float) else value
+
+    return [kept(row) for row in rows]
+
+
 class Found:
     """All rows, to be asked for one figure at a time."""
 
