@@ -317,3 +317,9 @@ def test_unknown_and_blind_models_are_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(InputError, match="reads no pictures"):
         load(str(tmp_path))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_a_sentence(device, nano):
+    with pytest.raises(InputError, match=f"--device {device}: "):
+        load(str(nano), device=device)

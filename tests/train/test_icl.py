@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from linkcontext.config import eval_config
+from linkcontext.config import ModelConfig, eval_config
 from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.evaluate import icl
@@ -45,8 +45,13 @@ def test_letters_are_learnt_without_pictures(config, scenes, tmp_path):
         assert text.startswith("It is ") and text.endswith("Answer with the option's letter.")
         assert answered["content"][0]["text"] in "ABCD"
         assert not example.pictures
+        assert example.id.startswith("letters/")
     assert list(about["data"]) == ["letters"]
     train(run)
+    with pytest.raises(InputError, match="--mixture letters: the scaffold single_turn has no turns"):
+        loop._examples(config(**options, scaffold="single_turn"))
+    with pytest.raises(InputError, match="--device cuda:99: "):  # and no training on a CPU instead
+        loop._accelerator(config(**options, model=ModelConfig(device="cuda:99")))
 
 
 def test_held_out_types_of_tasks_are_not_trained_on(config, scenes):

@@ -56,6 +56,19 @@ def test_the_rate_of_this_machine_is_measured():
     assert "threads" in name
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"tflops": 0.0}, "--tflops 0: must be above 0"),
+        ({"tflops": float("nan")}, "--tflops nan"),
+        ({"gpus": 0}, "--gpus 0: at least one"),
+    ],
+)
+def test_a_rate_that_cannot_be_is_a_sentence(options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        dry_run(with_preset(TrainConfig(), "lcl-smolvlm"), "lcl-smolvlm", **options)
+
+
 def test_adapters_take_less_memory():
     def memory(**options):
         lines = dry_run(with_preset(TrainConfig(**options), "lcl-qwen2.5-vl-7b"), "lcl-qwen2.5-vl-7b")

@@ -160,8 +160,8 @@ def load(
     if name.startswith("openai:"):
         raise InputError(f"--model {name}: only eval and ask take models behind a server. Name one that can be loaded.")
     source = str(bundle.folder(name)) if name in bundle.NAMES[1:] else name
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    kind: Any = dtype if dtype != "auto" else "auto" if place.type == "cuda" else "float32"
+    there = device_named(device)
+    kind: Any = dtype if dtype != "auto" else "auto" if there.type == "cuda" else "float32"
     options = {"trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(source, **options)
@@ -174,7 +174,7 @@ def load(
         more: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refused below, by name
         if load_in_4bit:
             kind = "bfloat16" if kind == "auto" else kind
-            more |= {"device_map": {"": place}, "quantization_config": _in_4bit(config, kind, options)}
+            more |= {"device_map": {"": there}, "quantization_config": _in_4bit(config, kind, options)}
         network, info = AutoModelForImageTextToText.from_pretrained(source, dtype=kind, **more, **options)
     except InputError:
         raise
@@ -193,7 +193,17 @@ def load(
         network = _adapted(network, adapter, merge=not load_in_4bit)
     if isinstance(processor, Interleaving):
         network.generation_config.eos_token_id = processor.ends
-    return Model(name, source, network.to(place).eval(), processor, adapter)
+    return Model(name, source, network.to(there).eval(), processor, adapter)
+
+
+def device_named(device: str | None) -> torch.device:
+    """The device that is named, or else the GPU where there is one. Raises `InputError` for one that is not there."""
+    try:
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without it
+        raise InputError(f"--device {device}: {_first_line(error)}. Name another, or leave it out.") from error
+    return found
 
 
 def processor(name: str, trust_remote_code: bool = False) -> Any:

@@ -50,13 +50,13 @@ class TrainConfig:
     scaffold: str = "turns"
     """What is said around the pictures: turns, single_turn, lcl, or a JSON file."""
     mixture: tuple[str, ...] = ("link",)
-    """What is learnt and its shares, as link=0.5 taught=0.3 FILE.json=0.2: link episodes, icl conversations, questions
-    about what the bundled models know by name, LLaVA conversations. Without numbers all come equally often (the
-    paper's mix)."""
+    """What is learnt and its shares, as link=0.5 taught=0.3 FILE.json=0.2: link episodes, icl conversations, letters
+    (the same in words alone, always as choices), questions about what the bundled models know by name (taught), LLaVA
+    conversations. Without numbers all come equally often (the paper's mix)."""
     icl_data: str = "scenes:1"
-    """Annotated pictures of the icl conversations."""
+    """Annotated pictures of the conversations of icl and letters."""
     tasks: tuple[str, ...] = ()
-    """Tasks of the icl conversations. Default: all but the held-out types: relation, same-different, rule."""
+    """Tasks of these conversations. Default: all but the held-out types: relation, same-different, rule."""
     coherence: Coherence = "concept"
     """What the turns of an icl conversation have in common: the concept, the task, or nothing."""
     format: Form = "mixed"

@@ -43,7 +43,7 @@ from linkcontext.evaluate.run import Asker, answer
 from linkcontext.mining.neighbours import mined
 from linkcontext.models.budget import free_memory
 from linkcontext.models.family import parts
-from linkcontext.models.load import load
+from linkcontext.models.load import device_named, load
 from linkcontext.models.score import Scorer
 from linkcontext.models.vision import Eyes
 from linkcontext.records import to_json, write_text
@@ -208,7 +208,7 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     unused = DistributedDataParallelKwargs(find_unused_parameters="vision" in config.parts)
     accelerator = Accelerator(
         mixed_precision="bf16" if config.precision == "bf16" else None,
-        cpu=config.model.device == "cpu" or not torch.cuda.is_available(),  # without it CPUs would not meet
+        cpu=device_named(config.model.device).type == "cpu",  # without it CPUs would not meet
         log_with=list(config.trackers) or None,
         project_dir=config.out,
         kwargs_handlers=[unused],

@@ -117,15 +117,16 @@ def icl(
     talks: Talks, dataset: Dataset, wording: Scaffold, every: bool, turns: Sequence[int], seed: int
 ) -> "Callable[..., Example]":
     """Conversations of a number of `turns`, each as likely; with `every` all answers are learnt, else the last."""
+    name = "letters" if talks.plan.said else "icl"
     if not wording.turns:
-        raise InputError(f"--mixture icl: the scaffold {wording.name} has no turns. Use turns.")
+        raise InputError(f"--mixture {name}: the scaffold {wording.name} has no turns. Use turns.")
 
     def make(index: int, count: int | None = None) -> Example:
         if count is None:
             count = turns[int(rng("train", seed, "icl", "turns", index).integers(len(turns)))]
         said = talks.talk(index, count).support
         told = [conversation(said[: n + 1], wording) for n in (range(count) if every else [count - 1])]
-        return _example(f"icl/{index:07d}", told, dataset)
+        return _example(f"{name}/{index:07d}", told, dataset)
 
     return make
 

@@ -17,7 +17,7 @@ from linkcontext.config import ModelConfig
 from linkcontext.episodes.prompt import scaffold
 from linkcontext.errors import InputError
 from linkcontext.models.family import packable, parts, refusal
-from linkcontext.models.load import Template, grey, processor
+from linkcontext.models.load import Template, device_named, grey, processor
 from linkcontext.train import mixture
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.strategy import Strategy
@@ -91,7 +91,14 @@ def with_preset(config: TrainConfig, name: str) -> TrainConfig:
 
 
 def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: Rate | None = None) -> list[str]:
-    """Lines that say what a training would take. Raises `InputError` for what could not be trained."""
+    """Lines that say what a training would take. `tflops` is the rate of one GPU, or "measure" for this machine's.
+
+    Raises `InputError` for what could not be trained, and for numbers that cannot be.
+    """
+    if gpus < 1:
+        raise InputError(f"--gpus {gpus}: at least one is needed.")
+    if isinstance(tflops, float | int) and not 0 < tflops < math.inf:
+        raise InputError(f"--tflops {tflops:g}: must be above 0.")
     known = PRESETS[preset] if preset is not None else None
     sizes = AutoConfig.for_model(known.kind, **known.sizes) if known else _configuration(config.model)
     each = known.picture if known else _picture(config.model)
@@ -135,10 +142,7 @@ def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: Rate
         f"steps: {c.steps} of {c.batch} examples, {c.steps * c.batch * tokens / 1e6:.1f} million tokens",
     ]
     if tflops is None:
-        return [
-            *lines,
-            "hours: unknown. Give your GPU's rate with --tflops, or say --tflops measure on it.",
-        ]
+        return [*lines, "hours: unknown. Give your GPU's rate with --tflops, or say --tflops measure on it."]
     said = "given"
     if tflops == "measure":
         tflops, name = _measured(c)
@@ -149,7 +153,7 @@ def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: Rate
 
 def _measured(c: TrainConfig) -> tuple[float, str]:
     """TFLOP/s of a large square matrix product on the device, in the precision that is trained in, and its name."""
-    device = torch.device(c.model.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device_named(c.model.device)
     gpu = device.type == "cuda"
     size = 8192 if gpu else 512
     a = torch.randn(size, size, device=device).to(torch.bfloat16 if c.precision == "bf16" else torch.float32)
