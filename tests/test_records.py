@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from linkcontext.records import (
     Prediction,
     Score,
     Turn,
+    appending,
     from_dict,
     read_jsonl,
     to_json,
@@ -199,3 +201,38 @@ def test_nothing_is_written_when_the_records_fail_on_the_way(tmp_path):
 def test_records_are_frozen():
     with pytest.raises(AttributeError):
         EPISODE.ways = 3
+
+
+def test_records_are_appended_behind_whole_lines_at_once(tmp_path):
+    path = tmp_path / "run" / "answers.jsonl"
+    with appending(path) as append:
+        append([ITEM])
+        assert list(read_jsonl(Item, path)) == [ITEM]  # it is there before the file is closed
+    with path.open("ab") as file:
+        file.write(to_json(ITEM).encode()[:-5])  # killed in the middle of a line
+    with appending(path) as append:
+        assert list(read_jsonl(Item, path)) == [ITEM]
+        append([ITEM, ITEM])
+    assert list(read_jsonl(Item, path)) == [ITEM] * 3
+
+
+def test_two_cannot_append_to_one_folder(tmp_path):
+    path, taken = tmp_path / "a.jsonl", pytest.raises(InputError, match="another process is writing into it")
+    with appending(path), taken, appending(path):
+        pass
+    with appending(path) as append:
+        append([ITEM])
+
+
+def test_a_disk_that_is_full_while_appending_is_one_sentence(tmp_path):
+    path, before = tmp_path / "a.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    full = pytest.raises(InputError, match=r"a\.jsonl: could not be written .*Free some space")
+    try:
+        with full, appending(path) as append:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))  # no file may be longer than ten bytes
+            append([ITEM])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with appending(path) as append:
+        append([ITEM])
+    assert list(read_jsonl(Item, path)) == [ITEM]

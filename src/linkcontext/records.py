@@ -13,10 +13,13 @@ import json
 import os
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
 
 from linkcontext.errors import InputError
 
@@ -217,3 +220,39 @@ def write_lines(lines: Iterable[str], path: Path) -> None:
         ) from error
     finally:
         beside.unlink(missing_ok=True)  # what making the pieces may have raised leaves nothing behind
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A folder, for this process alone. Raises `InputError` where another has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"{folder}: another process is writing into it. Wait for it, or choose another --out."
+        ) from error
+
+
+@contextmanager
+def appending(path: Path) -> Iterator[Callable[[Iterable[Any]], None]]:
+    """A function that writes records behind those of `path` at once; the folder is this process's alone until then.
+
+    A last line that was cut off while being written is taken away first.
+    """
+    with held(path.parent), path.open("a+b", buffering=0) as file:  # closing a full buffer would fail once more
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+        def append(records: Iterable[Any]) -> None:
+            left = "".join(to_json(record) + "\n" for record in records).encode()
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError as error:
+                raise InputError(
+                    f"{path}: could not be written ({error.strerror}). Free some space and start again."
+                ) from error
+
+        yield append

@@ -233,7 +233,7 @@ def test_a_probe_that_was_killed_goes_on_and_ends_the_same(config, tmp_path):
 def test_a_model_is_probed_into_a_folder(nano, pictures, tmp_path):
     config = eval_config(model=str(nano), data=str(pictures), shots=(1,), episodes=2, out=str(tmp_path / "probe"))
     probe = evidence(config)
-    files = {path.name for path in (tmp_path / "probe").iterdir()}
+    files = {path.name for path in (tmp_path / "probe").glob("[!.]*")}
     assert files == {"config.json", "episodes.jsonl", "predictions.jsonl", "probe.json"}
     assert json.loads((tmp_path / "probe" / "probe.json").read_text()) == probe
     assert {"shown", "shuffled", "blank", "none", "real", "swapped", "ways-4", "wording-lcl"} <= {

@@ -27,7 +27,7 @@ def test_a_run_has_the_files_and_rows_of_any_other(nano, folder, tmp_path, capsy
     other = measured(nano, folder, tmp_path / "b", "--episodes", "2", "--scoring", "generate")
     files = {"config.json", "episodes.jsonl", "predictions.jsonl", "metrics.json", "report.md", "report.html"}
     files |= {"explain.json"}
-    assert {p.name for p in (tmp_path / "a").iterdir()} == {p.name for p in (tmp_path / "b").iterdir()} == files
+    assert {p.name for p in (tmp_path / "a").glob("[!.]*")} == {p.name for p in (tmp_path / "b").glob("[!.]*")} == files
     assert {frozenset(row) for row in found["rows"]} == {frozenset(row) for row in other["rows"]}
     told = [(r["task"], r["names"], r["shots_per_class"], r["scoring"], r["n_queries"]) for r in found["rows"]]
     assert told == [

@@ -198,7 +198,12 @@ def config(nano, world, tmp_path):
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, model, tmp_path):
     metrics = retention(config, model)
     run = tmp_path / "run"
-    assert {path.name for path in run.iterdir()} == {"config.json", "questions.jsonl", "answers.jsonl", "metrics.json"}
+    assert {path.name for path in run.glob("[!.]*")} == {
+        "config.json",
+        "questions.jsonl",
+        "answers.jsonl",
+        "metrics.json",
+    }
     assert json.loads((run / "metrics.json").read_text()) == metrics
     told = metrics["counters"]
     assert (told["engine"], told["questions"], told["questions_in_data"]) == ("cached", 12, 72)

@@ -37,7 +37,7 @@ def decisions(lines):
 def test_the_files_and_their_fields(config, tmp_path):
     metrics = evaluate(config())
     run = tmp_path / "run"
-    assert {p.name for p in run.iterdir()} == {
+    assert {p.name for p in run.glob("[!.]*")} == {
         "config.json",
         "episodes.jsonl",
         "predictions.jsonl",

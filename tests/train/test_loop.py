@@ -242,7 +242,7 @@ def test_bf16_learns(config, curve):
 
 def test_a_folder_in_use_is_refused(config, tmp_path):
     (tmp_path / "run").mkdir()
-    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(InputError, match="another process is training"):
+    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(InputError, match="another process is writing"):
         train(config())
 
 

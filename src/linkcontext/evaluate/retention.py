@@ -22,7 +22,7 @@ from linkcontext.evaluate.run import Asker, claim, opened
 from linkcontext.models.load import Model
 from linkcontext.models.remote import Remote, Served
 from linkcontext.models.score import Ask, Scorer
-from linkcontext.records import read_jsonl, to_json, write_jsonl, write_text
+from linkcontext.records import appending, read_jsonl, write_jsonl, write_text
 from linkcontext.source import open_data
 
 TAUGHT = "world:taught"
@@ -94,31 +94,15 @@ def _exam(episodes: EpisodeConfig, wording: Scaffold) -> Exam:
 
 def _ask_all(scorer: Scorer | Remote, probes: Sequence[Probe], wording: Scaffold, path: Path) -> None:
     """Append the answers that `path` does not hold yet."""
-    done = _done(path)
-    left = [probe for probe in probes if probe.id not in done]
-    with progress("Asking", len(left)) as advance, path.open("a", encoding="utf-8") as file:
-        for start in range(0, len(left), GROUP):
-            found = ask(scorer, left[start : start + GROUP], wording)
-            try:
-                file.write("".join(to_json(answered) + "\n" for answered in found))
-                file.flush()
-            except OSError as error:
-                raise InputError(
-                    f"{path}: could not be written ({error.strerror}). Free some space and start again."
-                ) from error
-            for _ in found:
-                advance()
-
-
-def _done(path: Path) -> set[str]:
-    """The probes that are answered. A last line that was cut off while being written is taken away."""
-    if not path.exists():
-        return set()
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        path.write_bytes(whole)
-    return {answered.probe for answered in read_jsonl(Answered, path)}
+    with appending(path) as append:
+        done = {answered.probe for answered in read_jsonl(Answered, path)}
+        left = [probe for probe in probes if probe.id not in done]
+        with progress("Asking", len(left)) as advance:
+            for start in range(0, len(left), GROUP):
+                found = ask(scorer, left[start : start + GROUP], wording)
+                append(found)
+                for _ in found:
+                    advance()
 
 
 def ask(scorer: Scorer | Remote, probes: Sequence[Probe], wording: Scaffold) -> list[Answered]:

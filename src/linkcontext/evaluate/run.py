@@ -28,7 +28,7 @@ from linkcontext.models.remote import PREFIX, Remote, Served, connect
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.select import majority
 from linkcontext.models.vision import GREY, Eyes, nearest
-from linkcontext.records import Episode, Prediction, Score, Turn, read_jsonl, to_json, write_jsonl, write_text
+from linkcontext.records import Episode, Prediction, Score, Turn, appending, read_jsonl, write_jsonl, write_text
 from linkcontext.source import open_data
 
 GROUP = 4  # episodes whose prompts are batched together where nothing is shared
@@ -240,39 +240,21 @@ class Asker:
 
 def predict(asker: Asker, episodes: Sequence[Episode], path: Path) -> None:
     """Append the predictions that `path` does not hold yet, a group of episodes at a time."""
-    done = _done(path)
-    left = [
-        e
-        for e in episodes
-        if not all((e.query_id(q), k) in done for q in range(len(e.queries)) for k in e.shots_per_class)
-    ]
-    with progress("Asking", len(episodes)) as advance, path.open("a", encoding="utf-8") as file:
+    with appending(path) as append, progress("Asking", len(episodes)) as advance:
+        done = {(p.query_id, p.shots_per_class) for p in read_jsonl(Prediction, path)}
+        left = [
+            e
+            for e in episodes
+            if not all((e.query_id(q), k) in done for q in range(len(e.queries)) for k in e.shots_per_class)
+        ]
         for _ in range(len(episodes) - len(left)):
             advance()
         size = 1 if asker.scorer.engine in ("cached", "packed") else GROUP
         for start in range(0, len(left), size):
             group = left[start : start + size]
-            found = [p for p in answer(asker, group) if (p.query_id, p.shots_per_class) not in done]
-            try:
-                file.write("".join(to_json(p) + "\n" for p in found))
-                file.flush()
-            except OSError as error:
-                raise InputError(
-                    f"{path}: could not be written ({error.strerror}). Free some space and start again."
-                ) from error
+            append([p for p in answer(asker, group) if (p.query_id, p.shots_per_class) not in done])
             for _ in group:
                 advance()
-
-
-def _done(path: Path) -> set[tuple[str, int]]:
-    """The queries that are answered. A last line that was cut off while being written is taken away."""
-    if not path.exists():
-        return set()
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        path.write_bytes(whole)
-    return {(p.query_id, p.shots_per_class) for p in read_jsonl(Prediction, path)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,11 @@ RUN/latest                 the name of the last whole checkpoint
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -30,19 +27,6 @@ from linkcontext.records import write_text
 
 STATE = "training.safetensors"
 SCALE = 2.0  # of an adapter: alpha over rank
-
-
-@contextmanager
-def held(out: Path) -> Iterator[None]:
-    """The folder, for this process alone."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with FileLock(out / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise InputError(
-            f"{out}: another process is training into it. Wait for it, or choose another --out."
-        ) from error
 
 
 def claim(out: Path, told: dict[str, Any], free: tuple[str, ...]) -> None:

@@ -46,7 +46,7 @@ from linkcontext.models.family import parts
 from linkcontext.models.load import device_named, load
 from linkcontext.models.score import Scorer
 from linkcontext.models.vision import Eyes
-from linkcontext.records import to_json, write_text
+from linkcontext.records import held, to_json, write_text
 from linkcontext.seeds import key
 from linkcontext.source import open_data
 from linkcontext.train import checkpoint, mixture
@@ -71,7 +71,7 @@ def train(config: TrainConfig) -> Path:
     """
     accelerator = _accelerator(config)
     out = Path(config.out)
-    with checkpoint.held(out) if accelerator.is_main_process else nullcontext():
+    with held(out) if accelerator.is_main_process else nullcontext():
         examples, longest, about = _examples(config)
         trainee = _trainee(config, accelerator)
         for example in longest:
