@@ -1,16 +1,18 @@
 """In-context instruction tuning and its ablations, from mini-base. Run: `python benchmarks/icl_tuning.py`.
 
     base                 mini-base as it is
-    icl                  a curriculum after arXiv 2403.12736: alignment (what letters stand for, told in words first and
-                         between two options about a picture then), single-turn instruction on the tasks, any-shot
-                         conversations about one concept. Half of the examples of the last two are replay
+    icl                  a curriculum after arXiv 2403.12736: alignment (what letters stand for: told in words, then of
+                         colours in pictures, then of all attributes, then in conversations), single-turn instruction
+                         on the tasks, any-shot conversations about one concept. Half of the examples of the last
+                         two are replay
     no coherence         turns of a conversation about anything
     no curriculum        conversations alone, from mini-base, as many steps as instruction and conversations
     query only           the last answer of a conversation is learnt, not every one
     replay 0, .25, .75   other shares of replay among the conversations
     without TASK         one family of tasks left out of instruction and conversations
     mini                 the bundled model: mini-base after the other paper's tuning (Link-Context Learning)
-    mini + icl           both: instruction and conversations from there
+    mini + icl           both: the same curriculum from there, its replay with link episodes too
+    icl x3, mini + icl x3   three times as many conversations
 
 Every row with every seed; the alignment is common to all of them. relation, same-different and rule are never trained
 on. Resumable. Writes benchmarks/results/icl_tuning.json and .png, and prints the tables of docs/icl-tuning.md. `--only
@@ -22,6 +24,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -43,11 +46,13 @@ from linkcontext.train.config import TrainConfig
 from linkcontext.world.isekai import write_isekai
 from linkcontext.world.scenes import write_scenes
 
+LINKS = "world:replay"  # pictures of link episodes
+ATTRIBUTES = ("colour", "kind", "texture", "shape", "size", "state")
 TASKS = ("naming", "attribute", "count", "location", "caption")
 REPLAY = 0.5
 REPLAYS = (0.0, 0.25, 0.75)
 GIVEN = {"base": "mini-base", "mini": "mini"}  # rows that nothing is trained for
-MAIN = ("base", "icl", "mini", "mini + icl")  # measured on the other benchmarks too
+MAIN = ("base", "icl", "icl x3", "mini", "mini + icl", "mini + icl x3")  # measured on the other benchmarks too
 SHOTS = (0, 1, 2, 4, 8)
 
 
@@ -60,12 +65,18 @@ class Table:
     only: tuple[str, ...] = ()
     """Names of rows; all without."""
     letters_steps: int = 200
-    easy_steps: int = 300
-    choice_steps: int = 700
+    """From mini, which has learnt to answer with names alone, twice as many."""
+    colour_steps: int = 400
+    attributes_steps: int = 800
+    chosen: int = 48
+    """Choices of a step of these two."""
+    lists_steps: int = 500
+    listed: int = 10
+    """Conversations of a step of it."""
     instruction_steps: int = 150
     icl_steps: int = 250
     single: int = 32
-    """Single turns of a step of alignment and instruction."""
+    """Single turns of a step of letters and instruction."""
     batch: int = 8
     """Conversations of a step."""
     lr: float = 5e-4
@@ -73,6 +84,8 @@ class Table:
     """Things in the pictures that are trained on, sixteen pictures each; and so many scenes of every other kind."""
     episodes: int = 270
     """Of world-icl in each form, on scenes of another seed: ten of every subject."""
+    tables_only: bool = False
+    """Train nothing: the tables of what is measured."""
     toy: bool = False
     """Tiny, to see that it runs."""
 
@@ -96,6 +109,7 @@ def trained(table: Table, name: str, seed: int | None) -> str:
     if seed is None:
         return GIVEN[name]
     models, left_out = Path(table.out) / "models", name.removeprefix("without ")
+    both, times = name.startswith("mini + icl"), 3 if name.endswith(" x3") else 1
     share = float(name.removeprefix("replay ")) if name.startswith("replay") else REPLAY
     whole = TrainConfig(
         model=ModelConfig("mini-base"),
@@ -105,7 +119,7 @@ def trained(table: Table, name: str, seed: int | None) -> str:
         supervise="query" if name == "query only" else None,
         mixture=(f"icl={1 - share:g}", f"taught={share:g}") if share else ("icl",),
         batch=table.batch,
-        steps=table.icl_steps,
+        steps=times * table.icl_steps,
         lr=table.lr,
         save_every=200,
         keep=1,
@@ -114,11 +128,13 @@ def trained(table: Table, name: str, seed: int | None) -> str:
     )
     if name == "no curriculum":
         return learnt(replace(whole, steps=table.instruction_steps + table.icl_steps))
-    common = name if name in ("mini + icl", f"without {left_out}") else "icl"  # whose instruction it begins with
+    common = name if name.startswith("without") else "mini + icl" if both else "icl"  # whose instruction it begins with
+    if both:
+        whole = replace(whole, data=LINKS, mixture=("icl=0.5", "taught=0.4", "link=0.1"))
     instruction = replace(
         whole,
-        model=ModelConfig("mini" if name == "mini + icl" else aligned(table)),
-        mixture=(f"icl={1 - REPLAY:g}", f"taught={REPLAY:g}"),
+        model=ModelConfig(aligned(table, "mini" if both else "mini-base")),
+        mixture=whole.mixture if both else (f"icl={1 - REPLAY:g}", f"taught={REPLAY:g}"),
         coherence="concept",
         supervise=None,
         turns=(1,),
@@ -129,47 +145,71 @@ def trained(table: Table, name: str, seed: int | None) -> str:
     return learnt(replace(whole, model=ModelConfig(learnt(instruction))))
 
 
-def aligned(table: Table) -> str:
-    """A model that knows what letters stand for: in words, then between two options about a picture."""
-    models = Path(table.out) / "models"
+def aligned(table: Table, model: str) -> str:
+    """What letters stand for: in words, then of colours in pictures, then of all attributes and places, then in
+    conversations, where every turn has a list of options of its own.
+
+    Among four options from the start: two can be told apart by looking at one of them (docs/log.md).
+    """
+    models, links = Path(table.out) / "models", model == "mini"
+
+    def mixture(most: str, **others: float) -> tuple[str, ...]:
+        others |= {"link": 0.05} if links else {}
+        return tuple(f"{part}={share:g}" for part, share in ({most: 1 - sum(others.values())} | others).items())
+
     letters = TrainConfig(
-        model=ModelConfig("mini-base"),
+        model=ModelConfig(model),
+        data=LINKS,
         icl_data=str(Path(table.out) / "scenes"),
         tasks=("naming", "attribute"),
-        mixture=("letters=1",),
+        mixture=mixture("letters"),
         turns=(1,),
         batch=table.single,
-        steps=table.letters_steps,
+        steps=table.letters_steps * (2 if links else 1),
         lr=table.lr,
         save_every=200,
         keep=1,
-        out=str(models / "letters"),
+        out=str(models / f"{model}-letters"),
     )
-    easy = replace(
+    colour = replace(
         letters,
         model=ModelConfig(learnt(letters)),
-        tasks=("attribute",),
-        mixture=("icl=0.8", "letters=0.2"),
+        tasks=("attribute/colour",),
+        mixture=mixture("icl", letters=0.15, taught=0.1),
         format="choice",
-        options=2,
-        steps=table.easy_steps,
+        batch=table.chosen,
+        steps=table.colour_steps,
         lr=2 * table.lr,
-        out=str(models / "easy"),
+        out=str(models / f"{model}-colour"),
     )
-    choice = replace(
-        easy,
-        model=ModelConfig(learnt(easy)),
-        tasks=("attribute", "location", "count"),
-        mixture=("icl=0.65", "letters=0.1", "taught=0.25"),
-        steps=table.choice_steps,
-        out=str(models / "choice"),
+    attributes = replace(
+        colour,
+        model=ModelConfig(learnt(colour)),
+        tasks=(*(f"attribute/{name}" for name in ATTRIBUTES), "location"),
+        mixture=mixture("icl", letters=0.1, taught=0.15),
+        steps=table.attributes_steps,
+        out=str(models / f"{model}-attributes"),
     )
-    return learnt(choice)
+    lists = replace(
+        attributes,
+        model=ModelConfig(learnt(attributes)),
+        mixture=mixture("icl", letters=0.15, taught=0.2),
+        turns=tuple(range(1, 10)),
+        batch=table.listed,
+        steps=table.lists_steps,
+        out=str(models / f"{model}-lists"),
+    )
+    return learnt(lists)
+
+
+def row_folder(table: Table, name: str, seed: int | None) -> Path:
+    """Where a row's figures are."""
+    return Path(table.out) / "evals" / f"{name.replace(' ', '-')}-{'base' if seed is None else seed}"
 
 
 def measured(table: Table, name: str, seed: int | None) -> list[dict]:
     """Every figure of one row."""
-    where = Path(table.out) / "evals" / f"{name.replace(' ', '-')}-{'base' if seed is None else seed}"
+    where = row_folder(table, name, seed)
     if (where / "rows.json").exists():
         return json.loads((where / "rows.json").read_text())
     model = load(trained(table, name, seed))
@@ -221,16 +261,17 @@ def tables(found: Found) -> Iterator[tuple[str, str]]:
             head = ["", *(f"{k} shots" for k in SHOTS)]
             yield f"world-icl, {tasks}, {form}: means over subjects (chance {chance:.3f})", listed(head, lines)
     yield "Effects on the mean over {2, 4, 8} shots, in points, against icl", effects(found)
-    lines = []
+    means, lines = over(found), []
     for task in sorted({row["task"] for row in found.rows if row["what"] == "world-icl"}):
-        two = [fmean(over(found, name, task)) for name in ("base", "icl") if over(found, name, task)]
         chance = next(r["chance"] for r in found.rows if r.get("task") == task and r["what"] == "world-icl")
-        if len(two) == 2:
-            told = [f"{two[0]:.3f}", f"{two[1]:.3f}", f"{100 * (two[1] - two[0]):+.1f}"]
-            lines.append([task, f"{chance:.3f}", *told, f"{two[1] - chance:+.3f}"])
+        of = {name: [v[task] for (row, _), v in means.items() if row == name] for name in MAIN}
+        if of["base"] and of["icl"]:
+            gain = fmean(of["icl"]) - fmean(of["base"])
+            told = [*(f"{fmean(v):.3f}" if v else "" for v in of.values()), f"{100 * gain:+.1f}"]
+            lines.append([task, f"{chance:.3f}", *told, f"{fmean(of['icl']) - chance:+.3f}"])
     yield (
         "Every subject, mean over {2, 4, 8} shots",
-        listed(["", "chance", "base", "icl", "points", "over chance"], lines),
+        listed(["", "chance", *MAIN, "icl - base, points", "icl - chance"], lines),
     )
     kinds = list(dict.fromkeys((r["task"], r["scoring"]) for r in found.rows if r["what"] == "retention"))
     head = [f"{task}, {'one of ten' if scoring != 'generate' else 'generation'}" for task, scoring in kinds]
@@ -253,22 +294,32 @@ def tables(found: Found) -> Iterator[tuple[str, str]]:
     yield "Other benchmarks", listed(["", *MAIN, "nearest centroid"], lines)
 
 
-def over(found: Found, name: str, task: str) -> list[float]:
-    """Accuracies on one subject at 2, 4 and 8 shots, all seeds."""
-    return [v for k in (2, 4, 8) for v in found.values(name, what="world-icl", task=task, shots_per_class=k)]
+def over(found: Found) -> dict[tuple[str, int | None], dict[str, float]]:
+    """Of every row and seed, accuracy by subject: the mean over 2, 4 and 8 shots."""
+    values: dict[tuple[str, int | None], dict[str, list[float]]] = {}
+    for row in found.rows:
+        if row["what"] == "world-icl" and row["shots_per_class"] in (2, 4, 8):
+            values.setdefault((row["name"], row["seed"]), {}).setdefault(row["task"], []).append(row["accuracy"])
+    return {key: {task: fmean(each) for task, each in tasks.items()} for key, tasks in values.items()}
 
 
 def effects(found: Found) -> str:
-    """Each row less icl, subject by subject, with the 95 % interval over subjects (Student's t)."""
-    lines = []
+    """Each row less icl of the same seed, with the 95 % interval over subjects (Student's t), and each seed's mean."""
+    means, lines = over(found), []
     for name in found.names:
+        given = means.get((name, None), {})
+        seeds = [seed for of, seed in means if of == "icl" and (given or (name, seed) in means)]
+        if name == "icl" or not seeds:
+            continue
         cells = []
-        for unseen in (False, True):
-            for form in ("open", "choice"):
-                pairs = [(over(found, name, task), over(found, "icl", task)) for task in subjects(found, unseen, form)]
-                cells.append(interval([100 * (fmean(a) - fmean(b)) for a, b in pairs if a and b]))
-        if name != "icl":
-            lines.append([name, *cells])
+        for unseen, form in product((False, True), ("open", "choice")):
+            points = [
+                [100 * (means.get((name, seed), given)[task] - means["icl", seed][task]) for seed in seeds]
+                for task in subjects(found, unseen, form)
+            ]
+            each = ", ".join(f"{fmean(of_seed):+.1f}" for of_seed in zip(*points, strict=True))
+            cells.append(interval([fmean(seeds) for seeds in points]) + (f" ({each})" if len(seeds) > 1 else ""))
+        lines.append([name, *cells])
     return listed(["", "seen open", "seen choice", "unseen open", "unseen choice"], lines)
 
 
@@ -285,10 +336,16 @@ def interval(values: list[float]) -> str:
     return f"{fmean(values):+.1f} [{fmean(values) - half:+.1f}, {fmean(values) + half:+.1f}]"
 
 
+def once(row: dict, first: str) -> dict:
+    """A row without what is the same for all models, unless it is of the first."""
+    same = () if row["name"] == first else ("baselines", "detectable", "names", "ways", "n_episodes", "chance")
+    return {key: value for key, value in row.items() if key not in same}
+
+
 def plot(found: Found) -> Figure:
     """Means by shots in four panels, a line a row, a dot a seed."""
     figure = Figure(figsize=(12, 8), layout="constrained")
-    axes = figure.subplots(2, 2)
+    axes = figure.subplots(2, 2, sharey=True)
     for row, tasks in zip(axes, ("seen tasks", "unseen tasks"), strict=True):
         for axis, form in zip(row, ("open", "choice"), strict=True):
             for number, name in enumerate(found.names):
@@ -301,7 +358,6 @@ def plot(found: Found) -> Figure:
             axis.set_title(f"{tasks}, {form}", fontsize=10)
             axis.set_xticks(range(len(SHOTS)), list(map(str, SHOTS)))
             axis.set_xlabel("shots in all")
-            axis.set_ylim(0, 1.02)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9)
     return figure
@@ -312,8 +368,8 @@ def main() -> None:
     if unknown := set(table.only) - set(names()):
         sys.exit(f"--only {unknown.pop()}: the rows are {', '.join(names())}.")
     if table.toy:
-        tiny = {f"{stage}_steps": 1 for stage in ("letters", "easy", "choice", "instruction", "icl")}
-        tiny |= {"single": 4, "classes": 24, "episodes": 27, "seeds": (0,)}
+        tiny = {f"{stage}_steps": 1 for stage in ("letters", "colour", "attributes", "lists", "instruction", "icl")}
+        tiny |= {"single": 4, "chosen": 4, "listed": 4, "classes": 24, "episodes": 27, "seeds": (0,)}
         table = replace(table, out=table.out + "-toy", **tiny)
     about, out = machine("cpu"), Path(table.out)
     if not (out / "scenes" / "manifest.jsonl").exists():
@@ -323,15 +379,16 @@ def main() -> None:
             write_isekai(out / f"isekai-{kind}", kind, seed=9101)
     rows = []
     for name, seed in runs(table):
+        if table.tables_only and not (row_folder(table, name, seed) / "rows.json").exists():
+            continue
         rows += measured(table, name, seed)
         print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
     found = Found(rows)
     for heading, text in tables(found):
         print(f"### {heading}\n\n{text}")
     where = out if table.toy or table.only else RESULTS
-    write_text(
-        json.dumps({"machine": about, "table": vars(table), "rows": slim(rows)}) + "\n", where / "icl_tuning.json"
-    )
+    told = {"machine": about, "table": vars(table), "rows": slim([once(row, rows[0]["name"]) for row in rows])}
+    write_text(json.dumps(told) + "\n", where / "icl_tuning.json")
     plot(found).savefig(where / "icl_tuning.png", dpi=110)
 
 
