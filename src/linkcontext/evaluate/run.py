@@ -171,7 +171,7 @@ def claim(out: Path, config: EvalConfig, model: Model | Served, dataset: Dataset
                 "Choose another --out, or remove it."
             )
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
         raise InputError(f"{out}: there is something in it, and it is no run. Choose another --out.")
     packages = ("linkcontext", "torch", "transformers", "tokenizers", "numpy", "pillow")
     written = {
