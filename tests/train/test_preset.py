@@ -52,7 +52,8 @@ def test_the_rate_of_this_machine_is_measured():
         r"hours: at least (.*) at the (.*) TFLOP/s measured on (.*) \(.* matrix product\).*", measured
     ).groups()
     given = dry_run(config, "lcl-smolvlm", tflops=float(rate))[-1]
-    assert f"at least {hours} " in given
+    again = re.search(r"at least (\S+) ", given)[1]
+    assert float(again) == pytest.approx(float(hours), rel=0.1)  # the rate is told to two digits
     assert "threads" in name
 
 

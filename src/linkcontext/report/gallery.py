@@ -153,7 +153,8 @@ def _open(
     names = {candidate.class_id: candidate.name for candidate in episode.candidates}
 
     def shown(item: str, class_id: str, name: str, edge: int = EDGE) -> Shown:
-        return Shown(picture(item, edge), name, "" if truths[class_id] == name else truths[class_id])
+        truth = truths.get(class_id, name)  # a caption of another picture is no candidate of this one
+        return Shown(picture(item, edge), name, "" if truth == name else truth)
 
     turns = episode.shown(picked.shots_per_class)
     support = tuple(shown(turn.item, turn.class_id, turn.answer) for turn in turns)
