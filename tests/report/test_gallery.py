@@ -57,6 +57,19 @@ def test_an_episode_is_shown_as_the_model_saw_it(groups_and_root):
     assert (query.question, query.why) == ("", None)
 
 
+def test_an_answer_that_is_no_candidate_is_shown_as_it_was_said(groups_and_root):
+    groups, root = groups_and_root
+    told = {  # captions are told about pictures of their own; a query's candidates are about its picture alone
+        key: [
+            (dataclasses.replace(e, support=tuple(dataclasses.replace(t, class_id="a red owl") for t in e.support)), p)
+            for e, p in pairs
+        ]
+        for key, pairs in groups.items()
+    }
+    opened, plain = gallery(told, root).right[0], gallery(groups, root).right[0]
+    assert [(s.name, s.truth) for s in opened.support] == [(s.name, "") for s in plain.support]
+
+
 def test_pictures_that_are_gone_or_damaged_are_labelled(groups_and_root):
     groups, root = groups_and_root
     (root / "circle" / "0.png").unlink()
