@@ -16,7 +16,8 @@
 
 Every row with every seed; the alignment is common to all of them. relation, same-different and rule are never trained
 on. Resumable. Writes benchmarks/results/icl_tuning.json and .png, and prints the tables of docs/icl-tuning.md. `--only
-icl "no coherence"` takes some rows, `--toy` shows that all of it runs; its figures say nothing.
+icl "no coherence"` takes some rows, `--tables-only` trains nothing and makes the tables of what is measured, `--toy`
+shows that all of it runs; its figures say nothing.
 """
 
 import json
