@@ -9,7 +9,7 @@ from typing import Any
 import tyro
 
 from linkcontext.cli.measure import Compare, Eval, Probe, Report, Validate
-from linkcontext.cli.models import Cache, Mini, Train
+from linkcontext.cli.models import Average, Cache, Mini, Train
 from linkcontext.cli.pictures import Data, Episodes, Mine, World
 from linkcontext.cli.use import App, AskPack, ChangePack, Chat, Demo, Serve, Teach
 from linkcontext.errors import InputError
@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
         "compare": Compare,
         "mine": Mine,
         "train": Train,
+        "average": Average,
         "serve": Serve,
         "mini": Mini,
         "cache": Cache,

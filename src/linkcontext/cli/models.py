@@ -10,6 +10,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from linkcontext.cli.terminal import console
+from linkcontext.config import Dtype
 from linkcontext.errors import InputError
 from linkcontext.train.config import TrainConfig
 
@@ -61,6 +62,32 @@ class Train:
         from linkcontext.train.loop import train
 
         console.print(f"checkpoint: {train(config)}", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Average:
+    """Average the weights of models of one shape: most of what a tuning taught, less of what it made a model forget.
+
+    linkcontext average MODEL runs/tuned/checkpoint-500 --weights 0.25 0.75 --out runs/kept, and measure both with
+    eval --benchmark retention.
+    """
+
+    models: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Bundled models, folders or hub ids; configuration and processor are the last one's."""
+    out: str
+    """The folder to write; it must not be there."""
+    weights: tuple[float, ...] = ()
+    """One for each, in order; they sum to 1. Without: all alike."""
+    dtype: Dtype = "auto"
+    """Of what is written; auto is float32. Sums are float32."""
+    trust_remote_code: bool = False
+
+    def run(self) -> None:
+        """Average."""
+        from linkcontext.models.average import average
+
+        told = average(self.models, self.weights, Path(self.out), self.dtype, self.trust_remote_code)
+        console.print(f"model: {told}", markup=False)
 
 
 @dataclass(frozen=True, slots=True)

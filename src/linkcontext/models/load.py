@@ -253,6 +253,9 @@ def _why(name: str, error: Exception) -> str:
             f"not one of {known}, no folder, and not found on the Hugging Face hub ({_first_line(error)}). "
             "Check the name or the network."
         )
+    if (pointer := Path(name) / "latest").is_file():
+        checkpoint = Path(name) / pointer.read_text(encoding="utf-8").strip()
+        return f"is the folder of a training. Name its checkpoint: {checkpoint}."
     return f"could not be loaded ({_first_line(error)}). Is the folder complete, with config, weights and processor?"
 
 

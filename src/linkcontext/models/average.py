@@ -1,0 +1,85 @@
+"""`linkcontext average`: one model whose weights are the average of others'.
+
+Between a model and what tuning made of it lie models that have most of what was learnt and forget less (WiSE-FT,
+arXiv 2109.01903). Tunings of one model can be averaged too (model soups, arXiv 2203.05482).
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from linkcontext.data.manifest import first_few
+from linkcontext.errors import InputError
+from linkcontext.models.load import Dtype, Model, load
+from linkcontext.records import write_text
+
+
+def average(
+    names: Sequence[str], weights: Sequence[float], out: Path, dtype: Dtype = "auto", trust_remote_code: bool = False
+) -> Path:
+    """Write a model folder with the weighted sum of the models' weights, computed in float32, kept in `dtype`.
+
+    Without `weights` all count alike. Configuration and processor are the last model's. Models are loaded one after
+    the other, on the CPU, where "auto" is float32. average.json beside the weights says what they were made of.
+
+    Raises:
+        InputError: fewer than two models; weights that are not one for each, or do not sum to 1; models of other
+            shapes or vocabularies; an `out` that is there already, or cannot be written.
+    """
+    shares = list(weights) or [1 / len(names) for _ in names]
+    if len(names) < 2:
+        raise InputError("an average is of two models or more. Name the other one too.")
+    if len(shares) != len(names) or not math.isclose(math.fsum(shares), 1, abs_tol=1e-6):
+        told = " ".join(f"{share:g}" for share in shares)
+        raise InputError(f"--weights {told}: give {len(names)} numbers that sum to 1, one for each model.")
+    if out.exists():
+        raise InputError(f"{out}: is there already. Choose another --out.")
+    model = load(names[0], dtype, "cpu", trust_remote_code=trust_remote_code)
+    total = {key: _wide(value) * shares[0] for key, value in _floating(model).items()}
+    words = model.words.get_vocab()
+    for name, share in zip(names[1:], shares[1:], strict=True):
+        del model  # room for the next
+        model = load(name, dtype, "cpu", trust_remote_code=trust_remote_code)
+        more = _floating(model)
+        if differ := sorted(
+            k for k in {*total, *more} if k not in total or k not in more or total[k].shape != more[k].shape
+        ):
+            raise InputError(
+                f"{name}: {first_few(differ)} are not as in {names[0]}. Only models of one shape can be averaged."
+            )
+        if model.words.get_vocab() != words:
+            raise InputError(f"{name}: its tokens are not those of {names[0]}, so its weights mean something else.")
+        for key, value in more.items():
+            total[key] += share * _wide(value)
+    model.network.load_state_dict(total, strict=False)  # what is not floating stays
+    _write(model, out, {"models": list(names), "weights": shares})
+    return out
+
+
+def _floating(model: Model) -> dict[str, Tensor]:
+    """What can be averaged; tied weights under each of their names."""
+    return {key: value for key, value in model.network.state_dict().items() if value.is_floating_point()}
+
+
+def _wide(value: Tensor) -> Tensor:
+    return value.to(torch.float32)
+
+
+def _write(model: Model, out: Path, told: dict[str, Any]) -> None:
+    beside = out.parent / f".{out.name}.part"
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        model.network.save_pretrained(beside)
+        model.processor.save_pretrained(beside)
+        write_text(json.dumps(told, indent=1) + "\n", beside / "average.json")
+        beside.replace(out)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise InputError(f"{out}: could not be written ({error}). Free some space or choose another --out.") from error
