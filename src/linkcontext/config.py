@@ -16,12 +16,10 @@ Scoring = Literal["likelihood", "generate", "both", "lcl-legacy"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """Which model, and how it is loaded."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """How a model is loaded."""
 
-    model: str = "mini"
-    """`mini` or `mini-base` (bundled), a folder, or a Hugging Face id of a vision-language model."""
     dtype: Dtype = "auto"
     """Of the weights. auto: the checkpoint's own on a GPU, float32 on a CPU."""
     device: str | None = None
@@ -33,6 +31,18 @@ class ModelConfig:
     """A LoRA adapter folder to put on the model."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Only for models whose authors you trust."""
+
+    def of(self, model: str) -> "ModelConfig":
+        """That model, loaded so."""
+        return ModelConfig(model, **{f.name: getattr(self, f.name) for f in fields(Loading)})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig(Loading):
+    """Which model, and how it is loaded."""
+
+    model: str = "mini"
+    """`mini` or `mini-base` (bundled), a folder, or a Hugging Face id of a vision-language model."""
 
 
 @dataclass(frozen=True, slots=True)

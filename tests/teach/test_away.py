@@ -33,6 +33,9 @@ def test_a_server_answers_as_the_model_does_here(mini, mini_url, tmp_path, capsy
     main(["ask", str(pack.path), str(picture), "--model", f"openai:{mini_url}#mini", "--json"])
     said = json.loads(capsys.readouterr().out)
     assert (said["name"], said["nearest"]) == (far.ask(picture).name, [])
+    with pytest.raises(SystemExit):
+        main(["ask", str(pack.path), str(picture), "--model", f"openai:{mini_url}#mini", "--dtype", "float16"])
+    assert "--dtype: the server of" in capsys.readouterr().err
     next((tmp_path / "lum").iterdir()).unlink()
     with pytest.raises(InputError, match="1 of 4 are gone or have changed"):
         Away(pack, connect(f"openai:{mini_url}#mini"))

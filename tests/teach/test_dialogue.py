@@ -10,6 +10,7 @@ from linkcontext.errors import InputError
 from linkcontext.source import open_data
 from linkcontext.teach.chat import answered, chat, spelled
 from linkcontext.teach.dialogue import Dialogue
+from linkcontext.teach.pack import read_pack
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +165,20 @@ def test_lines_are_answered_until_quit(nano, paths):
     assert len(heard) == 11
     (said,) = answered(talk, "/forget red fox")
     assert said == "red fox is forgotten."
+
+
+def test_what_was_taught_in_lines_is_kept_in_a_pack(nano, paths, tmp_path):
+    talk, heard = dialogue(linkcontext.load(str(nano)).model), []
+    talk.licence = "CC0"
+    kept = tmp_path / "my zoo.pack"
+    chat(talk, [f"/teach fox {paths[0][0]}", f'/save "{kept}"', "/save"], heard.append)
+    assert heard[1].startswith("! ") and "at least two names" in heard[1]
+    assert heard[2].startswith("! ")
+    assert not list(tmp_path.iterdir())
+    chat(talk, [f"/teach owl {paths[1][0]}", f'/save "{kept}"', f"/save {kept}"], heard.append)
+    assert "is there already" in heard[-1]
+    pack = read_pack(kept)
+    assert {name: len(items) for name, items in pack.concepts.items()} == {"fox": 1, "owl": 1}
+    assert pack.licence == "CC0"
+    again = pack.learner(talk.learner.model)
+    assert again.ask(paths[0][1]).probabilities == pytest.approx(talk.learner.ask(paths[0][1]).probabilities, abs=1e-5)

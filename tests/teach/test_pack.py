@@ -247,6 +247,30 @@ def test_packs_keep_how_they_were_written(nano, folder, capsys):
     assert set(read_pack(folder / "zoo.pack").concepts) == {"dax", "lum", "axo", "yex"}
 
 
+def test_models_are_loaded_as_the_flags_say(nano, folder, capsys):
+    pack, base = str(folder / "zoo.pack"), ["--model", str(nano)]
+    main(["teach", "--data", str(folder / "zoo"), *base, "--out", pack, "--dtype", "bfloat16"])
+    kept = read_pack(folder / "zoo.pack")
+    assert torch.bfloat16 in {row.dtype for name, row in kept.tensors.items() if name.startswith("held/")}
+    shutil.move(folder / "zoo", folder / "moved")
+    main(["ask", pack, str(folder / "lum.png"), "--dtype", "bfloat16"])  # the model it was taught to
+    capsys.readouterr()
+    with pytest.raises(SystemExit):  # in float32 it is another, which has to see the pictures again
+        main(["ask", pack, str(folder / "lum.png")])
+    assert "are gone or have changed" in " ".join(capsys.readouterr().err.split())
+    for arguments in (
+        ["teach", "--data", str(folder / "moved"), *base, "--out", str(folder / "other.pack")],
+        ["ask", pack, str(folder / "lum.png")],
+        ["pack", pack, "--remove", "lum"],
+        ["chat", "--pack", pack],
+        ["app", *base],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main([*arguments, "--device", "cuda:99"])
+        assert stopped.value.code == 2
+        assert "--device cuda:99" in capsys.readouterr().err
+
+
 def test_a_mark_of_the_model_is_no_name(learner, folder):
     with pytest.raises(InputError, match="is a mark of the model's own"):
         learner.teach({"<image>": [folder / "lum.png"]})

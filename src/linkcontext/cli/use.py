@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from linkcontext.cli.terminal import console
-from linkcontext.config import ModelConfig
+from linkcontext.config import Loading, ModelConfig
 from linkcontext.errors import InputError
 
 
@@ -61,11 +61,12 @@ class Teach:
     """Keep the support's keys and values in the pack. Without them it is small, and the first question costs more."""
     strict: bool = False
     """Fail on the first bad picture."""
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
     def run(self) -> None:
         """Teach."""
         from linkcontext.episodes.prompt import scaffold
-        from linkcontext.models.load import load
+        from linkcontext.evaluate.run import local
         from linkcontext.source import open_data
         from linkcontext.teach.learner import Learner
         from linkcontext.teach.pack import named_pictures, read_pack, write_pack
@@ -85,9 +86,9 @@ class Teach:
             if any(given.values()):
                 flag = next(flag for flag, said in given.items() if said)
                 raise InputError(f"--{flag}: {out} is there, and what is shown of it is settled. Leave it out.")
-            learner = earlier.learner(load(self.model or earlier.model))
+            learner = earlier.learner(local(self.loading.of(self.model or earlier.model)))
         else:
-            model = load(self.model or "mini")
+            model = local(self.loading.of(self.model or "mini"))
             learner = Learner(model, scaffold(self.scaffold), {}, self.shots_per_class, self.select)
         if len({*learner.shown, *named}) < 2:
             raise InputError(f"{self.data}: one name. With one there is nothing to choose; at least two are needed.")
@@ -112,14 +113,15 @@ class AskPack:
     """Another model than the pack's, which is taught from the pictures again; openai:URL#NAME: one behind a server."""
     json: bool = False
     """Print a JSON object for each picture."""
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
     def run(self) -> None:
         """Ask."""
         import dataclasses
         import json
 
-        from linkcontext.models.load import load
-        from linkcontext.models.remote import PREFIX, connect
+        from linkcontext.evaluate.run import opened
+        from linkcontext.models.remote import Served
         from linkcontext.teach.away import Away
         from linkcontext.teach.learner import Learner, spoken
         from linkcontext.teach.pack import operating, read_pack
@@ -129,11 +131,12 @@ class AskPack:
             raise InputError(f"{missing[0]}: no such picture.")
         if not self.pictures:
             raise InputError("name a picture to ask about.")
+        model = opened(self.loading.of(self.model or pack.model))
         learner: Learner | Away
-        if self.model is not None and self.model.startswith(PREFIX):
-            learner = Away(pack, connect(self.model))
+        if isinstance(model, Served):
+            learner = Away(pack, model)
         else:
-            learner = pack.learner(load(self.model or pack.model))
+            learner = pack.learner(model)
             if not self.json and self.question is None:
                 console.print(operating(learner.point), markup=False, soft_wrap=True)
         for picture in self.pictures:
@@ -167,16 +170,17 @@ class ChangePack:
     """How the pack may be used."""
     out: str | None = None
     """Write the changed pack here, and leave the one that was read as it is."""
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
     def run(self) -> None:
         """Look, or change."""
-        from linkcontext.models.load import load
+        from linkcontext.evaluate.run import local
         from linkcontext.teach.pack import merge, read_pack, write_pack
 
         pack = read_pack(Path(self.pack))
         others = [read_pack(Path(other)) for other in self.merge]
         if self.remove or self.rename or others or self.licence is not None or self.out:
-            model = load(pack.model)
+            model = local(self.loading.of(pack.model))
             learner = pack.learner(model)
             for name in self.remove:
                 learner.forget(name)
@@ -209,10 +213,11 @@ class Chat:
     """Default: mini, or the pack's."""
     context: int = 0
     """Tokens that what was taught and the talk may take together. Default: what the model reads."""
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
     def run(self) -> None:
         """Talk."""
-        from linkcontext.models.load import load
+        from linkcontext.evaluate.run import local
         from linkcontext.teach.chat import chat, typed
         from linkcontext.teach.dialogue import Dialogue
         from linkcontext.teach.learner import Learner
@@ -221,16 +226,16 @@ class Chat:
         if self.context < 0:
             raise InputError(f"--context {self.context}: must be above 0.")
         pack = read_pack(Path(self.pack)) if self.pack else None
-        model = load(self.model or (pack.model if pack else "mini"))
-        chat(Dialogue(pack.learner(model) if pack else Learner(model), self.context), typed(print), print)
+        model = local(self.loading.of(self.model or (pack.model if pack else "mini")))
+        learner = pack.learner(model) if pack else Learner(model)
+        chat(Dialogue(learner, self.context, licence=pack.licence if pack else ""), typed(print), print)
 
 
 @dataclass(frozen=True, slots=True)
 class App:
     """Serve a web page on this machine: teach and ask, chat, and look at runs. Needs the extra: linkcontext[app]."""
 
-    model: str = "mini"
-    """`mini`, or any other model."""
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
     runs: str = "runs"
     """The folder below which runs are listed."""
     port: int | None = None
@@ -240,12 +245,12 @@ class App:
 
     def run(self) -> None:
         """Serve it."""
-        from linkcontext.models.load import load
+        from linkcontext.evaluate.run import local
         from linkcontext.teach.app import serve
 
         if self.port is not None:
             _check_port(self.port, 1)
-        serve(load(self.model), Path(self.runs), self.port, self.share)
+        serve(local(self.model), Path(self.runs), self.port, self.share)
 
 
 @dataclass(frozen=True, slots=True)

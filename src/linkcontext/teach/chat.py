@@ -9,6 +9,7 @@ from pathlib import Path
 from linkcontext.data.scan import SUFFIXES
 from linkcontext.errors import InputError
 from linkcontext.teach.dialogue import Dialogue, Reply, pictures_of
+from linkcontext.teach.pack import write_pack
 
 HELP = """\
 cat.png: this is a cactihog     teach a picture; more pictures, a folder or *.png before the colon teach them all
@@ -19,6 +20,7 @@ no, that is a plimbo            correct the last picture
 /ask PICTURE [QUESTION]         the same as "PICTURE: QUESTION"
 /forget NAME                    take a name out
 /names                          what was taught, and how full the context is
+/save zoo.pack                  keep what was taught in a pack: chat --pack and linkcontext ask take it
 /help, /quit\
 """
 _WORD = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|(\S+?))(:?)(?=\s|$)""")
@@ -57,6 +59,8 @@ def answered(dialogue: Dialogue, line: str) -> Iterator[str]:
         yield HELP
     elif command == "/names":
         yield from _names(dialogue)
+    elif command == "/save":
+        yield from _saved(dialogue, rest.strip())
     else:
         reply = _reply(dialogue, command, rest.strip(), line)
         yield reply.text
@@ -120,6 +124,13 @@ def _names(dialogue: Dialogue) -> Iterator[str]:
         yield f"{name}: {pictures_of(dialogue.learner, name)}"
     used, most = dialogue.tokens()
     yield f"{used:,} of {most:,} tokens of context are taken"
+
+
+def _saved(dialogue: Dialogue, text: str) -> list[str]:
+    path = Path(" ".join(_split(text)))
+    if path.exists():
+        raise InputError(f"{path}: is there already. Save under another name.")
+    return write_pack(dialogue.learner, path, dialogue.licence).describe()
 
 
 def _split(text: str) -> list[str]:

@@ -52,6 +52,7 @@ class Dialogue:
     budget: int = 0
     talk: list[Turn] = field(default_factory=list)
     last: tuple[Path, ...] = ()
+    licence: str = ""  # of the pack that it began with
 
     def say(self, text: str, pictures: Sequence[Path] = ()) -> Reply:
         """A sentence with pictures or about the last ones: teaches, corrects, forgets or asks, as it is worded."""
