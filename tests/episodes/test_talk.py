@@ -156,6 +156,8 @@ def test_coherence_says_what_a_support_is_about():
     assert any(len(found) == 2 for found, _ in task)
     assert any(t != "attribute" for found, _ in subjects("none") for t, _ in found)
     assert all(name.endswith(" task-coherent") for _, name in task)
+    captions = talks(form="caption", coherence="none").episodes()
+    assert {t.question for e in captions for t in (*e.support, *e.queries)} == {"Describe."}
 
 
 def test_options_right_answers_and_supports_are_drawn_evenly():
@@ -198,7 +200,7 @@ def test_pictures_without_questions_are_asked_what_they_are():
         ({"options": 1}, "--options 1"),
         ({"shots": (90,)}, "94 pictures each"),
         ({"shots": (-1,)}, "none below 0"),
-        ({"form": "caption", "tasks": ("attribute",)}, "no task asked for"),
+        ({"form": "caption", "tasks": ("attribute",)}, "of the tasks asked for none is a caption"),
     ],
 )
 def test_a_plan_that_cannot_be_is_one_sentence(changes, sentence):

@@ -54,11 +54,24 @@ def test_letters_are_learnt_without_pictures(config, scenes, tmp_path):
         loop._accelerator(config(**options, model=ModelConfig(device="cuda:99")))
 
 
-def test_held_out_types_of_tasks_are_not_trained_on(config, scenes):
-    plan = loop._talks(config(icl_data=scenes), loop.open_data(scenes))
+@pytest.mark.parametrize("coherence", ["concept", "task", "none"])
+def test_held_out_types_of_tasks_are_not_trained_on(config, scenes, coherence):
+    data = loop.open_data(scenes)
+    plan = loop._talks(config(icl_data=scenes, coherence=coherence), data)
     assert plan.tasks == ("attribute", "caption", "count", "location", "naming")
     assert not set(plan.tasks) & set(HELD_OUT)
-    assert loop._talks(config(icl_data=scenes, tasks=("rule",)), loop.open_data(scenes)).tasks == ("rule",)
+    about = {}  # the tasks that a question belongs to: "What is this?" asks for names and for an invented word
+    for question in (question for item in data.items for question in item.questions):
+        about.setdefault(question.question, set()).add(question.task)
+    run = {"icl_data": scenes, "mixture": ("icl",), "turns": (4,), "batch": 8, "steps": 4, "format": "open"}
+
+    def learnt(**more):
+        examples, _, _ = loop._examples(config(**run, coherence=coherence, **more))
+        return [m["content"][-1]["text"] for n in range(32) for m in examples.example(n).conversations[-1][::2]]
+
+    assert all(about[question] & {*plan.tasks} for question in learnt())
+    assert set(learnt(tasks=("attribute/colour",))) == {"What colour is it?"}
+    assert all("relation" in about[question] for question in learnt(tasks=("relation",)))
 
 
 def test_a_checkpoint_is_asked_all_tasks_in_both_forms(config, scenes, tmp_path):

@@ -53,6 +53,7 @@ class TalkPlan:
     seed: int = 0
     support_split: str | None = None
     query_split: str | None = None
+    only: bool = False  # supports without coherence are about `tasks` too; else about all there are
     said: bool = False  # what is seen is said in front of the question, and no picture is shown
 
 
@@ -110,7 +111,7 @@ class Talks:
 
     plan: TalkPlan
     subjects: tuple[Subject, ...]
-    others: tuple[Subject, ...]  # of tasks that were not asked for too, for supports without coherence
+    others: tuple[Subject, ...]  # what supports without coherence are about
     left_out: tuple[LeftOut, ...]  # subjects that were asked for and have too few pictures
 
     @classmethod
@@ -122,9 +123,13 @@ class Talks:
         there = ", ".join(sorted({s.task for s in found} | {s.name for s in found}))
         if wanted:
             raise InputError(f"--tasks {wanted[0]}: no picture of {dataset.root} answers it; there is {there}.")
-        chosen = tuple(s for s in found if not plan.tasks or s.task in plan.tasks or s.name in plan.tasks)
         if plan.form == "caption":
-            chosen = tuple(s for s in chosen if s.task == "caption")
+            found = tuple(s for s in found if s.task == "caption")
+        chosen = tuple(s for s in found if not plan.tasks or s.task in plan.tasks or s.name in plan.tasks)
+        if not chosen:
+            raise InputError(
+                f"--format caption: of the tasks asked for none is a caption; there is {there or 'no question'}."
+            )
         kept = {s.name: left for s in found if (left := s.usable(plan))}
         usable = tuple(kept[s.name] for s in chosen if s.name in kept)
         if not usable:
@@ -133,7 +138,7 @@ class Talks:
                 f"each; there is {there or 'no question'}. Use scenes:SEED, data with questions, or fewer --shots."
             )
         left_out = [s.lacking(plan) for s in chosen if s.name not in kept]
-        return cls(plan, usable, tuple(kept.values()), tuple(left_out))
+        return cls(plan, usable, usable if plan.only else tuple(kept.values()), tuple(left_out))
 
     def episodes(self) -> tuple[Episode, ...]:
         """All of the plan. Every subject comes equally often."""

@@ -278,6 +278,7 @@ def _talks(config: TrainConfig, pictures: Dataset) -> TalkPlan:
         form=config.format,
         options=config.options,
         shots=config.turns,
+        only=True,
         # Not the seed of an evaluation: its episodes are not to be trained on.
         seed=key("train", config.seed, "icl") % 2**62,
     )
