@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from linkcontext.episodes.plan import EpisodePlan, Negatives, Order, Rule
-from linkcontext.episodes.talk import Coherence, Form, TalkPlan
+from linkcontext.episodes.talk import HELD_OUT, Coherence, Form, TalkPlan
 from linkcontext.errors import InputError
 from linkcontext.world.names import NameKind
 
@@ -108,16 +108,6 @@ class EpisodeConfig:
             raise InputError(f"--select {self.select}: say with --choose-from of how many pictures of each class.")
         if self.choose_from is not None and (self.order != "rounds" or self.false_labels):
             raise InputError("--choose-from: not together with --order shuffled or --false-labels. Leave one out.")
-        links = ("ways", "queries", "negatives", "order", "groups_apart", "false_labels", "choose_from", "select")
-        talks = ("coherence", "format", "options")
-        given = [
-            f.name
-            for f in fields(self)
-            if f.name in (links if self.tasks else talks) and getattr(self, f.name) != f.default
-        ]
-        if given:
-            flags = ", ".join("--" + name.replace("_", "-") for name in given)
-            raise InputError(f"{flags}: not {'together with' if self.tasks else 'without'} --tasks. Leave it out.")
 
     @property
     def sweep(self) -> tuple[int, ...]:
@@ -177,6 +167,8 @@ class EvalConfig:
     Figures do not depend on it."""
     batch: int = 16
     """Prompts that go through the model at once with the naive engine. Figures do not depend on it."""
+    unseen: tuple[str, ...] = HELD_OUT
+    """With --tasks: types of tasks that the model was not trained on. Their means stand apart."""
     explain: int | None = None
     """Episodes of the report in which each support picture is left out once, to see what moved the answers. Default:
     4, and none with the naive engine or with supports of more than 40 pictures, where it takes long."""

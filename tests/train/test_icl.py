@@ -7,7 +7,7 @@ import pytest
 from linkcontext.config import ModelConfig, eval_config
 from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
-from linkcontext.evaluate import icl
+from linkcontext.evaluate import icl, means
 from linkcontext.evaluate.run import measure
 from linkcontext.train import loop
 from linkcontext.train.loop import train
@@ -81,7 +81,7 @@ def test_a_checkpoint_is_asked_all_tasks_in_both_forms(config, scenes, tmp_path)
     asked = icl.settled(asked, "world-icl")
     rows = measure(asked, *icl.open_benchmark(asked))["rows"]
     assert {row["task"].rpartition(" ")[2] for row in rows} == {"open", "choice"}
-    lines = icl.summary(rows)
+    lines = means.summary(rows)
     assert {(line["tasks"], line["form"], line["shots"]) for line in lines} == {
         (tasks, form, k)
         for tasks in ("seen tasks", "unseen tasks", *SUBJECTS)
@@ -108,7 +108,7 @@ def test_means_over_subjects_by_hand():
         row("count/parts choice", 0.3, 0.5, 4),
         row("rule/sum open", 0.1, 0.25, 2),
     ]
-    lines = {(line["tasks"], line["form"]): line for line in icl.summary(rows)}
+    lines = {(line["tasks"], line["form"]): line for line in means.summary(rows)}
     both = lines["seen tasks", "open"]
     assert (both["tasks"], both["form"], both["n_subjects"], both["n_queries"]) == ("seen tasks", "open", 2, 12)
     assert both["accuracy"] == pytest.approx(0.6)
@@ -119,7 +119,7 @@ def test_means_over_subjects_by_hand():
     held = lines["unseen tasks", "open"]
     assert (held["accuracy"], held["ci95"]) == (0.1, None)
     assert lines["seen tasks", "choice"]["accuracy"] == lines["count", "choice"]["accuracy"] == 0.3
-    other = {(line["tasks"], line["form"]): line for line in icl.summary(rows, unseen=("count",))}
+    other = {(line["tasks"], line["form"]): line for line in means.summary(rows, unseen=("count",))}
     assert other["unseen tasks", "open"]["accuracy"] == 0.7
 
 
@@ -127,7 +127,9 @@ def test_efficiency_is_the_area_above_no_shots_by_hand():
     def line(shots, accuracy, form="open"):
         return {"tasks": "t", "form": form, "scoring": "generate", "shots": shots, "accuracy": accuracy}
 
-    one, two, three = icl.curves([line(0, 0.2), line(4, 0.6), line(1, 0.4), line(1, 0.5, "choice"), line(0, 0.3, "x")])
+    one, two, three = means.curves(
+        [line(0, 0.2), line(4, 0.6), line(1, 0.4), line(1, 0.5, "choice"), line(0, 0.3, "x")]
+    )
     # from 0 to 1 the gain is .1 on average, from 1 to 4 it is .3: (.1 + .9) / 4
     assert one["efficiency"] == pytest.approx(0.25)
     assert (one["zero_shot"], one["peak"], one["peak_shots"]) == (0.2, 0.6, 4)

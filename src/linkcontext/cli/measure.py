@@ -8,7 +8,6 @@ import tyro
 
 from linkcontext.cli.terminal import console
 from linkcontext.config import EpisodeConfig, EvalConfig
-from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 
 
@@ -43,8 +42,6 @@ class Eval:
     world-icl: all tasks of scenes nobody was trained on (--data scenes:SEED), openly and as a choice among letters,
     with means over tasks; seed, vl-checklist, vl-icl: the same of a folder made by `linkcontext data FILE --layout NAME
     --out DIR`; fewshot: few-shot recognition of any folder's classes, both ways."""
-    unseen: tuple[str, ...] = HELD_OUT
-    """Types of tasks that the model was not trained on. Their means stand apart."""
     probe: bool = False
     """Ask also whether the answers come from the pictures (see `linkcontext probe`), in the folder `probe` of the run;
     the report gets a section. A run that is there already gets it when its command is given again with this flag."""
@@ -72,7 +69,10 @@ class Eval:
         config = settled(self.config) if self.benchmark == "isekai" else self.config
         if self.benchmark is not None and self.benchmark != "isekai":
             config = icl.settled(config, self.benchmark)
-            metrics = measure(config, *icl.open_benchmark(config))
+            dataset, episodes, left_out = icl.open_benchmark(config)
+            metrics = measure(config, dataset, episodes, left_out)
+            for told in left_out:
+                console.print(told, style="yellow", markup=False, soft_wrap=True)
         elif self.benchmark == "isekai":
             e = config.episodes
             metrics = measure(config, *open_isekai(e.data, e.shots, e.seed))
@@ -93,9 +93,8 @@ class Eval:
             metrics = evaluate(config)
         page = write_report(run_folder(config))
         if config.episodes.tasks:
-            lines = icl.summary(metrics["rows"], self.unseen)
-            console.print(summary_table(lines))
-            console.print(curves_table(icl.curves(lines)))
+            console.print(summary_table(metrics["means"]))
+            console.print(curves_table(metrics["curves"]))
         else:
             console.print(metrics_table(metrics["rows"]))
         counters = metrics["counters"]

@@ -5,12 +5,13 @@ is read from their ids and tasks.
 """
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from linkcontext.config import EpisodeConfig
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.sample import Sampled, sample
 from linkcontext.episodes.talk import Talks
+from linkcontext.errors import InputError
 from linkcontext.mining.neighbours import mined
 from linkcontext.records import Episode
 
@@ -19,7 +20,13 @@ MEDOID, RICES = "-medoid", "-rices"
 
 
 def drawn(config: EpisodeConfig, dataset: Dataset) -> Sampled:
-    """Draw them. Raises as `sample` and `Talks.of`."""
+    """Draw them. Raises as `sample` and `Talks.of`, and `InputError` for flags that only the other kind has."""
+    links = ("ways", "queries", "negatives", "order", "groups_apart", "false_labels", "choose_from", "select")
+    others = links if config.tasks else ("coherence", "format", "options")
+    given = [f for f in fields(config) if f.name in others and getattr(config, f.name) != f.default]
+    if given:
+        flags = ", ".join("--" + f.name.replace("_", "-") for f in given)
+        raise InputError(f"{flags}: not {'together with' if config.tasks else 'without'} --tasks. Leave it out.")
     if config.tasks:
         talks = Talks.of(dataset, config.talk_plan())
         return Sampled(talks.episodes(), talks.left_out, ())

@@ -17,11 +17,13 @@ from linkcontext.data.scan import progress
 from linkcontext.data.sources import digest
 from linkcontext.episodes.prompt import Scaffold, prompt, scaffold
 from linkcontext.episodes.sample import copy_first, copy_last
+from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.evaluate import legacy
 from linkcontext.evaluate.choose import chosen
 from linkcontext.evaluate.draw import RICES, drawn
 from linkcontext.evaluate.explain import explain
+from linkcontext.evaluate.means import curves, summary, type_of
 from linkcontext.evaluate.metrics import available, credit, rows
 from linkcontext.models.load import Model, load
 from linkcontext.models.remote import PREFIX, Remote, Served, connect
@@ -33,7 +35,7 @@ from linkcontext.source import open_data
 
 GROUP = 4  # episodes whose prompts are batched together where nothing is shared
 # What may change while a run goes on: figures do not depend on it.
-FREE = ("out", "batch", "engine", "memory_gb", "explain")
+FREE = ("out", "batch", "engine", "memory_gb", "explain", "unseen")
 
 
 def evaluate(config: EvalConfig, model: Model | Served | None = None) -> dict[str, Any]:
@@ -57,6 +59,10 @@ def measure(
 ) -> dict[str, Any]:
     """`evaluate` for episodes that are already there, drawn or a benchmark's own."""
     wording = scaffold(config.scaffold)
+    if config.episodes.tasks:
+        types = {type_of(episode.task)[0] for episode in episodes} | {name.partition("/")[0] for name in left_out}
+        if unknown := sorted({*config.unseen} - types - {*HELD_OUT}):
+            raise InputError(f"--unseen {unknown[0]}: no such type of task here; there is {', '.join(sorted(types))}.")
     model = model or opened(config.model)
     out = run_folder(config)
     asker = Asker.of(model, dataset, wording, config)
@@ -70,7 +76,13 @@ def measure(
     predict(asker, episodes, out / "predictions.jsonl")
     if isinstance(asker.scorer, Scorer):
         asker.scorer.eyes.save()
-    found = finish(out, episodes, asker.scorer.counters(), config.scoring == "lcl-legacy")
+    found = finish(
+        out,
+        episodes,
+        asker.scorer.counters(),
+        with_legacy=config.scoring == "lcl-legacy",
+        unseen=config.unseen if config.episodes.tasks else None,
+    )
     if isinstance(asker.scorer, Scorer):
         predictions = tuple(read_jsonl(Prediction, out / "predictions.jsonl"))
         explain(asker.scorer, wording, episodes, predictions, out, config.explain)
@@ -114,13 +126,20 @@ def claim_episodes(out: Path, episodes: Sequence[Episode]) -> None:
 
 
 def finish(
-    out: Path, episodes: Sequence[Episode], counters: dict[str, Any], with_legacy: bool = False
+    out: Path,
+    episodes: Sequence[Episode],
+    counters: dict[str, Any],
+    with_legacy: bool = False,
+    unseen: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Metrics of the predictions in a run's folder."""
+    """Metrics of the predictions in a run's folder; with types of tasks that are `unseen`, means over tasks too."""
     asked = {e.id: e for e in episodes}
     predictions = tuple(read_jsonl(Prediction, out / "predictions.jsonl"))
     found = rows(asked, predictions) + (legacy.rows(asked, predictions) if with_legacy else [])
     metrics = {"rows": found, "counters": counters}
+    if unseen is not None:
+        means = summary(found, unseen)
+        metrics |= {"means": means, "curves": curves(means)}
     write_text(json.dumps(metrics, indent=1) + "\n", out / "metrics.json")
     return metrics
 

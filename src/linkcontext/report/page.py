@@ -14,9 +14,12 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.evaluate.explanation import Explanation, explanation_of
 from linkcontext.evaluate.folder import RunFolder, read_object, read_run
+from linkcontext.evaluate.means import curves
+from linkcontext.evaluate.means import summary as means_over
 from linkcontext.evaluate.metrics import BASELINES, Key, Pair, Row, grouped, rows
 from linkcontext.evaluate.picks import chosen_shots, primary
 from linkcontext.evaluate.published import Beside, benchmark, beside
@@ -26,7 +29,19 @@ from linkcontext.report.gallery import gallery
 from linkcontext.report.plots import accuracy_by_shots
 from linkcontext.report.probe import probe_html, probe_markdown
 from linkcontext.report.reading import branches, mask
-from linkcontext.report.tables import bounds, lift, markdown, metrics_grid, power_note, published_grid, setting, share
+from linkcontext.report.tables import (
+    Grid,
+    bounds,
+    curves_grid,
+    lift,
+    markdown,
+    metrics_grid,
+    power_note,
+    published_grid,
+    setting,
+    share,
+    summary_grid,
+)
 
 ROW_KEYS = (
     *Key._fields,
@@ -127,6 +142,17 @@ def _metrics(folder: RunFolder) -> tuple[list[Row], dict[str, Any]]:
     return values["rows"], values["counters"]
 
 
+def _means(folder: RunFolder, found: Sequence[Row]) -> list[Grid]:
+    """Means over tasks and their curves, where tasks were asked about: those of metrics.json, or made of the rows."""
+    config = folder.config["config"]
+    if not config.get("episodes", {}).get("tasks"):
+        return []
+    path = folder.path / "metrics.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    means = kept.get("means") or means_over(found, config.get("unseen", HELD_OUT))
+    return [summary_grid(means), curves_grid(curves(means))]
+
+
 def _model_name(folder: RunFolder) -> str:
     return str(folder.config["model"].get("name", "the model"))
 
@@ -189,6 +215,7 @@ def _html(
         above=above,
         grid=grid,
         power=power_note(found),
+        means=_means(folder, found),
         evidence=probe_html(folder.path),
         published=[(table, published_grid(table)) for table in published(folder, found)],
         plots=_plots(found),
@@ -233,6 +260,7 @@ def _markdown(
         *(sentence + "\n" for sentence in summary(_model_name(folder), found)),
         markdown(metrics_grid(found)),
         power_note(found) + "\n",
+        *(markdown(grid) for grid in _means(folder, found)),
         *(f"{markdown(published_grid(t))}\n{t.source}.\n" for t in published(folder, found)),
         probe_markdown(folder.path),
         "Pictures and plots are in [report.html](report.html).\n",

@@ -108,7 +108,7 @@ def power_note(rows: Sequence[Row]) -> str:
 
 
 def summary_grid(rows: Sequence[Row]) -> Grid:
-    """Every line of `evaluate.icl.summary`: means over subjects, by group of tasks, form and shots."""
+    """Every line of `evaluate.means.summary`: means over subjects, by group of tasks, form and shots."""
     columns: dict[str, Callable[[Row], str]] = {
         "tasks": lambda row: row["tasks"],
         "form": lambda row: row["form"],
@@ -124,7 +124,7 @@ def summary_grid(rows: Sequence[Row]) -> Grid:
 
 
 def curves_grid(rows: Sequence[Row]) -> Grid:
-    """Every line of `evaluate.icl.curves`: without shots, the highest, and the efficiency of learning in context."""
+    """Every line of `evaluate.means.curves`: without shots, the highest, and the efficiency of learning in context."""
     columns: dict[str, Callable[[Row], str]] = {
         "tasks": lambda row: row["tasks"],
         "form": lambda row: row["form"],
