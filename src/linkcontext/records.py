@@ -24,6 +24,11 @@ from filelock import FileLock, Timeout
 from linkcontext.errors import InputError
 
 Record = TypeVar("Record")
+LIMIT = 10_000_000  # bytes of a record: more are a damaged file, or one that wants all memory
+PICKLE = (
+    "a pickle, which is never read: unpickling runs whatever code its author put into it. "
+    "Ask its author for JSON, or convert it where nothing can be lost (json.dump), and give that file."
+)
 JSON_NAMES = {"class_id": "class"}  # `class` is a keyword in Python and the natural word in a file
 
 
@@ -181,11 +186,17 @@ def _revive(hint: Any, value: Any, where: str) -> Any:
 
 def read_jsonl(kind: type[Record], path: Path) -> Iterator[Record]:
     """Stream the records of a file. A line that is no such record is an `InputError` naming file and line."""
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
+    with path.open("rb") as lines:
+        for number, line in enumerate(iter(lambda: lines.readline(LIMIT + 1), b""), 1):
             where = f"{path}:{number}"
+            if len(line) > LIMIT:
+                raise InputError(f"{where}: more than {LIMIT // 1_000_000} MB in a line. The file is damaged.")
+            if number == 1 and line.startswith(b"\x80"):
+                raise InputError(f"{path}: {PICKLE}")
             try:
-                values = json.loads(line)
+                values = json.loads(line.decode())
+            except UnicodeDecodeError as error:
+                raise InputError(f"{where}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
             except json.JSONDecodeError as error:
                 raise InputError(f"{where}: not JSON ({error.msg}). The file is damaged; write it again.") from error
             if not isinstance(values, dict):

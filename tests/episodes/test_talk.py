@@ -198,7 +198,7 @@ def test_pictures_without_questions_are_asked_what_they_are():
     [
         ({"tasks": ("smell",)}, "--tasks smell: no picture"),
         ({"options": 1}, "--options 1"),
-        ({"shots": (90,)}, "94 pictures each"),
+        ({"shots": (90,)}, "no two answers have 94 pictures"),
         ({"shots": (-1,)}, "none below 0"),
         ({"form": "caption", "tasks": ("attribute",)}, "of the tasks asked for none is a caption"),
     ],

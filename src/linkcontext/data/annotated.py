@@ -130,7 +130,7 @@ def vl_checklist(path: Path, problems: Problems) -> Iterator[Asked]:
         raise InputError(f"{path}: no JSON file is there or below. Name a file, or a folder that has some.")
     for file in files:
         task, concept = _checklist_task(file)
-        root = file.parent.name.split("_")[0]
+        root = file.resolve().parent.name.split("_")[0]
         root = "vg" if root == "vaw" else root
         if root not in ("vg", "hake", "swig"):
             root = file.stem.split("_")[0]
@@ -151,7 +151,9 @@ def vl_checklist(path: Path, problems: Problems) -> Iterator[Asked]:
 
 def _checklist_task(file: Path) -> tuple[str, str]:
     """`Attribute/vg/color.json`: attribute, colour. `Object/Size/vg_size/vg_obj_small.json`: object size, small."""
-    parts = [part for part in file.parts[:-1] if part in ("Attribute", "Object", "Relation", "Location", "Size")]
+    parts = [
+        part for part in file.resolve().parts[:-1] if part in ("Attribute", "Object", "Relation", "Location", "Size")
+    ]
     if not parts:
         raise InputError(f"{file}: its path must say what it asks, like Attribute/vg/color.json. Name it so.")
     concept = file.stem.rsplit("_", 1)[-1]

@@ -169,6 +169,7 @@ def _renamed(told: Conversation, names: Sequence[str]) -> Conversation:
 
 
 def _questions(layout: Layout, path: Path, images: str | None, out: Path | None, problems: Problems) -> list[str]:
+    path = path if path.name not in ("", "..") else path.resolve()  # a folder's name says what it asks
     root = path if path.is_dir() and not (path / "query.json").is_file() else path.parent
     pictures = _Pictures(str(path), Path(images) if images else root, problems)
     asked: dict[str, list[Question]] = {}
@@ -196,7 +197,13 @@ def _questions(layout: Layout, path: Path, images: str | None, out: Path | None,
     if not asked and not told:
         raise _nothing(str(path), "question", problems)
     if out is not None:
-        _written(out, lambda folder: _write(folder, layout, pictures.root, asked, splits, told, problems))
+
+        def write(folder: Path) -> None:
+            _write(folder, layout, pictures.root, asked, splits, told, problems)
+            if not asked and not told:
+                raise _nothing(str(path), "picture", problems)
+
+        _written(out, write)
     counts = Counter(question.task for questions in asked.values() for question in questions)
     concepts = Counter(task for task, _ in {(q.task, q.concept) for questions in asked.values() for q in questions})
     found = [f"{sum(counts.values()):,} questions about {len(asked):,} pictures"] if asked else []
@@ -228,10 +235,11 @@ def _write(
     told: Sequence[Conversation],
     problems: Problems,
 ) -> None:
-    """The folder: pictures that can be opened, and the manifest."""
+    """The folder: pictures that can be opened, and the manifest. Of those that cannot, nothing is left in `asked`."""
     items: list[Item] = []
     with progress(f"Reading the pictures in {root}", len(asked)) as advance:
-        for path, questions in asked.items():
+        for path, questions in [*asked.items()]:
+            del asked[path]
             with problems.leaving_out():
                 name = _linked(root / path, folder, path)
                 sha256 = images.sha256(folder / name)
@@ -239,6 +247,7 @@ def _write(
                 items.append(
                     Item(name, name, layout, "picture", sha256, splits[path], group, questions=tuple(questions))
                 )
+                asked[path] = questions
             advance()
     if items:
         write_manifest(Dataset(folder, tuple(items)))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from linkcontext.errors import InputError
+from linkcontext.records import LIMIT, PICKLE
 
-LIMIT = 10_000_000  # characters of a record: more are a damaged file, or one that wants all memory
 BLOCK = 1 << 20
 EDGE = 16  # a number, a word or an escape that the window cuts off is shorter
 BOM = b"\xef\xbb\xbf"
@@ -212,10 +212,7 @@ def _opened(path: Path) -> Iterator[_Window]:
         with path.open("rb") as file:
             head = file.read(4)
             if head[:1] == b"\x80" or path.suffix.lower() in PICKLES:
-                raise InputError(
-                    f"{path}: a pickle, which is never read: unpickling runs whatever code its author put into it. "
-                    "Ask its author for JSON, or convert it where nothing can be lost (json.dump), and give that file."
-                )
+                raise InputError(f"{path}: {PICKLE}")
             if head.startswith((b"PK\x03\x04", b"\x1f\x8b")):
                 raise InputError(f"{path}: compressed. Unpack it and name the JSON file in it.")
             file.seek(len(BOM) if head.startswith(BOM) else 0)

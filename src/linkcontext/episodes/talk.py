@@ -85,6 +85,8 @@ class Subject:
     def usable(self, plan: "TalkPlan") -> "Subject | None":
         """Without answers that have too few pictures for any support; None if two are not left, or nothing to ask."""
         needed = self.needed(plan)
+        if self._unfit(plan):
+            return None
         if self.kind == "own":
             return self if _pictures(_all(self.supports)) >= needed and _all(self.queries) else None
         kept = [answer for answer, found in self.supports.items() if _pictures(found) >= needed]
@@ -98,11 +100,25 @@ class Subject:
         asked = count if self.kind == "own" else plan.options
         return max(plan.shots) + (asked if plan.support_split == plan.query_split else 0)
 
+    def _unfit(self, plan: "TalkPlan") -> str:
+        """Why none of it can be asked, whatever pictures there are."""
+        counts = {len(question.candidates) for _, question in (*_all(self.supports), *_all(self.queries))}
+        if not _all(self.queries):
+            return "no query is about it"
+        if len(counts) > 1 and 0 in counts:
+            return "some of its questions have candidates, and some none"
+        if plan.form in ("choice", "mixed") and self.kind == "own" and max(counts) > len(LETTERS):
+            return f"a question has {max(counts)} options, and there are letters for {len(LETTERS)}"
+        return ""
+
     def lacking(self, plan: "TalkPlan") -> LeftOut:
         """For the list of what could not be asked."""
-        most = max((_pictures(found) for found in self.supports.values()), default=0)
-        lacks = f"no two answers have {self.needed(plan)} pictures; the commonest has {most}"
-        return LeftOut(self.name, _pictures(_all(self.supports)), lacks)
+        needed, pictures = self.needed(plan), _pictures(_all(self.supports))
+        lacks = f"it takes {needed} pictures and has {pictures}"
+        if self.kind != "own":
+            most = max((_pictures(found) for found in self.supports.values()), default=0)
+            lacks = f"no two answers have {needed} pictures; the commonest has {most}"
+        return LeftOut(self.name, pictures, self._unfit(plan) or lacks)
 
 
 @dataclass(frozen=True)
@@ -132,12 +148,13 @@ class Talks:
             )
         kept = {s.name: left for s in found if (left := s.usable(plan))}
         usable = tuple(kept[s.name] for s in chosen if s.name in kept)
-        if not usable:
-            raise InputError(
-                f"{dataset.root}: no task asked for has two answers with {max(plan.shots) + plan.options} pictures "
-                f"each; there is {there or 'no question'}. Use scenes:SEED, data with questions, or fewer --shots."
-            )
         left_out = [s.lacking(plan) for s in chosen if s.name not in kept]
+        if not usable:
+            lacks = "; ".join(f"{left.class_id}: {left.lacks}" for left in left_out[:3])
+            raise InputError(
+                f"{dataset.root}: nothing that is asked for can be asked ({lacks or 'no picture has a question'}). "
+                "Use scenes:SEED, data with questions, or fewer --shots."
+            )
         return cls(plan, usable, usable if plan.only else tuple(kept.values()), tuple(left_out))
 
     def episodes(self) -> tuple[Episode, ...]:

@@ -17,7 +17,7 @@ from typing import Literal
 
 from linkcontext.config import EpisodeConfig, EvalConfig
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.talk import with_letters
+from linkcontext.episodes.talk import LETTERS, with_letters
 from linkcontext.errors import InputError
 from linkcontext.evaluate.draw import drawn
 from linkcontext.evaluate.run import run_folder
@@ -58,8 +58,19 @@ def open_benchmark(config: EvalConfig) -> tuple[Dataset, tuple[Episode, ...], li
     dataset = open_data(e.data, e.strict)
     sampled = drawn(e, dataset)
     left_out = [f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out]
+    choice: tuple[Episode, ...] = ()
     if e.tasks:
-        choice = drawn(dataclasses.replace(e, format="choice"), dataset).episodes
+        try:
+            lettered = drawn(dataclasses.replace(e, format="choice"), dataset)
+        except InputError as error:  # which asking openly did not raise
+            left_out.append(f"choice: left out, {error}")
+        else:
+            choice, known = lettered.episodes, {c.class_id for c in sampled.left_out}
+            left_out += [
+                f"{c.class_id}: left out as a choice, {c.lacks}" for c in lettered.left_out if c.class_id not in known
+            ]
+    elif e.ways > len(LETTERS):
+        left_out.append(f"choice: left out, {e.ways} ways, and there are letters for {len(LETTERS)}")
     else:
         choice = tuple(with_letters(episode, "fewshot", e.seed) for episode in sampled.episodes)
     both = {"open": sampled.episodes, "choice": choice}

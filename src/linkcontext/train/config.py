@@ -1,5 +1,6 @@
 """What a training can be asked for, typed. Saved whole in the run's folder, where the same flags find it again."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -112,6 +113,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < number:
                 raise InputError(f"--{name.replace('_', '-')} {value}: at least {number} is needed.")
+        for name in ("lr", "projector_lr", "weight_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} {value}: a number of at least 0 is needed.")
         if not self.turns or min(self.turns) < 1:
             raise InputError(f"--turns {' '.join(map(str, self.turns))}: give numbers of at least 1.")
         if self.until is not None and self.held_out is None:

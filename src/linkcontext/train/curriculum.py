@@ -12,13 +12,17 @@ has, so that a curriculum goes on wherever it was killed. The optimizer begins a
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from linkcontext.errors import InputError
 from linkcontext.train.config import TrainConfig
-from linkcontext.train.loop import train
+from linkcontext.train.loop import check, train
+from linkcontext.train.mixture import FILES, shares
 
 # Alignment, instruction, in-context tuning with replay, after arXiv 2403.12736; lengths are those of a bundled model.
 CURRICULA: dict[str, list[dict[str, Any]]] = {
@@ -34,6 +38,9 @@ CURRICULA: dict[str, list[dict[str, Any]]] = {
 def curriculum(config: TrainConfig, stages: Sequence[Mapping[str, Any]]) -> Path:
     """Train all stages; the last checkpoint. Raises `InputError` for a stage that cannot be, before any begins."""
     planned = plan(config, stages)
+    for stage, told in zip(planned[1:], stages[1:], strict=True):  # the first one's turn comes at once
+        with _of(told["name"]):
+            check(stage)
     model = config.model.model
     for stage in planned:
         last = train(dataclasses.replace(stage, model=dataclasses.replace(config.model, model=model)))
@@ -45,7 +52,7 @@ def plan(config: TrainConfig, stages: Sequence[Mapping[str, Any]]) -> list[Train
     """The stages' configurations, each with a folder of its own."""
     if not stages:
         raise InputError("--curriculum: it has no stages. Give a list of at least one.")
-    known = {f.name: f for f in dataclasses.fields(TrainConfig)}
+    known = get_type_hints(TrainConfig)
     found = []
     for number, stage in enumerate(stages):
         name = stage.get("name")
@@ -56,20 +63,37 @@ def plan(config: TrainConfig, stages: Sequence[Mapping[str, Any]]) -> list[Train
         if unknown:
             raise InputError(f"{where} ({name}): {unknown[0]} is nothing that a stage can say. Use flags of train.")
         said: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stage.items() if k != "name"}
-        wrong = [k for k, v in said.items() if not _fits(v, known[k].default)]
-        if wrong:
-            raise InputError(f"{where} ({name}): {wrong[0]} cannot be {stage[wrong[0]]!r}.")
-        found.append(dataclasses.replace(config, **said, out=str(Path(config.out) / f"{number}-{name}")))
+        for key, value in said.items():
+            if not _fits(value, known[key]):
+                can = ", ".join(map(repr, get_args(known[key]))) if get_origin(known[key]) is Literal else ""
+                told = f"It is one of {can}." if can else "See linkcontext train --help."
+                raise InputError(f"{where} ({name}): {key} cannot be {json.dumps(stage[key])}. {told}")
+        with _of(name):
+            found.append(dataclasses.replace(config, **said, out=str(Path(config.out) / f"{number}-{name}")))
+            for part in shares(found[-1].mixture):
+                if part.endswith(FILES) and not Path(part).is_file():
+                    raise InputError(f"--mixture {part}: there is no such file. Check the path.")
     return found
 
 
-def _fits(value: Any, default: Any) -> bool:
-    """Whether a value is of the kind of a flag's default."""
-    if default is None or value is None:
-        return True
-    if isinstance(default, float):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, type(default))
+@contextmanager
+def _of(name: str) -> Iterator[None]:
+    """Say of which stage an error is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"--curriculum, stage {name}: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON is one of a flag's; `true` is no number."""
+    if any(isinstance(each, bool) for each in (value if isinstance(value, tuple) else (value,))) and hint is not bool:
+        return False
+    try:
+        check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+    except TypeCheckError:
+        return False
+    return True
 
 
 def read_stages(name: str) -> list[dict[str, Any]]:
@@ -77,7 +101,7 @@ def read_stages(name: str) -> list[dict[str, Any]]:
     if name in CURRICULA:
         return CURRICULA[name]
     try:
-        found = json.loads(Path(name).read_text(encoding="utf-8"))
+        found = json.loads(Path(name).read_text(encoding="utf-8-sig"))
     except OSError as error:
         known = ", ".join(CURRICULA)
         raise InputError(f"--curriculum {name}: neither {known} nor a file ({error.strerror}).") from error

@@ -111,6 +111,12 @@ def train(config: TrainConfig) -> Path:
     return out / f"checkpoint-{done}"
 
 
+def check(config: TrainConfig) -> None:
+    """Raise `InputError` for what a training is to learn from or be asked, without a model."""
+    _examples(config)
+    _exam(config)
+
+
 def _reached(config: TrainConfig, found: Rows) -> bool:
     """Whether the held-out accuracy is what was wanted."""
     return config.until is not None and bool(found) and fmean(row["accuracy"] for row in found) >= config.until

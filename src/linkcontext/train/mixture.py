@@ -7,7 +7,7 @@ number of processes gets the same examples.
     icl         conversations that share a sense, about annotated pictures (`episodes.talk`)
     letters     choices among letters about what is said, not shown: how letters are answered with
     taught      questions about the concepts that the bundled models know by name
-    FILE.json   the conversations of a LLaVA file, or the questions of a VQA file with the commonest answer
+    FILE.json   (or .jsonl) the conversations of a LLaVA file, or the questions of a VQA file with the commonest answer
 """
 
 import math
@@ -31,6 +31,8 @@ from linkcontext.seeds import rng
 from linkcontext.source import open_data
 from linkcontext.train.strategy import Lessons, nth
 from linkcontext.world import folder
+
+FILES = (".json", ".jsonl")  # what a file of conversations ends in
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,10 @@ def shares(words: Sequence[str]) -> dict[str, float]:
     told = " ".join(words)
     pairs = [(word.rpartition("=")[0] or word, word.rpartition("=")[2] if "=" in word else None) for word in words]
     for name, _ in pairs:
-        if name not in ("link", "icl", "letters", "taught") and not name.endswith(".json"):
+        if name not in ("link", "icl", "letters", "taught") and not name.endswith(FILES):
             raise InputError(
-                f"--mixture {told}: {name!r} is none of link, icl, letters, taught or a LLaVA file (FILE.json)."
+                f"--mixture {told}: {name!r} is none of link, icl, letters, taught or a file of conversations "
+                "(FILE.json, FILE.jsonl)."
             )
     if not pairs or len({name for name, _ in pairs}) < len(pairs):
         raise InputError(f"--mixture {told}: name one task or more, each once.")
