@@ -123,6 +123,21 @@ def test_a_bad_line_is_named(line, complaint, tmp_path):
     assert str(error.value) == f"{path}{complaint}"
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b'"' + b"a" * 10_000_001, r":1: more than 10 MB in a line"),
+        (b'\n{"a": "\xff"}', r":1: not JSON"),
+        (b'{"id": "\xff"}', r":1: not UTF-8 \(invalid start byte\)"),
+        (b"\x80\x04K\x01.", "a pickle, which is never read.*convert it"),
+    ],
+)
+def test_what_is_no_text_is_named(content, complaint, tmp_path):
+    (tmp_path / "records.jsonl").write_bytes(content)
+    with pytest.raises(InputError, match=complaint):
+        list(read_jsonl(Item, tmp_path / "records.jsonl"))
+
+
 def test_a_bad_record_inside_a_record_is_named(tmp_path):
     path = tmp_path / "episodes.jsonl"
     path.write_text(to_json(EPISODE).replace('"truth":"Cat"', '"thruth":"Cat"') + "\n")

@@ -1,5 +1,6 @@
 import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,31 @@ def test_wrong_questions_of_seed_bench(read, tmp_path, more, sentence):
         list(annotated.seed(tmp_path / "x.json", Problems(strict=True)))
     with pytest.raises(InputError, match="`question_type` is missing"):
         read(annotated.seed, {"questions": []})
+
+
+def test_words_in_pictures_are_chosen_among_four(icl, tmp_path):
+    def asked(n, answer):
+        return {"id": n, "question": "What is written?", "image": [f"{n}.png"], "answer": answer}
+
+    words = ["Stop", "STOP", "exit", "north", "11", "cafe"]
+    icl("textocr", [asked(n, word) for n, word in enumerate(words)], [asked(9, "open")])
+    found = list(annotated.vl_icl(tmp_path / "textocr", Problems(strict=True)))
+    assert [a.question.answer for a in found] == [*words, "open"]
+    for question in (a.question for a in found):
+        assert question.answer in question.candidates
+        assert len({c.casefold() for c in question.candidates}) == len(question.candidates) == 4
+        assert {*question.candidates} <= {*words, "open"}
+    assert len({a.question.candidates.index(a.question.answer) for a in found}) > 1
+    assert found == list(annotated.vl_icl(tmp_path / "textocr", Problems(strict=True)))
+
+
+def test_files_are_read_from_the_folder_they_lie_in(read, icl, tmp_path, monkeypatch):
+    asked = {"question": "What?", "image": ["a.png"]}
+    icl("clevr", [{"id": 1, **asked, "answer": 3}], [{"id": 1, **asked, "answer": 2}])
+    read(annotated.vl_checklist, [["1.jpg", {"POS": ["a"], "NEG": ["b"]}]], "Attribute/vg/color.json")
+    monkeypatch.chdir(tmp_path / "Attribute" / "vg")
+    (found,) = annotated.vl_checklist(Path("color.json"), Problems(strict=True))
+    assert (found.question.task, found.pictures) == ("attribute", (("1.jpg", "vg/1.jpg"),))
 
 
 def test_vl_checklist_by_hand(read, tmp_path):

@@ -39,8 +39,8 @@ def test_pictures_with_questions_become_a_folder_that_is_read(seeds, tmp_path):
     out = tmp_path / "out"
     result = imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(out))
     assert result.found == (
-        "4 questions about 3 pictures",
-        "Instances Counting: 4 questions, concepts: 1",
+        "3 questions about 2 pictures",
+        "Instances Counting: 3 questions, concepts: 1",
     )
     lost, twice, empty = result.problems
     assert "1 times (gone, ...). Unpack the pictures, or say where they are with --images" in lost
@@ -52,6 +52,26 @@ def test_pictures_with_questions_become_a_folder_that_is_read(seeds, tmp_path):
     assert [question.answer for question in first.questions] == ["One", "Two"]
     assert first.questions[0].candidates == ("One", "Two", "Three", "Four")
     assert (out / "1_2.png").samefile(tmp_path / "SEED-Bench-image" / "1_2")
+
+
+def test_where_no_picture_can_be_opened_nothing_is_written(seeds, tmp_path):
+    for name in ("1_2", "b.jpg"):
+        (tmp_path / "SEED-Bench-image" / name).write_bytes(b"no picture")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=r"holds no picture that can be used\. Left out: "):
+        imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_task_of_vl_icl_is_imported_from_its_own_folder(tmp_path, picture, monkeypatch):
+    folder = tmp_path / "clevr"
+    picture(folder / "a.png", 1)
+    record = {"id": 1, "question": "How many?", "image": ["a.png"], "answer": 3}
+    for name in ("query", "support"):
+        (folder / f"{name}.json").write_text(json.dumps([record] if name == "query" else []))
+    monkeypatch.chdir(folder)
+    assert imported("vl-icl", ".", None, str(tmp_path / "out")).found[0] == "1 questions about 1 pictures"
+    assert open_folder(tmp_path / "out", strict=True).items[0].questions[0].task == "clevr"
 
 
 def test_without_links_pictures_are_copied(seeds, tmp_path, monkeypatch):

@@ -77,6 +77,8 @@ def test_lines_that_are_no_items_are_named(tmp_path, change, sentence):
     ("more", "sentence"),
     [
         ({"answer": "green"}, "the answer 'green' is none of the candidates"),
+        ({"answer": "red", "candidates": ["red", "red", "blue"]}, "candidates must be two or more, and differ"),
+        ({"answer": "red", "candidates": ["red"]}, "candidates must be two or more, and differ"),
         ({"question": ""}, "must be texts that are not empty"),
         ({"answer": 3, "candidates": ()}, "must be texts that are not empty"),
     ],
@@ -118,7 +120,7 @@ def test_a_manifest_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match=r"manifest\.jsonl: cannot be read"):
         read_manifest(tmp_path)
     (tmp_path / MANIFEST).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"manifest\.jsonl: cannot be read"):
+    with pytest.raises(InputError, match=r"manifest\.jsonl:1: not UTF-8"):
         read_manifest(tmp_path)
 
 

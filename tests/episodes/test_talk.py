@@ -55,6 +55,34 @@ def test_subjects_are_known_by_where_their_candidates_come_from():
     }
 
 
+def test_why_a_subject_cannot_be_asked():
+    data = gallery()
+
+    def left_out(changed, **plan):
+        items = tuple(replace(i, questions=tuple(map(changed, i.questions))) for i in data.items)
+        return {left.class_id: left.lacks for left in talks(replace(data, items=items), **plan).left_out}
+
+    def some_without(question):  # of one subject, some questions with candidates and some without
+        return replace(question, candidates=()) if question.answer == "red, big" else question
+
+    assert left_out(some_without) == {"caption/brief": "some of its questions have candidates, and some none"}
+    apart = replace(data, items=tuple(replace(item, split="a") for item in data.items))
+    with pytest.raises(InputError, match="attribute/colour: no query is about it"):
+        talks(apart, support_split="a", query_split="b")
+
+    def many(question):
+        return (
+            replace(question, candidates=(*question.candidates, *"abcdefgh"))
+            if question.task == "caption"
+            else question
+        )
+
+    assert not left_out(many)
+    assert set(left_out(many, form="choice")) == {"caption/brief", "caption/long"}
+    with pytest.raises(InputError, match="10 options, and there are letters for 8"):
+        left_out(many, form="choice", tasks=("caption",))
+
+
 def test_an_open_episode_of_a_shared_subject():
     data = gallery()
     for episode in talks(data, tasks=("attribute/colour",), options=2).episodes():

@@ -53,9 +53,24 @@ def test_a_stage_that_cannot_be_is_a_sentence(config, stages, sentence):
         plan(config(), stages)
 
 
+@pytest.mark.parametrize(
+    ("later", "sentence"),
+    [
+        ({"mixture": ["icl"], "tasks": ["smell"]}, "stage later: --tasks smell: no picture"),
+        ({"held_out": "nowhere"}, "stage later: nowhere"),
+    ],
+)
+def test_a_later_stage_is_checked_before_the_first_begins(config, tmp_path, later, sentence):
+    with pytest.raises(InputError, match=sentence):
+        curriculum(config(out=str(tmp_path / "run")), [STAGES[0], {"name": "later", "steps": 1, **later}])
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_file_of_stages(tmp_path):
     path = tmp_path / "stages.json"
     path.write_text(json.dumps(STAGES))
+    assert read_stages(str(path)) == STAGES
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(STAGES).encode())  # as Windows writes it
     assert read_stages(str(path)) == STAGES
     for content, sentence in (("[1]", "each an object"), ("{", "not JSON")):
         path.write_text(content)

@@ -1,6 +1,7 @@
 """Training on conversations that share a sense, from pictures to a checkpoint that the benchmark can ask."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.evaluate import icl, means
 from linkcontext.evaluate.run import measure
+from linkcontext.report.page import write_report
 from linkcontext.train import loop
 from linkcontext.train.loop import train
 from linkcontext.world.scenes import write_scenes
@@ -81,7 +83,16 @@ def test_a_checkpoint_is_asked_all_tasks_in_both_forms(config, scenes, tmp_path)
     asked = icl.settled(asked, "world-icl")
     rows = measure(asked, *icl.open_benchmark(asked))["rows"]
     assert {row["task"].rpartition(" ")[2] for row in rows} == {"open", "choice"}
+    kept = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     lines = means.summary(rows)
+    assert kept["means"] == lines
+    assert kept["curves"] == means.curves(lines)
+    (tmp_path / "eval" / "metrics.json").unlink()
+    page = write_report(tmp_path / "eval")  # which makes them of the rows, where the file is gone
+    for told in (page.read_text(), page.with_suffix(".md").read_text()):
+        assert "ICL efficiency" in told and "unseen tasks" in told
+    with pytest.raises(InputError, match="--unseen Counting: no such type of task here; there is attribute, caption"):
+        measure(replace(asked, unseen=("Counting",)), *icl.open_benchmark(asked))
     assert {(line["tasks"], line["form"], line["shots"]) for line in lines} == {
         (tasks, form, k)
         for tasks in ("seen tasks", "unseen tasks", *SUBJECTS)
@@ -148,6 +159,24 @@ def test_efficiency_is_the_area_above_no_shots_by_hand():
 def test_flags_that_a_benchmark_decides_are_refused(benchmark, options, sentence):
     with pytest.raises(InputError, match=sentence):
         icl.settled(eval_config(**options), benchmark)
+
+
+def test_benchmarks_take_the_flags_of_tasks_and_keep_the_answers_of_files(scenes):
+    asked = icl.settled(eval_config(data=scenes, coherence="task", options=3, shots=(2,), episodes=27), "world-icl")
+    _, episodes, _ = icl.open_benchmark(asked)
+    assert all(e.task.endswith(" task-coherent") for e in episodes)
+    assert asked.episodes.names == "pseudo"
+    assert icl.settled(eval_config(data=scenes), "vl-icl").episodes.names == "real"
+    for options in ({"coherence": "task"}, {"tasks": ("attribute",), "ways": 3}):
+        with pytest.raises(InputError, match=r"--(coherence|ways): not (without|together with) --tasks"):
+            icl.open_benchmark(eval_config(data=scenes, **options))
+
+
+def test_fewshot_among_more_ways_than_letters_asks_openly():
+    asked = icl.settled(eval_config(data="digits", ways=10, shots=(1,), episodes=2), "fewshot")
+    _, episodes, left_out = icl.open_benchmark(asked)
+    assert [e.id for e in episodes] == ["open-e00000", "open-e00001"]
+    assert left_out == ["choice: left out, 10 ways, and there are letters for 8"]
 
 
 def test_fewshot_asks_the_same_episodes_both_ways(pictures):

@@ -15,8 +15,8 @@ Each is a generator that names in `problems` what it leaves out.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from linkcontext.seeds import rng
 
 WHICH = "Which description fits the picture?"  # VL-Checklist has descriptions and no question
 CALLED = {"color": "colour"}  # one concept has one name, whichever data set it is from
+OFFERED = 4  # answers to choose among where the file has none and hardly two are alike
 OPERATORS = ("+", "-", "x")  # of VL-ICL's operator induction, in the order of a support's answers
 TO_IMAGE = ("open_t2i_mi", "cobsat")  # VL-ICL's tasks whose answer is a picture
 
@@ -255,7 +256,8 @@ def vl_icl(path: Path, problems: Problems) -> Iterator[Asked]:
     """VL-ICL's image-to-text tasks. The task is the folder's name, the split `support` or `query`.
 
     The concept is what support and query must share to go together: the operator where it is induced, the query itself
-    where it brings a support and names of its own (open_mi), else the task. Questions keep all their pictures.
+    where it brings a support and names of its own (open_mi), else the task. Questions keep all their pictures. Where
+    hardly two answers are alike (words in pictures: textocr), each question has four to choose among, three of others.
     """
     folders = [path] if (path / "query.json").is_file() else sorted(file.parent for file in path.glob("*/query.json"))
     if not folders:
@@ -265,6 +267,7 @@ def vl_icl(path: Path, problems: Problems) -> Iterator[Asked]:
             problems.note(f"{folder}: left out, because its answers are pictures or its questions have none.")
             continue
         own = False  # queries that bring their support
+        told: list[Asked] = []
         for split in ("query", "support"):
             seen: set[str] = set()
             for where, record in records(folder / f"{split}.json") if split == "query" or not own else ():
@@ -273,7 +276,28 @@ def vl_icl(path: Path, problems: Problems) -> Iterator[Asked]:
                     if "id" in record:
                         _once("id", record, seen, where)
                     own = own or "support" in record
-                    yield from found
+                    told += found
+        yield from _offered(told)
+
+
+def _offered(told: Sequence[Asked]) -> Iterator[Asked]:
+    """The questions of a task, with candidates where hardly two answers are alike."""
+    answers: dict[str, list[str]] = {}
+    for each in told:
+        answers.setdefault(each.question.concept, []).append(each.question.answer)
+    for each in told:
+        q, found = each.question, answers[each.question.concept]
+        others = sorted({a for a in found if a.strip().casefold() != q.answer.strip().casefold()})
+        if q.candidates or len(set(found)) * 2 <= len(found) or len({a.strip().casefold() for a in found}) < OFFERED:
+            yield each
+            continue
+        chance = rng("vl-icl", q.concept, *each.pictures[0])
+        shown: dict[str, str] = {}  # spelt as one of them, where others differ in capitals alone
+        for place in chance.permutation(len(others)):
+            shown.setdefault(others[place].strip().casefold(), others[place])
+        offered = [q.answer, *list(shown.values())[: OFFERED - 1]]
+        candidates = tuple(offered[place] for place in chance.permutation(OFFERED))
+        yield replace(each, question=replace(q, candidates=candidates))
 
 
 def _icl(record: Any, where: str, task: str, split: str) -> Iterator[Asked]:

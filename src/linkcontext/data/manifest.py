@@ -58,7 +58,7 @@ def read_manifest(root: Path) -> Dataset:
     file = root / MANIFEST
     try:
         items = tuple(read_jsonl(Item, file))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(f"{file}: cannot be read ({error}). Check the path, or write it again.") from error
     for number, item in enumerate(items, 1):
         _check(item, f"{file}:{number}")

@@ -64,7 +64,7 @@ def _present(run: Path, name: str) -> Path:
 def _records(kind: type[Record], path: Path) -> tuple[Record, ...]:
     try:
         records = tuple(read_jsonl(kind, path))
-    except (UnicodeDecodeError, TypeError) as error:  # bytes that are no text, a number where a list belongs
+    except TypeError as error:  # a number where a list belongs
         raise InputError(f"{path}: not a file of {kind.__name__}s ({error}). It is damaged; evaluate again.") from error
     if not records:
         raise InputError(f"{path} is empty. Let `linkcontext eval` finish into this folder first.")

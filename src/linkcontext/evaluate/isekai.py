@@ -122,7 +122,7 @@ def _records(file: Path, most: int) -> list[IsekaiRecord]:
     """The lines of a records file, each checked."""
     try:
         records = list(read_jsonl(IsekaiRecord, file))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(f"{file}: cannot be read ({error}). Is the download complete?") from error
     if not records:
         raise InputError(f"{file}: no records. Is the download complete?")
