@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from linkcontext.cli import main
 from linkcontext.config import ModelConfig, eval_config
 from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
@@ -187,3 +188,20 @@ def test_fewshot_asks_the_same_episodes_both_ways(pictures):
     for a, b in zip(opened, choice, strict=True):
         assert [t.item for t in a.queries] == [t.item for t in b.queries]
         assert {c.name for c in b.candidates} == {"A", "B"}
+
+
+def test_what_is_still_known_stands_beside(nano, scenes, tmp_path, capsys):
+    out = tmp_path / "run"
+    asked = ["eval", "--benchmark", "world-icl", "--data", scenes, "--model", str(nano), "--tasks", "count"]
+    asked += ["--shots", "0", "--episodes", "3", "--out", str(out)]
+    for wrong in (("gone.json",), (scenes,), ("world:taught", "--probe")):
+        with pytest.raises(SystemExit):
+            main([*asked, "--retention", *wrong])
+        assert not out.exists()
+    main([*asked, "--retention", "world:taught"])
+    told = json.loads((out / "retention" / "metrics.json").read_text())["rows"]
+    assert {row["n_queries"] for row in told} == {3}
+    assert "describing" in capsys.readouterr().out
+    for page in ("report.html", "report.md"):
+        text = (out / page).read_text()
+        assert "What it still knows without a support" in text and "describing" in text

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -42,6 +42,10 @@ class Eval:
     world-icl: all tasks of scenes nobody was trained on (--data scenes:SEED), openly and as a choice among letters,
     with means over tasks; seed, vl-checklist, vl-icl: the same of a folder made by `linkcontext data FILE --layout NAME
     --out DIR`; fewshot: few-shot recognition of any folder's classes, both ways."""
+    retention: str | None = None
+    """Ask also whether the model still knows what it was taught, without a support (see --benchmark retention):
+    world:taught, or a LLaVA or VQA file of questions, --episodes of each kind. It goes into the folder `retention` of
+    the run, and its table into the report."""
     probe: bool = False
     """Ask also whether the answers come from the pictures (see `linkcontext probe`), in the folder `probe` of the run;
     the report gets a section. A run that is there already gets it when its command is given again with this flag."""
@@ -50,47 +54,38 @@ class Eval:
         """Measure."""
         if self.probe and self.benchmark:
             raise InputError("--probe: probes draw episodes of their own. Leave --benchmark out.")
+        if self.retention is not None and (self.probe or self.benchmark == "retention"):
+            raise InputError("--retention: not together with --probe or --benchmark retention. Leave one out.")
         if self.benchmark == "retention":
-            from linkcontext.evaluate.retention import retention, retention_folder, settled
-            from linkcontext.report.retention import retention_table
-
-            metrics = retention(self.config)
-            config = settled(self.config)
-            console.print(f"{config.model.model} on {config.episodes.data}", markup=False)
-            console.print(retention_table(metrics["rows"]))
-            console.print(f"answers: {retention_folder(config) / 'answers.jsonl'}", markup=False)
+            self._retention()
             return
         from linkcontext.evaluate import icl
         from linkcontext.evaluate.isekai import open_isekai, settled
-        from linkcontext.evaluate.run import evaluate, measure, run_folder
+        from linkcontext.evaluate.retention import beside, retention
+        from linkcontext.evaluate.run import evaluate, measure, opened, run_folder
         from linkcontext.report.page import write_report
+        from linkcontext.report.retention import retention_table
         from linkcontext.report.tables import curves_table, metrics_table, summary_table
 
         config = settled(self.config) if self.benchmark == "isekai" else self.config
         if self.benchmark is not None and self.benchmark != "isekai":
             config = icl.settled(config, self.benchmark)
+        known = beside(config, self.retention, run_folder(config)) if self.retention is not None else None
+        model = opened(config.model) if known else None  # loaded once for both
+        if self.benchmark is not None and self.benchmark != "isekai":
             dataset, episodes, left_out = icl.open_benchmark(config)
-            metrics = measure(config, dataset, episodes, left_out)
+            metrics = measure(config, dataset, episodes, left_out, model)
             for told in left_out:
                 console.print(told, style="yellow", markup=False, soft_wrap=True)
         elif self.benchmark == "isekai":
             e = config.episodes
-            metrics = measure(config, *open_isekai(e.data, e.shots, e.seed))
+            metrics = measure(config, *open_isekai(e.data, e.shots, e.seed), model=model)
         elif self.probe:
-            from linkcontext.evaluate.evidence import evidence, of_run
-            from linkcontext.evaluate.run import local
-            from linkcontext.models.remote import PREFIX
-            from linkcontext.report.probe import write_probe
-
-            if config.model.model.startswith(PREFIX):
-                raise InputError("--probe: a model behind a server is not probed. Leave --probe out, or load it here.")
-            asked = of_run(config, run_folder(config))
-            model = local(config.model)
-            metrics = evaluate(config, model)
-            console.print(evidence(asked, model)["sentence"], markup=False)
-            write_probe(run_folder(asked))
+            metrics = self._probed()
         else:
-            metrics = evaluate(config)
+            metrics = evaluate(config, model)
+        if known is not None:
+            console.print(retention_table(retention(known, model)["rows"]))
         page = write_report(run_folder(config))
         if config.episodes.tasks:
             console.print(summary_table(metrics["means"]))
@@ -100,6 +95,32 @@ class Eval:
         counters = metrics["counters"]
         console.print(f"engine: {counters['engine']} ({counters['engine_reason']})", markup=False)
         console.print(f"report: {page}", markup=False)
+
+    def _retention(self) -> None:
+        from linkcontext.evaluate.retention import retention, retention_folder, settled
+        from linkcontext.report.retention import retention_table
+
+        metrics = retention(self.config)
+        config = settled(self.config)
+        console.print(f"{config.model.model} on {config.episodes.data}", markup=False)
+        console.print(retention_table(metrics["rows"]))
+        console.print(f"answers: {retention_folder(config) / 'answers.jsonl'}", markup=False)
+
+    def _probed(self) -> dict[str, Any]:
+        from linkcontext.evaluate.evidence import evidence, of_run
+        from linkcontext.evaluate.run import evaluate, local, run_folder
+        from linkcontext.models.remote import PREFIX
+        from linkcontext.report.probe import write_probe
+
+        config = self.config
+        if config.model.model.startswith(PREFIX):
+            raise InputError("--probe: a model behind a server is not probed. Leave --probe out, or load it here.")
+        asked = of_run(config, run_folder(config))
+        model = local(config.model)
+        metrics = evaluate(config, model)
+        console.print(evidence(asked, model)["sentence"], markup=False)
+        write_probe(run_folder(asked))
+        return metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,18 @@ def settled(config: EvalConfig) -> EvalConfig:
     return dataclasses.replace(config, episodes=asked, scoring="both")
 
 
+def beside(config: EvalConfig, data: str, run: Path) -> EvalConfig:
+    """What `retention` is to be asked for beside a run, in the folder `retention` of the run's.
+
+    Raises `InputError` for data without right answers, before anything else is asked.
+    """
+    e = config.episodes
+    asked = EpisodeConfig(data=data, episodes=e.episodes, seed=e.seed, strict=e.strict)
+    found = settled(dataclasses.replace(config, episodes=asked, out=str(run / "retention")))
+    _exam(found.episodes, scaffold(found.scaffold))
+    return found
+
+
 def retention_folder(config: EvalConfig) -> Path:
     """Where the files go."""
     if config.out is not None:

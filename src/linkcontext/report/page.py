@@ -29,6 +29,7 @@ from linkcontext.report.gallery import gallery
 from linkcontext.report.plots import accuracy_by_shots
 from linkcontext.report.probe import probe_html, probe_markdown
 from linkcontext.report.reading import branches, mask
+from linkcontext.report.retention import CAPTION, retention_of
 from linkcontext.report.tables import (
     Grid,
     bounds,
@@ -58,6 +59,8 @@ ROW_KEYS = (
     ),
 )
 
+
+RETAINED = "What it still knows without a support"
 
 Groups = dict[Key, list[Pair]]
 
@@ -216,6 +219,9 @@ def _html(
         grid=grid,
         power=power_note(found),
         means=_means(folder, found),
+        retained_title=RETAINED,
+        retained=retention_of(folder.path),
+        blind=CAPTION,
         evidence=probe_html(folder.path),
         published=[(table, published_grid(table)) for table in published(folder, found)],
         plots=_plots(found),
@@ -261,6 +267,11 @@ def _markdown(
         markdown(metrics_grid(found)),
         power_note(found) + "\n",
         *(markdown(grid) for grid in _means(folder, found)),
+        *(
+            f"## {RETAINED}\n\n{markdown(retained)}\n{CAPTION}.\n"
+            for retained in [retention_of(folder.path)]
+            if retained
+        ),
         *(f"{markdown(published_grid(t))}\n{t.source}.\n" for t in published(folder, found)),
         probe_markdown(folder.path),
         "Pictures and plots are in [report.html](report.html).\n",
