@@ -117,7 +117,7 @@ class EpisodeConfig:
     def talk_plan(self) -> TalkPlan:
         """What --tasks asks for, in the sampler's own terms."""
         return TalkPlan(
-            tasks=() if self.tasks == ("all",) else self.tasks,
+            tasks=() if "all" in self.tasks else self.tasks,
             coherence=self.coherence,
             form=self.format,
             options=self.options,

@@ -100,3 +100,10 @@ def test_ten_megabytes_in_one_line_are_refused(file):
     path = file(json.dumps({"id": 1}) + "\n" + json.dumps({"id": 2, "image": "A" * 10_000_001}))
     with pytest.raises(InputError, match=r":2: a record of more than 10 MB. Pictures are named by their paths"):
         list(records(path))
+
+
+def test_a_list_or_a_folder_in_the_place_of_an_object_is_told(file, tmp_path):
+    with pytest.raises(InputError, match="a list, where an object was expected"):
+        under(file("[1]"), "questions")
+    with pytest.raises(InputError, match="it is a folder"):
+        next(records(tmp_path))

@@ -10,7 +10,7 @@ from linkcontext.config import ModelConfig, eval_config
 from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.evaluate import icl, means
-from linkcontext.evaluate.run import measure
+from linkcontext.evaluate.run import measure, run_folder
 from linkcontext.report.page import write_report
 from linkcontext.train import loop
 from linkcontext.train.loop import train
@@ -168,6 +168,9 @@ def test_benchmarks_take_the_flags_of_tasks_and_keep_the_answers_of_files(scenes
     assert all(e.task.endswith(" task-coherent") for e in episodes)
     assert asked.episodes.names == "pseudo"
     assert icl.settled(eval_config(data=scenes), "vl-icl").episodes.names == "real"
+    everything = eval_config(data=scenes, tasks=("all", "attribute/colour"))
+    assert everything.episodes.talk_plan().tasks == ()
+    assert len(run_folder(everything).parts) == 2
     for options in ({"coherence": "task"}, {"tasks": ("attribute",), "ways": 3}):
         with pytest.raises(InputError, match=r"--(coherence|ways): not (without|together with) --tasks"):
             icl.open_benchmark(eval_config(data=scenes, **options))

@@ -138,6 +138,8 @@ class _Window:
 
     def entries(self) -> Iterator[str]:
         """The keys of an object. A value that is not taken is passed; of a list never all of it is in memory."""
+        if self.peek() == "[":
+            raise InputError(f"{self.path}: a list, where an object was expected. Is it the right file, and layout?")
         self.take("{")
         more = self.peek() != "}"
         while more:
@@ -207,7 +209,8 @@ def _whole(value: Any) -> bool:
 def _opened(path: Path) -> Iterator[_Window]:
     """A JSON file, after a byte order mark. Raises `InputError` for what its first bytes tell to be none."""
     if not path.is_file():
-        raise InputError(f"{path}: cannot be read (there is no such file). Check the path.")
+        why = "it is a folder" if path.is_dir() else "there is no such file"
+        raise InputError(f"{path}: cannot be read ({why}). Check the path.")
     try:
         with path.open("rb") as file:
             head = file.read(4)

@@ -153,7 +153,11 @@ def run_folder(config: EvalConfig) -> Path:
     words = [
         Path(config.model.model).name.replace("#", "-"),
         Path(e.data).name.replace(":", "-"),
-        *((*e.tasks, e.format, e.coherence) if e.tasks else (f"{e.ways}way", e.names, *chosen_)),
+        *(
+            (*(task.replace("/", "-") for task in e.tasks), e.format, e.coherence)
+            if e.tasks
+            else (f"{e.ways}way", e.names, *chosen_)
+        ),
         config.scoring,
         f"seed{e.seed}",
     ]
