@@ -16,7 +16,20 @@ from linkcontext.cli.use import Chat, Serve
 from linkcontext.teach.serve import address
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("world", "data", "episodes", "validate", "eval", "report", "compare", "mine", "train", "mini", "cache")
+COMMANDS = (
+    "world",
+    "data",
+    "episodes",
+    "validate",
+    "eval",
+    "report",
+    "compare",
+    "mine",
+    "train",
+    "average",
+    "mini",
+    "cache",
+)
 COMMANDS += ("demo", "chat", "app", "serve", "probe", "teach", "ask", "pack")
 
 
