@@ -99,6 +99,10 @@ def test_conversations_of_a_file_are_replayed_with_all_their_answers(llava):
     assert sorted(said(m) for m in long.conversations) == ["answer 0 0", "answer 0 1"]
     assert task(0) == from_file(llava, 100, 0)(0)
     assert len({task(i).id for i in (2, 3)}) == 2  # the second epoch has both again
+    lines = llava.with_suffix(".jsonl")
+    lines.write_text("".join(json.dumps(record) + "\n" for record in json.loads(llava.read_text())))
+    assert shares([str(lines)]) == {str(lines): 1.0}
+    assert from_file(lines, 100, 0)(0).conversations == task(0).conversations
 
 
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path):
