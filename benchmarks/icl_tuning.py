@@ -351,7 +351,8 @@ def interval(values: list[float]) -> str:
 
 def once(row: dict, first: str) -> dict:
     """A row without what is the same for all models, unless it is of the first."""
-    same = () if row["name"] == first else ("baselines", "detectable", "names", "ways", "n_episodes", "chance")
+    fixed = ("baselines", "detectable", "names", "ways", "n_episodes", "chance", "n_queries", "n_subjects", "answered")
+    same = () if row["name"] == first else fixed
     return {key: value for key, value in row.items() if key not in same}
 
 
