@@ -5,7 +5,7 @@
                          colours in pictures, then of all attributes, then in conversations), single-turn instruction
                          on the tasks, any-shot conversations about one concept. Half of the examples of the last
                          two are replay
-    no coherence         turns of a conversation about anything
+    no coherence         turns of a conversation about any task that is trained on
     no curriculum        conversations alone, from mini-base, as many steps as instruction and conversations
     query only           the last answer of a conversation is learnt, not every one
     replay 0, .25, .75   other shares of replay among the conversations
@@ -39,7 +39,8 @@ from table import Found, cell, learnt, listed, slim
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.episodes.talk import HELD_OUT
-from linkcontext.evaluate import icl, isekai, means
+from linkcontext.evaluate import icl, isekai
+from linkcontext.evaluate.means import summary
 from linkcontext.evaluate.retention import retention
 from linkcontext.evaluate.run import evaluate, measure
 from linkcontext.models.average import average
@@ -238,7 +239,7 @@ def figures(table: Table, where: Path, model: Model, main: bool) -> Iterator[dic
     asked = icl.settled(config("world-icl", data="scenes:9201", episodes=table.episodes), "world-icl")
     rows = measure(asked, *icl.open_benchmark(asked), model=model)["rows"]
     yield from ({"what": "world-icl", **row} for row in rows if row["scoring"] == "likelihood_sum")
-    yield from ({"what": "means", **line} for line in means.summary(rows) if line["scoring"] == "likelihood_sum")
+    yield from ({"what": "means", **line} for line in summary(rows) if line["scoring"] == "likelihood_sum")
     n = max(2, table.episodes // 2)
     yield from (
         {"what": "retention", **row} for row in retention(config("retention", episodes=table.episodes), model)["rows"]

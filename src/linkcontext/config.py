@@ -1,6 +1,6 @@
 """What can be asked for, typed. The resolved configuration of a run is saved as JSON and can be run again."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -34,7 +34,7 @@ class Loading:
 
     def of(self, model: str) -> "ModelConfig":
         """That model, loaded so."""
-        return ModelConfig(model, **{f.name: getattr(self, f.name) for f in fields(Loading)})
+        return ModelConfig(model, **asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +182,12 @@ class EvalConfig:
             raise InputError(f"--explain {self.explain}: 0 is the least, and explains none.")
         if self.memory_gb is not None and self.memory_gb <= 0:
             raise InputError(f"--memory-gb {self.memory_gb}: must be above 0.")
+
+
+def flags(asked: EpisodeConfig | ModelConfig, kept: EpisodeConfig | ModelConfig) -> list[str]:
+    """The flags in which one configuration differs from another, as they are written: `--support-split`."""
+    differ = (f.name for f in fields(asked) if getattr(asked, f.name) != getattr(kept, f.name))
+    return ["--" + name.replace("_", "-") for name in differ]
 
 
 def eval_config(**options: Any) -> EvalConfig:

@@ -190,7 +190,9 @@ def read_jsonl(kind: type[Record], path: Path) -> Iterator[Record]:
         for number, line in enumerate(iter(lambda: lines.readline(LIMIT + 1), b""), 1):
             where = f"{path}:{number}"
             if len(line) > LIMIT:
-                raise InputError(f"{where}: more than {LIMIT // 1_000_000} MB in a line. The file is damaged.")
+                raise InputError(
+                    f"{where}: more than {LIMIT // 1_000_000} MB in a line. The file is damaged; write it again."
+                )
             if number == 1 and line.startswith(b"\x80"):
                 raise InputError(f"{path}: {PICKLE}")
             try:

@@ -5,9 +5,9 @@ is read from their ids and tasks.
 """
 
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from linkcontext.config import EpisodeConfig
+from linkcontext.config import EpisodeConfig, flags
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.sample import Sampled, sample
 from linkcontext.episodes.talk import Talks
@@ -15,18 +15,27 @@ from linkcontext.errors import InputError
 from linkcontext.mining.neighbours import mined
 from linkcontext.records import Episode
 
+# Flags that only links between classes have, or only conversations about tasks.
+LINKS = (
+    "--ways",
+    "--queries",
+    "--negatives",
+    "--order",
+    "--groups-apart",
+    "--false-labels",
+    "--choose-from",
+    "--select",
+)
+TALKS = ("--coherence", "--format", "--options")
 # What the task of an episode ends in whose support was chosen: of each class, or for its query.
 MEDOID, RICES = "-medoid", "-rices"
 
 
 def drawn(config: EpisodeConfig, dataset: Dataset) -> Sampled:
     """Draw them. Raises as `sample` and `Talks.of`, and `InputError` for flags that only the other kind has."""
-    links = ("ways", "queries", "negatives", "order", "groups_apart", "false_labels", "choose_from", "select")
-    others = links if config.tasks else ("coherence", "format", "options")
-    given = [f for f in fields(config) if f.name in others and getattr(config, f.name) != f.default]
-    if given:
-        flags = ", ".join("--" + f.name.replace("_", "-") for f in given)
-        raise InputError(f"{flags}: not {'together with' if config.tasks else 'without'} --tasks. Leave it out.")
+    if given := [flag for flag in flags(config, EpisodeConfig()) if flag in (LINKS if config.tasks else TALKS)]:
+        told = "together with" if config.tasks else "without"
+        raise InputError(f"{', '.join(given)}: not {told} --tasks. Leave it out.")
     if config.tasks:
         talks = Talks.of(dataset, config.talk_plan())
         return Sampled(talks.episodes(), talks.left_out, ())

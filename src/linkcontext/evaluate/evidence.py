@@ -16,14 +16,13 @@ All run on one model with one memory of pictures. What is made of the prediction
 A folder holds config.json, episodes.jsonl, predictions.jsonl, probe.json (rows, findings, conclusion) and probe.md.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from linkcontext.config import EpisodeConfig, EvalConfig
+from linkcontext.config import EpisodeConfig, EvalConfig, flags
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, scaffold
@@ -76,11 +75,10 @@ def evidence(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
 def settled(config: EvalConfig) -> EvalConfig:
     """The configuration as a probe reads it: one number of shots per class, names and orders of its own."""
     e = config.episodes
-    idle = [f.name for f in dataclasses.fields(e) if f.name not in READ and getattr(e, f.name) != f.default]
-    idle += ["scoring"] * (config.scoring != "likelihood") + ["explain"] * (config.explain is not None)
+    idle = flags(e, _read(e))
+    idle += ["--scoring"] * (config.scoring != "likelihood") + ["--explain"] * (config.explain is not None)
     if idle:
-        flags = ", ".join("--" + name.replace("_", "-") for name in idle)
-        raise InputError(f"{flags}: a probe sets this itself. Leave it out.")
+        raise InputError(f"{', '.join(idle)}: a probe sets this itself. Leave it out.")
     if len(e.shots) != 1 or e.shots[0] < 1:
         raise InputError(f"--shots {' '.join(map(str, e.shots))}: a probe shows one number per class, at least 1.")
     return config
@@ -93,8 +91,13 @@ def of_run(config: EvalConfig, run: Path) -> EvalConfig:
     shots = [k for k in e.shots if k > 0]
     if e.tasks or not shots:
         raise InputError("--probe: links between pictures and names are probed. Leave --tasks out, and give --shots.")
-    kept = EpisodeConfig(**({name: getattr(e, name) for name in READ} | {"shots": (chosen_shots(shots),)}))
+    kept = replace(_read(e), shots=(chosen_shots(shots),))
     return replace(config, episodes=kept, scoring="likelihood", explain=None, out=str(run / "probe"))
+
+
+def _read(e: EpisodeConfig) -> EpisodeConfig:
+    """What a probe takes of what was asked for."""
+    return EpisodeConfig(**{name: getattr(e, name) for name in READ})
 
 
 def probe_folder(config: EvalConfig) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from linkcontext.config import EpisodeConfig, EvalConfig
+from linkcontext.config import EpisodeConfig, EvalConfig, flags
 from linkcontext.data.manifest import MANIFEST, Dataset, cache_dir, first_few
 from linkcontext.data.scan import Problems, scan
 from linkcontext.errors import InputError
@@ -47,12 +47,11 @@ def settled(config: EvalConfig) -> EvalConfig:
     """
     e, default = config.episodes, EpisodeConfig()
     kept = EpisodeConfig(data=e.data, shots=e.shots, seed=e.seed, strict=e.strict)
-    idle = [f.name for f in dataclasses.fields(e) if getattr(e, f.name) != getattr(kept, f.name)]
-    if e.names == "real":
-        idle.remove("names")
+    idle = [flag for flag in flags(e, kept) if (flag, e.names) != ("--names", "real")]
     if idle:
-        flags = ", ".join("--" + name.replace("_", "-") for name in idle)
-        raise InputError(f"{flags}: --benchmark isekai brings its own names, supports and queries. Leave it out.")
+        raise InputError(
+            f"{', '.join(idle)}: --benchmark isekai brings its own names, supports and queries. Leave it out."
+        )
     if e.data == default.data:
         raise InputError(f"--benchmark isekai needs --data: {LAYOUT}, {HUB}; or draw your own with `{OWN}`.")
     words = (Path(config.model.model).name, "isekai", Path(e.data).stem, config.scoring, f"seed{e.seed}")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from linkcontext.config import EpisodeConfig, EvalConfig
+from linkcontext.config import EpisodeConfig, EvalConfig, flags
 from linkcontext.data.scan import progress
 from linkcontext.episodes.prompt import Scaffold, scaffold
 from linkcontext.errors import InputError
@@ -64,12 +64,9 @@ def settled(config: EvalConfig) -> EvalConfig:
     """
     e, default = config.episodes, EpisodeConfig()
     kept = EpisodeConfig(data=e.data, episodes=e.episodes, seed=e.seed, strict=e.strict)
-    idle = [f.name for f in dataclasses.fields(e) if getattr(e, f.name) != getattr(kept, f.name)]
-    if e.shots == (0,):
-        idle.remove("shots")
+    idle = [flag for flag in flags(e, kept) if (flag, e.shots) != ("--shots", (0,))]
     if idle:
-        flags = ", ".join("--" + name.replace("_", "-") for name in idle)
-        raise InputError(f"{flags}: --benchmark retention asks without a support. Leave it out.")
+        raise InputError(f"{', '.join(idle)}: --benchmark retention asks without a support. Leave it out.")
     if e.episodes < 1:
         raise InputError(f"--episodes {e.episodes}: give at least one question of each kind.")
     data = TAUGHT if e.data == default.data else e.data

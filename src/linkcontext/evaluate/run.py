@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from linkcontext.config import EvalConfig, ModelConfig
+from linkcontext.config import EvalConfig, ModelConfig, flags
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.scan import progress
 from linkcontext.data.sources import digest
@@ -60,7 +60,9 @@ def measure(
     """`evaluate` for episodes that are already there, drawn or a benchmark's own."""
     wording = scaffold(config.scaffold)
     if config.episodes.tasks:
-        types = {type_of(episode.task)[0] for episode in episodes} | {name.partition("/")[0] for name in left_out}
+        types = {type_of(episode.task)[0] for episode in episodes} | {
+            told.partition("/")[0] for told in left_out if "/" in told.partition(":")[0]
+        }
         if unknown := sorted({*config.unseen} - types - {*HELD_OUT}):
             raise InputError(f"--unseen {unknown[0]}: no such type of task here; there is {', '.join(sorted(types))}.")
     model = model or opened(config.model)
@@ -98,9 +100,8 @@ def opened(c: ModelConfig) -> Model | Served:
     """The model of a configuration, loaded here or behind a server."""
     if not c.model.startswith(PREFIX):
         return local(c)
-    if idle := [f.name for f in dataclasses.fields(c) if f.name != "model" and getattr(c, f.name) != f.default]:
-        flags = ", ".join("--" + name.replace("_", "-") for name in idle)
-        raise InputError(f"{flags}: the server of {c.model} has loaded its model already. Leave it out.")
+    if idle := flags(c, ModelConfig(c.model)):
+        raise InputError(f"{', '.join(idle)}: the server of {c.model} has loaded its model already. Leave it out.")
     return connect(c.model)
 
 

@@ -58,7 +58,7 @@ def average(
             raise InputError(f"{name}: its tokens are not those of {names[0]}, so its weights mean something else.")
         for key, value in more.items():
             total[key] += share * _wide(value)
-    model.network.load_state_dict(total, strict=False)  # what is not floating stays
+    model.network.load_state_dict({**model.network.state_dict(), **total})  # what is not floating is the last one's
     _write(model, out, {"models": list(names), "weights": shares})
     return out
 

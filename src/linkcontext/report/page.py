@@ -60,7 +60,10 @@ ROW_KEYS = (
 )
 
 
-RETAINED = "What it still knows without a support"
+MEANS = (
+    "Every subject weighs the same; intervals hold 95 % for other subjects. Efficiency is the area between the "
+    "accuracy by shots and that without any, over the most shots."
+)
 
 Groups = dict[Key, list[Pair]]
 
@@ -71,6 +74,15 @@ class Plot:
 
     caption: str
     svg: Markup  # made by plots, which escapes
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """A section of plain tables."""
+
+    title: str
+    grids: tuple[Grid, ...]
+    note: str
 
 
 def write_report(run: Path) -> Path:
@@ -85,10 +97,11 @@ def write_report(run: Path) -> Path:
     """
     folder = read_run(run)
     found, counters = _metrics(folder)
+    tables = _tables(folder, found)
     groups, why = grouped(folder.episodes, folder.predictions), explanation_of(folder)
     mistaken = confusions(groups)
-    text = _markdown(folder, found, counters, mistaken, why)
-    page = _html(folder, found, counters, groups, mistaken, why)
+    text = _markdown(folder, found, tables, counters, mistaken, why)
+    page = _html(folder, found, tables, counters, groups, mistaken, why)
     write_text(text, run / "report.md")
     write_text(page, run / "report.html")
     return run / "report.html"
@@ -145,15 +158,17 @@ def _metrics(folder: RunFolder) -> tuple[list[Row], dict[str, Any]]:
     return values["rows"], values["counters"]
 
 
-def _means(folder: RunFolder, found: Sequence[Row]) -> list[Grid]:
-    """Means over tasks and their curves, where tasks were asked about: those of metrics.json, or made of the rows."""
-    config = folder.config["config"]
-    if not config.get("episodes", {}).get("tasks"):
-        return []
-    path = folder.path / "metrics.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    means = kept.get("means") or means_over(found, config.get("unseen", HELD_OUT))
-    return [summary_grid(means), curves_grid(curves(means))]
+def _tables(folder: RunFolder, found: Sequence[Row]) -> list[Tables]:
+    """What stands below the rows: means over tasks, where tasks were asked about, and what was asked beside the run."""
+    made, config = [], folder.config["config"]
+    if config.get("episodes", {}).get("tasks"):
+        path = folder.path / "metrics.json"
+        kept = read_object(path, ("rows",)) if path.exists() else {}
+        means = kept.get("means") or means_over(found, config.get("unseen", HELD_OUT))
+        made.append(Tables("Means over tasks", (summary_grid(means), curves_grid(curves(means))), MEANS))
+    if retained := retention_of(folder.path):
+        made.append(Tables("What it still knows without a support", (retained,), f"{CAPTION}."))
+    return made
 
 
 def _model_name(folder: RunFolder) -> str:
@@ -204,6 +219,7 @@ def cost(why: Explanation) -> str:
 def _html(
     folder: RunFolder,
     found: Sequence[Row],
+    tables: Sequence[Tables],
     counters: dict[str, Any],
     groups: Groups,
     mistaken: dict[str, Confusion],
@@ -218,10 +234,7 @@ def _html(
         above=above,
         grid=grid,
         power=power_note(found),
-        means=_means(folder, found),
-        retained_title=RETAINED,
-        retained=retention_of(folder.path),
-        blind=CAPTION,
+        tables=tables,
         evidence=probe_html(folder.path),
         published=[(table, published_grid(table)) for table in published(folder, found)],
         plots=_plots(found),
@@ -251,6 +264,7 @@ def _plots(found: Sequence[Row]) -> list[Plot]:
 def _markdown(
     folder: RunFolder,
     found: Sequence[Row],
+    tables: Sequence[Tables],
     counters: dict[str, Any],
     mistaken: dict[str, Confusion],
     why: Explanation | None,
@@ -266,12 +280,7 @@ def _markdown(
         *(sentence + "\n" for sentence in summary(_model_name(folder), found)),
         markdown(metrics_grid(found)),
         power_note(found) + "\n",
-        *(markdown(grid) for grid in _means(folder, found)),
-        *(
-            f"## {RETAINED}\n\n{markdown(retained)}\n{CAPTION}.\n"
-            for retained in [retention_of(folder.path)]
-            if retained
-        ),
+        *(f"## {t.title}\n\n" + "\n".join(map(markdown, t.grids)) + f"\n{t.note}\n" for t in tables),
         *(f"{markdown(published_grid(t))}\n{t.source}.\n" for t in published(folder, found)),
         probe_markdown(folder.path),
         "Pictures and plots are in [report.html](report.html).\n",
