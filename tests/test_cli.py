@@ -5,6 +5,8 @@ import re
 import shlex
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -266,3 +268,11 @@ def test_mined_neighbours_meet_in_episodes(capsys, tmp_path):
     assert "made from other pictures" in refused(
         capsys, tmp_path, "episodes", *other, *mined, "--out", tmp_path / "out"
     )
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    command = [sys.executable, "-m", "linkcontext", "data", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as shown:
+        shown.stdout.close()
+        assert shown.stderr.read() == b""
+    assert shown.returncode == 141

@@ -60,7 +60,7 @@ def test_json_by_hand():
         '"group":"","facts":{"colour":"red","neighbours":["cat"]},"questions":[]}'
     )
     assert to_json(EPISODE.queries[0]) == (
-        '{"item":"cat/2.png","class":"cat","answer":"tiplo","question":"What is this?"}'
+        '{"item":"cat/2.png","class":"cat","answer":"tiplo","question":"What is this?","others":[]}'
     )
     assert to_json(Candidate("käuzchen", "é", "Ü")) == '{"class":"käuzchen","name":"é","truth":"Ü"}'
 

@@ -93,6 +93,8 @@ class EpisodeConfig:
     """With --tasks: an open question, a choice among letters, captions, or open and choice mixed."""
     options: int = 4
     """With --tasks: answers in play."""
+    balanced: bool = False
+    """With --tasks: a support shows every answer in play once before one comes again. Default: they come by lot."""
     seed: int = 0
     """Of the episodes. The same seed draws the same episodes on any machine."""
     strict: bool = False
@@ -121,6 +123,7 @@ class EpisodeConfig:
             coherence=self.coherence,
             form=self.format,
             options=self.options,
+            balanced=self.balanced,
             shots=self.sweep,
             episodes=self.episodes,
             names=self.names,

@@ -1,8 +1,8 @@
 """The nouns. Frozen records, JSON lines on disk; between stages travel ids and never pixels.
 
-Question    what can be asked about one picture, and the right answer
+Question    what can be asked about one picture, or several, and the right answer
 Item        one picture of one class
-Turn        one picture with its question and its answer
+Turn        one picture, or several, with a question and its answer
 Episode     support turns, queries and the candidate names among which a query is decided
 Prediction  what a model made of one query after so many supports of each class
 """
@@ -41,6 +41,9 @@ class Question:
     question: str
     answer: str
     candidates: tuple[str, ...] = ()  # the answers one chooses among; none where the answer is free text
+    others: tuple[str, ...] = ()  # ids of further pictures that it is about, shown behind the one that has it
+    split: str = ""  # empty: that of its picture
+    context: str = ""  # questions of different contexts never meet in a conversation: they name things differently
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,11 @@ class Item:
     facts: dict[str, Any] = field(default_factory=dict)  # ground truth, where there is any
     questions: tuple[Question, ...] = ()  # what its annotations answer besides the class
 
+    @property
+    def splits(self) -> set[str]:
+        """Its own split, and those of its questions."""
+        return {self.split, *(question.split for question in self.questions if question.split)}
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -69,13 +77,19 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One picture, what is asked about it and the right answer. An empty question means the scaffold's own, an empty
-    item that there is no picture."""
+    """A picture, what is asked about it and the right answer. An empty question means the scaffold's own, an empty
+    item that there is no picture; `others` are shown behind it."""
 
     item: str
     class_id: str
     answer: str
     question: str = ""
+    others: tuple[str, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The ids of all its pictures, in order."""
+        return (self.item, *self.others) if self.item else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +142,7 @@ class Prediction:
     reply: str | None  # None where only likelihood ran
     correct: dict[str, bool]  # by scoring
     prompt_sha256: str
-    support_ids: tuple[str, ...]
+    support_ids: tuple[str, ...]  # of each turn of the support, its first picture
     baselines: dict[str, str | None] = field(default_factory=dict)  # policy -> the class id it would answer
 
 

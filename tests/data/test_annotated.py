@@ -228,19 +228,20 @@ def test_vl_icl_by_hand(icl, tmp_path):
     found = list(annotated.vl_icl(tmp_path, problems))
     assert [problem.partition(": ")[0] for problem in problems.sentences] == [str(tmp_path / "cobsat")]
     told = [(a.question.concept, a.split, a.question.answer, len(a.pictures)) for a in found]
+    assert [(a.question.task, a.question.context) for a in found if a.question.context] == [("open_mi", "4")] * 3
     assert told == [
         ("clevr", "query", "3", 1),
         ("clevr", "support", "2", 1),
         ("matching_mi", "query", "yes", 2),
         ("matching_mi", "support", "yes", 2),
         ("matching_mi", "support", "no", 2),
-        ("open_mi/4", "support", "dax", 1),
-        ("open_mi/4", "support", "wug", 1),
-        ("open_mi/4", "query", "wug", 1),
-        ("operator_induction_interleaved/-", "query", "1", 2),
-        ("operator_induction_interleaved/+", "support", "3", 2),
-        ("operator_induction_interleaved/-", "support", "1", 2),
-        ("operator_induction_interleaved/x", "support", "2", 2),
+        ("open_mi", "support", "dax", 1),
+        ("open_mi", "support", "wug", 1),
+        ("open_mi", "query", "wug", 1),
+        ("-", "query", "1", 2),
+        ("+", "support", "3", 2),
+        ("-", "support", "1", 2),
+        ("x", "support", "2", 2),
     ]
     assert found[0].pictures == (("a.png", "clevr/a.png"),)
     assert found[5].question.candidates == ("dax", "wug")

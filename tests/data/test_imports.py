@@ -4,6 +4,7 @@ import pytest
 
 from linkcontext.data.conversations import conversations
 from linkcontext.data.imports import imported
+from linkcontext.data.manifest import MANIFEST
 from linkcontext.data.scan import Problems
 from linkcontext.data.sources import open_folder
 from linkcontext.errors import InputError
@@ -110,19 +111,55 @@ def test_what_cannot_be_imported(seeds, tmp_path):
         imported("vl-checklist", str(path), None, None)
 
 
-def test_questions_about_several_pictures_become_conversations(tmp_path, picture):
+@pytest.fixture
+def pairs(tmp_path, picture):
+    """VL-ICL's matching of two pictures: three queries and eight pairs of a support, of both answers. One picture is in
+    both, another is damaged."""
     folder = tmp_path / "matching_mi"
-    shown = [str(picture(folder / name, n).relative_to(folder)) for n, name in enumerate(("a.png", "b.png"))]
-    query = {"id": 1, "image": shown, "question": "Same?", "answer": "yes"}
-    (folder / "query.json").write_text(json.dumps([query]))
-    (folder / "support.json").write_text("[]")
-    result = imported("vl-icl", str(folder), None, str(tmp_path / "out"))
-    assert result.found == ("1 questions about several pictures, as conversations",)
-    (told,) = conversations(tmp_path / "out" / "conversations.json", Problems(strict=True))
-    assert told.id == "query/matching_mi/0"
-    assert told.pictures == tuple(str((folder / name).resolve()) for name in shown)
-    assert [part.get("text") for part in told.messages[0]["content"]] == [None, None, "Same?"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["conversations.json"]
+    for n in range(12):
+        picture(folder / f"{n}.png", n)
+    (folder / "bad.png").write_bytes(b"no picture")
+
+    def told(a, b, answer):
+        return {"image": [f"{a}.png", f"{b}.png"], "question": "Same?", "answer": answer}
+
+    query = [{"id": n, **told(n, 11, "yes" if n else "no")} for n in range(3)] + [{"id": 9, **told("bad", 3, "yes")}]
+    support = [{"id": n, "same": told(2 + n, 2 + n, "yes"), "diff": told(2 + n, 6 + n, "no")} for n in range(4)]
+    (folder / "query.json").write_text(json.dumps(query))
+    (folder / "support.json").write_text(json.dumps(support))
+    return folder
+
+
+def test_questions_about_several_pictures_keep_them_all(pairs, tmp_path):
+    result = imported("vl-icl", str(pairs), None, str(tmp_path / "out"))
+    assert result.found == (
+        "11 questions about 11 pictures, 11 of them about several at once",
+        "matching_mi: 11 questions, concepts: 1",
+    )
+    assert [problem.partition("bad.png")[1] for problem in result.problems] == ["bad.png"]
+    dataset = open_folder(tmp_path / "out", strict=True)
+    assert [len(item.questions) for item in dataset.items] == [1, 1, 0, 3, 2, 2, 2, 0, 0, 0, 0]
+    written = [p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")]
+    assert sorted(written) == sorted([*(item.id for item in dataset.items), MANIFEST])
+    in_both = dataset.item("matching_mi/2.png")
+    assert in_both.split == "query"
+    assert [(q.answer, q.others, q.split) for q in in_both.questions] == [
+        ("yes", ("matching_mi/11.png",), ""),
+        ("yes", ("matching_mi/2.png",), "support"),
+        ("no", ("matching_mi/6.png",), "support"),
+    ]
+
+
+def test_a_picture_is_never_written_into_another(tmp_path, picture):
+    picture(tmp_path / "a.png", 1)
+    picture(tmp_path / "b.png", 2).rename(tmp_path / "a")
+    before = (tmp_path / "a.png").read_bytes()
+    questions = [seed(1, "a.png"), seed(2, "a")]
+    path = tmp_path / "SEED-Bench.json"
+    path.write_text(json.dumps({"questions": questions, "question_type": {"Instances Counting": 5}}))
+    (problem,) = imported("seed", str(path), None, str(tmp_path / "out")).problems
+    assert "another picture is called a.png already" in problem
+    assert (tmp_path / "a.png").read_bytes() == before
 
 
 def talk(question, answer):

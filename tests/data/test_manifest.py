@@ -81,6 +81,7 @@ def test_lines_that_are_no_items_are_named(tmp_path, change, sentence):
         ({"answer": "red", "candidates": ["red"]}, "candidates must be two or more, and differ"),
         ({"question": ""}, "must be texts that are not empty"),
         ({"answer": 3, "candidates": ()}, "must be texts that are not empty"),
+        ({"others": (3,)}, "must be texts that are not empty"),
     ],
 )
 def test_questions_are_kept_and_checked(tmp_path, more, sentence):
@@ -95,6 +96,9 @@ def test_items_that_contradict_each_other(tmp_path):
         written(tmp_path, item("a.png"), item("b.png"), item("a.png", "dog"))
     with pytest.raises(InputError, match="class 'cat' is called both 'cat' and 'tom'"):
         written(tmp_path, item("a.png"), item("b.png", name="tom"))
+    asked = Question("match", "alike", "Same?", "yes", others=("c.png",))
+    with pytest.raises(InputError, match=r"questions are about pictures that it does not list \(c\.png\)"):
+        written(tmp_path, item("a.png", questions=(asked,)))
     assert not (tmp_path / MANIFEST).exists()
 
 

@@ -39,11 +39,23 @@ def test_a_conversation_for_each_query_and_shot_count_with_the_prompt_s_words(dr
     assert all("loss" not in message for each in every for message in each.messages)
 
 
+@pytest.fixture(scope="module")
+def drawn_pairs(drawn):
+    """The same, each turn with the episode's first picture beside its own."""
+    dataset, episodes = drawn
+
+    def paired(turns):
+        return tuple(dataclasses.replace(turn, others=(episodes[0].queries[0].item,)) for turn in turns)
+
+    return dataset, [dataclasses.replace(e, support=paired(e.support), queries=paired(e.queries)) for e in episodes]
+
+
+@pytest.mark.parametrize("kind", ["drawn", "drawn_pairs"])
 @pytest.mark.parametrize("supervise", ["every", "query"])
 @pytest.mark.parametrize("scaffold", ["turns", "single_turn", "lcl"])
 @pytest.mark.parametrize("layout", ["llava", "messages", "trl"])
-def test_what_is_exported_is_read_back_equal(drawn, tmp_path, layout, scaffold, supervise):
-    dataset, episodes = drawn
+def test_what_is_exported_is_read_back_equal(request, tmp_path, layout, scaffold, supervise, kind):
+    dataset, episodes = request.getfixturevalue(kind)
     told = list(exported(episodes, dataset, SCAFFOLDS[scaffold], supervise))
     path = tmp_path / "e.json"
     if layout == "llava" and (scaffold == "lcl" or (scaffold == "turns" and supervise == "query")):

@@ -45,7 +45,7 @@ def told(episode, data):
 
 
 def test_subjects_are_known_by_where_their_candidates_come_from():
-    kinds = {subject.name: subject.kind for subject in talks().subjects}
+    kinds = {subject.name: subject.kind for (subject,) in talks().subjects}
     assert kinds == {
         "attribute/colour": "shared",
         "attribute/size": "shared",
@@ -226,7 +226,7 @@ def test_pictures_without_questions_are_asked_what_they_are():
     [
         ({"tasks": ("smell",)}, "--tasks smell: no picture"),
         ({"options": 1}, "--options 1"),
-        ({"shots": (90,)}, "no two answers have 94 pictures"),
+        ({"shots": (90,)}, "no two answers have 47 pictures"),
         ({"shots": (-1,)}, "none below 0"),
         ({"form": "caption", "tasks": ("attribute",)}, "of the tasks asked for none is a caption"),
     ],
@@ -254,10 +254,108 @@ def test_questions_survive_the_file():
 
 
 def test_what_has_too_few_pictures_is_listed():
-    found = talks(gallery(30), shots=(8,))  # ten of each colour, and 8 + 4 are needed
-    assert "attribute/colour" not in {subject.name for subject in found.subjects}
-    assert [out.class_id for out in found.left_out] == ["attribute/colour", "rule/by colour"]
-    assert found.left_out[0].lacks == "no two answers have 12 pictures; the commonest has 10"
+    found = talks(gallery(31), shots=(27,))  # two colours must have 27 + 4 together, or three
+    assert {subject.name for (subject,) in found.subjects} == {"caption/brief", "caption/long"}
+    assert [out.class_id for out in found.left_out] == ["attribute/colour", "attribute/size", "rule/by colour"]
+    assert found.left_out[0].lacks == "no two answers have 16 pictures; the commonest has 11"
+
+
+def test_an_option_that_is_used_up_comes_no_more():
+    plan = {"tasks": ("attribute/colour",), "shots": (24,), "options": 3}  # all 30 pictures but three, of ten each
+    for episode in talks(gallery(30), **plan).episodes():
+        shown = [turn.item for turn in (*episode.support, *episode.queries)]
+        assert len(set(shown)) == len(shown) == 27
+        assert max(Counter(turn.answer for turn in episode.support).values()) <= 9
+
+
+def test_a_balanced_support_has_every_option_once_in_a_round():
+    plan = {"tasks": ("attribute/colour",), "shots": (0, 3, 6, 9), "balanced": True}
+    for form in ("open", "choice"):
+        orders = set()
+        for episode in talks(gallery(), **plan, form=form).episodes():
+            colours = [answers["colour"] for answers in told(episode, gallery())[0]]
+            assert all(sorted(colours[at : at + 3]) == sorted(COLOURS) for at in (0, 3, 6))
+            orders.add(tuple(colours[:3]))
+            for shots in (3, 6, 9):  # blind to the query, and right by chance
+                for policy in (copy_first, copy_last):
+                    hits = [query.class_id == policy(episode.shown(shots)) for query in episode.queries]
+                    assert sum(hits) == 1
+        assert len(orders) == 6
+
+
+def pairs(split, numbers):
+    """Pictures, of which each is compared with itself and with the next. They are of no split, and all in both."""
+    items = []
+    for n in numbers:
+        asked = [("yes", n), ("no", (n + 1) % len(numbers))]
+        questions = [
+            Question("match", "alike", "Same?", answer, others=(f"{other}.png",), split=part)
+            for answer, other in asked
+            for part in split
+        ]
+        items.append(Item(f"{n}.png", f"{n}.png", "p", "p", f"{n:064d}", questions=tuple(questions)))
+    return Dataset(Path("pairs"), tuple(items))
+
+
+@pytest.mark.parametrize("form", ["open", "choice"])
+def test_questions_about_two_pictures(form):
+    data = pairs(("support", "query"), range(9))
+    plan = {"support_split": "support", "query_split": "query", "shots": (0, 8), "form": form, "names": "real"}
+    found = talks(data, **plan, episodes=40).episodes()
+    for episode in found:
+        turns = (*episode.support, *episode.queries)
+        assert all(len(turn.pictures) == 2 for turn in turns)
+        together = [frozenset(turn.pictures) for turn in turns]
+        assert len(set(together)) == len(together) == 10  # no pair is shown twice, though both splits have all of them
+        right = {"yes": 1, "no": 2}  # pictures that differ
+        for turn in turns:
+            answer = letters_of(turn)[1][turn.answer] if form == "choice" else turn.answer
+            assert len(set(turn.pictures)) == right[answer]
+        assert len({turn.answer for turn in episode.queries}) == 2
+    assert len({turn.item for episode in found for turn in episode.queries}) == 9
+    with pytest.raises(InputError, match="no two answers have 7 pictures; the commonest has 6"):
+        talks(pairs(("support", "query"), range(6)), **plan | {"shots": (10,)})
+
+
+def test_pictures_beside_others_are_asked_nothing_themselves():
+    data = pairs(("",), range(8))
+    extra = Item("8.png", "8.png", "cat", "cat", "8" * 64)
+    asked = replace(data.items[0].questions[0], others=("8.png",), answer="no")
+    first = replace(data.items[0], questions=(asked, *data.items[0].questions))
+    found = talks(replace(data, items=(first, *data.items[1:], extra)), shots=(2,))
+    assert [subject.name for (subject,) in found.subjects] == ["match/alike"]
+    assert not found.left_out
+
+
+def contexts(pictures=5):
+    """Three words in each of four contexts, that mean other things in each; asked about is one in each."""
+    items = []
+    for n in range(4 * 3 * pictures + 4):
+        context, word = (n % 4, n // 4 % 3) if n < 4 * 3 * pictures else (n % 4, 0)
+        asked = Question("bind", "words", "This is a", "abc"[word], ("a", "b", "c"), context=f"{context}")
+        split = "support" if n < 4 * 3 * pictures else "query"
+        items.append(Item(f"{n}.png", f"{n}.png", "p", "p", f"{n:064d}", split, questions=(asked,)))
+    return Dataset(Path("contexts"), tuple(items))
+
+
+def test_contexts_are_asked_in_turn_and_never_meet():
+    plan = {"support_split": "support", "query_split": "query", "shots": (8,), "names": "real", "episodes": 12}
+    data = contexts()
+    of = {item.id: item.questions[0].context for item in data.items}
+    for coherence in ("concept", "none"):
+        asked = []
+        for episode in talks(data, **plan, coherence=coherence).episodes():
+            assert episode.task.startswith("bind/words open")
+            (query,) = episode.queries
+            asked.append(of[query.item])
+            if coherence == "concept":
+                assert {of[turn.item] for turn in episode.support} == {of[query.item]}
+        assert all(sorted(asked[at : at + 4]) == [*"0123"] for at in (0, 4, 8))
+    poor = tuple(item for item in data.items if of[item.id] != "2" or item.split == "query")
+    (left,) = talks(replace(data, items=poor), **plan).left_out
+    assert left.lacks == "1 of 4 contexts: no two answers have 4 pictures; the commonest has 0"
+    with pytest.raises(InputError, match="no two answers have 8 pictures; the commonest has 5"):
+        talks(data, **plan | {"shots": (16,)})
 
 
 def test_a_picture_that_has_two_answers_comes_once():

@@ -128,6 +128,16 @@ def test_a_copy_of_the_querys_picture_is_found(world, episodes):
         leaks(episodes, Dataset(world.root, items), ASKED)
 
 
+def test_a_pair_that_was_shown_is_found_in_any_order(world, episodes):
+    query, turn = episodes[1].queries[0], episodes[1].support[0]
+    pair = dataclasses.replace(query, others=(turn.item,))
+    queries = (pair, *episodes[1].queries[1:])
+    leaks(spoilt(episodes, queries=queries), world, ASKED)  # one of two is no leak
+    turned = dataclasses.replace(turn, others=(query.item,))
+    with pytest.raises(InputError, match=f"e00001: the query's picture {query.item} is in its support"):
+        leaks(spoilt(episodes, queries=queries, support=(turned, *episodes[1].support[1:])), world, ASKED)
+
+
 def test_splits_and_groups_are_checked_when_asked_for(world, episodes):
     with pytest.raises(InputError, match="is not of the split test"):
         leaks(episodes, world, EpisodeConfig(query_split="test"))

@@ -46,11 +46,11 @@ def test_an_episode_is_shown_as_the_model_saw_it(groups_and_root):
     episode, prediction = next(
         pair for key, pairs in groups.items() for pair in pairs if pair[0].id == opened.id and key.shots_per_class == 4
     )
-    assert [shown.picture.label for shown in opened.support] == list(prediction.support_ids)
+    assert [picture.label for shown in opened.support for picture in shown.pictures] == list(prediction.support_ids)
     assert {(s.name, s.truth) for s in opened.support} == {("plimbo", "circle"), ("tavork", "square")}
-    assert all(s.picture.uri.startswith("data:image/png;base64,iVBOR") for s in opened.support)
+    assert all(p.uri.startswith("data:image/png;base64,iVBOR") for s in opened.support for p in s.pictures)
     query = opened.queries[0]
-    assert query.shown.picture.label == episode.queries[0].item
+    assert query.shown.pictures[0].label == episode.queries[0].item
     assert math.fsum(bar.probability for bar in query.bars) == pytest.approx(1)
     assert [bar.gold for bar in query.bars] == [c.class_id == prediction.gold for c in episode.candidates]
     assert query.reply.startswith("It is a ")
@@ -75,7 +75,7 @@ def test_pictures_that_are_gone_or_damaged_are_labelled(groups_and_root):
     (root / "circle" / "0.png").unlink()
     (root / "square" / "0.png").write_bytes(b"no picture")
     drawn = gallery(groups, root)
-    labels = {s.picture.label for e in drawn.right for s in e.support if s.picture.uri is None}
+    labels = {p.label for e in drawn.right for s in e.support for p in s.pictures if p.uri is None}
     assert labels == {"circle/0.png is gone", "square/0.png cannot be read"}
     assert drawn.missing == 2
 

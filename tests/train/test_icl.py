@@ -4,13 +4,17 @@ import json
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from linkcontext.cli import main
 from linkcontext.config import ModelConfig, eval_config
+from linkcontext.data.images import sha256
+from linkcontext.data.manifest import Dataset, write_manifest
 from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.evaluate import icl, means
 from linkcontext.evaluate.run import measure, run_folder
+from linkcontext.records import Episode, Item, Prediction, Question, read_jsonl
 from linkcontext.report.page import write_report
 from linkcontext.train import loop
 from linkcontext.train.loop import train
@@ -191,6 +195,47 @@ def test_fewshot_asks_the_same_episodes_both_ways(pictures):
     for a, b in zip(opened, choice, strict=True):
         assert [t.item for t in a.queries] == [t.item for t in b.queries]
         assert {c.name for c in b.candidates} == {"A", "B"}
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Pictures of which two are shown at a time, as VL-ICL's matching has them."""
+    root = tmp_path / "pairs"
+    items = []
+    for n in range(20):
+        path = root / f"{n}.png"
+        root.mkdir(exist_ok=True)
+        Image.effect_noise((24, 24), 20 + n).save(path)
+        split = ("query", "support")[n % 2]
+        told = [
+            Question("match", "alike", "Same?", answer, others=(f"{other % 20}.png",))
+            for answer, other in (("yes", n), ("no", n + 2))
+        ]
+        items.append(Item(path.name, path.name, "p", "p", sha256(path), split, questions=tuple(told)))
+    write_manifest(Dataset(root, tuple(items)))
+    return str(root)
+
+
+def test_questions_about_two_pictures_are_asked_and_shown(nano, pairs, tmp_path):
+    found = {}
+    for engine in ("auto", "naive"):
+        out = tmp_path / engine
+        asked = ["eval", "--benchmark", "vl-icl", "--data", pairs, "--model", str(nano), "--engine", engine]
+        main([*asked, "--shots", "0", "2", "--episodes", "4", "--scoring", "both", "--out", str(out)])
+        found[engine] = list(read_jsonl(Prediction, out / "predictions.jsonl"))
+        assert '<span class="together">' in (out / "report.html").read_text()
+    episodes = {e.id: e for e in read_jsonl(Episode, tmp_path / "auto" / "episodes.jsonl")}
+    assert len(found["auto"]) == 2 * 4 * 2 * 2  # forms, episodes, shots, queries
+    for fast, slow in zip(found["auto"], found["naive"], strict=True):
+        assert fast.prompt_sha256 == slow.prompt_sha256
+        assert fast.reply == slow.reply
+        for one, other in zip(fast.candidates, slow.candidates, strict=True):
+            assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
+            assert one.null_logprob == pytest.approx(other.null_logprob, abs=1e-4)
+        assert set(fast.baselines) == {"copy_first", "copy_last"}  # no vector stands for two pictures
+        turns = (*episodes[fast.episode_id].support, *episodes[fast.episode_id].queries)
+        assert all(len(turn.pictures) == 2 for turn in turns)
+        assert fast.support_ids == tuple(turn.item for turn in episodes[fast.episode_id].shown(fast.shots_per_class))
 
 
 def test_what_is_still_known_stands_beside(nano, scenes, tmp_path, capsys):

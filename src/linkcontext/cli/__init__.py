@@ -44,13 +44,19 @@ def main(arguments: list[str] | None = None) -> None:
         "app": App,
     }
     try:
-        command = tyro.extras.subcommand_cli_from_dict(
-            commands, args=arguments, prog="linkcontext", description=__doc__
-        )
-        command.run()
+        try:
+            command = tyro.extras.subcommand_cli_from_dict(
+                commands, args=arguments, prog="linkcontext", description=__doc__
+            )
+            command.run()
+        finally:
+            sys.stdout.flush()  # what nobody reads is to fail here, and not when Python ends
     except InputError as error:
         print(f"linkcontext: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+    except BrokenPipeError as error:  # `linkcontext ... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from error  # as a shell counts SIGPIPE
     except KeyboardInterrupt as error:
         command_line = shlex.join(sys.argv[1:] if arguments is None else arguments)
         again = f" Start the same command again to go on: linkcontext {command_line}"

@@ -255,8 +255,8 @@ def _list(record: dict[str, Any], key: str, where: str) -> list[Any]:
 def vl_icl(path: Path, problems: Problems) -> Iterator[Asked]:
     """VL-ICL's image-to-text tasks. The task is the folder's name, the split `support` or `query`.
 
-    The concept is what support and query must share to go together: the operator where it is induced, the query itself
-    where it brings a support and names of its own (open_mi), else the task. Questions keep all their pictures. Where
+    The concept is what support and query must share to go together: the operator where it is induced, else the task. A
+    query that brings a support and names of its own (open_mi) is a context. Questions keep all their pictures. Where
     hardly two answers are alike (words in pictures: textocr), each question has four to choose among, three of others.
     """
     folders = [path] if (path / "query.json").is_file() else sorted(file.parent for file in path.glob("*/query.json"))
@@ -307,25 +307,26 @@ def _icl(record: Any, where: str, task: str, split: str) -> Iterator[Asked]:
             yield from _icl(record[each], where, task, split)
         return
     question = get(record, "question", str, where)
-    concept = f"{task}/{word(record, 'id', where)}" if "support" in record else task
+    context = word(record, "id", where) if "support" in record else ""
     classes = tuple(_plain_list(record, "classes", where)) if "classes" in record else ()
     own = get(record, "support", dict, where) if "support" in record else {}
     for label, shown in own.items():
         for picture in _plain_list(shown, "images", where):
-            told = _checked(Question(task, concept, question, label, classes), where, label)
+            told = _checked(Question(task, task, question, label, classes, context=context), where, label)
             yield Asked(where, (_icl_places(picture, task),), told, "support")
     pictures = tuple(_icl_places(name, task) for name in _plain_list(record, "image", where))
     answers = record.get("answer")
     if not isinstance(answers, list):
-        sharing = [f"{task}/{record['operator']}" if "operator" in record else concept]
+        sharing = [word(record, "operator", where) if "operator" in record else task]
         answers = [word(record, "answer", where)]
     else:
-        sharing = [f"{task}/{sign}" for sign in OPERATORS]
+        sharing = [*OPERATORS]
         answers = [word({"answer": each}, "answer", where) for each in answers]
     if len(answers) != len(sharing):
         raise InputError(f"{where}: `answer` must be one, or one for each of {', '.join(OPERATORS)}. Mend the record.")
     for shared, answer in zip(sharing, answers, strict=True):
-        yield Asked(where, pictures, _checked(Question(task, shared, question, answer, classes), where, answer), split)
+        told = _checked(Question(task, shared, question, answer, classes, context=context), where, answer)
+        yield Asked(where, pictures, told, split)
 
 
 def _icl_places(name: str, task: str) -> Places:

@@ -1,20 +1,19 @@
 """From the files of other tools to a folder that is read here: pictures with questions, or conversations.
 
 manifest.jsonl       pictures with their questions; the pictures are linked into the folder, or copied from another disk
-conversations.json   messages + images, where a record is a conversation, or a question is about several pictures
+conversations.json   messages + images, where a record is a conversation
 """
 
 import os
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from linkcontext.data import annotated, hub, images
-from linkcontext.data.annotated import Asked
-from linkcontext.data.conversations import Conversation, conversations, of, validated, write_conversations
+from linkcontext.data.conversations import Conversation, conversations, validated, write_conversations
 from linkcontext.data.layout import source_group
 from linkcontext.data.manifest import NAMED, Dataset, first_few, write_manifest
 from linkcontext.data.scan import SUFFIXES, Problems, progress
@@ -172,9 +171,8 @@ def _questions(layout: Layout, path: Path, images: str | None, out: Path | None,
     path = path if path.name not in ("", "..") else path.resolve()  # a folder's name says what it asks
     root = path if path.is_dir() and not (path / "query.json").is_file() else path.parent
     pictures = _Pictures(str(path), Path(images) if images else root, problems)
-    asked: dict[str, list[Question]] = {}
+    asked: dict[str, list[Question]] = {}  # of the first picture that they are about
     splits: dict[str, str] = {}
-    told: list[Conversation] = []
     twice = 0
     for each in READERS[layout](path, problems):
         with problems.leaving_out():
@@ -183,47 +181,44 @@ def _questions(layout: Layout, path: Path, images: str | None, out: Path | None,
             places = pictures.found(each.pictures, each.where)
             if places is None:
                 continue
-            if len(places) > 1:
-                told.append(_told(each, [str((pictures.root / place).resolve()) for place in places]))
-                continue
-            if splits.setdefault(places[0], each.split) != each.split:
-                raise InputError(f"{each.where}: {places[0]} is of the split {splits[places[0]]} too. Keep one.")
+            for place in places:
+                splits.setdefault(place, each.split)
+            split = "" if splits[places[0]] == each.split else each.split
+            question = replace(each.question, others=tuple(places[1:]), split=split)
             known = asked.setdefault(places[0], [])
-            twice += each.question in known
-            known += [each.question] if each.question not in known else []
+            twice += question in known
+            known += [question] if question not in known else []
     pictures.told()
     if twice:
         problems.note(f"{path}: questions that are asked about a picture more than once, kept once: {twice}.")
-    if not asked and not told:
+    if not asked:
         raise _nothing(str(path), "question", problems)
     if out is not None:
 
         def write(folder: Path) -> None:
-            _write(folder, layout, pictures.root, asked, splits, told, problems)
-            if not asked and not told:
+            _write(folder, layout, pictures.root, asked, splits, problems)
+            if not asked:
                 raise _nothing(str(path), "picture", problems)
 
         _written(out, write)
-    counts = Counter(question.task for questions in asked.values() for question in questions)
-    concepts = Counter(task for task, _ in {(q.task, q.concept) for questions in asked.values() for q in questions})
-    found = [f"{sum(counts.values()):,} questions about {len(asked):,} pictures"] if asked else []
-    found += [f"{task}: {count:,} questions, concepts: {concepts[task]:,}" for task, count in sorted(counts.items())]
-    return found + ([f"{len(told):,} questions about several pictures, as conversations"] if told else [])
+    told = [question for questions in asked.values() for question in questions]
+    counts = Counter(question.task for question in told)
+    concepts = Counter(task for task, _ in {(question.task, question.concept) for question in told})
+    several = sum(bool(question.others) for question in told)
+    more = f", {several:,} of them about several at once" if several else ""
+    found = [f"{len(told):,} questions about {len(_places(asked)):,} pictures{more}"]
+    return found + [
+        f"{task}: {count:,} questions, concepts: {concepts[task]:,}" for task, count in sorted(counts.items())
+    ]
+
+
+def _places(asked: dict[str, list[Question]]) -> list[str]:
+    """All pictures that questions are about, each once."""
+    return [*dict.fromkeys(p for first, told in asked.items() for p in (first, *(o for q in told for o in q.others)))]
 
 
 def _leads_out(place: str) -> bool:
     return PurePosixPath(place).is_absolute() or ".." in place.split("/")
-
-
-def _told(asked: Asked, paths: Sequence[str]) -> Conversation:
-    """A question about several pictures: they come first, in order."""
-    shown = [{"type": "image", "image": path} for path in paths]
-    q = asked.question
-    messages = [
-        {"role": "user", "content": [*shown, {"type": "text", "text": q.question}]},
-        {"role": "assistant", "content": [{"type": "text", "text": q.answer}]},
-    ]
-    return of(f"{asked.split or q.task}/{q.concept}/{asked.where.rpartition(' ')[2]}", messages, asked.where)
 
 
 def _write(
@@ -232,27 +227,30 @@ def _write(
     root: Path,
     asked: dict[str, list[Question]],
     splits: dict[str, str],
-    told: Sequence[Conversation],
     problems: Problems,
 ) -> None:
-    """The folder: pictures that can be opened, and the manifest. Of those that cannot, nothing is left in `asked`."""
-    items: list[Item] = []
-    with progress(f"Reading the pictures in {root}", len(asked)) as advance:
-        for path, questions in [*asked.items()]:
-            del asked[path]
+    """The folder: pictures that can be opened, and the manifest. In `asked` is left what can be asked of them."""
+    linked: dict[str, tuple[str, str]] = {}  # place -> name in the folder, hash
+    places = _places(asked)
+    with progress(f"Reading the pictures in {root}", len(places)) as advance:
+        for place in places:
             with problems.leaving_out():
-                name = _linked(root / path, folder, path)
-                sha256 = images.sha256(folder / name)
-                group = source_group(path)
-                items.append(
-                    Item(name, name, layout, "picture", sha256, splits[path], group, questions=tuple(questions))
-                )
-                asked[path] = questions
+                name = _linked(root / place, folder, place)
+                linked[place] = name, images.sha256(folder / name)
             advance()
+    for first, questions in [*asked.items()]:
+        asked[first] = [q for q in questions if {first, *q.others} <= linked.keys()]
+        if not asked[first]:
+            del asked[first]
+    named, items = {place: name for place, (name, _) in linked.items()}, list[Item]()
+    for place in _places(asked):
+        name, sha256 = linked.pop(place)
+        told = tuple(replace(q, others=tuple(named[o] for o in q.others)) for q in asked.get(place, ()))
+        items.append(Item(name, name, layout, "picture", sha256, splits[place], source_group(place), questions=told))
+    for name, _ in linked.values():  # good, but in no question whose pictures all are
+        (folder / name).unlink()
     if items:
         write_manifest(Dataset(folder, tuple(items)))
-    if told:
-        write_conversations(told, folder / CONVERSATIONS, "messages")
 
 
 def _linked(picture: Path, folder: Path, path: str) -> str:
@@ -267,6 +265,8 @@ def _linked(picture: Path, folder: Path, path: str) -> str:
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         place.hardlink_to(picture.resolve())
+    except FileExistsError as error:  # never written into: it is a link to somebody's picture
+        raise InputError(f"{picture}: another picture is called {path} already. Rename one of them.") from error
     except OSError:  # another disk, or one without links
         shutil.copyfile(picture, place)
     return path

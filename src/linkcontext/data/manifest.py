@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -39,6 +40,10 @@ class Dataset:
                 f"{self.root}: no picture {item_id!r}. Was the file that names it made from another data set?"
             )
         return self._by_id[item_id]
+
+    def contents(self, item_ids: Iterable[str]) -> tuple[str, ...]:
+        """What is seen in some pictures, whatever they are called: their hashes."""
+        return tuple(self.item(item_id).sha256 for item_id in item_ids)
 
     def path(self, item_id: str) -> Path:
         """Where the picture with that id lies."""
@@ -117,8 +122,12 @@ def _check(item: Item, where: str) -> None:
             f"without .. (id {item.id!r}, path {item.path!r}). Mend the line."
         )
     for asked in item.questions:
-        said = (asked.task, asked.concept, asked.question, asked.answer, *asked.candidates)
-        if not all(isinstance(text, str) for text in said) or not asked.question or not asked.answer:
+        said = (asked.task, asked.concept, asked.question, asked.answer, asked.split, asked.context)
+        if (
+            not all(isinstance(text, str) for text in (*said, *asked.candidates, *asked.others))
+            or not asked.question
+            or not asked.answer
+        ):
             raise InputError(f"{where}: a question and its answer must be texts that are not empty. Mend the line.")
         if len(asked.candidates) == 1 or len({*asked.candidates}) < len(asked.candidates):
             raise InputError(f"{where}: candidates must be two or more, and differ. Mend the line.")
@@ -132,6 +141,12 @@ def _check_together(items: tuple[Item, ...], file: Path) -> None:
     twice = sorted(item_id for item_id, count in Counter(item.id for item in items).items() if count > 1)
     if twice:
         raise InputError(f"{file}: listed more than once: {first_few(twice)}. Keep one line for each picture.")
+    known = {item.id for item in items}
+    gone = sorted({other for item in items for asked in item.questions for other in asked.others} - known)
+    if gone:
+        raise InputError(
+            f"{file}: questions are about pictures that it does not list ({first_few(gone)}). Add their lines."
+        )
     names: dict[str, str] = {}
     for item in items:
         name = names.setdefault(item.class_id, item.name)

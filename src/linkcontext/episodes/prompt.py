@@ -24,7 +24,8 @@ Message = dict[str, Any]  # {"role": ..., "content": [{"type": "image", "image":
 
 @dataclass(frozen=True, slots=True)
 class Scaffold:
-    """What is said around the pictures. `{image}`, `{question}` and `{answer}` are filled in.
+    """What is said around the pictures. `{image}`, `{question}` and `{answer}` are filled in;
+    `{image}` is all pictures of a turn.
 
     With `turns` every support picture is a turn of the conversation; without, the whole support stands in
     the user's one message, each picture followed by its answer.
@@ -82,12 +83,11 @@ def scaffold(name: str) -> Scaffold:
 
 
 def _content(text: str, turn: Turn, scaffold: Scaffold) -> list[dict[str, str]]:
-    """A user's text as message parts, the picture, where the turn has one, where `{image}` stands."""
+    """A user's text as message parts, the turn's pictures where `{image}` stands."""
     filled = text.replace("{question}", turn.question or scaffold.question)
     before, _, after = filled.partition("{image}")
     parts = [{"type": "text", "text": before}] if before else []
-    if turn.item:
-        parts.append({"type": "image", "image": turn.item})
+    parts += [{"type": "image", "image": item} for item in turn.pictures]
     return [*parts, {"type": "text", "text": after}] if after else parts
 
 

@@ -26,7 +26,7 @@ LINKS = (
     "--choose-from",
     "--select",
 )
-TALKS = ("--coherence", "--format", "--options")
+TALKS = ("--coherence", "--format", "--options", "--balanced")
 # What the task of an episode ends in whose support was chosen: of each class, or for its query.
 MEDOID, RICES = "-medoid", "-rices"
 

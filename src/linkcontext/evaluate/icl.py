@@ -4,7 +4,7 @@ world-icl      all tasks of scenes that nobody was trained on
 fewshot        few-shot recognition among the classes of any folder
 seed           SEED-Bench, by its types of tasks
 vl-checklist   which of two descriptions fits, by kind of attribute and relation
-vl-icl         the image-to-text tasks of VL-ICL (arXiv 2403.13164) about one picture, with its efficiency of learning
+vl-icl         the image-to-text tasks of VL-ICL (arXiv 2403.13164), with its efficiency of learning
 
 All are asked openly and as a choice among letters. The last three are folders that `linkcontext data FILE --layout NAME
 --out DIR` made of the published files; supports are drawn from them (VL-ICL's own support set), of the query's concept.
@@ -47,7 +47,7 @@ def settled(config: EvalConfig, benchmark: Benchmark) -> EvalConfig:
         if benchmark != "world-icl" and e.names == default.names:
             e = dataclasses.replace(e, names="real")  # the file's own answers: VL-ICL's made-up names are in it
         if benchmark == "vl-icl":
-            e = dataclasses.replace(e, support_split="support", query_split="query")
+            e = dataclasses.replace(e, support_split="support", query_split="query", balanced=True)
     config = dataclasses.replace(config, episodes=e)
     return dataclasses.replace(config, out=config.out or f"{run_folder(config)}-{benchmark}")
 

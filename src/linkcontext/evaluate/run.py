@@ -115,7 +115,8 @@ def fits(asker: "Asker", episodes: Sequence[Episode]) -> None:
 def _size(episode: Episode) -> tuple[int, int]:
     """Pictures and letters of the longest prompt, about."""
     shown = episode.shown(episode.shots_per_class[-1])
-    return len(shown), sum(len(turn.question) + len(turn.answer) for turn in (*shown, *episode.queries[:1]))
+    said = (*shown, *episode.queries[:1])
+    return sum(len(turn.pictures) for turn in said), sum(len(turn.question) + len(turn.answer) for turn in said)
 
 
 def claim_episodes(out: Path, episodes: Sequence[Episode]) -> None:
@@ -294,10 +295,10 @@ def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
     """The predictions of some episodes."""
     cases = [Case(e, q, k) for e in episodes for k in e.shots_per_class for q in range(len(e.queries))]
     scores: dict[int, list[tuple[float, int]]] = {}
-    nulls: dict[tuple[str, int, str], Sequence[tuple[float | None, int]]] = {}
+    nulls: dict[tuple[str, int, str, int], Sequence[tuple[float | None, int]]] = {}
     if asker.likelihood:
         asks = [_ask(asker, case) for case in cases]
-        blind = {(c.episode.id, c.shots_per_class, c.episode.queries[c.query].question): c for c in cases}
+        blind = {_blind(c): c for c in cases}
         blind = blind if asker.grey else {}
         found = asker.scorer.score([*asks, *(_ask(asker, case, grey=True) for case in blind.values())])
         scores = dict(enumerate(found[: len(asks)]))
@@ -306,7 +307,7 @@ def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
     replies = asker.scorer.generate([make(case) for case in cases]) if asker.generate else [None] * len(cases)
     for i, (case, reply) in enumerate(zip(cases, replies, strict=True)):
         e, query = case.episode, case.episode.queries[case.query]
-        null = nulls.get((e.id, case.shots_per_class, query.question), [(None, 0)] * len(e.candidates))
+        null = nulls.get(_blind(case), [(None, 0)] * len(e.candidates))
         candidates = tuple(
             Score(c.class_id, c.name, value, grey, tokens)
             for c, (value, tokens), (grey, _) in zip(e.candidates, scores.get(i, []), null, strict=False)
@@ -327,10 +328,17 @@ def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
         yield dataclasses.replace(prediction, correct=correct)
 
 
+def _blind(case: Case) -> tuple[str, int, str, int]:
+    """What two queries must share to be the same without their pictures."""
+    query = case.episode.queries[case.query]
+    return case.episode.id, case.shots_per_class, query.question, len(query.others)
+
+
 def _messages(asker: Asker, case: Case, answer: str | None = None, grey: bool = False) -> list[dict[str, Any]]:
     episode = case.episode
     if grey:
-        blind = dataclasses.replace(episode.queries[case.query], item=GREY)
+        asked = episode.queries[case.query]
+        blind = dataclasses.replace(asked, item=GREY, others=(GREY,) * len(asked.others))
         queries = tuple(blind if i == case.query else q for i, q in enumerate(episode.queries))
         episode = dataclasses.replace(episode, queries=queries)
     return prompt(episode, case.query, case.shots_per_class, asker.wording, answer)
@@ -354,6 +362,8 @@ def baselines(asker: Asker, episode: Episode, shots_per_class: int, query: Turn)
         return found
     sources = asker.scorer.sources
     if any(turn.item not in sources for turn in shown):  # a blank is near nothing
+        return found
+    if any(turn.others for turn in (*shown, query)):  # several pictures are no one point to be near to
         return found
     eyes = asker.scorer.eyes
     seen = [eyes.recall(sources[turn.item][0], alone=not shown) for turn in (*shown, query)]

@@ -93,14 +93,15 @@ def _prediction(episode: Episode, query: int, shots_per_class: int, said: Candid
 
 
 def leaks(episodes: Sequence[Episode], dataset: Dataset, asked: EpisodeConfig) -> str:
-    """No support may hold its query's picture or a copy; splits and groups must be kept apart as asked."""
+    """No support may hold its query's picture or a copy (of several, all in one turn, in any order); splits and groups
+    must be kept apart as asked."""
     pairs = 0
     for episode in episodes:
         for query in episode.queries:
-            picture = dataset.item(query.item)
+            picture, contents = dataset.item(query.item), sorted(dataset.contents(query.pictures))
             for turn in episode.support:
                 shown = dataset.item(turn.item)
-                if shown.sha256 == picture.sha256:
+                if sorted(dataset.contents(turn.pictures)) == contents:
                     raise InputError(f"{episode.id}: the query's picture {query.item} is in its support ({turn.item}).")
                 if asked.groups_apart and (shown.class_id, shown.group) == (picture.class_id, picture.group):
                     raise InputError(f"{episode.id}: {turn.item} and the query {query.item} are of one group.")
@@ -111,7 +112,7 @@ def leaks(episodes: Sequence[Episode], dataset: Dataset, asked: EpisodeConfig) -
 
 def _splits(episode: Episode, dataset: Dataset, asked: EpisodeConfig) -> None:
     for turns, split in ((episode.support, asked.support_split), (episode.queries, asked.query_split)):
-        strays = [turn.item for turn in turns if split not in (None, dataset.item(turn.item).split)]
+        strays = [turn.item for turn in turns if split not in (None, *dataset.item(turn.item).splits)]
         if strays:
             raise InputError(f"{episode.id}: {strays[0]} is not of the split {split}.")
 

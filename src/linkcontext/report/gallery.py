@@ -12,7 +12,7 @@ from linkcontext.evaluate import metrics
 from linkcontext.evaluate.explanation import Explained, Explanation
 from linkcontext.evaluate.metrics import Key, Pair
 from linkcontext.evaluate.picks import Picks, picks
-from linkcontext.records import Episode, Prediction
+from linkcontext.records import Episode, Prediction, Turn
 
 EDGE = 112  # pixels: sharp at 72 points on most screens, and some 5 kB a picture
 SMALL_EDGE = 48  # where the same picture stands above already
@@ -31,9 +31,9 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture under the name it has in the episode. `truth` is what people call it, empty if the same."""
+    """A turn's pictures under the name they have in the episode. `truth` is what people call it, empty if the same."""
 
-    picture: Picture
+    pictures: tuple[Picture, ...]
     name: str
     truth: str
 
@@ -152,12 +152,13 @@ def _open(
     truths = {candidate.class_id: candidate.truth for candidate in episode.candidates}
     names = {candidate.class_id: candidate.name for candidate in episode.candidates}
 
-    def shown(item: str, class_id: str, name: str, edge: int = EDGE) -> Shown:
+    def shown(turn: Turn, class_id: str, name: str, edge: int = EDGE) -> Shown:
         truth = truths.get(class_id, name)  # a caption of another picture is no candidate of this one
-        return Shown(picture(item, edge), name, "" if truth == name else truth)
+        pictures = tuple(picture(item, edge) for item in turn.pictures)
+        return Shown(pictures, name, "" if truth == name else truth)
 
     turns = episode.shown(picked.shots_per_class)
-    support = tuple(shown(turn.item, turn.class_id, turn.answer) for turn in turns)
+    support = tuple(shown(turn, turn.class_id, turn.answer) for turn in turns)
 
     def why(query_id: str) -> Why | None:
         if query_id not in explained:
@@ -166,7 +167,7 @@ def _open(
         most = max([LEAST_SCALE, *(abs(v - a.logprob) for a in told for v in a.without)])
         left = tuple(
             Left(
-                shown(turn.item, turn.class_id, turn.answer, SMALL_EDGE),
+                shown(turn, turn.class_id, turn.answer, SMALL_EDGE),
                 tuple(Change(a.without[i] - a.logprob, (a.without[i] - a.logprob) / most) for a in told),
             )
             for i, turn in enumerate(turns)
@@ -177,7 +178,7 @@ def _open(
     queries = []
     for _, p in pairs:
         turn = asked[p.query_id]
-        here = shown(turn.item, p.gold, names[p.gold])
+        here = shown(turn, p.gold, names[p.gold])
         queries.append(_query(episode, p, picked.scoring, here, turn.question, why(p.query_id)))
     return Opened(episode.id, tuple(names.values()), support, tuple(queries), picked.credits[episode_id])
 

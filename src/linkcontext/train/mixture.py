@@ -155,7 +155,7 @@ def from_file(path: Path, answers: int, seed: int) -> Task:
     groups = list(records.values())
 
     def make(index: int) -> Example:
-        probes = nth(groups, index, "train", seed, str(path))
+        probes = nth(groups, index, "train", seed, path.stem)
         told = [[*probe.messages, _answer(probe)] for probe in probes]
         return _example(f"{path.name}/{probes[0].id.partition('/')[0]}", told, exam.dataset)
 
