@@ -55,12 +55,14 @@ app: $(VENV)/app.stamp
 
 # Tests never ask the hub: a name that is not on this machine is unknown, with or without a network.
 test test-all: export HF_HUB_OFFLINE := 1
+# One process a core, four at most: each loads torch. A file's tests stay together, with what they prepared.
+WORKERS = -n logical --maxprocesses 4 --dist loadfile
 
 test: $(VENV)/dev.stamp
-	$(PY) -m pytest
+	$(PY) -m pytest $(WORKERS)
 
 test-all: $(VENV)/dev.stamp
-	$(PY) -m pytest -m ''
+	$(PY) -m pytest $(WORKERS) -m ''
 
 check: $(VENV)/dev.stamp
 	$(PY) -m ruff check .

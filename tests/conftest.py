@@ -14,9 +14,11 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_all_tests(tmp_path_factory):
-    """Nothing is read from or written to the user's cache; what tests draw there is drawn once."""
+    """Nothing is read from or written to the user's cache; what tests draw there is drawn once, by whichever process."""
     kept = os.environ.get("LINKCONTEXT_CACHE")
-    os.environ["LINKCONTEXT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    os.environ["LINKCONTEXT_CACHE"] = str(folder / "cache")
     yield
     if kept is None:
         del os.environ["LINKCONTEXT_CACHE"]
