@@ -14,7 +14,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_all_tests(tmp_path_factory):
-    """Nothing is read from or written to the user's cache; what tests draw there is drawn once, by whichever process."""
+    """Nothing is read from or written to the user's cache; what tests draw there is drawn once for all processes."""
     kept = os.environ.get("LINKCONTEXT_CACHE")
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder

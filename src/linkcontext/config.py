@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from linkcontext.episodes.plan import EpisodePlan, Negatives, Order, Rule
-from linkcontext.episodes.talk import HELD_OUT, Coherence, Form, TalkPlan
+from linkcontext.episodes.plan import Coherence, EpisodePlan, Form, Negatives, Order, Rule, TalkPlan
+from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.world.names import NameKind
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.plan import LETTERS, TalkPlan
 from linkcontext.episodes.sample import EpisodePlan, copy_first, copy_last, sample
-from linkcontext.episodes.talk import LETTERS, TalkPlan, Talks, with_letters
+from linkcontext.episodes.talk import Talks, with_letters
 from linkcontext.errors import InputError
 from linkcontext.records import Item, Question, from_dict, to_json
 

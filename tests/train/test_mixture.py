@@ -9,8 +9,9 @@ import pytest
 
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import open_folder
+from linkcontext.episodes.plan import TalkPlan
 from linkcontext.episodes.prompt import SCAFFOLDS
-from linkcontext.episodes.talk import TalkPlan, Talks
+from linkcontext.episodes.talk import Talks
 from linkcontext.errors import InputError
 from linkcontext.records import Item, Question
 from linkcontext.train.mixture import Mixture, from_file, icl, link, picks, shares, taught

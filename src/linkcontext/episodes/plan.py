@@ -1,4 +1,4 @@
-"""What episodes to draw, and whether that can be asked of a data set."""
+"""What episodes and conversations to draw, and whether that can be asked for."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -10,6 +10,9 @@ from linkcontext.world.names import NameKind
 Negatives = Literal["random", "neighbours"]
 Rule = Literal["nearest", "topk", "linear", "intervals"]
 Order = Literal["rounds", "shuffled"]
+Coherence = Literal["concept", "task", "none"]
+Form = Literal["open", "choice", "caption", "mixed"]
+LETTERS = "ABCDEFGH"  # of the options of a choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,26 @@ class EpisodePlan:
         return 1 if self.queries is None else self.queries // self.ways
 
 
+@dataclass(frozen=True, slots=True)
+class TalkPlan:
+    """What conversations to draw (`episodes.talk`). `shots` are counted in all. `tasks` are tasks, or subjects as
+    task/concept; none: all there are."""
+
+    tasks: tuple[str, ...] = ()
+    coherence: Coherence = "concept"
+    form: Form = "open"
+    options: int = 4  # answers in play, at most
+    balanced: bool = False  # every option once in a support before one comes again
+    shots: tuple[int, ...] = (0, 1, 2, 4, 8)
+    episodes: int = 256
+    names: NameKind = "pseudo"  # of invented answers
+    seed: int = 0
+    support_split: str | None = None
+    query_split: str | None = None
+    only: bool = False  # supports without coherence are about `tasks` too; else about all there are
+    said: bool = False  # what is seen is said in front of the question, and no picture is shown
+
+
 def check(plan: EpisodePlan, dataset: Dataset) -> None:
     """A plan that contradicts itself, or asks for what the data set does not know."""
     shots, splits = plan.shots_per_class, {item.split for item in dataset.items}
@@ -61,3 +84,11 @@ def check(plan: EpisodePlan, dataset: Dataset) -> None:
             raise InputError(f"{dataset.root}: no picture is of the split {split!r}; there is {there}.")
     if plan.groups_apart and not any(item.group for item in dataset.items):
         raise InputError(f"{dataset.root}: no picture has a group, so groups cannot be kept apart.")
+
+
+def check_talk(plan: TalkPlan) -> None:
+    """Raises `InputError` for a plan that cannot be."""
+    if not 2 <= plan.options <= len(LETTERS):
+        raise InputError(f"--options {plan.options}: give 2 to {len(LETTERS)}.")
+    if plan.episodes < 1 or not plan.shots or min(plan.shots) < 0:
+        raise InputError(f"--shots {plan.shots}, --episodes {plan.episodes}: give at least one, none below 0.")

@@ -1,20 +1,15 @@
 """Conversations with a sense: turns about one concept, so that an answer informs the next (arXiv 2403.12736).
 
-A *subject* is one concept of one task (attribute/colour, count/things, ...): its questions mean the same. An episode
-asks about one subject after a support drawn by its coherence:
+An episode asks about one subject (`episodes.subject`: attribute/colour, count/things, ...), one context of it after the
+other, after a support drawn by its coherence:
 
-    concept   turns about the query's subject: its options come equally often, by lot or in rounds
+    concept   turns about the query's subject: its options come equally often, by lot or in rounds, as far as there are
+              pictures
     task      turns about any subject of the task
     none      turns about any subject of any task
 
-What is shown in an episode, a picture or several together, is shown once, and the pictures of a query in no order
-before it. An option whose pictures are used up comes no
-more; so few are put up with that each has its share of a support. A subject may have *contexts*, sets of questions with
-names of their own (VL-ICL's fast binding), that are asked about in turn.
-
-Three kinds of answers. *Shared*: all questions of a subject have the same candidates, of which some are the episode's
-options. *Own*: every question brings its candidates. *Invented*: questions without candidates; the episode names the
-answers anew, so that the support alone can tell them.
+Of shared candidates some are the episode's options; invented ones the episode names anew, so that the support alone can
+tell them.
 
 In an open episode the candidates are answers; in a choice episode every question lists the options behind letters in
 an order of its own, and the candidates are letters. Every candidate is right equally often among the queries of an
@@ -23,136 +18,31 @@ more often than by chance. Episode i is a pure function of the plan, the data an
 support has no classes, which `ways=1` says.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
-
-import numpy as np
 
 from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.plan import LETTERS, TalkPlan, check_talk
 from linkcontext.episodes.pool import LeftOut
+from linkcontext.episodes.subject import (
+    NAMING,
+    Asked,
+    Seen,
+    Subject,
+    all_of,
+    different,
+    draw,
+    is_left,
+    lacking,
+    subjects,
+)
 from linkcontext.errors import InputError
-from linkcontext.records import Candidate, Episode, Item, Question, Turn
+from linkcontext.records import Candidate, Episode, Question, Turn
 from linkcontext.seeds import Name, rng
-from linkcontext.world.names import NameKind, shown_names
+from linkcontext.world.names import shown_names
 
-Coherence = Literal["concept", "task", "none"]
-Form = Literal["open", "choice", "caption", "mixed"]
 HELD_OUT = ("relation", "same-different", "rule")  # task types that nothing is trained on or chosen by
-LETTERS = "ABCDEFGH"
-NAMING = "What is this?"
-
-
-@dataclass(frozen=True, slots=True)
-class TalkPlan:
-    """What to draw. `shots` are counted in all. `tasks` are tasks, or subjects as task/concept; none: all there are."""
-
-    tasks: tuple[str, ...] = ()
-    coherence: Coherence = "concept"
-    form: Form = "open"
-    options: int = 4  # answers in play, at most
-    balanced: bool = False  # every option once in a support before one comes again
-    shots: tuple[int, ...] = (0, 1, 2, 4, 8)
-    episodes: int = 256
-    names: NameKind = "pseudo"  # of invented answers
-    seed: int = 0
-    support_split: str | None = None
-    query_split: str | None = None
-    only: bool = False  # supports without coherence are about `tasks` too; else about all there are
-    said: bool = False  # what is seen is said in front of the question, and no picture is shown
-
-
-Seen = tuple[str, ...] | frozenset[tuple[str, int]]  # pictures in this order, or in any
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question of a picture, and what is seen in all pictures that it is about: in order, and in any order."""
-
-    item: Item
-    question: Question
-    contents: tuple[str, ...]
-    together: frozenset[tuple[str, int]]
-
-    @property
-    def split(self) -> str:
-        """The question's own, or that of its picture."""
-        return self.question.split or self.item.split
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One concept of one task, and by answer the pictures for a support and those to ask about."""
-
-    task: str
-    concept: str
-    context: str
-    supports: dict[str, tuple[Asked, ...]]
-    queries: dict[str, tuple[Asked, ...]]
-
-    @property
-    def name(self) -> str:
-        """As in records and rows; all contexts have it."""
-        return f"{self.task}/{self.concept}"
-
-    @cached_property
-    def kind(self) -> Literal["shared", "own", "invented"]:
-        """Where the candidates come from."""
-        sets = {each.question.candidates for each in (*_all(self.supports), *_all(self.queries))}
-        if sets == {()}:
-            return "invented"
-        return "shared" if len(sets) == 1 else "own"
-
-    def usable(self, plan: "TalkPlan") -> "Subject | None":
-        """Without answers that have too few pictures for a support; None if two are not left, or nothing to ask."""
-        if self._unfit(plan):
-            return None
-        if self.kind == "own":
-            return self if _pictures(_all(self.supports)) >= self.needed(plan) and _all(self.queries) else None
-        counts = {answer: _pictures(found) for answer, found in self.supports.items()}
-        for options in range(min(plan.options, len(counts)), 1, -1):
-            kept = [answer for answer, count in counts.items() if count >= self._share(plan, options)]
-            if len(kept) >= options:
-                sides = ({answer: side[answer] for answer in kept} for side in (self.supports, self.queries))
-                left = Subject(self.task, self.concept, self.context, *sides)
-                return left if _all(left.queries) else None
-        return None
-
-    def needed(self, plan: "TalkPlan") -> int:
-        """How many pictures an episode takes in all from those of a support: one may answer several questions."""
-        count = max(plan.options, *(len(each.question.candidates) for each in _all(self.queries)), 0)
-        asked = count if self.kind == "own" else plan.options
-        queries = {each.together for each in _all(self.queries)}
-        again = Counter({each.contents: each.together for each in _all(self.supports)}.values())
-        return max(plan.shots) + asked * max((count for seen, count in again.items() if seen in queries), default=0)
-
-    def _share(self, plan: "TalkPlan", options: int) -> int:
-        """How many pictures each of so many answers must have, for all to have enough together."""
-        found = _all(self.supports)
-        alone = _pictures(found) < len(found)  # some have two answers: then each must have enough by itself
-        return self.needed(plan) if alone else -(-self.needed(plan) // options)
-
-    def _unfit(self, plan: "TalkPlan") -> str:
-        """Why none of it can be asked, whatever pictures there are."""
-        counts = {len(each.question.candidates) for each in (*_all(self.supports), *_all(self.queries))}
-        if not _all(self.queries):
-            return "no query is about it"
-        if len(counts) > 1 and 0 in counts:
-            return "some of its questions have candidates, and some none"
-        if plan.form in ("choice", "mixed") and self.kind == "own" and max(counts) > len(LETTERS):
-            return f"a question has {max(counts)} options, and there are letters for {len(LETTERS)}"
-        return ""
-
-    def lacking(self, plan: "TalkPlan") -> LeftOut:
-        """For the list of what could not be asked."""
-        needed, pictures = self.needed(plan), _pictures(_all(self.supports))
-        lacks = f"it takes {needed} pictures and has {pictures}"
-        if self.kind != "own":
-            most = max((_pictures(found) for found in self.supports.values()), default=0)
-            lacks = f"no two answers have {self._share(plan, 2)} pictures; the commonest has {most}"
-        return LeftOut(self.name, pictures, self._unfit(plan) or lacks)
 
 
 @dataclass(frozen=True)
@@ -167,8 +57,8 @@ class Talks:
     @classmethod
     def of(cls, dataset: Dataset, plan: TalkPlan) -> "Talks":
         """Raises `InputError` for a plan that cannot be, and where no picture answers what is asked."""
-        _check(plan)
-        found = _subjects(dataset, plan)
+        check_talk(plan)
+        found = subjects(dataset, plan)
         wanted = [t for t in plan.tasks if not any(t in (s.task, s.name) for s in found)]
         there = ", ".join(sorted({s.task for s in found} | {s.name for s in found}))
         if wanted:
@@ -185,7 +75,7 @@ class Talks:
             if left := each.usable(plan):
                 kept[each.name] = (*kept.get(each.name, ()), left)
         usable = tuple(kept[name] for name in dict.fromkeys(s.name for s in chosen) if name in kept)
-        left_out = tuple(_lacking(chosen, kept, plan))
+        left_out = tuple(lacking(chosen, kept, plan))
         if not usable:
             lacks = "; ".join(f"{left.class_id}: {left.lacks}" for left in left_out[:3])
             raise InputError(
@@ -262,29 +152,29 @@ class Voice:
         chance, taken = rng(*self.stream, "queries"), set[Seen]()
         if self.subject.kind != "own":
             pools = (self.subject.queries[option] for option in self.options)
-            found = [_free(pool, taken, chance) for pool in pools if _left(pool, taken)]
+            found = [draw(pool, taken, chance) for pool in pools if is_left(pool, taken)]
         else:
-            pool = _all(self.subject.queries)
-            found = [_free(pool, taken, chance)]
+            pool = all_of(self.subject.queries)
+            found = [draw(pool, taken, chance)]
             count = len(found[0].question.candidates)
             alike = [each for each in pool if len(each.question.candidates) == count]
-            while self.choice and len(found) < min(count, _pictures(alike)):
-                found.append(_free(alike, taken, chance))
+            while self.choice and len(found) < min(count, different(alike)):
+                found.append(draw(alike, taken, chance))
         return [found[place] for place in chance.permutation(len(found))]
 
     def support(self, number: int, taken: set[Seen]) -> Turn:
         """A turn about what was not `taken` yet, and from now on is."""
         chance = rng(*self.stream, "support", number)
         if self.subject.kind == "own":
-            found = _free(_all(self.subject.supports), taken, chance)
+            found = draw(all_of(self.subject.supports), taken, chance)
         else:
-            left = [option for option in self.options if _left(self.subject.supports[option], taken)]
-            option = left[int(chance.integers(len(left)))]
+            left = [option for option in self.options if is_left(self.subject.supports[option], taken)]
+            option = (left or self.options)[int(chance.integers(len(left or self.options)))]
             if self.plan.balanced:
                 block, place = divmod(number, len(self.options))
                 due = self.options[int(rng(*self.stream, "round", block).permutation(len(self.options))[place])]
                 option = due if due in left else option
-            found = _free(self.subject.supports[option], taken, chance)
+            found = draw(self.subject.supports[option], taken, chance)
         return self.turn(found, number, "support")
 
     def turn(self, asked: Asked, number: int, part: str) -> Turn:
@@ -333,79 +223,3 @@ def _lettered(turn: Turn, texts: Sequence[str], number: int, part: str, *stream:
     told = " ".join(f"{key}. {text}" for key, text in zip(LETTERS, order, strict=False))
     asked = f"{turn.question} {told} Answer with the option's letter."
     return replace(turn, class_id=letter, answer=letter, question=asked)
-
-
-def asked(item: Item) -> tuple[Question, ...]:
-    """What can be asked about a picture: its annotations' questions, or else what it is called."""
-    if item.questions:
-        return item.questions
-    return (Question("naming", "class", NAMING, item.name),)
-
-
-def _subjects(dataset: Dataset, plan: TalkPlan) -> tuple[Subject, ...]:
-    """All subjects of a data set, what is seen once for each answer, sorted by name."""
-    found: dict[tuple[str, str, str], dict[str, list[Asked]]] = {}
-    beside = {other for item in dataset.items for question in item.questions for other in question.others}
-    for item in sorted(dataset.items, key=lambda item: item.id):
-        if item.id in beside and not item.questions:
-            continue
-        for question in asked(item):
-            answers = found.setdefault((question.task, question.concept, question.context), {})
-            contents = dataset.contents((item.id, *question.others))
-            together = frozenset(Counter(contents).items())
-            answers.setdefault(question.answer, []).append(Asked(item, question, contents, together))
-
-    def side(answers: dict[str, list[Asked]], split: str | None) -> dict[str, tuple[Asked, ...]]:
-        kept = {}
-        for answer, told in sorted(answers.items()):
-            once: dict[tuple[str, ...], Asked] = {}
-            for each in told:
-                if split in (None, each.split):
-                    once.setdefault(each.contents, each)
-            kept[answer] = tuple(once.values())
-        return kept
-
-    return tuple(
-        Subject(*names, side(answers, plan.support_split), side(answers, plan.query_split))
-        for names, answers in sorted(found.items())
-    )
-
-
-def _lacking(chosen: Sequence[Subject], kept: dict[str, tuple[Subject, ...]], plan: TalkPlan) -> Iterator[LeftOut]:
-    """What is left out, a line for each subject: whole, or some of its contexts."""
-    lost: dict[str, list[Subject]] = {}
-    for subject in chosen:
-        if all(subject.context != other.context for other in kept.get(subject.name, ())):
-            lost.setdefault(subject.name, []).append(subject)
-    for name, subjects in lost.items():
-        first = subjects[0].lacking(plan)
-        of = f"{len(subjects)} of {len(subjects) + len(kept[name])} contexts: " if name in kept else ""
-        yield replace(first, lacks=f"{of}{first.lacks}")
-
-
-def _all(side: dict[str, tuple[Asked, ...]]) -> tuple[Asked, ...]:
-    return tuple(each for asked in side.values() for each in asked)
-
-
-def _pictures(asked: Sequence[Asked]) -> int:
-    """Pictures, or pairs of them, that differ."""
-    return len({each.contents for each in asked})
-
-
-def _left(pool: Sequence[Asked], taken: set[Seen]) -> bool:
-    return any(each.contents not in taken and each.together not in taken for each in pool)
-
-
-def _free(pool: Sequence[Asked], taken: set[Seen], chance: np.random.Generator) -> Asked:
-    """One of the pool whose pictures are not taken, and from now on are."""
-    free = [each for each in pool if each.contents not in taken and each.together not in taken]
-    found = free[int(chance.integers(len(free)))]
-    taken.add(found.contents)
-    return found
-
-
-def _check(plan: TalkPlan) -> None:
-    if not 2 <= plan.options <= len(LETTERS):
-        raise InputError(f"--options {plan.options}: give 2 to {len(LETTERS)}.")
-    if plan.episodes < 1 or not plan.shots or min(plan.shots) < 0:
-        raise InputError(f"--shots {plan.shots}, --episodes {plan.episodes}: give at least one, none below 0.")

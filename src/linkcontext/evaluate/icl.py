@@ -17,7 +17,8 @@ from typing import Literal
 
 from linkcontext.config import EpisodeConfig, EvalConfig
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.talk import LETTERS, with_letters
+from linkcontext.episodes.plan import LETTERS
+from linkcontext.episodes.talk import with_letters
 from linkcontext.errors import InputError
 from linkcontext.evaluate.draw import drawn
 from linkcontext.evaluate.run import run_folder

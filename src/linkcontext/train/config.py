@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from linkcontext.config import ModelConfig
-from linkcontext.episodes.talk import Coherence, Form
+from linkcontext.episodes.plan import Coherence, Form
 from linkcontext.errors import InputError
 from linkcontext.mining.neighbours import Rule
 from linkcontext.train.strategy import Kind, Names, Negatives

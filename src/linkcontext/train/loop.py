@@ -33,9 +33,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from linkcontext.config import eval_config
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import digest
+from linkcontext.episodes.plan import TalkPlan
 from linkcontext.episodes.pool import LeftOut
 from linkcontext.episodes.prompt import scaffold
-from linkcontext.episodes.talk import HELD_OUT, TalkPlan, Talks, asked
+from linkcontext.episodes.subject import asked
+from linkcontext.episodes.talk import HELD_OUT, Talks
 from linkcontext.errors import InputError
 from linkcontext.evaluate.draw import drawn
 from linkcontext.evaluate.metrics import rows

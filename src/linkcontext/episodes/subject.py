@@ -1,0 +1,187 @@
+"""What can be asked about pictures, by what it means: the subjects of a data set.
+
+A subject is one concept of one task; its questions mean the same. Three kinds of answers. *Shared*: all questions have
+the same candidates. *Own*: every question brings its candidates. *Invented*: questions without candidates.
+
+What is shown in an episode, a picture or several together, is shown once, and the pictures of a query in no order
+before it. So few options are put up that each has its share of a support. A subject may have *contexts*, sets of
+questions with names of their own (VL-ICL's fast binding).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.plan import LETTERS, TalkPlan
+from linkcontext.episodes.pool import LeftOut
+from linkcontext.errors import InputError
+from linkcontext.records import Item, Question
+
+NAMING = "What is this?"
+Seen = tuple[str, ...] | frozenset[tuple[str, int]]  # pictures in this order, or in any
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question of a picture, and what is seen in all pictures that it is about: in order, and in any order."""
+
+    item: Item
+    question: Question
+    contents: tuple[str, ...]
+    together: frozenset[tuple[str, int]]
+
+    @property
+    def split(self) -> str:
+        """The question's own, or that of its picture."""
+        return self.question.split or self.item.split
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One concept of one task, and by answer the pictures for a support and those to ask about."""
+
+    task: str
+    concept: str
+    context: str
+    supports: dict[str, tuple[Asked, ...]]
+    queries: dict[str, tuple[Asked, ...]]
+
+    @property
+    def name(self) -> str:
+        """As in records and rows; all contexts have it."""
+        return f"{self.task}/{self.concept}"
+
+    @cached_property
+    def kind(self) -> Literal["shared", "own", "invented"]:
+        """Where the candidates come from."""
+        sets = {each.question.candidates for each in (*all_of(self.supports), *all_of(self.queries))}
+        if sets == {()}:
+            return "invented"
+        return "shared" if len(sets) == 1 else "own"
+
+    def usable(self, plan: TalkPlan) -> "Subject | None":
+        """Without answers that have too few pictures for a support; None if two are not left, or nothing to ask."""
+        if self._unfit(plan):
+            return None
+        if self.kind == "own":
+            return self if different(all_of(self.supports)) >= self.needed(plan) and all_of(self.queries) else None
+        counts = {answer: different(found) for answer, found in self.supports.items()}
+        for options in range(min(plan.options, len(counts)), 1, -1):
+            kept = [answer for answer, count in counts.items() if count >= self._share(plan, options)]
+            if len(kept) >= options:
+                sides = ({answer: side[answer] for answer in kept} for side in (self.supports, self.queries))
+                left = Subject(self.task, self.concept, self.context, *sides)
+                return left if all_of(left.queries) else None
+        return None
+
+    def needed(self, plan: TalkPlan) -> int:
+        """How many pictures an episode takes in all from those of a support: one may answer several questions."""
+        count = max(plan.options, *(len(each.question.candidates) for each in all_of(self.queries)), 0)
+        asked = count if self.kind == "own" else plan.options
+        queries = {each.together for each in all_of(self.queries)}
+        again = Counter({each.contents: each.together for each in all_of(self.supports)}.values())
+        return max(plan.shots) + asked * max((count for seen, count in again.items() if seen in queries), default=0)
+
+    def _share(self, plan: TalkPlan, options: int) -> int:
+        """How many pictures each of so many answers must have, for all to have enough together."""
+        found = all_of(self.supports)
+        alone = different(found) < len(found)  # some have two answers: then each must have enough by itself
+        return self.needed(plan) if alone else -(-self.needed(plan) // options)
+
+    def _unfit(self, plan: TalkPlan) -> str:
+        """Why none of it can be asked, whatever pictures there are."""
+        counts = {len(each.question.candidates) for each in (*all_of(self.supports), *all_of(self.queries))}
+        if not all_of(self.queries):
+            return "no query is about it"
+        if len(counts) > 1 and 0 in counts:
+            return "some of its questions have candidates, and some none"
+        if plan.form in ("choice", "mixed") and self.kind == "own" and max(counts) > len(LETTERS):
+            return f"a question has {max(counts)} options, and there are letters for {len(LETTERS)}"
+        return ""
+
+    def lacking(self, plan: TalkPlan) -> LeftOut:
+        """For the list of what could not be asked."""
+        needed, count = self.needed(plan), different(all_of(self.supports))
+        lacks = f"it takes {needed} pictures and has {count}"
+        if self.kind != "own":
+            most = max((different(found) for found in self.supports.values()), default=0)
+            lacks = f"no two answers have {self._share(plan, 2)} pictures; the commonest has {most}"
+        return LeftOut(self.name, count, self._unfit(plan) or lacks)
+
+
+def asked(item: Item) -> tuple[Question, ...]:
+    """What can be asked about a picture: its annotations' questions, or else what it is called."""
+    if item.questions:
+        return item.questions
+    return (Question("naming", "class", NAMING, item.name),)
+
+
+def subjects(dataset: Dataset, plan: TalkPlan) -> tuple[Subject, ...]:
+    """All subjects of a data set, what is seen once for each answer, sorted by name."""
+    found: dict[tuple[str, str, str], dict[str, list[Asked]]] = {}
+    beside = {other for item in dataset.items for question in item.questions for other in question.others}
+    for item in sorted(dataset.items, key=lambda item: item.id):
+        if item.id in beside and not item.questions:
+            continue
+        for question in asked(item):
+            answers = found.setdefault((question.task, question.concept, question.context), {})
+            contents = dataset.contents((item.id, *question.others))
+            together = frozenset(Counter(contents).items())
+            answers.setdefault(question.answer, []).append(Asked(item, question, contents, together))
+
+    def side(answers: dict[str, list[Asked]], split: str | None) -> dict[str, tuple[Asked, ...]]:
+        kept = {}
+        for answer, told in sorted(answers.items()):
+            once: dict[tuple[str, ...], Asked] = {}
+            for each in told:
+                if split in (None, each.split):
+                    once.setdefault(each.contents, each)
+            kept[answer] = tuple(once.values())
+        return kept
+
+    return tuple(
+        Subject(*names, side(answers, plan.support_split), side(answers, plan.query_split))
+        for names, answers in sorted(found.items())
+    )
+
+
+def lacking(chosen: Sequence[Subject], kept: dict[str, tuple[Subject, ...]], plan: TalkPlan) -> Iterator[LeftOut]:
+    """What is left out, a line for each subject: whole, or some of its contexts."""
+    lost: dict[str, list[Subject]] = {}
+    for subject in chosen:
+        if all(subject.context != other.context for other in kept.get(subject.name, ())):
+            lost.setdefault(subject.name, []).append(subject)
+    for name, subjects in lost.items():
+        first = subjects[0].lacking(plan)
+        of = f"{len(subjects)} of {len(subjects) + len(kept[name])} contexts: " if name in kept else ""
+        yield replace(first, lacks=f"{of}{first.lacks}")
+
+
+def all_of(side: dict[str, tuple[Asked, ...]]) -> tuple[Asked, ...]:
+    """One side of a subject, whatever the answer."""
+    return tuple(each for asked in side.values() for each in asked)
+
+
+def different(asked: Sequence[Asked]) -> int:
+    """How many pictures, or pairs of them, differ."""
+    return len({each.contents for each in asked})
+
+
+def is_left(pool: Sequence[Asked], taken: set[Seen]) -> bool:
+    """Whether `draw` finds one."""
+    return any(each.contents not in taken and each.together not in taken for each in pool)
+
+
+def draw(pool: Sequence[Asked], taken: set[Seen], chance: np.random.Generator) -> Asked:
+    """One of the pool whose pictures are not taken, and from now on are."""
+    there = [each for each in pool if each.contents not in taken and each.together not in taken]
+    if not there:
+        raise InputError("an episode runs out of pictures, which other subjects have shown. Ask for fewer --shots.")
+    found = there[int(chance.integers(len(there)))]
+    taken.add(found.contents)
+    return found
