@@ -21,7 +21,7 @@ LIFTED = (
     "chance",
     "answered",
 )  # said once where constant
-BREAKABLE = ("episodes", "new classes [95 %]", "n queries / episodes")  # may break where a terminal is narrow
+BREAKABLE = ("episodes", "tasks", "new classes [95 %]", "n queries / episodes")  # may break where a terminal is narrow
 CAPTION = "sum, mean, pmi: how the candidates' likelihoods are scored"
 
 
@@ -205,8 +205,9 @@ def _rich(grid: Grid, note: str = "") -> Table:
     for heading in grid.headings:
         table.add_column(
             heading.replace(" ", "\n").replace("\n%", " %"),
-            justify="left" if heading in ("episodes", "scoring") else "right",
+            justify="left" if heading in ("episodes", "tasks", "scoring") else "right",
             no_wrap=heading not in BREAKABLE,
+            overflow="fold",
         )
     for line in grid.lines:
         table.add_row(*(escape(cell.removeprefix("likelihood ")) for cell in line))
