@@ -276,3 +276,15 @@ def test_a_reader_that_goes_away_is_no_traceback():
         shown.stdout.close()
         assert shown.stderr.read() == b""
     assert shown.returncode == 141
+
+
+@pytest.mark.parametrize(("data", "code"), [("digits", 0), ("nowhere", 2)])
+def test_without_anywhere_to_print_a_command_ends_as_it_would(monkeypatch, capsys, data, code):
+    monkeypatch.setattr(sys, "stdout", None)
+    found = 0
+    try:
+        main(["data", data])
+    except SystemExit as error:
+        found = error.code
+    assert found == code
+    assert ("nowhere: no such folder" in capsys.readouterr().err) == (code == 2)

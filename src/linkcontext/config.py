@@ -94,7 +94,8 @@ class EpisodeConfig:
     options: int = 4
     """With --tasks: answers in play."""
     balanced: bool = False
-    """With --tasks: a support shows every answer in play once before one comes again. Default: they come by lot."""
+    """With --tasks whose questions share their candidates: a support shows every answer in play once before one comes
+    again. Default: they come by lot."""
     seed: int = 0
     """Of the episodes. The same seed draws the same episodes on any machine."""
     strict: bool = False

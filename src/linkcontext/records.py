@@ -60,10 +60,14 @@ class Item:
     facts: dict[str, Any] = field(default_factory=dict)  # ground truth, where there is any
     questions: tuple[Question, ...] = ()  # what its annotations answer besides the class
 
-    @property
-    def splits(self) -> set[str]:
-        """Its own split, and those of its questions."""
-        return {self.split, *(question.split for question in self.questions if question.split)}
+    def splits(self, turn: "Turn | None" = None) -> set[str]:
+        """Of its questions, or of those that a turn may have; its own where there are none."""
+        asked = [
+            question.split or self.split
+            for question in self.questions
+            if turn is None or (question.others == turn.others and question.question in turn.question)
+        ]
+        return {*asked} or {self.split}
 
 
 @dataclass(frozen=True, slots=True)

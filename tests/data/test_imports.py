@@ -107,7 +107,7 @@ def test_what_cannot_be_imported(seeds, tmp_path):
     path = tmp_path / "Attribute" / "color.json"
     path.parent.mkdir()
     path.write_text(json.dumps(rows))
-    with pytest.raises(InputError, match=r"record 0: a picture must be named by a path without \.\."):
+    with pytest.raises(InputError, match=r"record 0: a picture must be named by a path without \.\. or \.names"):
         imported("vl-checklist", str(path), None, None)
 
 
@@ -148,6 +148,23 @@ def test_questions_about_several_pictures_keep_them_all(pairs, tmp_path):
         ("yes", ("matching_mi/2.png",), "support"),
         ("no", ("matching_mi/6.png",), "support"),
     ]
+
+
+def test_a_folder_that_was_imported_is_read_whole_whatever_its_paths(pairs, tmp_path, picture):
+    query = json.loads((pairs / "query.json").read_text())
+    picture(pairs / ".h" / "a.png", 20)
+    query[0]["image"][1] = "./11.png"
+    query[1]["image"][1] = ".h/a.png"
+    (pairs / "query.json").write_text(json.dumps(query))
+    result = imported("vl-icl", str(pairs), None, str(tmp_path / "out"))
+    assert result.found[0] == "10 questions about 10 pictures, 10 of them about several at once"
+    assert "record 1: a picture must be named by a path without .. or .names" in result.problems[0]
+    dataset = open_folder(tmp_path / "out", strict=True)
+    assert dataset.item("matching_mi/0.png").questions[0].others == ("matching_mi/11.png",)
+    (tmp_path / "out" / "matching_mi" / "6.png").write_bytes(b"spoilt")
+    left = open_folder(tmp_path / "out")
+    assert [len(left.item(f"matching_mi/{n}.png").questions) for n in (2, 3)] == [2, 2]
+    assert "questions left out because one of their pictures is: 1" in left.problems[-1]
 
 
 def test_a_picture_is_never_written_into_another(tmp_path, picture):

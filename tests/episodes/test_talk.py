@@ -10,6 +10,7 @@ import pytest
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.plan import LETTERS, TalkPlan
 from linkcontext.episodes.sample import EpisodePlan, copy_first, copy_last, sample
+from linkcontext.episodes.subject import Subject, subjects
 from linkcontext.episodes.talk import Talks, with_letters
 from linkcontext.errors import InputError
 from linkcontext.records import Item, Question, from_dict, to_json
@@ -230,6 +231,7 @@ def test_pictures_without_questions_are_asked_what_they_are():
         ({"shots": (90,)}, "no two answers have 47 pictures"),
         ({"shots": (-1,)}, "none below 0"),
         ({"form": "caption", "tasks": ("attribute",)}, "of the tasks asked for none is a caption"),
+        ({"balanced": True, "coherence": "task"}, "--balanced: with --coherence task"),
     ],
 )
 def test_a_plan_that_cannot_be_is_one_sentence(changes, sentence):
@@ -282,6 +284,56 @@ def test_a_balanced_support_has_every_option_once_in_a_round():
                     hits = [query.class_id == policy(episode.shown(shots)) for query in episode.queries]
                     assert sum(hits) == 1
         assert len(orders) == 6
+
+
+@pytest.mark.parametrize("coherence", ["task", "none"])
+def test_where_others_have_shown_all_of_a_subject_the_query_s_stands_in(coherence):
+    words = [f"w{n}" for n in range(8)]
+    items = []
+    for n in range(24):
+        own = tuple(words[(n + k) % 8] for k in range(8))
+        asked = [Question("t", "own", "Which?", own[0], own)]
+        asked += [Question("t", "two", "Two?", words[n % 2], ("w0", "w1"))] if n < 10 else []
+        items.append(Item(f"{n}.png", f"{n}.png", "p", "p", f"{n:064d}", questions=tuple(asked)))
+    plan = {"form": "choice", "coherence": coherence, "options": 2, "shots": (0, 8), "names": "real"}
+    found = talks(Dataset(Path("few"), tuple(items)), **plan, episodes=400)
+    assert {subject.name for (subject,) in found.subjects} == {"t/own", "t/two"}
+    for episode in found.episodes():
+        shown = [turn.item for turn in (*episode.support, *episode.queries)]
+        assert len(set(shown)) == len(shown) == 8 + len(episode.queries)
+
+
+@pytest.mark.parametrize("form", ["open", "choice"])
+def test_answers_that_nothing_is_asked_about_are_no_candidates(form):
+    def item(n, answers, split):
+        asked = Question("t", "c", "Which?", "wxyz"[n % answers], tuple("wxyz"))
+        return Item(f"{n}{split}.png", f"{n}{split}.png", "p", "p", f"{n:032d}{split:>32}", split, questions=(asked,))
+
+    items = [item(n, 4, "support") for n in range(60)] + [item(n, 2, "query") for n in range(10)]
+    plan = {"support_split": "support", "query_split": "query", "form": form, "names": "real"}
+    for episode in talks(Dataset(Path("apart"), tuple(items)), **plan).episodes():
+        assert len(episode.candidates) == len(episode.queries) == 2
+        assert {query.class_id for query in episode.queries} == {c.class_id for c in episode.candidates}
+
+
+def test_looking_for_subjects_grows_with_the_pictures_and_not_faster():
+    class Counted(tuple):
+        looks = 0
+
+        def __iter__(self):
+            Counted.looks += len(self)
+            return super().__iter__()
+
+    def looks(classes):
+        items = [Item(f"{n}", f"{n}", f"{n % classes}", f"{n % classes}", f"{n:064d}") for n in range(20 * classes)]
+        plan = TalkPlan(shots=(2,))
+        (subject,) = subjects(Dataset(Path("many"), tuple(items)), plan)
+        sides = ({a: Counted(found) for a, found in side.items()} for side in (subject.supports, subject.queries))
+        before = Counted.looks
+        assert Subject(subject.task, subject.concept, "", *sides).usable(plan)
+        return Counted.looks - before
+
+    assert looks(40) < 2.5 * looks(20)
 
 
 def pairs(split, numbers):
@@ -343,14 +395,13 @@ def test_contexts_are_asked_in_turn_and_never_meet():
     plan = {"support_split": "support", "query_split": "query", "shots": (8,), "names": "real", "episodes": 12}
     data = contexts()
     of = {item.id: item.questions[0].context for item in data.items}
-    for coherence in ("concept", "none"):
+    for coherence in ("concept", "task", "none"):
         asked = []
         for episode in talks(data, **plan, coherence=coherence).episodes():
             assert episode.task.startswith("bind/words open")
             (query,) = episode.queries
             asked.append(of[query.item])
-            if coherence == "concept":
-                assert {of[turn.item] for turn in episode.support} == {of[query.item]}
+            assert {of[turn.item] for turn in episode.support} == {of[query.item]}
         assert all(sorted(asked[at : at + 4]) == [*"0123"] for at in (0, 4, 8))
     poor = tuple(item for item in data.items if of[item.id] != "2" or item.split == "query")
     (left,) = talks(replace(data, items=poor), **plan).left_out

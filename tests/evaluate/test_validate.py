@@ -25,6 +25,7 @@ from linkcontext.evaluate.validate import (
     validate,
 )
 from linkcontext.models.load import load
+from linkcontext.records import Question
 from linkcontext.world.folder import write_seed
 
 TURNS = SCAFFOLDS["turns"]
@@ -136,6 +137,20 @@ def test_a_pair_that_was_shown_is_found_in_any_order(world, episodes):
     turned = dataclasses.replace(turn, others=(query.item,))
     with pytest.raises(InputError, match=f"e00001: the query's picture {query.item} is in its support"):
         leaks(spoilt(episodes, queries=queries, support=(turned, *episodes[1].support[1:])), world, ASKED)
+
+
+def test_the_split_is_that_of_the_question_that_was_asked(world, episodes):
+    first, other, *_ = (item.id for item in world.items)
+    asked = [Question("t", "c", f"Is it {kind}?", "yes", split=kind) for kind in ("query", "support")]
+    items = tuple(dataclasses.replace(i, questions=tuple(asked)) if i.id == first else i for i in world.items)
+    data = Dataset(world.root, items)
+    turn = dataclasses.replace(episodes[0].support[0], item=first, question="Is it support?")
+    query = dataclasses.replace(episodes[0].queries[0], item=other)
+    one = dataclasses.replace(episodes[0], support=(turn,), queries=(query,))
+    leaks([one], data, EpisodeConfig(support_split="support"))
+    wrong = dataclasses.replace(one, support=(dataclasses.replace(turn, question="Is it query?"),))
+    with pytest.raises(InputError, match=f"{first} is not of the split support"):
+        leaks([wrong], data, EpisodeConfig(support_split="support"))
 
 
 def test_splits_and_groups_are_checked_when_asked_for(world, episodes):

@@ -111,7 +111,8 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path):
         from_file(tmp_path / "gone.json", 10, 0)
 
 
-def test_taught_concepts_are_asked_about_on_pictures_of_their_own(monkeypatch):
+def test_taught_concepts_are_asked_about_on_pictures_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("LINKCONTEXT_CACHE", str(tmp_path))
     monkeypatch.setattr("linkcontext.source.REPLAY_IMAGES", 1)
     monkeypatch.setattr("linkcontext.world.folder.TAUGHT", 4)
     monkeypatch.setattr("linkcontext.world.folder.taught_names", lambda: ["aba", "bab", "cac", "dad"])

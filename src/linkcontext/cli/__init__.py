@@ -45,18 +45,24 @@ def main(arguments: list[str] | None = None) -> None:
     }
     try:
         try:
-            command = tyro.extras.subcommand_cli_from_dict(
-                commands, args=arguments, prog="linkcontext", description=__doc__
-            )
-            command.run()
+            _run(commands, arguments)
         finally:
-            sys.stdout.flush()  # what nobody reads is to fail here, and not when Python ends
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what nobody reads is to fail here, and not when Python ends
+    except BrokenPipeError as error:  # `linkcontext ... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from error  # as a shell counts SIGPIPE; rich's own is 1
+
+
+def _run(commands: dict[str, Any], arguments: list[str] | None) -> None:
+    try:
+        command = tyro.extras.subcommand_cli_from_dict(
+            commands, args=arguments, prog="linkcontext", description=__doc__
+        )
+        command.run()
     except InputError as error:
         print(f"linkcontext: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-    except BrokenPipeError as error:  # `linkcontext ... | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from error  # as a shell counts SIGPIPE
     except KeyboardInterrupt as error:
         command_line = shlex.join(sys.argv[1:] if arguments is None else arguments)
         again = f" Start the same command again to go on: linkcontext {command_line}"

@@ -98,7 +98,7 @@ class Data:
         dataset = open_data(self.data, self.strict)
         classes = dataset.by_class()
         counts = sorted(len(items) for items in classes.values())
-        splits = sorted({item.split or "(none)" for item in dataset.items})
+        splits = sorted({split or "(none)" for item in dataset.items for split in item.splits()})
         console.print(
             f"{dataset.root}: {len(dataset.items)} pictures, {len(classes)} classes of {counts[0]} to {counts[-1]}",
             soft_wrap=True,

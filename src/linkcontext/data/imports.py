@@ -177,10 +177,13 @@ def _questions(layout: Layout, path: Path, images: str | None, out: Path | None,
     for each in READERS[layout](path, problems):
         with problems.leaving_out():
             if any(_leads_out(place) for places in each.pictures for place in places):
-                raise InputError(f"{each.where}: a picture must be named by a path without .. below a folder.")
-            places = pictures.found(each.pictures, each.where)
-            if places is None:
+                raise InputError(
+                    f"{each.where}: a picture must be named by a path without .. or .names below a folder."
+                )
+            found = pictures.found(each.pictures, each.where)
+            if found is None:
                 continue
+            places = [PurePosixPath(place).as_posix() for place in found]  # ./a.png is a.png
             for place in places:
                 splits.setdefault(place, each.split)
             split = "" if splits[places[0]] == each.split else each.split
@@ -218,7 +221,8 @@ def _places(asked: dict[str, list[Question]]) -> list[str]:
 
 
 def _leads_out(place: str) -> bool:
-    return PurePosixPath(place).is_absolute() or ".." in place.split("/")
+    path = PurePosixPath(place)
+    return path.is_absolute() or any(part.startswith(".") for part in path.parts)  # hidden ones are never read
 
 
 def _write(
@@ -249,6 +253,9 @@ def _write(
         items.append(Item(name, name, layout, "picture", sha256, splits[place], source_group(place), questions=told))
     for name, _ in linked.values():  # good, but in no question whose pictures all are
         (folder / name).unlink()
+        for above in (folder / name).relative_to(folder).parents:
+            if above.name and not any((folder / above).iterdir()):
+                (folder / above).rmdir()
     if items:
         write_manifest(Dataset(folder, tuple(items)))
 

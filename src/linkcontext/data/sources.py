@@ -98,12 +98,26 @@ def _items(pictures: dict[str, str], manifest: Dataset, problems: Problems) -> t
         else:
             unplaced.append(path)
     _compare(pictures, manifest, problems)
+    items = _whole(items, manifest.root / MANIFEST, problems)
     if unplaced:
         problems.add(
             f"{manifest.root}: pictures left out because they lie in no class folder: {len(unplaced)} "
             f"({first_few(unplaced)}). Expected {LAYOUT}."
         )
     return tuple(items)
+
+
+def _whole(items: list[Item], file: Path, problems: Problems) -> list[Item]:
+    """The items without questions about pictures that were left out."""
+    there, lost = {item.id for item in items}, 0
+    whole = []
+    for item in items:
+        asked = tuple(question for question in item.questions if there.issuperset(question.others))
+        lost += len(item.questions) - len(asked)
+        whole.append(item if len(asked) == len(item.questions) else dataclasses.replace(item, questions=asked))
+    if lost:
+        problems.note(f"{file}: questions left out because one of their pictures is: {lost}.")
+    return whole
 
 
 def _compare(pictures: dict[str, str], manifest: Dataset, problems: Problems) -> None:

@@ -92,3 +92,5 @@ def check_talk(plan: TalkPlan) -> None:
         raise InputError(f"--options {plan.options}: give 2 to {len(LETTERS)}.")
     if plan.episodes < 1 or not plan.shots or min(plan.shots) < 0:
         raise InputError(f"--shots {plan.shots}, --episodes {plan.episodes}: give at least one, none below 0.")
+    if plan.balanced and plan.coherence != "concept":
+        raise InputError(f"--balanced: with --coherence {plan.coherence} turns are about other answers. Leave one out.")

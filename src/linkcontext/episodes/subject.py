@@ -3,13 +3,13 @@
 A subject is one concept of one task; its questions mean the same. Three kinds of answers. *Shared*: all questions have
 the same candidates. *Own*: every question brings its candidates. *Invented*: questions without candidates.
 
-What is shown in an episode, a picture or several together, is shown once, and the pictures of a query in no order
-before it. So few options are put up that each has its share of a support. A subject may have *contexts*, sets of
-questions with names of their own (VL-ICL's fast binding).
+What a turn shows in an episode, a picture or several in order, no other turn shows; and no support shows exactly the
+pictures of a query, in whatever order. So few options are put up that each has its share of a support. A subject may
+have *contexts*, sets of questions with names of their own (VL-ICL's fast binding).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -19,7 +19,6 @@ import numpy as np
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.plan import LETTERS, TalkPlan
 from linkcontext.episodes.pool import LeftOut
-from linkcontext.errors import InputError
 from linkcontext.records import Item, Question
 
 NAMING = "What is this?"
@@ -70,9 +69,12 @@ class Subject:
             return None
         if self.kind == "own":
             return self if different(all_of(self.supports)) >= self.needed(plan) and all_of(self.queries) else None
-        counts = {answer: different(found) for answer, found in self.supports.items()}
+        asked = [answer for answer, found in self.queries.items() if found]
+        # An answer that is never right would be a candidate for show, but for the query that brings its names.
+        counts = {a: different(found) for a, found in self.supports.items() if len(asked) < 2 or a in asked}
+        least = self._least(plan)
         for options in range(min(plan.options, len(counts)), 1, -1):
-            kept = [answer for answer, count in counts.items() if count >= self._share(plan, options)]
+            kept = [answer for answer, count in counts.items() if count >= least(options)]
             if len(kept) >= options:
                 sides = ({answer: side[answer] for answer in kept} for side in (self.supports, self.queries))
                 left = Subject(self.task, self.concept, self.context, *sides)
@@ -87,11 +89,11 @@ class Subject:
         again = Counter({each.contents: each.together for each in all_of(self.supports)}.values())
         return max(plan.shots) + asked * max((count for seen, count in again.items() if seen in queries), default=0)
 
-    def _share(self, plan: TalkPlan, options: int) -> int:
+    def _least(self, plan: TalkPlan) -> Callable[[int], int]:
         """How many pictures each of so many answers must have, for all to have enough together."""
-        found = all_of(self.supports)
+        found, needed = all_of(self.supports), self.needed(plan)
         alone = different(found) < len(found)  # some have two answers: then each must have enough by itself
-        return self.needed(plan) if alone else -(-self.needed(plan) // options)
+        return lambda options: needed if alone else -(-needed // options)
 
     def _unfit(self, plan: TalkPlan) -> str:
         """Why none of it can be asked, whatever pictures there are."""
@@ -110,7 +112,7 @@ class Subject:
         lacks = f"it takes {needed} pictures and has {count}"
         if self.kind != "own":
             most = max((different(found) for found in self.supports.values()), default=0)
-            lacks = f"no two answers have {self._share(plan, 2)} pictures; the commonest has {most}"
+            lacks = f"no two answers have {self._least(plan)(2)} pictures; the commonest has {most}"
         return LeftOut(self.name, count, self._unfit(plan) or lacks)
 
 
@@ -180,8 +182,6 @@ def is_left(pool: Sequence[Asked], taken: set[Seen]) -> bool:
 def draw(pool: Sequence[Asked], taken: set[Seen], chance: np.random.Generator) -> Asked:
     """One of the pool whose pictures are not taken, and from now on are."""
     there = [each for each in pool if each.contents not in taken and each.together not in taken]
-    if not there:
-        raise InputError("an episode runs out of pictures, which other subjects have shown. Ask for fewer --shots.")
     found = there[int(chance.integers(len(there)))]
     taken.add(found.contents)
     return found

@@ -100,7 +100,7 @@ class Talks:
         voice = Voice(subject, plan, choice, stream)
         taken: set[Seen] = {query.together for query in voice.queries}
         length = max(plan.shots) if turns is None else turns
-        support = tuple(self._voice(voice, *stream, number).support(number, taken) for number in range(length))
+        support = tuple(self._voice(voice, taken, number).support(number, taken) for number in range(length))
         told = "" if plan.coherence == "concept" else f" {plan.coherence}-coherent"
         return Episode(
             id=f"e{index:05d}",
@@ -113,14 +113,20 @@ class Talks:
             queries=tuple(voice.turn(query, number, "query") for number, query in enumerate(voice.queries)),
         )
 
-    def _voice(self, voice: "Voice", *stream: Name) -> "Voice":
-        """Whose question a support turn has."""
+    def _voice(self, voice: "Voice", taken: set[Seen], number: int) -> "Voice":
+        """Whose question a support turn has: of each subject one context, the query's own of its subject.
+
+        Where others have shown all pictures of a subject, the query's stands in, which has enough for every turn.
+        """
         if self.plan.coherence == "concept":
             return voice
-        task, chance = voice.subject.task, rng(*stream, "subject")
+        task, stream = voice.subject.task, (*voice.stream, number)
         pool = [contexts for contexts in self.others if self.plan.coherence == "none" or contexts[0].task == task]
-        contexts = pool[int(chance.integers(len(pool)))]
-        return Voice(contexts[int(chance.integers(len(contexts)))], self.plan, voice.choice, stream)
+        contexts = pool[int(rng(*stream, "subject").integers(len(pool)))]
+        subject = contexts[int(rng(*voice.stream, "context", contexts[0].name).integers(len(contexts)))]
+        subject = voice.subject if subject.name == voice.subject.name else subject
+        other = Voice(subject, self.plan, voice.choice, stream)
+        return other if other.left(taken) else voice
 
 
 class Voice:
@@ -162,14 +168,19 @@ class Voice:
                 found.append(draw(alike, taken, chance))
         return [found[place] for place in chance.permutation(len(found))]
 
+    def left(self, taken: set[Seen]) -> list[str]:
+        """The answers of which a support can still show one."""
+        answers = sorted(self.subject.supports) if self.subject.kind == "own" else self.options
+        return [answer for answer in answers if is_left(self.subject.supports[answer], taken)]
+
     def support(self, number: int, taken: set[Seen]) -> Turn:
         """A turn about what was not `taken` yet, and from now on is."""
         chance = rng(*self.stream, "support", number)
         if self.subject.kind == "own":
             found = draw(all_of(self.subject.supports), taken, chance)
         else:
-            left = [option for option in self.options if is_left(self.subject.supports[option], taken)]
-            option = (left or self.options)[int(chance.integers(len(left or self.options)))]
+            left = self.left(taken)
+            option = left[int(chance.integers(len(left)))]
             if self.plan.balanced:
                 block, place = divmod(number, len(self.options))
                 due = self.options[int(rng(*self.stream, "round", block).permutation(len(self.options))[place])]

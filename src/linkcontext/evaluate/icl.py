@@ -48,7 +48,8 @@ def settled(config: EvalConfig, benchmark: Benchmark) -> EvalConfig:
         if benchmark != "world-icl" and e.names == default.names:
             e = dataclasses.replace(e, names="real")  # the file's own answers: VL-ICL's made-up names are in it
         if benchmark == "vl-icl":
-            e = dataclasses.replace(e, support_split="support", query_split="query", balanced=True)
+            e = dataclasses.replace(e, support_split="support", query_split="query")
+            e = dataclasses.replace(e, balanced=e.balanced or e.coherence == "concept")
     config = dataclasses.replace(config, episodes=e)
     return dataclasses.replace(config, out=config.out or f"{run_folder(config)}-{benchmark}")
 

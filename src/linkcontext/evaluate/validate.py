@@ -112,7 +112,7 @@ def leaks(episodes: Sequence[Episode], dataset: Dataset, asked: EpisodeConfig) -
 
 def _splits(episode: Episode, dataset: Dataset, asked: EpisodeConfig) -> None:
     for turns, split in ((episode.support, asked.support_split), (episode.queries, asked.query_split)):
-        strays = [turn.item for turn in turns if split not in (None, *dataset.item(turn.item).splits)]
+        strays = [turn.item for turn in turns if split not in (None, *dataset.item(turn.item).splits(turn))]
         if strays:
             raise InputError(f"{episode.id}: {strays[0]} is not of the split {split}.")
 
@@ -133,10 +133,12 @@ def balance(episodes: Sequence[Episode], asked: EpisodeConfig) -> str:
 
 def blind_policies(episodes: Sequence[Episode]) -> str:
     """Copying the first or last answer, or always giving one name, must be right in exactly one of as many
-    queries as an episode has candidates. Episodes of one query that brings its own candidates are passed over."""
-    tried = 0
+    queries as an episode has candidates. Episodes of fewer queries, mostly one that brings its own candidates, are
+    passed over."""
+    tried = passed = 0
     for episode in episodes:
         if len(episode.queries) % len(episode.candidates):
+            passed += 1
             continue
         policies: dict[str, str | None] = {f"always {c.name}": c.class_id for c in episode.candidates}
         for shots_per_class in episode.shots_per_class:
@@ -148,7 +150,8 @@ def blind_policies(episodes: Sequence[Episode]) -> str:
             if answer is not None and hits * len(episode.candidates) != len(episode.queries):
                 raise InputError(f"{episode.id}: {policy!r} is right {hits} of {len(episode.queries)} times.")
             tried += answer is not None
-    return f"policies blind to the query are right in exactly 1/candidates of each episode: {tried:,} tried"
+    over = f"; episodes passed over, which have fewer queries than candidates: {passed:,}" if passed else ""
+    return f"policies blind to the query are right in exactly 1/candidates of each episode: {tried:,} tried{over}"
 
 
 def room(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> str:
