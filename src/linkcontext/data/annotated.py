@@ -28,7 +28,8 @@ from linkcontext.seeds import rng
 
 WHICH = "Which description fits the picture?"  # VL-Checklist has descriptions and no question
 CALLED = {"color": "colour"}  # one concept has one name, whichever data set it is from
-OFFERED = 4  # answers to choose among where the file has none and hardly two are alike
+OFFERED = 4  # answers to choose among where the file has none, and few questions have the same
+ALIKE = 8  # so many, as a mean: else the answers in play could not be shown as often as a support has turns
 OPERATORS = ("+", "-", "x")  # of VL-ICL's operator induction, in the order of a support's answers
 TO_IMAGE = ("open_t2i_mi", "cobsat")  # VL-ICL's tasks whose answer is a picture
 
@@ -257,7 +258,7 @@ def vl_icl(path: Path, problems: Problems) -> Iterator[Asked]:
 
     The concept is what support and query must share to go together: the operator where it is induced, else the task. A
     query that brings a support and names of its own (open_mi) is a context. Questions keep all their pictures. Where
-    hardly two answers are alike (words in pictures: textocr), each question has four to choose among, three of others.
+    few questions have the same answer (words in pictures, results of sums), each has four to choose among.
     """
     folders = [path] if (path / "query.json").is_file() else sorted(file.parent for file in path.glob("*/query.json"))
     if not folders:
@@ -281,23 +282,29 @@ def vl_icl(path: Path, problems: Problems) -> Iterator[Asked]:
 
 
 def _offered(told: Sequence[Asked]) -> Iterator[Asked]:
-    """The questions of a task, with candidates where hardly two answers are alike."""
-    answers: dict[str, list[str]] = {}
+    """The questions of a task, with candidates where few have the same answer."""
+    found: dict[str, list[str]] = {}
     for each in told:
-        answers.setdefault(each.question.concept, []).append(each.question.answer)
+        found.setdefault(each.question.concept, []).append(each.question.answer)
+    alike = {concept: len(answers) / len(set(answers)) for concept, answers in found.items()}
+    offered = {concept: sorted({*answers}) for concept, answers in found.items()}
     for each in told:
-        q, found = each.question, answers[each.question.concept]
-        others = sorted({a for a in found if a.strip().casefold() != q.answer.strip().casefold()})
-        if q.candidates or len(set(found)) * 2 <= len(found) or len({a.strip().casefold() for a in found}) < OFFERED:
+        q = each.question
+        if q.candidates or alike[q.concept] >= ALIKE or len({_folded(a) for a in offered[q.concept]}) < OFFERED:
             yield each
             continue
+        others = [answer for answer in offered[q.concept] if _folded(answer) != _folded(q.answer)]
         chance = rng("vl-icl", q.concept, *each.pictures[0])
         shown: dict[str, str] = {}  # spelt as one of them, where others differ in capitals alone
         for place in chance.permutation(len(others)):
-            shown.setdefault(others[place].strip().casefold(), others[place])
-        offered = [q.answer, *list(shown.values())[: OFFERED - 1]]
-        candidates = tuple(offered[place] for place in chance.permutation(OFFERED))
+            shown.setdefault(_folded(others[place]), others[place])
+        options = [q.answer, *list(shown.values())[: OFFERED - 1]]
+        candidates = tuple(options[place] for place in chance.permutation(OFFERED))
         yield replace(each, question=replace(q, candidates=candidates))
+
+
+def _folded(text: str) -> str:
+    return text.strip().casefold()
 
 
 def _icl(record: Any, where: str, task: str, split: str) -> Iterator[Asked]:
@@ -347,7 +354,7 @@ def _checked(question: Question, where: str, told: str) -> Question:
     c = question.candidates
     if c and question.answer not in c:
         raise InputError(f"{where}: `answer` {told!r} is none of the options {', '.join(c)}. Mend the record.")
-    if len({each.strip().casefold() for each in c}) < len(c):
+    if len({_folded(each) for each in c}) < len(c):
         raise InputError(f"{where}: two options are the same ({', '.join(c)}). Mend the record.")
     return question
 
