@@ -6,6 +6,7 @@ import pytest
 
 from linkcontext.data import annotated
 from linkcontext.data.scan import Problems
+from linkcontext.data.vl_icl import vl_icl
 from linkcontext.errors import InputError
 from linkcontext.records import Question
 
@@ -84,14 +85,14 @@ def test_words_in_pictures_are_chosen_among_four(icl, tmp_path):
 
     words = ["Stop", "STOP", "exit", "north", "11", "cafe"]
     icl("textocr", [asked(n, word) for n, word in enumerate(words)], [asked(9, "open")])
-    found = list(annotated.vl_icl(tmp_path / "textocr", Problems(strict=True)))
+    found = list(vl_icl(tmp_path / "textocr", Problems(strict=True)))
     assert [a.question.answer for a in found] == [*words, "open"]
     for question in (a.question for a in found):
         assert question.answer in question.candidates
         assert len({c.casefold() for c in question.candidates}) == len(question.candidates) == 4
         assert {*question.candidates} <= {*words, "open"}
     assert len({a.question.candidates.index(a.question.answer) for a in found}) > 1
-    assert found == list(annotated.vl_icl(tmp_path / "textocr", Problems(strict=True)))
+    assert found == list(vl_icl(tmp_path / "textocr", Problems(strict=True)))
 
 
 def test_files_are_read_from_the_folder_they_lie_in(read, icl, tmp_path, monkeypatch):
@@ -225,7 +226,7 @@ def test_vl_icl_by_hand(icl, tmp_path):
     )
     icl("cobsat", [{"id": 1}], [])
     problems = Problems(strict=False)
-    found = list(annotated.vl_icl(tmp_path, problems))
+    found = list(vl_icl(tmp_path, problems))
     assert [problem.partition(": ")[0] for problem in problems.sentences] == [str(tmp_path / "cobsat")]
     told = [(a.question.concept, a.split, a.question.answer, len(a.pictures)) for a in found]
     assert [(a.question.task, a.question.context) for a in found if a.question.context] == [("open_mi", "4")] * 3
@@ -257,7 +258,7 @@ def test_wrong_records_of_vl_icl(icl, tmp_path):
     ]
     icl("textocr", rows, [])
     problems = Problems(strict=False)
-    assert len(list(annotated.vl_icl(tmp_path / "textocr", problems))) == 1
+    assert len(list(vl_icl(tmp_path / "textocr", problems))) == 1
     assert [p.partition(": record ")[2][:22] for p in problems.sentences] == [
         "0: `answer` 'x' is non",
         "1: `answer` is missing",
@@ -266,7 +267,7 @@ def test_wrong_records_of_vl_icl(icl, tmp_path):
         "5: `id` 5 stood there ",
     ]
     with pytest.raises(InputError, match=r"no query\.json"):
-        list(annotated.vl_icl(tmp_path / "gone", Problems(strict=False)))
+        list(vl_icl(tmp_path / "gone", Problems(strict=False)))
 
 
 JUNK = (None, 5, -1.5, True, "", "x", [], {}, [1], ["a"], {"a": 1}, [[]], [{}])
@@ -292,16 +293,14 @@ def test_whatever_stands_in_a_record_there_is_a_sentence(read, icl, tmp_path):
         (annotated.vl_checklist, [["p.jpg", {"POS": ["a"], "NEG": ["b"]}]], "Attribute/vg/size.json"),
         (annotated.visual_genome, [{"image_id": 1, "attributes": things(("cup", "red"))}], "a.json"),
         (annotated.visual_genome, [{"image_id": 1, "relationships": [relation("a", "on", "b")]}], "r.json"),
-        (annotated.vl_icl, rows, "t/query.json"),
+        (vl_icl, rows, "t/query.json"),
     )
     icl("t", [], rows)
     chance = random.Random(0)
     outcomes = set()
     for reader, content, name in contents * 60:
         try:
-            found, problems = read(
-                reader, spoilt(content, chance), name, tmp_path / "t" if reader is annotated.vl_icl else None
-            )
+            found, problems = read(reader, spoilt(content, chance), name, tmp_path / "t" if reader is vl_icl else None)
             outcomes.add((bool(found), bool(problems)))
         except InputError:
             outcomes.add("refused")

@@ -1,4 +1,4 @@
-"""Questions about pictures from the files of four data sets, in the layouts that they are published in.
+"""Questions about pictures from the files of three data sets, in the layouts that they are published in.
 
 seed            SEED-Bench.json, SEED-Bench-2: {"questions": [{"question_id", "question_type_id", "data_id", "question",
                 "choice_a" ... "choice_d", "answer": "A", "data_type"}], "question_type": {name: id}}
@@ -8,15 +8,13 @@ vl-checklist    a file or a folder of them, like Attribute/vg/color.json: [[path
 visual-genome   attributes.json, relationships.json or their folder, with image_data.json beside them if there:
                 [{"image_id", "attributes": [{"names", "attributes"}]}], [{"image_id", "relationships": [{"predicate",
                 "subject": {"name"}, "object": {"name"}}]}]                 homes.cs.washington.edu/~ranjay/visualgenome
-vl-icl          a task's folder or the folder of several, with query.json and support.json: [{"id", "image": [paths],
-                "question", "answer", ...}]                                 ys-zong/VL-ICL, utils/ICL_utils.py
 
-Each is a generator that names in `problems` what it leaves out.
+Each is a generator that names in `problems` what it leaves out. A fourth has a module of its own (`data.vl_icl`).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +26,6 @@ from linkcontext.seeds import rng
 
 WHICH = "Which description fits the picture?"  # VL-Checklist has descriptions and no question
 CALLED = {"color": "colour"}  # one concept has one name, whichever data set it is from
-OFFERED = 4  # answers to choose among where the file has none, and few questions have the same
-ALIKE = 8  # so many, as a mean: else the answers in play could not be shown as often as a support has turns
-OPERATORS = ("+", "-", "x")  # of VL-ICL's operator induction, in the order of a support's answers
-TO_IMAGE = ("open_t2i_mi", "cobsat")  # VL-ICL's tasks whose answer is a picture
 
 KINDS = (  # of attributes: the concept, how it is asked, and what it may be
     (
@@ -101,7 +95,7 @@ def seed(path: Path, problems: Problems) -> Iterator[Asked]:
     others: Counter[str] = Counter()
     for where, record in records(path, "questions"):
         with problems.leaving_out():
-            number = _once("question_id", record, seen, where)
+            number = once("question_id", record, seen, where)
             kind = get(record, "data_type", str, where)
             if kind.lower() in ("image", "single image"):
                 yield _seed(record, f"{where} (question_id {number})", names)
@@ -118,7 +112,7 @@ def _seed(record: dict[str, Any], where: str, tasks: dict[str, str]) -> Asked:
     choices = {letter: word(record, f"choice_{letter.lower()}", where) for letter in "ABCD"}
     letter, text = (get(record, key, str, where) for key in ("answer", "question"))
     question = Question(task, task, text, choices.get(letter, ""), tuple(choices.values()))
-    return Asked(where, ((get(record, "data_id", str, where),),), _checked(question, where, letter))
+    return Asked(where, ((get(record, "data_id", str, where),),), checked(question, where, letter))
 
 
 def vl_checklist(path: Path, problems: Problems) -> Iterator[Asked]:
@@ -147,7 +141,7 @@ def vl_checklist(path: Path, problems: Problems) -> Iterator[Asked]:
                     pair = (fits.lower(), not_fits.lower())
                     order = rng("vl-checklist", record[0], *sorted(pair)).permutation(2)
                     shown = tuple(sorted(pair)[place] for place in order)
-                    question = _checked(Question(task, concept, WHICH, pair[0], shown), where, fits)
+                    question = checked(Question(task, concept, WHICH, pair[0], shown), where, fits)
                     yield Asked(where, ((record[0], f"{root}/{record[0]}"),), question)
 
 
@@ -177,7 +171,7 @@ def visual_genome(path: Path, problems: Problems) -> Iterator[Asked]:
         seen: set[str] = set()
         for where, record in records(file):
             with problems.leaving_out():
-                number = _once("id" if isinstance(record, dict) and "id" in record else "image_id", record, seen, where)
+                number = once("id" if isinstance(record, dict) and "id" in record else "image_id", record, seen, where)
                 usual = (f"VG_100K/{number}.jpg", f"VG_100K_2/{number}.jpg", f"{number}.jpg")
                 picture = (places[number],) if number in places else usual
                 told = f"{where} (image_id {number})"
@@ -253,113 +247,22 @@ def _list(record: dict[str, Any], key: str, where: str) -> list[Any]:
     return found
 
 
-def vl_icl(path: Path, problems: Problems) -> Iterator[Asked]:
-    """VL-ICL's image-to-text tasks. The task is the folder's name, the split `support` or `query`.
-
-    The concept is what support and query must share to go together: the operator where it is induced, else the task. A
-    query that brings a support and names of its own (open_mi) is a context. Questions keep all their pictures. Where
-    few questions have the same answer (words in pictures, results of sums), each has four to choose among.
-    """
-    folders = [path] if (path / "query.json").is_file() else sorted(file.parent for file in path.glob("*/query.json"))
-    if not folders:
-        raise InputError(f"{path}: no query.json, nor one in a folder below. Name the folder of a task, or of several.")
-    for folder in folders:
-        if folder.name in TO_IMAGE or folder.name.endswith("_text"):
-            problems.note(f"{folder}: left out, because its answers are pictures or its questions have none.")
-            continue
-        own = False  # queries that bring their support
-        told: list[Asked] = []
-        for split in ("query", "support"):
-            seen: set[str] = set()
-            for where, record in records(folder / f"{split}.json") if split == "query" or not own else ():
-                with problems.leaving_out():
-                    found = list(_icl(record, where, folder.name, split))
-                    if "id" in record:
-                        _once("id", record, seen, where)
-                    own = own or "support" in record
-                    told += found
-        yield from _offered(told)
-
-
-def _offered(told: Sequence[Asked]) -> Iterator[Asked]:
-    """The questions of a task, with candidates where few have the same answer."""
-    found: dict[str, list[str]] = {}
-    for each in told:
-        found.setdefault(each.question.concept, []).append(each.question.answer)
-    alike = {concept: len(answers) / len(set(answers)) for concept, answers in found.items()}
-    offered = {concept: sorted({*answers}) for concept, answers in found.items()}
-    for each in told:
-        q = each.question
-        if q.candidates or alike[q.concept] >= ALIKE or len({_folded(a) for a in offered[q.concept]}) < OFFERED:
-            yield each
-            continue
-        others = [answer for answer in offered[q.concept] if _folded(answer) != _folded(q.answer)]
-        chance = rng("vl-icl", q.concept, *each.pictures[0])
-        shown: dict[str, str] = {}  # spelt as one of them, where others differ in capitals alone
-        for place in chance.permutation(len(others)):
-            shown.setdefault(_folded(others[place]), others[place])
-        options = [q.answer, *list(shown.values())[: OFFERED - 1]]
-        candidates = tuple(options[place] for place in chance.permutation(OFFERED))
-        yield replace(each, question=replace(q, candidates=candidates))
-
-
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """A text as it is compared: two that differ in capitals or spaces at their ends are the same."""
     return text.strip().casefold()
 
 
-def _icl(record: Any, where: str, task: str, split: str) -> Iterator[Asked]:
-    """The questions of a record: mostly one."""
-    if isinstance(record, dict) and {"same", "diff"} <= record.keys():  # matching_mi has its support in pairs
-        for each in ("same", "diff"):
-            yield from _icl(record[each], where, task, split)
-        return
-    question = get(record, "question", str, where)
-    context = word(record, "id", where) if "support" in record else ""
-    classes = tuple(_plain_list(record, "classes", where)) if "classes" in record else ()
-    own = get(record, "support", dict, where) if "support" in record else {}
-    for label, shown in own.items():
-        for picture in _plain_list(shown, "images", where):
-            told = _checked(Question(task, task, question, label, classes, context=context), where, label)
-            yield Asked(where, (_icl_places(picture, task),), told, "support")
-    pictures = tuple(_icl_places(name, task) for name in _plain_list(record, "image", where))
-    answers = record.get("answer")
-    if not isinstance(answers, list):
-        sharing = [word(record, "operator", where) if "operator" in record else task]
-        answers = [word(record, "answer", where)]
-    else:
-        sharing = [*OPERATORS]
-        answers = [word({"answer": each}, "answer", where) for each in answers]
-    if len(answers) != len(sharing):
-        raise InputError(f"{where}: `answer` must be one, or one for each of {', '.join(OPERATORS)}. Mend the record.")
-    for shared, answer in zip(sharing, answers, strict=True):
-        told = _checked(Question(task, shared, question, answer, classes, context=context), where, answer)
-        yield Asked(where, pictures, told, split)
-
-
-def _icl_places(name: str, task: str) -> Places:
-    return (name, f"{task}/{name}")
-
-
-def _plain_list(record: Any, key: str, where: str) -> list[str]:
-    """A text, or a list of texts that is not empty."""
-    found = [record[key]] if isinstance(record, dict) and isinstance(record.get(key), str) else None
-    found = found or get(record, key, list, where)
-    if not all(isinstance(each, str) and each for each in found):
-        raise InputError(f"{where}: `{key}` must be texts. Mend the record.")
-    return found
-
-
-def _checked(question: Question, where: str, told: str) -> Question:
+def checked(question: Question, where: str, told: str) -> Question:
     """A question whose answer is one of its candidates, and these differ."""
     c = question.candidates
     if c and question.answer not in c:
         raise InputError(f"{where}: `answer` {told!r} is none of the options {', '.join(c)}. Mend the record.")
-    if len({_folded(each) for each in c}) < len(c):
+    if len({folded(each) for each in c}) < len(c):
         raise InputError(f"{where}: two options are the same ({', '.join(c)}). Mend the record.")
     return question
 
 
-def _once(key: str, record: Any, seen: set[str], where: str) -> str:
+def once(key: str, record: Any, seen: set[str], where: str) -> str:
     """The id of a record, which none before it has."""
     name = word(record, key, where)
     if name in seen:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from linkcontext.data import annotated, hub, images
+from linkcontext.data import annotated, hub, images, vl_icl
 from linkcontext.data.conversations import Conversation, conversations, validated, write_conversations
 from linkcontext.data.layout import source_group
 from linkcontext.data.manifest import NAMED, Dataset, first_few, write_manifest
@@ -26,7 +26,7 @@ READERS = {
     "seed": annotated.seed,
     "vl-checklist": annotated.vl_checklist,
     "visual-genome": annotated.visual_genome,
-    "vl-icl": annotated.vl_icl,
+    "vl-icl": vl_icl.vl_icl,
 }
 CONVERSATIONS = "conversations.json"
 

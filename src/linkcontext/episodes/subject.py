@@ -22,7 +22,7 @@ from linkcontext.episodes.pool import LeftOut
 from linkcontext.records import Item, Question
 
 NAMING = "What is this?"
-Seen = tuple[str, ...] | frozenset[tuple[str, int]]  # pictures in this order, or in any
+Contents = tuple[str, ...] | frozenset[tuple[str, int]]  # pictures in this order, or in any
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,7 @@ class Subject:
             return None
         if self.kind == "own":
             return self if different(all_of(self.supports)) >= self.needed(plan) and all_of(self.queries) else None
-        asked = [answer for answer, found in self.queries.items() if found]
-        # An answer that is never right would be a candidate for show, but for the query that brings its names.
-        counts = {a: different(found) for a, found in self.supports.items() if len(asked) < 2 or a in asked}
-        least = self._least(plan)
+        counts, least = self._counts(), self._least(plan)
         for options in range(min(plan.options, len(counts)), 1, -1):
             kept = [answer for answer, count in counts.items() if count >= least(options)]
             if len(kept) >= options:
@@ -88,6 +85,12 @@ class Subject:
         queries = {each.together for each in all_of(self.queries)}
         again = Counter({each.contents: each.together for each in all_of(self.supports)}.values())
         return max(plan.shots) + asked * max((count for seen, count in again.items() if seen in queries), default=0)
+
+    def _counts(self) -> dict[str, int]:
+        """How many pictures a support has of each answer that can be an option."""
+        asked = [answer for answer, found in self.queries.items() if found]
+        # An answer that is never right would be a candidate for show, but for the query that brings its names.
+        return {a: different(found) for a, found in self.supports.items() if len(asked) < 2 or a in asked}
 
     def _least(self, plan: TalkPlan) -> Callable[[int], int]:
         """How many pictures each of so many answers must have, for all to have enough together."""
@@ -111,7 +114,7 @@ class Subject:
         needed, count = self.needed(plan), different(all_of(self.supports))
         lacks = f"it takes {needed} pictures and has {count}"
         if self.kind != "own":
-            most = max((different(found) for found in self.supports.values()), default=0)
+            most = max(self._counts().values(), default=0)
             lacks = f"no two answers have {self._least(plan)(2)} pictures; the commonest has {most}"
         return LeftOut(self.name, count, self._unfit(plan) or lacks)
 
@@ -174,12 +177,12 @@ def different(asked: Sequence[Asked]) -> int:
     return len({each.contents for each in asked})
 
 
-def is_left(pool: Sequence[Asked], taken: set[Seen]) -> bool:
+def is_left(pool: Sequence[Asked], taken: set[Contents]) -> bool:
     """Whether `draw` finds one."""
     return any(each.contents not in taken and each.together not in taken for each in pool)
 
 
-def draw(pool: Sequence[Asked], taken: set[Seen], chance: np.random.Generator) -> Asked:
+def draw(pool: Sequence[Asked], taken: set[Contents], chance: np.random.Generator) -> Asked:
     """One of the pool whose pictures are not taken, and from now on are."""
     there = [each for each in pool if each.contents not in taken and each.together not in taken]
     found = there[int(chance.integers(len(there)))]

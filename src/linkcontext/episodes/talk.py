@@ -28,7 +28,7 @@ from linkcontext.episodes.pool import LeftOut
 from linkcontext.episodes.subject import (
     NAMING,
     Asked,
-    Seen,
+    Contents,
     Subject,
     all_of,
     different,
@@ -98,7 +98,7 @@ class Talks:
         subject = contexts[int(order[place])]
         choice = plan.form == "choice" or (plan.form == "mixed" and rng(*stream, "form").random() < 0.5)
         voice = Voice(subject, plan, choice, stream)
-        taken: set[Seen] = {query.together for query in voice.queries}
+        taken: set[Contents] = {query.together for query in voice.queries}
         length = max(plan.shots) if turns is None else turns
         support = tuple(self._voice(voice, taken, number).support(number, taken) for number in range(length))
         told = "" if plan.coherence == "concept" else f" {plan.coherence}-coherent"
@@ -113,7 +113,7 @@ class Talks:
             queries=tuple(voice.turn(query, number, "query") for number, query in enumerate(voice.queries)),
         )
 
-    def _voice(self, voice: "Voice", taken: set[Seen], number: int) -> "Voice":
+    def _voice(self, voice: "Voice", taken: set[Contents], number: int) -> "Voice":
         """Whose question a support turn has: of each subject one context, the query's own of its subject.
 
         Where others have shown all pictures of a subject, the query's stands in, which has enough for every turn.
@@ -155,7 +155,7 @@ class Voice:
 
     def _queries(self) -> list[Asked]:
         """Different pictures to ask about: one for each candidate to be right once."""
-        chance, taken = rng(*self.stream, "queries"), set[Seen]()
+        chance, taken = rng(*self.stream, "queries"), set[Contents]()
         if self.subject.kind != "own":
             pools = (self.subject.queries[option] for option in self.options)
             found = [draw(pool, taken, chance) for pool in pools if is_left(pool, taken)]
@@ -168,12 +168,12 @@ class Voice:
                 found.append(draw(alike, taken, chance))
         return [found[place] for place in chance.permutation(len(found))]
 
-    def left(self, taken: set[Seen]) -> list[str]:
+    def left(self, taken: set[Contents]) -> list[str]:
         """The answers of which a support can still show one."""
         answers = sorted(self.subject.supports) if self.subject.kind == "own" else self.options
         return [answer for answer in answers if is_left(self.subject.supports[answer], taken)]
 
-    def support(self, number: int, taken: set[Seen]) -> Turn:
+    def support(self, number: int, taken: set[Contents]) -> Turn:
         """A turn about what was not `taken` yet, and from now on is."""
         chance = rng(*self.stream, "support", number)
         if self.subject.kind == "own":
