@@ -1,6 +1,7 @@
 # make demo      teach the bundled model and ask it, from a fresh clone
 # make app       a web page to teach and ask it, at http://127.0.0.1:7860
 # make test      the tests; make test-all adds those that take minutes
+# make faults    the fault tests at their full counts: kills, full disks, forged files, hostile requests
 # make check     lint, format, types, imports
 # make bench     the benchmarks
 #
@@ -21,7 +22,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := test
-.PHONY: demo app test test-all check bench
+.PHONY: demo app test test-all faults check bench
 .NOTPARALLEL:  # two installations into one environment break it
 
 $(PY):
@@ -54,7 +55,7 @@ app: $(VENV)/app.stamp
 	$(PY) -m linkcontext app
 
 # Tests never ask the hub: a name that is not on this machine is unknown, with or without a network.
-test test-all: export HF_HUB_OFFLINE := 1
+test test-all faults: export HF_HUB_OFFLINE := 1
 # One process a core, four at most: each loads torch. A file's tests stay together, with what they prepared.
 WORKERS = -n logical --maxprocesses 4 --dist loadfile
 
@@ -63,6 +64,10 @@ test: $(VENV)/dev.stamp
 
 test-all: $(VENV)/dev.stamp
 	$(PY) -m pytest $(WORKERS) -m ''
+
+faults: export LINKCONTEXT_FAULTS := full
+faults: $(VENV)/dev.stamp
+	$(PY) -m pytest $(WORKERS) -m '' tests/faults
 
 check: $(VENV)/dev.stamp
 	$(PY) -m ruff check .
