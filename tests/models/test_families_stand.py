@@ -5,6 +5,9 @@ import pytest
 import torch
 from families import FAMILIES
 from PIL import Image
+from torch import nn
+
+from linkcontext.models.family import cache_argument
 
 SIZES = ((64, 64), (96, 64), (64, 96))
 
@@ -92,15 +95,27 @@ def test_paligemma_scores_an_answer_causally_only_if_its_tokens_have_type_1():
     whole = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": inputs["pixel_values"]}
     with torch.inference_mode():
         cached = network(**inputs, use_cache=True)
-        one_by_one = [cached.logits[:, -1]]
+        one_by_one, name = [cached.logits[:, -1]], cache_argument(type(network))
         for token in answer[0, :-1]:
-            out = network(input_ids=token[None, None], past_key_values=cached.past_key_values, use_cache=True)
+            out = network(input_ids=token[None, None], use_cache=True, **{name: cached.past_key_values})
             one_by_one.append(out.logits[:, -1])
         right, wrong = (
             network(**whole, token_type_ids=t).logits[0, -answer.shape[1] - 1 : -1] for t in (types, 0 * types)
         )
     torch.testing.assert_close(right, torch.cat(one_by_one), atol=1e-4, rtol=0)
     assert (wrong - right).abs().max() > 1e-2
+
+
+def test_the_cache_goes_by_the_name_that_the_installed_transformers_has():
+    class Older(nn.Module):
+        def forward(self, inputs_embeds, past_key_values=None, **kwargs):
+            pass
+
+    class Newer(nn.Module):
+        def forward(self, inputs_embeds, cache=None, **kwargs):
+            pass
+
+    assert (cache_argument(Older), cache_argument(Newer)) == ("past_key_values", "cache")
 
 
 def test_pictures_of_other_shapes_take_another_room(family):

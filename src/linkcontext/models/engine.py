@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from linkcontext.models.attention import apart
-from linkcontext.models.family import attention_kinds, crosses, pictures_see_themselves, plain
+from linkcontext.models.family import attention_kinds, cache_argument, crosses, pictures_see_themselves, plain
 from linkcontext.models.tree import NOTHING, Ints, Pass, Tree, passes, piece_end
 from linkcontext.models.vision import Seen
 
@@ -443,8 +443,8 @@ class Engine:
             inputs_embeds=embeds,
             attention_mask=masks,
             position_ids=positions if len(positions) > 1 else positions[0],
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{cache_argument(type(core)): cache},
             **more,
         )
         found: Tensor = out.last_hidden_state

@@ -1,5 +1,7 @@
 """What is known of model families: their parts, how they read, and which of them can read a tree."""
 
+import functools
+import inspect
 import re
 
 from torch import nn
@@ -35,6 +37,12 @@ def attention_kinds(network: PreTrainedModel) -> set[str]:
         return set(layers)
     slides = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
     return {"sliding_attention" if slides else "full_attention"}
+
+
+@functools.cache
+def cache_argument(decoder: type[nn.Module]) -> str:
+    """The name of the argument by which a decoder takes its key-value cache; transformers 5.24 renamed it."""
+    return "cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values"
 
 
 def refusal(network: PreTrainedModel) -> str | None:
