@@ -444,7 +444,7 @@ class Engine:
             attention_mask=masks,
             position_ids=positions if len(positions) > 1 else positions[0],
             use_cache=cache is not None,
-            **{cache_argument(type(core)): cache},
+            **{cache_argument(core.__class__): cache},
             **more,
         )
         found: Tensor = out.last_hidden_state
