@@ -138,6 +138,45 @@ def test_what_is_no_text_is_named(content, complaint, tmp_path):
         list(read_jsonl(Item, tmp_path / "records.jsonl"))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('"shots_per_class":1', '"shots_per_class":"1"', "shots_per_class must be a whole number, and is '1'"),
+        ('"shots_per_class":1', '"shots_per_class":true', "shots_per_class must be a whole number, and is True"),
+        ('"shots_per_class":1', '"shots_per_class":1.0', "shots_per_class must be a whole number, and is 1.0"),
+        ('"shots_per_class":1', f'"shots_per_class":{10**300}', "shots_per_class must be a whole number"),
+        ('"shots_per_class":1', '"shots_per_class":1' + "0" * 5000, "a number is too long"),
+        ('"logprob":-0.5', '"logprob":"x"', "logprob must be a finite number, and is 'x'"),
+        ('"logprob":-0.5', '"logprob":NaN', "logprob must be a finite number, and is nan"),
+        ('"logprob":-0.5', '"logprob":-1e999', "logprob must be a finite number, and is -inf"),
+        ('"logprob":-0.5', f'"logprob":{10**400}', "logprob must be a finite number"),
+        ('"null_logprob":-1.25', '"null_logprob":[]', "null_logprob must be a finite number"),
+        ('"reply":null', '"reply":5', "reply must be a text, and is 5"),
+        ('"baselines":{', '"baselines":null,"x":{', "unknown x"),
+        ('"baselines":{"copy_first":"owl","nearest_centroid":null}', '"baselines":null', "baselines must be an object"),
+        ('"copy_first":"owl"', '"copy_first":5', "baselines must be a text, and is 5"),
+        ('"likelihood_sum":true', '"likelihood_sum":1', "correct must be true or false"),
+        ('"gold":"owl"', '"gold":"\\ud800"', "half a surrogate pair"),
+        ('"gold":"owl"', '"gold":' + "[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_line(old, new, complaint, tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    assert old in to_json(PREDICTION)
+    path.write_text(to_json(PREDICTION) + "\n" + to_json(PREDICTION).replace(old, new) + "\n")
+    with pytest.raises(InputError, match=rf"predictions\.jsonl:2: .*{complaint}"):
+        list(read_jsonl(Prediction, path))
+
+
+def test_whole_surrogate_pairs_and_whole_numbers_for_figures_are_read(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    line = to_json(PREDICTION).replace('"gold":"owl"', '"gold":"\\ud83e\\udd89"').replace("-0.5", "-1")
+    path.write_text(line + "\n")
+    (prediction,) = read_jsonl(Prediction, path)
+    assert prediction.gold == "\N{OWL}"
+    assert prediction.candidates[0].logprob == -1
+
+
 def test_a_bad_record_inside_a_record_is_named(tmp_path):
     path = tmp_path / "episodes.jsonl"
     path.write_text(to_json(EPISODE).replace('"truth":"Cat"', '"thruth":"Cat"') + "\n")

@@ -10,6 +10,7 @@ Prediction  what a model made of one query after so many supports of each class
 import dataclasses
 import functools
 import json
+import math
 import os
 import types
 import typing
@@ -24,6 +25,8 @@ from filelock import FileLock, Timeout
 from linkcontext.errors import InputError
 
 Record = TypeVar("Record")
+INT64 = 2**63
+SHOWN = 60  # characters of a value that a sentence repeats
 LIMIT = 10_000_000  # bytes of a record: more are a damaged file, or one that wants all memory
 PICKLE = (
     "a pickle, which is never read: unpickling runs whatever code its author put into it. "
@@ -178,7 +181,7 @@ def from_dict(kind: type[Record], values: dict[str, Any], where: str) -> Record:
             f"{where}: not a line of {kind.__name__}s: {complaint}. Was the file written by another version?"
         )
     hints = _hints(kind)  # type: ignore[arg-type]
-    return kind(**{fields[n].name: _revive(hints[fields[n].name], value, where) for n, value in values.items()})
+    return kind(**{fields[n].name: typed(hints[fields[n].name], value, where, n) for n, value in values.items()})
 
 
 @functools.cache
@@ -186,20 +189,69 @@ def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _revive(hint: Any, value: Any, where: str) -> Any:
-    """JSON has lists and objects where the records have tuples and records."""
+def typed(hint: Any, value: Any, where: str, name: str) -> Any:
+    """A value from JSON as the type that `hint` names: for lists and objects, the tuple or the record.
+
+    Raises `InputError`, naming `where` and the field `name`, for a value of another type, for numbers that are not
+    finite and for whole numbers of more than 64 bits.
+    """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise InputError(f"{where}: a list was expected, found {value!r}. The file is damaged; write it again.")
-        return tuple(_revive(args[0], v, where) for v in value)
-    if origin is types.UnionType or origin is dict:
-        return value
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, dict):
-            raise InputError(f"{where}: an object was expected, found {value!r}. The file is damaged; write it again.")
+    if origin is types.UnionType and value is not None:
+        hint = next(arg for arg in args if arg is not type(None))  # a field has one type besides None
+        return typed(hint, value, where, name)
+    if origin is tuple and isinstance(value, list):
+        return tuple(typed(args[0], v, where, name) for v in value)
+    if origin is dict and isinstance(value, dict):
+        return {key: typed(args[1], v, where, name) for key, v in value.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
         return from_dict(hint, value, where)
+    if not _fits(hint, value):
+        shown = repr(value) if len(repr(value)) <= SHOWN else repr(value)[:SHOWN] + "..."
+        raise InputError(
+            f"{where}: {name} must be {_expected(hint)}, and is {shown}. "
+            "The file is damaged; mend it or write it again."
+        )
     return value
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value that is no list and no object is of a type."""
+    if hint is Any or value is None:
+        return hint is Any or type(None) in typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return value in typing.get_args(hint)
+    if hint in (str, bool):
+        return isinstance(value, hint)
+    if hint not in (int, float) or isinstance(value, bool) or not isinstance(value, int | hint):
+        return False  # in Python, True is a whole number
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < INT64
+
+
+def _expected(hint: Any) -> str:
+    names = {str: "a text", bool: "true or false", int: "a whole number", float: "a finite number"}
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
+    return names.get(hint) or ("a list" if typing.get_origin(hint) is tuple else "an object")
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON as Python has it. Raises `InputError`, naming `where`, for whatever `json` cannot read or text cannot hold.
+
+    Nesting that is too deep, numbers of thousands of digits and half a surrogate pair are valid JSON.
+    """
+    try:
+        values = json.loads(text)
+        if "\\ud" in text.lower():  # the only way in which half a pair can be written
+            json.dumps(values, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON ({error.msg}). The file is damaged; write it again.") from error
+    except RecursionError as error:
+        raise InputError(f"{where}: lists or objects are nested too deeply. The file is damaged.") from error
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: a text holds half a surrogate pair. Save the file as UTF-8.") from error
+    except ValueError as error:  # a whole number of more digits than Python converts
+        raise InputError(f"{where}: a number is too long ({error}). The file is damaged.") from error
+    return values
 
 
 def read_jsonl(kind: type[Record], path: Path) -> Iterator[Record]:
@@ -214,11 +266,9 @@ def read_jsonl(kind: type[Record], path: Path) -> Iterator[Record]:
             if number == 1 and line.startswith(b"\x80"):
                 raise InputError(f"{path}: {PICKLE}")
             try:
-                values = json.loads(line.decode())
+                values = parse_json(line.decode(), where)
             except UnicodeDecodeError as error:
                 raise InputError(f"{where}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
-            except json.JSONDecodeError as error:
-                raise InputError(f"{where}: not JSON ({error.msg}). The file is damaged; write it again.") from error
             if not isinstance(values, dict):
                 raise InputError(f"{where}: a JSON object was expected, found {type(values).__name__}.")
             yield from_dict(kind, values, where)

@@ -142,7 +142,7 @@ def test_more_episodes_are_opened_where_more_are_explained(make_run):
     ("old", "new", "sentence"),
     [
         ('"reading":', '"writing":', "reading missing"),
-        ("-3.5", '"much"', "a figure is no number"),
+        ("-3.5", '"much"', "without must be a finite number"),
         ("-3.5,", "", "is another query in this run"),
         ('"start":2', '"start":1', "its tree does not hang together"),
         ('"tokens":[', '"tokens":3,"x":[', "not a line of Readings"),
