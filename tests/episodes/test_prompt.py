@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from linkcontext.episodes.marks import marks_pattern
 from linkcontext.episodes.prompt import (
     IGNORE,
     SCAFFOLDS,
@@ -22,6 +23,8 @@ from linkcontext.records import Candidate, Episode, Turn
 
 class Letters:
     """A tokenizer of one character a token, with a template that marks the speakers."""
+
+    marks = marks_pattern(["<|end|>", "<image>"])
 
     def apply_chat_template(self, messages, *, tokenize, add_generation_prompt):
         assert not tokenize

@@ -63,6 +63,7 @@ class StandIn:
         tidy: Callable[[str], str] = str,
     ):
         self.tokenizer = tokenizer
+        self.chat_template = tokenizer.chat_template
         self.placeholder = placeholder
         self.image_processor = Pixels(look)
         self.marks = marks  # inputs that follow from the tokens

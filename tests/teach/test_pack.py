@@ -272,5 +272,5 @@ def test_models_are_loaded_as_the_flags_say(nano, folder, capsys):
 
 
 def test_a_mark_of_the_model_is_no_name(learner, folder):
-    with pytest.raises(InputError, match="is a mark of the model's own"):
+    with pytest.raises(InputError, match="one of the model's own marks"):
         learner.teach({"<image>": [folder / "lum.png"]})

@@ -13,9 +13,15 @@ from linkcontext.episodes.plan import TalkPlan
 from linkcontext.episodes.prompt import SCAFFOLDS
 from linkcontext.episodes.talk import Talks
 from linkcontext.errors import InputError
+from linkcontext.evaluate.question_files import file_exam
 from linkcontext.records import Item, Question
-from linkcontext.train.mixture import Mixture, from_file, icl, link, picks, shares, taught
+from linkcontext.train import mixture
+from linkcontext.train.mixture import Mixture, icl, link, picks, shares, taught
 from linkcontext.train.strategy import Lessons, Strategy
+
+
+def from_file(path, answers, seed):
+    return mixture.from_file(file_exam(path, SCAFFOLDS["turns"], answers, seed), path, seed)
 
 
 @pytest.fixture(scope="module")

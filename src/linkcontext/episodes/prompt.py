@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from linkcontext.episodes.marks import marked, refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.records import Episode, Turn, from_dict
 
@@ -82,6 +83,12 @@ def scaffold(name: str) -> Scaffold:
     return found
 
 
+def refuse_scaffold(scaffold: Scaffold, marks: re.Pattern[str]) -> None:
+    """Raise an `InputError` if a scaffold's own words hold one of the model's marks; `{image}` and the like are not."""
+    for name in ("support", "support_answer", "query", "query_answer", "question", "system"):
+        refuse_marks(getattr(scaffold, name), marks, f"--scaffold {scaffold.name}: its `{name}`")
+
+
 def _content(text: str, turn: Turn, scaffold: Scaffold) -> list[dict[str, str]]:
     """A user's text as message parts, the turn's pictures where `{image}` stands."""
     filled = text.replace("{question}", turn.question or scaffold.question)
@@ -139,6 +146,10 @@ def pictures(messages: Sequence[Message]) -> list[str]:
 class Words(Protocol):
     """The part of a tokenizer that is used here: a chat template, and tokens that know where they came from."""
 
+    @property
+    def marks(self) -> re.Pattern[str]:
+        """The model's own marks, which no text may hold (`episodes.marks`)."""
+
     def apply_chat_template(self, messages: list[Message], *, tokenize: bool, add_generation_prompt: bool) -> str:  # noqa: D102
         ...
 
@@ -162,33 +173,41 @@ def render(messages: Sequence[Message], words: Words, *, reply: bool = False) ->
     """The conversation as text, and where the assistant's answers stand in it.
 
     The template is rendered a second time with a mark in place of every text, so that an answer is found where
-    it was put, whatever else looks like it: "a" is no part of "assistant". A template that does anything to a
-    text but strip it is an `InputError`.
+    it was put, whatever else looks like it: "a" is no part of "assistant". Raises `InputError` for a template that
+    does anything to a text but strip it, and for a text that holds one of the model's own marks.
     """
-    text = words.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=reply)
-    said: list[tuple[str, bool]] = []  # every text, and whether the assistant says it
-    marked: list[Message] = []
-    for message in messages:
+    texts: list[tuple[str, int]] = []  # every text, and the number of its message
+    skeleton: list[Message] = []
+    for number, message in enumerate(messages):
         parts = []
         for part in message["content"]:
             if part["type"] == "text":
-                parts.append({"type": "text", "text": f"\ue000{len(said)}\ue001"})
-                said.append((part["text"], message["role"] == "assistant"))
+                refuse_marks(part["text"], words.marks, _place(messages, number))
+                parts.append({"type": "text", "text": f"\ue000{len(texts)}\ue001"})
+                texts.append((part["text"], number))
             else:
                 parts.append(part)
-        marked.append({**message, "content": parts})
-    skeleton = words.apply_chat_template(marked, tokenize=False, add_generation_prompt=reply)
-    pieces = re.split("\ue000(\\d+)\ue001", skeleton)
+        skeleton.append({**message, "content": parts})
+    text = words.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=reply)
+    marked_text = words.apply_chat_template(skeleton, tokenize=False, add_generation_prompt=reply)
+    pieces = re.split("\ue000(\\d+)\ue001", marked_text)
     for trim in (str, str.strip):
-        whole, spans = pieces[0], []
-        for number, after in zip(pieces[1::2], pieces[2::2], strict=True):
-            words_said, by_assistant = trim(said[int(number)][0]), said[int(number)][1]
-            if by_assistant:
-                spans.append((len(whole), len(whole) + len(words_said)))
-            whole += words_said + after
+        whole, spans = pieces[0], []  # of every text: where it stands, and the number of its message
+        for place, after in zip(pieces[1::2], pieces[2::2], strict=True):
+            written, number = trim(texts[int(place)][0]), texts[int(place)][1]
+            spans.append((len(whole), len(whole) + len(written), number))
+            whole += written + after
         if whole == text:
-            return text, spans
+            for match in words.marks.finditer(text):  # one that only a text and its neighbour make together
+                for start, end, number in spans:
+                    if match.start() < end and match.end() > start:
+                        raise marked(match[0], _place(messages, number))
+            return text, [(start, end) for start, end, n in spans if messages[n]["role"] == "assistant"]
     raise InputError("the model's chat template changes what is said, so that answers cannot be told from prompts.")
+
+
+def _place(messages: Sequence[Message], number: int) -> str:
+    return f"message {number + 1} of {len(messages)} ({messages[number]['role']})"
 
 
 def encode(messages: Sequence[Message], words: Words, supervise: str = "last", *, reply: bool = False) -> Tokens:

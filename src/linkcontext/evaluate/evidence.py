@@ -24,8 +24,9 @@ from typing import Any
 
 from linkcontext.config import EpisodeConfig, EvalConfig, flags
 from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.marks import refuse_marked_episodes
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.prompt import SCAFFOLDS, scaffold
+from linkcontext.episodes.prompt import SCAFFOLDS, refuse_scaffold, scaffold
 from linkcontext.episodes.sample import sample
 from linkcontext.errors import InputError
 from linkcontext.evaluate.picks import chosen_shots
@@ -62,6 +63,9 @@ def evidence(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
     model = model or local(config.model)
     asker = replace(Asker.of(model, dataset, scaffold(config.scaffold), config), grey=False)
     asked, left_out = plans(asker, config)
+    for wordings, episodes in asked:
+        refuse_scaffold(wordings.wording, wordings.scorer.marks)
+        refuse_marked_episodes(episodes, wordings.scorer.marks)
     out = probe_folder(config)
     claim(out, config, model, dataset, [*dataset.problems, *left_out])
     claim_episodes(out, [episode for _, episodes in asked for episode in episodes])

@@ -1,10 +1,12 @@
 """Questions without a support: what a model is asked to see whether it still knows what it was taught."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.marks import refuse_marks
 from linkcontext.episodes.prompt import Message, Scaffold, conversation
 from linkcontext.errors import InputError
 from linkcontext.records import Item, Turn
@@ -75,6 +77,14 @@ def world_exam(dataset: Dataset, wording: Scaffold, count: int, seed: int) -> Ex
             choices = _choices(item, names, seed) if task == "naming" else ()
             probes.append(Probe(f"{task}/{item.id}", task, item.class_id, tuple(messages), (gold,), choices))
     return Exam(dataset, tuple(probes), names, len(TASKS) * len(dataset.items))
+
+
+def refuse_marked_probes(probes: Iterable[Probe], marks: re.Pattern[str]) -> None:
+    """Pass what is said in probes, their answers and their candidates through the gate of `episodes.marks`."""
+    for probe in probes:
+        written = [part["text"] for m in probe.messages for part in m["content"] if part["type"] == "text"]
+        for text in (*written, *probe.gold, *probe.candidates):
+            refuse_marks(text, marks, f"{probe.id} of {probe.task}")
 
 
 def drawn(things: Sequence[Thing], count: int, *stream: str | int) -> list[Thing]:

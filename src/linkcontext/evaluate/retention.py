@@ -13,9 +13,9 @@ from typing import Any
 
 from linkcontext.config import EpisodeConfig, EvalConfig, flags
 from linkcontext.data.scan import progress
-from linkcontext.episodes.prompt import Scaffold, scaffold
+from linkcontext.episodes.prompt import Scaffold, refuse_scaffold, scaffold
 from linkcontext.errors import InputError
-from linkcontext.evaluate.probes import Answered, Exam, Probe, world_exam
+from linkcontext.evaluate.probes import Answered, Exam, Probe, refuse_marked_probes, world_exam
 from linkcontext.evaluate.question_files import file_exam
 from linkcontext.evaluate.retention_rows import rows
 from linkcontext.evaluate.run import Asker, claim, opened
@@ -44,11 +44,13 @@ def retention(config: EvalConfig, model: Model | Served | None = None) -> dict[s
     exam = _exam(config.episodes, wording)
     model = model or opened(config.model)
     out = retention_folder(config)
+    scorer = Asker.of(model, exam.dataset, wording, config).scorer
+    refuse_scaffold(wording, scorer.marks)
+    refuse_marked_probes(exam.probes, scorer.marks)
     claim(out, config, model, exam.dataset, list(exam.dataset.problems))
     if (out / "episodes.jsonl").exists():
         raise InputError(f"{out}: holds a run of episodes, not of this benchmark. Choose another --out.")
     write_jsonl(exam.probes, out / "questions.jsonl")
-    scorer = Asker.of(model, exam.dataset, wording, config).scorer
     _ask_all(scorer, exam.probes, wording, out / "answers.jsonl")
     found = {a.probe: a for a in read_jsonl(Answered, out / "answers.jsonl")}
     counters = {**scorer.counters(), "questions": len(exam.probes), "questions_in_data": exam.total}

@@ -15,7 +15,8 @@ from linkcontext.config import EvalConfig, ModelConfig, flags
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.scan import progress
 from linkcontext.data.sources import digest
-from linkcontext.episodes.prompt import Scaffold, prompt, scaffold
+from linkcontext.episodes.marks import refuse_marked_episodes
+from linkcontext.episodes.prompt import Scaffold, prompt, refuse_scaffold, scaffold
 from linkcontext.episodes.sample import copy_first, copy_last
 from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
@@ -72,6 +73,8 @@ def measure(
         if isinstance(asker.scorer, Remote):
             raise InputError(f"--select {config.episodes.select}: a server shows no features. Use random.")
         episodes = chosen(config.episodes, dataset, asker.scorer)
+    refuse_scaffold(wording, asker.scorer.marks)
+    refuse_marked_episodes(episodes, asker.scorer.marks)
     fits(asker, episodes)
     claim(out, config, model, dataset, [*dataset.problems, *left_out])
     claim_episodes(out, episodes)

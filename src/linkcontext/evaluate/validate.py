@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from linkcontext.config import EpisodeConfig, EvalConfig
 from linkcontext.data.images import open_image
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.prompt import IGNORE, Scaffold, conversation, encode, pictures, prompt, scaffold
+from linkcontext.episodes.marks import refuse_marked_episodes
+from linkcontext.episodes.prompt import (
+    IGNORE,
+    Scaffold,
+    conversation,
+    encode,
+    pictures,
+    prompt,
+    refuse_scaffold,
+    scaffold,
+)
 from linkcontext.episodes.sample import copy_first, copy_last
 from linkcontext.errors import InputError
 from linkcontext.evaluate.draw import drawn
@@ -46,6 +56,8 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
     model = model or local(config.model)
     scorer = Asker.of(model, dataset, wording, config).scorer
     assert isinstance(scorer, Scorer)
+    refuse_scaffold(wording, scorer.marks)
+    refuse_marked_episodes(episodes, scorer.marks)
     return [*lines, room(episodes, scorer, wording), beginnings(episodes, scorer, wording)]
 
 

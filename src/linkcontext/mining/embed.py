@@ -28,6 +28,7 @@ from linkcontext.data.images import READER, open_image
 from linkcontext.data.manifest import Dataset, first_few
 from linkcontext.data.scan import progress
 from linkcontext.data.sources import digest
+from linkcontext.episodes.marks import marks_pattern, refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.mining.neighbours import Floats, Rule, checked, listed, sheet, write_neighbours
 from linkcontext.models import bundle
@@ -233,6 +234,9 @@ def mine(
     chosen, names = choose(dataset, images_per_class, split, seed), dataset.names()
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=WAIT)  # without it CPUs would not meet
     eyes, folder = load_encoder(encoder, state.device), out.with_suffix(".features")
+    marks = marks_pattern(eyes.processor.tokenizer.all_special_tokens)
+    for class_id, name in names.items():
+        refuse_marks(name, marks, f"the name of class {class_id}")
     seen = {c: blocks(folder, eyes.fingerprint, items, dataset.root) for c, items in chosen.items()}
     said = blocks(folder, eyes.fingerprint, names=list(names.values()))
     missing = [block for block in (*(b for parts in seen.values() for b in parts), *said) if not block.file.exists()]

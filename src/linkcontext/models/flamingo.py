@@ -28,7 +28,7 @@ TEMPLATE = (
 class Interleaving:
     """An `IdeficsProcessor` that takes texts and their pictures apart, as other models' processors do."""
 
-    image_token = PICTURE
+    image_token, chat_template = PICTURE, TEMPLATE
 
     def __init__(self, processor: Any) -> None:
         self.processor, self.tokenizer = processor, processor.tokenizer

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from transformers import (
 )
 
 from linkcontext.data.manifest import first_few
+from linkcontext.episodes.marks import marks_pattern
 from linkcontext.errors import InputError
 from linkcontext.models import bundle
 from linkcontext.models.family import packable
@@ -31,6 +33,8 @@ from linkcontext.models.flamingo import Interleaving
 
 log = logging.getLogger("linkcontext")
 PASSING = ("transformers_version", "_name_or_path", "dtype")  # what a configuration says of a file, not of a model
+# What processors call the marks that they replace by a picture, a film or a sound.
+PICTURE_MARKS = ("image_token", "video_token", "audio_token", "boi_token", "eoi_token", "fake_image_token")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -107,6 +111,11 @@ class Model:
         return fingerprint(dict(self.network.state_dict()), told)
 
     @property
+    def marks(self) -> re.Pattern[str]:
+        """The model's own marks, which no text may hold (`episodes.marks.refuse_marks`)."""
+        return self.template.marks
+
+    @cached_property
     def template(self) -> "Template":
         """The processor's chat template together with its tokenizer, as `encode` wants them."""
         return Template(self.processor)
@@ -117,6 +126,26 @@ class Template:
     """The chat template of a processor and the offsets of its tokenizer, as `encode` wants them."""
 
     processor: Any
+
+    @cached_property
+    def marks(self) -> re.Pattern[str]:
+        """The tokenizer's special tokens, the processor's marks for pictures, and what else the template writes in one
+        token that was added to the vocabulary, like `<think>`."""
+        tokenizer = self.processor.tokenizer
+        template = getattr(self.processor, "chat_template", None) or tokenizer.chat_template
+        written = template if isinstance(template, str) else json.dumps(template, ensure_ascii=False)
+        added = tokenizer.added_tokens_decoder.values()
+        special = [str(token) for token in added if token.special]
+        other = [token for token in map(str, added) if not token.isspace() and not token.isalnum()]
+        own = [getattr(self.processor, name, None) for name in PICTURE_MARKS]
+        return marks_pattern(
+            [
+                *tokenizer.all_special_tokens,
+                *special,
+                *(token for token in other if token in written),
+                *(mark for mark in own if isinstance(mark, str)),
+            ]
+        )
 
     def apply_chat_template(
         self, messages: list[dict[str, Any]], *, tokenize: bool, add_generation_prompt: bool

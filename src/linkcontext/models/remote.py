@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from linkcontext.data.images import png, portable
+from linkcontext.episodes.marks import USUAL_MARKS, refuse_marks
 from linkcontext.episodes.prompt import SCAFFOLDS, Message, conversation
 from linkcontext.errors import InputError
 from linkcontext.models.score import Ask, Sources
@@ -126,6 +128,7 @@ class Remote:
     sources: Sources
     batch: int = 16
     engine: str = "openai"
+    marks: re.Pattern[str] = USUAL_MARKS
 
     @cached_property
     def trial(self) -> tuple[int, str]:
@@ -211,6 +214,9 @@ class Remote:
     def _said(self, message: Message) -> dict[str, Any]:
         """A message as OpenAI's protocol has it."""
         parts = message["content"]
+        for part in parts:
+            if part["type"] == "text":
+                refuse_marks(part["text"], self.marks, f"a message of the {message['role']}")
         if all(part["type"] == "text" for part in parts):
             return {"role": message["role"], "content": "".join(part["text"] for part in parts)}
         return {"role": message["role"], "content": [self._part(part) for part in parts]}

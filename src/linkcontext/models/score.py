@@ -7,6 +7,7 @@ the oracle and serves any model. Before a model's first tree, a small one is com
 
 import inspect
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -72,6 +73,11 @@ class Scorer:
     _numbers: dict[tuple[str, bool], int] = field(default_factory=dict, repr=False)  # (content, alone) -> place
     _pictures: list[Seen] = field(default_factory=list, repr=False)
     _lines: dict[Any, Line] = field(default_factory=dict, repr=False)
+
+    @property
+    def marks(self) -> re.Pattern[str]:
+        """The model's own marks, which no text may hold."""
+        return self.model.marks
 
     @property
     def engine(self) -> str:

@@ -13,7 +13,8 @@ from torch import Tensor
 from linkcontext.config import Select
 from linkcontext.data.images import sha256, thumbnail_png
 from linkcontext.data.scan import progress
-from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, answered, conversation
+from linkcontext.episodes.marks import refuse_marks
+from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, answered, conversation, refuse_scaffold
 from linkcontext.errors import InputError
 from linkcontext.models.engine import Held
 from linkcontext.models.load import Model
@@ -120,6 +121,7 @@ class Learner:
             raise InputError(f"--shots-per-class {self.shots_per_class}: at least one picture of each name is shown.")
         if self.select == "rices" and self.shots_per_class is None:
             raise InputError("--select rices: say with --shots-per-class how many pictures are shown to a question.")
+        refuse_scaffold(self.scaffold, self.model.marks)
         self.scorer = Scorer(self.model, Eyes(self.model), {})
 
     # Teaching
@@ -193,9 +195,8 @@ class Learner:
         return name
 
     def sayable(self, text: str) -> None:
-        """Marks that the model reads as the beginning of a picture or of a turn are no words: an `InputError`."""
-        if marks := [mark for mark in self.model.words.all_special_tokens if mark in text]:
-            raise InputError(f"{marks[0]!r} is a mark of the model's own and cannot be said to it. Leave it out.")
+        """Raise an `InputError` if a text holds one of the model's own marks."""
+        refuse_marks(text, self.model.marks, repr(text[:LONGEST]))
 
     # Asking
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from linkcontext.config import Select
 from linkcontext.data.images import sha256
 from linkcontext.data.manifest import Dataset, first_few
+from linkcontext.episodes.marks import refuse_marks
 from linkcontext.episodes.prompt import Scaffold
 from linkcontext.errors import InputError
 from linkcontext.models import engine
@@ -108,6 +109,8 @@ class Pack:
         told = self.told
         found = Learner(model, self.wording, shots_per_class=told["shots_per_class"], select=told["select"])
         paths = self.paths
+        for name in self.concepts:
+            refuse_marks(name, model.marks, f"{self.path}: the name {name!r}")
         if told["model"]["identity"] != model.identity:
             self.whole(model.name)
             found.teach({name: [paths[item] for item in items] for name, items in self.concepts.items()})

@@ -21,6 +21,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from linkcontext.episodes.marks import refuse_marks
 from linkcontext.episodes.prompt import Message, conversation
 from linkcontext.errors import InputError
 from linkcontext.models.engine import Held
@@ -178,6 +179,15 @@ class Endpoint:
             raise Refusal(408, f"the request's body did not come within {SECONDS} seconds.") from error
         return bytes(body)
 
+    def _refuse_marks(self, messages: Sequence[Message]) -> None:
+        """Refuse a conversation with a text that holds one of the model's own marks."""
+        for number, message in enumerate(messages):
+            for place, part in enumerate(message["content"]):
+                try:
+                    refuse_marks(part.get("text", ""), self.model.marks, f"messages.{number}.content.{place}")
+                except InputError as error:
+                    raise Refusal(400, str(error)) from error
+
     def _job(self, body: bytes) -> tuple[wire.ChatRequest, Job]:
         """What is asked."""
         try:
@@ -185,6 +195,7 @@ class Endpoint:
             messages, sources = wire.conversation_of(asked.messages)
         except InputError as error:
             raise Refusal(400, str(error)) from error
+        self._refuse_marks(messages)
         lesson = self.lessons[self._known(asked.model)]
         wanted = asked.max_completion_tokens or asked.max_tokens or self.limits.new_tokens
         begins = len(list(takewhile(lambda message: message["role"] == "system", messages)))  # templates want it first

@@ -33,14 +33,17 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from linkcontext.config import eval_config
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import digest
+from linkcontext.episodes.marks import refuse_marked_names, refuse_marked_questions, refuse_marks
 from linkcontext.episodes.plan import TalkPlan
 from linkcontext.episodes.pool import LeftOut
-from linkcontext.episodes.prompt import scaffold
+from linkcontext.episodes.prompt import SCAFFOLDS, refuse_scaffold, scaffold
 from linkcontext.episodes.subject import asked
 from linkcontext.episodes.talk import HELD_OUT, Talks
 from linkcontext.errors import InputError
 from linkcontext.evaluate.draw import drawn
 from linkcontext.evaluate.metrics import rows
+from linkcontext.evaluate.probes import refuse_marked_probes
+from linkcontext.evaluate.question_files import file_exam
 from linkcontext.evaluate.run import Asker, answer
 from linkcontext.mining.neighbours import mined
 from linkcontext.models.budget import free_memory
@@ -76,6 +79,8 @@ def train(config: TrainConfig) -> Path:
     with held(out) if accelerator.is_main_process else nullcontext():
         examples, longest, about = _examples(config)
         trainee = _trainee(config, accelerator)
+        for check in examples.checks:
+            check(trainee.model.marks)
         for example in longest:
             trainee.check(read(example, trainee.model.template))
         exam = _exam(config)
@@ -240,6 +245,7 @@ def _examples(config: TrainConfig) -> tuple[mixture.Mixture, list[mixture.Exampl
     questions = read_questions(Path(config.questions)) if config.questions else ()
     count = config.steps * config.batch
     tasks: list[tuple[float, mixture.Task]] = []
+    checks: list[mixture.Check] = [partial(refuse_scaffold, wording)]
     longest: list[mixture.Example] = []
     for name, share in shares.items():
         if name == "link":
@@ -248,6 +254,9 @@ def _examples(config: TrainConfig) -> tuple[mixture.Mixture, list[mixture.Exampl
             lessons = Lessons.of(dataset, strategy, near, questions)
             problems += _problems(dataset, lessons.pool.left_out)
             digests["link"] = digest(dataset)
+            checks += [partial(refuse_marks, text, where=f"{config.questions}") for text in questions]
+            if config.names not in ("pseudo", "random"):
+                checks.append(partial(refuse_marked_names, dataset.items))
             make = mixture.link(lessons, dataset, wording, c.supervise == "every")
             longest.append(make(0, config.support))
             tasks.append((share, make))
@@ -260,16 +269,20 @@ def _examples(config: TrainConfig) -> tuple[mixture.Mixture, list[mixture.Exampl
             make_talk = mixture.icl(talks, pictures, wording, c.supervise != "query", c.turns, c.seed)
             problems += [problem for problem in _problems(pictures, talks.left_out) if problem not in problems]
             digests[name] = digest(pictures)
+            checks.append(partial(refuse_marked_questions, pictures.items))
             longest.append(make_talk(0, max(c.turns)))
             tasks.append((share, make_talk))
         elif name == "taught":
             tasks.append((share, mixture.taught(config.seed)))
         else:
-            tasks.append((share, mixture.from_file(Path(name), count, config.seed)))
+            exam = file_exam(Path(name), SCAFFOLDS["turns"], count, config.seed)
+            checks.append(partial(refuse_marked_probes, exam.probes))
+            tasks.append((share, mixture.from_file(exam, Path(name), config.seed)))
     about = {"data": digests, "problems": problems}
     for problem in problems:
         log.warning(problem)
-    return mixture.Mixture.of(tasks, count, config.seed), longest, about
+    mixed = mixture.Mixture.of(tasks, count, config.seed)
+    return dataclasses.replace(mixed, checks=tuple(checks)), longest, about
 
 
 def _problems(dataset: Dataset, left_out: Sequence[LeftOut]) -> list[str]:

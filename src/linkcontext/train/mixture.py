@@ -11,6 +11,7 @@ number of processes gets the same examples.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,7 @@ from linkcontext.episodes.prompt import SCAFFOLDS, Message, Scaffold, conversati
 from linkcontext.episodes.prompt import pictures as shown
 from linkcontext.episodes.talk import Talks
 from linkcontext.errors import InputError
-from linkcontext.evaluate.probes import Probe
-from linkcontext.evaluate.question_files import file_exam
+from linkcontext.evaluate.probes import Exam, Probe
 from linkcontext.mini.conversations import ask
 from linkcontext.seeds import rng
 from linkcontext.source import open_data
@@ -44,16 +44,21 @@ class Example:
     pictures: dict[str, tuple[str, Path]]
 
 
+Check = Callable[[re.Pattern[str]], None]  # raises for a text that holds one of these marks
 Task = Callable[[int], Example]  # the examples of a task, by number
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """The tasks, which of them example n is of (int[N]), and which of that task's examples it is (int[N])."""
+    """The tasks, which of them example n is of (int[N]), and which of that task's examples it is (int[N]).
+
+    `checks` pass what the tasks may say through the gate of `episodes.marks`.
+    """
 
     tasks: tuple[Task, ...]
     which: NDArray[np.int64]
     number: NDArray[np.int64]
+    checks: tuple[Check, ...] = ()
 
     @classmethod
     def of(cls, parts: Sequence[tuple[float, Task]], examples: int, seed: int) -> "Mixture":
@@ -146,9 +151,8 @@ def taught(seed: int) -> Task:
     return make
 
 
-def from_file(path: Path, answers: int, seed: int) -> Task:
-    """Up to so many answers of a file, those of one conversation together. Raises as `file_exam`."""
-    exam = file_exam(path, SCAFFOLDS["turns"], answers, seed)
+def from_file(exam: Exam, path: Path, seed: int) -> Task:
+    """The answers that were drawn from a file, those of one conversation together."""
     records: dict[str, list[Probe]] = {}
     for probe in exam.probes:
         records.setdefault(probe.id.partition("/")[0], []).append(probe)
