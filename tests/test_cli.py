@@ -1,6 +1,9 @@
 """The command line as a user meets it: help that teaches, sentences for bad input, and a README whose commands run."""
 
+import errno
+import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -11,9 +14,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from linkcontext.cli import main
 from linkcontext.cli.measure import Eval
+from linkcontext.cli.terminal import console, output, print_json
 from linkcontext.cli.use import Chat, Serve
 from linkcontext.teach.serve import address
 
@@ -276,6 +281,53 @@ def test_a_reader_that_goes_away_is_no_traceback():
         shown.stdout.close()
         assert shown.stderr.read() == b""
     assert shown.returncode == 141
+
+
+class Failing(io.StringIO):
+    """An output that takes nothing; its descriptor is a file that nobody reads."""
+
+    def __init__(self, code, descriptor):
+        super().__init__()
+        self.code, self.descriptor = code, descriptor
+
+    def write(self, text):
+        raise OSError(self.code, os.strerror(self.code))  # EPIPE makes a BrokenPipeError of it
+
+    def fileno(self):
+        return self.descriptor
+
+
+@pytest.mark.parametrize(("code", "ends"), [(errno.EPIPE, 141), (errno.ENOSPC, 2), (errno.EIO, 2)])
+@pytest.mark.parametrize("show", [lambda text: Console().print(text), print, print_json])
+def test_an_output_that_takes_no_more_ends_the_command(monkeypatch, capsys, tmp_path, show, code, ends):
+    with (tmp_path / "out").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", Failing(code, file.fileno()))
+        with pytest.raises(SystemExit) as ended, output():
+            show("a name")
+    assert ended.value.code == ends
+    assert ("the output could not be written" in capsys.readouterr().err) == (ends == 2)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+@pytest.mark.parametrize("name", ["猫", "é", "\U0001f600", "caf\udce9"])
+def test_letters_that_an_encoding_lacks_are_escapes(monkeypatch, encoding, name):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    with output():
+        console.print(name, markup=False)
+        print_json({"name": name})
+    line, payload, end = written.getvalue().split(b"\n")
+    assert (line, end) == (name.encode(encoding, "backslashreplace"), b"")
+    assert json.loads(payload.decode(encoding)) == {"name": name}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_behind_stdout_is_a_sentence():
+    command = [sys.executable, "-m", "linkcontext", "eval", "--help"]
+    with Path("/dev/full").open("w") as full:
+        shown = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert shown.returncode == 2
+    assert shown.stderr.decode().count("\n") == 1
 
 
 @pytest.mark.parametrize(("data", "code"), [("digits", 0), ("nowhere", 2)])

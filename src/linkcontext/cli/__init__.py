@@ -11,6 +11,7 @@ import tyro
 from linkcontext.cli.measure import Compare, Eval, Probe, Report, Validate
 from linkcontext.cli.models import Average, Cache, Mini, Train
 from linkcontext.cli.pictures import Data, Episodes, Mine, World
+from linkcontext.cli.terminal import complain, output
 from linkcontext.cli.use import App, AskPack, ChangePack, Chat, Demo, Serve, Teach
 from linkcontext.errors import InputError
 
@@ -18,7 +19,8 @@ GO_ON = ("eval", "probe", "train", "mine", "mini build")  # these find what they
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command. Bad input is a sentence on stderr and exit code 2."""
+    """Run a command. Bad input is a sentence on stderr and exit code 2, as is an output that takes no more, like a full
+    disk. Where a pipe's reader has gone, the exit code is 141, as a shell counts SIGPIPE."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     commands: dict[str, Any] = {
@@ -43,15 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
         "chat": Chat,
         "app": App,
     }
-    try:
-        try:
-            _run(commands, arguments)
-        finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # what nobody reads is to fail here, and not when Python ends
-    except BrokenPipeError as error:  # `linkcontext ... | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from error  # as a shell counts SIGPIPE; rich's own is 1
+    with output():
+        _run(commands, arguments)
 
 
 def _run(commands: dict[str, Any], arguments: list[str] | None) -> None:
@@ -61,10 +56,10 @@ def _run(commands: dict[str, Any], arguments: list[str] | None) -> None:
         )
         command.run()
     except InputError as error:
-        print(f"linkcontext: {error}", file=sys.stderr)
+        complain(str(error))
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
         command_line = shlex.join(sys.argv[1:] if arguments is None else arguments)
         again = f" Start the same command again to go on: linkcontext {command_line}"
-        print(f"\nlinkcontext: stopped.{again if command_line.startswith(GO_ON) else ''}", file=sys.stderr)
+        complain(f"stopped.{again if command_line.startswith(GO_ON) else ''}", "\n")
         raise SystemExit(130) from error

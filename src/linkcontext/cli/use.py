@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from linkcontext.cli.terminal import console
+from linkcontext.cli.terminal import console, print_json
 from linkcontext.config import Loading, ModelConfig
 from linkcontext.errors import InputError
 
@@ -118,7 +118,6 @@ class AskPack:
     def run(self) -> None:
         """Ask."""
         import dataclasses
-        import json
 
         from linkcontext.evaluate.run import opened
         from linkcontext.models.remote import Served
@@ -149,9 +148,10 @@ class AskPack:
                 said["nearest"] = [{**near, "path": str(pack.paths[near["picture"]])} for near in said["nearest"]]
                 near = [f"{n.name} ({pack.paths[n.picture].name}, {n.similarity:.2f})" for n in answer.nearest]
                 line = f"{picture}: {spoken(answer)}" + (f"  most like: {', '.join(near)}" if near else "")
-            print(json.dumps(said, ensure_ascii=False)) if self.json else console.print(
-                line, markup=False, soft_wrap=True
-            )
+            if self.json:
+                print_json(said)
+            else:
+                console.print(line, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """`linkcontext chat`: a dialogue in plain lines, typed or piped. Pictures are given by their paths."""
 
+import io
 import re
 import shlex
 import sys
@@ -41,6 +42,8 @@ def chat(dialogue: Dialogue, lines: Iterable[str], show: Callable[[str], None]) 
 
 def typed(show: Callable[[str], None]) -> Iterator[str]:
     """Lines from the terminal with a prompt, or from a pipe without one, until they end."""
+    if isinstance(sys.stdin, io.TextIOWrapper):  # paths are bytes, which need not be of the input's encoding
+        sys.stdin.reconfigure(errors="surrogateescape")
     if not sys.stdin.isatty():
         yield from sys.stdin
         return
