@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -198,10 +199,11 @@ def render(messages: Sequence[Message], words: Words, *, reply: bool = False) ->
             spans.append((len(whole), len(whole) + len(written), number))
             whole += written + after
         if whole == text:
+            starts = [start for start, _, _ in spans]
             for match in words.marks.finditer(text):  # one that only a text and its neighbour make together
-                for start, end, number in spans:
-                    if match.start() < end and match.end() > start:
-                        raise marked(match[0], _place(messages, number))
+                last = bisect_left(starts, match.end()) - 1  # the last text that begins before the mark ends
+                if last >= 0 and spans[last][1] > match.start():
+                    raise marked(match[0], _place(messages, spans[last][2]))
             return text, [(start, end) for start, end, n in spans if messages[n]["role"] == "assistant"]
     raise InputError("the model's chat template changes what is said, so that answers cannot be told from prompts.")
 

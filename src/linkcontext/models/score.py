@@ -8,7 +8,8 @@ the oracle and serves any model. Before a model's first tree, a small one is com
 import inspect
 import logging
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from cachetools import LRUCache
 from PIL import Image
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
@@ -28,7 +30,7 @@ from linkcontext.models.budget import free_memory, room
 from linkcontext.models.engine import APART_ROOM, CPU_ROOM, GPU_ROOM, LEAST, WIDTH, Engine, Grown, Heard, Held, opening
 from linkcontext.models.family import plain, reads_both_ways, refusal
 from linkcontext.models.load import Model
-from linkcontext.models.tree import Ints, Line, Tree, grow, lay
+from linkcontext.models.tree import Ints, Line, Spelling, Tree, grow, lay
 from linkcontext.models.vision import CHECKED, DRAWN, Eyes, Seen, chunks, drawn
 from linkcontext.records import Turn
 
@@ -39,7 +41,10 @@ Ending = Literal["none", "open", "closed"]
 Sources = dict[str, tuple[str, Any]]  # item id -> (content hash, path)
 # Rounding: what a sum of log-probabilities may differ by between two orders of the same operations.
 TOLERANCE, HALF_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}, 0.3
-LINES = 256  # laid out at once: an episode has few texts, and what is taught is asked again and again
+# Bytes of texts with their tokens, and of laid out prompts, that are kept: an episode has few texts, and what is taught
+# is asked again and again.
+TEXTS, LINES = 128_000_000, 64_000_000
+TOKEN = 48  # bytes that a token takes in a `Tokens`: its id, a label, and a place for each
 READ = 256  # tokens whose likelihood is looked up at once
 Shapes = Sequence[tuple[int | None, int | None]]
 SHAPES: Shapes = (
@@ -69,10 +74,15 @@ class Scorer:
     batch: int = 16
     asked: EngineName = "auto"
     memory_gb: float | None = None
-    _encoded: dict[Any, tuple[str, Tokens]] = field(default_factory=dict, repr=False)
+    _encoded: MutableMapping[Any, tuple[str, Tokens]] = field(
+        default_factory=lambda: LRUCache(TEXTS, _text_bytes), repr=False
+    )
     _numbers: dict[tuple[str, bool], int] = field(default_factory=dict, repr=False)  # (content, alone) -> place
     _pictures: list[Seen] = field(default_factory=list, repr=False)
-    _lines: dict[Any, Line] = field(default_factory=dict, repr=False)
+    # A line's key has the ids of its spellings, which stay theirs as long as these are kept beside it.
+    _lines: MutableMapping[Any, tuple[Line, list[Spelling]]] = field(
+        default_factory=lambda: LRUCache(LINES, _line_bytes), repr=False
+    )
 
     @property
     def marks(self) -> re.Pattern[str]:
@@ -139,6 +149,7 @@ class Scorer:
     def prompt(self, messages: list[Message], ending: Ending = "none") -> Tokens:
         """The tokens of a prompt, up to where the answer is to begin. Longer than the context is an `InputError`."""
         text, short = self._encode(messages, ending)
+        self._fits(len(short.ids), short)  # before pictures, which only add to it, are looked at
         tokens = self._spelled(text, short)
         self._fits(len(tokens.ids), short)
         return tokens
@@ -160,16 +171,7 @@ class Scorer:
             self.choice = self._fallback("its processor spells these prompts in another way")
 
     def _fits(self, length: int, short: Tokens) -> None:
-        """Raise an `InputError` with the sum where a prompt of `length` tokens is longer than the context."""
-        if length > self.model.context:
-            count = len(short.pictures)
-            words = len(short.ids) - count
-            raise InputError(
-                f"the prompt needs {length} tokens ({(length - words) / max(1, count):.4g} a picture x {count} "
-                f"pictures + {words} of text), and the model's context is {self.model.context}: about "
-                f"{int(self.model.context * count / length)} pictures fit. Use fewer shots per class, fewer ways, or a "
-                "model with a longer context."
-            )
+        fits(length, short, self.model.context)
 
     def hold(self, prompts: Sequence[list[Message]], on: Held | None = None) -> Held | None:
         """Run what several prompts begin with, to be kept for those that come; `on` is kept already, and stays.
@@ -259,16 +261,11 @@ class Scorer:
         if self.engine == "naive":
             return
         self._numbers, self._pictures = {}, []
-        if len(self._lines) > LINES:
-            self._lines = {}
-        self.eyes.forget()
-        self._see([shown(messages) for messages in conversations])
+        wanted = _looks(shown(messages) for messages in conversations)
+        self.eyes.forget({self.eyes.key(self.sources.get(item, (item,))[0], alone) for item, alone in wanted})
+        self._see(wanted)
 
-    def _see(self, groups: Iterable[Sequence[str]]) -> None:
-        """The pictures of conversations: most models see a picture the same whether or not others are with it."""
-        wanted: dict[tuple[str, bool], None] = {}
-        for items in groups:
-            wanted |= dict.fromkeys((item, len(items) == 1) for item in items)
+    def _see(self, wanted: Iterable[tuple[str, bool]]) -> None:
         for alone in (False, True):
             items = [item for item, single in wanted if single == alone]
             self.eyes.look([(item, *self.sources.get(item, (item, None))) for item in items], alone)
@@ -284,17 +281,17 @@ class Scorer:
 
     def _encode(self, messages: list[Message], supervise: str) -> tuple[str, Tokens]:
         """A conversation's text and tokens, each picture one mark. Which pictures they are makes no difference."""
-        said = tuple((m["role"], tuple(part.get("text") for part in m["content"])) for m in messages)
-        key = (supervise, said)
-        if key not in self._encoded:
-            if len(self._encoded) > 4096:  # an episode needs shots x candidates of them
-                self._encoded.clear()
+        spoken = tuple((m["role"], tuple(part.get("text") for part in m["content"])) for m in messages)
+        key = (supervise, spoken)
+        if (encoded := self._encoded.get(key)) is None:
             text, spans = render(messages, self.model.template, reply=supervise == "none")
             if supervise == "open":
                 text, spans = text[: spans[-1][1]], []
-            asked = "none" if supervise in ("open", "closed") else supervise
-            self._encoded[key] = text, tokenize(text, spans, (), self.model.template, asked)
-        text, tokens = self._encoded[key]
+            labelled = "none" if supervise in ("open", "closed") else supervise
+            encoded = text, tokenize(text, spans, (), self.model.template, labelled)
+            if len(encoded[1].ids) <= self.model.context and _text_bytes(encoded) <= TEXTS:  # else it is refused
+                self._encoded[key] = encoded
+        text, tokens = encoded
         return text, Tokens(tokens.ids, tokens.labels, tuple(shown(messages)))
 
     def _spelled(self, text: str, short: Tokens) -> Tokens:
@@ -338,16 +335,18 @@ class Scorer:
             picture = item if item in DRAWN else self.sources[item][0], alone
             if picture not in self._numbers:
                 if not self.eyes.knows(*picture):  # mostly many were looked at together
-                    self._see([short.pictures])
+                    self._see(_looks([short.pictures]))
                 self._numbers[picture] = len(self._pictures)
                 self._pictures.append(self.eyes.recall(*picture))
             numbers.append(self._numbers[picture])
         # Which pictures they are only changes their numbers: an episode has few texts and many conversations.
         spellings = [self._pictures[n].spelling for n in numbers]
         key = short.ids, short.labels, tuple(map(id, spellings))
-        if key not in self._lines:
-            self._lines[key] = lay(short, self.eyes.mark, range(len(numbers)), spellings)
-        line = self._lines[key]
+        if (kept := self._lines.get(key)) is None:
+            kept = lay(short, self.eyes.mark, range(len(numbers)), spellings), spellings
+            if len(kept[0].ids) <= self.model.context and _line_bytes(kept) <= LINES:  # else it is refused
+                self._lines[key] = kept
+        line = kept[0]
         return replace(line, picture=np.array([*numbers, -1])[line.picture])
 
     def _engine(self, grown: Grown, name: str) -> Engine:
@@ -505,6 +504,37 @@ class Scorer:
         ends = self.model.network.generation_config.eos_token_id
         ends = ends if ends is not None else self.model.words.eos_token_id
         return list(ends) if isinstance(ends, list) else [ends]
+
+
+def fits(length: int, short: Tokens, context: int) -> None:
+    """Raise an `InputError` with the sum where a prompt of `length` tokens is longer than the context."""
+    if length > context:
+        count = len(short.pictures)
+        words = len(short.ids) - count
+        raise InputError(
+            f"the prompt needs {length} tokens ({(length - words) / max(1, count):.4g} a picture x {count} "
+            f"pictures + {words} of text), and the model's context is {context}: about "
+            f"{int(context * count / length)} pictures fit. Use fewer shots per class, fewer ways, or a "
+            "model with a longer context."
+        )
+
+
+def _text_bytes(encoded: tuple[str, Tokens]) -> int:
+    """About what a text and its tokens take, with the key that holds the text once more."""
+    text, tokens = encoded
+    return 2 * sys.getsizeof(text) + TOKEN * len(tokens.ids)
+
+
+def _line_bytes(kept: tuple[Line, list[Spelling]]) -> int:
+    """About what a line takes, with the key that holds its tokens once more; spellings are shared."""
+    line = kept[0]
+    arrays = line.ids, line.picture, line.slot, line.position, line.answer
+    return sum(array.nbytes for array in arrays) + TOKEN * len(line.ids)
+
+
+def _looks(groups: Iterable[Sequence[str]]) -> list[tuple[str, bool]]:
+    """The pictures of conversations, and whether each is alone: most models see it the same in both cases."""
+    return list(dict.fromkeys((item, len(items) == 1) for items in groups for item in items))
 
 
 def _together(tree: Tree) -> int:

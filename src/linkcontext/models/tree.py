@@ -56,7 +56,7 @@ class Line:
         return self.ids | (self.slot + 1) << 20 | (self.picture + 1) << 40
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Spelling:
     """How a picture stands in a prompt: its placeholders, and the marks and row breaks among them."""
 

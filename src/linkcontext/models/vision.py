@@ -2,11 +2,12 @@
 
 import inspect
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from linkcontext.data.images import open_image
+from linkcontext.data.images import Upload, open_image
 from linkcontext.errors import InputError
 from linkcontext.models.family import crosses
 from linkcontext.models.features import Features, fingerprint
@@ -51,7 +52,26 @@ class Seen:
         """float32[width]: the mean of the tokens the language model receives."""
         return self.tokens.float().mean(0)
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its features."""
+        return sum(part.nbytes for part in (self.tokens, self.pooled, self.deep) if part is not None)
 
+
+@dataclass(frozen=True, slots=True)
+class Preprocessed:
+    """A picture as the model's processor gives it to the vision encoder."""
+
+    ids: list[int]  # the tokens that stand for the picture in a prompt
+    inputs: dict[str, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of what the encoder is given."""
+        return sum(part.nbytes for part in self.inputs.values())
+
+
+Picture = Path | Upload | Preprocessed  # what a picture is read from
 Sight = tuple[Tensor, Tensor | None, Tensor | None]  # tokens, pooled and deep of `Seen`
 
 
@@ -59,59 +79,71 @@ Sight = tuple[Tensor, Tensor | None, Tensor | None]  # tokens, pooled and deep o
 class Eyes:
     """A model's vision with a memory. `calls` counts the pictures encoded: each distinct one once, if ever.
 
-    With `kept`, features are also read from and written to the disk.
+    With `kept`, features are also read from and written to the disk. `memory` bounds the bytes of features that
+    `forget` leaves (default: `MEMORY`). Without `counting` no list of the pictures is kept, which would grow with them.
     """
 
     model: Model
     seen: dict[str, Seen] = field(default_factory=dict)
     calls: int = 0
     kept: bool = False
+    memory: int | None = None
+    counting: bool = True
     recalled: int = 0  # pictures that came from the disk
     _unsaved: dict[str, Seen] = field(default_factory=dict, repr=False)
     _held: set[str] = field(default_factory=set, repr=False)  # what never leaves
     _known: set[str] = field(default_factory=set, repr=False)  # the contents of all pictures ever looked at
-    _spellings: dict[tuple[bytes, bytes, bytes], Spelling] = field(default_factory=dict, repr=False)
+    # A spelling lives as long as a picture or a prompt that has it: pictures of new sizes have new spellings.
+    _spellings: MutableMapping[tuple[bytes, bytes, bytes], Spelling] = field(
+        default_factory=WeakValueDictionary, repr=False
+    )
     _frames: dict[int, tuple[str, int, list[int]]] = field(default_factory=dict, repr=False)
     _squared: list[int] = field(default_factory=list, repr=False)
 
     @torch.inference_mode()
-    def look(self, pictures: Iterable[tuple[str, str, Path | None]], alone: bool = False) -> None:
+    def look(self, pictures: Iterable[tuple[str, str, Picture | None]], alone: bool = False) -> None:
         """Encode the pictures, (item id, content hash, path), that were not seen before.
 
         `alone` says that each is the only one of its prompt. The path of a picture that is no data is None.
+        Pictures are opened one at a time: of a large one only what the processor makes of it is kept.
         """
-        new = {self._key(content, alone): path for _, content, path in pictures}
+        new = {self.key(content, alone): path for _, content, path in pictures}
         new = {key: path for key, path in new.items() if key not in self.seen}
         if self.kept and new:
             for key, row in self._store.get(new).items():
                 seen = revived(row, self.model.device)
                 self.seen[key] = replace(seen, spelling=self._one(seen.spelling))
                 self.recalled += 1
-        self._known |= {key.removesuffix("+alone") for key, path in new.items() if path is not None}
+        if self.counting:
+            self._known |= {key.removesuffix("+alone") for key, path in new.items() if path is not None}
         left = [(key, path) for key, path in new.items() if key not in self.seen]
         for chunk in chunks(left, BATCH):
-            images = [
-                open_image(path) if path is not None else drawn(key.removesuffix("+alone")) for key, path in chunk
-            ]
-            self.seen |= dict(zip((key for key, _ in chunk), self.encode(images, alone), strict=True))
+            inputs = [self._read(key, path, alone) for key, path in chunk]
+            self.seen |= dict(zip((key for key, _ in chunk), self._encode(inputs, alone), strict=True))
             self.calls += sum(path is not None for _, path in chunk)
         if self.kept:
             self._unsaved |= {key: self.seen[key] for key, path in left if path is not None}
             if len(self._unsaved) >= SHARD:
                 self.save()
 
-    def forget(self) -> None:
-        """Keep at most `MEMORY` bytes in memory: what came first goes first."""
-        taken = sum(seen.tokens.nbytes for seen in self.seen.values())
+    def _read(self, key: str, path: Picture | None, alone: bool) -> Preprocessed:
+        if isinstance(path, Preprocessed):
+            return path
+        return self.preprocess(open_image(path) if path is not None else drawn(key.removesuffix("+alone")), alone)
+
+    def forget(self, wanted: Collection[str] = ()) -> None:
+        """Keep at most `memory` bytes of features, and those of the `wanted` keys: what came first goes first."""
+        most = MEMORY if self.memory is None else self.memory
+        taken = sum(seen.nbytes for seen in self.seen.values())
         for key in list(self.seen):
-            if taken <= MEMORY:
+            if taken <= most:
                 return
-            if key not in self._unsaved and key not in self._held:
-                taken -= self.seen.pop(key).tokens.nbytes
+            if key not in self._unsaved and key not in self._held and key not in wanted:
+                taken -= self.seen.pop(key).nbytes
 
     def knows(self, content: str, alone: bool = False) -> bool:
         """Whether a picture was looked at."""
-        return self._key(content, alone) in self.seen
+        return self.key(content, alone) in self.seen
 
     def remember(self, content: str, seen: Seen) -> None:
         """Know what the same eyes saw in a picture of several, from now on: there may be no file to look at again."""
@@ -121,9 +153,10 @@ class Eyes:
 
     def recall(self, content: str, alone: bool = False) -> Seen:
         """What was seen in a picture that was looked at."""
-        return self.seen[self._key(content, alone)]
+        return self.seen[self.key(content, alone)]
 
-    def _key(self, content: str, alone: bool) -> str:
+    def key(self, content: str, alone: bool) -> str:
+        """Under which name in `seen` a picture's features are, `alone` in its prompt or one of several."""
         return f"{content}+alone" if alone and self.crowds else content
 
     @cached_property
@@ -149,27 +182,35 @@ class Eyes:
 
     def encode(self, images: Sequence[Image.Image], alone: bool = False) -> list[Seen]:
         """Features of RGB pictures, in order. Pictures of one size go through the tower together."""
-        copies = 2 if self.crowds and not alone else 1
-        if self.squares:  # one spelling serves all, and their pixels are made together
-            said = self._square(images[0])
-            made = dict(self.model.processor.image_processor(list(images), return_tensors="pt"))
-            spelled = [(said, {k: v[i : i + 1] for k, v in made.items()}) for i in range(len(images))]
-        else:
-            spelled = [self._spell(image, copies) for image in images]
+        return self._encode([self.preprocess(image, alone) for image in images], alone)
+
+    def preprocess(self, image: Image.Image, alone: bool = False) -> Preprocessed:
+        """What the processor makes of an RGB picture. Needs no weights, and can run in another thread with another
+        processor."""
+        if self.squares:  # one spelling serves all
+            made = dict(self.model.processor.image_processor([image], return_tensors="pt"))
+            return Preprocessed(self._square(), made)
+        return Preprocessed(*self._spell(image, self._copies(alone)))
+
+    def _copies(self, alone: bool) -> int:
+        return 2 if self.crowds and not alone else 1
+
+    def _encode(self, pictures: Sequence[Preprocessed], alone: bool) -> list[Seen]:
+        copies = self._copies(alone)
         groups: dict[tuple[tuple[str, torch.Size], ...], list[int]] = {}
-        for i, (_, inputs) in enumerate(spelled):
-            groups.setdefault(tuple((k, v.shape) for k, v in inputs.items()), []).append(i)
-        found: dict[int, Seen] = {}
+        for i, picture in enumerate(pictures):
+            groups.setdefault(tuple((k, v.shape) for k, v in picture.inputs.items()), []).append(i)
+        features: dict[int, Seen] = {}
         for members in groups.values():
-            inputs = {k: torch.cat([spelled[i][1][k] for i in members]) for k in spelled[members[0]][1]}
+            inputs = {k: torch.cat([pictures[i].inputs[k] for i in members]) for k in pictures[members[0]].inputs}
             rows = self._features(inputs, len(members), copies)
             if rows is None:  # the features of several pictures come in one piece, or there are several to a picture
-                rows = [row for i in members for row in self._features(spelled[i][1], 1, copies) or ()]
+                rows = [row for i in members for row in self._features(pictures[i].inputs, 1, copies) or ()]
             for i, (tokens, pooled, deep) in zip(members, rows, strict=True):
-                ids = np.array(spelled[i][0], np.int64)
-                spelling = Spelling(ids, self._slots(ids, len(tokens)), self._shift(ids, spelled[i][1]))
-                found[i] = Seen(self._one(spelling), tokens, pooled, deep)
-        return [found[i] for i in range(len(images))]
+                ids = np.array(pictures[i].ids, np.int64)
+                spelling = Spelling(ids, self._slots(ids, len(tokens)), self._shift(ids, pictures[i].inputs))
+                features[i] = Seen(self._one(spelling), tokens, pooled, deep)
+        return [features[i] for i in range(len(pictures))]
 
     def _one(self, spelling: Spelling) -> Spelling:
         """One object for all pictures that are spelled alike, so that what is made of it is made once."""
@@ -225,10 +266,10 @@ class Eyes:
             raise InputError("its processor changes the text around a picture")
         return spelled, {k: v for k, v in made.items() if k not in OF_TEXT}
 
-    def _square(self, image: Image.Image) -> list[int]:
+    def _square(self) -> list[int]:
         """The tokens that stand for any picture, where all are brought to one size."""
         if not self._squared:
-            self._squared, _ = self._spell(image, 1)
+            self._squared, _ = self._spell(grey(), 1)
         return self._squared
 
     def _features(self, inputs: dict[str, Tensor], count: int, copies: int) -> list[Sight] | None:
