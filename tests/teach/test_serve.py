@@ -290,7 +290,7 @@ def test_what_cannot_be_read_is_a_sentence(client, url, paths):
     assert "n: " in refused(client, openai.BadRequestError, [good], n=2)
     assert "top_logprobs" in refused(client, openai.BadRequestError, [good], top_logprobs=2)
     assert "at the end" in refused(client, openai.BadRequestError, [good], extra_body={"add_generation_prompt": False})
-    assert "pictures" in refused(
+    assert "messages.0.content.2: the text holds '<image>'" in refused(
         client, openai.BadRequestError, [{**good, "content": [*good["content"], {"type": "text", "text": "<image>"}]}]
     )
     assert "context" in refused(client, openai.BadRequestError, [{"role": "user", "content": "word " * 6000}])
