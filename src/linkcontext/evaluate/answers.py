@@ -1,50 +1,186 @@
-"""Strict matching: which one candidate, if exactly one, does a generated reply name?"""
+"""Strict matching: which one candidate, if exactly one, does a generated reply name?
+
+A name counts where it stands as a whole: not inside a longer word ("fox" in "foxes"), a longer number ("1" in "1.5",
+"-1", "1,000" or "3/4"), or a term with marks of its own ("C" in "C#", "t" in "don't", "net" in ".NET"). Scripts that are
+written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) have no mark for the end of a word, so that a name
+counts there between any two characters: "熊猫" names "猫" unless "熊猫" is a candidate as well. Korean particles may
+follow a name, elided articles ("l'") stand before it, and "'s" behind it.
+"""
 
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
+
+import regex
 
 from linkcontext.records import Candidate
 
+NEAR = 24  # characters before and after a name that can make it part of something longer
+TRADEMARKS = str.maketrans("", "", "™℠®©")  # NFKC would turn ™ into the letters "tm"
+# What looks and means the same: apostrophes, minus signs, fraction slashes, and the number marks of Arabic.
+SAME = str.maketrans("’ʼ‘‛´`−﹣⁄∕٫٬٪♯", "''''''--//.,%#")
+# Accented as they are written: without them "5²" would become "52".
+SUPERSCRIPT = regex.compile(r"(?<=\p{Nd})(?=[⁰¹²³⁴-⁹])")
+# Invisible marks, except the joiner inside an emoji, and the variants and keycaps of emoji.
+INVISIBLE = regex.compile(r"(?!\u200d(?=\p{Extended_Pictographic}))\p{Default_Ignorable_Code_Point}|\u20e3")
 
+WORD = r"[\p{L}\p{N}\p{M}_]"  # `\w` leaves the vowel signs of Indic scripts out and would cut their words
+SPACELESS = r"[\p{Han}\p{Hiragana}\p{Bopomofo}\p{Yi}\p{Line_Break=SA}]"  # SA: Thai, Lao, Khmer, Burmese and their kin
+PARTICLES = r"""(?: 들? (?:
+    (?:이|였|이었)?(?:다|지만|고|며|라고|라는|란|나|든지|네요?|군요?|죠|지요|어요)
+  | (?:입|였습|이었습)니(?:다|까) | (?:이에|예|이예|에)요 | 이?(?:야|요) | [인일임](?:데요?|가요?|까요?|지)?
+  | (?:에서|에게|한테|으?로[서써]?|와|과|하고|이?랑|까지|부터|보다|처럼|만큼)[는도만의]?
+  | [은는이가을를의에도만뿐께] | 마다 | 조차 | 밖에
+  ) | 들 )(?!\p{Hangul})"""
+ELIDED = r"(?:[ldjmtscn]|(?:jus|lors|puis|quel)?qu|un|gl|(?:de|ne|su|que)ll|d?all)"  # French, Italian, Catalan
+
+_word = regex.compile(WORD)
+_spaceless = regex.compile(SPACELESS)
+_hangul = regex.compile(r"\p{Hangul}")
+_katakana = regex.compile(r"\p{Word_Break=Katakana}")  # its words are written without a break inside
+_particles = regex.compile(PARTICLES, regex.VERBOSE)
+
+# What directly before a name, and behind it, makes it part of something longer.
+_BEFORE_NUMBER = regex.compile(
+    r"""(?: \p{Nd}[.,:'/^*×·÷]      # 1.5  1,000  3:30  3/4  2*3
+          | (?<![\p{L}.])[.]        # .5, but not the end of a sentence before a list's number
+          | [-–+±≤≥\p{Sc}]          # -1  F-16  1–2  $5
+          | (?<!\w)[<>]             # >5, but not the mark-up around <b>5</b>
+        )\Z""",
+    regex.VERBOSE,
+)
+_AFTER_NUMBER = regex.compile(
+    r"""  [.,:'/^*×·÷]\p{Nd}
+        | [-–]\w
+        | [+]
+        | [ ]?[%‰‱°\p{Sc}]          # 50% and 50 %
+    """,
+    regex.VERBOSE,
+)
+# Groups of thousands written with spaces: 1 000 000.
+_GROUPS_BEFORE = regex.compile(r"(?<!\p{Nd})\p{Nd}{1,3}(?: \p{Nd}{3})* \Z")
+_GROUP = regex.compile(r"\p{Nd}{3}(?!\p{Nd})")
+_GROUPS_AFTER = regex.compile(r"(?: \p{Nd}{3})+(?!\p{Nd})")
+_BEFORE_WORD = regex.compile(
+    rf"""(?: (?:\A|[\s("'\[])[.]    # .NET
+           | \w[&@#]                # R&D  me@home
+           | (?!{ELIDED}'\Z)(?<!\w)\w+'  # don't, but not l'avion
+         )\Z""",
+    regex.VERBOSE,
+)
+_AFTER_WORD = regex.compile(
+    r"""  [+#]                      # C++  C#  A+
+        | [&@]\w                    # AT&T
+        | [-–]\p{Nd}                # F-16
+        | '(?!s(?!\w))\p{L}         # don't, but not plimbo's
+    """,
+    regex.VERBOSE,
+)
+# Beside a single letter a hyphen makes one term, as in Objective-C and X-ray.
+_HYPHEN_BEFORE, _HYPHEN_AFTER = regex.compile(r"\w[-–]\Z"), regex.compile(r"[-–]\w")
+
+
+@lru_cache(maxsize=65536)  # an episode's few names come again with every reply
 def normalise(text: str) -> str:
-    """Compatibility-composed (NFKC), case-folded, every run of white space one space."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.split())
+    """Compatibility-composed (NFKC), case-folded, digits of all scripts as 0-9, every run of white space one space.
+
+    Invisible characters are left out; apostrophes and minus signs are the same however they are typed.
+    """
+    text = SUPERSCRIPT.sub("^", text).translate(TRADEMARKS)
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    text = INVISIBLE.sub("", text).translate(SAME)
+    text = "".join(str(unicodedata.decimal(c)) if not c.isascii() and c.isdecimal() else c for c in text)
+    return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 def match(reply: str, candidates: Sequence[Candidate]) -> str | None:
     """The class id of the one candidate whose shown name is in `reply`; None when there are none or several.
 
-    Names are compared after `normalise` and only as whole words. The longest names are looked for first
-    and what they cover is used up, so "kit fox" does not also name "fox"; "a kit fox or a fox" names both.
-    A name that two candidates share decides for neither.
+    Names are compared after `normalise` and only as wholes. The longest names are looked for first and what they cover
+    is used up, so "kit fox" does not also name "fox"; "a kit fox or a fox" names both. A name that two candidates share
+    decides for neither.
     """
-    rest = normalise(reply)
+    text = normalise(reply)
+    used = [False] * len(text)
+    edges = {0, len(text)} if text.isascii() else {m.start() for m in regex.finditer(r"\X", text)} | {len(text)}
     named: set[str] = set()
     names = {normalise(candidate.name) for candidate in candidates} - {""}
     for length in sorted({len(name) for name in names}, reverse=True):
         # Names of one length are all found before any is used up: no order among candidates may decide.
-        spans = {name: found for name in names if len(name) == length and (found := _whole_word_spans(name, rest))}
-        named |= set(spans)
-        for start in sorted(start for found in spans.values() for start in found):
-            rest = rest[:start] + "\0" * length + rest[start + length :]
+        spans = {name: _spans(name, text, edges, used) for name in names if len(name) == length}
+        named |= {name for name, starts in spans.items() if starts}
+        for start in (start for starts in spans.values() for start in starts):
+            used[start : start + length] = [True] * length
     winners = {candidate.class_id for candidate in candidates if normalise(candidate.name) in named}
     return winners.pop() if len(winners) == 1 else None
 
 
-def _whole_word_spans(name: str, text: str) -> list[int]:
-    """Where `name` starts in `text`, wherever the characters around it belong to no word."""
+def _spans(name: str, text: str, edges: set[int], used: Sequence[bool]) -> list[int]:
+    """Where `name` stands in `text` as a whole and is not part of a longer name."""
     starts = []
     start = text.find(name)
     while start >= 0:
         end = start + len(name)
-        inside = (start > 0 and _in_word(text[start - 1])) or (end < len(text) and _in_word(text[end]))
-        if not inside:
+        whole = text.isascii() or (start in edges and end in edges)  # a letter and its accents are one
+        if whole and not any(used[start:end]) and _free_before(text, start, end) and _free_after(text, start, end):
             starts.append(start)
         start = text.find(name, start + 1)
     return starts
 
 
-def _in_word(character: str) -> bool:
-    # Letters, digits and marks: `\w` leaves the vowel signs of Indic scripts out and would cut their words.
-    return character == "_" or unicodedata.category(character)[0] in "LNM"
+def _free_before(text: str, start: int, end: int) -> bool:
+    """Whether nothing before a name belongs to it."""
+    left, first = text[max(0, start - NEAR) : start], text[start]
+    if left and _joined(first, left[-1]):
+        return False
+    if first.isdecimal():
+        grouped = _GROUPS_BEFORE.search(left) and _GROUP.match(text, start)
+        return not _BEFORE_NUMBER.search(left) and not grouped
+    if not _word.match(first) or _spaceless.match(first):
+        return True
+    letter = end - start == 1 and _HYPHEN_BEFORE.search(left)
+    return not _BEFORE_WORD.search(left) and not letter and not _dotted(text, start - 1)
+
+
+def _free_after(text: str, start: int, end: int) -> bool:
+    """Whether nothing behind a name belongs to it, but for a Korean particle."""
+    right, last = text[end : end + NEAR], text[end - 1]
+    if _hangul.match(right) and not last.isdecimal() and not _spaceless.match(last):
+        return _particles.match(right) is not None
+    if right and _joined(last, right[0]):
+        return False
+    if last.isdecimal():
+        grouped = regex.search(r"(?<!\p{Nd})\p{Nd}{1,3}\Z", text[start:end]) and _GROUPS_AFTER.match(right)
+        return not _AFTER_NUMBER.match(right) and not grouped
+    if _spaceless.match(last):
+        return True
+    letter = end - start == 1 and _HYPHEN_AFTER.match(right)
+    return not _AFTER_WORD.match(right) and not letter and not (_word.match(last) and _dotted(text, end))
+
+
+def _joined(own: str, beside: str) -> bool:
+    """Whether the character beside a name is of one word with the name's own first or last one.
+
+    Where a name begins or ends with a mark ("C++"), letters and digits beside it are no longer the name.
+    """
+    if not _word.match(beside):
+        return False
+    if unicodedata.numeric(own, None) is not None and unicodedata.numeric(beside, None) is not None:
+        return True  # the numerals of Chinese are letters: "十一" is one number
+    if _spaceless.match(own) or _spaceless.match(beside):
+        return False
+    if _katakana.match(own) or _katakana.match(beside):
+        return bool(_katakana.match(own) and _katakana.match(beside))
+    counted = (own.isdecimal() and _hangul.match(beside)) or (beside.isdecimal() and _hangul.match(own))
+    return not counted
+
+
+def _dotted(text: str, dot: int) -> bool:
+    """Whether the character at `dot` is a full stop inside a term: node.js and U.S., but not the letter in "B.fox"."""
+    if not 0 < dot < len(text) - 1 or text[dot] != ".":
+        return False
+    before = regex.search(r"\p{L}+\Z", text[max(0, dot - NEAR) : dot])
+    after = regex.match(r"\p{L}+", text[dot + 1 : dot + 1 + NEAR])
+    if before is None or after is None or _spaceless.search(before[0][-1] + after[0][0]):
+        return False
+    return len(before[0]) > 1 or len(after[0]) == 1
