@@ -3,6 +3,16 @@ import pytest
 from linkcontext.evaluate.answers import match, normalise
 from linkcontext.records import Candidate
 
+# Replies in which 1 is part of a longer number or term, and in which it stands by itself.
+LONGER = (
+    "1.5|-1|\N{MINUS SIGN}1|1,000|1 000|1\N{NARROW NO-BREAK SPACE}000|1'000|3/1|1/3|½|1%|1 %|11|x1|1st|F-1"
+    "|COVID-1|0.1|.1|1:30|1-2|2–1|$1|1 €|1€|+1|±1|>1|≤1|1+|1^2|5¹|2*1|1×2|1_000|(1.5)|1,5|1e5|1e-5|12.1"
+    "|2.1.|١٫٥|1️⃣2"
+)
+ALONE = (
+    "1|1.|(1)|It is 1, I think|**1**|<b>1</b>|answer:1|no.1|1!|x=1|1\n|１|١|१|①|1️⃣|[1]|1;|It has 1.|1 cat|Hmm...1|1.cat"
+)
+
 
 def named(*names):
     return [Candidate(f"class {i}", name, name) for i, name in enumerate(names)]
@@ -81,41 +91,7 @@ def test_scripts_without_spaces_and_particles(reply, names, expected):
 
 @pytest.mark.parametrize(
     "reply",
-    [
-        "1.5",
-        "-1",
-        "\N{MINUS SIGN}1",
-        "1,000",
-        "1 000",
-        "1\N{NARROW NO-BREAK SPACE}000",
-        "1'000",
-        "3/1",
-        "1/3",
-        "½",
-        "1%",
-        "1 %",
-    ]
-    + [
-        "11",
-        "x1",
-        "1st",
-        "F-1",
-        "COVID-1",
-        "0.1",
-        ".1",
-        "1:30",
-        "1-2",
-        "2–1",
-        "$1",
-        "1 €",
-        "1€",
-        "+1",
-        "±1",
-        ">1",
-        "≤1",
-        "1+",
-    ]
-    + ["1^2", "5¹", "2*1", "1×2", "1_000", "(1.5)", "1,5", "1e5", "1e-5", "12.1", "2.1.", "١٫٥", "1️⃣2"],
+    LONGER.split("|"),
 )
 def test_a_number_inside_something_longer_is_not_named(reply):
     assert match(f"It is {reply}.", named("1", "7")) is None
@@ -124,25 +100,7 @@ def test_a_number_inside_something_longer_is_not_named(reply):
 
 @pytest.mark.parametrize(
     "reply",
-    [
-        "1",
-        "1.",
-        "(1)",
-        "It is 1, I think",
-        "**1**",
-        "<b>1</b>",
-        "answer:1",
-        "no.1",
-        "1!",
-        "x=1",
-        "1\n",
-        "１",
-        "١",
-        "१",
-        "①",
-        "1️⃣",
-    ]
-    + ["[1]", "1;", "It has 1.", "1 cat", "Hmm...1", "1.cat"],
+    ALONE.split("|"),
 )
 def test_a_number_by_itself_is_named(reply):
     assert match(reply, named("1", "7")) == "class 0"

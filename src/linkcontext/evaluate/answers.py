@@ -1,10 +1,10 @@
 """Strict matching: which one candidate, if exactly one, does a generated reply name?
 
 A name counts where it stands as a whole: not inside a longer word ("fox" in "foxes"), a longer number ("1" in "1.5",
-"-1", "1,000" or "3/4"), or a term with marks of its own ("C" in "C#", "t" in "don't", "net" in ".NET"). Scripts that are
-written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) have no mark for the end of a word, so that a name
-counts there between any two characters: "熊猫" names "猫" unless "熊猫" is a candidate as well. Korean particles may
-follow a name, elided articles ("l'") stand before it, and "'s" behind it.
+"-1", "1,000" or "3/4"), or a term with marks of its own ("C" in "C#", "t" in "don't", "net" in ".NET"). Scripts that
+are written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) have no mark for the end of a word, so that a
+name counts there between any two characters: "熊猫" names "猫" unless "熊猫" is a candidate as well. Korean particles
+may follow a name, elided articles ("l'") stand before it, and "'s" behind it.
 """
 
 import unicodedata
