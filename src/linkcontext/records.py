@@ -11,18 +11,18 @@ import dataclasses
 import functools
 import json
 import math
-import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-
 from linkcontext.errors import InputError
+from linkcontext.storage import held as held  # noqa: PLC0414 - where others look for it
+from linkcontext.storage import read_errors, write_errors, write_lines
+from linkcontext.storage import write_text as write_text  # noqa: PLC0414
 
 Record = TypeVar("Record")
 INT64 = 2**63
@@ -256,7 +256,7 @@ def parse_json(text: str, where: str) -> Any:
 
 def read_jsonl(kind: type[Record], path: Path) -> Iterator[Record]:
     """Stream the records of a file. A line that is no such record is an `InputError` naming file and line."""
-    with path.open("rb") as lines:
+    with read_errors(path), path.open("rb") as lines:
         for number, line in enumerate(iter(lambda: lines.readline(LIMIT + 1), b""), 1):
             where = f"{path}:{number}"
             if len(line) > LIMIT:
@@ -279,61 +279,23 @@ def write_jsonl(records: Iterable[Any], path: Path) -> None:
     write_lines((to_json(record) + "\n" for record in records), path)
 
 
-def write_text(text: str, path: Path) -> None:
-    """Write beside `path`, then rename."""
-    write_lines((text,), path)
-
-
-def write_lines(lines: Iterable[str], path: Path) -> None:
-    """Write pieces of text one after the other beside `path`, then rename; they are never in memory together."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", encoding="utf-8", newline="\n") as file:
-            for line in lines:
-                file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: could not be written ({error.strerror}). Free some space or choose another --out."
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)  # what making the pieces may have raised leaves nothing behind
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """A folder, for this process alone. Raises `InputError` where another has it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise InputError(
-            f"{folder}: another process is writing into it. Wait for it, or choose another --out."
-        ) from error
-
-
 @contextmanager
 def appending(path: Path) -> Iterator[Callable[[Iterable[Any]], None]]:
     """A function that writes records behind those of `path` at once; the folder is this process's alone until then.
 
     A last line that was cut off while being written is taken away first.
     """
-    with held(path.parent), path.open("a+b", buffering=0) as file:  # closing a full buffer would fail once more
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
+    with held(path.parent), ExitStack() as opened:
+        with write_errors(path):
+            # Without a buffer: closing a full one would fail once more.
+            file = opened.enter_context(path.open("a+b", buffering=0))
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
 
         def append(records: Iterable[Any]) -> None:
             left = "".join(to_json(record) + "\n" for record in records).encode()
-            try:
+            with write_errors(path):
                 while left:
                     left = left[file.write(left) :]
-            except OSError as error:
-                raise InputError(
-                    f"{path}: could not be written ({error.strerror}). Free some space and start again."
-                ) from error
 
         yield append

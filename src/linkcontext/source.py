@@ -5,8 +5,9 @@ from pathlib import Path
 
 from linkcontext.data.imagenet import PICTURES, open_imagenet
 from linkcontext.data.manifest import Dataset, cache_dir
-from linkcontext.data.sources import open_digits, open_folder, open_huggingface, written_once
+from linkcontext.data.sources import open_digits, open_folder, open_huggingface
 from linkcontext.errors import InputError
+from linkcontext.storage import written_once
 from linkcontext.world import folder as worlds
 from linkcontext.world.scenes import write_scenes
 

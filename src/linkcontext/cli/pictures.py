@@ -1,6 +1,6 @@
 """What is looked at: worlds, data sets, episodes, neighbours."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +37,7 @@ class World:
 
     def run(self) -> None:
         """Draw it."""
+        from linkcontext.storage import write_folder
         from linkcontext.world.folder import contact_sheet, write_seed
 
         for flag, value, least in (
@@ -46,18 +47,23 @@ class World:
         ):
             if value < least:
                 raise InputError(f"--{flag} {value}: at least {least} is needed.")
+        out = Path(self.out)
         if self.isekai:
             from linkcontext.world.isekai import write_isekai
 
             if self.classes % 2:
                 raise InputError(f"--classes {self.classes}: --isekai is made of pairs. Give an even number.")
-            groups = self.classes // 2
-            dataset = write_isekai(Path(self.out), self.isekai, self.seed, groups, self.images, self.size)
+            kind, groups = self.isekai, self.classes // 2
+            dataset = write_folder(
+                out, lambda folder: write_isekai(folder, kind, self.seed, groups, self.images, self.size)
+            )
         else:
-            dataset = write_seed(Path(self.out), self.classes, self.images, self.seed, self.size)
+            dataset = write_folder(
+                out, lambda folder: write_seed(folder, self.classes, self.images, self.seed, self.size)
+            )
         console.print(f"{len(dataset.items)} pictures of {self.classes} things in {self.out}")
         if self.sheet:
-            contact_sheet(dataset, Path(self.sheet))
+            contact_sheet(replace(dataset, root=out), Path(self.sheet))
             console.print(f"contact sheet: {self.sheet}")
 
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from linkcontext.data.jsonfile import get, records, word
 from linkcontext.data.scan import Problems
 from linkcontext.errors import InputError
-from linkcontext.records import write_lines
+from linkcontext.storage import write_lines
 
 MARK = "<image>"
 KEYS = ("conversations", "messages", "prompt")  # one of them tells a record to be a conversation

@@ -16,10 +16,10 @@ from pathlib import Path
 from linkcontext.data import images
 from linkcontext.data.manifest import Dataset, cache_dir, first_few
 from linkcontext.data.scan import SUFFIXES, Problems, progress
-from linkcontext.data.sources import written_once
 from linkcontext.errors import InputError
-from linkcontext.records import Item, write_text
+from linkcontext.records import Item
 from linkcontext.seeds import rng
+from linkcontext.storage import write_text, written_once
 
 PICTURES = {  # of a class, by split: 36 in the authors' training list; 32 to show and 50 to ask about in their test
     "imagenet-900": {"train": 36},

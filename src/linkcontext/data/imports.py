@@ -17,9 +17,9 @@ from linkcontext.data.conversations import Conversation, conversations, validate
 from linkcontext.data.layout import source_group
 from linkcontext.data.manifest import NAMED, Dataset, first_few, write_manifest
 from linkcontext.data.scan import SUFFIXES, Problems, progress
-from linkcontext.data.sources import written_whole
 from linkcontext.errors import InputError
 from linkcontext.records import Item, Question
+from linkcontext.storage import occupied, write_folder
 
 Layout = Literal["conversations", "seed", "vl-checklist", "visual-genome", "vl-icl"]
 READERS = {
@@ -52,7 +52,7 @@ def imported(layout: Layout, source: str, images: str | None, out: str | None, s
     is damaged as a whole, for an `out` that is not empty, and with `strict` for the first thing that is wrong.
     """
     problems, folder = Problems(strict), None if out is None else Path(out)
-    if folder is not None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    if folder is not None and occupied(folder):
         raise InputError(f"{out}: there is something in it already. Choose an empty or new folder.")
     if source.startswith("hf:"):
         found = _hub(layout, source.removeprefix("hf:"), folder, problems)
@@ -94,15 +94,6 @@ class _Pictures:
                 f"{self.source}: left out because a picture is not below {self.root}: {self.count} times "
                 f"({', '.join(self.lost)}, ...). Unpack the pictures, or say where they are with --images."
             )
-
-
-def _written(folder: Path, write: Callable[[Path], None]) -> None:
-    try:
-        written_whole(folder, write)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: could not be written ({error.strerror or error}). Choose another --out."
-        ) from error
 
 
 def _nothing(source: str, what: str, problems: Problems) -> InputError:
@@ -153,7 +144,7 @@ def _kept(
     if out is None:
         deque(counted(None), maxlen=0)
     else:
-        _written(out, lambda folder: write_conversations(counted(folder), folder / CONVERSATIONS, "messages"))
+        write_folder(out, lambda folder: write_conversations(counted(folder), folder / CONVERSATIONS, "messages"))
     return [", ".join(f"{counts[each]:,} {each}" for each in ("conversations", "answers", "pictures"))]
 
 
@@ -203,7 +194,7 @@ def _questions(layout: Layout, path: Path, images: str | None, out: Path | None,
             if not asked:
                 raise _nothing(str(path), "picture", problems)
 
-        _written(out, write)
+        write_folder(out, write)
     told = [question for questions in asked.values() for question in questions]
     counts = Counter(question.task for question in told)
     concepts = Counter(task for task, _ in {(question.task, question.concept) for question in told})

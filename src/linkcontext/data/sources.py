@@ -5,8 +5,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from linkcontext.data.manifest import MANIFEST, Dataset, cache_dir, first_few, r
 from linkcontext.data.scan import KINDS, Problems, progress, scan
 from linkcontext.errors import InputError
 from linkcontext.records import Item
+from linkcontext.storage import written_once
 
 LAYOUT = f"FOLDER/CLASS/picture.png or FOLDER/train/CLASS/picture.png, with two classes or more, {KINDS}"
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -132,30 +131,6 @@ def _compare(pictures: dict[str, str], manifest: Dataset, problems: Problems) ->
             f"{file}: pictures that changed since they were listed, so that their facts may be wrong: "
             f"{len(changed)} ({first_few(changed)})."
         )
-
-
-def written_once(folder: Path, write: Callable[[Path], None]) -> Path:
-    """`folder`, written beside and renamed when it is not there: whole, or not at all."""
-    if not folder.is_dir():
-        try:
-            written_whole(folder, write)
-        except OSError as error:
-            if not folder.is_dir():  # another process may have been faster
-                raise InputError(
-                    f"{folder}: could not be written ({error.strerror or error}). Free some space, or name "
-                    "another cache folder with LINKCONTEXT_CACHE."
-                ) from error
-    return folder
-
-
-def written_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder beside its place, then rename. Raises `OSError` where that fails or `folder` is not empty."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
-        whole = Path(beside) / "whole"  # below, because a temporary directory is its owner's alone
-        whole.mkdir()
-        write(whole)
-        whole.rename(folder)
 
 
 def _write_digits(folder: Path) -> None:

@@ -36,6 +36,7 @@ from linkcontext.models.features import fingerprint
 from linkcontext.models.vision import chunks
 from linkcontext.records import Item
 from linkcontext.seeds import rng
+from linkcontext.storage import replacing
 
 BATCH = 128  # pictures, or names, that go through the encoder together
 BLOCK, NAMES = 1024, 256
@@ -179,15 +180,8 @@ def _ahead(
 
 def write(file: Path, features: Tensor) -> None:
     """A block's features, float32[N, D], beside and renamed."""
-    beside = file.with_suffix(f".{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"features": features.float().cpu().numpy()}, beside)
-        beside.replace(file)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{file}: cannot be written ({error}). Free some space or choose another --out.") from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(file) as new:
+        save_file({"features": features.float().cpu().numpy()}, new)
 
 
 def units(block: Block) -> Floats:

@@ -30,6 +30,7 @@ from linkcontext.data.sources import digest
 from linkcontext.errors import InputError
 from linkcontext.records import read_jsonl, write_jsonl
 from linkcontext.seeds import rng
+from linkcontext.storage import replacing
 
 Rule = Literal["topk", "linear", "intervals"]
 Ints = NDArray[np.int64]
@@ -182,5 +183,5 @@ def sheet(dataset: Dataset, rows: Sequence[Neighbours], path: Path) -> None:
             for number, item in enumerate(classes[class_id][:2]):
                 picture = ImageOps.contain(open_image(dataset.root / item.path), (EDGE, EDGE))
                 drawn.paste(picture, (left + number * EDGE, top + LABEL))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.save(path, "PNG")
+    with replacing(path) as new:
+        drawn.save(new, "PNG")

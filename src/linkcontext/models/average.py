@@ -6,19 +6,17 @@ arXiv 2109.01903). Tunings of one model can be averaged too (model soups, arXiv 
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from linkcontext.data.manifest import first_few
 from linkcontext.errors import InputError
 from linkcontext.models.load import Dtype, Model, load
-from linkcontext.records import write_text
+from linkcontext.storage import replacing, write_text
 
 
 def average(
@@ -73,13 +71,7 @@ def _wide(value: Tensor) -> Tensor:
 
 
 def _write(model: Model, out: Path, told: dict[str, Any]) -> None:
-    beside = out.parent / f".{out.name}.part"
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        model.network.save_pretrained(beside)
-        model.processor.save_pretrained(beside)
-        write_text(json.dumps(told, indent=1) + "\n", beside / "average.json")
-        beside.replace(out)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise InputError(f"{out}: could not be written ({error}). Free some space or choose another --out.") from error
+    with replacing(out) as new:
+        model.network.save_pretrained(new)
+        model.processor.save_pretrained(new)
+        write_text(json.dumps(told, indent=1) + "\n", new / "average.json")

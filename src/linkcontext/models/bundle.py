@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from linkcontext.data.manifest import cache_dir
-from linkcontext.data.sources import written_once
 from linkcontext.errors import InputError
+from linkcontext.storage import replacing, write_text, written_once
 
 NAMES = ("mini-clip", "mini-base", "mini")
 VISION_IN = {"mini-clip": "vision_model.", "mini-base": "vision_tower.", "mini": "vision_tower."}
@@ -41,7 +41,6 @@ def available() -> tuple[str, ...]:
 
 def pack(folders: dict[str, Path], out: Path, card: dict[str, Any]) -> None:
     """Split standard folders into the bundle, bfloat16. `card` says how the weights were made."""
-    out.mkdir(parents=True, exist_ok=True)
     models: dict[str, Any] = {}
     hashes: dict[str, str] = {}
     for name, folder in folders.items():
@@ -57,7 +56,7 @@ def pack(folders: dict[str, Path], out: Path, card: dict[str, Any]) -> None:
         others = [path for path in sorted(folder.iterdir()) if path.suffix in {".json", ".jinja", ".txt"}]
         models[name] = {path.name: path.read_text(encoding="utf-8") for path in others}
     listing = {"models": models, "sha256": hashes, "card": card}
-    (out / "files.json").write_text(json.dumps(listing, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(json.dumps(listing, indent=1, sort_keys=True) + "\n", out / "files.json")
 
 
 def folder(name: str) -> Path:
@@ -72,7 +71,8 @@ def folder(name: str) -> Path:
     if name not in listing["models"]:
         raise InputError(f"{name}: not among the bundled models ({', '.join(listing['models'])}).")
     version = hashlib.sha256((listing["sha256"]["vision"] + listing["sha256"][name]).encode()).hexdigest()[:12]
-    return written_once(cache_dir() / "models" / f"{name}-{version}", lambda out: _assemble(name, listing, source, out))
+    kept = cache_dir() / "models" / f"{name}-{version}"
+    return written_once(kept, lambda out: _assemble(name, listing, source, out), durable=True)
 
 
 def _assemble(name: str, listing: dict[str, Any], source: Path, out: Path) -> None:
@@ -89,7 +89,8 @@ def _assemble(name: str, listing: dict[str, Any], source: Path, out: Path) -> No
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> str:
-    save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+    with replacing(path) as new:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, new)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from linkcontext.data.manifest import cache_dir
 from linkcontext.errors import InputError
+from linkcontext.storage import Unwritten, remove_leftovers, replacing, write_errors
 
 log = logging.getLogger("linkcontext")
 GIB = 2**30
@@ -77,20 +78,15 @@ class Features:
         if not found or not self.limit or not self._writable:
             return
         try:
-            own = self._write(found)
-            with FileLock(self.folder.parent / ".lock", timeout=PATIENCE):
-                self._evict(own)
-                self._merge(own)
-        except Timeout:
-            return  # whoever holds it tidies up
-        except (OSError, SafetensorError) as error:
+            with write_errors(self.folder, "Free some space, or choose another folder with LINKCONTEXT_CACHE."):
+                own = self._write(found)
+                with suppress(Timeout), FileLock(self.folder.parent / ".lock", timeout=PATIENCE):
+                    remove_leftovers(self.folder)
+                    self._evict(own)
+                    self._merge(own)
+        except Unwritten as error:
             self._writable = False
-            log.warning(
-                "%s: picture features cannot be kept (%s), so the next run computes them again. Free some space, or "
-                "choose another folder with LINKCONTEXT_CACHE.",
-                self.folder,
-                error,
-            )
+            log.warning("%s Until then every run computes the features of its pictures again.", error)
 
     def _refresh(self) -> bool:
         """Open shards that are new, forget those that are gone. False where neither happened."""
@@ -139,13 +135,8 @@ class Features:
         }
         told = {"namespace": self.folder.name} | {key: fingerprint(row, key) for key, row in found.items()}
         path = self.folder / f"{os.getpid()}-{secrets.token_hex(8)}.safetensors"
-        beside = path.with_suffix(".part")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            save_file(tensors, beside, told)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replacing(path) as new:
+            save_file(tensors, new, told)
         return path
 
     def _evict(self, own: Path) -> None:

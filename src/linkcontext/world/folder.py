@@ -15,6 +15,7 @@ from linkcontext.data.scan import progress
 from linkcontext.errors import InputError
 from linkcontext.records import Item
 from linkcontext.seeds import Name
+from linkcontext.storage import occupied, replacing
 from linkcontext.world import concepts, questions, render
 from linkcontext.world.names import pseudo_words
 
@@ -63,7 +64,7 @@ def write(
 
     `vectors` float32[N, concepts.LENGTH]; picture i of a class depends on the stream, the class and i alone.
     """
-    if out.exists() and any(out.iterdir()):
+    if occupied(out):
         raise InputError(f"{out}: there is something in it already. Choose an empty or new folder.")
     told = concepts.facts(concepts.decode(vectors))
     items: list[Item] = []
@@ -110,5 +111,5 @@ def contact_sheet(dataset: Dataset, path: Path, across: int = 8, edge: int = 64)
         for column, item in enumerate(items[:across]):
             with Image.open(dataset.root / item.path) as picture:
                 sheet.paste(picture.convert("RGB").resize((edge, edge)), (column * edge, row * edge))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    with replacing(path) as new:
+        sheet.save(new, "PNG")

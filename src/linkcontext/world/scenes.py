@@ -28,6 +28,7 @@ from linkcontext.data.scan import progress
 from linkcontext.errors import InputError
 from linkcontext.records import Item, Question
 from linkcontext.seeds import Name, rng
+from linkcontext.storage import occupied
 from linkcontext.world import concepts, questions, render
 from linkcontext.world.concepts import COLOURS, Facts
 from linkcontext.world.folder import EDGE, save
@@ -70,7 +71,7 @@ def write_scenes(
 
     Raises `InputError` for a folder that is not empty.
     """
-    if out.exists() and any(out.iterdir()):
+    if occupied(out):
         raise InputError(f"{out}: there is something in it already. Choose an empty or new folder.")
     stream: tuple[Name, ...] = ("world", "scenes", seed)
     drawn = {f"thing/{n:05d}": each for n, each in enumerate(_things(classes, images, stream))}

@@ -1,0 +1,210 @@
+"""Files and folders that appear whole or not at all, and folders that one process at a time writes into.
+
+What is written grows in a hidden folder `.NAME.01234567.part` beside its place, and is renamed when it is whole. Its
+writer holds a lock in that folder meanwhile. Where the lock is free, the writer was killed: whoever writes there next
+removes the folder.
+"""
+
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from linkcontext.errors import InputError
+
+Result = TypeVar("Result")
+LOCK = ".lock"
+WORKSPACE = re.compile(r"\..*\.[0-9a-f]{8}\.part")
+SPACE = "Free some space or choose another place."
+PERMISSION = "Nothing may be written there: change its permissions or choose another place."
+ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), SPACE),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), PERMISSION),
+}
+
+
+class Unwritten(InputError):
+    """A file or folder that the disk does not take."""
+
+    def __init__(self, path: Path, error: OSError | SafetensorError, advice: str = "") -> None:
+        self.error = error
+        reason, number = str(error), None
+        if isinstance(error, OSError):
+            reason, number = error.strerror or reason, error.errno
+        elif code := re.search(r"os error (\d+)", reason):  # as safetensors, which is not written in Python, says it
+            number = int(code[1])
+            reason = os.strerror(number)
+        advice = advice or ADVICE.get(number or 0, "Is the disk still there, and the path right?")
+        super().__init__(f"{path}: could not be written ({reason}). {advice}")
+
+
+@contextmanager
+def write_errors(path: Path, advice: str = "") -> Iterator[None]:
+    """Raise `Unwritten` where the disk does not take `path`, which the block writes."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise Unwritten(path, error, advice) from error
+    except Unwritten as inner:  # of a file in a folder that the user does not know
+        raise Unwritten(path, inner.error, advice) from inner.error
+
+
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Raise `InputError` where `path`, which the block reads, cannot be read or is no longer there."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}). Is it still there?") from error
+
+
+@contextmanager
+def replacing(path: Path, advice: str = "") -> Iterator[Path]:
+    """A path for a new file or folder, which takes the place of `path`, and of what is there, when the block ends.
+
+    Raises `InputError` where the disk does not take it; whatever the block raises, `path` then stays what it was.
+    """
+    with write_errors(path, advice), _workspace(path) as workspace:
+        new = workspace / path.name
+        yield new
+        _open_to_umask(new)
+        _sync(new)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        new.replace(path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file that is there whole or not at all."""
+    write_lines((text,), path)
+
+
+def write_lines(lines: Iterable[str], path: Path) -> None:
+    """Write pieces of text one after the other, as `write_text` does; they are never in memory together."""
+    with replacing(path) as new, new.open("w", encoding="utf-8", newline="\n") as file:
+        for line in lines:
+            file.write(line)
+
+
+def write_folder(folder: Path, write: Callable[[Path], Result]) -> Result:
+    """What `write` returns, which fills a folder that is given to it; `folder` then has all of it or nothing.
+
+    Raises `InputError` where `folder` is neither new nor empty, and where the disk does not take it.
+    """
+    place = folder.absolute()
+    with write_errors(folder):
+        if occupied(place):
+            raise InputError(f"{folder}: there is something in it already. Choose an empty or new folder.")
+        there = place.is_dir()
+        # An empty folder stays the one it is: a mounted disk, a folder that other users may read.
+        with _workspace(place / place.name if there else place) as workspace:
+            new = workspace / "new"
+            new.mkdir()
+            result = write(new)
+            _open_to_umask(new)
+            if there:
+                for entry in sorted(new.iterdir()):
+                    entry.replace(place / entry.name)
+            else:
+                new.rename(place)
+    return result
+
+
+def occupied(folder: Path) -> bool:
+    """Whether there is something else than an empty folder; what a killed process left does not count."""
+    if not folder.is_dir():
+        return folder.exists()
+    return any(not WORKSPACE.fullmatch(entry.name) for entry in folder.iterdir())
+
+
+def written_once(folder: Path, write: Callable[[Path], None], durable: bool = False) -> Path:
+    """`folder`, which is in the cache, filled by `write` if it is not there yet: whole, or not at all.
+
+    With `durable` it is on the disk before it is there, so that a power failure leaves no half of it. That takes
+    milliseconds a file: too long for thousands of pictures, which are found to be damaged when they are read.
+    """
+    if not folder.is_dir():
+        with write_errors(folder, "Free some space, or name another cache folder with LINKCONTEXT_CACHE."):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder.parent)
+            with _workspace(folder) as workspace:
+                new = workspace / folder.name
+                new.mkdir()
+                write(new)
+                _open_to_umask(new)
+                if durable:
+                    _sync(new)
+                try:
+                    new.rename(folder)
+                except OSError:
+                    if not folder.is_dir():  # otherwise another process was faster
+                        raise
+    return folder
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A folder, for this process alone. Raises `InputError` where another has it."""
+    with ExitStack() as stack:
+        with write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(FileLock(folder / LOCK).acquire(timeout=0))
+            except Timeout as error:
+                raise InputError(
+                    f"{folder}: another process is writing into it. Wait for it, or choose another --out."
+                ) from error
+            remove_leftovers(folder)
+        yield
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left of things that they were writing into a folder."""
+    for entry in [entry for entry in folder.iterdir() if WORKSPACE.fullmatch(entry.name)]:
+        with suppress(OSError), FileLock(entry / LOCK, timeout=0):  # not where another process still writes
+            shutil.rmtree(entry)
+
+
+@contextmanager
+def _workspace(path: Path) -> Iterator[Path]:
+    """A hidden folder of this process's own beside `path`, which is removed in the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # os.listdir, because a folder of features has thousands of files, and Paths take longer to make than to look for
+    if any(name.startswith(f".{path.name}.") for name in os.listdir(path.parent)):  # noqa: PTH208
+        remove_leftovers(path.parent)
+    while True:
+        folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        folder.mkdir()
+        lock = FileLock(folder / LOCK)
+        lock.acquire()
+        if (folder / LOCK).exists():  # no other process took it for a leftover before it was locked
+            break
+        lock.release()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _open_to_umask(new: Path) -> None:
+    """Give weights the permissions that other files get: safetensors lets nobody but their owner read them."""
+    mode = new.parent.stat().st_mode & 0o666
+    for path in new.rglob("*.safetensors") if new.is_dir() else (new,):
+        path.chmod(mode)
+
+
+def _sync(new: Path) -> None:
+    """Wait until a new file or folder is on the disk."""
+    for path in new.rglob("*") if new.is_dir() else (new,):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
