@@ -184,10 +184,11 @@ def _workspace(path: Path) -> Iterator[Path]:
         folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         folder.mkdir()
         lock = FileLock(folder / LOCK)
-        lock.acquire()
-        if (folder / LOCK).exists():  # no other process took it for a leftover before it was locked
-            break
-        lock.release()
+        with suppress(FileNotFoundError):  # another process took it for a leftover before it was locked
+            lock.acquire()
+            if (folder / LOCK).exists():
+                break
+            lock.release()
     try:
         yield folder
     finally:
