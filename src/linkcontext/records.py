@@ -299,3 +299,24 @@ def appending(path: Path) -> Iterator[Callable[[Iterable[Any]], None]]:
                     left = left[file.write(left) :]
 
         yield append
+
+
+def cut_log(path: Path, start: int) -> None:
+    """Forget the lines of steps from `start` on, which are about to be made again, and a line that was cut off.
+
+    Raises `InputError` for a file that is no log of steps.
+    """
+    if not path.exists():
+        return
+    with read_errors(path):
+        content = path.read_bytes()
+    kept = []
+    for number, line in enumerate(content.decode(errors="replace").splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            continue
+        values = parse_json(line, f"{path}:{number}")
+        if not isinstance(values, dict) or type(values.get("step")) is not int:
+            raise InputError(f"{path}:{number}: no line about a step. Mend the line, or remove the file.")
+        if values["step"] < start:
+            kept.append(line)
+    write_lines(kept, path)

@@ -94,6 +94,12 @@ def write_lines(lines: Iterable[str], path: Path) -> None:
             file.write(line)
 
 
+def append_line(line: str, path: Path) -> None:
+    """Write a line behind those of a file. Raises `InputError` where the disk does not take it."""
+    with write_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(line + "\n")
+
+
 def write_folder(folder: Path, write: Callable[[Path], Result]) -> Result:
     """What `write` returns, which fills a folder that is given to it; `folder` then has all of it or nothing.
 

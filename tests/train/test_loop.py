@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from linkcontext.config import ModelConfig, eval_config
 from linkcontext.errors import InputError
 from linkcontext.evaluate.run import evaluate
 from linkcontext.models.load import load
-from linkcontext.train import loop
+from linkcontext.records import cut_log
+from linkcontext.train import checkpoint, loop
 from linkcontext.train.loop import deal, rate, train
 from linkcontext.train.mixture import Mixture
 
@@ -302,3 +304,74 @@ def test_a_support_that_does_not_fit_is_refused_before_anything_is_trained(confi
 
 def test_the_model_is_asked_for_by_the_configuration_alone(config):
     assert config().model == ModelConfig(config().model.model, device="cpu")
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_refused_and_the_one_before_it_named(config, curve, tmp_path):
+    train(config(steps=4, save_every=2, out=str(tmp_path / "whole")))
+    state = train(config(steps=4, save_every=2)) / "training.safetensors"
+    content = bytearray(state.read_bytes())
+    content[-5] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        train(config(steps=4, save_every=2))
+    assert str(error.value).startswith(f"{state}: cut short or damaged")
+    assert f"checkpoint-2 is good: write its name into {tmp_path / 'run' / 'latest'}" in str(error.value)
+    (tmp_path / "run" / "latest").write_text("checkpoint-2\n")
+    train(config(steps=4, save_every=2))
+    close(curve(), curve("whole"))
+
+
+@pytest.mark.parametrize("name", ["", "checkpoint-9", "../whole/checkpoint-2", "checkpoint-\0", "checkpoint-x"])
+def test_a_pointer_to_no_checkpoint_is_refused(config, tmp_path, name):
+    train(config(steps=2, save_every=1))
+    (tmp_path / "run" / "latest").write_text(name)
+    with pytest.raises(InputError, match="checkpoint-2 is good"):
+        train(config(steps=2, save_every=1))
+
+
+def test_checkpoints_behind_the_one_that_is_gone_on_from_are_given_up(config, tmp_path):
+    train(config(steps=6, save_every=3, keep=2))
+    (tmp_path / "run" / "latest").write_text("checkpoint-3\n")
+    with pytest.raises(InputError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Mixture, "example", failing(Mixture.example, 5 * 4))
+        train(config(steps=6, save_every=1, keep=1))
+    assert (tmp_path / "run" / "latest").read_text() == "checkpoint-5\n"
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-5"]
+
+
+def failing(example, at):
+    def make(self, n):
+        if n >= at:
+            raise InputError("stop")
+        return example(self, n)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "line", ["{", '{"step": "3"}', '{"steps": 3}', "[3]", "[" * 100_000, '{"step": ' + "9" * 5_000 + "}"]
+)
+@pytest.mark.parametrize("name", ["log.jsonl", "held_out.jsonl"])
+def test_a_log_that_is_damaged_is_a_sentence(tmp_path, line, name):
+    path = tmp_path / name
+    path.write_text(f'{{"step": 0}}\n{line}\n{{"step": 2}}\n')
+    with pytest.raises(InputError, match=rf"{name}:2: "):
+        cut_log(path, 2)
+
+
+@pytest.mark.parametrize("line", ['{"step": 1, "rows": 5}', '{"step": 1}', '{"step": 1, "rows": [{"accuracy": "x"}]}'])
+def test_held_out_figures_that_are_none_are_a_sentence(tmp_path, line):
+    (tmp_path / "held_out.jsonl").write_text(line + "\n")
+    with pytest.raises(InputError, match=r"held_out\.jsonl:1: no rows"):
+        loop._last(tmp_path / "held_out.jsonl")
+
+
+def test_a_log_that_the_disk_does_not_take_is_a_sentence(config, tmp_path, monkeypatch):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(checkpoint, "save", lambda *_: None)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))  # config.json fits, many lines of a log do not
+    try:
+        with pytest.raises(InputError, match=r"log\.jsonl: could not be written .*Free some space"):
+            train(config(steps=60))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -112,10 +112,11 @@ class Build:
 
         from linkcontext.mini import build
         from linkcontext.mini.recipe import recipe
+        from linkcontext.models.load import device_named
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = device_named(self.device)
         begin = Path(self.begin_from) if self.begin_from else None
         chosen = recipe(self.size)
         folders = build.build(chosen, Path(self.out), device, self.until, begin)

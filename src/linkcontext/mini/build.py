@@ -3,16 +3,15 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
-    CLIPImageProcessorPil,
     CLIPModel,
     CLIPProcessor,
     LlavaForConditionalGeneration,
-    LlavaProcessor,
     PreTrainedTokenizerFast,
 )
 
@@ -20,9 +19,13 @@ from linkcontext.errors import InputError
 from linkcontext.mini import clip, language, pool, tokenizer
 from linkcontext.mini.recipe import Recipe
 from linkcontext.models import bundle
-from linkcontext.records import write_text
+from linkcontext.models.tensorfile import read_weights
+from linkcontext.records import parse_json
+from linkcontext.storage import held, read_errors, replacing, write_text
 
 STAGES = ("mini-clip", "mini-base", "mini")
+# What a stage's folder has, besides others, when it is whole.
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "processor_config.json")
 
 
 def build(
@@ -31,17 +34,22 @@ def build(
     """Run the stages up to `until` in `out`; what is done is kept. Gives the standard folders by name.
 
     `begin_from` is a folder with a finished stage before (`mini-clip` or `mini-base`), for example the bundle's.
+    Raises `InputError` where another process builds in `out`, and for files of an earlier build that are damaged.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with held(out):
+        return _build(recipe, out, device, until, begin_from)
+
+
+def _build(recipe: Recipe, out: Path, device: torch.device, until: str, begin_from: Path | None) -> dict[str, Path]:
     _same_recipe(recipe, out)
     words = _tokenizer(recipe, out, begin_from)
     folders = {}
     for name in STAGES[: STAGES.index(until) + 1]:
         folders[name] = out / name
         given = begin_from / name if begin_from is not None else None
-        if (out / name / "model.safetensors").is_file():
+        if _is_whole(out / name):
             continue
-        if given is not None and (given / "model.safetensors").is_file():
+        if given is not None and _is_whole(given):
             folders[name] = given
             continue
         if name == "mini-clip":
@@ -51,57 +59,58 @@ def build(
     return folders
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether a stage's folder has all its files. What an earlier version left when it was killed may not."""
+    return all((folder / file).is_file() for file in FILES)
+
+
+def _loaded(kind: Any, folder: Path, **options: Any) -> Any:
+    """`kind.from_pretrained`. Raises `InputError` for a folder whose files are damaged."""
+    try:
+        return kind.from_pretrained(folder, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{folder}: cannot be loaded ({why}). Remove it, and start the command that made it again."
+        ) from error
+
+
 def _same_recipe(recipe: Recipe, out: Path) -> None:
     """The size must be the one the folder was begun with; lengths of training may change."""
     path = out / "recipe.json"
     if path.is_file():
-        begun = json.loads(path.read_text(encoding="utf-8"))["size"]
-        if begun != recipe.size:
-            raise InputError(f"{out}: holds a build of size {begun}, not {recipe.size}. Choose another --out.")
+        with read_errors(path):
+            content = path.read_text(encoding="utf-8", errors="replace")
+        begun = parse_json(content, str(path))
+        size = begun.get("size") if isinstance(begun, dict) else begun
+        if size != recipe.size:
+            raise InputError(f"{out}: holds a build of size {size}, not {recipe.size}. Choose another --out.")
     write_text(json.dumps(dataclasses.asdict(recipe), indent=1) + "\n", path)
 
 
 def _tokenizer(recipe: Recipe, out: Path, begin_from: Path | None) -> PreTrainedTokenizerFast:
     for folder in (out, *([begin_from] if begin_from else [])):
         if (folder / "mini-clip" / "tokenizer.json").is_file():
-            return AutoTokenizer.from_pretrained(folder / "mini-clip")
+            return _loaded(AutoTokenizer, folder / "mini-clip")
     if not (out / "tokenizer" / "tokenizer.json").is_file():
-        tokenizer.build(recipe.vocabulary).save_pretrained(out / "tokenizer")
-    return AutoTokenizer.from_pretrained(out / "tokenizer")
-
-
-def image_processor(recipe: Recipe) -> CLIPImageProcessorPil:
-    """Pictures as the vision tower was trained on them: the whole picture, squared."""
-    edge = {"height": recipe.image, "width": recipe.image}
-    return CLIPImageProcessorPil(
-        size=edge,
-        crop_size=edge,
-        do_center_crop=False,
-        resample=3,
-        image_mean=list(clip.MEAN),
-        image_std=list(clip.STD),
-    )
+        with replacing(out / "tokenizer") as new:
+            tokenizer.build(recipe.vocabulary).save_pretrained(new)
+    return _loaded(AutoTokenizer, out / "tokenizer")
 
 
 def _save_clip(model: CLIPModel, words: PreTrainedTokenizerFast, recipe: Recipe, folder: Path) -> None:
-    model.to(torch.float32).save_pretrained(folder)
-    CLIPProcessor(image_processor(recipe), words).save_pretrained(folder)
+    with replacing(folder) as new:
+        model.to(torch.float32).save_pretrained(new)
+        CLIPProcessor(clip.image_processor(recipe), words).save_pretrained(new)
 
 
 def save_llava(
     model: LlavaForConditionalGeneration, words: PreTrainedTokenizerFast, recipe: Recipe, folder: Path
 ) -> None:
     """Write a standard Llava folder: config, weights, tokenizer, chat template and image processor."""
-    model.save_pretrained(folder)
-    LlavaProcessor(
-        image_processor(recipe),
-        words,
-        patch_size=recipe.patch,
-        vision_feature_select_strategy="full",
-        chat_template=tokenizer.CHAT_TEMPLATE,
-        image_token=tokenizer.IMAGE,
-        num_additional_image_tokens=1,
-    ).save_pretrained(folder)
+    with replacing(folder) as new:
+        model.save_pretrained(new)
+        language.processor(recipe, words).save_pretrained(new)
 
 
 def _train_language(
@@ -112,7 +121,7 @@ def _train_language(
     out: Path,
     device: torch.device,
 ) -> None:
-    seen = CLIPModel.from_pretrained(folders["mini-clip"])
+    seen = _loaded(CLIPModel, folders["mini-clip"])
     pools = {
         "taught": pool.build(
             seen, pool.taught(recipe.taught), recipe, out / "pool.taught.safetensors", device, "taught"
@@ -124,7 +133,7 @@ def _train_language(
         model = language.start(recipe, seen, words, pools["fresh"].features).to(device)
         language.train_base(model, writer, out, device)
     else:
-        model = LlavaForConditionalGeneration.from_pretrained(folders["mini-base"], dtype=torch.float32).to(device)
+        model = _loaded(LlavaForConditionalGeneration, folders["mini-base"], dtype=torch.float32).to(device)
         model.model.vision_tower.requires_grad_(False)
         language.train_link(model, writer, out, device)
     save_llava(model.cpu(), words, recipe, out / name)
@@ -138,4 +147,4 @@ def pack(folders: dict[str, Path], out: Path, recipe: Recipe) -> None:
 
 def parameters(folder: Path) -> int:
     """How many numbers a folder's model has."""
-    return sum(v.numel() for v in load_file(folder / "model.safetensors").values())
+    return sum(v.numel() for v in read_weights(folder / "model.safetensors").values())

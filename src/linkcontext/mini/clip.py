@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
 
 from linkcontext.mini import stage
 from linkcontext.mini.recipe import Recipe
@@ -46,6 +46,14 @@ def configuration(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> CLIPCon
         "patch_size": recipe.patch,
     }
     return CLIPConfig(text_config=text, vision_config=vision, projection_dim=recipe.vision_width)
+
+
+def image_processor(recipe: Recipe) -> CLIPImageProcessorPil:
+    """Pictures as the vision tower is trained on them: the whole picture, squared."""
+    edge = {"height": recipe.image, "width": recipe.image}
+    return CLIPImageProcessorPil(
+        size=edge, crop_size=edge, do_center_crop=False, resample=3, image_mean=list(MEAN), image_std=list(STD)
+    )
 
 
 def start_patches_from_cosines(model: CLIPModel) -> None:

@@ -16,17 +16,19 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaProcessor,
     PreTrainedTokenizerFast,
 )
 
 from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, Tokens, conversation, encode, expand
+from linkcontext.mini import clip, stage
 from linkcontext.mini import conversations as talk
-from linkcontext.mini import stage
 from linkcontext.mini import start as circuits
 from linkcontext.mini.pool import Pool
 from linkcontext.mini.recipe import Recipe
-from linkcontext.mini.tokenizer import ASSISTANT, CONTEXT, IMAGE, SPECIAL
+from linkcontext.mini.tokenizer import ASSISTANT, CHAT_TEMPLATE, CONTEXT, IMAGE, SPECIAL
 from linkcontext.models.engine import Engine, Grown
+from linkcontext.models.load import Template
 from linkcontext.models.tree import Spelling, Tree, lay, pack
 from linkcontext.models.vision import Seen
 from linkcontext.seeds import key
@@ -72,6 +74,19 @@ def start(
     return model
 
 
+def processor(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
+    """The processor that is saved beside the weights."""
+    return LlavaProcessor(
+        clip.image_processor(recipe),
+        tokenizer,
+        patch_size=recipe.patch,
+        vision_feature_select_strategy="full",
+        chat_template=CHAT_TEMPLATE,
+        image_token=IMAGE,
+        num_additional_image_tokens=1,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Conversations as rows of trees, and what is seen in their pictures."""
@@ -85,6 +100,7 @@ class Writer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, pools: dict[str, Pool], recipe: Recipe) -> None:
         self.tokenizer, self.pools, self.recipe = tokenizer, pools, recipe
+        self.template = Template(processor(recipe, tokenizer))
         self.image = tokenizer.convert_tokens_to_ids(IMAGE)
         slots = np.arange(recipe.tokens_per_image)
         self.spelling = Spelling(np.full(len(slots), self.image), slots, slots[None])
@@ -96,7 +112,7 @@ class Writer:
     def tokens(self, said: talk.Conversation) -> Tokens:
         """One conversation; answers whose class is new carry no loss."""
         messages = conversation(said.turns, SCAFFOLDS["turns"])
-        tokens = encode(messages, self.tokenizer, "every")
+        tokens = encode(messages, self.template, "every")
         labels, answer = list(tokens.labels), -1
         for i, label in enumerate(tokens.labels):
             if label != IGNORE and tokens.labels[i - 1] == IGNORE:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 from rich.progress import track
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPModel
 
+from linkcontext.errors import InputError
 from linkcontext.mini import clip
 from linkcontext.mini.recipe import Recipe
+from linkcontext.models.tensorfile import read_tensors, write_tensors
 from linkcontext.world import concepts, render
 from linkcontext.world.folder import TAUGHT_STREAM
 
@@ -45,7 +46,11 @@ def fresh(count: int) -> Tensor:
 def build(model: CLIPModel, vectors: Tensor, recipe: Recipe, path: Path, device: torch.device, name: str) -> Pool:
     """Draw and encode `recipe.pictures` of each concept, or read `path` where that was done before."""
     if path.exists():
-        return Pool(**load_file(path))
+        advice = "Remove it, and it is made again."
+        _, tensors = read_tensors(path, advice)
+        if set(tensors) != {"features", "vectors"}:
+            raise InputError(f"{path}: holds no features of concepts. {advice}")
+        return Pool(**tensors)
     vision = model.vision_model.to(device).eval()
     tokens = torch.empty(
         len(vectors), recipe.pictures, recipe.tokens_per_image, recipe.vision_width, dtype=torch.float16
@@ -57,7 +62,5 @@ def build(model: CLIPModel, vectors: Tensor, recipe: Recipe, path: Path, device:
         seen = vision(pixel_values=clip.normalise(render.render(things, instances, recipe.image)))
         tokens[start : rows.stop] = seen.last_hidden_state.half().cpu().view(len(rows), *tokens.shape[1:])
     pool = Pool(tokens, vectors)
-    beside = path.with_name(f".{path.name}.part")
-    save_file({"features": tokens, "vectors": vectors.contiguous()}, beside)
-    beside.replace(path)
+    write_tensors({"features": tokens, "vectors": vectors}, path, {})
     return pool

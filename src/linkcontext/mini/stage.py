@@ -2,7 +2,7 @@
 
 import json
 import math
-import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,11 +18,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from linkcontext.errors import InputError
+from linkcontext.models.tensorfile import read_tensors, write_tensors
+from linkcontext.records import cut_log
+from linkcontext.storage import append_line, write_errors
 
 SAVE_EVERY = 60.0  # seconds
 GRADIENT_NORM = 1.0
@@ -61,12 +62,15 @@ def run(
 ) -> None:
     """Train `model` for the schedule's steps, from where `folder` says it stopped.
 
-    `loss(step)` gives the loss and figures to show. Loss that is not finite ends the run with its step.
+    `loss(step)` gives the loss and figures to show. Loss that is not finite ends the run with its step. Raises
+    `InputError` for a state that is damaged or of another shape, and where the disk does not take what is written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     state, log = folder / f"{name}.state.safetensors", folder / f"{name}.log.jsonl"
     optim = optimizer(model)
     start = _resume(state, model, optim)
+    cut_log(log, start)
     saved = time.monotonic()
     with _progress(name, schedule.steps, start) as advance:
         for step in range(start, schedule.steps):
@@ -83,28 +87,25 @@ def run(
             optim.zero_grad(set_to_none=True)
             figures = {"loss": value.item(), **figures}
             advance(figures)
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **{k: round(v, 5) for k, v in figures.items()}}) + "\n")
+            append_line(json.dumps({"step": step, **{k: round(v, 5) for k, v in figures.items()}}), log)
             if time.monotonic() - saved > SAVE_EVERY or step + 1 == schedule.steps:
                 _save(state, model, optim, step + 1)
                 saved = time.monotonic()
 
 
 def _save(path: Path, model: nn.Module, optim: torch.optim.Optimizer, step: int) -> None:
-    tensors = {f"model.{k}": v.contiguous().clone() for k, v in model.state_dict().items()}
+    tensors = {f"model.{k}": v.clone() for k, v in model.state_dict().items()}
     for i, moments in optim.state_dict()["state"].items():
-        tensors |= {f"optim.{i}.{k}": v.contiguous() for k, v in moments.items()}
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file(tensors, beside, metadata={"step": str(step)})
-    beside.replace(path)
+        tensors |= {f"optim.{i}.{k}": v for k, v in moments.items()}
+    write_tensors(tensors, path, {"step": str(step)})
 
 
 def _resume(path: Path, model: nn.Module, optim: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
-    with safe_open(path, "pt") as file:
-        step = int(file.metadata()["step"])
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    about, tensors = read_tensors(path, "Remove it, and the stage begins anew.")
+    if not re.fullmatch("[0-9]{1,9}", about.get("step", "")):
+        raise InputError(f"{path}: is no state of a stage. Remove it, and the stage begins anew.")
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in model.state_dict().items()}:
         raise InputError(f"{path}: belongs to a model of another shape. Remove it or choose another --out.")
@@ -115,7 +116,7 @@ def _resume(path: Path, model: nn.Module, optim: torch.optim.Optimizer) -> int:
             _, i, name = key.split(".")
             state["state"].setdefault(int(i), {})[name] = value
     optim.load_state_dict(state)
-    return step
+    return int(about["step"])
 
 
 @contextmanager

@@ -22,7 +22,9 @@ from torch import Tensor
 
 from linkcontext.data.manifest import cache_dir
 from linkcontext.errors import InputError
-from linkcontext.storage import replacing, write_text, written_once
+from linkcontext.models.tensorfile import read_weights
+from linkcontext.records import parse_json
+from linkcontext.storage import read_errors, replacing, write_text, written_once
 
 NAMES = ("mini-clip", "mini-base", "mini")
 VISION_IN = {"mini-clip": "vision_model.", "mini-base": "vision_tower.", "mini": "vision_tower."}
@@ -44,7 +46,7 @@ def pack(folders: dict[str, Path], out: Path, card: dict[str, Any]) -> None:
     models: dict[str, Any] = {}
     hashes: dict[str, str] = {}
     for name, folder in folders.items():
-        tensors = {k: v.to(torch.bfloat16) for k, v in load_file(folder / "model.safetensors").items()}
+        tensors = {k: v.to(torch.bfloat16) for k, v in read_weights(folder / "model.safetensors").items()}
         prefix = VISION_IN[name]
         vision = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         rest = {k: v for k, v in tensors.items() if not k.startswith(prefix)}
@@ -67,7 +69,8 @@ def folder(name: str) -> Path:
         raise InputError(
             f"{name}: this installation carries no bundled weights ({listed} is missing). Install it again."
         )
-    listing = json.loads(listed.read_text(encoding="utf-8"))
+    with read_errors(listed):
+        listing = parse_json(listed.read_text(encoding="utf-8"), str(listed))
     if name not in listing["models"]:
         raise InputError(f"{name}: not among the bundled models ({', '.join(listing['models'])}).")
     version = hashlib.sha256((listing["sha256"]["vision"] + listing["sha256"][name]).encode()).hexdigest()[:12]
@@ -79,8 +82,9 @@ def _assemble(name: str, listing: dict[str, Any], source: Path, out: Path) -> No
     tensors: dict[str, Tensor] = {}
     for part, prefix in (("vision", VISION_IN[name]), (name, "")):
         path = source / f"{part}.safetensors"
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != listing["sha256"][part]:
+        with read_errors(path):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != listing["sha256"][part]:
             raise InputError(f"{path}: damaged (its SHA-256 is not the one that files.json names). Install it again.")
         tensors |= {prefix + k: v for k, v in load_file(path).items()}
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})

@@ -4,28 +4,27 @@ RUN/config.json            what was asked, of which model, on which data
 RUN/log.jsonl              a line a step: loss, tokens, answers a second, rates
 RUN/held_out.jsonl         a line an evaluation: the rows of metrics.json
 RUN/checkpoint-N/          a model folder (adapters merged, no 4 bits), for `linkcontext eval --model RUN/checkpoint-N`
-  training.safetensors     the numbers that learn, and the optimizer's moments; the rest follows from N
+  training.safetensors     the numbers that learn, the optimizer's moments and a digest; the rest follows from N
 RUN/latest                 the name of the last whole checkpoint
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
 from linkcontext.errors import InputError
-from linkcontext.records import write_text
+from linkcontext.models.tensorfile import DamagedError, checked_tensors, write_tensors
+from linkcontext.records import parse_json
+from linkcontext.storage import read_errors, replacing, write_errors, write_text
 
-STATE = "training.safetensors"
+STATE, LATEST = "training.safetensors", "latest"
 SCALE = 2.0  # of an adapter: alpha over rank
 
 
@@ -37,13 +36,15 @@ def claim(out: Path, told: dict[str, Any], free: tuple[str, ...]) -> None:
             raise InputError(f"{out}: there is something in it, and it is no training. Choose another --out.")
         write_text(json.dumps(told, indent=1) + "\n", path)
         return
+    with read_errors(path):
+        content = path.read_text(encoding="utf-8", errors="replace")
+    earlier = parse_json(content, str(path))
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
         a, b = (
             _flat({**earlier["config"], "digest": earlier["data"]}),
             _flat({**told["config"], "digest": told["data"]}),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: damaged. Remove {out} or choose another --out.") from error
     differ = [k for k in sorted({*a, *b}) if k not in free and a.get(k) != b.get(k)]
     if differ:
@@ -66,23 +67,17 @@ def save(accelerator: Accelerator, trainee: Any, optimizer: Any, step: int, out:
         state |= {f"optim.{kind}.{name}": _full(value) for kind, value in optimizer.state[p].items()}
     weights = _merged(trainee.network)
     if accelerator.is_main_process:
-        beside, folder = out / f".checkpoint-{step}.part", out / f"checkpoint-{step}"
-        for old in (beside, folder):
-            shutil.rmtree(old, ignore_errors=True)
-        try:
-            trainee.network.save_pretrained(beside, state_dict=weights)
-            trainee.model.processor.save_pretrained(beside)
-            about = {"step": str(step), "model": type(trainee.network).__name__}
-            save_file({k: v.contiguous() for k, v in state.items()}, beside / STATE, metadata=about)
-            for path in beside.rglob("*"):
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-            beside.replace(folder)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{folder}: could not be written ({error}). Free some space and start again.") from error
-        write_text(folder.name + "\n", out / "latest")
-        for old in sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[:-keep]:
-            shutil.rmtree(old)
+        folder = out / f"checkpoint-{step}"
+        with replacing(folder) as new:
+            trainee.network.save_pretrained(new, state_dict=weights)
+            trainee.model.processor.save_pretrained(new)
+            write_tensors(state, new / STATE, {"step": str(step), "model": type(trainee.network).__name__})
+        write_text(folder.name + "\n", out / LATEST)
+        there = checkpoints(out)
+        at = there.index(folder) + 1
+        with write_errors(out):
+            for old in (*there[: max(0, at - keep)], *there[at:]):  # those behind it are of a run that was given up
+                shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
 
@@ -91,13 +86,16 @@ def resume(trainee: Any, optimizer: Any, out: Path) -> int:
 
     Raises `InputError` for a checkpoint that is not there, cut short, or of another model.
     """
-    pointer = out / "latest"
+    pointer = out / LATEST
     if not pointer.exists():
         return 0
-    path = out / pointer.read_text(encoding="utf-8").strip() / STATE
-    mine = learning(trainee)
+    with read_errors(pointer):
+        last = out / pointer.read_text(encoding="utf-8", errors="replace").strip()
+    path, mine = last / STATE, learning(trainee)
     try:
-        with safe_open(path, "pt") as file:
+        if last not in checkpoints(out):
+            raise DamagedError(f"{pointer} names no checkpoint")
+        with checked_tensors(path) as file:
             step, names = int(file.metadata()["step"]), list(file.keys())
             there = {
                 n.removeprefix("weights."): file.get_slice(n).get_shape() for n in names if n.startswith("weights.")
@@ -109,12 +107,28 @@ def resume(trainee: Any, optimizer: Any, out: Path) -> int:
                     p.copy_(_like(p, file.get_tensor(f"weights.{name}")))
                 kinds = [n.split(".")[1] for n in names if n.startswith("optim.") and n.split(".", 2)[2] == name]
                 optimizer.state[p] = {kind: _like(p, file.get_tensor(f"optim.{kind}.{name}")) for kind in kinds}
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: cut short or damaged ({error}). Write the name of an earlier checkpoint into {pointer}, "
-            "or choose another --out."
-        ) from error
+    except (DamagedError, KeyError, TypeError) as error:
+        good = [other.name for other in checkpoints(out) if other != last and _is_good(other)]
+        advice = f"No other checkpoint in {out} is good: remove {pointer} to begin anew, or choose another --out."
+        if good:
+            advice = f"{good[-1]} is good: write its name into {pointer} to go on from there."
+        raise InputError(f"{path}: cut short or damaged ({error}). {advice}") from error
     return step
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The checkpoints in a run's folder, the earliest first."""
+    numbers = {path: path.name.removeprefix("checkpoint-") for path in out.glob("checkpoint-*")}
+    return sorted((path for path, number in numbers.items() if number.isdecimal()), key=lambda path: int(numbers[path]))
+
+
+def _is_good(folder: Path) -> bool:
+    """Whether a checkpoint's state is what was written."""
+    try:
+        with checked_tensors(folder / STATE):
+            return True
+    except DamagedError:
+        return False
 
 
 def learning(trainee: nn.Module) -> dict[str, nn.Parameter]:

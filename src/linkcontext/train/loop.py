@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from statistics import fmean
+from statistics import StatisticsError, fmean
 from typing import Any
 
 import torch
@@ -51,9 +51,10 @@ from linkcontext.models.family import parts
 from linkcontext.models.load import device_named, load
 from linkcontext.models.score import Scorer
 from linkcontext.models.vision import Eyes
-from linkcontext.records import held, to_json, write_text
+from linkcontext.records import cut_log, parse_json, to_json
 from linkcontext.seeds import key
 from linkcontext.source import open_data
+from linkcontext.storage import append_line, held
 from linkcontext.train import checkpoint, mixture
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.strategy import Lessons, Strategy, read_questions
@@ -91,7 +92,7 @@ def train(config: TrainConfig) -> Path:
         start = checkpoint.resume(trainee, optimizer.optimizer, out)
         if accelerator.is_main_process:
             for name in ("log.jsonl", "held_out.jsonl"):
-                _cut(out / name, start)
+                cut_log(out / name, start)
         accelerator.init_trackers("linkcontext", {"config": json.dumps(dataclasses.asdict(config))})
         done, steps = start, start if _reached(config, _last(out / "held_out.jsonl")) else config.steps
         with _progress(config.steps, start, accelerator.is_main_process) as show:
@@ -132,7 +133,14 @@ def _reached(config: TrainConfig, found: Rows) -> bool:
 def _last(path: Path) -> Rows:
     """The last rows of held-out figures, if there are any."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return json.loads(lines[-1])["rows"] if lines else []
+    if not lines:
+        return []
+    rows: Any = parse_json(lines[-1], f"{path}:{len(lines)}").get("rows")
+    try:
+        fmean(row["accuracy"] for row in rows)
+    except (KeyError, TypeError, StatisticsError) as error:
+        raise InputError(f"{path}:{len(lines)}: no rows of held-out figures. Remove the line.") from error
+    return list(rows)
 
 
 def rate(step: int, steps: int, warmup: float) -> float:
@@ -386,15 +394,7 @@ def _exam(config: TrainConfig) -> Callable[[Accelerator, nn.Module], Rows] | Non
 
 def _write(accelerator: Accelerator, path: Path, figures: Mapping[str, Any]) -> None:
     if accelerator.is_main_process:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(to_json(figures) + "\n")
-
-
-def _cut(path: Path, start: int) -> None:
-    """Forget the lines of steps that are about to be made again, and a line that was cut off."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < start]
-    write_text("".join(kept), path)
+        append_line(to_json(figures), path)
 
 
 @contextmanager
