@@ -254,11 +254,16 @@ def parse_json(text: str, where: str) -> Any:
     return values
 
 
-def read_jsonl(kind: type[Record], path: Path) -> Iterator[Record]:
-    """Stream the records of a file. A line that is no such record is an `InputError` naming file and line."""
+def read_jsonl(kind: type[Record], path: Path, whole_lines: bool = False) -> Iterator[Record]:
+    """Stream the records of a file. A line that is no such record is an `InputError` naming file and line.
+
+    With `whole_lines` a last line without its end is passed over: its writer was killed, or is writing still.
+    """
     with read_errors(path), path.open("rb") as lines:
         for number, line in enumerate(iter(lambda: lines.readline(LIMIT + 1), b""), 1):
             where = f"{path}:{number}"
+            if whole_lines and not line.endswith(b"\n") and len(line) <= LIMIT:
+                return
             if len(line) > LIMIT:
                 raise InputError(
                     f"{where}: more than {LIMIT // 1_000_000} MB in a line. The file is damaged; write it again."

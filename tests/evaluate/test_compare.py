@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from linkcontext.errors import InputError
-from linkcontext.evaluate.compare import compare, interval, sign_flip_p, within
+from linkcontext.evaluate.compare import cautions, compare, interval, sign_flip_p, within
 from linkcontext.evaluate.draw import RICES, for_query
+from linkcontext.evaluate.folder import read_run
 from linkcontext.evaluate.power import holm
 from linkcontext.records import Candidate, Episode, Prediction, Turn, read_jsonl, write_jsonl
 
@@ -24,7 +25,17 @@ def write_run(run, right, shots=(1,), digest="d"):
     """A run in which query q of episode e is answered rightly where `right[e][q]`, at every shot count."""
     episodes = [episode(i, shots) for i in range(len(right))]
     predictions = [
-        Prediction(e.id, e.query_id(q), k, (), e.queries[q].class_id, e.queries[q].answer if ok else "?", {}, "0", ())
+        Prediction(
+            e.id,
+            e.query_id(q),
+            k,
+            (),
+            e.queries[q].class_id,
+            e.queries[q].answer if ok else "?",
+            {},
+            "0" * 64,
+            tuple(turn.item for turn in e.shown(k)),
+        )
         for e, answers in zip(episodes, right, strict=True)
         for q, ok in enumerate(answers)
         for k in shots
@@ -121,8 +132,32 @@ def test_other_episodes_are_refused(tmp_path):
     a, b = (write_run(tmp_path / name, [(1, 1)] * 3) for name in "ab")
     changed = [dataclasses.replace(episode(i), support=episode(i).support[::-1]) for i in range(3)]
     write_jsonl(changed, b / "episodes.jsonl")
+    shown = {e.id: tuple(turn.item for turn in e.support) for e in changed}
+    made = [
+        dataclasses.replace(p, support_ids=shown[p.episode_id]) for p in read_jsonl(Prediction, b / "predictions.jsonl")
+    ]
+    write_jsonl(made, b / "predictions.jsonl")
     with pytest.raises(InputError, match=r"Episode e0 is not the same .* seeds or the data differ"):
         compare(a, b)
+
+
+def test_what_differs_and_what_is_missing_is_said(tmp_path):
+    a, b = (write_run(tmp_path / name, [(1, 1)] * 3) for name in "ab")
+    for run, weights, seed in ((a, "1", 0), (b, "2", 1)):
+        config = json.loads((run / "config.json").read_text())
+        config |= {
+            "measured": {"weights": weights, "adapter": None},
+            "config": {"episodes": {"seed": seed}, "out": run.name},
+        }
+        (run / "config.json").write_text(json.dumps(config))
+    assert cautions(read_run(a), read_run(b)) == ["A and B differ in the model's weights, seed (0, 1)."]
+    assert cautions(read_run(a), read_run(a)) == ["A and B differ in nothing that was recorded."]
+    lines = (b / "predictions.jsonl").read_text().splitlines(keepends=True)
+    (b / "predictions.jsonl").write_text("".join(lines[:-2]))
+    assert cautions(read_run(a), read_run(b))[0].startswith(f"{b}: This run is not finished: 2 of its 6 predictions")
+    config = json.loads((b / "config.json").read_text())
+    (b / "config.json").write_text(json.dumps({**config, "model": {"class": "served"}}))
+    assert cautions(read_run(a), read_run(b))[-1].startswith(f"{b}: The model's weights cannot be known")
 
 
 def test_selections_are_paired_by_drawn_query(tmp_path):
@@ -144,7 +179,9 @@ def test_selections_are_paired_by_drawn_query(tmp_path):
         for k in e.shots_per_class
     }
     made = [
-        dataclasses.replace(p, episode_id=e.id, query_id=e.query_id(0))
+        dataclasses.replace(
+            p, episode_id=e.id, query_id=e.query_id(0), support_ids=tuple(turn.item for turn in e.support)
+        )
         for p in read_jsonl(Prediction, b / "predictions.jsonl")
         for e in [own[p.query_id, p.shots_per_class]]
     ]
@@ -172,7 +209,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
     a, b = (write_run(tmp_path / name, [(1, 1)] * 3) for name in "ab")
     text = (b / "predictions.jsonl").read_text(encoding="utf-8")
     for damage, sentence in (
-        (text[:-20], "predictions.jsonl:6"),
+        (text[:-20] + "\n", "predictions.jsonl:6"),
         ("", "is empty"),
         ("[1]\n", "object was expected"),
     ):

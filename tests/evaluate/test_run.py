@@ -1,12 +1,18 @@
 """Runs: killed and resumed, batched and reordered, they end the same."""
 
+import dataclasses
 import json
+import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from linkcontext.config import eval_config
+from linkcontext.episodes.prompt import SCAFFOLDS
 from linkcontext.errors import InputError
-from linkcontext.evaluate.run import evaluate, resolved
+from linkcontext.evaluate.claim import resolved
+from linkcontext.evaluate.compare import compare
+from linkcontext.evaluate.run import evaluate
 from linkcontext.report.page import write_report
 
 
@@ -139,3 +145,102 @@ def test_too_little_memory_is_refused_before_anything_is_written(nano, tmp_path)
     with pytest.raises(InputError, match="are too little"):
         evaluate(config)
     assert not (tmp_path / "r").exists()
+
+
+def other_weights(folder):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    name = min(tensors)
+    save_file({**tensors, name: tensors[name] + 1e-3}, path, metadata={"format": "pt"})
+
+
+def other_json(name, **changes):
+    def change(folder):
+        values = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(values | changes))
+
+    return change
+
+
+def other_template(folder):
+    path = folder / "chat_template.jinja"
+    path.write_text(path.read_text().replace("assistant", "Assistant"))
+
+
+def test_another_model_below_the_same_path_is_refused(config, nano, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(nano, folder)
+    asked = config(model=str(folder), episodes=2, scoring="likelihood", explain=0)
+    metrics = evaluate(asked)
+    assert evaluate(asked)["rows"] == metrics["rows"]  # nothing has changed
+    for change, named in (
+        (other_weights, "the model's weights changed"),
+        (other_json("processor_config.json", image_processor={"image_mean": [0.4, 0.4, 0.4]}), "the processor"),
+        (other_template, "the chat template, as it renders, the rendered prompts changed"),
+        (other_json("generation_config.json", repetition_penalty=1.5), "the generation config changed"),
+    ):
+        shutil.copytree(nano, folder, dirs_exist_ok=True)
+        change(folder)
+        with pytest.raises(InputError, match=rf"run: is about something else: since it began, .*{named}"):
+            evaluate(asked)
+
+
+def test_another_text_in_the_scaffolds_file_is_refused(config, tmp_path):
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({**dataclasses.asdict(SCAFFOLDS["turns"]), "name": "own"}))
+    asked = config(scaffold=str(path), episodes=2, scoring="likelihood", explain=0)
+    evaluate(asked)
+    path.write_text(path.read_text().replace("What is this?", "What is that?"))
+    with pytest.raises(InputError, match=r"since it began, the text of the scaffold, the rendered prompts changed"):
+        evaluate(asked)
+
+
+def test_a_run_that_does_not_say_what_it_measured_is_refused(config, tmp_path):
+    asked = config(episodes=2, scoring="likelihood", explain=0)
+    evaluate(asked)
+    path = tmp_path / "run" / "config.json"
+    kept = json.loads(path.read_text())
+    del kept["measured"]
+    path.write_text(json.dumps(kept))
+    with pytest.raises(InputError, match="does not say which weights"):
+        evaluate(asked)
+
+
+FOREIGN = [
+    ({"shots_per_class": 99}, r"at 99 shots per class has shots that its episode does not have \(0, 1\)"),
+    ({"candidates": []}, "has neither likelihoods nor a reply"),
+    ({"gold": "nothing"}, "has 'nothing' as its right class"),
+    ({"query_id": "e00009/q0"}, "is about no query of this run's episodes"),
+    ({"episode_id": "e00001"}, "is said to be of the episode e00001"),
+    ({"support_ids": ["x.png"]}, "has another support"),
+    ({"prompt_sha256": "x"}, "as its prompt's hash"),
+    ({"baselines": {"copy_first": "nothing"}}, "a baseline that answers 'nothing'"),
+    ({"reply": "plimbo"}, "has likelihoods with a grey query, and e00000/q0 has likelihoods .* and a reply"),
+]
+IMPOSSIBLE = [
+    ({"logprob": 1000}, "1000 as a log-probability of .* above 0"),
+    ({"null_logprob": 0.5}, "0.5 as a log-probability of .* above 0"),
+    ({"null_logprob": None}, "a grey query for some of its candidates only"),
+    ({"tokens": 0}, "has 0 tokens"),
+    ({"class": "x"}, "has other candidates"),
+    ({"name": "x"}, "has other candidates"),
+]
+
+
+def test_predictions_that_do_not_belong_are_refused_when_resumed_reported_and_compared(config, tmp_path):
+    asked = config(episodes=2, scoring="likelihood", explain=0, shots=(0, 1))
+    evaluate(asked)
+    run = tmp_path / "run"
+    shutil.copytree(run, tmp_path / "whole")
+    first, *others = predictions(run)
+    (score, *more) = first["candidates"]
+    changed = [({**first, **change}, named) for change, named in FOREIGN]
+    changed += [({**first, "candidates": [{**score, **change}, *more]}, named) for change, named in IMPOSSIBLE]
+    changed += [(first, "comes twice")]
+    uses = (lambda: evaluate(asked), lambda: write_report(run), lambda: compare(tmp_path / "whole", run))
+    for line, named in changed:
+        lines = [line, *others, *([first] if line is first else [])]
+        (run / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        for use in uses:
+            with pytest.raises(InputError, match=rf"run/predictions\.jsonl: .*{named}"):
+                use()

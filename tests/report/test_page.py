@@ -236,14 +236,8 @@ def test_swapped_names_show_the_true_ones(make_run):
     ("name", "damage", "sentence"),
     [
         ("metrics.json", "{", r"metrics\.json: not JSON"),
-        ("metrics.json", "[]", r"metrics\.json: rows, counters missing"),
-        ("metrics.json", '{"rows": [], "counters": {}}', r"metrics\.json: no rows"),
-        (
-            "metrics.json",
-            '{"rows": [{"task": "naming"}], "counters": {}}',
-            r"metrics\.json: a row has no names",
-        ),
-        ("metrics.json", '{"rows": [3], "counters": {}}', r"metrics\.json: a row"),
+        ("metrics.json", "[]", r"metrics\.json: counters missing"),
+        ("metrics.json", '{"counters": []}', r"metrics\.json: counters must be an object"),
         ("config.json", '{"command": ""}', r"config\.json: config, model, data, versions missing"),
         ("episodes.jsonl", "", r"episodes\.jsonl is empty"),
         ("predictions.jsonl", '{"a": 1}\n', r"predictions\.jsonl:1"),
@@ -255,6 +249,28 @@ def test_damage_is_named_and_nothing_is_written(make_run, name, damage, sentence
     with pytest.raises(InputError, match=sentence):
         write_report(run)
     assert not list(run.glob("report*"))
+
+
+def test_figures_are_those_of_the_predictions_whatever_metrics_say(make_run):
+    run = make_run()
+    with_metrics(run)
+    page = read(write_report(run))
+    kept = json.loads(read(run / "metrics.json"))
+    kept["rows"] = [row | {"accuracy": 1.0} for row in kept["rows"][:1]]
+    (run / "metrics.json").write_text(json.dumps(kept), encoding="utf-8")
+    assert read(write_report(run)) == page
+
+
+def test_a_report_of_an_unfinished_run_says_so_at_its_top(make_run):
+    run = make_run(episodes=4)
+    assert "not finished" not in read(write_report(run))
+    lines = read(run / "predictions.jsonl").splitlines(keepends=True)
+    (run / "predictions.jsonl").write_text("".join(lines[:10]) + lines[10][:30], encoding="utf-8")
+    html, text = read(write_report(run)), read(run / "report.md")
+    sentence = "14 of its 24 predictions are missing (0 shots: 4 of 8, 1 shots: 4 of 8, 4 shots: 6 of 8)"
+    assert sentence in html
+    assert html.index("not finished") < html.index("gives")
+    assert sentence in text.splitlines()[2]
 
 
 @pytest.mark.parametrize("name", ["config.json", "episodes.jsonl", "predictions.jsonl"])

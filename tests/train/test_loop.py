@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from safetensors.torch import load_file, save_file
 
 from linkcontext.config import ModelConfig, eval_config
 from linkcontext.errors import InputError
@@ -256,6 +258,19 @@ def test_a_folder_of_another_training_is_refused(config, tmp_path):
     (tmp_path / "other" / "letter.txt").write_text("mine")
     with pytest.raises(InputError, match="it is no training"):
         train(config(out=str(tmp_path / "other")))
+
+
+def test_other_weights_below_the_path_of_the_model_are_refused(config, nano, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(nano, folder)
+    asked = config(model=ModelConfig(str(folder), device="cpu"), steps=1)
+    train(asked)
+    train(asked)  # nothing has changed
+    tensors = load_file(folder / "model.safetensors")
+    name = min(tensors)
+    save_file({**tensors, name: tensors[name] + 1e-3}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="since it began, the model's weights changed"):
+        train(asked)
 
 
 def test_a_checkpoint_that_is_cut_short_or_of_another_model_is_refused(config, tmp_path):

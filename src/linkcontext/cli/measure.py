@@ -173,7 +173,11 @@ class Compare:
 
     def run(self) -> None:
         """Compare."""
-        from linkcontext.evaluate.compare import compare
+        from linkcontext.evaluate.compare import cautions, compared
+        from linkcontext.evaluate.folder import read_run
         from linkcontext.report.tables import comparison_table
 
-        console.print(comparison_table(compare(Path(self.run_a), Path(self.run_b))))
+        a, b = read_run(Path(self.run_a)), read_run(Path(self.run_b))
+        console.print(comparison_table(compared(a, b)))
+        for caution in cautions(a, b):
+            console.print(caution, style="yellow", markup=False, soft_wrap=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from linkcontext.errors import InputError
 from linkcontext.evaluate.draw import drawn_as, drawn_query, drawn_task
-from linkcontext.evaluate.folder import RunFolder, read_run
+from linkcontext.evaluate.folder import UNKNOWN_WEIGHTS, RunFolder, measured_apart, options_apart, read_run
 from linkcontext.evaluate.intervals import (
     Z95,
     Floats,
@@ -39,7 +39,12 @@ def compare(run_a: Path, run_b: Path) -> list[Row]:
     Raises:
         InputError: a file that is missing or damaged; other pictures or other episodes; nothing in common.
     """
-    a, b = read_run(run_a), read_run(run_b)
+    return compared(read_run(run_a), read_run(run_b))
+
+
+def compared(a: RunFolder, b: RunFolder) -> list[Row]:
+    """`compare` of two runs that are read."""
+    run_a, run_b = a.path, b.path
     if a.config["data"]["digest"] != b.config["data"]["digest"]:
         raise InputError(
             f"{run_a} and {run_b} were made from different pictures ({a.config['data']['spec']} and "
@@ -57,6 +62,14 @@ def compare(run_a: Path, run_b: Path) -> list[Row]:
         )
     adjusted = holm([row["p"] for row in found])
     return [row | {"p_holm": p} for row, p in zip(found, adjusted, strict=True)]
+
+
+def cautions(a: RunFolder, b: RunFolder) -> list[str]:
+    """What a reader must know before the figures: a run that is not finished, and all in which the two differ."""
+    unfinished = [f"{run.path}: {run.unfinished}" for run in (a, b) if run.unfinished]
+    differ = [*measured_apart(a.config, b.config), *options_apart(a.config["config"], b.config["config"])]
+    told = f"A and B differ in {', '.join(differ)}." if differ else "A and B differ in nothing that was recorded."
+    return [*unfinished, told, *(f"{run.path}: {UNKNOWN_WEIGHTS}" for run in (a, b) if run.weights_unknown)]
 
 
 def within(row: Row, margin: float) -> bool:

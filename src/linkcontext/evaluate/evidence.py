@@ -29,8 +29,11 @@ from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, refuse_scaffold, scaffold
 from linkcontext.episodes.sample import sample
 from linkcontext.errors import InputError
+from linkcontext.evaluate import checks
+from linkcontext.evaluate.claim import claim, claim_records
+from linkcontext.evaluate.claim import of_run as about
 from linkcontext.evaluate.picks import chosen_shots
-from linkcontext.evaluate.run import Asker, claim, claim_episodes, fits, local, predict
+from linkcontext.evaluate.run import Asker, fits, local, predict, sampled
 from linkcontext.evaluate.verdicts import SHARES, verdicts
 from linkcontext.mining.neighbours import mined
 from linkcontext.models.load import Model
@@ -67,8 +70,9 @@ def evidence(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
         refuse_scaffold(wordings.wording, wordings.scorer.marks)
         refuse_marked_episodes(episodes, wordings.scorer.marks)
     out = probe_folder(config)
-    claim(out, config, model, dataset, [*dataset.problems, *left_out])
-    claim_episodes(out, [episode for _, episodes in asked for episode in episodes])
+    conversations = [messages for other, episodes in asked for messages in sampled(other, episodes)]
+    claim(out, config, model, dataset, [*dataset.problems, *left_out], about(model, asker.wording, conversations))
+    claim_records(out / "episodes.jsonl", [episode for _, episodes in asked for episode in episodes])
     answered(asked, out / "predictions.jsonl")
     scorer = asked[0][0].scorer
     if isinstance(scorer, Scorer):
@@ -177,14 +181,16 @@ def _more_ways(config: EvalConfig, dataset: Dataset, ways: int, placed: bool) ->
 
 def answered(asked: Sequence[Asked], path: Path) -> None:
     """Append the predictions that `path` does not hold yet."""
+    every = [episode for _, episodes in asked for episode in episodes]
     for asker, episodes in asked:
-        predict(asker, episodes, path)
+        predict(asker, episodes, path, every)
 
 
 def finish(out: Path, model: str, data: str, left_out: Sequence[str], counters: dict[str, Any]) -> dict[str, Any]:
     """What the predictions in a probe's folder say; writes probe.json."""
     episodes = {episode.id: episode for episode in read_jsonl(Episode, out / "episodes.jsonl")}
-    found = verdicts(model, episodes, read_jsonl(Prediction, out / "predictions.jsonl"))
+    path = out / "predictions.jsonl"
+    found = verdicts(model, episodes, checks.belonging(episodes, read_jsonl(Prediction, path), str(path)))
     probe = {"model": model, "data": data, **found, "left_out": list(left_out), "counters": counters}
     text = json.dumps(probe, indent=1) + "\n"
     write_text(text, out / "probe.json")

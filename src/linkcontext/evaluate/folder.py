@@ -7,16 +7,44 @@ metrics.json       rows and counters, made from the three
 explain.json       what moved some answers, and a prompt token by token; a run may lack it
 """
 
-import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from linkcontext.errors import InputError
-from linkcontext.records import Episode, Prediction, Record, read_jsonl
+from linkcontext.evaluate import checks
+from linkcontext.records import Episode, Prediction, Record, parse_json, read_jsonl, typed
 
-CONFIG_KEYS = ("command", "config", "model", "data", "versions")
-DATA_KEYS = ("spec", "root", "digest", "problems")
+# What config.json must hold, by type. What is read of `config` and `model` may be missing, but is of its type.
+CONFIG = {
+    "command": str,
+    "config": dict[str, Any],
+    "model": dict[str, Any],
+    "data": dict[str, Any],
+    "versions": dict[str, str],
+}
+MEASURED = {"measured": dict[str, Any]}  # which earlier versions did not write
+# The parts of `measured`, in words.
+WORDS = {
+    "weights": "the model's weights",
+    "adapter": "the adapter",
+    "processor": "the processor (pictures or tokenizer)",
+    "chat_template": "the chat template, as it renders",
+    "generation": "the generation config",
+    "server": "what the server reports about itself",
+    "scaffold": "the text of the scaffold",
+    "prompts": "the rendered prompts",
+    "files": "the files that it learns from",
+}
+UNKNOWN_WEIGHTS = (
+    "The model's weights cannot be known: its server has them, or the run is of an earlier version that did not record "
+    "them. That two such runs are of the same weights is not sure."
+)
+DATA = {"spec": str, "root": str, "digest": str, "problems": tuple[str, ...]}
+OPTIONS = {"episodes": dict[str, Any], "scoring": str, "unseen": tuple[str, ...]}
+EPISODE_OPTIONS = {"tasks": tuple[str, ...]}
+MODEL = {"name": str, "class": str, "model_type": str}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,31 +56,117 @@ class RunFolder:
     episodes: dict[str, Episode]
     predictions: tuple[Prediction, ...]
 
+    @property
+    def unfinished(self) -> str:
+        """What the run lacks, in a sentence; empty where it is whole."""
+        return checks.unfinished(self.episodes.values(), self.predictions)
+
+    @property
+    def weights_unknown(self) -> bool:
+        """Whether nothing is recorded by which the model's weights could be told from others."""
+        return self.served or "weights" not in self.config.get("measured", {})
+
+    @property
+    def served(self) -> bool:
+        """Whether the model was behind a server."""
+        return bool(self.config["model"].get("class") == "served")
+
 
 def read_run(run: Path) -> RunFolder:
-    """Read config, episodes and predictions; an `InputError` names the file that is missing or damaged."""
-    config = read_object(_present(run, "config.json"), CONFIG_KEYS)
-    for name in ("config", "model", "data", "versions"):
-        if not isinstance(config[name], dict):
-            raise InputError(f"{run / 'config.json'}: {name} is no object. Was it edited by hand?")
-    data = config["data"]
-    if not set(DATA_KEYS) <= set(data):
-        raise InputError(f'{run / "config.json"}: "data" must hold {", ".join(DATA_KEYS)}. Was it edited by hand?')
-    episodes = _records(Episode, _present(run, "episodes.jsonl"))
-    predictions = _records(Prediction, _present(run, "predictions.jsonl"))
-    return RunFolder(run, config, {episode.id: episode for episode in episodes}, predictions)
+    """Read config, episodes and predictions, of which the last line may be cut off.
+
+    Raises `InputError`, naming the file, for one that is missing or damaged, and for predictions that do not belong to
+    the episodes or were not scored as the configuration says.
+    """
+    config = read_config(_present(run, "config.json"))
+    path = _present(run, "episodes.jsonl")
+    episodes = checks.by_id(_records(Episode, path), str(path))
+    path = _present(run, "predictions.jsonl")
+    predictions = checks.belonging(episodes, _records(Prediction, path, whole_lines=True), str(path))
+    folder = RunFolder(run, config, episodes, predictions)
+    _check_scoring(folder)
+    return folder
+
+
+def measured_apart(a: Mapping[str, Any], b: Mapping[str, Any], but: Collection[str] = ()) -> list[str]:
+    """What is measured in two runs and is not the same, by their config.json, in words; `but` does not count."""
+    mine, other = a.get("measured", {}), b.get("measured", {})
+    names = [name for name in {**WORDS, **mine, **other} if name not in but]
+    return [WORDS.get(name, name) for name in names if mine.get(name) != other.get(name)]
+
+
+def options_apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The options in which two configurations differ, with both values; where a run goes does not count."""
+    mine, other = flat(a), flat(b)
+    return [
+        f"{name} ({mine.get(name)}, {other.get(name)})"
+        for name in sorted({*mine, *other} - {"out"})
+        if mine.get(name) != other.get(name)
+    ]
+
+
+def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by their names, whichever part they belong to."""
+    options: dict[str, Any] = {}
+    for name, value in tree.items():
+        options |= flat(value) if isinstance(value, dict) else {name: value}
+    return options
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a config.json, its parts of the types that they must have."""
+    config = read_object(path, tuple(CONFIG))
+    parts: tuple[tuple[dict[str, Any], Mapping[str, Any]], ...] = (
+        (config, {**CONFIG, **MEASURED}),
+        (read_keys(config, "data", DATA, path), DATA),
+        (read_keys(config, "config", {}, path), OPTIONS),
+        (read_keys(config, "model", {}, path), MODEL),
+        (read_keys(config["config"], "episodes", {}, path), EPISODE_OPTIONS),
+    )
+    for values, hints in parts:
+        check_types(values, hints, path)
+    return config
+
+
+def read_keys(values: dict[str, Any], name: str, keys: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The object `name` in another one, empty if it is missing, with all `keys`."""
+    part: dict[str, Any] = typed(dict[str, Any], values.get(name, {}), str(path), name)
+    if missing := sorted({*keys} - {*part}):
+        raise InputError(f"{path}: {name} has no {', '.join(missing)}. Was it edited by hand?")
+    return part
+
+
+def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], path: Path) -> None:
+    """Raise an `InputError` for a value that is there and not of its type."""
+    for name, hint in hints.items():
+        if name in values:
+            typed(hint, values[name], str(path), name)
 
 
 def read_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """The JSON object in a file, which must have these keys."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error}). The file is damaged; evaluate again.") from error
+        values = parse_json(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason}). The file is damaged; evaluate again.") from error
     missing = [key for key in keys if not isinstance(values, dict) or key not in values]
     if missing:
         raise InputError(f"{path}: {', '.join(missing)} missing. Was the file written by another version?")
     return dict(values)
+
+
+def _check_scoring(folder: RunFolder) -> None:
+    """The predictions must hold what the configuration asked for; a server may give replies alone."""
+    scoring, first = folder.config["config"].get("scoring"), folder.predictions[0]
+    asked = {"likelihood": (True, False), "both": (True, True), "generate": (False, True), "lcl-legacy": (False, True)}
+    there = bool(first.candidates), first.reply is not None
+    if scoring not in asked or there == asked[scoring] or (folder.served and there == (False, True)):
+        return
+    raise InputError(
+        f"{folder.path / 'predictions.jsonl'}: holds {'no ' * (not there[0])}likelihoods and "
+        f"{'no ' * (not there[1])}replies, and config.json asked for --scoring {scoring}. "
+        "The files are of different runs."
+    )
 
 
 def _present(run: Path, name: str) -> Path:
@@ -61,11 +175,8 @@ def _present(run: Path, name: str) -> Path:
     return run / name
 
 
-def _records(kind: type[Record], path: Path) -> tuple[Record, ...]:
-    try:
-        records = tuple(read_jsonl(kind, path))
-    except TypeError as error:  # a number where a list belongs
-        raise InputError(f"{path}: not a file of {kind.__name__}s ({error}). It is damaged; evaluate again.") from error
+def _records(kind: type[Record], path: Path, whole_lines: bool = False) -> tuple[Record, ...]:
+    records = tuple(read_jsonl(kind, path, whole_lines))
     if not records:
         raise InputError(f"{path} is empty. Let `linkcontext eval` finish into this folder first.")
     return records

@@ -9,6 +9,7 @@ from typing import Any
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from linkcontext.episodes.talk import HELD_OUT
+from linkcontext.errors import InputError
 from linkcontext.evaluate.metrics import Row
 
 TASK = re.compile(r"(.*) (open|choice)(?: (?:task|none)-coherent)?")  # as `episodes.talk` writes a row's task
@@ -16,7 +17,10 @@ TASK = re.compile(r"(.*) (open|choice)(?: (?:task|none)-coherent)?")  # as `epis
 
 def type_of(task: str) -> tuple[str, str]:
     """A row's type of task and its form: ("attribute", "open") of "attribute/colour open"."""
-    subject, form = TASK.fullmatch(task).groups()  # type: ignore[union-attr]
+    match = TASK.fullmatch(task)
+    if match is None:
+        raise InputError(f"{task!r} is no task of this run: none is open or a choice. Its files are of different runs.")
+    subject, form = match.groups()
     return subject.partition("/")[0], form
 
 

@@ -15,17 +15,20 @@ from linkcontext.config import EpisodeConfig, EvalConfig, flags
 from linkcontext.data.scan import progress
 from linkcontext.episodes.prompt import Scaffold, refuse_scaffold, scaffold
 from linkcontext.errors import InputError
+from linkcontext.evaluate.checks import ANEW, ROUNDING
+from linkcontext.evaluate.claim import claim, claim_records, of_run
 from linkcontext.evaluate.probes import Answered, Exam, Probe, refuse_marked_probes, world_exam
 from linkcontext.evaluate.question_files import file_exam
 from linkcontext.evaluate.retention_rows import rows
-from linkcontext.evaluate.run import Asker, claim, opened
+from linkcontext.evaluate.run import Asker, opened
 from linkcontext.models.load import Model
 from linkcontext.models.remote import Remote, Served
 from linkcontext.models.score import Ask, Scorer
-from linkcontext.records import appending, read_jsonl, write_jsonl, write_text
+from linkcontext.records import appending, read_jsonl, write_text
 from linkcontext.source import open_data
 
 TAUGHT = "world:taught"
+SAMPLE = 64  # questions whose prompts a folder is compared by
 GROUP = 32  # questions whose prompts are batched together
 NEW_TOKENS = 64  # of a reply: the longest description of a world takes some 40
 
@@ -47,12 +50,13 @@ def retention(config: EvalConfig, model: Model | Served | None = None) -> dict[s
     scorer = Asker.of(model, exam.dataset, wording, config).scorer
     refuse_scaffold(wording, scorer.marks)
     refuse_marked_probes(exam.probes, scorer.marks)
-    claim(out, config, model, exam.dataset, list(exam.dataset.problems))
     if (out / "episodes.jsonl").exists():
         raise InputError(f"{out}: holds a run of episodes, not of this benchmark. Choose another --out.")
-    write_jsonl(exam.probes, out / "questions.jsonl")
+    about = of_run(model, wording, (probe.messages for probe in exam.probes[:SAMPLE]))
+    claim(out, config, model, exam.dataset, list(exam.dataset.problems), about)
+    claim_records(out / "questions.jsonl", exam.probes)
     _ask_all(scorer, exam.probes, wording, out / "answers.jsonl")
-    found = {a.probe: a for a in read_jsonl(Answered, out / "answers.jsonl")}
+    found = {a.probe: a for a in _belonging(exam.probes, out / "answers.jsonl")}
     counters = {**scorer.counters(), "questions": len(exam.probes), "questions_in_data": exam.total}
     metrics = {"rows": rows(exam, found), "counters": counters}
     write_text(json.dumps(metrics, indent=1) + "\n", out / "metrics.json")
@@ -106,7 +110,7 @@ def _exam(episodes: EpisodeConfig, wording: Scaffold) -> Exam:
 def _ask_all(scorer: Scorer | Remote, probes: Sequence[Probe], wording: Scaffold, path: Path) -> None:
     """Append the answers that `path` does not hold yet."""
     with appending(path) as append:
-        done = {answered.probe for answered in read_jsonl(Answered, path)}
+        done = {answered.probe for answered in _belonging(probes, path)}
         left = [probe for probe in probes if probe.id not in done]
         with progress("Asking", len(left)) as advance:
             for start in range(0, len(left), GROUP):
@@ -114,6 +118,26 @@ def _ask_all(scorer: Scorer | Remote, probes: Sequence[Probe], wording: Scaffold
                 append(found)
                 for _ in found:
                     advance()
+
+
+def _belonging(probes: Sequence[Probe], path: Path) -> list[Answered]:
+    """The answers in a file. Raises `InputError` for one that is to no question, comes twice or cannot be."""
+    known, checked = {probe.id: probe for probe in probes}, dict[str, Answered]()
+    for answered in read_jsonl(Answered, path):
+        probe = known.get(answered.probe)
+        if probe is None or answered.probe in checked:
+            why = "is to no question of this run" if probe is None else "comes twice"
+        elif len(answered.logprobs) != len(probe.candidates):
+            why = f"has {len(answered.logprobs)} log-probabilities for {len(probe.candidates)} candidates"
+        elif max(answered.logprobs, default=0.0) > ROUNDING:
+            why = f"has {max(answered.logprobs):g} as a log-probability, which is above 0"
+        else:
+            checked[answered.probe] = answered
+            continue
+        raise InputError(
+            f"{path}: the answer {answered.probe!r} {why}. The file is of another run, or was edited. {ANEW}"
+        )
+    return list(checked.values())
 
 
 def ask(scorer: Scorer | Remote, probes: Sequence[Probe], wording: Scaffold) -> list[Answered]:

@@ -2,26 +2,23 @@
 
 import dataclasses
 import json
-import platform
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from linkcontext.config import EvalConfig, ModelConfig, flags
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.scan import progress
-from linkcontext.data.sources import digest
 from linkcontext.episodes.marks import refuse_marked_episodes
-from linkcontext.episodes.prompt import Scaffold, prompt, refuse_scaffold, scaffold
+from linkcontext.episodes.prompt import Message, Scaffold, prompt, refuse_scaffold, scaffold
 from linkcontext.episodes.sample import copy_first, copy_last
 from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
-from linkcontext.evaluate import legacy
+from linkcontext.evaluate import checks, legacy
 from linkcontext.evaluate.choose import chosen
+from linkcontext.evaluate.claim import claim, claim_records, of_run
 from linkcontext.evaluate.draw import RICES, drawn
 from linkcontext.evaluate.explain import explain
 from linkcontext.evaluate.means import curves, summary, type_of
@@ -31,12 +28,11 @@ from linkcontext.models.remote import PREFIX, Remote, Served, connect
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.select import majority
 from linkcontext.models.vision import GREY, Eyes, nearest
-from linkcontext.records import Episode, Prediction, Score, Turn, appending, read_jsonl, write_jsonl, write_text
+from linkcontext.records import Episode, Prediction, Score, Turn, appending, read_jsonl, write_text
 from linkcontext.source import open_data
 
+SAMPLE = 16  # episodes whose prompts a folder is compared by
 GROUP = 4  # episodes whose prompts are batched together where nothing is shared
-# What may change while a run goes on: figures do not depend on it.
-FREE = ("out", "batch", "engine", "memory_gb", "explain", "unseen")
 
 
 def evaluate(config: EvalConfig, model: Model | Served | None = None) -> dict[str, Any]:
@@ -76,8 +72,9 @@ def measure(
     refuse_scaffold(wording, asker.scorer.marks)
     refuse_marked_episodes(episodes, asker.scorer.marks)
     fits(asker, episodes)
-    claim(out, config, model, dataset, [*dataset.problems, *left_out])
-    claim_episodes(out, episodes)
+    about = of_run(model, wording, sampled(asker, episodes))
+    claim(out, config, model, dataset, [*dataset.problems, *left_out], about)
+    claim_records(out / "episodes.jsonl", episodes)
     predict(asker, episodes, out / "predictions.jsonl")
     if isinstance(asker.scorer, Scorer):
         asker.scorer.eyes.save()
@@ -108,6 +105,17 @@ def opened(c: ModelConfig) -> Model | Served:
     return connect(c.model)
 
 
+def sampled(asker: "Asker", episodes: Sequence[Episode]) -> list[list[Message]]:
+    """Conversations with each answer of some episodes, spread over all of them, at their fewest and most shots."""
+    step = max(1, len(episodes) // SAMPLE)
+    return [
+        _messages(asker, Case(episode, place % len(episode.queries), shots), candidate.name)
+        for place, episode in enumerate(episodes[::step][:SAMPLE])
+        for shots in sorted({episode.shots_per_class[0], episode.shots_per_class[-1]})
+        for candidate in episode.candidates
+    ]
+
+
 def fits(asker: "Asker", episodes: Sequence[Episode]) -> None:
     """A support that does not fit is refused before anything is written: `Scorer.check` of the longest prompts."""
     longest = max(episodes, key=_size)
@@ -122,14 +130,6 @@ def _size(episode: Episode) -> tuple[int, int]:
     return sum(len(turn.pictures) for turn in said), sum(len(turn.question) + len(turn.answer) for turn in said)
 
 
-def claim_episodes(out: Path, episodes: Sequence[Episode]) -> None:
-    """Write episodes.jsonl, or make sure that it is the same: a benchmark's records may have changed."""
-    path = out / "episodes.jsonl"
-    if path.exists() and tuple(read_jsonl(Episode, path)) != tuple(episodes):
-        raise InputError(f"{out}: holds a run of other episodes. Choose another --out, or remove it.")
-    write_jsonl(episodes, path)
-
-
 def finish(
     out: Path,
     episodes: Sequence[Episode],
@@ -139,7 +139,9 @@ def finish(
 ) -> dict[str, Any]:
     """Metrics of the predictions in a run's folder; with types of tasks that are `unseen`, means over tasks too."""
     asked = {e.id: e for e in episodes}
-    predictions = tuple(read_jsonl(Prediction, out / "predictions.jsonl"))
+    predictions = checks.belonging(
+        asked, read_jsonl(Prediction, out / "predictions.jsonl"), str(out / "predictions.jsonl")
+    )
     found = rows(asked, predictions) + (legacy.rows(asked, predictions) if with_legacy else [])
     metrics = {"rows": found, "counters": counters}
     if unseen is not None:
@@ -169,76 +171,6 @@ def run_folder(config: EvalConfig) -> Path:
     return Path("runs") / "-".join(words)
 
 
-def resolved(config: EvalConfig) -> dict[str, Any]:
-    """The configuration as JSON has it."""
-    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return found
-
-
-def claim(out: Path, config: EvalConfig, model: Model | Served, dataset: Dataset, problems: list[str]) -> None:
-    """Write config.json, or make sure that the folder holds the same run.
-
-    An option that there was not yet when the run began counts as its default, which is what was done without it.
-    """
-    path = out / "config.json"
-    same: dict[str, Any] = {"config": resolved(config), "data": digest(dataset)}
-    for name in FREE:
-        same["config"].pop(name)
-    if path.exists():
-        try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            earlier = {
-                "config": {k: v for k, v in _with_defaults(kept["config"]).items() if k not in FREE},
-                "data": kept["data"]["digest"],
-            }
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: damaged. Remove {out} or choose another --out.") from error
-        if earlier != same:
-            raise InputError(
-                f"{out}: holds a run of another configuration ({_difference(earlier, same)}). "
-                "Choose another --out, or remove it."
-            )
-        return
-    if out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
-        raise InputError(f"{out}: there is something in it, and it is no run. Choose another --out.")
-    packages = ("linkcontext", "torch", "transformers", "tokenizers", "numpy", "pillow")
-    written = {
-        "command": "linkcontext " + " ".join(sys.argv[1:]),
-        "config": resolved(config),
-        "model": model.describe(),
-        "data": {
-            "spec": config.episodes.data,
-            "root": str(dataset.root),
-            "digest": same["data"],
-            "problems": problems,
-        },
-        "versions": {
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            **{p: version(p) for p in packages},
-        },
-    }
-    write_text(json.dumps(written, indent=1) + "\n", path)
-
-
-def _with_defaults(kept: dict[str, Any]) -> dict[str, Any]:
-    defaults = resolved(EvalConfig())
-    return defaults | kept | {part: defaults[part] | kept[part] for part in ("model", "episodes")}
-
-
-def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
-    def flat(tree: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in tree.items():
-            found |= flat(value) if isinstance(value, dict) else {key: value}
-        return found
-
-    a, b = flat(earlier), flat(now)
-    return ", ".join(
-        f"{key} {a.get(key)} there, {b.get(key)} asked" for key in sorted({*a, *b}) if a.get(key) != b.get(key)
-    )
-
-
 @dataclass(frozen=True)
 class Asker:
     """A model, a data set and a wording: everything a prediction needs besides its episode."""
@@ -266,10 +198,17 @@ class Asker:
         return cls(scorer, dataset, wording, likelihood, config.scoring != "likelihood")
 
 
-def predict(asker: Asker, episodes: Sequence[Episode], path: Path) -> None:
-    """Append the predictions that `path` does not hold yet, a group of episodes at a time."""
+def predict(asker: Asker, episodes: Sequence[Episode], path: Path, every: Sequence[Episode] | None = None) -> None:
+    """Append the predictions that `path` does not hold yet, a group of episodes at a time.
+
+    `every` are all episodes whose predictions may be in it; by default those. Raises `InputError` for a prediction that
+    is there and does not belong to them.
+    """
+    known = checks.by_id(episodes if every is None else every, str(path.with_name("episodes.jsonl")))
     with appending(path) as append, progress("Asking", len(episodes)) as advance:
-        done = {(p.query_id, p.shots_per_class) for p in read_jsonl(Prediction, path)}
+        there = checks.belonging(known, read_jsonl(Prediction, path), str(path))
+        _check_kind(asker, there, path)
+        done = {(p.query_id, p.shots_per_class) for p in there}
         left = [
             e
             for e in episodes
@@ -283,6 +222,19 @@ def predict(asker: Asker, episodes: Sequence[Episode], path: Path) -> None:
             append([p for p in answer(asker, group) if (p.query_id, p.shots_per_class) not in done])
             for _ in group:
                 advance()
+
+
+def _check_kind(asker: Asker, there: Sequence[Prediction], path: Path) -> None:
+    """What is there must have been scored as it is going to be: figures of two kinds are no one row."""
+    for prediction in there[:1]:  # they are all alike
+        grey = asker.grey if prediction.candidates else False
+        has_grey = any(score.null_logprob is not None for score in prediction.candidates)
+        kinds = (bool(prediction.candidates), prediction.reply is not None, has_grey)
+        if kinds != (asker.likelihood, asker.generate, grey):
+            raise InputError(
+                f"{path}: its predictions hold other scores than are asked for now. They were edited, or the server "
+                "gives no likelihoods any more. Choose another --out, or remove it."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,7 +224,11 @@ class _Pictures:
 
     def _make(self, item: str, edge: int) -> Picture:
         path = self.root / item
-        if not path.is_file():
+        try:
+            gone = not path.is_file()
+        except OSError:  # a name that is too long for a file
+            gone = True
+        if gone:
             return Picture(None, f"{item} is gone")
         try:
             png = thumbnail_png(path, edge)

@@ -15,15 +15,22 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from linkcontext.episodes.talk import HELD_OUT
-from linkcontext.errors import InputError
+from linkcontext.evaluate import legacy
 from linkcontext.evaluate.explanation import Explanation, explanation_of
-from linkcontext.evaluate.folder import RunFolder, read_object, read_run
+from linkcontext.evaluate.folder import (
+    UNKNOWN_WEIGHTS,
+    RunFolder,
+    measured_apart,
+    read_config,
+    read_object,
+    read_run,
+)
 from linkcontext.evaluate.means import curves
 from linkcontext.evaluate.means import summary as means_over
-from linkcontext.evaluate.metrics import BASELINES, Key, Pair, Row, grouped, rows
+from linkcontext.evaluate.metrics import Key, Pair, Row, grouped, rows
 from linkcontext.evaluate.picks import chosen_shots, primary
 from linkcontext.evaluate.published import Beside, benchmark, beside
-from linkcontext.records import write_text
+from linkcontext.records import typed, write_text
 from linkcontext.report.confusion import Confusion, confusion, confusion_grid
 from linkcontext.report.gallery import gallery
 from linkcontext.report.plots import accuracy_by_shots
@@ -43,22 +50,6 @@ from linkcontext.report.tables import (
     share,
     summary_grid,
 )
-
-ROW_KEYS = (
-    *Key._fields,
-    *(
-        "accuracy",
-        "ci95",
-        "ci95_classes",
-        "n_queries",
-        "n_episodes",
-        "answered",
-        "chance",
-        "truth",
-        "baselines",
-    ),
-)
-
 
 MEANS = (
     "Every subject weighs the same; intervals hold 95 % for other subjects. Efficiency is the area between the "
@@ -88,9 +79,10 @@ class Tables:
 def write_report(run: Path) -> Path:
     """Write report.md and report.html into a run's folder; the path of the latter.
 
-    Needs config.json, episodes.jsonl and predictions.jsonl; metrics.json is made anew from them, in memory, where
-    it is missing, and without explain.json the page says how to get it. The pictures are looked for where
-    config.json says the data was; those that are gone become labelled placeholders.
+    Needs config.json, episodes.jsonl and predictions.jsonl, from which all figures are made anew; of metrics.json only
+    the counters are read, and without explain.json the page says how to get it. A report of an unfinished run says so
+    at its top. The pictures are looked for where config.json says the data was; those that are gone become labelled
+    placeholders.
 
     Raises:
         InputError: a file of the run is missing or damaged (named), or a report cannot be written.
@@ -105,6 +97,19 @@ def write_report(run: Path) -> Path:
     write_text(text, run / "report.md")
     write_text(page, run / "report.html")
     return run / "report.html"
+
+
+def cautions(folder: RunFolder) -> list[str]:
+    """What a reader must know before any figure."""
+    said = [folder.unfinished] if folder.unfinished else []
+    if folder.weights_unknown:
+        said.append(UNKNOWN_WEIGHTS)
+    for part in ("probe", "retention"):
+        path = folder.path / part / "config.json"
+        # Other prompts are what these parts are for.
+        if path.is_file() and (apart := measured_apart(folder.config, {**read_config(path)}, ("scaffold", "prompts"))):
+            said.append(f"The folder {part} in this run is about something else: {', '.join(apart)}.")
+    return said
 
 
 def summary(model: str, found: Sequence[Row]) -> list[str]:
@@ -143,28 +148,20 @@ def _figure(row: Row) -> str:
 
 
 def _metrics(folder: RunFolder) -> tuple[list[Row], dict[str, Any]]:
-    """The rows and counters of metrics.json, or rows made anew when there is no such file."""
+    """Rows made anew from the predictions, and the counters of metrics.json where there is one."""
+    found = rows(folder.episodes, folder.predictions)
+    if folder.config["config"].get("scoring") == "lcl-legacy":
+        found += legacy.rows(folder.episodes, folder.predictions)
     path = folder.path / "metrics.json"
-    if not path.exists():
-        return rows(folder.episodes, folder.predictions), {}
-    values = read_object(path, ("rows", "counters"))
-    for row in values["rows"]:
-        missing = [key for key in ROW_KEYS if not isinstance(row, dict) or key not in row]
-        missing = missing or sorted(set(BASELINES) - set(row["baselines"]))
-        if missing:
-            raise InputError(f"{path}: a row has no {', '.join(missing)}. Remove the file; it is made anew.")
-    if not values["rows"]:
-        raise InputError(f"{path}: no rows. Remove the file; it is made anew.")
-    return values["rows"], values["counters"]
+    kept = read_object(path, ("counters",)) if path.exists() else {}
+    return found, typed(dict[str, Any], kept.get("counters", {}), str(path), "counters")
 
 
 def _tables(folder: RunFolder, found: Sequence[Row]) -> list[Tables]:
     """What stands below the rows: means over tasks, where tasks were asked about, and what was asked beside the run."""
     made, config = [], folder.config["config"]
     if config.get("episodes", {}).get("tasks"):
-        path = folder.path / "metrics.json"
-        kept = read_object(path, ("rows",)) if path.exists() else {}
-        means = kept.get("means") or means_over(found, config.get("unseen", HELD_OUT))
+        means = means_over(found, config.get("unseen", HELD_OUT))
         made.append(Tables("Means over tasks", (summary_grid(means), curves_grid(curves(means))), MEANS))
     if retained := retention_of(folder.path):
         made.append(Tables("What it still knows without a support", (retained,), f"{CAPTION}."))
@@ -173,6 +170,11 @@ def _tables(folder: RunFolder, found: Sequence[Row]) -> list[Tables]:
 
 def _model_name(folder: RunFolder) -> str:
     return str(folder.config["model"].get("name", "the model"))
+
+
+def _model(folder: RunFolder) -> dict[str, Any]:
+    """What the run records about its model."""
+    return {**folder.config["model"], "measured": folder.config.get("measured", {})}
 
 
 def _title(folder: RunFolder) -> str:
@@ -230,6 +232,7 @@ def _html(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source).render(
         title=_title(folder),
+        cautions=cautions(folder),
         summary=summary(_model_name(folder), found),
         above=above,
         grid=grid,
@@ -248,7 +251,7 @@ def _html(
         data=folder.config["data"],
         config=folder.config,
         config_json=json.dumps(folder.config["config"], indent=2, ensure_ascii=False),
-        model_json=json.dumps(folder.config["model"], indent=2, ensure_ascii=False),
+        model_json=json.dumps(_model(folder), indent=2, ensure_ascii=False),
         counters=counters,
         again=_again(folder),
     )
@@ -277,6 +280,7 @@ def _markdown(
     }
     parts = [
         f"# {_title(folder)}\n",
+        *(f"**{caution}**\n" for caution in cautions(folder)),
         *(sentence + "\n" for sentence in summary(_model_name(folder), found)),
         markdown(metrics_grid(found)),
         power_note(found) + "\n",
@@ -291,7 +295,7 @@ def _markdown(
         f"## Data\n\n- {data['spec']}\n- root: {data['root']}\n- digest: {data['digest']}\n",
         "## Run it again\n\n" + _block(str(config["command"])) + "\nThis report alone:\n\n" + _block(_again(folder)),
         "## Configuration\n\n" + _block(json.dumps(config["config"], indent=2, ensure_ascii=False)),
-        "## Model\n\n" + _block(json.dumps(config["model"], indent=2, ensure_ascii=False)),
+        "## Model\n\n" + _block(json.dumps(_model(folder), indent=2, ensure_ascii=False)),
     ]
     return "\n".join(parts)
 

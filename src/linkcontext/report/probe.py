@@ -9,16 +9,26 @@ from markupsafe import Markup
 from rich.markup import escape
 from rich.table import Table
 
-from linkcontext.evaluate.folder import read_object
-from linkcontext.records import write_text
+from linkcontext.errors import InputError
+from linkcontext.evaluate.folder import check_types, read_object
+from linkcontext.evaluate.verdicts import Finding
+from linkcontext.records import from_dict, write_text
 from linkcontext.report.tables import Grid, bounds, chances, markdown, share, signed
 
-KEYS = ("model", "data", "conclusion", "sentence", "findings", "rows", "left_out")
+KEYS = {
+    "model": str,
+    "data": str,
+    "conclusion": str,
+    "sentence": str,
+    "findings": tuple[dict[str, Any], ...],
+    "left_out": tuple[str, ...],
+}
 HEADING = "Do the answers come from the pictures?"
 NOT_PROBED = (
     "This run was not probed. Where it links classes to names, the same command with --probe adds what the answers "
     "rest on."
 )
+NOT_FINISHED = "The probe of this run was begun and is not finished. The same command with --probe goes on with it."
 EXPLAINED = (
     "Each effect is a difference of shares of right answers that a model that links would show; where a probe is "
     "several comparisons, the weakest. p is adjusted for all probes together (Holm). Intervals hold 95 %, clustered by "
@@ -50,15 +60,31 @@ def probe_of(run: Path) -> dict[str, Any] | None:
     """The content of probe.json in a run's folder, or in the folder `probe` below it; None where there is none."""
     for path in (run / "probe.json", run / "probe" / "probe.json"):
         if path.is_file():
-            return read_object(path, KEYS)
+            return read_probe(path)
     return None
+
+
+def read_probe(path: Path) -> dict[str, Any]:
+    """The content of a probe.json. Raises `InputError`, naming the file, for one that is damaged."""
+    probe = read_object(path, tuple(KEYS))
+    check_types(probe, KEYS, path)
+    for finding in probe["findings"]:
+        checked = from_dict(Finding, finding, str(path))
+        if any(len(ends) != 2 for ends in (checked.ci95, *(figure.ci95 for figure in checked.figures))):
+            raise InputError(f"{path}: an interval has not two ends. The file is damaged; probe again.")
+    return probe
+
+
+def without_probe(run: Path) -> str:
+    """What a page says that has no finished probe beside it."""
+    return NOT_FINISHED if (run / "probe" / "config.json").is_file() else NOT_PROBED
 
 
 def probe_html(run: Path) -> Markup:
     """The section of a run's page, which says so where the run was not probed."""
     probe = probe_of(run)
     if probe is None:
-        return Markup('<h2>{}</h2>\n<p class="quiet">{}</p>\n').format(HEADING, NOT_PROBED)
+        return Markup('<h2>{}</h2>\n<p class="quiet">{}</p>\n').format(HEADING, without_probe(run))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     told = {"heading": HEADING, "probe": probe, "grid": probe_grid(probe), "explained": EXPLAINED}
     return Markup(environment.from_string(SECTION).render(told))  # autoescaped
@@ -68,14 +94,14 @@ def probe_markdown(run: Path) -> str:
     """The section of a run's report.md, which says so where the run was not probed."""
     probe = probe_of(run)
     if probe is None:
-        return f"## {HEADING}\n\n{NOT_PROBED}\n"
+        return f"## {HEADING}\n\n{without_probe(run)}\n"
     left_out = "".join(f"\nLeft out: {line}\n" for line in probe["left_out"])
     return f"## {HEADING}\n\n{probe['sentence']}\n\n{markdown(probe_grid(probe))}\n{EXPLAINED}\n{left_out}"
 
 
 def write_probe(folder: Path) -> Path:
     """Write probe.md beside probe.json; its path."""
-    probe = read_object(folder / "probe.json", KEYS)
+    probe = read_probe(folder / "probe.json")
     write_text(f"# {probe['model']} on {probe['data']}\n\n{probe_markdown(folder)}", folder / "probe.md")
     return folder / "probe.md"
 

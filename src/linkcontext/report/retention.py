@@ -2,15 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
-from linkcontext.evaluate.folder import read_object
+from linkcontext.errors import InputError
+from linkcontext.evaluate.folder import check_types, read_object
+from linkcontext.records import typed
 from linkcontext.report.tables import Grid, bounds, share
 
 CAPTION = "blind: the best that one and the same reply to every question would get"
 FIGURES = {"accuracy": "right", "f1": "F1", "exact_match": "same", "vqa_accuracy": "VQA"}
+ROW = {
+    "task": str,
+    "scoring": str,
+    "metric": Literal["accuracy", "f1", "exact_match", "vqa_accuracy"],
+    "accuracy": float,
+    "ci95": tuple[float, ...],
+    "n_queries": int,
+    "chance": float | None,
+    "blind": float | None,
+}
 WORDS = ("task", "scoring", "figure")
 
 
@@ -47,4 +59,11 @@ def retention_grid(rows: Sequence[dict[str, Any]]) -> Grid:
 def retention_of(run: Path) -> Grid | None:
     """Of the folder `retention` in a run's folder; None where there is none."""
     path = run / "retention" / "metrics.json"
-    return retention_grid(read_object(path, ("rows",))["rows"]) if path.is_file() else None
+    if not path.is_file():
+        return None
+    rows = typed(tuple[dict[str, Any], ...], read_object(path, ("rows",))["rows"], str(path), "rows")
+    for row in rows:
+        check_types(row, ROW, path)
+        if not row.keys() >= ROW.keys() or len(row["ci95"]) != 2:
+            raise InputError(f"{path}: a row is damaged. Ask again with --retention.")
+    return retention_grid(rows)

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
 from linkcontext.errors import InputError
+from linkcontext.evaluate.claim import refuse_other
 from linkcontext.models.tensorfile import DamagedError, checked_tensors, write_tensors
 from linkcontext.records import parse_json
 from linkcontext.storage import read_errors, replacing, write_errors, write_text
@@ -50,6 +51,7 @@ def claim(out: Path, told: dict[str, Any], free: tuple[str, ...]) -> None:
     if differ:
         listed = ", ".join(f"{k} {a.get(k)} there, {b.get(k)} asked" for k in differ)
         raise InputError(f"{out}: holds another training ({listed}). Choose another --out, or remove it.")
+    refuse_other(out, earlier.get("measured"), told["measured"])
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from linkcontext.config import eval_config
+from linkcontext.data.images import sha256
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import digest
 from linkcontext.episodes.marks import refuse_marked_names, refuse_marked_questions, refuse_marks
@@ -48,7 +49,8 @@ from linkcontext.evaluate.run import Asker, answer
 from linkcontext.mining.neighbours import mined
 from linkcontext.models.budget import free_memory
 from linkcontext.models.family import parts
-from linkcontext.models.load import device_named, load
+from linkcontext.models.identity import measured
+from linkcontext.models.load import Model, device_named, load
 from linkcontext.models.score import Scorer
 from linkcontext.models.vision import Eyes
 from linkcontext.records import cut_log, parse_json, to_json
@@ -86,7 +88,8 @@ def train(config: TrainConfig) -> Path:
             trainee.check(read(example, trainee.model.template))
         exam = _exam(config)
         if accelerator.is_main_process:
-            checkpoint.claim(out, {**_told(config, about), "model": trainee.model.describe()}, FREE)
+            model = {"model": trainee.model.describe(), "measured": _measured(config, trainee.model)}
+            checkpoint.claim(out, {**_told(config, about), **model}, FREE)
         accelerator.wait_for_everyone()
         wrapped, optimizer = accelerator.prepare(trainee, _optimizer(trainee, config))
         start = checkpoint.resume(trainee, optimizer.optimizer, out)
@@ -358,6 +361,13 @@ def _told(config: TrainConfig, about: dict[str, Any]) -> dict[str, Any]:
         **about,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
+
+
+def _measured(config: TrainConfig, model: Model) -> dict[str, Any]:
+    """Digests of what a training depends on besides its configuration and its pictures."""
+    named = [config.questions, config.neighbours, *mixture.shares(config.mixture)]
+    files = {name: sha256(Path(name)) for name in named if name is not None and Path(name).is_file()}
+    return {**measured(model), "scaffold": dataclasses.asdict(scaffold(config.scaffold)), "files": files}
 
 
 def _exam(config: TrainConfig) -> Callable[[Accelerator, nn.Module], Rows] | None:

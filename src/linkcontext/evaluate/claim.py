@@ -1,0 +1,129 @@
+"""The folder of an evaluation: whose it is, and whether it may be gone on with.
+
+config.json says what was asked for (`config`), about which data and model, and what is measured (`measured`): digests
+of weights, adapter, processor and chat template, the generation config, the scaffold's text and the rendered prompts. A
+folder in which one of these is another is refused, for its figures would be of two things.
+"""
+
+import dataclasses
+import json
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from linkcontext.config import EvalConfig
+from linkcontext.data.manifest import Dataset
+from linkcontext.data.sources import digest
+from linkcontext.episodes.prompt import Message, Scaffold
+from linkcontext.errors import InputError
+from linkcontext.evaluate.folder import flat, measured_apart
+from linkcontext.models import identity
+from linkcontext.models.load import Model
+from linkcontext.models.remote import Served
+from linkcontext.records import parse_json, read_jsonl, write_jsonl, write_text
+
+# What may change while a run goes on: figures do not depend on it.
+FREE = ("out", "batch", "engine", "memory_gb", "explain", "unseen")
+PACKAGES = ("linkcontext", "torch", "transformers", "tokenizers", "numpy", "pillow")
+
+
+def of_run(model: Model | Served, wording: Scaffold, conversations: Iterable[Sequence[Message]]) -> identity.Measured:
+    """What a run measures. `conversations` stand for all its prompts."""
+    text = dataclasses.asdict(wording)
+    return {**identity.measured(model), "scaffold": text, "prompts": identity.prompts(model, conversations)}
+
+
+def refuse_other(out: Path, earlier: Any, now: identity.Measured) -> None:
+    """Raise an `InputError` that names what has changed since the run in a folder began."""
+    if not isinstance(earlier, dict) or "weights" not in earlier:
+        raise InputError(
+            f"{out}: its config.json does not say which weights, processor and prompts it is about: an earlier "
+            "version wrote it. Nobody can tell whether they are the same. Choose another --out, or remove it."
+        )
+    if changed := measured_apart({"measured": earlier}, {"measured": json.loads(json.dumps(now))}):
+        raise InputError(
+            f"{out}: is about something else: since it began, {', '.join(changed)} changed. "
+            "Choose another --out, or remove it."
+        )
+
+
+def claim_records(path: Path, records: Sequence[Any]) -> None:
+    """Write episodes or questions, or make sure that they are the same: a benchmark's records may have changed."""
+    if path.exists() and tuple(read_jsonl(type(records[0]), path)) != tuple(records):
+        raise InputError(f"{path.parent}: holds a run of other {path.stem}. Choose another --out, or remove it.")
+    write_jsonl(records, path)
+
+
+def resolved(config: EvalConfig) -> dict[str, Any]:
+    """The configuration as JSON has it."""
+    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return found
+
+
+def claim(
+    out: Path,
+    config: EvalConfig,
+    model: Model | Served,
+    dataset: Dataset,
+    problems: list[str],
+    about: identity.Measured,
+) -> None:
+    """Write config.json, or make sure that the folder holds the same run, of what `of_run` says it is about.
+
+    An option that there was not yet when the run began counts as its default, which is what was done without it.
+    """
+    path = out / "config.json"
+    same: dict[str, Any] = {"config": resolved(config), "data": digest(dataset)}
+    for name in FREE:
+        same["config"].pop(name)
+    if path.exists():
+        try:
+            kept = parse_json(path.read_text(encoding="utf-8"), str(path))
+            earlier = {
+                "config": {k: v for k, v in _with_defaults(kept["config"]).items() if k not in FREE},
+                "data": kept["data"]["digest"],
+            }
+        except (UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: damaged. Remove {out} or choose another --out.") from error
+        if earlier != same:
+            raise InputError(
+                f"{out}: holds a run of another configuration ({_difference(earlier, same)}). "
+                "Choose another --out, or remove it."
+            )
+        refuse_other(out, kept.get("measured"), about)
+        return
+    if out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+        raise InputError(f"{out}: there is something in it, and it is no run. Choose another --out.")
+    written = {
+        "command": "linkcontext " + " ".join(sys.argv[1:]),
+        "config": resolved(config),
+        "model": model.describe(),
+        "measured": about,
+        "data": {
+            "spec": config.episodes.data,
+            "root": str(dataset.root),
+            "digest": same["data"],
+            "problems": problems,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            **{p: version(p) for p in PACKAGES},
+        },
+    }
+    write_text(json.dumps(written, indent=1) + "\n", path)
+
+
+def _with_defaults(kept: dict[str, Any]) -> dict[str, Any]:
+    defaults = resolved(EvalConfig())
+    return defaults | kept | {part: defaults[part] | kept[part] for part in ("model", "episodes")}
+
+
+def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    a, b = flat(earlier), flat(now)
+    return ", ".join(
+        f"{key} {a.get(key)} there, {b.get(key)} asked" for key in sorted({*a, *b}) if a.get(key) != b.get(key)
+    )

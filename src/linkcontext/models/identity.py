@@ -1,0 +1,97 @@
+"""What a run measures, or trains, in digests: what a folder is compared with before it is gone on with.
+
+Figures of one folder belong to one model, read through one processor and asked in one wording. The path of a model says
+nothing of that: weights change below it. Of a model behind a server only what the server reports can be compared.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from linkcontext.data.images import sha256
+from linkcontext.episodes.prompt import SCAFFOLDS, Message, conversation, encode, render
+from linkcontext.models.features import fingerprint
+from linkcontext.models.load import PASSING, Model
+from linkcontext.models.remote import Served
+from linkcontext.models.vision import CHECKED
+from linkcontext.records import Turn
+
+UNKNOWN = "unknown: a server has them, and reports nothing that would tell when they change"
+VERSIONS = ("transformers_version", "_from_model_config")  # of a generation config: of a file, not of a model
+
+Measured = dict[str, Any]
+
+
+def measured(model: Model | Served) -> Measured:
+    """Digests of all that a model's answers depend on besides the prompt, by their names."""
+    if isinstance(model, Served):
+        return {"weights": UNKNOWN, "server": _reported(model)}
+    return {
+        "weights": fingerprint(dict(model.network.state_dict()), ""),
+        "adapter": _adapter(model.adapter),
+        "processor": _digest(_processor(model)),
+        "chat_template": _digest(_rendered(model)),
+        "generation": _without(model.network.generation_config.to_dict(), VERSIONS),
+    }
+
+
+def prompts(model: Model | Served, conversations: Iterable[Sequence[Message]]) -> str:
+    """A digest of conversations as the model reads them, pictures by their ids: their tokens, or for a server words."""
+    if isinstance(model, Served):
+        return _digest([*map(list, conversations)])
+    read = [
+        encode(messages, model.template, "none" if _open(messages) else "last", reply=_open(messages))
+        for messages in conversations
+    ]
+    return _digest([[tokens.ids, tokens.labels, tokens.pictures] for tokens in read])
+
+
+def _open(messages: Sequence[Message]) -> bool:
+    """Whether the assistant is to speak next."""
+    return bool(messages[-1]["role"] != "assistant")
+
+
+def _reported(served: Served) -> dict[str, Any]:
+    """What a server says about its model in its list of models and with an answer."""
+    (entry,) = (model for model in served.client.models.list().data if model.id == served.model)
+    answer = served.complete([{"role": "user", "content": "Hello"}], 1)
+    # vLLM gives the time of the request and a new permission with each list.
+    listed = _without(entry.model_dump(), ("created", "permission"))
+    return {**listed, "system_fingerprint": getattr(answer, "system_fingerprint", None)}
+
+
+def _processor(model: Model) -> Any:
+    images = json.loads(model.processor.image_processor.to_json_string())
+    words = model.words
+    if words.is_fast:
+        told = json.loads(words.backend_tokenizer.to_str())
+        # How a batch is padded or cut is set with each call, and changes no prompt.
+        tokenizer = _without(told, ("padding", "truncation"))
+    else:
+        tokenizer = {"vocabulary": words.get_vocab()}
+    return {"images": _without(images, PASSING), "tokenizer": tokenizer, "special": words.special_tokens_map}
+
+
+def _rendered(model: Model) -> list[str]:
+    """A small conversation with two pictures as the chat template writes it, with its answer and up to it."""
+    turn, query = Turn(CHECKED[0], "", "lum"), Turn(CHECKED[1], "", "")
+    made = (conversation([turn], SCAFFOLDS["turns"], query, answer) for answer in (None, "dax"))
+    return [render(messages, model.template, reply=_open(messages))[0] for messages in made]
+
+
+def _adapter(named: str | None) -> str | None:
+    """A digest of an adapter's files, or its name on the hub; None where there is no adapter."""
+    if named is None or not Path(named).is_dir():
+        return named
+    files = sorted(path for path in Path(named).iterdir() if path.name.startswith("adapter_") and path.is_file())
+    return _digest([[path.name, sha256(path)] for path in files])
+
+
+def _without(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in names}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
