@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -340,3 +341,43 @@ def test_without_anywhere_to_print_a_command_ends_as_it_would(monkeypatch, capsy
         found = error.code
     assert found == code
     assert ("nowhere: no such folder" in capsys.readouterr().err) == (code == 2)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_stopped_leaves_nothing_half_written(capsys, tmp_path, monkeypatch, number, code):
+    from linkcontext.world import folder  # noqa: PLC0415
+
+    def stopped(out, *_):
+        (out / "half").touch()
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(folder, "write_seed", stopped)
+    before = signal.getsignal(signal.SIGTERM)
+    ended, _, err = run(capsys, "world", "--out", tmp_path / "w")
+    assert (ended, err) == (code, "\nlinkcontext: stopped.\n")
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO, errno.EMFILE])
+def test_a_disk_that_fails_where_nobody_expects_it_is_a_sentence(capsys, tmp_path, monkeypatch, number):
+    from linkcontext import source  # noqa: PLC0415
+
+    def failing(*_):
+        raise OSError(number, os.strerror(number), str(tmp_path / "there"))
+
+    monkeypatch.setattr(source, "open_data", failing)
+    code, _, err = run(capsys, "data", tmp_path)
+    assert code == 2
+    assert err.startswith(f"linkcontext: {tmp_path / 'there'}: {os.strerror(number)}.")
+
+
+def test_an_error_that_is_no_disk_stays_an_error(capsys, tmp_path, monkeypatch):
+    from linkcontext import source  # noqa: PLC0415
+
+    def failing(*_):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "x")
+
+    monkeypatch.setattr(source, "open_data", failing)
+    with pytest.raises(FileNotFoundError):
+        run(capsys, "data", tmp_path)

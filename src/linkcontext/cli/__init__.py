@@ -1,10 +1,16 @@
 """The command line: each command reads files and writes files."""
 
+import errno
 import logging
 import os
 import shlex
+import signal
 import sys
-from typing import Any
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
 
 import tyro
 
@@ -15,12 +21,18 @@ from linkcontext.cli.terminal import complain, output
 from linkcontext.cli.use import App, AskPack, ChangePack, Chat, Demo, Serve, Teach
 from linkcontext.errors import InputError
 
+# What says that a disk is full, may not be written to, or is gone. Whatever meets it is no mistake of the program.
+DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO),
+    *(errno.EMFILE, errno.ENFILE),
+)
 GO_ON = ("eval", "probe", "train", "mine", "mini build")  # these find what they had done
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command. Bad input is a sentence on stderr and exit code 2, as is an output that takes no more, like a full
-    disk. Where a pipe's reader has gone, the exit code is 141, as a shell counts SIGPIPE."""
+    disk. Where a pipe's reader has gone, the exit code is 141, as a shell counts SIGPIPE; 130 after Ctrl-C, 143 after
+    SIGTERM."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     commands: dict[str, Any] = {
@@ -45,8 +57,40 @@ def main(arguments: list[str] | None = None) -> None:
         "chat": Chat,
         "app": App,
     }
-    with output():
+    with output(), _terminable():
         _run(commands, arguments)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: a service manager, a container or a batch system stops the command."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM stop the command as Ctrl-C does: what is half written is removed, and the same command goes on."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def terminate(number: int, frame: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process without any ceremony
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _stopped(command_line: str, code: int) -> NoReturn:
+    """Say how to go on, and leave: without waiting for threads that read pictures or wait for a server."""
+    again = f" Start the same command again to go on: linkcontext {command_line}"
+    complain(f"stopped.{again if command_line.startswith(GO_ON) else ''}", "\n")
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        sys.stdout.flush()
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def _run(commands: dict[str, Any], arguments: list[str] | None) -> None:
@@ -58,8 +102,14 @@ def _run(commands: dict[str, Any], arguments: list[str] | None) -> None:
     except InputError as error:
         complain(str(error))
         raise SystemExit(2) from error
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        where = f"{Path(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        complain(
+            f"{where}{error.strerror}. Is the disk full, read-only or gone? Mend that, and start the command again."
+        )
+        raise SystemExit(2) from error
     except KeyboardInterrupt as error:
         command_line = shlex.join(sys.argv[1:] if arguments is None else arguments)
-        again = f" Start the same command again to go on: linkcontext {command_line}"
-        complain(f"stopped.{again if command_line.startswith(GO_ON) else ''}", "\n")
-        raise SystemExit(130) from error
+        _stopped(command_line, 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))

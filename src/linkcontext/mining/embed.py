@@ -37,6 +37,7 @@ from linkcontext.models.vision import chunks
 from linkcontext.records import Item
 from linkcontext.seeds import rng
 from linkcontext.storage import replacing
+from linkcontext.threads import threads
 
 BATCH = 128  # pictures, or names, that go through the encoder together
 BLOCK, NAMES = 1024, 256
@@ -150,7 +151,7 @@ def blocks(
 
 def encode(encoder: Encoder, wanted: Sequence[Block], loaders: int, advance: Callable[[], None]) -> None:
     """Make these blocks. Pictures are read, and blocks written, by other threads while the encoder works."""
-    with ThreadPoolExecutor(loaders) as readers, ThreadPoolExecutor(1) as writer:
+    with threads(loaders) as readers, threads(1) as writer:
         parts = (part for block in wanted for part in chunks(block.pictures, BATCH))
         pixels = _ahead(readers, encoder, parts, loaders + 1)
         writes: deque[Future[None]] = deque()

@@ -12,7 +12,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
@@ -25,6 +24,7 @@ from linkcontext.errors import InputError
 from linkcontext.models.score import Ask, Sources
 from linkcontext.models.vision import CHECKED, DRAWN, drawn
 from linkcontext.records import Turn
+from linkcontext.threads import threads
 
 log = logging.getLogger("linkcontext")
 PREFIX = "openai:"
@@ -196,12 +196,8 @@ class Remote:
 
     def _at_once(self, ask: Callable[[Thing], Found], things: Sequence[Thing]) -> list[Found]:
         """What `ask` gives for each of them, in order. After one that fails, those not yet begun are left out."""
-        with ThreadPoolExecutor(self.batch) as pool:
-            try:
-                return list(pool.map(ask, things))
-            except InputError:
-                pool.shutdown(cancel_futures=True)
-                raise
+        with threads(self.batch) as pool:
+            return list(pool.map(ask, things))
 
     def _read(self, messages: list[Message], **more: Any) -> Read:
         """The tokens of a prompt as the server reads it; empty where it does not tell."""
