@@ -5,8 +5,14 @@ import multiprocessing
 import os
 import signal
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
+import pytest
+
+import linkcontext
+
+SOURCE = Path(linkcontext.__file__).parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
@@ -68,6 +74,9 @@ def _run(arguments, folder, at, said, environment):
 
 def start(arguments, folder, said, at=None, **environment):
     """A process that runs a command, and kills itself before it does the `at`-th thing to files below `folder`."""
+    with pytest.MonkeyPatch.context() as patch:  # the server that forks does not get this process's sys.path
+        patch.setenv("PYTHONPATH", str(SOURCE))
+        forkserver.ensure_running()
     process = CONTEXT.Process(target=_run, args=([str(a) for a in arguments], folder, at, said, environment))
     process.start()
     return process

@@ -42,7 +42,6 @@ def build(
 
 def _build(recipe: Recipe, out: Path, device: torch.device, until: str, begin_from: Path | None) -> dict[str, Path]:
     _same_recipe(recipe, out)
-    words = _tokenizer(recipe, out, begin_from)
     folders = {}
     for name in STAGES[: STAGES.index(until) + 1]:
         folders[name] = out / name
@@ -53,9 +52,11 @@ def _build(recipe: Recipe, out: Path, device: torch.device, until: str, begin_fr
             folders[name] = given
             continue
         if name == "mini-clip":
-            _save_clip(clip.train(recipe, words, out, device), words, recipe, out / name)
+            model = clip.train(recipe, _tokenizer(recipe, out, begin_from), out, device)
+            _save_clip(model, _tokenizer(recipe, out, begin_from), recipe, out / name)
         else:
-            _train_language(name, recipe, words, folders, out, device)
+            llava = _train_language(name, recipe, _tokenizer(recipe, out, begin_from), folders, out, device)
+            save_llava(llava, _tokenizer(recipe, out, begin_from), recipe, out / name)
     return folders
 
 
@@ -89,9 +90,10 @@ def _same_recipe(recipe: Recipe, out: Path) -> None:
 
 
 def _tokenizer(recipe: Recipe, out: Path, begin_from: Path | None) -> PreTrainedTokenizerFast:
-    for folder in (out, *([begin_from] if begin_from else [])):
-        if (folder / "mini-clip" / "tokenizer.json").is_file():
-            return _loaded(AutoTokenizer, folder / "mini-clip")
+    """The tokenizer as it was written, read anew: one that was used keeps, and would save, how it was used last."""
+    given = begin_from / "mini-clip" if begin_from is not None else out
+    if (given / "tokenizer.json").is_file() and not (out / "mini-clip").exists():
+        return _loaded(AutoTokenizer, given)
     if not (out / "tokenizer" / "tokenizer.json").is_file():
         with replacing(out / "tokenizer") as new:
             tokenizer.build(recipe.vocabulary).save_pretrained(new)
@@ -120,7 +122,7 @@ def _train_language(
     folders: dict[str, Path],
     out: Path,
     device: torch.device,
-) -> None:
+) -> LlavaForConditionalGeneration:
     seen = _loaded(CLIPModel, folders["mini-clip"])
     pools = {
         "taught": pool.build(
@@ -136,7 +138,7 @@ def _train_language(
         model = _loaded(LlavaForConditionalGeneration, folders["mini-base"], dtype=torch.float32).to(device)
         model.model.vision_tower.requires_grad_(False)
         language.train_link(model, writer, out, device)
-    save_llava(model.cpu(), words, recipe, out / name)
+    return model.cpu()
 
 
 def pack(folders: dict[str, Path], out: Path, recipe: Recipe) -> None:

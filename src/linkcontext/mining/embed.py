@@ -151,7 +151,7 @@ def blocks(
 
 def encode(encoder: Encoder, wanted: Sequence[Block], loaders: int, advance: Callable[[], None]) -> None:
     """Make these blocks. Pictures are read, and blocks written, by other threads while the encoder works."""
-    with threads(loaders) as readers, threads(1) as writer:
+    with threads(loaders) as readers, ThreadPoolExecutor(1) as writer:
         parts = (part for block in wanted for part in chunks(block.pictures, BATCH))
         pixels = _ahead(readers, encoder, parts, loaders + 1)
         writes: deque[Future[None]] = deque()
