@@ -15,18 +15,18 @@ WORLD_CLASSES, WORLD_IMAGES, TAUGHT_IMAGES, REPLAY_IMAGES = 60, 40, 24, 16
 WORLD_VERSION = 1  # of what is drawn; kept worlds of another version are drawn anew
 
 
-def open_data(spec: str, strict: bool = False) -> Dataset:
+def open_data(spec: str, strict: bool = False, fewest: int = 2) -> Dataset:
     """The data set meant by a folder, `digits`, `world:SEED`, `world:taught`, `hf:NAME` or `imagenet-100:DIR`.
 
     `world:SEED` has 60 concepts in hard-neighbour pairs with 40 pictures each; `world:taught` new pictures of the
     320 concepts that the bundled models know by name, 24 each, and `world:replay` 16 others of each to train on: the
     retention benchmark asks about those of world:taught. `scenes:SEED` are pictures with questions of every task. What
-    is made is kept in the cache.
+    is made is kept in the cache. A folder has at least `fewest` classes.
     """
     if spec == "digits":
         return open_digits()
     if spec.startswith("hf:"):
-        return open_huggingface(spec.removeprefix("hf:"), strict)
+        return open_huggingface(spec.removeprefix("hf:"), strict, fewest)
     if spec.startswith("world:"):
         return _world(spec.removeprefix("world:"))
     if spec.startswith("scenes:"):
@@ -38,7 +38,7 @@ def open_data(spec: str, strict: bool = False) -> Dataset:
     part, _, folder = spec.partition(":")
     if part in PICTURES:
         return open_imagenet(part, folder, strict)
-    return open_folder(Path(spec), strict)
+    return open_folder(Path(spec), strict, fewest)
 
 
 def _world(which: str) -> Dataset:

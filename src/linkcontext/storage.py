@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -76,6 +77,8 @@ def replacing(path: Path, advice: str = "") -> Iterator[Path]:
         new = workspace / path.name
         yield new
         _open_to_umask(new)
+        if path.is_file():
+            new.chmod(stat.S_IMODE(path.stat().st_mode))  # who may read a file does not change with what is in it
         _sync(new)
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

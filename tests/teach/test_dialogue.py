@@ -87,6 +87,11 @@ def test_a_correction_moves_the_picture_and_takes_the_wrong_answer_back(nano, pa
     assert not talk.talk
     moved = talk.say("actually, plimbo")
     assert (moved.text, moved.notes) == ("plimbo: 3 pictures.", ("1 of them was cactihog before.",))
+    assert talk.ask().answer.name == "plimbo"  # at once, and the model is not asked
+    assert talk.ask().text == "plimbo (this picture was taught)"
+    assert talk.say("that's wrong, it is a cactihog").text == "cactihog: 2 pictures."
+    assert talk.ask().text == "cactihog (this picture was taught)"
+    talk.say("no, a plimbo")
     talk.say("no, thank you")
     assert list(talk.learner.shown) == ["cactihog", "plimbo"]
     assert talk.say("forget the plimbo").text == "plimbo is forgotten."
@@ -144,7 +149,10 @@ def test_a_line_begins_with_its_pictures(tmp_path, monkeypatch):
     assert spelled('"my zoo/": these are mine')[0] == [Path("my zoo/1.png"), Path("my zoo/2.png")]
     assert spelled("[ab].*: these are mine") == ([], "[ab].*: these are mine")
     assert spelled("?.png: these are mine") == ([Path("a.png")], "these are mine")
-    assert spelled("what is in a.png") == ([], "what is in a.png")
+    assert spelled("what is in b.png") == ([], "what is in b.png")  # no such file
+    for line in ("what is in a.png", "what is in 'b.PNG'?"):
+        with pytest.raises(InputError, match="a line begins with its picture"):
+            spelled(line)
 
 
 def test_lines_are_answered_until_quit(nano, paths):
@@ -165,6 +173,11 @@ def test_lines_are_answered_until_quit(nano, paths):
     assert len(heard) == 11
     (said,) = answered(talk, "/forget red fox")
     assert said == "red fox is forgotten."
+    for line in ("quit", "/exit", "Quit"):
+        chat(talk, [line, "/dance"], lambda _: pytest.fail("the dialogue went on"))
+    assert list(answered(talk, "help")) == list(answered(talk, "/help"))
+    said, about = answered(talk, f"{paths[0][3]}: what colour is it?")
+    assert str(paths[0][3]) in about
 
 
 def test_what_was_taught_in_lines_is_kept_in_a_pack(nano, paths, tmp_path):

@@ -1,10 +1,15 @@
 """Teaching and asking in Python."""
 
 import pytest
+from PIL import Image
 
 import linkcontext
+from linkcontext.data.images import sha256
 from linkcontext.errors import InputError
+from linkcontext.models.load import load
+from linkcontext.records import Turn
 from linkcontext.source import open_data
+from linkcontext.teach.learner import Learner, spoken
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +49,59 @@ def test_names_are_followed_not_known(paths):
     assert changed >= 4
 
 
-def test_a_picture_is_never_its_own_example(nano, paths):
+def test_a_picture_that_was_taught_answers_its_own_name(nano, paths, tmp_path, monkeypatch):
     model = linkcontext.load(str(nano))
-    model.teach({"a": paths[0][:2], "b": paths[1][:2]})
-    with_itself = model.ask(paths[0][0])
-    alone = linkcontext.load(str(nano))
-    alone.teach({"a": paths[0][1:2], "b": paths[1][:2]})
-    assert alone.ask(paths[0][0]).probabilities == pytest.approx(with_itself.probabilities, abs=1e-4)
+    model.teach({"a": paths[0][:1], "b": paths[1][:1]})  # one picture a name
+    Image.open(paths[1][0]).save(tmp_path / "again.bmp")  # the same pixels in other bytes
+    monkeypatch.setattr(type(model.scorer), "score", lambda *_: pytest.fail("the model was asked"))
+    for picture, name in ((paths[0][0], "a"), (paths[1][0], "b"), (tmp_path / "again.bmp", "b")):
+        answer = model.ask(picture)
+        assert (answer.name, answer.taught) == (name, True)
+        assert answer.probabilities == {other: float(other == name) for other in "ab"}
+        assert (answer.nearest[0].name, answer.nearest[0].similarity) == (name, pytest.approx(1))
+        assert spoken(answer) == f"{name} (this picture was taught)"
+    model.teach({"a": [tmp_path / "again.bmp"]})  # a correction, by a copy
+    assert model.ask(paths[1][0]).name == "a"
+    assert model.shown == {"a": [sha256(paths[0][0]), sha256(paths[1][0])]}
+    assert model.path(sha256(paths[1][0])) == paths[1][0]  # where its bytes are
+    assert model.ask(paths[0][0]).name == "a"  # with one name left there is still something to say
+    model.teach({"b": [paths[1][0]]})
+    assert model.ask(tmp_path / "again.bmp").name == "b"
+
+
+def test_a_picture_under_two_names_is_found_by_its_pixels(nano, paths, tmp_path):
+    model = linkcontext.load(str(nano))
+    Image.open(paths[0][0]).save(tmp_path / "copy.tif")
+    with pytest.raises(InputError, match=r"copy.tif: is shown as 'a' \(in .*0000.png\) and as 'b'. Name it once"):
+        model.teach({"a": [paths[0][0]], "b": [tmp_path / "copy.tif"]})
+    model.teach({"a": [paths[0][0], tmp_path / "copy.tif"]})
+    assert model.shown == {"a": [sha256(paths[0][0])]}
+
+
+def test_names_with_composed_letters_are_one(nano, paths):
+    model = linkcontext.load(str(nano))
+    model.teach({"caf\u00e9": paths[0][:1]})
+    model.teach({"cafe\u0301": paths[0][1:2]})
+    assert {name: len(items) for name, items in model.shown.items()} == {"caf\u00e9": 2}
+
+
+@pytest.mark.parametrize("select", ["medoid", "rices"])
+def test_probabilities_are_calibrated_whatever_is_shown(nano, paths, select):
+    """By oracle: the log-probabilities of the names, less their mean over pictures that are shown."""
+    model = Learner(load(str(nano)), shots_per_class=2, select=select)
+    model.teach({"a": paths[0][:3], "a longer name": paths[1][:3]})
+    query, picture = model.query(paths[2][0]), paths[2][0]
+    turns = model.rounds
+    if select == "rices":
+        own = [model._likest(turn.item, itself=False) for turn in turns]
+        assert all(turn.item not in {t.item for t in support} for turn, support in zip(turns, own, strict=True))
+        support = model._likest(query.item)
+    else:
+        own, support = [turns] * len(turns), turns
+    mean = sum(model._chances([Turn(t.item, "", "")], s, None)[0] for t, s in zip(turns, own, strict=True)) / len(turns)
+    expected = (model._chances([query], support, None)[0] - mean).softmax(0)
+    assert any(abs(value) > 0.1 for value in model.leaning)
+    assert list(model.ask(picture).probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_bad_lessons_are_sentences(nano, paths, tmp_path):

@@ -1,12 +1,16 @@
 """Concept packs: what was taught, in one file."""
 
+import io
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from linkcontext.cli import main
@@ -16,6 +20,7 @@ from linkcontext.models import vision
 from linkcontext.models.features import fingerprint
 from linkcontext.models.load import load
 from linkcontext.models.score import Scorer
+from linkcontext.records import to_json
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner, Point
 from linkcontext.teach.pack import merge, named_pictures, read_pack, write_pack
@@ -30,6 +35,10 @@ def model(nano):
 
 @pytest.fixture
 def folder(tmp_path):
+    return fill(tmp_path)
+
+
+def fill(tmp_path):
     """Three classes of eight pictures, and one picture of each to ask about."""
     dataset = open_data("world:3")
     for name, items in zip(NAMES, list(dataset.by_class().values())[::5], strict=False):
@@ -45,6 +54,11 @@ def learner(model, folder):
     found = Learner(model)
     found.teach(named_pictures(open_data(str(folder / "zoo"))))
     return found
+
+
+def read_metadata(path):
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
 
 
 def same(a, b):
@@ -175,22 +189,230 @@ def test_the_command_line_teaches_asks_and_changes(nano, folder, capsys):
     assert "nowhere.png: no such picture." in capsys.readouterr().err
 
 
-def test_a_forged_pack_is_a_sentence(folder, learner):
-    pack = write_pack(learner, folder / "zoo.pack")
-    kept, told = pack.tensors, pack.told
-    for forged in (
-        "{",
-        "[]",
-        json.dumps({**told, "format": "linkcontext.pack/9"}),
-        json.dumps({key: value for key, value in told.items() if key != "held"}),
-        json.dumps({**told, "concepts": {"lum": ["/etc/passwd"]}}),
-        json.dumps({**told, "concepts": {"l" * 500: told["concepts"]["lum"]}}),
-        json.dumps({**told, "shots_per_class": -1}),
-        json.dumps({**told, "select": "best"}),
+@pytest.fixture
+def zoo(learner, folder):
+    return write_pack(learner, folder / "zoo.pack")
+
+
+@pytest.fixture(scope="module")
+def base(model, tmp_path_factory):
+    """A pack that no test changes."""
+    folder, learner = fill(tmp_path_factory.mktemp("base")), Learner(model)
+    learner.teach(named_pictures(open_data(str(folder / "zoo"))))
+    return write_pack(learner, folder / "zoo.pack")
+
+
+def forge(pack, path, tensors=None, text=None, seal=None, **changes):
+    """A pack with a valid digest that says something else."""
+    tensors = pack.tensors if tensors is None else tensors
+    text = json.dumps(json.loads(to_json(pack.header)) | changes) if text is None else text
+    metadata = {"pack": text, "digest": fingerprint(tensors, text)} | ({} if seal is None else {"seal": seal})
+    save_file(tensors, path, metadata)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"format": "linkcontext.pack/9"}, "its format is"),
+        ({"text": "{"}, "not JSON"),
+        ({"text": "[]"}, "its format is"),
+        ({"text": "[" * 100_000}, "nested too deeply"),
+        ({"text": '{"format": ' + "9" * 5_000 + "}"}, "a number is too long"),
+        ({"held": None}, "held must be"),
+        ({"surprise": 1}, "unknown surprise"),
+        ({"concepts": {"lum": ["/etc/passwd"], "dax": ["x"]}}, "not known by a hash"),
+        ({"concepts": {"lum": [], "dax": []}}, "has no picture"),
+        ({"concepts": []}, "concepts must be an object"),
+        ({"shots_per_class": -1}, "shots_per_class is no number"),
+        ({"shots_per_class": True}, "shots_per_class must be a whole number"),
+        ({"shots_per_class": 10**400}, "shots_per_class must be a whole number"),
+        ({"select": "best"}, "select must be one of"),
+        ({"select": "rices"}, "rices without shots_per_class"),
+        ({"rounds": [["x", "lum"]]}, "its rounds have pictures under other names"),
+        ({"leaning": [0.0]}, "not one number for each name"),
+        ({"leaning": ["x", 0, 0]}, "leaning must be a finite number"),
+        ({"point": {"fit": 2, "kept": 1, "refused": 1, "pictures": 24}}, "its point is none"),
+        ({"point": [1]}, "point must be an object"),
+        ({"licence": "x" * 5_000}, "longer than"),
+        ({"licence": "\x1b[31m"}, "control characters"),
+        (
+            {"model": {"name": "openai:http://127.0.0.1:9/v1#x", "identity": "0" * 64}},
+            "none that this machine can load",
+        ),
+        ({"model": {"name": "mini", "identity": "0"}}, "not known by a hash"),
+        ({"model": "mini"}, "model must be an object"),
+        ({"scaffold": "turns"}, "scaffold must be an object"),
+        ({"pixels": {}}, "not of the same pictures"),
+        ({"paths": {}}, "not of the same pictures"),
+    ],
+)
+def test_a_forged_pack_is_a_sentence(base, tmp_path, changes, why):
+    with pytest.raises(InputError, match=why):
+        read_pack(forge(base, tmp_path / "forged.pack", **changes))
+
+
+@pytest.mark.parametrize("name", ["l" * 500, "a\nb", "lum ", " lum", "e\u0301", "LUM", ""])
+def test_names_of_a_pack_pass_as_names_of_a_lesson_do(base, tmp_path, name):
+    renamed = {**base.header.concepts, name: base.header.concepts["tove"]}
+    rounds = [[item, name if old == "tove" else old] for item, old in base.header.rounds]
+    del renamed["tove"]
+    with pytest.raises(InputError, match=r"forged\.pack"):
+        read_pack(forge(base, tmp_path / "forged.pack", concepts=renamed, rounds=rounds))
+
+
+def test_tensors_that_no_pack_has_are_a_sentence(base, tmp_path):
+    item = base.header.items[0]
+    png = base.tensors[f"thumbnail/{item}"]
+    large = io.BytesIO()
+    Image.new("1", (7000, 7000)).save(large, "PNG")
+    for changes, why in (
+        ({f"seen/{item}/tokens": torch.full_like(base.tensors[f"seen/{item}/tokens"], torch.nan)}, "not finite"),
+        ({f"thumbnail/{item}": png.float()}, "no thumbnail"),
+        ({f"thumbnail/{item}": png[:20]}, "damaged"),
+        (
+            {f"thumbnail/{item}": torch.frombuffer(bytearray(large.getvalue()), dtype=torch.uint8)},
+            "more than the limit",
+        ),
+        ({f"seen/{item}/code": png.clone()}, "which no pack has"),
+        ({"held/0/keys": torch.zeros(2, dtype=torch.complex64)}, "which no pack has"),
     ):
-        save_file(kept, folder / "forged.pack", {"pack": forged, "digest": fingerprint(kept, forged)})
-        with pytest.raises(InputError, match="a damaged one"):
-            read_pack(folder / "forged.pack")
+        with pytest.raises(InputError, match=why):
+            read_pack(forge(base, tmp_path / "forged.pack", base.tensors | changes))
+
+
+def test_a_pack_from_elsewhere_answers_by_its_pictures_and_names(model, folder, zoo, learner):
+    """Whatever else it says: features, keys and values, how names are preferred, when a picture is none of them."""
+    lies = {
+        name: torch.randn(row.shape, dtype=row.dtype) for name, row in zoo.tensors.items() if row.is_floating_point()
+    }
+    point = {"fit": 1.0, "kept": 1.0, "refused": 1.0, "pictures": 24}
+    seal = read_metadata(zoo.path)["seal"]
+    forged = read_pack(
+        forge(zoo, folder / "forged.pack", zoo.tensors | lies, seal=seal, leaning=[9.0, 0.0, 0.0], point=point)
+    )
+    assert zoo.sealed
+    assert not forged.sealed
+    taught = forged.learner(model)
+    assert (taught.point, taught.shown) == (learner.point, learner.shown)
+    for name in NAMES:
+        same(taught.ask(folder / f"{name}.png"), learner.ask(folder / f"{name}.png"))
+    (folder / "elsewhere").mkdir()
+    outside = forge(zoo, folder / "elsewhere" / "forged.pack", paths={i: str(p) for i, p in zoo.paths.items()})
+    with pytest.raises(InputError, match="24 of its 24 pictures are not in its folder"):
+        read_pack(outside).learner(model)
+    shutil.rmtree(folder / "zoo")
+    with pytest.raises(InputError, match=r"24 of 24 are gone or have changed: .* --trust-pack"):
+        forged.learner(model)
+
+
+def test_a_pack_that_is_trusted_needs_no_pictures(model, folder, zoo, learner):
+    before = [learner.ask(folder / f"{name}.png") for name in NAMES]
+    shutil.rmtree(folder / "zoo")
+    received = forge(zoo, folder / "received.pack", leaning=[9.0, 0.0, 0.0])
+    taught = read_pack(received, trust=True).learner(model)
+    for name, earlier in zip(NAMES, before, strict=True):
+        same(taught.ask(folder / f"{name}.png"), earlier)
+    item = zoo.header.items[0]
+    for changes, why in (
+        ({f"seen/{item}/tokens": zoo.tensors[f"seen/{item}/tokens"][:, :7].clone()}, "tokens have another width"),
+        ({f"seen/{item}/ids": torch.zeros(3, dtype=torch.int64)}, "differ in length"),
+        ({f"seen/{item}/ids": zoo.tensors[f"seen/{item}/ids"] + 10**6}, "out of range"),
+        ({f"seen/{item}/slots": zoo.tensors[f"seen/{item}/slots"].float()}, "another type"),
+    ):
+        forged = forge(zoo, folder / "forged.pack", zoo.tensors | changes)
+        with pytest.raises(InputError, match=why):
+            read_pack(forged, trust=True).learner(model)
+
+
+def test_no_pack_decides_which_model_is_loaded(folder, zoo, capsys, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        "linkcontext.evaluate.run.load", lambda name, *more: loaded.append((name, more[-1])) or nothing()
+    )
+    ask = ["ask", str(forge(zoo, folder / "forged.pack")), str(folder / "lum.png")]
+
+    def nothing():
+        raise InputError("loaded")
+
+    for arguments, expected, why in (
+        (ask, [], "name it with --model"),
+        ([*ask, "--trust-remote-code"], [], "no pack decides whose code is run"),
+        ([*ask, "--trust-pack"], [(zoo.model, False)], "loaded"),
+        (["ask", str(zoo.path), ask[2]], [(zoo.model, False)], "loaded"),
+        (["ask", str(zoo.path), ask[2], "--model", "a/b"], [("a/b", True)], "loaded"),
+        (["pack", ask[1], "--remove", "lum"], [], "name it with --model"),
+        (["chat", "--pack", ask[1]], [], "name it with --model"),
+    ):
+        loaded.clear()
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert loaded == expected
+        assert why in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_model_of_the_hub_is_downloaded_only_if_it_is_named(monkeypatch):
+    asked = []
+
+    def config(name, **options):
+        asked.append(options["local_files_only"])
+        raise OSError("not there")
+
+    monkeypatch.setattr("linkcontext.models.load.AutoConfig.from_pretrained", config)
+    with pytest.raises(InputError, match="is downloaded from the Hugging Face hub only if you name it"):
+        load("somebody/model", download=False)
+    with pytest.raises(InputError, match="not found on the Hugging Face hub"):
+        load("somebody/model")
+    assert asked == [True, False]
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o022, 0o027])
+def test_a_pack_has_the_permissions_that_umask_says(learner, folder, mask):
+    before = os.umask(mask)
+    try:
+        write_pack(learner, folder / "zoo.pack")
+    finally:
+        os.umask(before)
+    assert (folder / "zoo.pack").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_pack_keeps_the_permissions_and_the_place_it_has(learner, folder):
+    write_pack(learner, folder / "zoo.pack")
+    (folder / "zoo.pack").chmod(0o600)
+    (folder / "link.pack").symlink_to(folder / "zoo.pack")
+    write_pack(learner, folder / "link.pack", licence="CC0")
+    assert (folder / "zoo.pack").stat().st_mode & 0o777 == 0o600
+    assert (folder / "link.pack").is_symlink()
+    assert read_pack(folder / "zoo.pack").licence == "CC0"
+
+
+def test_a_place_that_takes_nothing_is_a_sentence(learner, folder, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    write_pack(learner, folder / "zoo.pack", licence="CC0")
+    monkeypatch.setattr("linkcontext.teach.pack.save_file", full)
+    with pytest.raises(InputError, match=r"could not be written .No space left on device."):
+        write_pack(learner, folder / "zoo.pack")
+    (folder / "file").write_text("")
+    with pytest.raises(InputError, match="could not be written"):
+        write_pack(learner, folder / "file" / "zoo.pack")
+    assert read_pack(folder / "zoo.pack").licence == "CC0"
+    assert sorted(p.name for p in folder.glob(".*")) == [".zoo.pack.lock"]
+
+
+def test_a_key_that_others_can_read_is_no_key(learner, folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("LINKCONTEXT_CACHE", str(tmp_path / "cache"))
+    pack = write_pack(learner, folder / "zoo.pack")
+    assert read_pack(pack.path).sealed
+    (key,) = (path for path in (tmp_path / "cache").glob("pack-key-*") if path.suffix != ".lock")
+    assert key.stat().st_mode & 0o777 == 0o600
+    key.chmod(0o644)
+    assert not read_pack(pack.path).sealed
+    assert "others may read" in caplog.text
+    key.unlink()
+    assert not read_pack(pack.path).sealed
+    assert read_pack(write_pack(learner, folder / "zoo.pack").path).sealed
 
 
 def test_what_was_taught_stays_at_hand_however_much_is_seen(model, folder, learner, monkeypatch):

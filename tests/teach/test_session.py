@@ -78,6 +78,52 @@ def test_an_archive_is_taught_whole_or_not_at_all(session, world, tmp_path):
     assert shown(session) == {"a": 1, "b": 1}
 
 
+def test_what_goes_wrong_is_told_by_the_names_that_were_sent(session, world, tmp_path):
+    here = str(session.folder)
+
+    def refused(act):
+        with pytest.raises(InputError) as error:
+            act()
+        assert here not in str(error.value)
+        assert str(tmp_path) not in str(error.value)
+        return str(error.value)
+
+    archive = tmp_path / "zoo.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(world[0][0], "cat/mia.png")
+        file.write(world[0][0], "dog/rex.png")
+    text = refused(lambda: session.teach_archive(archive))
+    assert text.startswith("cat/mia.png and dog/rex.png: is shown as 'cat' and as 'dog'")
+    text = refused(lambda: session.teach_folder({"z/cat/mia.png": world[0][0], "z/dog/rex.png": world[0][0]}))
+    assert "z/cat/mia.png and z/dog/rex.png" in text
+    archive.write_text("no zip")
+    refused(lambda: session.teach_archive(archive))
+    refused(lambda: session.teach("a", [tmp_path / "gone.png"]))
+    refused(lambda: session.open_pack(tmp_path / "gone.pack"))
+    session.say("this is a cat", [world[0][0]])
+    session.say("/help", [])
+    assert session.lines[-1].who == "sorry"
+    assert not [line for line in session.lines if here in line.text]
+
+
+def test_a_pack_from_elsewhere_is_not_opened(session, world, tmp_path, monkeypatch):
+    session.teach("a", world[0][:2])
+    session.teach("b", world[1][:2])
+    kept = session.save_pack()
+    assert session.open_pack(kept) == ["a: 2 pictures.", "b: 2 pictures."]
+    monkeypatch.setenv("LINKCONTEXT_CACHE", str(tmp_path / "another"))  # whose key is another
+    with pytest.raises(InputError, match=r"^taught\.pack: was not written .* Teach its pictures here"):
+        session.open_pack(kept)
+
+
+def test_a_picture_that_was_taught_is_said_to_be_so(session, world):
+    session.teach("a", world[0][:2])
+    session.teach("b", world[1][:2])
+    page = cards.answered(session, *session.ask(world[0][0]))
+    assert "This picture was taught" in page
+    assert "This picture was taught" not in cards.answered(session, *session.ask(world[0][5]))
+
+
 def test_a_pack_is_opened_without_any_picture_s_file(session, world, tmp_path, model):
     session.teach("a", world[0][:2])
     with pytest.raises(InputError, match="at least two names"):

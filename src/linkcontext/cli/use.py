@@ -2,15 +2,24 @@
 
 import importlib.util
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from linkcontext.cli.terminal import console, print_json
 from linkcontext.config import Loading, ModelConfig
 from linkcontext.errors import InputError
+
+if TYPE_CHECKING:
+    from linkcontext.models.load import Model
+    from linkcontext.teach.away import Away
+    from linkcontext.teach.learner import Learner
+    from linkcontext.teach.pack import Pack
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what a terminal would obey
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +70,33 @@ class Teach:
     """Keep the support's keys and values in the pack. Without them it is small, and the first question costs more."""
     strict: bool = False
     """Fail on the first bad picture."""
+    trust_pack: bool = False
+    """Believe what a pack says that was written by another user or on another machine, also where its pictures are not
+    here. Only for packs whose authors you trust."""
     loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
     def run(self) -> None:
         """Teach."""
-        from linkcontext.episodes.prompt import scaffold
-        from linkcontext.evaluate.run import local
         from linkcontext.source import open_data
-        from linkcontext.teach.learner import Learner
-        from linkcontext.teach.pack import named_pictures, read_pack, write_pack
+        from linkcontext.teach.pack import changing, named_pictures
 
         out = Path(self.out)
-        earlier = read_pack(out) if out.exists() else None
-        dataset = open_data(self.data, self.strict)
+        dataset = open_data(self.data, self.strict, fewest=1)
         named = named_pictures(dataset, self.classes)
         for problem in dataset.problems:
             console.print(problem, style="yellow", markup=False, soft_wrap=True)
+        with changing(out):
+            pack = self._taught(out, named)
+        console.print("\n".join(pack.describe()), markup=False, soft_wrap=True)
+
+    def _taught(self, out: Path, named: dict[str, list[Path]]) -> "Pack":
+        """The pack that is there, or a new one, with these pictures."""
+        from linkcontext.episodes.prompt import scaffold
+        from linkcontext.evaluate.run import local
+        from linkcontext.teach.learner import Learner, checked
+        from linkcontext.teach.pack import read_pack, write_pack
+
+        earlier = read_pack(out, self.trust_pack) if out.exists() else None
         if earlier is not None:
             given = {
                 "shots-per-class": self.shots_per_class is not None,
@@ -86,17 +106,16 @@ class Teach:
             if any(given.values()):
                 flag = next(flag for flag, said in given.items() if said)
                 raise InputError(f"--{flag}: {out} is there, and what is shown of it is settled. Leave it out.")
-            learner = earlier.learner(local(self.loading.of(self.model or earlier.model)))
+            learner = earlier.learner(_local_model(earlier, self.model, self.loading))
         else:
             model = local(self.loading.of(self.model or "mini"))
             learner = Learner(model, scaffold(self.scaffold), {}, self.shots_per_class, self.select)
-        if len({*learner.shown, *named}) < 2:
+        if len({*learner.shown, *map(checked, named)}) < 2:
             raise InputError(f"{self.data}: one name. With one there is nothing to choose; at least two are needed.")
         learner.teach(named)
         licence = self.licence if self.licence is not None else earlier.licence if earlier else ""
-        kept = self.state and (earlier is None or bool(earlier.told["held"]))  # a pack stays as it was written
-        pack = write_pack(learner, out, licence, kept)
-        console.print("\n".join(pack.describe()), markup=False, soft_wrap=True)
+        kept = self.state and (earlier is None or earlier.keeps_state)  # a pack stays as it was written
+        return write_pack(learner, out, licence, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,48 +129,57 @@ class AskPack:
     question: str | None = None
     """Ask this instead of the name, and print the model's own words."""
     model: str | None = None
-    """Another model than the pack's, which is taught from the pictures again; openai:URL#NAME: one behind a server."""
+    """Another model than the pack's, which is taught from the pictures again; openai:URL#NAME: one behind a server,
+    which no pack can choose."""
     json: bool = False
     """Print a JSON object for each picture."""
+    trust_pack: bool = False
+    """Believe what a pack says that was written by another user or on another machine, also where its pictures are not
+    here. Only for packs whose authors you trust."""
     loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
     def run(self) -> None:
         """Ask."""
-        import dataclasses
-
         from linkcontext.evaluate.run import opened
         from linkcontext.models.remote import Served
         from linkcontext.teach.away import Away
-        from linkcontext.teach.learner import Learner, spoken
         from linkcontext.teach.pack import operating, read_pack
 
-        pack = read_pack(Path(self.pack))
+        pack = read_pack(Path(self.pack), self.trust_pack)
         if missing := [picture for picture in self.pictures if not Path(picture).is_file()]:
             raise InputError(f"{missing[0]}: no such picture.")
         if not self.pictures:
             raise InputError("name a picture to ask about.")
-        model = opened(self.loading.of(self.model or pack.model))
-        learner: Learner | Away
-        if isinstance(model, Served):
-            learner = Away(pack, model)
+        if self.model is None:
+            learner: Learner | Away = pack.learner(_local_model(pack, None, self.loading))
         else:
-            learner = pack.learner(model)
-            if not self.json and self.question is None:
-                console.print(operating(learner.point), markup=False, soft_wrap=True)
+            model = opened(self.loading.of(self.model))
+            learner = Away(pack, model) if isinstance(model, Served) else pack.learner(model)
+        if not isinstance(learner, Away) and not self.json and self.question is None:
+            console.print(operating(learner.point), markup=False, soft_wrap=True)
         for picture in self.pictures:
-            if self.question is not None:
-                said: dict[str, Any] = {"picture": picture, "reply": learner.say(Path(picture), self.question)}
-                line = f"{picture}: {said['reply']}"
-            else:
-                answer = learner.ask(Path(picture))
-                said = {"picture": picture, **dataclasses.asdict(answer)}
-                said["nearest"] = [{**near, "path": str(pack.paths[near["picture"]])} for near in said["nearest"]]
-                near = [f"{n.name} ({pack.paths[n.picture].name}, {n.similarity:.2f})" for n in answer.nearest]
-                line = f"{picture}: {spoken(answer)}" + (f"  most like: {', '.join(near)}" if near else "")
-            if self.json:
-                print_json(said)
-            else:
-                console.print(line, markup=False, soft_wrap=True)
+            self._answer(learner, pack, picture)
+
+    def _answer(self, learner: "Learner | Away", pack: "Pack", picture: str) -> None:
+        """Ask about one picture and print what comes."""
+        import dataclasses
+
+        from linkcontext.teach.learner import spoken
+
+        if self.question is not None:
+            payload: dict[str, Any] = {"picture": picture, "reply": learner.say(Path(picture), self.question)}
+            line = f"{picture}: {payload['reply']}"
+        else:
+            answer = learner.ask(Path(picture))
+            payload = {"picture": picture, **dataclasses.asdict(answer)}
+            payload["nearest"] = [{**near, "path": str(pack.paths[near["picture"]])} for near in payload["nearest"]]
+            near = [f"{n.name} ({pack.paths[n.picture].name}, {n.similarity:.2f})" for n in answer.nearest]
+            line = f"{picture}: {spoken(answer)}" + (f"  most like: {', '.join(near)}" if near else "")
+        if self.json:
+            print_json(payload)
+        else:
+            shown = CONTROL.sub(lambda letter: f"\\x{ord(letter[0]):02x}", line)
+            console.print(shown, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,33 +198,47 @@ class ChangePack:
     """How the pack may be used."""
     out: str | None = None
     """Write the changed pack here, and leave the one that was read as it is."""
+    model: str | None = None
+    """The model that the pack was taught to. Needed where a pack from elsewhere names one that is not bundled."""
+    trust_pack: bool = False
+    """Believe what a pack says that was written by another user or on another machine, also where its pictures are not
+    here. Only for packs whose authors you trust."""
     loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
     def run(self) -> None:
         """Look, or change."""
-        from linkcontext.evaluate.run import local
+        from linkcontext.teach.pack import changing, read_pack
+
+        if self.remove or self.rename or self.merge or self.licence is not None or self.out:
+            with changing(Path(self.out or self.pack)):
+                pack = self._changed()
+        else:
+            pack = read_pack(Path(self.pack), self.trust_pack)
+        console.print("\n".join(pack.describe()), markup=False, soft_wrap=True)
+
+    def _changed(self) -> "Pack":
+        """The changed pack, written."""
         from linkcontext.teach.pack import merge, read_pack, write_pack
 
-        pack = read_pack(Path(self.pack))
-        others = [read_pack(Path(other)) for other in self.merge]
-        if self.remove or self.rename or others or self.licence is not None or self.out:
-            model = local(self.loading.of(pack.model))
-            learner = pack.learner(model)
-            for name in self.remove:
-                learner.forget(name)
-            for old, new in self.rename:
-                learner.rename(old, new)
-            for other in others:
-                merge(learner, other.learner(model))
-            licences = {pack.licence, *(other.licence for other in others)}
-            if self.licence is None and len(licences) > 1:
-                told = ", ".join(repr(licence or "none given") for licence in sorted(licences))
-                raise InputError(
-                    f"--merge: the packs have other licences: {told}. Say with --licence which holds for all."
-                )
-            licence = pack.licence if self.licence is None else self.licence
-            pack = write_pack(learner, Path(self.out or self.pack), licence, bool(pack.told["held"]))
-        console.print("\n".join(pack.describe()), markup=False, soft_wrap=True)
+        pack = read_pack(Path(self.pack), self.trust_pack)
+        others = [read_pack(Path(other), self.trust_pack) for other in self.merge]
+        licences = {pack.licence, *(other.licence for other in others)}
+        if self.licence is None and len(licences) > 1:
+            listed = ", ".join(repr(licence or "none given") for licence in sorted(licences))
+            raise InputError(
+                f"--merge: the packs have other licences: {listed}. Say with --licence which holds for all."
+            )
+        model = _local_model(pack, self.model, self.loading)
+        learner = pack.learner(model)
+        for name in self.remove:
+            learner.forget(name)
+        for old, new in self.rename:
+            learner.rename(old, new)
+        for other in others:
+            merge(learner, other.learner(model))
+        licence = pack.licence if self.licence is None else self.licence
+        out = Path(self.out or self.pack)
+        return write_pack(learner, out, licence, pack.keeps_state, new=out.resolve() != pack.path.resolve())
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +255,9 @@ class Chat:
     """Default: mini, or the pack's."""
     context: int = 0
     """Tokens that what was taught and the talk may take together. Default: what the model reads."""
+    trust_pack: bool = False
+    """Believe what a pack says that was written by another user or on another machine, also where its pictures are not
+    here. Only for packs whose authors you trust."""
     loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
     def run(self) -> None:
@@ -225,9 +270,11 @@ class Chat:
 
         if self.context < 0:
             raise InputError(f"--context {self.context}: must be above 0.")
-        pack = read_pack(Path(self.pack)) if self.pack else None
-        model = local(self.loading.of(self.model or (pack.model if pack else "mini")))
-        learner = pack.learner(model) if pack else Learner(model)
+        pack = read_pack(Path(self.pack), self.trust_pack) if self.pack else None
+        if pack is not None:
+            learner = pack.learner(_local_model(pack, self.model, self.loading))
+        else:
+            learner = Learner(local(self.loading.of(self.model or "mini")))
         chat(Dialogue(learner, self.context, licence=pack.licence if pack else ""), typed(print), print)
 
 
@@ -294,6 +341,17 @@ class Serve:
             endpoint = Endpoint(Path(self.model.model).name, local(self.model), limits, packs)
             console.print(f"{', '.join(endpoint.lessons)} at {address(heard)}", markup=False, soft_wrap=True)
             serve(endpoint, heard)
+
+
+def _local_model(pack: "Pack", named: str | None, loading: Loading) -> "Model":
+    """The model that the command line names, else the pack's own, which is neither a server nor downloaded."""
+    from linkcontext.evaluate.run import local
+
+    if named is not None:
+        return local(loading.of(named))
+    if loading.trust_remote_code:
+        raise InputError("--trust-remote-code: no pack decides whose code is run. Name the model with --model.")
+    return local(loading.of(pack.local_model()), download=False)
 
 
 def _check_port(port: int, least: int) -> None:

@@ -95,6 +95,16 @@ def open_image(path: Path | Upload, max_pixels: int = MAX_PIXELS) -> Image.Image
             raise _damaged(path, error) from error
 
 
+def pixels(path: Path | Upload) -> str:
+    """A hash of what is seen in a picture, whatever bytes hold it. Raises as `open_image`."""
+    return _pixels(open_image(path))
+
+
+def _pixels(image: Image.Image) -> str:
+    size = f"{image.width}x{image.height} ".encode()
+    return hashlib.blake2b(size + image.tobytes(), digest_size=16).hexdigest()
+
+
 def portable(path: Path) -> tuple[str, bytes]:
     """The picture for other programs, as MIME type and bytes: an upright RGB JPEG as it is, all else as PNG."""
     image, content = open_image(path), path.read_bytes()

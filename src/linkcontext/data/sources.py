@@ -23,13 +23,13 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 DIGIT_EDGE = 64
 
 
-def open_folder(root: Path, strict: bool = False) -> Dataset:
+def open_folder(root: Path, strict: bool = False, fewest: int = 2) -> Dataset:
     """The data set in a folder of class folders, sorted by path.
 
     Folders called train, val, valid, validation or test are the split, what else the path has is the class.
     A `manifest.jsonl` in the root has the last word on the files it lists. Bad pictures, links out of the
     folder and unreadable folders are left out and named in `problems`; with `strict` the first of them is
-    an `InputError`, as are a folder that is not there, is empty, or holds one class only and no questions.
+    an `InputError`, as are a folder that is not there, is empty, or holds fewer than `fewest` classes and no questions.
     """
     _check_folder(root)
     problems = Problems(strict)
@@ -37,7 +37,7 @@ def open_folder(root: Path, strict: bool = False) -> Dataset:
     listed = read_manifest(root) if (root / MANIFEST).is_file() else Dataset(root, ())
     items = _items(pictures, listed, problems)
     classes = sorted({item.class_id for item in items})
-    if len(classes) < 2 and not any(item.questions for item in items):
+    if len(classes) < fewest and not any(item.questions for item in items):
         found = f"only one class ({classes[0]!r})" if classes else "no picture in a class folder"
         because = f" Left out: {first_few(problems.sentences)}" if problems.sentences else ""
         raise InputError(f"{root}: {found}. Expected {LAYOUT}.{because}")
@@ -49,7 +49,7 @@ def open_digits() -> Dataset:
     return open_folder(written_once(cache_dir() / f"digits-{DIGIT_EDGE}", _write_digits), strict=True)
 
 
-def open_huggingface(name: str, strict: bool = False) -> Dataset:
+def open_huggingface(name: str, strict: bool = False, fewest: int = 2) -> Dataset:
     """A Hugging Face data set: a hub id, an image folder or a parquet file, or `name:config`.
 
     Its pictures are written once as class folders into the cache, splits kept, bytes unchanged. Raises
@@ -58,7 +58,7 @@ def open_huggingface(name: str, strict: bool = False) -> Dataset:
     """
     source = hub.load(name)
     folder = written_once(cache_dir() / "hub" / source.key, source.write)
-    dataset = open_folder(folder, strict)
+    dataset = open_folder(folder, strict, fewest)
     return dataclasses.replace(dataset, problems=source.problems + dataset.problems)
 
 

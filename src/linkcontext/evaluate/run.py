@@ -91,9 +91,9 @@ def measure(
     return found
 
 
-def local(c: ModelConfig) -> Model:
-    """The model of a configuration, loaded here."""
-    return load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit)
+def local(c: ModelConfig, download: bool = True) -> Model:
+    """The model of a configuration, loaded here; without `download` from this machine alone."""
+    return load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit, download)
 
 
 def opened(c: ModelConfig) -> Model | Served:

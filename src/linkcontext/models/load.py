@@ -178,12 +178,14 @@ def load(
     adapter: str | None = None,
     trust_remote_code: bool = False,
     load_in_4bit: bool = False,
+    download: bool = True,
 ) -> Model:
     """Load `mini`, `mini-base`, a folder or a hub id.
 
     `dtype="auto"` is the checkpoint's own on a GPU and float32 on a CPU, where bfloat16 can be a hundred times
     slower. With `load_in_4bit` the language model's weights are kept as in QLoRA (arXiv 2305.14314): nf4, its scales
-    quantized too, computed in `dtype`, of which "auto" is then bfloat16 on a GPU. Raises `InputError` for what is no
+    quantized too, computed in `dtype`, of which "auto" is then bfloat16 on a GPU. Without `download` nothing is asked
+    of the hub: the model has to be on this machine. Raises `InputError` for what is no
     vision-language model, and says why.
     """
     if name.startswith("openai:"):
@@ -192,24 +194,30 @@ def load(
     there = device_named(device)
     kind: Any = dtype if dtype != "auto" else "auto" if there.type == "cuda" else "float32"
     options = {"trust_remote_code": trust_remote_code}
+    where = {**options, "local_files_only": not download}
     try:
-        config = AutoConfig.from_pretrained(source, **options)
+        config = AutoConfig.from_pretrained(source, **where)
         if type(config) not in AutoModelForImageTextToText._model_mapping and not trust_remote_code:
             raise InputError(
                 f"--model {name}: a {config.model_type} model reads no pictures. Choose a vision-language model "
                 "(one that AutoModelForImageTextToText loads)."
             )
-        processor = _processor(source, options)
+        processor = _processor(source, where)
         more: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refused below, by name
         if load_in_4bit:
             kind = "bfloat16" if kind == "auto" else kind
             more |= {"device_map": {"": there}, "quantization_config": _in_4bit(config, kind, options)}
-        network, info = AutoModelForImageTextToText.from_pretrained(source, dtype=kind, **more, **options)
+        network, info = AutoModelForImageTextToText.from_pretrained(source, dtype=kind, **more, **where)
     except InputError:
         raise
     except ImportError as error:
         raise InputError(f"--model {name}: needs a package that is not installed: {_first_line(error)}") from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if not download and isinstance(error, OSError) and not Path(name).exists():
+            raise InputError(
+                f"{name}: is not on this machine, and is downloaded from the Hugging Face hub only if you name it with "
+                "--model."
+            ) from error
         raise InputError(f"--model {name}: {_why(name, error)}") from error
     if lacking := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
         raise InputError(

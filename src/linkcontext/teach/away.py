@@ -4,14 +4,14 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from linkcontext.data.images import sha256
+from linkcontext.data.images import pixels, sha256
 from linkcontext.episodes.prompt import answered, conversation
 from linkcontext.errors import InputError
 from linkcontext.evaluate.answers import match
 from linkcontext.models.remote import Remote, Served
 from linkcontext.models.score import Ask
 from linkcontext.records import Candidate, Turn
-from linkcontext.teach.learner import Answer
+from linkcontext.teach.learner import Answer, in_rounds
 from linkcontext.teach.pack import Pack
 
 
@@ -23,17 +23,22 @@ class Away:
     served: Served
 
     def __post_init__(self) -> None:
-        self.pack.whole(self.served.name)
-        self.remote = Remote(self.served, {item: (item, path) for item, path in self.pack.paths.items()})
+        self.support = self._support()
+        paths = self.pack.whole(self.served.name)
+        self.looks = {pixels(path): item for item, path in paths.items()}
+        self.remote = Remote(self.served, {item: (item, path) for item, path in paths.items()})
 
     def ask(self, picture: Path) -> Answer:
-        """Name a picture: by the likelihood of each name where the server tells it, else by its reply.
+        """Name a picture: one that was taught as it was taught, another by the likelihood of each name where the server
+        tells it, else by the server's reply.
 
         By its reply all probability is with the name that it says. Raises `InputError` where it says none or several.
         """
         query = self._query(picture, "")
-        messages = conversation(self._others(query), self.pack.wording, query)
         names = list(self.pack.concepts)
+        if taught := next((name for name, items in self.pack.concepts.items() if query.item in items), None):
+            return Answer(taught, {name: float(name == taught) for name in names}, taught=True)
+        messages = conversation(self.support, self.pack.wording, query)
         if not self.remote.scores:
             (reply,) = self.remote.generate([messages])
             said = match(reply, [Candidate(name, name, name) for name in names])
@@ -51,16 +56,22 @@ class Away:
     def say(self, picture: Path, question: str = "") -> str:
         """The server's words about a picture, after what the pack taught."""
         query = self._query(picture, question)
-        return self.remote.generate([conversation(self._others(query), self.pack.wording, query)])[0]
+        return self.remote.generate([conversation(self.support, self.pack.wording, query)])[0]
 
-    def _others(self, query: Turn) -> list[Turn]:
-        """What is shown before this query: a picture is never its own example."""
-        rounds = [Turn(item, name, name) for item, name in self.pack.told["rounds"]]
-        return [turn for turn in rounds if turn.item != query.item]
+    def _support(self) -> list[Turn]:
+        """What is shown before a query."""
+        pack, header = self.pack, self.pack.header
+        chosen = [Turn(item, name, name) for item, name in header.rounds]
+        if pack.believed or chosen == in_rounds(header.concepts):
+            return chosen
+        raise InputError(
+            f"{pack.path}: shows some of its pictures alone, which were chosen by another user or on another machine. "
+            "Use --trust-pack if you trust its author, or teach its pictures anew."
+        )
 
     def _query(self, picture: Path, question: str) -> Turn:
         if not picture.is_file():
             raise InputError(f"{picture}: no such picture.")
-        content = sha256(picture)
+        content = self.looks.get(pixels(picture), sha256(picture))
         self.remote.sources.setdefault(content, (content, picture))
         return Turn(content, "", "", question)

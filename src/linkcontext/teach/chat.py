@@ -1,5 +1,6 @@
 """`linkcontext chat`: a dialogue in plain lines, typed or piped. Pictures are given by their paths."""
 
+import importlib.util
 import io
 import re
 import shlex
@@ -24,13 +25,14 @@ no, that is a plimbo            correct the last picture
 /save zoo.pack                  keep what was taught in a pack: chat --pack and linkcontext ask take it
 /help, /quit\
 """
+QUIT = ("/quit", "/exit", "quit", "exit")
 _WORD = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|(\S+?))(:?)(?=\s|$)""")
 
 
 def chat(dialogue: Dialogue, lines: Iterable[str], show: Callable[[str], None]) -> None:
     """Answer lines until they end or one says /quit. What cannot be done is a sentence, and the dialogue goes on."""
     for line in lines:
-        if line.strip() in ("/quit", "/exit"):
+        if line.strip().casefold() in QUIT:
             return
         if line.strip():
             try:
@@ -44,6 +46,8 @@ def typed(show: Callable[[str], None]) -> Iterator[str]:
     """Lines from the terminal with a prompt, or from a pipe without one, until they end."""
     if isinstance(sys.stdin, io.TextIOWrapper):  # paths are bytes, which need not be of the input's encoding
         sys.stdin.reconfigure(errors="surrogateescape")
+    if importlib.util.find_spec("readline") is not None:
+        importlib.import_module("readline")  # lines can be edited, and come again with the arrow keys
     if not sys.stdin.isatty():
         yield from sys.stdin
         return
@@ -58,7 +62,7 @@ def typed(show: Callable[[str], None]) -> Iterator[str]:
 def answered(dialogue: Dialogue, line: str) -> Iterator[str]:
     """What is said back to a line."""
     command, _, rest = line.partition(" ")
-    if command == "/help":
+    if line.casefold() in ("/help", "help"):
         yield HELP
     elif command == "/names":
         yield from _names(dialogue)
@@ -67,6 +71,8 @@ def answered(dialogue: Dialogue, line: str) -> Iterator[str]:
     else:
         reply = _reply(dialogue, command, rest.strip(), line)
         yield reply.text
+        if reply.own_words is not None:
+            yield f"  (the model's own words about {reply.own_words}; to teach it, say 'this is a NAME')"
         yield from (f"  ({note})" for note in reply.notes)
 
 
@@ -102,7 +108,18 @@ def spelled(line: str) -> tuple[list[Path], str]:
         at = found.end()
         if found[4]:
             break
-    return pictures, line[at:].lstrip(" :").strip()
+    words = line[at:].lstrip(" :").strip()
+    if not pictures:
+        _refuse_late_picture(words)
+    return pictures, words
+
+
+def _refuse_late_picture(words: str) -> None:
+    """Raise `InputError` where a picture is named behind other words: the question would be about the last picture."""
+    for word in words.split():
+        path = word.strip("\"'?!.,;:()")
+        if path.lower().endswith(SUFFIXES) and Path(path).is_file():
+            raise InputError(f"{path}: a line begins with its picture. Write it first: {path}: {words[:60]}")
 
 
 def _pictures(path: str) -> list[Path]:
@@ -131,9 +148,7 @@ def _names(dialogue: Dialogue) -> Iterator[str]:
 
 def _saved(dialogue: Dialogue, text: str) -> list[str]:
     path = Path(" ".join(_split(text)))
-    if path.exists():
-        raise InputError(f"{path}: is there already. Save under another name.")
-    return write_pack(dialogue.learner, path, dialogue.licence).describe()
+    return write_pack(dialogue.learner, path, dialogue.licence, new=True).describe()
 
 
 def _split(text: str) -> list[str]:

@@ -6,6 +6,7 @@ longer looks back for names (docs/chat.md has the figures). When both do not fit
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from linkcontext.data.images import open_image
 from linkcontext.errors import InputError
 from linkcontext.records import Turn
-from linkcontext.teach.learner import Answer, Learner, spoken
+from linkcontext.teach.learner import Answer, Learner, checked, spoken
 
 SAID_LENGTH = 4  # words that a name has in a sentence: "this is a picture I took on ..." teaches no name
 NO_NAMES = ("not", "wrong", "right", "correct", "true", "false", "it", "this", "that")
@@ -22,7 +23,8 @@ REPLY_TOKENS = 24  # room for an answer in the model's own words
 _IS = r"(?:this|that|it|these|those|they)(?:['’]s|\s+is|\s+are)\s+(?:(?:called|named)\s+)?"
 _CALLED = r"(?P<article>(?:an?|the)\s+)?(?P<name>.+?)[\s.!]*"
 TEACHING = re.compile(rf"(?:and\s+)?{_IS}{_CALLED}", re.IGNORECASE)
-CORRECTING = re.compile(rf"(?:no|wrong|actually)\b[\s,.:;!-]*(?P<is>{_IS})?{_CALLED}", re.IGNORECASE)
+_WRONG = r"(?:(?:this|that|it)(?:['’]s|\s+is)\s+(?:wrong|not\s+right|incorrect)|no|wrong|actually)"
+CORRECTING = re.compile(rf"{_WRONG}\b[\s,.:;!-]*(?P<is>{_IS})?{_CALLED}", re.IGNORECASE)
 FORGETTING = re.compile(rf"forget\s+(?:about\s+)?{_CALLED}", re.IGNORECASE)
 NAMING = re.compile(
     r"(?:and\s+)?(?:(?:what|who|which)(?:['’]s|\s+is|\s+are|\s+thing\s+is)\s+(?:this|that|it|these)(?:\s+called|\s+one)?|"
@@ -38,6 +40,7 @@ class Reply:
     text: str
     notes: tuple[str, ...] = ()
     answer: Answer | None = None  # where names that were taught were weighed
+    own_words: Path | None = None  # the picture that the model's own words are about, where they are that
 
 
 @dataclass
@@ -75,7 +78,7 @@ class Dialogue:
     def lesson(self, named: Mapping[str, Sequence[Path]]) -> tuple[list[str], tuple[str, ...]]:
         """Show pictures under several names, all of it or nothing: a line for each name, and notes as of a `Reply`."""
         learner = self.learner
-        kept = dict(learner.seen), dict(learner.thumbnails)
+        kept = dict(learner.seen), dict(learner.thumbnails), dict(learner.pixels)
         before = {name: list(items) for name, items in learner.shown.items()}
         learner.teach(named)
         paths = tuple(path for pictures in named.values() for path in pictures)
@@ -88,14 +91,13 @@ class Dialogue:
                     "fewer pictures, or forget a name."
                 )
         except InputError:
-            learner.shown, (learner.seen, learner.thumbnails) = before, kept
+            learner.shown, (learner.seen, learner.thumbnails, learner.pixels) = before, kept
             raise
         # What was answered about these pictures is settled now; a wrong name among it would be believed.
         items = {learner.query(path).item for path in paths}
         self.talk = [turn for turn in self.talk if turn.question or turn.item not in items]
         self.last = paths
-        names = [" ".join(name.split()) for name in named]
-        lines = [f"{name}: {pictures_of(learner, name)}." for name in names]
+        lines = [f"{name}: {pictures_of(learner, name)}." for name in map(checked, named)]
         gone = self._too_much(query)
         self.talk = self.talk[gone:]
         return lines, (*self._moved(before), *self._chosen(), *_left_out(gone))
@@ -107,14 +109,15 @@ class Dialogue:
         self.learner.sayable(question)
         naming = NAMING.fullmatch(question) is not None
         query = self.learner.query(path, "" if naming else question)
-        answer = self.learner.ask(path) if naming and len(self.learner.shown) > 1 else None
+        decided = len(self.learner.shown) > 1 or self.learner.taught_as(query.item)
+        answer = self.learner.ask(path) if naming and decided else None
         gone = self._too_much(query)
         said = answer.name if answer else self._own_words(path, query, [] if naming else self.talk[gone:])
         notes, self.talk = _left_out(gone), self.talk[gone:]
         if said is not None:
             self.talk.append(replace(query, answer=said))
         self.last = (path,)
-        return Reply(spoken(answer) if answer else said or "", notes, answer)
+        return Reply(spoken(answer) if answer else said or "", notes, answer, None if answer else path)
 
     def forget(self, name: str) -> Reply:
         """Take a concept out, with what was said of it."""
@@ -189,7 +192,7 @@ class Dialogue:
 
     def _known(self, name: str) -> str | None:
         """The name as it was taught, whatever its case."""
-        wanted = " ".join(name.split()).casefold()
+        wanted = unicodedata.normalize("NFC", " ".join(name.split())).casefold()
         return next((known for known in self.learner.shown if known.casefold() == wanted), None)
 
 

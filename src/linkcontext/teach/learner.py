@@ -1,6 +1,7 @@
 """Teach a model names for things by showing pictures of them, then ask it about others."""
 
 import logging
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linkcontext.config import Select
-from linkcontext.data.images import sha256, thumbnail_png
+from linkcontext.data.images import pixels, sha256, thumbnail_png
 from linkcontext.data.scan import progress
 from linkcontext.episodes.marks import refuse_marks
 from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, answered, conversation, refuse_scaffold
@@ -49,13 +50,15 @@ class Answer:
 
     The name is None where the picture is like nothing that was shown: `fit`, its cosine with the mean of the concept
     that is nearest, lies below the learner's `Point`. Without features (an engine that runs whole prompts) there are
-    neither `fit` nor `nearest`.
+    neither `fit` nor `nearest`. A picture that was `taught` has the name that it was taught under, with certainty: the
+    model is not run.
     """
 
     name: str | None
     probabilities: dict[str, float]
     fit: float | None = None
     nearest: tuple[Neighbour, ...] = ()
+    taught: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +76,8 @@ class Point:
 
 
 def checked(given: str) -> str:
-    """A name as it is kept, with single spaces. Raises `InputError` for none, and for what no name is."""
-    name = " ".join(given.split())
+    """A name as it is kept, with single spaces and composed letters (NFC). Raises `InputError` for what is no name."""
+    name = unicodedata.normalize("NFC", " ".join(given.split()))
     if not name:
         raise InputError(f"{given!r}: a name is needed to teach something.")
     if len(name) > LONGEST or not name.isprintable():
@@ -84,6 +87,8 @@ def checked(given: str) -> str:
 
 def spoken(answer: Answer) -> str:
     """An answer as a line: the name, and how likely it and the next ones are."""
+    if answer.taught:
+        return f"{answer.name} (this picture was taught)"
     ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])[:LIKELIEST]
     chances = ", ".join(f"{name} {chance:.0%}" for name, chance in ranked)
     return f"{answer.name} ({chances})" if answer.name else f"none of these ({chances}, if it has to be one)"
@@ -93,6 +98,12 @@ def in_rounds(rows: Mapping[str, Sequence[str]]) -> list[Turn]:
     """Pictures of each name as turns, one of each name at a time."""
     most = max(map(len, rows.values()), default=0)
     return [Turn(row[i], name, name) for i in range(most) for name, row in rows.items() if i < len(row)]
+
+
+def _picture(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"{path}: no such picture.")
+    return path
 
 
 @dataclass
@@ -110,6 +121,7 @@ class Learner:
     select: Select = "medoid"
     seen: dict[str, Seen] = field(default_factory=dict, repr=False)  # content -> what the model's eyes make of it
     thumbnails: dict[str, bytes] = field(default_factory=dict, repr=False)  # content -> PNG
+    pixels: dict[str, str] = field(default_factory=dict, repr=False)  # content -> hash of what is seen
     _looks: dict[str, Tensor] = field(default_factory=dict, repr=False)  # content -> vector of what was seen
     _held: tuple[tuple[Turn, ...], Held | None] | None = field(default=None, repr=False)
     _leaning: tuple[tuple[Any, ...], list[float]] | None = field(default=None, repr=False)
@@ -133,43 +145,63 @@ class Learner:
         taught, for a name without pictures or of more than 100 letters, for two names that differ in case alone, for
         a picture under two names and for one that cannot be read.
         """
-        found: dict[str, str] = {}
-        paths: dict[str, Path] = {}
-        for given, pictures in named.items():
-            name = self._name(given, (*self.shown, *found.values()))
-            listed = [Path(picture) for picture in pictures]
-            if not listed:
-                raise InputError(f"{name!r}: at least one picture is needed to teach something.")
-            for path in listed:
-                content = self._content(path)
-                if found.setdefault(content, name) != name:
-                    raise InputError(f"{path}: is shown as {found[content]!r} and as {name!r}. Name it once.")
-                paths.setdefault(content, path)
+        contents, paths = self._identified(named)
         self._recall()
+        self.scorer.sources |= {content: (content, path) for content, path in paths.items()}  # they may have moved
+        new = [content for content in contents if content not in self.thumbnails]
         small: dict[str, bytes] = {}
         seen: dict[str, Seen] = {}
-        with progress("Looking", len(paths)) as advance:
-            for chunk in chunks(list(paths), BATCH):
+        with progress("Looking", len(new)) as advance:
+            for chunk in chunks(new, BATCH):
                 for content in chunk:
                     small[content] = thumbnail_png(paths[content], EDGE)
-                    self.scorer.sources[content] = content, paths[content]  # where it is now: it may have moved
                     advance()
                 seen |= self._look(chunk)
         self.seen |= seen
         self.thumbnails |= small
+        self.pixels |= {content: looks for content, (_, looks) in contents.items()}
         for name, items in list(self.shown.items()):
-            self.shown[name] = [item for item in items if found.get(item, name) == name]
-        for content, name in found.items():
+            self.shown[name] = [item for item in items if item not in contents or contents[item][0] == name]
+        for content, (name, _) in contents.items():
             items = self.shown.setdefault(name, [])
             if content not in items:
                 items.append(content)
         self.shown = {name: items for name, items in self.shown.items() if items}
+
+    def _identified(
+        self, named: Mapping[str, Iterable[str | Path]]
+    ) -> tuple[dict[str, tuple[str, str]], dict[str, Path]]:
+        """By content of each picture: its name and the hash of what is seen in it; and in which file it is.
+
+        The content is the hash of the first file in which a picture was shown. Of taught pictures only those have a
+        path here that are shown in that file.
+        """
+        contents: dict[str, tuple[str, str]] = {}
+        paths: dict[str, Path] = {}
+        known = {looks: content for content, looks in self.pixels.items()}
+        names: list[str] = []
+        for given, pictures in named.items():
+            names.append(name := self._name(given, (*self.shown, *names)))
+            listed = [Path(picture) for picture in pictures]
+            if not listed:
+                raise InputError(f"{name!r}: at least one picture is needed to teach something.")
+            for path in listed:
+                digest, looks = sha256(_picture(path)), pixels(path)
+                content = known.setdefault(looks, digest)
+                if content == digest:
+                    paths.setdefault(content, path)
+                if (other := contents.setdefault(content, (name, looks))[0]) != name:
+                    first = paths.get(content) or self.path(content)
+                    where = f" (in {first})" if first != path else ""
+                    raise InputError(f"{path}: is shown as {other!r}{where} and as {name!r}. Name it once.")
+        return contents, paths
 
     def forget(self, name: str) -> None:
         """Take a name away, with its pictures. Raises `InputError` for one that was not taught."""
         for content in self.shown.pop(self._taught(name)):
             self.seen.pop(content, None)
             self.thumbnails.pop(content, None)
+            self.pixels.pop(content, None)
 
     def rename(self, old: str, new: str) -> None:
         """Give a concept another name, in its place. Raises `InputError` as `teach` and `forget` do."""
@@ -202,25 +234,31 @@ class Learner:
 
     def ask(self, picture: str | Path) -> Answer:
         """Name a picture. The probabilities are over the names that were taught, less what a name is preferred whatever
-        the picture shows.
+        the picture shows. One that was taught, in whatever file, has the name it was taught under.
 
         What was shown is run once and kept, so that a further question costs its own few tokens.
         """
+        query = self.query(picture)
+        if name := self.taught_as(query.item):
+            certain = {other: float(other == name) for other in self.shown}
+            fit, nearest = self._likeness(self._vectors([query.item])[0]) if self.seen else (None, ())
+            return Answer(name, certain, fit, nearest, taught=True)
         if len(self.shown) < 2:
             raise InputError("teach at least two names before asking: with one there is nothing to choose.")
-        query = self.query(picture)
         turns, held = self._support(query)
-        chances = self._chances([query], turns, held)[0]
-        if held is not None:
-            chances -= torch.tensor(self.leaning, dtype=torch.double)
+        chances = self._chances([query], turns, held)[0] - torch.tensor(self.leaning, dtype=torch.double)
         found = dict(zip(self.shown, chances.softmax(0).tolist(), strict=True))
         likeliest = max(found, key=found.__getitem__)
         if not self.seen:
             return Answer(likeliest, found)
         asked = vector(self.scorer.eyes.recall(query.item))
-        fit, nearest = self._likeness(asked, query.item)
+        fit, nearest = self._likeness(asked)
         unlike = self.point is not None and fit < self.point.fit
         return Answer(None if unlike else likeliest, found, fit, nearest)
+
+    def taught_as(self, content: str) -> str | None:
+        """The name that a picture was taught under."""
+        return next((name for name, items in self.shown.items() if content in items), None)
 
     def say(
         self,
@@ -274,22 +312,29 @@ class Learner:
         """How much each name is preferred whatever is in a picture, in nats: long names are said more rarely.
 
         The mean log-probability among the names over the pictures that are shown, of which each name has as many (batch
-        calibration, arXiv 2309.17249, on the support). 0 where names have different numbers of pictures, and where
-        whole prompts are run, which would be asked as often as there are pictures.
+        calibration, arXiv 2309.17249, on the support). Where every question has a support of its own, so has each of
+        these pictures, without itself. 0 where names have different numbers of pictures, and where whole prompts are
+        run, which would be asked as often as there are pictures.
         """
         turns = self.rounds
         key = (*turns, *self.shown)
         if self._leaning is None or self._leaning[0] != key:
             counts = {sum(turn.answer == name for turn in turns) for name in self.shown}
-            even = self.held is not None and len(counts) == 1
-            queries = [Turn(turn.item, "", "") for turn in turns]
-            mean = self._chances(queries, turns, self.held).mean(0).tolist() if even else [0.0] * len(self.shown)
+            even = self.scorer.engine != "naive" and len(counts) == 1
+            mean = self._shown_chances(turns).mean(0).tolist() if even else [0.0] * len(self.shown)
             self._leaning = key, mean
         return self._leaning[1]
 
     @leaning.setter
     def leaning(self, leaning: list[float]) -> None:
         self._leaning = (*self.rounds, *self.shown), leaning
+
+    def _shown_chances(self, turns: Sequence[Turn]) -> Tensor:
+        """float64[turns, names]: what is said of pictures that are shown."""
+        queries = [Turn(turn.item, "", "") for turn in turns]
+        if self.select != "rices":
+            return self._chances(queries, turns, self.held)
+        return torch.cat([self._chances([q], self._likest(q.item, itself=False), None) for q in queries])
 
     @property
     def point(self) -> Point | None:
@@ -305,18 +350,10 @@ class Learner:
         return Path(self.scorer.sources[content][1])
 
     def _support(self, query: Turn) -> tuple[list[Turn], Held | None]:
-        """What stands before this query, and what of it is kept. A picture is never its own example."""
-        taught = any(query.item in items for items in self.shown.values())
+        """What stands before this query, and what of it is kept."""
         if self.select == "rices":
             return self._likest(query.item), None
-        if not taught:
-            return self.rounds, self.held
-        shown = self.shown
-        self.shown = {name: [item for item in items if item != query.item] for name, items in shown.items()}
-        try:
-            return self.rounds, None
-        finally:
-            self.shown = shown
+        return self.rounds, self.held
 
     def _chances(self, queries: Sequence[Turn], turns: Sequence[Turn], held: Held | None) -> Tensor:
         """float64[queries, names]: log-probability of each name among those that were taught."""
@@ -330,9 +367,9 @@ class Learner:
         return torch.tensor(scores, dtype=torch.double).log_softmax(-1)
 
     def _content(self, path: Path) -> str:
-        if not path.is_file():
-            raise InputError(f"{path}: no such picture.")
-        return sha256(path)
+        """The hash of a picture's file, or of the file in which the same picture was taught."""
+        content, looks = sha256(_picture(path)), pixels(path)
+        return next((item for item, known in self.pixels.items() if known == looks), content)
 
     def _look(self, contents: Sequence[str]) -> dict[str, Seen]:
         """What is seen in pictures that are to be kept; nothing where whole prompts are run."""
@@ -387,13 +424,13 @@ class Learner:
             order = medoids(self._vectors(items), most)
         return [items[place] for place in order]
 
-    def _likest(self, content: str) -> list[Turn]:
+    def _likest(self, content: str, itself: bool = True) -> list[Turn]:
         """The pictures most like one, of whatever names, as many as there would be otherwise."""
         if not self.seen:
             raise InputError("select rices: this engine runs whole prompts and has no features. Use random.")
         self._recall()
         self.scorer.eyes.look([(content, *self.scorer.sources[content])])
-        named = [(item, name) for name, items in self.shown.items() for item in items if item != content]
+        named = [(item, name) for name, items in self.shown.items() for item in items if itself or item != content]
         vectors = self._vectors([item for item, _ in named])
         count = (self.shots_per_class or 1) * len(self.shown)
         order = rices(vector(self.scorer.eyes.recall(content)), vectors, count)
@@ -408,12 +445,9 @@ class Learner:
                 self._looks[item] = vector(self.seen[item])
         return torch.stack([self._looks[item] for item in items])
 
-    def _likeness(self, asked: Tensor, content: str) -> tuple[float, tuple[Neighbour, ...]]:
-        """The cosine of a picture with the nearest mean of a concept, and the pictures that it is most like.
-
-        One that was shown is compared with the others.
-        """
-        pairs = [(name, item) for name, items in self.shown.items() for item in items if item != content]
+    def _likeness(self, asked: Tensor) -> tuple[float, tuple[Neighbour, ...]]:
+        """The cosine of a picture with the nearest mean of a concept, and the pictures that it is most like."""
+        pairs = [(name, item) for name, items in self.shown.items() for item in items]
         vectors = self._vectors([item for _, item in pairs])
         names = [name for name, _ in pairs]
         means = [vectors[[n == name for n in names]].mean(0) for name in dict.fromkeys(names)]

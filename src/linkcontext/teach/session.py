@@ -5,6 +5,7 @@ told are never opened.
 """
 
 import dataclasses
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from linkcontext.episodes.sample import sample
 from linkcontext.errors import InputError
 from linkcontext.models.load import Model
 from linkcontext.source import open_data
+from linkcontext.storage import read_errors, replacing
 from linkcontext.teach.dialogue import Dialogue, Reply, pictures_of
 from linkcontext.teach.learner import Answer, Learner
 from linkcontext.teach.pack import read_pack, write_pack
@@ -44,6 +46,9 @@ class Session:
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="linkcontext-")))
     lines: list[Line] = field(default_factory=list)
     unseen: tuple[Path, ...] = ()  # pictures of an example that can be asked about
+    _sent: dict[Path, list[str]] = field(
+        default_factory=dict, init=False, repr=False
+    )  # under which names they were sent
 
     def __post_init__(self) -> None:
         self.dialogue = Dialogue(Learner(self.model))
@@ -56,18 +61,19 @@ class Session:
         """Show pictures under a name; sentences about what happened."""
         if not name.strip() or not files:
             raise InputError("a name and at least one picture of it are needed. Give both.")
-        reply = self.dialogue.teach(name, self._keep(files))
+        with self._named_as_sent():
+            reply = self.dialogue.teach(name, self._keep(files))
         return [reply.text, *reply.notes]
 
     def teach_archive(self, archive: Path) -> list[str]:
         """Teach from a zip with one folder of pictures for each name."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as into:
+        with self._named_as_sent(archive), tempfile.TemporaryDirectory(dir=self.folder) as into:
             unpack(archive, Path(into))
             return self._teach_folder(Path(into))
 
     def teach_folder(self, files: Mapping[str, Path]) -> list[str]:
         """Teach from a folder with one folder of pictures for each name: paths in it, and the files that were sent."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as into:
+        with self._named_as_sent(), tempfile.TemporaryDirectory(dir=self.folder) as into:
             lay_out(files, Path(into))
             return self._teach_folder(Path(into))
 
@@ -87,8 +93,9 @@ class Session:
 
     def ask(self, file: Path) -> tuple[Path, Reply]:
         """What a picture that was sent is called."""
-        (picture,) = self._keep([file])
-        return picture, self.dialogue.ask(picture)
+        with self._named_as_sent():
+            (picture,) = self._keep([file])
+            return picture, self.dialogue.ask(picture)
 
     def ask_unseen(self, number: int) -> tuple[Path, Reply]:
         """What a picture of the example is called."""
@@ -98,10 +105,16 @@ class Session:
         """Say something in the chat. What cannot be done is a line of its own, and the chat goes on."""
         kept: tuple[Path, ...] = ()
         try:
-            kept = self._keep(files)
-            self.lines.append(Line("you", text, kept))
-            reply = self.dialogue.say(text, kept)
-            self.lines.append(Line("model", reply.text, notes=reply.notes))
+            with self._named_as_sent():
+                kept = self._keep(files)
+                self.lines.append(Line("you", text, kept))
+                if text.startswith("/"):
+                    raise InputError(
+                        f"{text.split(maxsplit=1)[0]}: there are no commands here. Send a picture, and say or ask."
+                    )
+                reply = self.dialogue.say(text, kept)
+            own = ("In the model's own words, about the last picture.",) if reply.own_words is not None else ()
+            self.lines.append(Line("model", reply.text, notes=(*own, *reply.notes)))
         except InputError as error:
             said = () if self.lines and self.lines[-1].who == "you" else (Line("you", text),)
             self.lines += [*said, Line("sorry", str(error))]
@@ -116,26 +129,27 @@ class Session:
         if len(self.dialogue.learner.shown) < 2:
             raise InputError("teach at least two names before a pack is made: with one there is nothing to choose.")
         path = self.folder / "taught.pack"
-        write_pack(self.dialogue.learner, path)
+        with self._named_as_sent():
+            write_pack(self.dialogue.learner, path)
         return path
 
     def open_pack(self, file: Path) -> list[str]:
-        """Start over with what a pack has. Only one that was taught to this very model: it needs no picture's file."""
-        with _as_sent(file):
+        """Start over with what a pack has: one that was written here, and taught to this very model. It needs no
+        picture's file, and none is opened."""
+        with self._named_as_sent(file):
             pack = read_pack(file)
-            try:
-                for name in pack.concepts:
-                    self.dialogue.learner.sayable(name)
-                if pack.told["model"]["identity"] != self.model.identity:
-                    raise InputError(
-                        f"{file}: was taught to {pack.model}, and {self.model.name} is served. Teach the pictures "
-                        "here, or start the page with --model."
-                    )
-                told = {**pack.told, "paths": {item: item for items in pack.concepts.values() for item in items}}
-                dialogue = Dialogue(dataclasses.replace(pack, told=told).learner(self.model))
-                dialogue.tokens()
-            except (KeyError, TypeError, AttributeError, RuntimeError) as error:  # a forged file says anything
-                raise InputError(f"{file}: a damaged pack ({error}). Send it again.") from error
+            if not pack.sealed:
+                raise InputError(
+                    f"{file}: was not written by this page's user on this machine. Teach its pictures here."
+                )
+            if pack.header.model.identity != self.model.identity:
+                raise InputError(
+                    f"{file}: was taught to {pack.model}, and {self.model.name} is served. Teach the pictures "
+                    "here, or start the page with --model."
+                )
+            nowhere = dataclasses.replace(pack.header, paths={item: item for item in pack.header.items})
+            dialogue = Dialogue(dataclasses.replace(pack, header=nowhere).learner(self.model))
+            dialogue.tokens()
         self.restart()
         self.dialogue = dialogue
         return [f"{name}: {pictures_of(dialogue.learner, name)}." for name in dialogue.learner.shown]
@@ -146,33 +160,47 @@ class Session:
         return [(n.name, small[n.picture], n.similarity) for n in answer.nearest if n.picture in small]
 
     def _teach_folder(self, folder: Path) -> list[str]:
-        found = by_folder(folder)
-        said, notes = self.dialogue.lesson({name: self._keep(paths) for name, paths in found.pictures.items()})
-        return [*said, *notes, *(f"Left out: {problem}" for problem in found.problems)]
+        classes = by_folder(folder)
+        named = {
+            name: self._keep(paths, [path.relative_to(folder).as_posix() for path in paths])
+            for name, paths in classes.pictures.items()
+        }
+        lines, notes = self.dialogue.lesson(named)
+        return [*lines, *notes, *(f"Left out: {problem}" for problem in classes.problems)]
 
-    def _keep(self, files: Sequence[Path]) -> tuple[Path, ...]:
-        """Copies of files that are pictures, each under its content's hash."""
+    def _keep(self, files: Sequence[Path], names: Sequence[str] = ()) -> tuple[Path, ...]:
+        """Copies of files that are pictures, each under its content's hash. `names` are those they were sent under."""
         if len(files) > FILES:
             raise InputError(f"{len(files):,} files are more than the {FILES:,} that are taken at once. Send fewer.")
-        for file in files:
-            if file.stat().st_size > UPLOAD_BYTES:
-                raise InputError(f"{file.name}: larger than {UPLOAD_BYTES // 1_000_000} MB. Send a smaller one.")
-            with _as_sent(file):
-                open_image(file)
+        names = names or [file.name for file in files]
+        for file, name in zip(files, names, strict=True):
+            self._sent.setdefault(file, []).append(name)
+            with read_errors(file):
+                size = file.stat().st_size
+            if size > UPLOAD_BYTES:
+                raise InputError(f"{name}: larger than {UPLOAD_BYTES // 1_000_000} MB. Send a smaller one.")
+            open_image(file)
         kept = []
-        for file in files:
+        for file, name in zip(files, names, strict=True):
             with file.open("rb") as opened:
                 ending = suffix(opened.read(HEAD))
-            kept.append(self.folder / f"{sha256(file)}{ending}")
-            if not kept[-1].exists():
-                shutil.copyfile(file, kept[-1])
+            path = self.folder / f"{sha256(file)}{ending}"
+            self._sent.setdefault(path, []).append(name)
+            if not path.exists():
+                with replacing(path) as new:
+                    shutil.copyfile(file, new)
+            kept.append(path)
         return tuple(kept)
 
-
-@contextmanager
-def _as_sent(file: Path) -> Iterator[None]:
-    """What is wrong with a file is told by the name that it was sent under, not by where it lies."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(str(error).replace(str(file), file.name)) from error
+    @contextmanager
+    def _named_as_sent(self, *files: Path) -> Iterator[None]:
+        """Say what is wrong by the names that files were sent under, never by where they lie here."""
+        self._sent = {file: [file.name] for file in files}
+        try:
+            yield
+        except InputError as error:
+            sentence = str(error)
+            for path in sorted(self._sent, key=lambda path: -len(str(path))):
+                sentence = sentence.replace(str(path), " and ".join(dict.fromkeys(self._sent[path])))
+            here = rf"{re.escape(str(self.folder))}/(tmp\w+/)?"  # also in a folder that an archive was unpacked into
+            raise InputError(re.sub(here, "", sentence)) from error
