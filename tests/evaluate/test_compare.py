@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from linkcontext.errors import InputError
-from linkcontext.evaluate.compare import cautions, compare, interval, sign_flip_p, within
+from linkcontext.evaluate.compare import cautions, clustered_p, compare, interval, sign_flip_p, within
 from linkcontext.evaluate.draw import RICES, for_query
 from linkcontext.evaluate.folder import read_run
 from linkcontext.evaluate.power import holm
@@ -63,6 +63,7 @@ def test_a_row_by_hand(tmp_path):
         "scoring": "generate",
         "n_queries": 8,
         "n_episodes": 4,
+        "n_pictures": 8,
         "unpaired_a": 0,
         "unpaired_b": 0,
         "accuracy_a": 0.625,
@@ -266,3 +267,12 @@ def test_coverage_of_the_paired_interval(better, worse):
         claimed += within({"ci95": [low, high]}, worse - better - 1e-9)
     assert held >= 0.925 * 300
     assert claimed <= 0.06 * 300  # "within" is claimed falsely in at most about 2.5 % of the runs
+
+
+def test_differences_are_clustered_by_picture_too():
+    differences = np.array([1.0 if i % 17 < 6 else 0.0 for i in range(340)])
+    episodes, pictures = [f"e{i // 2}" for i in range(340)], [f"p{i % 17}" for i in range(340)]
+    wide, narrow = interval(differences, episodes, pictures), interval(differences, episodes)
+    assert wide[1] - wide[0] > 3 * (narrow[1] - narrow[0])
+    assert clustered_p(differences, (episodes, pictures), "x") == sign_flip_p(np.full(6, 20.0), "x") == 2 / 64
+    assert sign_flip_p(np.array([1.0] * 120), "x") < 0.001

@@ -155,3 +155,23 @@ def test_coverage_for_new_classes():
         same += these[0] <= 0.6 <= these[1]
     assert held >= 0.92 * 150
     assert same <= 0.87 * 150  # the interval for these classes does not hold for others, and says so
+
+
+def test_the_wider_of_two_clusterings_holds():
+    """600 queries in 300 episodes about 17 pictures, each of which is always right or always wrong."""
+    pictures = [f"p{i % 17}" for i in range(600)]
+    episodes = ids(300, 2)
+    right = [float(int(picture[1:]) % 2) for picture in pictures]
+    low, high = clustered_wilson(right, episodes, pictures)
+    assert (low, high) == clustered_wilson(right, pictures)
+    assert high - low > 0.4  # by episode it would be .08
+    assert clustered_wilson(right, episodes)[1] - clustered_wilson(right, episodes)[0] < 0.1
+    each = [f"p{i}" for i in range(600)]
+    assert clustered_wilson(right, episodes, each) == clustered_wilson(right, episodes)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_where_all_are_alike_pictures_count(share):
+    pictures = [f"p{i % 17}" for i in range(600)]
+    low, high = clustered_wilson([share] * 600, ids(300, 2), pictures)
+    assert high - low > 0.18  # Wilson's interval of 17 of 17

@@ -81,6 +81,7 @@ def test_a_row_by_hand():
             "ci95_classes": None,
             "n_queries": 4,
             "n_episodes": 2,
+            "n_pictures": 2,
             "detectable": detectable(wilson(0.5, 2), 2),
             "answered": 0.75,
             "chance": 0.5,

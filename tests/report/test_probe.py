@@ -25,6 +25,7 @@ def a_finding(**change):
         "detectable": 0.05,
         "n_queries": 400,
         "n_episodes": 200,
+        "n_pictures": 150,
         "passes": True,
         "verdict": "it matters which picture has which name",
     }
@@ -59,7 +60,7 @@ def test_a_line_by_hand():
         "as drawn less pictures shuffled: +.450 [+.400, +.500]",
         "<.001",
         "it matters which picture has which name",
-        "400 / 200",
+        "400 / 200 / 150",
     )
     assert [line[4] for line in grid.lines] == ["<.001", ".040"]
     assert probe_table(a_probe()["findings"]).row_count == 2
@@ -94,4 +95,4 @@ def test_probe_md_says_what_probe_json_says(tmp_path):
     text = write_probe(tmp_path).read_text(encoding="utf-8")
     assert text.startswith("# mini on world:7\n\n")
     assert f"+{share(0.45)} [+.400, +.500]" in text
-    assert text.count("| 400 / 200 |") == 2
+    assert text.count("| 400 / 200 / 150 |") == 2

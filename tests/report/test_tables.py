@@ -12,6 +12,7 @@ from linkcontext.report.tables import (
     markdown,
     metrics_grid,
     metrics_table,
+    pictures_note,
     power_note,
     share,
     signed,
@@ -37,6 +38,7 @@ def a_row(**change):
         "ci95_classes": None,
         "n_queries": 2048,
         "n_episodes": 1024,
+        "n_pictures": 1800,
         "answered": 1.0,
         "chance": 0.5,
         "truth": None,
@@ -50,6 +52,7 @@ def a_comparison(**change):
     row |= {
         "n_queries": 80,
         "n_episodes": 40,
+        "n_pictures": 60,
         "unpaired_a": 0,
         "unpaired_b": 6,
         "accuracy_a": 0.9,
@@ -86,9 +89,9 @@ def test_bounds_and_signs_by_hand():
 def test_markdown_by_hand():
     assert markdown(metrics_grid([a_row()])) == (
         "| episodes | shots per class | scoring | accuracy [95 %] | new classes [95 %] "
-        "| n queries / episodes | chance | copy first | copy last | nearest centroid | nearest support |\n"
+        "| queries / episodes / pictures | chance | copy first | copy last | nearest centroid | nearest support |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
-        "| naming, pseudo names, 2-way | 4 | likelihood sum | .953 [.941, .963] | – | 2,048 / 1,024 "
+        "| naming, pseudo names, 2-way | 4 | likelihood sum | .953 [.941, .963] | – | 2,048 / 1,024 / 1,800 "
         "| .500 | .500 | .500 | .961 | – |\n"
     )
 
@@ -107,7 +110,7 @@ def test_columns_that_say_something_are_there():
 
 def test_what_is_the_same_everywhere_is_said_once():
     said, grid = lift(metrics_grid([a_row(), a_row(shots_per_class=16, chance=0.25)]))
-    assert said == "naming, pseudo names, 2-way; n queries / episodes 2,048 / 1,024"
+    assert said == "naming, pseudo names, 2-way; queries / episodes / pictures 2,048 / 1,024 / 1,800"
     assert grid.headings[0] == "shots per class"
     assert "chance" in grid.headings
     said, grid = lift(metrics_grid([a_row(), a_row(names="real")]))
@@ -138,7 +141,7 @@ def test_a_terminal_of_80_columns_cuts_no_figure():
 
 def test_a_comparison_by_hand():
     line = comparison_grid([a_comparison()]).lines[0]
-    assert line[3:] == (".900", ".800", "−.100 [−.200, .000]", "<.001", "80 / 40", "0 / 6", ".500")
+    assert line[3:] == (".900", ".800", "−.100 [−.200, .000]", "<.001", "80 / 40 / 60", "0 / 6", ".500")
     assert "−.100 [−.200, .000]" in printed(comparison_table([a_comparison()]))
 
 
@@ -156,12 +159,19 @@ def test_what_can_be_shown_by_hand():
     # 1.962 errors to either side with 1,023 degrees of freedom, and .842 more for four runs of five.
     assert power_note([a_row(ci95=[0.9, 0.96])]) == (
         "These 2,048 queries in 1,024 episodes can show differences above .043 "
-        "(80 % power, two-sided .05, clustered by episode)."
+        "(80 % power, two-sided .05, clustered by episode and by query picture)."
     )
     note = power_note([a_row(ci95=[0.9, 0.96]), a_row(ci95=[0.88, 0.96], n_queries=8)])
     assert note.startswith("The rows' queries can show differences above .043 to .057, by row (")
     assert "can show no difference" in power_note([a_row(n_episodes=1)])
     assert "can show differences above .043" in " ".join(printed(metrics_table([a_row(ci95=[0.9, 0.96])])).split())
+
+
+def test_few_pictures_are_a_warning():
+    assert pictures_note([a_row(n_pictures=2048)]) == ""
+    assert pictures_note([a_row()]) == "The 2,048 queries show 1,800 distinct pictures; intervals count pictures."
+    text = " ".join(printed(metrics_table([a_row(), a_row(n_queries=600, n_pictures=17)])).split())
+    assert "Warning: the 600 queries show 17 distinct pictures. Intervals count pictures" in text
 
 
 def test_markup_in_a_name_is_text():

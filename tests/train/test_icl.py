@@ -13,6 +13,8 @@ from linkcontext.data.manifest import Dataset, write_manifest
 from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.evaluate import icl, means
+from linkcontext.evaluate.folder import read_run
+from linkcontext.evaluate.metrics import grouped
 from linkcontext.evaluate.run import measure, run_folder
 from linkcontext.records import Episode, Item, Prediction, Question, read_jsonl
 from linkcontext.report.page import write_report
@@ -89,7 +91,8 @@ def test_a_checkpoint_is_asked_all_tasks_in_both_forms(config, scenes, tmp_path)
     rows = measure(asked, *icl.open_benchmark(asked))["rows"]
     assert {row["task"].rpartition(" ")[2] for row in rows} == {"open", "choice"}
     kept = json.loads((tmp_path / "eval" / "metrics.json").read_text())
-    lines = means.summary(rows)
+    folder = read_run(tmp_path / "eval")
+    lines = means.summary(rows, groups=grouped(folder.episodes, folder.predictions))
     assert kept["means"] == lines
     assert kept["curves"] == means.curves(lines)
     (tmp_path / "eval" / "metrics.json").unlink()

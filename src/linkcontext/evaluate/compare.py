@@ -1,6 +1,6 @@
 """Two runs on the same queries: the paired difference, its interval, and whether chance could make it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from linkcontext.evaluate.intervals import (
     t95,
     variance_of_mean,
 )
-from linkcontext.evaluate.metrics import Key, Pair, Row, chance, credit, grouped
+from linkcontext.evaluate.metrics import Key, Pair, Row, chance, credit, grouped, query_picture
 from linkcontext.evaluate.power import detectable, holm
 from linkcontext.records import Episode, Prediction
 from linkcontext.seeds import rng
@@ -32,9 +32,10 @@ def compare(run_a: Path, run_b: Path) -> list[Row]:
 
     Queries are paired by (query_id, shots_per_class), under the ids they were drawn with: runs that differ in --select
     ask the same queries with other supports. Where they do, the row's task is the drawn one. A row holds its key,
-    `n_queries` and `n_episodes` of the pairs, `unpaired_a` and `unpaired_b` (queries only one run has), `accuracy_a`,
-    `accuracy_b`, `difference` (b - a), `ci95` (see `interval`), `p` (see `sign_flip_p`), `p_holm` (adjusted for all
-    rows together), `detectable` (the smallest difference that so many episodes can show) and `chance`.
+    `n_queries`, `n_episodes` and `n_pictures` of the pairs, `unpaired_a` and `unpaired_b` (queries only one run has),
+    `accuracy_a`, `accuracy_b`, `difference` (b - a), `ci95` (see `interval`), `p` (see `sign_flip_p`), `p_holm`
+    (adjusted for all rows together), `detectable` (the smallest difference that so many episodes can show) and
+    `chance`.
 
     Raises:
         InputError: a file that is missing or damaged; other pictures or other episodes; nothing in common.
@@ -77,21 +78,27 @@ def within(row: Row, margin: float) -> bool:
     return bool(row["ci95"][0] >= -margin)
 
 
-def interval(differences: Floats, episodes: list[str]) -> Interval:
-    """95 % interval of the mean paired difference, float[n] in [-1, 1], clustered by episode.
+def interval(differences: Floats, *clusterings: Sequence[str]) -> Interval:
+    """95 % interval of the mean paired difference, float[n] in [-1, 1], clustered by episode and by query picture.
 
-    A t-interval with the variance between the G episodes, never closer to the mean than
-    z^2 / (G + z^2): so large a difference can hide although not one of G episodes shows it (Wilson's
+    A t-interval with the variance between the G clusters, never closer to the mean than
+    z^2 / (G + z^2): so large a difference can hide although not one of G clusters shows it (Wilson's
     bound). Without that floor two runs that agree on five queries would be "equal" for certain.
-    With one episode nothing is known: [-1, 1].
+    With one cluster nothing is known: [-1, 1]. Of several `clusterings` the widest interval holds.
     """
-    sums, sizes = episode_sums(differences, episodes)
-    if len(sums) == 1:
-        return -1.0, 1.0
-    mean = float(sums.sum() / sizes.sum())
-    floor = Z95**2 / (smallest_n(sizes) + Z95**2)
-    half = max(t95(len(sums) - 1) * variance_of_mean(sums, sizes) ** 0.5, floor)
+    mean, half = float(differences.mean()), 0.0
+    for clusters in clusterings:
+        sums, sizes = episode_sums(differences, clusters)
+        if len(sums) == 1:
+            return -1.0, 1.0
+        floor = Z95**2 / (smallest_n(sizes) + Z95**2)
+        half = max(half, t95(len(sums) - 1) * variance_of_mean(sums, sizes) ** 0.5, floor)
     return max(-1.0, mean - half), min(1.0, mean + half)
+
+
+def clustered_p(differences: Floats, clusterings: Sequence[Sequence[str]], *stream: str | int) -> float:
+    """`sign_flip_p` of whichever clustering is the least sure: by episode, or by query picture."""
+    return max(sign_flip_p(episode_sums(differences, clusters)[0], *stream) for clusters in clusterings)
 
 
 def sign_flip_p(sums: Floats, *stream: str | int) -> float:
@@ -130,7 +137,7 @@ def _as_drawn(groups: dict[Key, list[Pair]]) -> dict[Key, list[Pair]]:
 def _rows(key: Key, a: RunFolder, b: RunFolder, pairs_a: list[Pair], pairs_b: list[Pair]) -> Iterator[Row]:
     """The row of one key, or none when the two runs share no query there."""
     by_query = {drawn_query(prediction.query_id): (episode, prediction) for episode, prediction in pairs_b}
-    episodes, credits_a, credits_b = [], [], []
+    episodes, pictures, credits_a, credits_b = [], [], [], []
     for episode, prediction in pairs_a:
         if (query := drawn_query(prediction.query_id)) not in by_query:
             continue
@@ -144,24 +151,26 @@ def _rows(key: Key, a: RunFolder, b: RunFolder, pairs_a: list[Pair], pairs_b: li
                 "the seeds or the data differ. Evaluate both with the same --data and --seed."
             )
         episodes.append(drawn_as(episode.id))
+        pictures.append(query_picture(episode, prediction))
         credits_a.append(credit(prediction, key.scoring, episode.candidates))
         credits_b.append(credit(other, key.scoring, other_episode.candidates))
     if not episodes:
         return
     differences = np.array(credits_b) - np.array(credits_a)
-    ci95 = interval(differences, episodes)
+    ci95 = interval(differences, episodes, pictures)
     yield {
         **key._asdict(),
         "n_queries": len(episodes),
         "n_episodes": len(set(episodes)),
+        "n_pictures": len(set(pictures)),
         "unpaired_a": len(pairs_a) - len(episodes),
         "unpaired_b": len(pairs_b) - len(episodes),
         "accuracy_a": float(np.mean(credits_a)),
         "accuracy_b": float(np.mean(credits_b)),
         "difference": float(differences.mean()),
         "ci95": list(ci95),
-        "detectable": detectable(ci95, len(set(episodes))),
-        "p": sign_flip_p(episode_sums(differences, episodes)[0], *key),
+        "detectable": detectable(ci95, min(len(set(episodes)), len(set(pictures)))),
+        "p": clustered_p(differences, (episodes, pictures), *key),
         "chance": chance(pairs_a),
     }
 

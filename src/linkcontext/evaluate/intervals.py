@@ -1,4 +1,7 @@
-"""95 % intervals that know that queries of an episode, and episodes of a class, stand and fall together."""
+"""95 % intervals that know that queries of an episode, of a picture and of a class stand and fall together.
+
+Where values are clustered in two ways, by episode and by query picture, the wider of the two intervals holds.
+"""
 
 import math
 from collections.abc import Collection, Sequence
@@ -72,9 +75,12 @@ def effective_n(values: Values, episodes: Sequence[str]) -> float:
     return min(n, max(least, worth))
 
 
-def clustered_wilson(values: Values, episodes: Sequence[str]) -> Interval:
-    """95 % interval of the mean of `values` (each in [0, 1]) for other queries of these classes."""
-    return wilson(float(np.mean(values)), effective_n(values, episodes))
+def clustered_wilson(values: Values, *clusterings: Sequence[str]) -> Interval:
+    """95 % interval of the mean of `values` (each in [0, 1]) for other queries of these classes.
+
+    Each of `clusterings` names the cluster of every value: its episode, its query picture. The widest interval holds.
+    """
+    return wilson(float(np.mean(values)), min(effective_n(values, clusters) for clusters in clusterings))
 
 
 def class_jackknife(

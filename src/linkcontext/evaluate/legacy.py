@@ -49,7 +49,8 @@ def rows(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> 
         said = [named(prediction.reply or "", episode.candidates) for episode, prediction in pairs]
         gold = [prediction.gold for _, prediction in pairs]
         values = [float(g in s) for g, s in zip(gold, said, strict=True)]
-        ci95 = clustered_wilson(values, [drawn_as(episode.id) for episode, _ in pairs])
+        pictures = [metrics.query_picture(episode, prediction) for episode, prediction in pairs]
+        ci95 = clustered_wilson(values, [drawn_as(episode.id) for episode, _ in pairs], pictures)
         taking_part = [{candidate.class_id for candidate in episode.candidates} for episode, _ in pairs]
         ci95_classes = for_new_classes(values, gold, taking_part, ci95)
         legacy = {

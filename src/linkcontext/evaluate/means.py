@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +10,9 @@ from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
-from linkcontext.evaluate.metrics import Row
+from linkcontext.evaluate.draw import drawn_as
+from linkcontext.evaluate.intervals import effective_n, wilson
+from linkcontext.evaluate.metrics import Key, Pair, Row, credit, query_picture
 
 TASK = re.compile(r"(.*) (open|choice)(?: (?:task|none)-coherent)?")  # as `episodes.talk` writes a row's task
 
@@ -24,19 +26,22 @@ def type_of(task: str) -> tuple[str, str]:
     return subject.partition("/")[0], form
 
 
-def summary(rows: Iterable[Row], unseen: Collection[str] = HELD_OUT) -> list[dict[str, Any]]:
+def summary(
+    rows: Iterable[Row], unseen: Collection[str] = HELD_OUT, groups: Mapping[Key, Sequence[Pair]] | None = None
+) -> list[Row]:
     """Means over subjects, each of equal weight: a line for each type of task, form, shots and scoring, and lines for
     all types that are `unseen` and for all others.
 
     The interval is that of the mean over the subjects, taken as a sample of all subjects (Student's t), and null for a
-    single one.
+    single one. It is never narrower than that of a mean over the queries, which `groups` has, clustered by episode and
+    by query picture: subjects that are asked about the same few pictures are no sample of their own.
     """
     found: dict[tuple[str, str, int, str], list[Row]] = {}
     for row in rows:
         task, form = type_of(row["task"])
         for heading in (task, "unseen tasks" if task in unseen else "seen tasks"):
             found.setdefault((heading, form, row["shots_per_class"], row["scoring"]), []).append(row)
-    return [_line(*key, mine) for key, mine in sorted(found.items())]
+    return [_line(*key, mine, groups or {}) for key, mine in sorted(found.items())]
 
 
 def curves(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -64,14 +69,24 @@ def curves(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return made
 
 
-def _line(tasks: str, form: str, shots: int, scoring: str, rows: Sequence[Row]) -> dict[str, Any]:
+def _line(
+    tasks: str, form: str, shots: int, scoring: str, rows: Sequence[Row], groups: Mapping[Key, Sequence[Pair]]
+) -> Row:
     n = len(rows)
     values = [row["accuracy"] for row in rows]
     mean = math.fsum(values) / n
+    keys = [Key(*(row[name] for name in Key._fields)) for row in rows] if groups else []
+    pairs = [pair for key in keys for pair in groups.get(key, ())]
+    pictures = [query_picture(episode, prediction) for episode, prediction in pairs]
     ci95 = None
     if n > 1:
+        low, high = mean, mean
+        if pairs:
+            credits = [credit(p, scoring, e.candidates) for e, p in pairs]
+            clusterings = [drawn_as(e.id) for e, _ in pairs], pictures
+            low, high = wilson(mean, min(effective_n(credits, clusters) for clusters in clusterings))
         half = float(stdtrit(n - 1, 0.975)) * math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
-        ci95 = [max(0.0, mean - half), min(1.0, mean + half)]
+        ci95 = [max(0.0, min(low, mean - half)), min(1.0, max(high, mean + half))]
     chance = math.fsum(row["chance"] for row in rows) / n
     return {
         "tasks": tasks,
@@ -84,6 +99,7 @@ def _line(tasks: str, form: str, shots: int, scoring: str, rows: Sequence[Row]) 
         "gain": mean - chance,
         "n_subjects": n,
         "n_queries": sum(row["n_queries"] for row in rows),
+        "n_pictures": len(set(pictures)) if pairs else None,
         "baselines": {name: _mean([row["baselines"][name] for row in rows]) for name in ("copy_first", "copy_last")},
     }
 

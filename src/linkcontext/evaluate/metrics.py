@@ -124,15 +124,22 @@ def by_place(pairs: Iterable[Pair], scoring: str) -> list[Place]:
 
     `pairs` of one support picture per class, as `grouped` has them; others are passed over.
     """
-    found: defaultdict[int, list[tuple[float, str]]] = defaultdict(list)
+    found: defaultdict[int, list[tuple[float, str, str]]] = defaultdict(list)
     for episode, prediction in pairs:
         if prediction.shots_per_class == 1:
             worth = credit(prediction, scoring, episode.candidates)
-            found[only_place(episode, prediction.gold)].append((worth, drawn_as(episode.id)))
+            at = only_place(episode, prediction.gold)
+            found[at].append((worth, drawn_as(episode.id), query_picture(episode, prediction)))
     return [
-        Place(place, math.fsum(c for c, _ in told) / len(told), clustered_wilson(*zip(*told, strict=True)), len(told))
+        Place(place, math.fsum(c for c, *_ in told) / len(told), clustered_wilson(*zip(*told, strict=True)), len(told))
         for place, told in sorted(found.items())
     ]
+
+
+def query_picture(episode: Episode, prediction: Prediction) -> str:
+    """The picture that a prediction is about, by its id: the first of several, the question where there is none."""
+    query = episode.queries[int(prediction.query_id.rpartition("/q")[2])]
+    return query.item or query.question
 
 
 def only_place(episode: Episode, class_id: str) -> int:
@@ -180,7 +187,8 @@ def _row(key: Key, pairs: Sequence[Pair]) -> Row:
     predictions = [prediction for _, prediction in pairs]
     credits = [credit(prediction, key.scoring, episode.candidates) for episode, prediction in pairs]
     ids = [drawn_as(episode.id) for episode, _ in pairs]
-    ci95 = clustered_wilson(credits, ids)
+    pictures = [query_picture(episode, prediction) for episode, prediction in pairs]
+    ci95 = clustered_wilson(credits, ids, pictures)
     taking_part = [{candidate.class_id for candidate in episode.candidates} for episode, _ in pairs]
     ci95_classes = for_new_classes(credits, [p.gold for p in predictions], taking_part, ci95)
     return {
@@ -190,7 +198,8 @@ def _row(key: Key, pairs: Sequence[Pair]) -> Row:
         "ci95_classes": None if ci95_classes is None else list(ci95_classes),
         "n_queries": len(pairs),
         "n_episodes": len(set(ids)),
-        "detectable": detectable(ci95, len(set(ids))),
+        "n_pictures": len(set(pictures)),
+        "detectable": detectable(ci95, min(len(set(ids)), len(set(pictures)))),
         "answered": _answered(key, pairs),
         "chance": chance(pairs),
         "truth": _truth(key, pairs) if key.names == "swapped" else None,

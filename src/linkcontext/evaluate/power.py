@@ -9,18 +9,18 @@ from linkcontext.evaluate.intervals import t95
 LEVEL, POWER = 0.05, 0.8
 
 
-def detectable(ci95: Sequence[float], episodes: int) -> float | None:
+def detectable(ci95: Sequence[float], clusters: int) -> float | None:
     """The smallest true difference that a test at .05, two-sided, would find in four of five such runs.
 
-    (t.975 + t.80) standard errors with `episodes` - 1 degrees of freedom (Bloom 1995, "Minimum detectable effects").
+    (t.975 + t.80) standard errors with `clusters` - 1 degrees of freedom (Bloom 1995, "Minimum detectable effects").
     The error is that of the interval, half of which is t.975 of it, so that it is clustered as the interval is: between
-    two runs for the interval of a paired difference, from a fixed figure such as chance for that of an accuracy. None
-    with one episode, which shows nothing.
+    two runs for the interval of a paired difference, from a fixed figure such as chance for that of an accuracy.
+    `clusters` are episodes or query pictures, the fewer of them. None with one, which shows nothing.
     """
-    if episodes < 2:
+    if clusters < 2:
         return None
     half = (ci95[1] - ci95[0]) / 2
-    return min(1.0, half * (1 + float(stdtrit(episodes - 1, POWER)) / t95(episodes - 1)))
+    return min(1.0, half * (1 + float(stdtrit(clusters - 1, POWER)) / t95(clusters - 1)))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

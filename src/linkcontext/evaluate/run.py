@@ -22,7 +22,7 @@ from linkcontext.evaluate.claim import claim, claim_records, of_run
 from linkcontext.evaluate.draw import RICES, drawn
 from linkcontext.evaluate.explain import explain
 from linkcontext.evaluate.means import curves, summary, type_of
-from linkcontext.evaluate.metrics import available, credit, rows
+from linkcontext.evaluate.metrics import available, credit, grouped, rows
 from linkcontext.models.load import Model, load
 from linkcontext.models.remote import PREFIX, Remote, Served, connect
 from linkcontext.models.score import Ask, Scorer
@@ -145,7 +145,7 @@ def finish(
     found = rows(asked, predictions) + (legacy.rows(asked, predictions) if with_legacy else [])
     metrics = {"rows": found, "counters": counters}
     if unseen is not None:
-        means = summary(found, unseen)
+        means = summary(found, unseen, grouped(asked, predictions))
         metrics |= {"means": means, "curves": curves(means)}
     write_text(json.dumps(metrics, indent=1) + "\n", out / "metrics.json")
     return metrics

@@ -1,9 +1,10 @@
 """What a probe's predictions say about linking: a finding for every probe, and one conclusion.
 
 A finding holds the effect that a model that links would show, as this model shows it: how much more often it is right
-than by chance, or than with something taken away. Intervals and tests are clustered by episode, as everywhere; where a
-probe is several comparisons (orders, places, wordings, ways) the weakest of them stands for it. The p-values of all
-findings are adjusted together (Holm). Needs no model.
+than by chance, or than with something taken away. Intervals and tests are
+clustered by episode and by query picture, as everywhere; where a probe is several comparisons (orders, places,
+wordings, ways) the weakest of them stands for it. The p-values of all findings are adjusted together (Holm). Needs no
+model.
 """
 
 import math
@@ -14,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linkcontext.evaluate.compare import interval, sign_flip_p
-from linkcontext.evaluate.intervals import Interval, clustered_wilson, episode_sums
-from linkcontext.evaluate.metrics import Key, Pair, Row, credit, favourites, grouped, only_place, rows
+from linkcontext.evaluate.compare import clustered_p, interval
+from linkcontext.evaluate.intervals import Interval, clustered_wilson
+from linkcontext.evaluate.metrics import Key, Pair, Row, credit, favourites, grouped, only_place, query_picture, rows
 from linkcontext.evaluate.power import LEVEL, detectable, holm
 from linkcontext.records import Episode, Prediction
 
@@ -44,6 +45,7 @@ class Effect(NamedTuple):
     full: float
     n_queries: int
     n_episodes: int
+    n_pictures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Finding:
     detectable: float | None
     n_queries: int
     n_episodes: int
+    n_pictures: int
     passes: bool
     verdict: str
 
@@ -182,7 +185,7 @@ def concluded(model: str, found: Sequence[Finding], answers: Answers) -> tuple[s
 def judged(probe: Probe, p_holm: float) -> Finding:
     """The finding of a probe whose p-value is adjusted."""
     e = probe.effect
-    surely, least = p_holm <= LEVEL, detectable(e.ci95, e.n_episodes)
+    surely, least = p_holm <= LEVEL, detectable(e.ci95, min(e.n_episodes, e.n_pictures))
     passes = surely and e.value >= TRACE * e.full
     verdict = probe.yes if passes else probe.no
     if surely and not passes:
@@ -202,6 +205,7 @@ def judged(probe: Probe, p_holm: float) -> Finding:
         least,
         e.n_queries,
         e.n_episodes,
+        e.n_pictures,
         passes,
         verdict + probe.more,
     )
@@ -210,24 +214,26 @@ def judged(probe: Probe, p_holm: float) -> Finding:
 # Effects
 
 
-def above_chance(worth: Sequence[float], episodes: Sequence[str], chance: float, *stream: str | int) -> Effect:
+def above_chance(
+    worth: Sequence[float], episodes: Sequence[str], pictures: Sequence[str], chance: float, *stream: str | int
+) -> Effect:
     """How much more often than by chance queries are right; `worth` is their credit, float[n] in [0, 1]."""
-    low, high = clustered_wilson(worth, episodes)
+    low, high = clustered_wilson(worth, episodes, pictures)
     value = math.fsum(worth) / len(worth) - chance
-    p = sign_flip_p(episode_sums(np.array(worth) - chance, episodes)[0], "evidence", *stream)
-    p = p if value > 0 else 1.0
-    return Effect(value, (low - chance, high - chance), p, 1 - chance, len(worth), len(set(episodes)))
+    p = clustered_p(np.array(worth) - chance, (episodes, pictures), "evidence", *stream) if value > 0 else 1.0
+    counts = len(worth), len(set(episodes)), len(set(pictures))
+    return Effect(value, (low - chance, high - chance), p, 1 - chance, *counts)
 
 
 def lost(pairs: Sequence[Pair], without: Sequence[Pair], full: float, *stream: str | int) -> Effect:
     """How much more often the queries of `pairs` are right than the same ones of `without`."""
     other = {_query(p): credit(p, SCORING, e.candidates) for e, p in without}
     differences = np.array([credit(p, SCORING, e.candidates) - other[_query(p)] for e, p in pairs])
-    episodes = [e.id for e, _ in pairs]
+    episodes, pictures = [e.id for e, _ in pairs], [query_picture(e, p) for e, p in pairs]
     value = float(differences.mean())
-    p = sign_flip_p(episode_sums(differences, episodes)[0], "evidence", *stream)
-    p = p if value > 0 else 1.0
-    return Effect(value, interval(differences, episodes), p, full, len(pairs), len(set(episodes)))
+    p = clustered_p(differences, (episodes, pictures), "evidence", *stream) if value > 0 else 1.0
+    counts = len(pairs), len(set(episodes)), len(set(pictures))
+    return Effect(value, interval(differences, episodes, pictures), p, full, *counts)
 
 
 def weakest(effects: Mapping[str, Effect]) -> tuple[str, Effect]:
@@ -240,7 +246,11 @@ def agreement(orders: Sequence[Sequence[Pair]]) -> tuple[float, Interval]:
     chosen = [{_query(p): set(favourites(p, SCORING, e.candidates)) for e, p in pairs} for pairs in orders]
     pairs = list(combinations(chosen, 2))
     values = [math.fsum(a[query] == b[query] for a, b in pairs) / len(pairs) for query in chosen[0]]
-    return math.fsum(values) / len(values), clustered_wilson(values, [query.partition("/")[0] for query in chosen[0]])
+    episodes, pictures = (
+        [_query(p).partition("/")[0] for _, p in orders[0]],
+        [query_picture(e, p) for e, p in orders[0]],
+    )
+    return math.fsum(values) / len(values), clustered_wilson(values, episodes, pictures)
 
 
 def _query(prediction: Prediction) -> str:
@@ -251,7 +261,8 @@ def _query(prediction: Prediction) -> str:
 def _over(pairs: Sequence[Pair], *stream: str | int) -> Effect:
     worth = [credit(p, SCORING, e.candidates) for e, p in pairs]
     chance = 1 / len(pairs[0][0].candidates)
-    return above_chance(worth, [e.id for e, _ in pairs], chance, *stream)
+    pictures = [query_picture(e, p) for e, p in pairs]
+    return above_chance(worth, [e.id for e, _ in pairs], pictures, chance, *stream)
 
 
 # Probes

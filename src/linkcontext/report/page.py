@@ -44,6 +44,7 @@ from linkcontext.report.tables import (
     lift,
     markdown,
     metrics_grid,
+    pictures_note,
     power_note,
     published_grid,
     setting,
@@ -52,8 +53,8 @@ from linkcontext.report.tables import (
 )
 
 MEANS = (
-    "Every subject weighs the same; intervals hold 95 % for other subjects. Efficiency is the area between the "
-    "accuracy by shots and that without any, over the most shots."
+    "Every subject weighs the same; intervals hold 95 % for other subjects and for other pictures. Efficiency is the "
+    "area between the accuracy by shots and that without any, over the most shots."
 )
 
 Groups = dict[Key, list[Pair]]
@@ -161,7 +162,7 @@ def _tables(folder: RunFolder, found: Sequence[Row]) -> list[Tables]:
     """What stands below the rows: means over tasks, where tasks were asked about, and what was asked beside the run."""
     made, config = [], folder.config["config"]
     if config.get("episodes", {}).get("tasks"):
-        means = means_over(found, config.get("unseen", HELD_OUT))
+        means = means_over(found, config.get("unseen", HELD_OUT), grouped(folder.episodes, folder.predictions))
         made.append(Tables("Means over tasks", (summary_grid(means), curves_grid(curves(means))), MEANS))
     if retained := retention_of(folder.path):
         made.append(Tables("What it still knows without a support", (retained,), f"{CAPTION}."))
@@ -236,7 +237,7 @@ def _html(
         summary=summary(_model_name(folder), found),
         above=above,
         grid=grid,
-        power=power_note(found),
+        power=f"{power_note(found)} {pictures_note(found)}".strip(),
         tables=tables,
         evidence=probe_html(folder.path),
         published=[(table, published_grid(table)) for table in published(folder, found)],
@@ -283,7 +284,7 @@ def _markdown(
         *(f"**{caution}**\n" for caution in cautions(folder)),
         *(sentence + "\n" for sentence in summary(_model_name(folder), found)),
         markdown(metrics_grid(found)),
-        power_note(found) + "\n",
+        f"{power_note(found)} {pictures_note(found)}".strip() + "\n",
         *(f"## {t.title}\n\n" + "\n".join(map(markdown, t.grids)) + f"\n{t.note}\n" for t in tables),
         *(f"{markdown(published_grid(t))}\n{t.source}.\n" for t in published(folder, found)),
         probe_markdown(folder.path),

@@ -32,7 +32,7 @@ NOT_FINISHED = "The probe of this run was begun and is not finished. The same co
 EXPLAINED = (
     "Each effect is a difference of shares of right answers that a model that links would show; where a probe is "
     "several comparisons, the weakest. p is adjusted for all probes together (Holm). Intervals hold 95 %, clustered by "
-    "episode."
+    "episode and by query picture, of which the wider holds."
 )
 SECTION = """
 <h2>{{ heading }}</h2>
@@ -110,7 +110,7 @@ def probe_grid(probe: Probe) -> Grid:
     """A line for each finding: what a model that links shows, what this one shows, and what that says."""
     headings = ("probe", "a model that links", "this one, right [95 %]", "effect [95 %]", "p (Holm)", "verdict")
     return Grid(
-        (*headings, "n queries / episodes"),
+        (*headings, "queries / episodes / pictures"),
         tuple(
             (
                 finding["probe"],
@@ -119,7 +119,7 @@ def probe_grid(probe: Probe) -> Grid:
                 f"{finding['measured']}: {_effect(finding)}",
                 chances(finding["p_holm"]),
                 finding["verdict"],
-                f"{finding['n_queries']:,} / {finding['n_episodes']:,}",
+                f"{finding['n_queries']:,} / {finding['n_episodes']:,} / {finding['n_pictures']:,}",
             )
             for finding in probe["findings"]
         ),

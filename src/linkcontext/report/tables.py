@@ -16,12 +16,17 @@ from linkcontext.evaluate.published import Beside
 ABSENT = "–"
 LIFTED = (
     "episodes",
-    "n queries / episodes",
+    "queries / episodes / pictures",
     "not paired A / B",
     "chance",
     "answered",
 )  # said once where constant
-BREAKABLE = ("episodes", "tasks", "new classes [95 %]", "n queries / episodes")  # may break where a terminal is narrow
+BREAKABLE = (
+    "episodes",
+    "tasks",
+    "new classes [95 %]",
+    "queries / episodes / pictures",
+)  # may break where a terminal is narrow
 CAPTION = "sum, mean, pmi: how the candidates' likelihoods are scored"
 
 
@@ -60,7 +65,7 @@ def metrics_grid(rows: Sequence[Row]) -> Grid:
         "scoring": lambda row: _words(row["scoring"]),
         "accuracy [95 %]": lambda row: f"{share(row['accuracy'])} {bounds(row['ci95'])}",
         "new classes [95 %]": lambda row: bounds(row["ci95_classes"]),
-        "n queries / episodes": lambda row: f"{row['n_queries']:,} / {row['n_episodes']:,}",
+        "queries / episodes / pictures": _counts,
         "chance": lambda row: share(row["chance"]),
         **{_words(name): _baseline(name) for name in policies},
     }
@@ -81,7 +86,7 @@ def comparison_grid(rows: Sequence[Row]) -> Grid:
         "B": lambda row: share(row["accuracy_b"]),
         "B − A [95 %]": lambda row: f"{signed(row['difference'])} [{', '.join(map(signed, row['ci95']))}]",
         "p": lambda row: chances(row["p"]),
-        "n queries / episodes": lambda row: f"{row['n_queries']:,} / {row['n_episodes']:,}",
+        "queries / episodes / pictures": _counts,
         "not paired A / B": lambda row: f"{row['unpaired_a']:,} / {row['unpaired_b']:,}",
         "chance": lambda row: share(row["chance"]),
     }
@@ -97,14 +102,31 @@ def chances(p: float) -> str:
 
 def power_note(rows: Sequence[Row]) -> str:
     """What so many queries can show at all, in a sentence: of accuracies against a fixed figure, of comparisons."""
-    found = [detectable(row["ci95"], row["n_episodes"]) for row in rows]
+    found = [detectable(row["ci95"], min(row["n_episodes"], row["n_pictures"])) for row in rows]
     known = sorted({share(value) for value in found if value is not None})
     counted = {f"{row['n_queries']:,} queries in {row['n_episodes']:,} episodes" for row in rows}
     said = f"These {counted.pop()}" if len(counted) == 1 else "The rows' queries"
     if not known:
-        return f"{said} can show no difference: more than one episode is needed."
+        return f"{said} can show no difference: more than one episode and more than one query picture are needed."
     sizes = known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}, by row"
-    return f"{said} can show differences above {sizes} (80 % power, two-sided .05, clustered by episode)."
+    test = "80 % power, two-sided .05, clustered by episode and by query picture"
+    return f"{said} can show differences above {sizes} ({test})."
+
+
+def pictures_note(rows: Sequence[Row]) -> str:
+    """How many distinct pictures the queries show, in a sentence, where they are fewer than the queries."""
+    few = min(rows, key=lambda row: row["n_pictures"] / row["n_queries"])
+    if few["n_pictures"] == few["n_queries"]:
+        return ""
+    told = f"{few['n_queries']:,} queries show {few['n_pictures']:,} distinct pictures"
+    if few["n_pictures"] > few["n_queries"] / 2:
+        return f"The {told}; intervals count pictures."
+    return f"Warning: the {told}. Intervals count pictures and not queries, and more queries will not narrow them."
+
+
+def _counts(row: Row) -> str:
+    """Queries, and of how many episodes and pictures they are."""
+    return f"{row['n_queries']:,} / {row['n_episodes']:,} / {row['n_pictures']:,}"
 
 
 def summary_grid(rows: Sequence[Row]) -> Grid:
@@ -118,7 +140,9 @@ def summary_grid(rows: Sequence[Row]) -> Grid:
         "chance": lambda row: share(row["chance"]),
         "copy first": lambda row: share(row["baselines"]["copy_first"]),
         "copy last": lambda row: share(row["baselines"]["copy_last"]),
-        "subjects / queries": lambda row: f"{row['n_subjects']} / {row['n_queries']:,}",
+        "subjects / queries / pictures": lambda row: (
+            f"{row['n_subjects']} / {row['n_queries']:,} / {row['n_pictures'] or ABSENT}"
+        ),
     }
     return _grid(columns, rows)
 
@@ -158,12 +182,13 @@ def signed(value: float) -> str:
 
 def metrics_table(rows: Sequence[Row]) -> Table:
     """The metrics for a terminal."""
-    return _rich(metrics_grid(rows), power_note(rows))
+    return _rich(metrics_grid(rows), f"{power_note(rows)}\n{pictures_note(rows)}".strip())
 
 
 def summary_table(rows: Sequence[Row]) -> Table:
     """Means over tasks for a terminal."""
-    return _rich(summary_grid(rows))
+    counted = [row for row in rows if row["n_pictures"] is not None]
+    return _rich(summary_grid(rows), pictures_note(counted) if counted else "")
 
 
 def curves_table(rows: Sequence[Row]) -> Table:
@@ -173,7 +198,7 @@ def curves_table(rows: Sequence[Row]) -> Table:
 
 def comparison_table(rows: Sequence[Row]) -> Table:
     """A comparison for a terminal."""
-    return _rich(comparison_grid(rows), power_note(rows))
+    return _rich(comparison_grid(rows), f"{power_note(rows)}\n{pictures_note(rows)}".strip())
 
 
 def markdown(grid: Grid) -> str:
