@@ -1,0 +1,1 @@
+"""Where the bundled model's real pictures come from, a module for each source."""
