@@ -189,20 +189,16 @@ def _workspace(path: Path) -> Iterator[Path]:
     # os.listdir, because a folder of features has thousands of files, and Paths take longer to make than to look for
     if any(name.startswith(f".{path.name}.") for name in os.listdir(path.parent)):  # noqa: PTH208
         remove_leftovers(path.parent)
-    while True:
-        folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        folder.mkdir()
-        lock = FileLock(folder / LOCK)
-        with suppress(FileNotFoundError):  # another process took it for a leftover before it was locked
-            lock.acquire()
-            if (folder / LOCK).exists():
-                break
-            lock.release()
-    try:
+    with ExitStack() as stack:
+        while True:
+            folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+            folder.mkdir()
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another process took it for a leftover before it was locked
+                stack.enter_context(FileLock(folder / LOCK).acquire())
+                if (folder / LOCK).exists():
+                    break
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
 
 
 def _open_to_umask(new: Path) -> None:

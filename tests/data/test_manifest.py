@@ -148,3 +148,10 @@ def test_first_few():
 def test_a_data_set_is_frozen(tmp_path):
     with pytest.raises(dataclasses.FrozenInstanceError):
         Dataset(tmp_path, ()).items = ()
+
+
+def test_a_path_that_no_disk_can_have_is_missing(tmp_path):
+    line = json.dumps({"id": "a" * 5_000, "path": "a" * 5_000, "class": "cat", "name": "cat", "sha256": ""})
+    (tmp_path / MANIFEST).write_text(line + "\n")
+    with pytest.raises(InputError, match="missing pictures: 1 of 1"):
+        read_manifest(tmp_path)

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -149,3 +150,20 @@ def test_the_sheet_has_a_row_for_each_class(mined, things, tmp_path):
     with Image.open(tmp_path / "new" / "sheet.png") as picture:
         assert picture.size == (4 * (2 * neighbours.EDGE + neighbours.LABEL), 6 * (neighbours.EDGE + neighbours.LABEL))
         assert len(picture.getcolors(1 << 20)) > 100
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("class", []), ("neighbours", {}), ("neighbours", [5]), ("neighbours", [{"class": "b", "similarity": "x"}])],
+)
+def test_values_of_another_type_are_a_sentence(mined, things, key, value):
+    path, _ = mined
+    line = json.loads(path.read_text().splitlines()[0])
+    path.write_text(json.dumps({**line, key: value}) + "\n")
+    made = json.loads(made_file(path).read_text())
+    made_file(path).write_text(json.dumps({**made, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}) + "\n")
+    with pytest.raises(InputError, match=r"neighbours\.jsonl:1: "):
+        read_neighbours(path, things)
+    made_file(path).write_text(json.dumps({**made, "rule": 5}) + "\n")
+    with pytest.raises(InputError, match=r"made\.json:1: rule"):
+        read_neighbours(path, things)

@@ -1,5 +1,6 @@
 """Data sets: which pictures there are, of which class. On disk: `manifest.jsonl` beside the pictures."""
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -107,8 +108,8 @@ def first_few(names: list[str]) -> str:
 def _is_missing(path: Path) -> bool:
     try:
         return not path.is_file()
-    except PermissionError:
-        return False  # whoever opens it will be told
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG  # of anything else whoever opens it will be told
 
 
 def _check(item: Item, where: str) -> None:
