@@ -234,7 +234,7 @@ def forge(pack, path, tensors=None, text=None, seal=None, **changes):
         ({"leaning": ["x", 0, 0]}, "leaning must be a finite number"),
         ({"point": {"fit": 2, "kept": 1, "refused": 1, "pictures": 24}}, "its point is none"),
         ({"point": [1]}, "point must be an object"),
-        ({"licence": "x" * 5_000}, "longer than"),
+        ({"licence": "x" * 200_000}, "longer than"),
         ({"licence": "\x1b[31m"}, "control characters"),
         (
             {"model": {"name": "openai:http://127.0.0.1:9/v1#x", "identity": "0" * 64}},

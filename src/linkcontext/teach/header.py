@@ -21,7 +21,7 @@ HEX = re.compile("[0-9a-f]{64}")
 LOOKS = re.compile("[0-9a-f]{32,64}")
 SERVER = re.compile(r"\s*(openai:|[a-z][a-z0-9+.-]*://)", re.IGNORECASE)  # none of these is loaded on this machine
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal would obey
-TEXT = 4_000  # letters of a path, of the licence, of a part of the scaffold
+TEXT, LICENCE = 4_000, 100_000  # letters: of a path or a part of the scaffold, and of the licence
 PLACES = {"support": "{image}", "support_answer": "{answer}", "query": "{image}", "query_answer": "{answer}"}
 OF_SEEN = {"ids", "slots", "shift", "tokens", "pooled", "deep"}
 TYPES = {torch.uint8, torch.int64, torch.float32, torch.bfloat16, torch.float16, torch.float64}
@@ -68,7 +68,7 @@ def read_header(text: str, where: str) -> Header:
         raise InputError(f"{where}: its format is {str(version)[:40]!r}, and {FORMAT} is read. Teach it again.")
     header = from_dict(Header, payload, where)
     for wrong in (*_wrong_texts(header), *_wrong_pictures(header), *_wrong_choices(header)):
-        raise InputError(f"{where}: {wrong}. Teach it again.")
+        raise InputError(f"{where}: {wrong}. Make the pack anew without that.")
     return header
 
 
@@ -81,8 +81,10 @@ def _wrong_texts(header: Header) -> list[str]:
         **{f"scaffold's {part}": getattr(scaffold, part) for part in ("name", "question", "system", *PLACES)},
     }
     wrong = [f"the {what} has control characters" for what, text in texts.items() if CONTROL.search(text)]
+    del texts["licence"]
     texts |= {f"path of {item[:12]}": path for item, path in header.paths.items()}
     wrong += [f"the {what} is longer than {TEXT:,} letters" for what, text in texts.items() if len(text) > TEXT]
+    wrong += [f"the licence is longer than {LICENCE:,} letters"] if len(header.licence) > LICENCE else []
     wrong += [
         f"the scaffold's {part} does not hold {place} exactly once"
         for part, place in PLACES.items()

@@ -121,7 +121,7 @@ class Pack:
             refuse_marks(name, model.marks, f"{self.path}: the name {name!r}")
         header = self.header
         learner = Learner(model, self.wording, shots_per_class=header.shots_per_class, select=header.select)
-        features = {item: _below(self.tensors, f"seen/{item}") for item in header.items}
+        features = self._features()
         restored = self.believed and header.model.identity == model.identity and all(features.values())
         if not restored or learner.scorer.engine == "naive":
             paths = self.whole(model.name)
@@ -137,6 +137,14 @@ class Pack:
         if self.sealed and header.leaning:
             learner.leaning = list(header.leaning)
         return learner
+
+    def _features(self) -> dict[str, dict[str, Tensor]]:
+        """What the model saw in each picture, as `vision.tensors` has it; empty for pictures without features."""
+        features: dict[str, dict[str, Tensor]] = {item: {} for item in self.header.items}
+        for name, row in _below(self.tensors, "seen").items():
+            item, _, part = name.partition("/")
+            features[item][part] = row
+        return features
 
     def _check_features(self, features: Mapping[str, Mapping[str, Tensor]], learner: Learner) -> None:
         """Raise `InputError` where the features of a trusted pack cannot be the model's."""

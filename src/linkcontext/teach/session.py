@@ -147,7 +147,8 @@ class Session:
                     f"{file}: was taught to {pack.model}, and {self.model.name} is served. Teach the pictures "
                     "here, or start the page with --model."
                 )
-            nowhere = dataclasses.replace(pack.header, paths={item: item for item in pack.header.items})
+            places = {item: str(self.folder / item) for item in pack.header.items}  # where nothing is
+            nowhere = dataclasses.replace(pack.header, paths=places)
             dialogue = Dialogue(dataclasses.replace(pack, header=nowhere).learner(self.model))
             dialogue.tokens()
         self.restart()
