@@ -163,6 +163,10 @@ class EvalConfig:
     scoring: Scoring = "likelihood"
     """likelihood of each candidate name, strict matching of a generated reply, or both. lcl-legacy: replies by the
     metric of Link-Context Learning's released code, with its defects, beside strict matching."""
+    calibrate: bool = False
+    """Score by likelihood_calibrated too: less how much each name is preferred over the support's own pictures, as
+    `ask` scores. Names of unequal length need it. It asks about every picture of the support as well, which takes
+    time."""
     engine: EngineName = "auto"
     """packed: an episode in one pass; cached: its support once, what is asked on top; naive: prompt by prompt.
     auto is cached where the model allows it, else naive. Figures do not depend on it."""
@@ -182,6 +186,16 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise InputError(f"--batch {self.batch}: at least one prompt goes through the model at once.")
+        if self.calibrate:
+            e = self.episodes
+            idle = [*(["--tasks"] if e.tasks else []), *(["--false-labels"] if e.false_labels else [])]
+            idle += ["--select rices"] if e.select == "rices" else []
+            idle += [f"--scoring {self.scoring}"] if self.scoring not in ("likelihood", "both") else []
+            if idle:
+                raise InputError(
+                    f"--calibrate: not together with {', '.join(idle)}. It takes likelihoods of supports "
+                    "that show every class equally often under its name."
+                )
         if self.explain is not None and self.explain < 0:
             raise InputError(f"--explain {self.explain}: 0 is the least, and explains none.")
         if self.memory_gb is not None and self.memory_gb <= 0:

@@ -128,13 +128,18 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One candidate's log-probability (nats, summed over its `tokens`, end of answer included)."""
+    """One candidate's log-probability (nats, summed over its `tokens`, end of answer included).
+
+    `prior_logprob` is its mean log-probability among the candidates over the pictures of the support: how much its name
+    is preferred whatever a picture shows.
+    """
 
     class_id: str
     name: str
     logprob: float
     null_logprob: float | None  # the same answer, the same support, a mean-grey query picture; None if not asked
     tokens: int
+    prior_logprob: float | None = None  # None if not asked, and without a support
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ def test_a_row_by_hand():
             "n_queries": 4,
             "n_episodes": 2,
             "n_pictures": 2,
+            "shorter": None,
             "detectable": detectable(wilson(0.5, 2), 2),
             "answered": 0.75,
             "chance": 0.5,
@@ -271,3 +272,30 @@ def test_without_a_grey_query_there_is_no_pmi():
     assert [row["scoring"] for row in rows({e.id: e}, [p])] == ["likelihood_sum", "likelihood_mean"]
     with pytest.raises(InputError, match="likelihood_pmi"):
         candidate_scores(p, "likelihood_pmi")
+
+
+def test_how_often_the_shorter_name_was_chosen_by_hand():
+    e, equal = episode(0), episode(1)
+    pairs = [
+        prediction(e, 0, (-1.0, -2.0), tokens=(2, 4)),  # the shorter one, rightly
+        prediction(e, 1, (-1.0, -2.0), tokens=(2, 4)),  # the shorter one, wrongly
+        prediction(equal, 0, (-1.0, -2.0), tokens=(3, 3)),  # names of one length say nothing
+        prediction(equal, 1, (-1.0, -1.0), tokens=(4, 2)),  # a tie is half of each
+    ]
+    row = by_scoring(rows({each.id: each for each in (e, equal)}, pairs))["likelihood_sum"]
+    assert row["shorter"] == {"chosen": 2.5 / 3, "right": 2 / 3, "n_queries": 3}
+    named = [prediction(e, 0, reply="plimbo"), prediction(e, 1, reply="what?")]  # letters, without tokens: 6 and 6
+    assert by_scoring(rows({e.id: e}, named))["generate"]["shorter"] is None
+    of = episode(names=("plim", "tavork"))
+    named = [prediction(of, 0, reply="tavork"), prediction(of, 1, reply="what?")]
+    assert by_scoring(rows({of.id: of}, named))["generate"]["shorter"] == {"chosen": 0.0, "right": 1.0, "n_queries": 1}
+
+
+def test_a_preference_for_a_name_is_taken_off():
+    e = episode()
+    p = prediction(e, 1, (-1.0, -1.5), tokens=(1, 4))
+    assert "likelihood_calibrated" not in available(p)
+    scores = [dataclasses.replace(s, prior_logprob=v) for s, v in zip(p.candidates, (-0.2, -2.0), strict=True)]
+    p = dataclasses.replace(p, candidates=tuple(scores))
+    assert candidate_scores(p, "likelihood_calibrated") == {"cat": -0.8, "dog": 0.5}
+    assert [choose(p, s, e.candidates) for s in ("likelihood_sum", "likelihood_calibrated")] == ["cat", "dog"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 
 import pytest
@@ -62,7 +63,7 @@ def test_the_files_and_their_fields(config, tmp_path):
         "prompt_sha256",
         "support_ids",
     }
-    assert set(line["candidates"][0]) == {"class", "name", "logprob", "null_logprob", "tokens"}
+    assert set(line["candidates"][0]) == {"class", "name", "logprob", "null_logprob", "tokens", "prior_logprob"}
     assert len(predictions(run)) == 6 * 2 * 3
     assert {row["scoring"] for row in metrics["rows"]} == {
         "likelihood_sum",
@@ -215,12 +216,12 @@ FOREIGN = [
     ({"support_ids": ["x.png"]}, "has another support"),
     ({"prompt_sha256": "x"}, "as its prompt's hash"),
     ({"baselines": {"copy_first": "nothing"}}, "a baseline that answers 'nothing'"),
-    ({"reply": "plimbo"}, "has likelihoods with a grey query, and e00000/q0 has likelihoods .* and a reply"),
+    ({"reply": "plimbo"}, "has likelihoods and those of a grey query, and e00000/q0 has likelihoods .* and a reply"),
 ]
 IMPOSSIBLE = [
     ({"logprob": 1000}, "1000 as a log-probability of .* above 0"),
     ({"null_logprob": 0.5}, "0.5 as a log-probability of .* above 0"),
-    ({"null_logprob": None}, "a grey query for some of its candidates only"),
+    ({"null_logprob": None}, "has null_logprob for some of its candidates only"),
     ({"tokens": 0}, "has 0 tokens"),
     ({"class": "x"}, "has other candidates"),
     ({"name": "x"}, "has other candidates"),
@@ -244,3 +245,26 @@ def test_predictions_that_do_not_belong_are_refused_when_resumed_reported_and_co
         for use in uses:
             with pytest.raises(InputError, match=rf"run/predictions\.jsonl: .*{named}"):
                 use()
+
+
+def test_calibrated_likelihoods_are_a_score_of_their_own(config, tmp_path):
+    plain = evaluate(config(episodes=3, scoring="likelihood", explain=0))["rows"]
+    asked = config(episodes=3, scoring="likelihood", explain=0, calibrate=True, out=str(tmp_path / "calibrated"))
+    found = evaluate(asked)["rows"]
+    assert [row for row in found if row["scoring"] != "likelihood_calibrated"] == plain
+    assert [row["shots_per_class"] for row in found if row["scoring"] == "likelihood_calibrated"] == [1, 2]
+    for line in predictions(tmp_path / "calibrated"):
+        priors = [score["prior_logprob"] for score in line["candidates"]]
+        if line["shots_per_class"] == 0:
+            assert priors == [None, None]
+        else:  # means of log-probabilities of two names, of which exp sums to 1 in each
+            assert all(value < 0 for value in priors)
+            assert sum(math.exp(value) for value in priors) <= 1 + 1e-9
+    assert evaluate(asked)["rows"] == found
+    write_report(tmp_path / "calibrated")
+    for options, named in (
+        ({"select": "rices", "choose_from": 2}, "--select rices"),
+        ({"scoring": "generate"}, "--scoring"),
+    ):
+        with pytest.raises(InputError, match=f"--calibrate: not together with {named}"):
+            config(calibrate=True, **{"scoring": "likelihood", **options})

@@ -14,6 +14,7 @@ from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS
 from linkcontext.episodes.sample import sample
 from linkcontext.errors import InputError
+from linkcontext.evaluate.metrics import SCORINGS
 from linkcontext.evaluate.run import Asker
 from linkcontext.evaluate.validate import (
     balance,
@@ -74,7 +75,7 @@ def test_good_episodes_pass_with_their_counts(world, nano, model):
     lines = validate(options(world, nano), model)
     assert lines[0] == "3 episodes of 3 of 4 classes were drawn"
     assert lines[1:3] == [
-        f"planted {kind} answers score {worth} by likelihood_sum, likelihood_mean, likelihood_pmi, generate: all 18"
+        f"planted {kind} answers score {worth} by {', '.join(SCORINGS)}: all 18"
         for kind, worth in (("right", 1), ("wrong", 0))
     ]
     # Two queries and four support turns in each of three episodes; two beginnings each.

@@ -42,6 +42,7 @@ def a_row(**change):
         "answered": 1.0,
         "chance": 0.5,
         "truth": None,
+        "shorter": None,
         "baselines": baselines,
     }
     return row | change

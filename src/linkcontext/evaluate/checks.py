@@ -58,13 +58,15 @@ def belonging(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]
     """
     queries, checked = queries_of(episodes), tuple(predictions)
     seen: set[tuple[str, int]] = set()
+    first: dict[bool, Prediction] = {}
     for prediction in checked:
         about = f"{where}: {prediction.query_id} at {prediction.shots_per_class} shots per class"
         if complaint := _foreign(prediction, queries) or _impossible(prediction):
             raise InputError(f"{about} {complaint}. The file is of another run, or was edited. {ANEW}")
-        if _scored(prediction) != _scored(checked[0]):
+        alike = first.setdefault(prediction.shots_per_class > 0, prediction)  # without a support nothing is calibrated
+        if _scored(prediction) != _scored(alike):
             raise InputError(
-                f"{about} has {_scored(prediction)}, and {checked[0].query_id} has {_scored(checked[0])}. "
+                f"{about} has {_scored(prediction)}, and {alike.query_id} has {_scored(alike)}. "
                 f"The file holds lines of different runs. {ANEW}"
             )
         if (prediction.query_id, prediction.shots_per_class) in seen:
@@ -105,11 +107,13 @@ def _impossible(prediction: Prediction) -> str:
     for score in prediction.candidates:
         if score.tokens < 1:
             return f"has {score.tokens} tokens for {score.name!r}"
-        above = [value for value in (score.logprob, score.null_logprob) if value is not None and value > ROUNDING]
+        values = (score.logprob, score.null_logprob, score.prior_logprob)
+        above = [value for value in values if value is not None and value > ROUNDING]
         if above:
             return f"has {above[0]:g} as a log-probability of {score.name!r}, which is above 0"
-    if len({score.null_logprob is None for score in prediction.candidates}) > 1:
-        return "has a grey query for some of its candidates only"
+    for name in ("null_logprob", "prior_logprob"):
+        if len({getattr(score, name) is None for score in prediction.candidates}) > 1:
+            return f"has {name} for some of its candidates only"
     if not re.fullmatch("[0-9a-f]{64}", prediction.prompt_sha256):
         return f"has {prediction.prompt_sha256[:20]!r} as its prompt's hash"
     return ""
@@ -117,9 +121,14 @@ def _impossible(prediction: Prediction) -> str:
 
 def _scored(prediction: Prediction) -> str:
     """How a prediction was scored, in words."""
-    grey = prediction.candidates and prediction.candidates[0].null_logprob is not None
-    kinds = ("likelihoods with a grey query" if grey else "likelihoods") if prediction.candidates else ""
-    return " and ".join(filter(None, (kinds, "a reply" if prediction.reply is not None else "")))
+    score = prediction.candidates[0] if prediction.candidates else None
+    kinds = {
+        "likelihoods": score is not None,
+        "those of a grey query": score is not None and score.null_logprob is not None,
+        "those of the support's pictures": score is not None and score.prior_logprob is not None,
+        "a reply": prediction.reply is not None,
+    }
+    return " and ".join(kind for kind, there in kinds.items() if there)
 
 
 def expected(episodes: Iterable[Episode]) -> Counter[int]:

@@ -85,6 +85,7 @@ def settled(config: EvalConfig) -> EvalConfig:
     e = config.episodes
     idle = flags(e, _read(e))
     idle += ["--scoring"] * (config.scoring != "likelihood") + ["--explain"] * (config.explain is not None)
+    idle += ["--calibrate"] * config.calibrate
     if idle:
         raise InputError(f"{', '.join(idle)}: a probe sets this itself. Leave it out.")
     if len(e.shots) != 1 or e.shots[0] < 1:
@@ -100,7 +101,8 @@ def of_run(config: EvalConfig, run: Path) -> EvalConfig:
     if e.tasks or not shots:
         raise InputError("--probe: links between pictures and names are probed. Leave --tasks out, and give --shots.")
     kept = replace(_read(e), shots=(chosen_shots(shots),))
-    return replace(config, episodes=kept, scoring="likelihood", explain=None, out=str(run / "probe"))
+    out = str(run / "probe")
+    return replace(config, episodes=kept, scoring="likelihood", calibrate=False, explain=None, out=out)
 
 
 def _read(e: EpisodeConfig) -> EpisodeConfig:

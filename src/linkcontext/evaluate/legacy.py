@@ -61,6 +61,7 @@ def rows(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> 
             "answered": sum(map(bool, said)) / len(said),
             "chance": 0.0,
             "truth": None,
+            "shorter": None,
         }
         found.append(strict[key] | legacy)
     return found

@@ -16,7 +16,7 @@ from linkcontext.evaluate.intervals import clustered_wilson, for_new_classes
 from linkcontext.evaluate.power import detectable
 from linkcontext.records import Candidate, Episode, Prediction, Turn
 
-LIKELIHOODS = ("likelihood_sum", "likelihood_mean", "likelihood_pmi")
+LIKELIHOODS = ("likelihood_sum", "likelihood_mean", "likelihood_pmi", "likelihood_calibrated")
 SCORINGS = (*LIKELIHOODS, "generate")
 # A policy that exists in several versions is reported by its best one: a reference should be hard to beat.
 BASELINES = {
@@ -43,21 +43,28 @@ class Key(NamedTuple):
 
 def available(prediction: Prediction) -> tuple[str, ...]:
     """The scorings this prediction has data for, in the order of `SCORINGS`."""
-    likelihoods: tuple[str, ...] = LIKELIHOODS if prediction.candidates else ()
-    if any(score.null_logprob is None for score in prediction.candidates):
-        likelihoods = LIKELIHOODS[:2]  # without PMI
-    return likelihoods if prediction.reply is None else (*likelihoods, "generate")
+    scores = prediction.candidates
+    there = {
+        "likelihood_sum": bool(scores),
+        "likelihood_mean": bool(scores),
+        "likelihood_pmi": bool(scores) and all(score.null_logprob is not None for score in scores),
+        "likelihood_calibrated": bool(scores) and all(score.prior_logprob is not None for score in scores),
+        "generate": prediction.reply is not None,
+    }
+    return tuple(scoring for scoring in SCORINGS if there[scoring])
 
 
 def candidate_scores(prediction: Prediction, scoring: str) -> dict[str, float]:
-    """Class id -> score in nats: the summed log-probability, its mean per token, or its excess over the
-    same answer with a grey query picture (PMI). `InputError` where a score is not a finite number."""
+    """Class id -> score in nats: the summed log-probability, its mean per token, its excess over the same answer with a
+    grey query picture (PMI), or over what the name has on average over the support's pictures (calibrated).
+    `InputError` where a score is not a finite number."""
     found = {}
     for score in prediction.candidates:
         value = {
             "likelihood_sum": score.logprob,
             "likelihood_mean": score.logprob / score.tokens if score.tokens else math.nan,
             "likelihood_pmi": math.nan if score.null_logprob is None else score.logprob - score.null_logprob,
+            "likelihood_calibrated": math.nan if score.prior_logprob is None else score.logprob - score.prior_logprob,
         }[scoring]
         if not math.isfinite(value):
             raise InputError(
@@ -201,6 +208,7 @@ def _row(key: Key, pairs: Sequence[Pair]) -> Row:
         "n_pictures": len(set(pictures)),
         "detectable": detectable(ci95, min(len(set(ids)), len(set(pictures)))),
         "answered": _answered(key, pairs),
+        "shorter": shorter(key.scoring, pairs),
         "chance": chance(pairs),
         "truth": _truth(key, pairs) if key.names == "swapped" else None,
         "baselines": {name: _baseline(predictions, policies) for name, policies in BASELINES.items()},
@@ -218,6 +226,27 @@ def _answered(key: Key, pairs: Sequence[Pair]) -> float:
     if key.scoring != "generate":
         return 1.0
     return sum(choose(p, key.scoring, e.candidates) is not None for e, p in pairs) / len(pairs)
+
+
+def shorter(scoring: str, pairs: Sequence[Pair]) -> dict[str, float] | None:
+    """How often the shortest of the candidates' names was `chosen` and how often it was `right`, over the `n_queries`
+    whose names have different lengths and for which a name was chosen; None where there are none.
+
+    Lengths are in tokens of the answer; in characters where only replies were taken.
+    """
+    chosen, right = [], []
+    for episode, prediction in pairs:
+        lengths = {score.class_id: score.tokens for score in prediction.candidates}
+        lengths = lengths or {c.class_id: len(c.name) for c in episode.candidates}
+        best = favourites(prediction, scoring, episode.candidates)
+        least = {class_id for class_id, length in lengths.items() if length == min(lengths.values())}
+        if best and len(least) < len(lengths):
+            chosen.append(len(least.intersection(best)) / len(best))
+            right.append(float(prediction.gold in least))
+    if not chosen:
+        return None
+    n = len(chosen)
+    return {"chosen": math.fsum(chosen) / n, "right": math.fsum(right) / n, "n_queries": n}
 
 
 def _truth(key: Key, pairs: Sequence[Pair]) -> float:

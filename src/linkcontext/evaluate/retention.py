@@ -71,6 +71,7 @@ def settled(config: EvalConfig) -> EvalConfig:
     e, default = config.episodes, EpisodeConfig()
     kept = EpisodeConfig(data=e.data, episodes=e.episodes, seed=e.seed, strict=e.strict)
     idle = [flag for flag in flags(e, kept) if (flag, e.shots) != ("--shots", (0,))]
+    idle += ["--calibrate"] * config.calibrate
     if idle:
         raise InputError(f"{', '.join(idle)}: --benchmark retention asks without a support. Leave it out.")
     if e.episodes < 1:
@@ -87,7 +88,7 @@ def beside(config: EvalConfig, data: str, run: Path) -> EvalConfig:
     """
     e = config.episodes
     asked = EpisodeConfig(data=data, episodes=e.episodes, seed=e.seed, strict=e.strict)
-    found = settled(dataclasses.replace(config, episodes=asked, out=str(run / "retention")))
+    found = settled(dataclasses.replace(config, episodes=asked, calibrate=False, out=str(run / "retention")))
     _exam(found.episodes, scaffold(found.scaffold))
     return found
 

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from linkcontext.config import EvalConfig, ModelConfig, flags
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.scan import progress
@@ -22,7 +24,7 @@ from linkcontext.evaluate.claim import claim, claim_records, of_run
 from linkcontext.evaluate.draw import RICES, drawn
 from linkcontext.evaluate.explain import explain
 from linkcontext.evaluate.means import curves, summary, type_of
-from linkcontext.evaluate.metrics import available, credit, grouped, rows
+from linkcontext.evaluate.metrics import LIKELIHOODS, available, credit, grouped, rows
 from linkcontext.models.load import Model, load
 from linkcontext.models.remote import PREFIX, Remote, Served, connect
 from linkcontext.models.score import Ask, Scorer
@@ -181,6 +183,7 @@ class Asker:
     likelihood: bool
     generate: bool
     grey: bool = True  # whether likelihoods are asked with a grey query picture too, for PMI
+    calibrate: bool = False  # whether the support's pictures are asked about too, for calibrated likelihoods
 
     @classmethod
     def of(cls, model: Model | Served, dataset: Dataset, wording: Scaffold, config: EvalConfig) -> "Asker":
@@ -192,10 +195,11 @@ class Asker:
                 raise InputError(f"--engine, --memory-gb: {model.name} is computed by its server. Leave them out.")
             remote = Remote(model, sources, config.batch)
             likelihood = likelihood and remote.scores
-            return cls(remote, dataset, wording, likelihood, not likelihood or config.scoring == "both")
+            generate = not likelihood or config.scoring == "both"
+            return cls(remote, dataset, wording, likelihood, generate, calibrate=config.calibrate)
         eyes = Eyes(model, kept=True)
         scorer = Scorer(model, eyes, sources, config.batch, config.engine, config.memory_gb)
-        return cls(scorer, dataset, wording, likelihood, config.scoring != "likelihood")
+        return cls(scorer, dataset, wording, likelihood, config.scoring != "likelihood", calibrate=config.calibrate)
 
 
 def predict(asker: Asker, episodes: Sequence[Episode], path: Path, every: Sequence[Episode] | None = None) -> None:
@@ -226,11 +230,11 @@ def predict(asker: Asker, episodes: Sequence[Episode], path: Path, every: Sequen
 
 def _check_kind(asker: Asker, there: Sequence[Prediction], path: Path) -> None:
     """What is there must have been scored as it is going to be: figures of two kinds are no one row."""
-    for prediction in there[:1]:  # they are all alike
-        grey = asker.grey if prediction.candidates else False
-        has_grey = any(score.null_logprob is not None for score in prediction.candidates)
-        kinds = (bool(prediction.candidates), prediction.reply is not None, has_grey)
-        if kinds != (asker.likelihood, asker.generate, grey):
+    for prediction in there:
+        calibrate = asker.calibrate and prediction.shots_per_class > 0
+        wanted = {"likelihood_pmi": asker.grey, "likelihood_calibrated": calibrate}
+        kinds = {scoring for scoring in LIKELIHOODS if asker.likelihood and wanted.get(scoring, True)}
+        if {*available(prediction)} != kinds | ({"generate"} if asker.generate else set()):
             raise InputError(
                 f"{path}: its predictions hold other scores than are asked for now. They were edited, or the server "
                 "gives no likelihoods any more. Choose another --out, or remove it."
@@ -258,14 +262,21 @@ def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
         found = asker.scorer.score([*asks, *(_ask(asker, case, grey=True) for case in blind.values())])
         scores = dict(enumerate(found[: len(asks)]))
         nulls = dict(zip(blind, found[len(asks) :], strict=True))
+    priors = _priors(asker, cases) if asker.likelihood and asker.calibrate else {}
     make = partial(_messages, asker)
     replies = asker.scorer.generate([make(case) for case in cases]) if asker.generate else [None] * len(cases)
     for i, (case, reply) in enumerate(zip(cases, replies, strict=True)):
         e, query = case.episode, case.episode.queries[case.query]
         null = nulls.get(_blind(case), [(None, 0)] * len(e.candidates))
         candidates = tuple(
-            Score(c.class_id, c.name, value, grey, tokens)
-            for c, (value, tokens), (grey, _) in zip(e.candidates, scores.get(i, []), null, strict=False)
+            Score(c.class_id, c.name, value, grey, tokens, prior)
+            for c, (value, tokens), (grey, _), prior in zip(
+                e.candidates,
+                scores.get(i, []),
+                null,
+                priors.get((e.id, case.shots_per_class), [None] * len(e.candidates)),
+                strict=False,
+            )
         )
         prediction = Prediction(
             e.id,
@@ -281,6 +292,24 @@ def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
         )
         correct = {s: credit(prediction, s, e.candidates) == 1 for s in available(prediction)}
         yield dataclasses.replace(prediction, correct=correct)
+
+
+def _priors(asker: Asker, cases: Sequence[Case]) -> dict[tuple[str, int], list[float]]:
+    """For each episode and shots per class above 0: each candidate's mean log-probability among the candidates over the
+    pictures of the support, which stand in the support too, each class as often (batch calibration, arXiv 2309.17249,
+    on the support; what `ask` takes off as well)."""
+    supports = {(case.episode.id, case.shots_per_class): case for case in cases if case.shots_per_class > 0}
+    asks: list[Ask] = []
+    for case in supports.values():
+        shown = case.episode.shown(case.shots_per_class)
+        queries = dataclasses.replace(case.episode, queries=shown)
+        asks += [_ask(asker, Case(queries, place, case.shots_per_class)) for place in range(len(shown))]
+    rows = iter(asker.scorer.score(asks))
+    priors = {}
+    for key, case in supports.items():
+        scores = np.array([[value for value, _ in next(rows)] for _ in case.episode.shown(case.shots_per_class)])
+        priors[key] = (scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)).mean(0).tolist()
+    return priors
 
 
 def _blind(case: Case) -> tuple[str, int, str, int]:

@@ -234,6 +234,7 @@ def _html(
     return environment.from_string(source).render(
         title=_title(folder),
         cautions=cautions(folder),
+        shorter=any(row["shorter"] is not None for row in found),
         summary=summary(_model_name(folder), found),
         above=above,
         grid=grid,

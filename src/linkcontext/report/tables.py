@@ -27,7 +27,7 @@ BREAKABLE = (
     "new classes [95 %]",
     "queries / episodes / pictures",
 )  # may break where a terminal is narrow
-CAPTION = "sum, mean, pmi: how the candidates' likelihoods are scored"
+CAPTION = "sum, mean, pmi, calibrated: how the candidates' likelihoods are scored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ def metrics_grid(rows: Sequence[Row]) -> Grid:
     }
     if any(row["scoring"] == "generate" for row in rows):
         columns["answered"] = lambda row: share(row["answered"])
+    if any(row["shorter"] is not None for row in rows):
+        columns["shorter name chosen / right / of"] = _shorter
     if any(row["truth"] is not None for row in rows):
         columns["true name"] = lambda row: share(row["truth"])
     return _grid(columns, rows)
@@ -122,6 +124,12 @@ def pictures_note(rows: Sequence[Row]) -> str:
     if few["n_pictures"] > few["n_queries"] / 2:
         return f"The {told}; intervals count pictures."
     return f"Warning: the {told}. Intervals count pictures and not queries, and more queries will not narrow them."
+
+
+def _shorter(row: Row) -> str:
+    """How often the shortest name was chosen and was right, of how many queries whose names differ in length."""
+    told = row["shorter"]
+    return ABSENT if told is None else f"{share(told['chosen'])} / {share(told['right'])} / {told['n_queries']:,}"
 
 
 def _counts(row: Row) -> str:
