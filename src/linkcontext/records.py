@@ -259,6 +259,16 @@ def parse_json(text: str, where: str) -> Any:
     return values
 
 
+def read_json(path: Path) -> Any:
+    """The JSON in a file. Raises `InputError` where it cannot be read or is no JSON."""
+    with read_errors(path):
+        content = path.read_bytes()
+    try:
+        return parse_json(content.decode("utf-8-sig"), str(path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
+
+
 def read_jsonl(kind: type[Record], path: Path, whole_lines: bool = False) -> Iterator[Record]:
     """Stream the records of a file. A line that is no such record is an `InputError` naming file and line.
 

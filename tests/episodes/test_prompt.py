@@ -161,8 +161,9 @@ def test_a_scaffold_from_a_file(tmp_path):
     path.write_text(json.dumps({**fields, "query": "no picture"}))
     with pytest.raises(InputError, match=r"`query` must hold \{image\} exactly once"):
         scaffold(str(path))
-    path.write_text("{")
-    with pytest.raises(InputError, match="not JSON"):
-        scaffold(str(path))
+    for content, sentence in (("{", "not JSON"), ("[1]", "object was expected"), ("[" * 100_000, "nested too deeply")):
+        path.write_text(content)
+        with pytest.raises(InputError, match=sentence):
+            scaffold(str(path))
     with pytest.raises(InputError, match="neither one of turns"):
         scaffold("nowhere")

@@ -72,7 +72,7 @@ def test_a_file_of_stages(tmp_path):
     assert read_stages(str(path)) == STAGES
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(STAGES).encode())  # as Windows writes it
     assert read_stages(str(path)) == STAGES
-    for content, sentence in (("[1]", "each an object"), ("{", "not JSON")):
+    for content, sentence in (("[1]", "each an object"), ("{", "not JSON"), ("[" * 100_000, "nested")):
         path.write_text(content)
         with pytest.raises(InputError, match=sentence):
             read_stages(str(path))

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from linkcontext.episodes.marks import marked, refuse_marks
 from linkcontext.errors import InputError
-from linkcontext.records import Episode, Turn, from_dict
+from linkcontext.records import Episode, Turn, from_dict, read_json
 
 IGNORE = -100  # a token that carries no loss
 Message = dict[str, Any]  # {"role": ..., "content": [{"type": "image", "image": id} | {"type": "text", "text": ...}]}
@@ -69,10 +69,10 @@ def scaffold(name: str) -> Scaffold:
     if not path.is_file():
         known = ", ".join(SCAFFOLDS)
         raise InputError(f"--scaffold {name}: neither one of {known} nor a file. Name one, or write a JSON file.")
-    try:
-        found = from_dict(Scaffold, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except ValueError as error:
-        raise (error if isinstance(error, InputError) else InputError(f"{path}: not JSON ({error}).")) from error
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: a JSON object was expected, with the fields of a scaffold. Mend the file.")
+    found = from_dict(Scaffold, values, str(path))
     for field, marks in (
         ("support", "{image}"),
         ("query", "{image}"),

@@ -14,7 +14,7 @@ from typing import Any
 
 from linkcontext.errors import InputError
 from linkcontext.evaluate import checks
-from linkcontext.records import Episode, Prediction, Record, parse_json, read_jsonl, typed
+from linkcontext.records import Episode, Prediction, Record, read_json, read_jsonl, typed
 
 # What config.json must hold, by type. What is read of `config` and `model` may be missing, but is of its type.
 CONFIG = {
@@ -145,10 +145,7 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], path: Path)
 
 def read_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """The JSON object in a file, which must have these keys."""
-    try:
-        values = parse_json(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason}). The file is damaged; evaluate again.") from error
+    values = read_json(path)
     missing = [key for key in keys if not isinstance(values, dict) or key not in values]
     if missing:
         raise InputError(f"{path}: {', '.join(missing)} missing. Was the file written by another version?")

@@ -20,8 +20,8 @@ from linkcontext.mini import clip, language, pool, tokenizer
 from linkcontext.mini.recipe import Recipe
 from linkcontext.models import bundle
 from linkcontext.models.tensorfile import read_weights
-from linkcontext.records import parse_json
-from linkcontext.storage import held, read_errors, replacing, write_text
+from linkcontext.records import read_json
+from linkcontext.storage import held, replacing, write_text
 
 STAGES = ("mini-clip", "mini-base", "mini")
 # What a stage's folder has, besides others, when it is whole.
@@ -80,9 +80,7 @@ def _same_recipe(recipe: Recipe, out: Path) -> None:
     """The size must be the one the folder was begun with; lengths of training may change."""
     path = out / "recipe.json"
     if path.is_file():
-        with read_errors(path):
-            content = path.read_text(encoding="utf-8", errors="replace")
-        begun = parse_json(content, str(path))
+        begun = read_json(path)
         size = begun.get("size") if isinstance(begun, dict) else begun
         if size != recipe.size:
             raise InputError(f"{out}: holds a build of size {size}, not {recipe.size}. Choose another --out.")

@@ -23,7 +23,7 @@ from torch import Tensor
 from linkcontext.data.manifest import cache_dir
 from linkcontext.errors import InputError
 from linkcontext.models.tensorfile import read_weights
-from linkcontext.records import parse_json
+from linkcontext.records import read_json
 from linkcontext.storage import read_errors, replacing, write_text, written_once
 
 NAMES = ("mini-clip", "mini-base", "mini")
@@ -69,8 +69,7 @@ def folder(name: str) -> Path:
         raise InputError(
             f"{name}: this installation carries no bundled weights ({listed} is missing). Install it again."
         )
-    with read_errors(listed):
-        listing = parse_json(listed.read_text(encoding="utf-8"), str(listed))
+    listing = read_json(listed)
     if name not in listing["models"]:
         raise InputError(f"{name}: not among the bundled models ({', '.join(listing['models'])}).")
     version = hashlib.sha256((listing["sha256"]["vision"] + listing["sha256"][name]).encode()).hexdigest()[:12]

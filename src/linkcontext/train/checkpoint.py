@@ -22,7 +22,7 @@ from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 from linkcontext.errors import InputError
 from linkcontext.evaluate.claim import refuse_other
 from linkcontext.models.tensorfile import DamagedError, checked_tensors, write_tensors
-from linkcontext.records import parse_json
+from linkcontext.records import read_json
 from linkcontext.storage import read_errors, replacing, write_errors, write_text
 
 STATE, LATEST = "training.safetensors", "latest"
@@ -37,9 +37,7 @@ def claim(out: Path, told: dict[str, Any], free: tuple[str, ...]) -> None:
             raise InputError(f"{out}: there is something in it, and it is no training. Choose another --out.")
         write_text(json.dumps(told, indent=1) + "\n", path)
         return
-    with read_errors(path):
-        content = path.read_text(encoding="utf-8", errors="replace")
-    earlier = parse_json(content, str(path))
+    earlier = read_json(path)
     try:
         a, b = (
             _flat({**earlier["config"], "digest": earlier["data"]}),

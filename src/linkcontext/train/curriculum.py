@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from linkcontext.errors import InputError
+from linkcontext.records import read_json
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.loop import check, train
 from linkcontext.train.mixture import FILES, shares
@@ -100,13 +101,9 @@ def read_stages(name: str) -> list[dict[str, Any]]:
     """The stages of a curriculum that is known by name, or of a JSON file."""
     if name in CURRICULA:
         return CURRICULA[name]
-    try:
-        found = json.loads(Path(name).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        known = ", ".join(CURRICULA)
-        raise InputError(f"--curriculum {name}: neither {known} nor a file ({error.strerror}).") from error
-    except ValueError as error:
-        raise InputError(f"--curriculum {name}: not JSON ({error}).") from error
-    if not isinstance(found, list) or not all(isinstance(stage, dict) for stage in found):
+    if not Path(name).is_file():
+        raise InputError(f"--curriculum {name}: neither {', '.join(CURRICULA)} nor a file. Check the path.")
+    stages = read_json(Path(name))
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise InputError(f"--curriculum {name}: a list of stages was expected, each an object.")
-    return found
+    return stages
