@@ -18,12 +18,21 @@ __all__ = ["load", "measure"]
 def load(name: str = "mini", **options: Any) -> "Learner":
     """Load a model that can be taught and asked: `mini`, `mini-base`, a folder or a Hugging Face id.
 
-    Options are those of `linkcontext.models.load.load`: dtype, device, adapter, trust_remote_code.
+    Options are those of `linkcontext.models.load.load`: dtype, device, adapter, trust_remote_code; and those of
+    `linkcontext.models.prompting.Prompting`: chat_template_kwargs (a dict), max_new_tokens, generation_config.
     """
+    import dataclasses  # noqa: PLC0415
+    import json  # noqa: PLC0415
+
     from linkcontext.models.load import load as load_model  # noqa: PLC0415 - torch takes seconds to import
+    from linkcontext.models.prompting import Prompting  # noqa: PLC0415
     from linkcontext.teach.learner import Learner  # noqa: PLC0415
 
-    return Learner(load_model(name, **options))
+    names = {field.name for field in dataclasses.fields(Prompting)}
+    chosen = {option: options.pop(option) for option in names & options.keys()}
+    if isinstance(chosen.get("chat_template_kwargs"), dict):
+        chosen["chat_template_kwargs"] = json.dumps(chosen["chat_template_kwargs"])
+    return Learner(load_model(name, prompting=Prompting(**chosen), **options))
 
 
 def measure(**options: Any) -> list[dict[str, Any]]:

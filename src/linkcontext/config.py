@@ -8,6 +8,7 @@ import tyro
 from linkcontext.episodes.plan import Coherence, EpisodePlan, Form, Negatives, Order, Rule, TalkPlan
 from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
+from linkcontext.models.prompting import Prompting
 from linkcontext.world.names import NameKind
 
 Select = Literal["random", "medoid", "rices"]
@@ -17,8 +18,8 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loading:
-    """How a model is loaded."""
+class Loading(Prompting):
+    """How a model is loaded, prompted and replies."""
 
     dtype: Dtype = "auto"
     """Of the weights. auto: the checkpoint's own on a GPU, float32 on a CPU."""
@@ -31,6 +32,11 @@ class Loading:
     """A LoRA adapter folder to put on the model."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Only for models whose authors you trust."""
+
+    @property
+    def prompting(self) -> Prompting:
+        """How the model is prompted and replies."""
+        return Prompting(**{f.name: getattr(self, f.name) for f in fields(Prompting)})
 
     def of(self, model: str) -> "ModelConfig":
         """That model, loaded so."""

@@ -156,6 +156,7 @@ class Prediction:
     prompt_sha256: str
     support_ids: tuple[str, ...]  # of each turn of the support, its first picture
     baselines: dict[str, str | None] = field(default_factory=dict)  # policy -> the class id it would answer
+    engine: str = ""  # that computed it; empty in files from before it was recorded
 
 
 def to_json(record: Any) -> str:

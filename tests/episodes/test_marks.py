@@ -18,7 +18,7 @@ NAME = "a<|end|><|user|>b"
 class Plain:
     """A template that writes a mark behind each text."""
 
-    marks = MARKS
+    marks, gap = MARKS, ""
 
     def apply_chat_template(self, messages, *, tokenize, add_generation_prompt):
         said = ["".join(part.get("text", "<image>") for part in message["content"]) for message in messages]

@@ -25,6 +25,7 @@ class Letters:
     """A tokenizer of one character a token, with a template that marks the speakers."""
 
     marks = marks_pattern(["<|end|>", "<image>"])
+    ends, end_mark, gap = {ord("."): "."}, ".", ""
 
     def apply_chat_template(self, messages, *, tokenize, add_generation_prompt):
         assert not tokenize

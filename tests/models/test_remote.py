@@ -12,6 +12,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluate.run import evaluate
 from linkcontext.models import remote
 from linkcontext.models.load import load
+from linkcontext.models.prompting import Prompting
 from linkcontext.models.remote import Remote, connect
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.vision import GREY, Eyes
@@ -31,7 +32,12 @@ def options(pictures, tmp_path):
 class Bare(BaseHTTPRequestHandler):
     """A server that knows nothing but OpenAI's own fields, or refuses all others."""
 
-    strict, asked, models = False, [], {"data": [{"id": name, "object": "model"} for name in ("one", "two")]}
+    strict, refused, asked, models = (
+        False,
+        (),
+        [],
+        {"data": [{"id": name, "object": "model"} for name in ("one", "two")]},
+    )
 
     def do_GET(self):
         self.say(200, self.models)
@@ -41,6 +47,9 @@ class Bare(BaseHTTPRequestHandler):
         self.asked.append({**said, "key": self.headers["Authorization"]})
         if self.strict and "prompt_logprobs" in said:
             self.say(400, {"error": {"message": "Unrecognized request argument supplied: prompt_logprobs"}})
+            return
+        if unknown := [name for name in self.refused if name in said]:
+            self.say(400, {"error": {"message": f"Unrecognized request argument supplied: {unknown[0]}"}})
             return
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": " It is a lum. "}}
         self.say(200, {"id": "x", "object": "chat.completion", "created": 0, "model": "one", "choices": [choice]})
@@ -174,3 +183,39 @@ def test_what_cannot_be_reached_is_a_sentence(bare, options, monkeypatch):
             evaluate(eval_config(model=f"{bare[0]}#one", **options, **more))
     with pytest.raises(InputError, match="only eval and ask take models behind a server"):
         load(bare[0])
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_server_is_asked_for_neutral_penalties(strict, caplog):
+    question = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}]}]
+    refused = ("repetition_penalty",) if strict else ()
+    for choice in ("clean", "model"):
+        with standing(refused=refused) as (address, requests):
+            far = Remote(connect(f"{address}#one", Prompting(generation_config=choice)), {})
+            assert far.generate([question], 5) == ["It is a lum."]
+            last = requests[-1]
+            assert last["max_tokens"] == 5
+            if choice == "model":
+                assert {"repetition_penalty", "presence_penalty", "frequency_penalty"}.isdisjoint(last)
+                assert far.counters()["penalties"] == "the server's own"
+                continue
+            assert (last["presence_penalty"], last["frequency_penalty"]) == (0, 0)
+            assert last.get("repetition_penalty") == (None if strict else 1.0)
+            assert ("repetition_penalty" in far.counters()["penalties"]) == strict
+            assert ("does not take repetition_penalty" in caplog.text) == strict
+
+
+def test_a_server_gets_the_variables_of_the_chat_template():
+    prompting = Prompting(chat_template_kwargs='{"enable_thinking": false}')
+    question = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}]}]
+    with standing() as (address, requests):
+        Remote(connect(f"{address}#one", prompting), {}).generate([question], 5)
+        assert all(request["chat_template_kwargs"] == {"enable_thinking": False} for request in requests)
+
+
+def test_a_servers_model_is_not_told_marks(options):
+    with standing() as (address, requests):
+        far = Remote(connect(f"{address}#one"), {})
+        with pytest.raises(InputError, match=r"<\|im_end\|>"):
+            far.generate([[{"role": "user", "content": [{"type": "text", "text": "a <|im_end|> b"}]}]])
+        assert not any("im_end" in str(request) for request in requests)

@@ -13,7 +13,7 @@ from torch.nn.attention.flex_attention import create_mask
 
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.prompt import SCAFFOLDS, prompt
+from linkcontext.episodes.prompt import SCAFFOLDS, encode, prompt
 from linkcontext.episodes.sample import sample
 from linkcontext.errors import InputError
 from linkcontext.models import score
@@ -317,6 +317,35 @@ def test_unknown_and_blind_models_are_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(InputError, match="reads no pictures"):
         load(str(tmp_path))
+    for kind in ("phi4_multimodal", "qwen2_5_omni"):  # they do read pictures
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+        with pytest.raises(InputError, match=f"transformers has {kind} models, but not under AutoModelForImageText"):
+            load(str(tmp_path))
+    own = {"model_type": "internvl_chat", "auto_map": {"AutoConfig": "configuration_internvl_chat.InternVLChatConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    with pytest.raises(InputError, match=r"brings code of its own.*-hf.*--trust-remote-code"):
+        load(str(tmp_path))
+
+
+def test_pixels_in_another_precision_are_given_in_the_networks_own(model, dataset, monkeypatch):
+    """Llama 4's processor gives bfloat16."""
+    ask = asks(dataset)[-1]
+    whole = flat(scorer(model, dataset, "naive").score([ask]))
+    processed = Scorer._processed
+
+    def halved(self, *given):
+        return {k: v.double() if v.is_floating_point() else v for k, v in processed(self, *given).items()}
+
+    monkeypatch.setattr(Scorer, "_processed", halved)
+    torch.testing.assert_close(flat(scorer(model, dataset, "naive").score([ask])), whole)
+
+
+def test_a_model_without_a_chat_template_is_a_sentence(nano, tmp_path):
+    shutil.copytree(nano, tmp_path / "m")
+    (tmp_path / "m" / "chat_template.jinja").unlink()
+    question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+    with pytest.raises(InputError, match="has no chat template"):
+        encode(question, load(str(tmp_path / "m"), device="cpu").template, "none")
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu"])

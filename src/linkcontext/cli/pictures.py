@@ -9,6 +9,7 @@ import tyro
 from linkcontext.cli.terminal import console
 from linkcontext.config import EpisodeConfig
 from linkcontext.errors import InputError
+from linkcontext.models.prompting import Prompting
 
 SHOWN = 20  # problems with the records of a file: it may have hundreds of thousands
 
@@ -149,6 +150,11 @@ class Episodes:
     messages + images for LLaMA-Factory and ms-swift; TRL's columns."""
     supervise: Literal["every", "query"] = "every"
     """With --export: which answers are to be learnt. query: the last of each conversation."""
+    model: str = "mini"
+    """With --show: the model whose chat template and tokenizer are used. Its weights are not loaded."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model. Only for models whose authors you trust."""
+    prompting: Annotated[Prompting, tyro.conf.arg(name="")] = field(default_factory=Prompting)
 
     def run(self) -> None:
         """Draw them."""
@@ -178,11 +184,11 @@ class Episodes:
 
     def _show(self, episodes: "tuple[object, ...]") -> None:
         from linkcontext.episodes.prompt import coloured, encode, prompt, scaffold
-        from linkcontext.models.load import Template, processor
+        from linkcontext.models.load import template as template_of
         from linkcontext.models.tree import sketch
         from linkcontext.records import Episode
 
-        template = Template(processor("mini"))
+        template = template_of(self.model, self.trust_remote_code, self.prompting)
         for episode in episodes:
             assert isinstance(episode, Episode)
             messages = prompt(

@@ -315,14 +315,12 @@ class Serve:
     """Requests in the house at once; others are sent away with 429."""
     body_mb: float = 32
     """Of one request, with its pictures."""
-    new_tokens: int = 512
-    """Of one answer, at most."""
     hold_gb: float = 1.0
     """What may be kept of conversations, so that one that goes on costs its new tokens alone. 0: nothing."""
 
     def run(self) -> None:
         """Answer until stopped."""
-        for flag, value in (("queue", self.queue), ("body-mb", self.body_mb), ("new-tokens", self.new_tokens)):
+        for flag, value in (("queue", self.queue), ("body-mb", self.body_mb)):
             if value <= 0:
                 raise InputError(f"--{flag} {value}: must be above 0.")
         if not 0 <= self.hold_gb < math.inf:
@@ -331,12 +329,13 @@ class Serve:
         if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
             raise InputError("serve needs the fastapi and uvicorn packages: pip install 'linkcontext[serve]'.")
         from linkcontext.evaluate.run import local
-        from linkcontext.teach.serve import Endpoint, Limits, address, listening, serve
+        from linkcontext.teach.serve import NEW_TOKENS, Endpoint, Limits, address, listening, serve
 
         packs = [(text.partition("=")[0], Path(text.partition("=")[2])) for text in self.pack]
         if wrong := [text for text, (_, path) in zip(self.pack, packs, strict=True) if not path.name]:
             raise InputError(f"--pack {wrong[0]}: say under which name it is served: NAME=FILE.")
-        limits = Limits(self.queue, int(self.body_mb * 1e6), self.new_tokens, int(self.hold_gb * 1e9))
+        new_tokens = self.model.max_new_tokens or NEW_TOKENS
+        limits = Limits(self.queue, int(self.body_mb * 1e6), new_tokens, int(self.hold_gb * 1e9))
         with listening(self.host, self.port) as heard:
             endpoint = Endpoint(Path(self.model.model).name, local(self.model), limits, packs)
             console.print(f"{', '.join(endpoint.lessons)} at {address(heard)}", markup=False, soft_wrap=True)

@@ -151,6 +151,18 @@ class Words(Protocol):
     def marks(self) -> re.Pattern[str]:
         """The model's own marks, which no text may hold (`episodes.marks`)."""
 
+    @property
+    def ends(self) -> dict[int, str]:
+        """The tokens at which the model ends a reply, and what they are as text."""
+
+    @property
+    def gap(self) -> str:
+        """The white space that the template writes between where the model is to speak and an answer that is given."""
+
+    @property
+    def end_mark(self) -> str:
+        """The end token that is written behind an answer where the template writes none; empty if there is none."""
+
     def apply_chat_template(self, messages: list[Message], *, tokenize: bool, add_generation_prompt: bool) -> str:  # noqa: D102
         ...
 
@@ -171,7 +183,7 @@ class Tokens:
 
 
 def render(messages: Sequence[Message], words: Words, *, reply: bool = False) -> tuple[str, list[tuple[int, int]]]:
-    """The conversation as text, and where the assistant's answers stand in it.
+    """The conversation as text, and where the assistant's answers stand in it, with the `gap` before them.
 
     The template is rendered a second time with a mark in place of every text, so that an answer is found where
     it was put, whatever else looks like it: "a" is no part of "assistant". Raises `InputError` for a template that
@@ -204,7 +216,12 @@ def render(messages: Sequence[Message], words: Words, *, reply: bool = False) ->
                 last = bisect_left(starts, match.end()) - 1  # the last text that begins before the mark ends
                 if last >= 0 and spans[last][1] > match.start():
                     raise marked(match[0], _place(messages, spans[last][2]))
-            return text, [(start, end) for start, end, n in spans if messages[n]["role"] == "assistant"]
+            answers = [(start, end) for start, end, n in spans if messages[n]["role"] == "assistant"]
+            return text, [
+                # A model says the gap itself, as part of its answer's first token or in one of its own.
+                (start - len(words.gap) if text.endswith(words.gap, 0, start) else start, end)
+                for start, end in answers
+            ]
     raise InputError("the model's chat template changes what is said, so that answers cannot be told from prompts.")
 
 
@@ -216,9 +233,25 @@ def encode(messages: Sequence[Message], words: Words, supervise: str = "last", *
     """Tokens of a conversation, each picture one placeholder as in the chat template's text.
 
     `supervise` says which answers carry the loss: `last`, `every` or `none`. An answer's loss covers its
-    words and the one token that ends it. With `reply` the text ends where the assistant is to speak.
+    words and the token that ends it. With `reply` the text ends where the assistant is to speak.
     """
-    return tokenize(*render(messages, words, reply=reply), pictures(messages), words, supervise)
+    text, spans = render(messages, words, reply=reply)
+    if supervise != "none" and messages[-1]["role"] == "assistant":
+        text = closed(text, spans, words)
+    return tokenize(text, spans, pictures(messages), words, supervise)
+
+
+def closed(text: str, spans: Sequence[tuple[int, int]], words: Words) -> str:
+    """A conversation whose last answer is followed by one of the model's end tokens.
+
+    That is what the template writes, or else the text up to the last answer with the end token behind it. Earlier
+    answers stay as the template renders them.
+    """
+    end = spans[-1][1]
+    behind = text[end:].lstrip()
+    if any(text[end:].startswith(mark) or behind.startswith(mark) for mark in words.ends.values()):
+        return text
+    return text[:end] + words.end_mark
 
 
 def tokenize(text: str, spans: Sequence[tuple[int, int]], shown: Sequence[str], words: Words, supervise: str) -> Tokens:
@@ -234,8 +267,12 @@ def tokenize(text: str, spans: Sequence[tuple[int, int]], shown: Sequence[str], 
         while position < len(ids) and offsets[position][0] < end:
             labels[position] = ids[position]
             position += 1
-        if position < len(ids):
-            labels[position] = ids[position]  # the end of the answer is part of it
+        last = position
+        while last < len(ids) and ids[last] not in words.ends and text[slice(*offsets[last])].isspace():
+            last += 1  # some templates write a space before the end token
+        if last < len(ids) and ids[last] in words.ends:  # the end of the answer is part of it
+            labels[position : last + 1] = ids[position : last + 1]
+            position = last + 1
     return Tokens(tuple(ids), tuple(labels), tuple(shown))
 
 

@@ -33,7 +33,7 @@ from linkcontext.evaluate import checks
 from linkcontext.evaluate.claim import claim, claim_records
 from linkcontext.evaluate.claim import of_run as about
 from linkcontext.evaluate.picks import chosen_shots
-from linkcontext.evaluate.run import Asker, fits, local, predict, sampled
+from linkcontext.evaluate.run import Asker, fits, local, predict, prompted, sampled, with_engines
 from linkcontext.evaluate.verdicts import SHARES, verdicts
 from linkcontext.mining.neighbours import mined
 from linkcontext.models.load import Model
@@ -63,7 +63,7 @@ def evidence(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
     """
     config = settled(config)
     dataset = open_data(config.episodes.data, config.episodes.strict)
-    model = model or local(config.model)
+    model = local(config.model) if model is None else prompted(model, config.model)
     asker = replace(Asker.of(model, dataset, scaffold(config.scaffold), config), grey=False)
     asked, left_out = plans(asker, config)
     for wordings, episodes in asked:
@@ -192,7 +192,9 @@ def finish(out: Path, model: str, data: str, left_out: Sequence[str], counters: 
     """What the predictions in a probe's folder say; writes probe.json."""
     episodes = {episode.id: episode for episode in read_jsonl(Episode, out / "episodes.jsonl")}
     path = out / "predictions.jsonl"
-    found = verdicts(model, episodes, checks.belonging(episodes, read_jsonl(Prediction, path), str(path)))
+    predictions = checks.belonging(episodes, read_jsonl(Prediction, path), str(path))
+    found = verdicts(model, episodes, predictions)
+    counters = with_engines(counters, (p.engine for p in predictions), out)
     probe = {"model": model, "data": data, **found, "left_out": list(left_out), "counters": counters}
     text = json.dumps(probe, indent=1) + "\n"
     write_text(text, out / "probe.json")

@@ -43,6 +43,7 @@ class Answered:
     probe: str
     reply: str
     logprobs: tuple[float, ...] = ()
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from linkcontext.evaluate.claim import claim, claim_records, of_run
 from linkcontext.evaluate.probes import Answered, Exam, Probe, refuse_marked_probes, world_exam
 from linkcontext.evaluate.question_files import file_exam
 from linkcontext.evaluate.retention_rows import rows
-from linkcontext.evaluate.run import Asker, opened
+from linkcontext.evaluate.run import Asker, opened, prompted, with_engines
 from linkcontext.models.load import Model
 from linkcontext.models.remote import Remote, Served
 from linkcontext.models.score import Ask, Scorer
@@ -45,7 +45,7 @@ def retention(config: EvalConfig, model: Model | Served | None = None) -> dict[s
     config = settled(config)
     wording = scaffold(config.scaffold)
     exam = _exam(config.episodes, wording)
-    model = model or opened(config.model)
+    model = opened(config.model) if model is None else prompted(model, config.model)
     out = retention_folder(config)
     scorer = Asker.of(model, exam.dataset, wording, config).scorer
     refuse_scaffold(wording, scorer.marks)
@@ -55,9 +55,10 @@ def retention(config: EvalConfig, model: Model | Served | None = None) -> dict[s
     about = of_run(model, wording, (probe.messages for probe in exam.probes[:SAMPLE]))
     claim(out, config, model, exam.dataset, list(exam.dataset.problems), about)
     claim_records(out / "questions.jsonl", exam.probes)
-    _ask_all(scorer, exam.probes, wording, out / "answers.jsonl")
+    _ask_all(scorer, exam.probes, wording, out / "answers.jsonl", model.prompting.max_new_tokens or NEW_TOKENS)
     found = {a.probe: a for a in _belonging(exam.probes, out / "answers.jsonl")}
-    counters = {**scorer.counters(), "questions": len(exam.probes), "questions_in_data": exam.total}
+    counters = with_engines(scorer.counters(), (answer.engine for answer in found.values()), out)
+    counters |= {"questions": len(exam.probes), "questions_in_data": exam.total}
     metrics = {"rows": rows(exam, found), "counters": counters}
     write_text(json.dumps(metrics, indent=1) + "\n", out / "metrics.json")
     return metrics
@@ -108,14 +109,14 @@ def _exam(episodes: EpisodeConfig, wording: Scaffold) -> Exam:
     return world_exam(open_data(episodes.data, episodes.strict), wording, episodes.episodes, episodes.seed)
 
 
-def _ask_all(scorer: Scorer | Remote, probes: Sequence[Probe], wording: Scaffold, path: Path) -> None:
+def _ask_all(scorer: Scorer | Remote, probes: Sequence[Probe], wording: Scaffold, path: Path, new_tokens: int) -> None:
     """Append the answers that `path` does not hold yet."""
     with appending(path) as append:
         done = {answered.probe for answered in _belonging(probes, path)}
         left = [probe for probe in probes if probe.id not in done]
         with progress("Asking", len(left)) as advance:
             for start in range(0, len(left), GROUP):
-                found = ask(scorer, left[start : start + GROUP], wording)
+                found = ask(scorer, left[start : start + GROUP], wording, new_tokens)
                 append(found)
                 for _ in found:
                     advance()
@@ -141,17 +142,19 @@ def _belonging(probes: Sequence[Probe], path: Path) -> list[Answered]:
     return list(checked.values())
 
 
-def ask(scorer: Scorer | Remote, probes: Sequence[Probe], wording: Scaffold) -> list[Answered]:
+def ask(
+    scorer: Scorer | Remote, probes: Sequence[Probe], wording: Scaffold, new_tokens: int = NEW_TOKENS
+) -> list[Answered]:
     """The model's reply to each probe and, where it has candidates, how likely it finds each."""
     chosen = [probe for probe in probes if probe.candidates]
     scores = dict(zip((p.id for p in chosen), scorer.score([_candidates(p, wording) for p in chosen]), strict=True))
-    replies = scorer.generate([list(probe.messages) for probe in probes], NEW_TOKENS)
+    replies = scorer.generate([list(probe.messages) for probe in probes], new_tokens)
     found = []
     for probe, reply in zip(probes, replies, strict=True):
         logprobs = tuple(value for value, _ in scores.get(probe.id, ()))
         if not all(map(math.isfinite, logprobs)):
             raise InputError(f"{probe.id}: a candidate's likelihood is {logprobs}. Try another --dtype.")
-        found.append(Answered(probe.id, reply, logprobs))
+        found.append(Answered(probe.id, reply, logprobs, scorer.engine))
     return found
 
 

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from linkcontext.evaluate.explain import explain
 from linkcontext.evaluate.means import curves, summary, type_of
 from linkcontext.evaluate.metrics import LIKELIHOODS, available, credit, grouped, rows
 from linkcontext.models.load import Model, load
+from linkcontext.models.prompting import REPLY_TOKENS, USUAL_PROMPTING
 from linkcontext.models.remote import PREFIX, Remote, Served, connect
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.select import majority
@@ -33,6 +36,7 @@ from linkcontext.models.vision import GREY, Eyes, nearest
 from linkcontext.records import Episode, Prediction, Score, Turn, appending, read_jsonl, write_text
 from linkcontext.source import open_data
 
+log = logging.getLogger("linkcontext")
 SAMPLE = 16  # episodes whose prompts a folder is compared by
 GROUP = 4  # episodes whose prompts are batched together where nothing is shared
 
@@ -64,7 +68,7 @@ def measure(
         }
         if unknown := sorted({*config.unseen} - types - {*HELD_OUT}):
             raise InputError(f"--unseen {unknown[0]}: no such type of task here; there is {', '.join(sorted(types))}.")
-    model = model or opened(config.model)
+    model = opened(config.model) if model is None else prompted(model, config.model)
     out = run_folder(config)
     asker = Asker.of(model, dataset, wording, config)
     if config.episodes.select != "random":
@@ -95,16 +99,24 @@ def measure(
 
 def local(c: ModelConfig, download: bool = True) -> Model:
     """The model of a configuration, loaded here; without `download` from this machine alone."""
-    return load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit, download)
+    return load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit, download, c.prompting)
 
 
 def opened(c: ModelConfig) -> Model | Served:
     """The model of a configuration, loaded here or behind a server."""
     if not c.model.startswith(PREFIX):
         return local(c)
-    if idle := flags(c, ModelConfig(c.model)):
+    if idle := flags(c, ModelConfig(c.model, **dataclasses.asdict(c.prompting))):
         raise InputError(f"{', '.join(idle)}: the server of {c.model} has loaded its model already. Leave it out.")
-    return connect(c.model)
+    return connect(c.model, c.prompting)
+
+
+AnyModel = TypeVar("AnyModel", bound=Model | Served)
+
+
+def prompted(model: AnyModel, c: ModelConfig) -> AnyModel:
+    """A model that is there already, prompted as its configuration says. What that leaves out stays the model's own."""
+    return model if c.prompting == USUAL_PROMPTING else dataclasses.replace(model, prompting=c.prompting)
 
 
 def sampled(asker: "Asker", episodes: Sequence[Episode]) -> list[list[Message]]:
@@ -145,12 +157,23 @@ def finish(
         asked, read_jsonl(Prediction, out / "predictions.jsonl"), str(out / "predictions.jsonl")
     )
     found = rows(asked, predictions) + (legacy.rows(asked, predictions) if with_legacy else [])
-    metrics = {"rows": found, "counters": counters}
+    metrics = {"rows": found, "counters": with_engines(counters, (p.engine for p in predictions), out)}
     if unseen is not None:
         means = summary(found, unseen, grouped(asked, predictions))
         metrics |= {"means": means, "curves": curves(means)}
     write_text(json.dumps(metrics, indent=1) + "\n", out / "metrics.json")
     return metrics
+
+
+def with_engines(counters: dict[str, Any], engines: Iterable[str], out: Path) -> dict[str, Any]:
+    """The counters of a run; where its answers were not all computed by the engine that is named there, how many were
+    computed by which. A run that is resumed may have another one."""
+    counts = Counter(engine or "not recorded" for engine in engines)
+    if counts.keys() <= {counters.get("engine")}:
+        return counters
+    told = ", ".join(f"{engine} {count}" for engine, count in sorted(counts.items()))
+    log.warning("%s: its answers were computed by these engines: %s.", out, told)
+    return {**counters, "engines": told}
 
 
 def run_folder(config: EvalConfig) -> Path:
@@ -184,22 +207,25 @@ class Asker:
     generate: bool
     grey: bool = True  # whether likelihoods are asked with a grey query picture too, for PMI
     calibrate: bool = False  # whether the support's pictures are asked about too, for calibrated likelihoods
+    new_tokens: int = REPLY_TOKENS  # of a reply
 
     @classmethod
     def of(cls, model: Model | Served, dataset: Dataset, wording: Scaffold, config: EvalConfig) -> "Asker":
         """From a configuration."""
         sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
         likelihood = config.scoring in ("likelihood", "both")
+        new_tokens = model.prompting.max_new_tokens or REPLY_TOKENS
+        more: dict[str, Any] = {"calibrate": config.calibrate, "new_tokens": new_tokens}
         if isinstance(model, Served):
             if config.engine != "auto" or config.memory_gb is not None:
                 raise InputError(f"--engine, --memory-gb: {model.name} is computed by its server. Leave them out.")
             remote = Remote(model, sources, config.batch)
             likelihood = likelihood and remote.scores
             generate = not likelihood or config.scoring == "both"
-            return cls(remote, dataset, wording, likelihood, generate, calibrate=config.calibrate)
+            return cls(remote, dataset, wording, likelihood, generate, **more)
         eyes = Eyes(model, kept=True)
         scorer = Scorer(model, eyes, sources, config.batch, config.engine, config.memory_gb)
-        return cls(scorer, dataset, wording, likelihood, config.scoring != "likelihood", calibrate=config.calibrate)
+        return cls(scorer, dataset, wording, likelihood, config.scoring != "likelihood", **more)
 
 
 def predict(asker: Asker, episodes: Sequence[Episode], path: Path, every: Sequence[Episode] | None = None) -> None:
@@ -264,7 +290,8 @@ def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
         nulls = dict(zip(blind, found[len(asks) :], strict=True))
     priors = _priors(asker, cases) if asker.likelihood and asker.calibrate else {}
     make = partial(_messages, asker)
-    replies = asker.scorer.generate([make(case) for case in cases]) if asker.generate else [None] * len(cases)
+    prompts = [make(case) for case in cases] if asker.generate else []
+    replies = asker.scorer.generate(prompts, asker.new_tokens) if asker.generate else [None] * len(cases)
     for i, (case, reply) in enumerate(zip(cases, replies, strict=True)):
         e, query = case.episode, case.episode.queries[case.query]
         null = nulls.get(_blind(case), [(None, 0)] * len(e.candidates))
@@ -289,6 +316,7 @@ def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
             asker.scorer.prompt(make(case)).sha256(),
             tuple(turn.item for turn in e.shown(case.shots_per_class)),
             baselines(asker, e, case.shots_per_class, query),
+            asker.scorer.engine,
         )
         correct = {s: credit(prediction, s, e.candidates) == 1 for s in available(prediction)}
         yield dataclasses.replace(prediction, correct=correct)

@@ -12,24 +12,27 @@ from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.marks import refuse_marked_episodes
 from linkcontext.episodes.prompt import (
     IGNORE,
+    Message,
     Scaffold,
     conversation,
     encode,
     pictures,
     prompt,
     refuse_scaffold,
+    render,
     scaffold,
 )
 from linkcontext.episodes.sample import copy_first, copy_last
 from linkcontext.errors import InputError
 from linkcontext.evaluate.draw import drawn
 from linkcontext.evaluate.metrics import SCORINGS, credit, rows
-from linkcontext.evaluate.run import Asker, local
+from linkcontext.evaluate.run import Asker, local, prompted
 from linkcontext.models.load import Model
 from linkcontext.models.score import Scorer
 from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
 from linkcontext.source import open_data
 
+SHOWN = 12  # characters of a template's text before what differs
 SAMPLE = 64  # episodes whose conversations are compared token by token
 
 
@@ -53,12 +56,12 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
         *([] if config.episodes.tasks or config.episodes.false_labels else [balance(episodes, config.episodes)]),
         blind_policies(episodes),
     ]
-    model = model or local(config.model)
+    model = local(config.model) if model is None else prompted(model, config.model)
     scorer = Asker.of(model, dataset, wording, config).scorer
     assert isinstance(scorer, Scorer)
     refuse_scaffold(wording, scorer.marks)
     refuse_marked_episodes(episodes, scorer.marks)
-    return [*lines, room(episodes, scorer, wording), beginnings(episodes, scorer, wording)]
+    return [*lines, room(episodes, scorer, wording), *beginnings(episodes, scorer, wording)]
 
 
 def planted(episodes: Sequence[Episode], wording: Scaffold, *, right: bool) -> str:
@@ -217,20 +220,52 @@ def _exactly(episode: Episode, query: int, shots_per_class: int, scorer: Scorer,
     return needed + answer, f"{where}: {parts} = {needed + answer} of {context} tokens"
 
 
-def beginnings(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> str:
-    """The prompt's tokens must be the first of the whole conversation's, and the answer's the next, for each name."""
+def beginnings(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> list[str]:
+    """The prompt's tokens must be the first of the whole conversation's, and the answer's the next, for each name; and
+    each answer must end with an end token of the model.
+
+    Some chat templates write other text before an answer that is given than where the model is to speak: this is
+    reported, for no scaffold can change it.
+    """
     template, compared = scorer.model.template, 0
+    notes: dict[str, None] = {}
     for index, episode in enumerate(episodes[:SAMPLE]):
         query = index % len(episode.queries)
         shots_per_class = episode.shots_per_class[index % len(episode.shots_per_class)]
-        asked = encode(prompt(episode, query, shots_per_class, wording), template, "none", reply=True).ids
+        where = f"{episode.query_id(query)} at {shots_per_class} shots per class"
+        question = prompt(episode, query, shots_per_class, wording)
+        asked = encode(question, template, "none", reply=True).ids
         for candidate in episode.candidates:
-            told = encode(prompt(episode, query, shots_per_class, wording, candidate.name), template, "last")
-            answer = [i for i, label in enumerate(told.labels) if label != IGNORE]
-            if told.ids[: len(asked)] != asked or answer[:1] != [len(asked)]:
-                raise InputError(
-                    f"{episode.query_id(query)} at {shots_per_class} shots per class: with the answer "
-                    f"{candidate.name!r} the tokens before it are others than in the prompt. Change --scaffold."
-                )
+            conversation = prompt(episode, query, shots_per_class, wording, candidate.name)
+            tokens = encode(conversation, template, "last")
+            answer = [i for i, label in enumerate(tokens.labels) if label != IGNORE]
+            if template.ends and tokens.ids[answer[-1]] not in template.ends:
+                raise InputError(f"{where}: the answer {candidate.name!r} does not end with an end token of the model.")
             compared += 1
-    return f"the prompt's tokens come first in the conversation with each answer: {compared:,} compared"
+            if tokens.ids[: len(asked)] == asked and answer[0] == len(asked):
+                continue
+            note = _other_beginning(question, conversation, scorer)
+            if note is None:
+                raise InputError(
+                    f"{where}: with the answer {candidate.name!r} the tokens before it are others than in the prompt. "
+                    "Change --scaffold."
+                )
+            notes |= {note: None}
+    whole = f"the prompt's tokens come first in the conversation with each answer: {compared:,} compared"
+    return [*(notes or [whole]), f"every answer ends with {template.end_of_answer}: {compared:,} answers"]
+
+
+def _other_beginning(question: list[Message], conversation: list[Message], scorer: Scorer) -> str | None:
+    """What the chat template writes before an answer that is given, where that is not what a prompt ends with."""
+    template = scorer.model.template
+    asked, _ = render(question, template, reply=True)
+    text, spans = render(conversation, template)
+    given = text[: spans[-1][0]]
+    if given == asked:
+        return None
+    differ = (i for i, (one, other) in enumerate(zip(given, asked, strict=False)) if one != other)
+    start = max(0, next(differ, min(len(given), len(asked))) - SHOWN)
+    return (
+        f"the chat template writes {given[start:]!r} before an answer that is given, and {asked[start:]!r} where the "
+        "model is to speak: likelihoods stand behind the first, replies behind the second"
+    )

@@ -33,6 +33,8 @@ LEAST = 16  # tokens in a pass
 # Told of every new token: the line's number, the token, and the logits float[vocabulary] it was the largest of. The
 # line ends where it says False.
 Heard = Callable[[int, int, Tensor], bool]
+# Given a line's number, its tokens with what was said so far, and logits float[vocabulary]: the logits to be used.
+Shape = Callable[[int, list[int], Tensor], Tensor]
 
 
 class Trunk(DynamicLayer):  # type: ignore[misc] # transformers has no types
@@ -232,9 +234,17 @@ class Engine:
         return Losses(nats, weight.to(self.device), logits.argmax(-1) == target)
 
     def replies(
-        self, grown: Grown, new_tokens: int, ends: Sequence[int], heard: Heard | None = None
+        self,
+        grown: Grown,
+        new_tokens: int,
+        ends: Sequence[int],
+        heard: Heard | None = None,
+        shape: Shape | None = None,
     ) -> list[list[int]]:
-        """For each line the tokens that follow it greedily, up to one of `ends` (left out) or to what `heard` says."""
+        """For each line the tokens that follow it greedily, up to one of `ends` (left out) or to what `heard` says.
+
+        `shape` changes the logits before the largest is taken.
+        """
         tree, network = grown.tree, self.network
         said: list[list[int]] = [[] for _ in tree.leaves]
         with torch.inference_mode(), apart(network, self.width is not None):
@@ -246,7 +256,7 @@ class Engine:
                 here = set(run.tokens.tolist())
                 tips = {n: tree.segments[leaf].end - 1 for n, leaf in enumerate(tree.leaves)}
                 if mine := {n: tip for n, tip in tips.items() if tip in here}:
-                    self._go_on(grown, run, hidden, mine, cache, said, new_tokens, set(ends), heard)
+                    self._go_on(grown, run, hidden, mine, cache, said, new_tokens, set(ends), heard, shape)
             keep(cache, grown.held)
         return said
 
@@ -261,6 +271,7 @@ class Engine:
         new_tokens: int,
         ends: set[int],
         heard: Heard | None,
+        shape: Shape | None,
     ) -> None:
         """Say one token after the other for the lines that end in a pass, all lines at once."""
         tree = grown.tree
@@ -276,6 +287,9 @@ class Engine:
         state = hidden[torch.tensor([place[int(t)] for t in tip], device=self.device)]
         for _ in range(new_tokens):
             logits = self.logits(state)
+            if shape is not None:
+                lines = [(n, [*tree.ids[tree.path(n)].tolist(), *said[n]]) for n in open_lines]
+                logits = torch.stack([shape(n, ids, row) for (n, ids), row in zip(lines, logits, strict=True)])
             words = logits.argmax(-1)
             going = [i for i, word in enumerate(words.tolist()) if word not in ends]
             for i in going:

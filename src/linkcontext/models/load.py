@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
     AutoProcessor,
     BitsAndBytesConfig,
+    GenerationConfig,
     IdeficsProcessor,
     LlavaForConditionalGeneration,
+    PretrainedConfig,
     PreTrainedModel,
 )
 
@@ -30,9 +34,11 @@ from linkcontext.models import bundle
 from linkcontext.models.family import packable
 from linkcontext.models.features import fingerprint
 from linkcontext.models.flamingo import Interleaving
+from linkcontext.models.prompting import TAKEN, USUAL_PROMPTING, Prompting
 
 log = logging.getLogger("linkcontext")
 PASSING = ("transformers_version", "_name_or_path", "dtype")  # what a configuration says of a file, not of a model
+OWN_CODE = "trust_remote_code=True"  # what transformers asks for where a model brings its own
 # What processors call the marks that they replace by a picture, a film or a sound.
 PICTURE_MARKS = ("image_token", "video_token", "audio_token", "boi_token", "eoi_token", "fake_image_token")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -47,6 +53,7 @@ class Model:
     network: PreTrainedModel
     processor: Any  # the model's own; its classes share no type
     adapter: str | None = None
+    prompting: Prompting = USUAL_PROMPTING
 
     @property
     def device(self) -> torch.device:
@@ -90,14 +97,31 @@ class Model:
             "image_processor": type(self.processor.image_processor).__name__,
             "context": self.context,
             "model_type": config.model_type,
+            **self.template.describe(),
+            "generation_config": self.generation or self.prompting.generation_config,
         }
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """What replies take of the checkpoint's generation config: nothing, or its penalties and suppressed tokens."""
+        if self.prompting.generation_config == "clean":
+            return {}
+        own = self.network.generation_config.to_dict()
+        return {name: own[name] for name in TAKEN if own.get(name) is not None}
+
+    @property
+    def ends(self) -> list[int]:
+        """The tokens that end a reply."""
+        return list(self.template.ends)
 
     @cached_property
     def identity(self) -> str:
         """A digest (64 hex digits) of weights, configuration, processor and template: what is kept of a prompt is of
         use to no other model."""
+        kwargs = self.template.variables
         told = json.dumps(
             {
+                **({"template_kwargs": kwargs} if kwargs else {}),
                 "class": type(self.network).__name__,
                 "config": {
                     k: v for k, v in self.network.config.get_text_config().to_dict().items() if k not in PASSING
@@ -118,7 +142,7 @@ class Model:
     @cached_property
     def template(self) -> "Template":
         """The processor's chat template together with its tokenizer, as `encode` wants them."""
-        return Template(self.processor)
+        return Template(self.processor, self.prompting, self.network.generation_config)
 
 
 @dataclass(frozen=True)
@@ -126,14 +150,108 @@ class Template:
     """The chat template of a processor and the offsets of its tokenizer, as `encode` wants them."""
 
     processor: Any
+    prompting: Prompting = USUAL_PROMPTING
+    generation: GenerationConfig | None = None  # which knows of further tokens that end a reply
+
+    @cached_property
+    def source(self) -> str:
+        """The template itself; of a processor with several all of them, and nothing where there is none."""
+        template = getattr(self.processor, "chat_template", None) or self.processor.tokenizer.chat_template or ""
+        return template if isinstance(template, str) else json.dumps(template, ensure_ascii=False)
+
+    @cached_property
+    def variables(self) -> dict[str, Any]:
+        """Those of `--chat-template-kwargs` that the template reads."""
+        return self.read_of(self.prompting.template_kwargs)
+
+    def read_of(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Of some variables those that the template reads."""
+        return {name: value for name, value in values.items() if re.search(rf"\b{re.escape(name)}\b", self.source)}
+
+    def warn(self, name: str) -> None:
+        """Say which variables were given and are not read."""
+        if idle := sorted(self.prompting.template_kwargs.keys() - self.variables.keys()):
+            log.warning(
+                "--chat-template-kwargs: the chat template of %s does not read %s, which changes nothing.",
+                name,
+                ", ".join(idle),
+            )
+
+    @cached_property
+    def ends(self) -> dict[int, str]:
+        """The tokens at which the model ends a reply, and what they are as text: those of its generation config and the
+        tokenizer's own."""
+        tokenizer = self.processor.tokenizer
+        known = self.generation.eos_token_id if self.generation is not None else None
+        ids = known if isinstance(known, list) else [known]
+        chosen = dict.fromkeys(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)
+        return {i: mark for i in chosen if (mark := tokenizer.decode([i]))}
+
+    @cached_property
+    def end_mark(self) -> str:
+        """The end token that is written behind an answer where the template writes none.
+
+        Some models (GLM) end an answer with the mark of the next question, which only stands there when one follows.
+        """
+        if not self.ends:
+            return ""
+        between = self._behind(followed=True) or ""
+        default = self.ends.get(self.processor.tokenizer.eos_token_id, next(iter(self.ends.values())))
+        return next((mark for mark in self.ends.values() if between.startswith(mark)), default)
+
+    @cached_property
+    def gap(self) -> str:
+        """The white space that the template writes between where the model is to speak and an answer that is given: a
+        space in LLaVA-1.5's, where the one ends in `ASSISTANT:` and the other has `ASSISTANT: answer`."""
+        question = [{"role": "user", "content": [{"type": "text", "text": "\ue000"}]}]
+        answer = {"role": "assistant", "content": [{"type": "text", "text": "\ue001"}]}
+        try:
+            asked = self.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+            text = self.apply_chat_template([*question, answer], tokenize=False, add_generation_prompt=False)
+        except InputError:
+            return ""
+        before = text.partition("\ue001")[0]
+        gap = before.removeprefix(asked)
+        return gap if before != gap and gap.isspace() else ""
+
+    def _behind(self, followed: bool) -> str | None:
+        """What the template writes behind an answer: to the end, or to the next question. None where it takes no
+        conversation without pictures."""
+        said = {"user": "\ue000", "assistant": "\ue001"}
+        roles = ("user", "assistant", "user") if followed else ("user", "assistant")
+        messages = [{"role": role, "content": [{"type": "text", "text": said[role]}]} for role in roles]
+        try:
+            text = self.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+        except InputError:
+            return None
+        return text.partition(said["assistant"])[2].partition(said["user"])[0]
+
+    @property
+    def end_of_answer(self) -> str:
+        """How an answer ends, in words."""
+        written = self._behind(followed=False)
+        if written is None:
+            return "one of the model's end tokens, written by the chat template or added"
+        if not self.ends:
+            return "nothing: the model has no end token"
+        mark = next((mark for mark in self.ends.values() if written.lstrip().startswith(mark)), None)
+        if mark is not None or any(written.startswith(each) for each in self.ends.values()):
+            return f"{mark!r}, as the chat template writes it"
+        instead = f"writes {written[:40]!r}" if written else "writes nothing"
+        return (
+            f"{self.end_mark!r}, added: the chat template {instead} behind an answer, which is none of the model's "
+            f"end tokens"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What a run records of how prompts are made."""
+        return {"chat_template_kwargs": self.variables, "end_of_answer": self.end_of_answer}
 
     @cached_property
     def marks(self) -> re.Pattern[str]:
         """The tokenizer's special tokens, the processor's marks for pictures, and what else the template writes in one
         token that was added to the vocabulary, like `<think>`."""
         tokenizer = self.processor.tokenizer
-        template = getattr(self.processor, "chat_template", None) or tokenizer.chat_template
-        written = template if isinstance(template, str) else json.dumps(template, ensure_ascii=False)
         added = tokenizer.added_tokens_decoder.values()
         special = [str(token) for token in added if token.special]
         other = [token for token in map(str, added) if not token.isspace() and not token.isalnum()]
@@ -142,7 +260,7 @@ class Template:
             [
                 *tokenizer.all_special_tokens,
                 *special,
-                *(token for token in other if token in written),
+                *(token for token in other if token in self.source),
                 *(mark for mark in own if isinstance(mark, str)),
             ]
         )
@@ -150,10 +268,18 @@ class Template:
     def apply_chat_template(
         self, messages: list[dict[str, Any]], *, tokenize: bool, add_generation_prompt: bool
     ) -> str:
-        """The conversation as text."""
-        text: str = self.processor.apply_chat_template(
-            messages, tokenize=tokenize, add_generation_prompt=add_generation_prompt
-        )
+        """The conversation as text. Raises `InputError` where there is no template, or it refuses the conversation."""
+        if not self.source:
+            raise InputError("the model has no chat template. Choose one that was tuned for conversations.")
+        try:
+            text: str = self.processor.apply_chat_template(
+                messages,
+                tokenize=tokenize,
+                add_generation_prompt=add_generation_prompt,
+                **self.variables,
+            )
+        except TemplateError as error:
+            raise InputError(f"the model's chat template refuses the conversation: {error}") from error
         return text
 
     def adds_special_tokens(self, text: str) -> bool:
@@ -179,6 +305,7 @@ def load(
     trust_remote_code: bool = False,
     load_in_4bit: bool = False,
     download: bool = True,
+    prompting: Prompting | None = None,
 ) -> Model:
     """Load `mini`, `mini-base`, a folder or a hub id.
 
@@ -198,10 +325,7 @@ def load(
     try:
         config = AutoConfig.from_pretrained(source, **where)
         if type(config) not in AutoModelForImageTextToText._model_mapping and not trust_remote_code:
-            raise InputError(
-                f"--model {name}: a {config.model_type} model reads no pictures. Choose a vision-language model "
-                "(one that AutoModelForImageTextToText loads)."
-            )
+            raise InputError(f"--model {name}: {_other_kind(config)}")
         processor = _processor(source, where)
         more: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refused below, by name
         if load_in_4bit:
@@ -230,7 +354,9 @@ def load(
         network = _adapted(network, adapter, merge=not load_in_4bit)
     if isinstance(processor, Interleaving):
         network.generation_config.eos_token_id = processor.ends
-    return Model(name, source, network.to(there).eval(), processor, adapter)
+    model = Model(name, source, network.to(there).eval(), processor, adapter, prompting or USUAL_PROMPTING)
+    model.template.warn(name)
+    return model
 
 
 def device_named(device: str | None) -> torch.device:
@@ -250,6 +376,19 @@ def processor(name: str, trust_remote_code: bool = False) -> Any:
         return _processor(source, {"trust_remote_code": trust_remote_code})
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"--model {name}: {_why(name, error)}") from error
+
+
+def template(name: str, trust_remote_code: bool = False, prompting: Prompting | None = None) -> Template:
+    """The chat template of a model, without its weights."""
+    made = processor(name, trust_remote_code)
+    source = str(bundle.folder(name)) if name in bundle.NAMES[1:] else name
+    try:
+        generation = GenerationConfig.from_pretrained(source)
+    except OSError:  # it has none
+        generation = None
+    found = Template(made, prompting or USUAL_PROMPTING, generation)
+    found.warn(name)
+    return found
 
 
 def _processor(source: str, options: dict[str, Any]) -> Any:
@@ -283,6 +422,19 @@ def _learnable(network: PreTrainedModel) -> None:
         layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment] # a layer of bitsandbytes
 
 
+def _other_kind(config: PretrainedConfig) -> str:
+    """Why a model that AutoModelForImageTextToText does not load cannot be used."""
+    if type(config) in AutoModelForMultimodalLM._model_mapping:
+        return (
+            f"transformers has {config.model_type} models, but not under AutoModelForImageTextToText, through which "
+            "models are loaded here. Choose one that it loads."
+        )
+    return (
+        f"a {config.model_type} model reads no pictures. Choose a vision-language model (one that "
+        "AutoModelForImageTextToText loads)."
+    )
+
+
 def _why(name: str, error: Exception) -> str:
     if isinstance(error, OSError) and not Path(name).exists():
         known = ", ".join(bundle.NAMES[1:])
@@ -293,6 +445,11 @@ def _why(name: str, error: Exception) -> str:
     if (pointer := Path(name) / "latest").is_file():
         checkpoint = Path(name) / pointer.read_text(encoding="utf-8").strip()
         return f"is the folder of a training. Name its checkpoint: {checkpoint}."
+    if OWN_CODE in str(error):
+        return (
+            "brings code of its own, which is not run unasked. Take the version of the model that transformers knows "
+            "(on the hub its name often ends in -hf), or give --trust-remote-code if you trust its authors."
+        )
     return f"could not be loaded ({_first_line(error)}). Is the folder complete, with config, weights and processor?"
 
 

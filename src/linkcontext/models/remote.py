@@ -14,14 +14,16 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from linkcontext.data.images import png, portable
 from linkcontext.episodes.marks import USUAL_MARKS, refuse_marks
 from linkcontext.episodes.prompt import SCAFFOLDS, Message, conversation
 from linkcontext.errors import InputError
-from linkcontext.models.score import Ask, Sources
+from linkcontext.models.generation import without_thought
+from linkcontext.models.prompting import REPLY_TOKENS, USUAL_PROMPTING, Prompting
+from linkcontext.models.score import UNFINISHED_THOUGHT, Ask, Sources
 from linkcontext.models.vision import CHECKED, DRAWN, drawn
 from linkcontext.records import Turn
 from linkcontext.threads import threads
@@ -32,7 +34,19 @@ RETRIES = 8  # of a request that is refused because the server has too much to d
 SECONDS = 600.0  # until a server that says nothing is given up
 Thing = TypeVar("Thing")
 Found = TypeVar("Found")
-Read = list[tuple[str, float]]  # of each token of a prompt but the first: its id, and its log-probability
+NEUTRAL = {"repetition_penalty": 1.0}
+OTHER = "\ue000"  # a character that no name begins with
+
+
+class Token(NamedTuple):
+    """A token of a prompt, as a server reads it."""
+
+    id: str
+    logprob: float
+    text: str
+
+
+Read = list[Token]  # of each token of a prompt but the first
 
 
 @dataclass(frozen=True)
@@ -43,19 +57,31 @@ class Served:
     url: str
     model: str
     client: Any
+    prompting: Prompting = USUAL_PROMPTING
 
     def describe(self) -> dict[str, Any]:
         """What a run records about its model."""
-        return {"name": self.name, "source": self.url, "class": "served", "served_name": self.model}
+        return {
+            "name": self.name,
+            "source": self.url,
+            "class": "served",
+            "served_name": self.model,
+            "chat_template_kwargs": self.prompting.template_kwargs,
+            "generation_config": self.prompting.generation_config,
+        }
 
     def complete(self, messages: list[dict[str, Any]], new_tokens: int, **more: Any) -> Any:
         """What the server says to a conversation, greedily. `more` are fields that OpenAI does not have."""
         ask = self.client.chat.completions.create
-        options = {"max_tokens": new_tokens, "temperature": 0, "extra_body": more}
+        if kwargs := self.prompting.template_kwargs:
+            more |= {"chat_template_kwargs": kwargs}
+        options: dict[str, Any] = {"max_tokens": new_tokens, "temperature": 0, "extra_body": more}
+        if self.prompting.generation_config == "clean":
+            options |= {"presence_penalty": 0, "frequency_penalty": 0}
         return _told(self.url, lambda: ask(model=self.model, messages=messages, **options))
 
 
-def connect(name: str) -> Served:
+def connect(name: str, prompting: Prompting = USUAL_PROMPTING) -> Served:
     """The model `openai:URL#NAME`. Without a name: $OPENAI_MODEL, or the only one there is.
 
     The key is $OPENAI_API_KEY. Raises `InputError` where nobody answers, or there is no such model.
@@ -77,7 +103,7 @@ def connect(name: str) -> Served:
         raise InputError(f"--model {name}: the server has {', '.join(there)}. Choose one: openai:{url}#NAME.")
     if wanted and wanted not in there:
         raise InputError(f"--model {name}: the server has no {wanted}. There are {', '.join(there)}.")
-    return Served(name, url, wanted or there[0], client)
+    return Served(name, url, wanted or there[0], client, prompting)
 
 
 def _there(url: str, client: Any) -> list[str]:
@@ -129,12 +155,17 @@ class Remote:
     batch: int = 16
     engine: str = "openai"
     marks: re.Pattern[str] = USUAL_MARKS
+    cut_short: int = 0  # replies that ended inside of their reasoning
+    _gap: int = 0  # characters of white space between where the model is to speak and an answer that is given
+    _end: str = ""  # what the server's chat template writes behind an answer
+    _generated: bool = False
 
     @cached_property
     def trial(self) -> tuple[int, str]:
-        """How many tokens a closed message has behind its last word; 0 where the server gives no likelihoods, and why.
+        """How many tokens a closed message has behind the end of its answer; -1 where the server gives no likelihoods,
+        and why.
 
-        A small conversation is read three times: up to its answer, with it, and closed.
+        A small conversation is read four times: up to its answer, with it, closed, and closed with another answer.
         """
         turn, query = Turn(CHECKED[0], "", "lum"), Turn(CHECKED[1], "", "")
         asked, told = (conversation([turn], SCAFFOLDS["turns"], query, answer) for answer in (None, "dax"))
@@ -142,28 +173,79 @@ class Remote:
             before = self._read(asked)
             goes_on = self._read(told, add_generation_prompt=False, continue_final_message=True)
             closed = self._read(told, add_generation_prompt=False)
+            other = self._read(_other_answer(Ask(asked, (told,))), add_generation_prompt=False)
         except Refused as error:
             return self._without(str(error))
-        if not before or not goes_on or not closed:
+        if not before or not goes_on or not closed or not other:
             return self._without("it gives no prompt_logprobs")
-        tail = len(closed) - len(goes_on)
-        if tail < 1 or _shared(closed, goes_on) < len(goes_on) or not _shared(before, goes_on) < len(goes_on):
+        behind = closed[len(goes_on) :]
+        if _shared(closed, goes_on) < len(goes_on) or not _shared(before, goes_on) < len(goes_on):
             return self._without("its prompts do not end as add_generation_prompt and continue_final_message say")
-        return tail, "by the log-probabilities that the server gives"
+        if not behind:
+            return self._without("its chat template writes nothing behind an answer, so that an end cannot be scored")
+        written = other[len(before) : _shared(other, closed)]  # by the template, behind where the model is to speak
+        if _shared(before, other) == len(before) and all(token.text.isspace() for token in written):
+            gap = "".join(token.text for token in other[len(before) :])
+            self._gap = len(gap) - len(gap.lstrip())
+        # Some templates write a space before the end token, which belongs to the end then.
+        end = next((i for i, token in enumerate(behind) if not token.text.isspace()), 0)
+        self._end = "".join(token.text for token in behind[: end + 1])
+        if self._end.isspace():
+            log.warning(
+                "%s: its chat template writes %r behind an answer, which is hardly the model's end token. "
+                "Likelihoods include it.",
+                self.served.url,
+                self._end,
+            )
+        return len(behind) - end - 1, "by the log-probabilities that the server gives"
 
     def _without(self, why: str) -> tuple[int, str]:
         log.warning("%s: answers are not scored, replies are taken instead: %s", self.served.url, why)
-        return 0, f"none: {why}"
+        return -1, f"none: {why}"
+
+    @cached_property
+    def neutral(self) -> dict[str, float]:
+        """The penalty that OpenAI's protocol does not have, at its neutral value, where the server takes it.
+
+        A server's own default may be the checkpoint's generation config, which penalises the very names that a prompt
+        teaches.
+        """
+        if self.served.prompting.generation_config == "model":
+            return {}
+        try:
+            self.served.complete([{"role": "user", "content": "Hello"}], 1, **NEUTRAL)
+        except Refused as error:
+            log.warning(
+                "%s: does not take repetition_penalty (%s). Replies may be penalised as its own settings say.",
+                self.served.url,
+                error,
+            )
+            return {}
+        return NEUTRAL
 
     @property
     def scores(self) -> bool:
         """Whether the server tells how likely an answer is."""
-        return self.trial[0] > 0
+        return self.trial[0] >= 0
 
     def counters(self) -> dict[str, Any]:
         """What a run records of how it was computed."""
         where = f"{self.served.model} at {self.served.url}"
-        return {"engine": self.engine, "engine_reason": where, "scored": self.trial[1]}
+        found: dict[str, Any] = {"engine": self.engine, "engine_reason": where, "scored": self.trial[1]}
+        if self.scores:
+            found["end_of_answer"] = f"{self._end!r}, as the server's chat template writes it"
+        if self._generated:
+            found["penalties"] = self._penalties
+        if self.cut_short:
+            found["replies_cut_in_reasoning"] = self.cut_short
+        return found
+
+    @property
+    def _penalties(self) -> str:
+        """What the server was asked to do to the likelihoods of tokens in replies."""
+        if self.served.prompting.generation_config == "model":
+            return "the server's own"
+        return "none" if self.neutral else "none of OpenAI's; the server's own repetition_penalty"
 
     def prompt(self, messages: list[Message]) -> Sent:
         """The prompt, to be recorded."""
@@ -178,21 +260,33 @@ class Remote:
         if not asks:
             return []
         tail, why = self.trial
-        if not tail:
+        if tail < 0:
             raise InputError(f"{self.served.url}: likelihoods are asked for, and there are {why}.")
-        told = [answer for ask in asks for answer in ask.answers]
-        begun = self._at_once(lambda ask: self._read(ask.messages), asks)
-        closed = iter(self._at_once(lambda answer: self._read(answer, add_generation_prompt=False), told))
-        return [[_answer(read, next(closed), tail) for _ in ask.answers] for ask, read in zip(asks, begun, strict=True)]
+        closed = [answer for ask in asks if ask.answers for answer in (_other_answer(ask), *ask.answers)]
+        reads = iter(self._at_once(lambda answer: self._read(answer, add_generation_prompt=False), closed))
+        found = []
+        for ask in asks:
+            other = next(reads) if ask.answers else []
+            found.append([_answer(other, next(reads), self._gap, tail) for _ in ask.answers])
+        return found
 
-    def generate(self, prompts: Sequence[list[Message]], new_tokens: int = 24) -> list[str]:
-        """The model's own answers, greedily."""
+    def generate(self, prompts: Sequence[list[Message]], new_tokens: int = REPLY_TOKENS) -> list[str]:
+        """The model's own answers, greedily, without reasoning."""
+        if not prompts:
+            return []
+        self._generated = True
+        neutral = self.neutral
 
-        def reply(messages: list[Message]) -> str:
-            found = self.served.complete([self._said(message) for message in messages], new_tokens)
-            return (found.choices[0].message.content or "").strip()
+        def reply(messages: list[Message]) -> str | None:
+            found = self.served.complete([self._said(message) for message in messages], new_tokens, **neutral)
+            return without_thought((found.choices[0].message.content or "").strip())
 
-        return self._at_once(reply, prompts)
+        replies = self._at_once(reply, prompts)
+        if cut := sum(text is None for text in replies):
+            if not self.cut_short:
+                log.warning(UNFINISHED_THOUGHT)
+            self.cut_short += cut
+        return [text or "" for text in replies]
 
     def _at_once(self, ask: Callable[[Thing], Found], things: Sequence[Thing]) -> list[Found]:
         """What `ask` gives for each of them, in order. After one that fails, those not yet begun are left out."""
@@ -205,7 +299,7 @@ class Remote:
         found = self.served.complete(sent, 1, prompt_logprobs=0, **more)  # 0: of the prompt's own tokens alone
         rows = getattr(found, "prompt_logprobs", None) or []
         own = [next(iter(row.items())) for row in rows if row]  # the first token has none before it
-        return [(token, float(told["logprob"])) for token, told in own]
+        return [Token(token, float(told["logprob"]), told.get("decoded_token") or "") for token, told in own]
 
     def _said(self, message: Message) -> dict[str, Any]:
         """A message as OpenAI's protocol has it."""
@@ -224,15 +318,30 @@ class Remote:
         return {"type": "image_url", "image_url": {"url": _uri(item, None if item in DRAWN else self.sources[item][1])}}
 
 
-def _answer(before: Read, closed: Read, tail: int) -> tuple[float, int]:
-    """An answer's log-probability and tokens: from where the prompt ends to the one token that ends the answer."""
-    said = closed[_shared(before, closed) : len(closed) - tail + 1]
-    return sum(value for _, value in said), len(said)
+def _other_answer(ask: Ask) -> list[Message]:
+    """A candidate's messages with an answer that begins like none of them.
+
+    What it has in common with them is all that the chat template writes before an answer, which can be more than a
+    prompt for a reply ends in: templates of models that reason write the empty reasoning of an answer that is given.
+    """
+    message = ask.answers[0][-1]
+    return [*ask.answers[0][:-1], {**message, "content": [{"type": "text", "text": OTHER}]}]
+
+
+def _answer(other: Read, closed: Read, gap: int, tail: int) -> tuple[float, int]:
+    """An answer's log-probability and tokens: from where it differs from another answer, with the white space before
+    that which the model would have to say, to the end of the answer."""
+    start = _shared(other, closed)
+    while start and closed[start - 1].text.isspace() and len(closed[start - 1].text) <= gap:
+        start -= 1
+        gap -= len(closed[start].text)
+    said = closed[start : len(closed) - tail]
+    return sum(token.logprob for token in said), len(said)
 
 
 def _shared(a: Read, b: Read) -> int:
     """How many tokens two prompts begin with together."""
-    differs = (i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one[0] != other[0])
+    differs = (i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one.id != other.id)
     return next(differs, min(len(a), len(b)))
 
 

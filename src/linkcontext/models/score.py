@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import takewhile
 from typing import Any, Literal
 
 import numpy as np
@@ -20,16 +21,30 @@ import torch.nn.functional as F
 from cachetools import LRUCache
 from PIL import Image
 from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from linkcontext.data.images import open_image
-from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, Message, Tokens, conversation, render, tokenize
+from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, Message, Tokens, closed, conversation, render, tokenize
 from linkcontext.episodes.prompt import pictures as shown
 from linkcontext.errors import InputError
 from linkcontext.models.budget import free_memory, room
-from linkcontext.models.engine import APART_ROOM, CPU_ROOM, GPU_ROOM, LEAST, WIDTH, Engine, Grown, Heard, Held, opening
+from linkcontext.models.engine import (
+    APART_ROOM,
+    CPU_ROOM,
+    GPU_ROOM,
+    LEAST,
+    WIDTH,
+    Engine,
+    Grown,
+    Heard,
+    Held,
+    Shape,
+    opening,
+)
 from linkcontext.models.family import plain, reads_both_ways, refusal
+from linkcontext.models.generation import clean_generation, logits_processors, shaped, without_thought
 from linkcontext.models.load import Model
+from linkcontext.models.prompting import REPLY_TOKENS
 from linkcontext.models.tree import Ints, Line, Spelling, Tree, grow, lay
 from linkcontext.models.vision import CHECKED, DRAWN, Eyes, Seen, chunks, drawn
 from linkcontext.records import Turn
@@ -46,6 +61,10 @@ TOLERANCE, HALF_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}, 0.3
 TEXTS, LINES = 128_000_000, 64_000_000
 TOKEN = 48  # bytes that a token takes in a `Tokens`: its id, a label, and a place for each
 READ = 256  # tokens whose likelihood is looked up at once
+UNFINISHED_THOUGHT = (
+    "a reply ended inside of its reasoning and holds no answer: give more --max-new-tokens, or turn the reasoning off "
+    """with --chat-template-kwargs '{"enable_thinking": false}'."""
+)
 Shapes = Sequence[tuple[int | None, int | None]]
 SHAPES: Shapes = (
     (None, None),
@@ -74,6 +93,7 @@ class Scorer:
     batch: int = 16
     asked: EngineName = "auto"
     memory_gb: float | None = None
+    cut_short: int = 0  # replies that ended inside of their reasoning
     _encoded: MutableMapping[Any, tuple[str, Tokens]] = field(
         default_factory=lambda: LRUCache(TEXTS, _text_bytes), repr=False
     )
@@ -144,7 +164,8 @@ class Scorer:
     def counters(self) -> dict[str, Any]:
         """What a run records of how it was computed."""
         engine, why = self.choice
-        return {"engine": engine, "engine_reason": why, **self.eyes.counters()}
+        cut = {"replies_cut_in_reasoning": self.cut_short} if self.cut_short else {}
+        return {"engine": engine, "engine_reason": why, **cut, **self.eyes.counters()}
 
     def prompt(self, messages: list[Message], ending: Ending = "none") -> Tokens:
         """The tokens of a prompt, up to where the answer is to begin. Longer than the context is an `InputError`."""
@@ -231,12 +252,12 @@ class Scorer:
     def generate(
         self,
         prompts: Sequence[list[Message]],
-        new_tokens: int = 24,
+        new_tokens: int = REPLY_TOKENS,
         on: Held | None = None,
         heard: Heard | None = None,
         ending: Ending = "none",
     ) -> list[str]:
-        """The model's own answers, greedily, without special tokens; `on` as in `score`.
+        """The model's own answers, greedily, without special tokens and without reasoning; `on` as in `score`.
 
         `heard` is told each token as it comes, and ends the answer where it says False.
         """
@@ -250,11 +271,35 @@ class Scorer:
         if usual == "flex_attention":  # word by word there are no blocks to skip
             text.set_attn_implementation("sdpa")
         try:
-            said = self._engine(grown, self.engine).replies(grown, new_tokens, self._ends, heard)
+            shape = self._shape(prompts, ending) if self.model.generation else None
+            said = self._engine(grown, self.engine).replies(grown, new_tokens, self.model.ends, heard, shape)
         finally:
             if usual == "flex_attention":
                 text.set_attn_implementation(usual)
-        return [self.model.words.decode(ids, skip_special_tokens=True).strip() for ids in said]
+        return self._replies(said, prompts, ending)
+
+    def _shape(self, prompts: Sequence[list[Message]], ending: Ending) -> Shape:
+        """What the checkpoint's generation config does to the logits of each prompt."""
+        device = self.model.device
+        chosen: dict[int, LogitsProcessorList] = {}
+
+        def shape(n: int, ids: list[int], logits: Tensor) -> Tensor:
+            if n not in chosen:  # nothing is said yet
+                chosen[n] = logits_processors(self.model.generation, self.model.ends, len(ids), device)
+            return shaped(chosen[n], torch.tensor(ids, device=device), logits)
+
+        return shape
+
+    def _replies(self, said: Sequence[list[int]], prompts: Sequence[list[Message]], ending: Ending) -> list[str]:
+        """What was said, as text. Reasoning that did not come to its end leaves no answer, which is counted."""
+        texts = [self.model.words.decode(ids, skip_special_tokens=True).strip() for ids in said]
+        begun = [self._encode(messages, ending)[0] for messages in prompts]
+        found = [without_thought(text, prompt) for text, prompt in zip(texts, begun, strict=True)]
+        if cut := sum(text is None for text in found):
+            if not self.cut_short:
+                log.warning(UNFINISHED_THOUGHT)
+            self.cut_short += cut
+        return [text or "" for text in found]
 
     def _look(self, conversations: Iterable[list[Message]]) -> None:
         """See all pictures that are about to be needed, so that the tower gets many at a time."""
@@ -287,6 +332,8 @@ class Scorer:
             text, spans = render(messages, self.model.template, reply=supervise == "none")
             if supervise == "open":
                 text, spans = text[: spans[-1][1]], []
+            elif supervise != "none":
+                text = closed(text, spans, self.model.template)
             labelled = "none" if supervise in ("open", "closed") else supervise
             encoded = text, tokenize(text, spans, (), self.model.template, labelled)
             if len(encoded[1].ids) <= self.model.context and _text_bytes(encoded) <= TEXTS:  # else it is refused
@@ -424,6 +471,11 @@ class Scorer:
         )
         return {name: value for name, value in made.items() if name != "labels"}
 
+    def _given(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs where the network is; some processors (Llama 4) give pixels in another precision than its own."""
+        device, dtype = self.model.device, self.model.network.dtype
+        return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in inputs.items()}
+
     @torch.inference_mode()
     def _score_naive(self, conversations: Sequence[list[Message]]) -> list[tuple[float, int]]:
         """For each conversation the log-probability of its last answer and its tokens."""
@@ -443,7 +495,7 @@ class Scorer:
                     kinds[row, start:] = 1  # an answer is read from left to right
             # Only the answers' positions are needed, and a vocabulary is wide.
             length = inputs["input_ids"].shape[1]
-            given = {k: v.to(self.model.device) for k, v in inputs.items()}
+            given = self._given(inputs)
             kept = length + 1 - min(start for start, _ in spans)
             logits = self.model.network(**given, use_cache=False, **_kept(self.model.network, kept)).logits
             shift = length - logits.shape[1]
@@ -459,7 +511,7 @@ class Scorer:
         if reads_both_ways(self.model.network):
             raise InputError("the model reads its prompt in both directions: a prompt's tokens have no likelihood.")
         text, short = self._encode(messages, ending)
-        given = {k: v.to(self.model.device) for k, v in self._processed([text], [short.pictures], "right").items()}
+        given = self._given(self._processed([text], [short.pictures], "right"))
         ids = given["input_ids"][0]
         self._fits(len(ids), short)
         logits = self.model.network(**given, use_cache=False).logits[0, :-1]
@@ -474,36 +526,31 @@ class Scorer:
         self, prompts: Sequence[list[Message]], new_tokens: int, heard: Heard | None, ending: Ending
     ) -> list[str]:
         said = [self._encode(messages, ending) for messages in prompts]
-        replies = [""] * len(said)
-        words = self.model.words
+        replies: list[list[int]] = [[]] * len(said)
+        words, ends, taken = self.model.words, self.model.ends, self.model.generation
         pad = int(words.pad_token_id if words.pad_token_id is not None else words.eos_token_id)
         order = sorted(range(len(said)), key=lambda i: (len(said[i][1].pictures), len(said[i][1].ids)))
-        for chunk in chunks(order, self.batch):
+        for chunk in chunks(order, 1 if taken else self.batch):
             inputs = self._processed([said[i][0] for i in chunk], [said[i][1].pictures for i in chunk], "left")
+            length = inputs["input_ids"].shape[1]
             for i, n in zip(chunk, inputs["attention_mask"].sum(1).tolist(), strict=True):
                 self._fits(n, said[i][1])
-            given = {k: v.to(self.model.device) for k, v in inputs.items()}
-            listening = _Listening(chunk, heard, set(self._ends)) if heard is not None else None
-            out = self.model.network.generate(
-                **given,
-                max_new_tokens=new_tokens,
-                do_sample=False,
-                num_beams=1,
-                pad_token_id=pad,
-                return_dict_in_generate=True,
-                output_scores=listening is not None,
-                stopping_criteria=StoppingCriteriaList([listening] if listening is not None else []),
-            )
-            for i, ids in zip(chunk, out.sequences[:, inputs["input_ids"].shape[1] :], strict=True):
-                replies[i] = words.decode(ids, skip_special_tokens=True).strip()
-        return replies
-
-    @property
-    def _ends(self) -> list[int]:
-        """The tokens that end a reply."""
-        ends = self.model.network.generation_config.eos_token_id
-        ends = ends if ends is not None else self.model.words.eos_token_id
-        return list(ends) if isinstance(ends, list) else [ends]
+            given = self._given(inputs)
+            listening = _Listening(chunk, heard, set(ends)) if heard is not None else None
+            with clean_generation(self.model.network, ends, pad):
+                out = self.model.network.generate(
+                    **given,
+                    max_new_tokens=new_tokens,
+                    do_sample=False,
+                    num_beams=1,
+                    return_dict_in_generate=True,
+                    output_scores=listening is not None,
+                    logits_processor=logits_processors(taken, ends, length, self.model.device),
+                    stopping_criteria=StoppingCriteriaList([listening] if listening is not None else []),
+                )
+            for i, ids in zip(chunk, out.sequences[:, length:].tolist(), strict=True):
+                replies[i] = list(takewhile(lambda token: token not in ends, ids))
+        return self._replies(replies, prompts, ending)
 
 
 def fits(length: int, short: Tokens, context: int) -> None:

@@ -8,6 +8,7 @@ from linkcontext.data.images import pixels, sha256
 from linkcontext.episodes.prompt import answered, conversation
 from linkcontext.errors import InputError
 from linkcontext.evaluate.answers import match
+from linkcontext.models.prompting import REPLY_TOKENS
 from linkcontext.models.remote import Remote, Served
 from linkcontext.models.score import Ask
 from linkcontext.records import Candidate, Turn
@@ -40,7 +41,7 @@ class Away:
             return Answer(taught, {name: float(name == taught) for name in names}, taught=True)
         messages = conversation(self.support, self.pack.wording, query)
         if not self.remote.scores:
-            (reply,) = self.remote.generate([messages])
+            (reply,) = self.remote.generate([messages], self._new_tokens)
             said = match(reply, [Candidate(name, name, name) for name in names])
             if said is None:
                 raise InputError(
@@ -56,7 +57,12 @@ class Away:
     def say(self, picture: Path, question: str = "") -> str:
         """The server's words about a picture, after what the pack taught."""
         query = self._query(picture, question)
-        return self.remote.generate([conversation(self.support, self.pack.wording, query)])[0]
+        messages = conversation(self.support, self.pack.wording, query)
+        return self.remote.generate([messages], self._new_tokens)[0]
+
+    @property
+    def _new_tokens(self) -> int:
+        return self.served.prompting.max_new_tokens or REPLY_TOKENS
 
     def _support(self) -> list[Turn]:
         """What is shown before a query."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jinja2 import TemplateError
 from torch import Tensor
 
 from linkcontext.episodes.prompt import Message
@@ -164,9 +163,6 @@ class Desk:
             self.scorer.eyes.remember(content, job.seen[content])
         try:
             job.length = len(self.scorer.prompt(job.messages, job.ending).ids)
-        except TemplateError as error:
-            job.end(Failed(400, f"the model's chat template refuses the conversation: {error}"))
-            return False
         except InputError as error:
             job.end(Failed(400, str(error)))
             return False

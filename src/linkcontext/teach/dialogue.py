@@ -18,7 +18,6 @@ from linkcontext.teach.learner import Answer, Learner, checked, spoken
 
 SAID_LENGTH = 4  # words that a name has in a sentence: "this is a picture I took on ..." teaches no name
 NO_NAMES = ("not", "wrong", "right", "correct", "true", "false", "it", "this", "that")
-REPLY_TOKENS = 24  # room for an answer in the model's own words
 
 _IS = r"(?:this|that|it|these|those|they)(?:['’]s|\s+is|\s+are)\s+(?:(?:called|named)\s+)?"
 _CALLED = r"(?P<article>(?:an?|the)\s+)?(?P<name>.+?)[\s.!]*"
@@ -141,10 +140,10 @@ class Dialogue:
 
     def _own_words(self, path: Path, query: Turn, behind: Sequence[Turn]) -> str:
         """An answer by generation, after what was taught where it matters, and after small talk."""
-        length = self.learner.length(query, behind, self._matters(query)) + REPLY_TOKENS
+        length = self.learner.length(query, behind, self._matters(query)) + self.learner.reply_tokens()
         if length > self._limit:
             raise InputError(f"the question would take {length:,} of {self._limit:,} tokens. Ask in fewer words.")
-        return self.learner.say(path, query.question, REPLY_TOKENS, behind, self._matters(query))
+        return self.learner.say(path, query.question, None, behind, self._matters(query))
 
     def _matters(self, query: Turn) -> bool:
         """Whether what was taught stands before a question: for a name, or about a name that was taught."""
@@ -153,8 +152,8 @@ class Dialogue:
 
     def _too_much(self, query: Turn) -> int:
         """How many answers of the oldest small talk have to go until everything fits, with all that was taught."""
-        gone = 0
-        while self.talk[gone:] and self.learner.length(query, self.talk[gone:]) + REPLY_TOKENS > self._limit:
+        gone, free = 0, self._limit - self.learner.reply_tokens()
+        while self.talk[gone:] and self.learner.length(query, self.talk[gone:]) > free:
             gone += 1
         return gone
 

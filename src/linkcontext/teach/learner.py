@@ -19,6 +19,7 @@ from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, answered, conversat
 from linkcontext.errors import InputError
 from linkcontext.models.engine import Held
 from linkcontext.models.load import Model
+from linkcontext.models.prompting import REPLY_TOKENS
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.select import medoids, rices, vector
 from linkcontext.models.vision import BATCH, CHECKED, Eyes, Seen, chunks
@@ -264,15 +265,21 @@ class Learner:
         self,
         picture: str | Path,
         question: str = "",
-        new_tokens: int = 24,
+        new_tokens: int | None = None,
         talk: Sequence[Turn] = (),
         taught: bool = True,
     ) -> str:
         """The model's own words about a picture, after what it was shown (unless not `taught`) and other `talk`."""
         query = self.query(picture, question)
         turns, held = self._support(query) if taught else ([], None)
-        (reply,) = self.scorer.generate([conversation([*turns, *talk], self.scaffold, query)], new_tokens, held)
+        (reply,) = self.scorer.generate(
+            [conversation([*turns, *talk], self.scaffold, query)], self.reply_tokens(new_tokens), held
+        )
         return reply
+
+    def reply_tokens(self, wanted: int | None = None) -> int:
+        """The most tokens of a reply: those `wanted`, else what the model was loaded with, else the usual."""
+        return wanted or self.model.prompting.max_new_tokens or REPLY_TOKENS
 
     def length(self, query: Turn | None = None, talk: Sequence[Turn] = (), taught: bool = True) -> int:
         """How many tokens a prompt of what was shown, of `talk` and of a query has, whether or not they fit."""

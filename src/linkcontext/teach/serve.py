@@ -5,6 +5,7 @@ requests are in the house at once, and none that is larger than allowed is read 
 """
 
 import asyncio
+import json
 import logging
 import socket
 import time
@@ -37,6 +38,7 @@ from linkcontext.teach.shelf import Shelf
 log = logging.getLogger("linkcontext")
 SECONDS = 60  # in which a request's body must be there
 AGAIN = "1"  # seconds after which a client that was sent away may ask again
+NEW_TOKENS = 512  # of an answer, where --max-new-tokens says nothing
 KINDS = {404: "not_found_error", 429: "rate_limit_exceeded", 500: "server_error", 503: "server_error"}
 
 
@@ -46,7 +48,7 @@ class Limits:
 
     queue: int = 64  # requests in the house
     body: int = 32_000_000  # bytes of one
-    new_tokens: int = 512  # of an answer
+    new_tokens: int = NEW_TOKENS  # of an answer
     hold: int = 1_000_000_000  # bytes of what is kept of conversations
 
 
@@ -196,6 +198,10 @@ class Endpoint:
         except InputError as error:
             raise Refusal(400, str(error)) from error
         self._refuse_marks(messages)
+        own = self.model.template.variables
+        if self.model.template.read_of(asked.chat_template_kwargs) not in ({}, own):
+            started = f"the server was started with {json.dumps(own)}, for all requests"
+            raise Refusal(400, f"chat_template_kwargs: {started}. Leave it out.")
         lesson = self.lessons[self._known(asked.model)]
         wanted = asked.max_completion_tokens or asked.max_tokens or self.limits.new_tokens
         begins = len(list(takewhile(lambda message: message["role"] == "system", messages)))  # templates want it first

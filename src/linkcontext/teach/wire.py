@@ -72,11 +72,13 @@ class ChatRequest(_Told):
     prompt_logprobs: Literal[0] | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] = {}
     # Answers are greedy: these may only say so, or make no difference then.
     temperature: float = Field(0, ge=0, le=0)
     n: int = Field(1, ge=1, le=1)
     presence_penalty: float = Field(0, ge=0, le=0)
     frequency_penalty: float = Field(0, ge=0, le=0)
+    repetition_penalty: float = Field(1, ge=1, le=1)
     top_p: float = 1
     seed: int = 0
     user: str = ""

@@ -67,6 +67,7 @@ GRADIENT_NORM = 1.0
 # What may change while a run goes on: the losses do not depend on it.
 FREE = (
     *("out", "device", "micro_batch", "gradient_checkpointing", "save_every", "keep", "trackers"),
+    *("max_new_tokens", "generation_config"),
     *("eval_every", "held_out", "held_out_tasks", "held_out_episodes", "held_out_shots", "until"),
 )
 Rows = list[dict[str, Any]]
@@ -320,7 +321,9 @@ def _trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
     c = config.model
     # What is trained whole is kept in float32; under adapters the checkpoint's own numbers do.
     dtype = "float32" if c.dtype == "auto" and not config.lora_rank else c.dtype
-    model = load(c.model, dtype, str(accelerator.device), c.adapter, c.trust_remote_code, c.load_in_4bit)
+    model = load(
+        c.model, dtype, str(accelerator.device), c.adapter, c.trust_remote_code, c.load_in_4bit, prompting=c.prompting
+    )
     if model.network.dtype != torch.float32 and accelerator.mixed_precision == "no":
         raise InputError(f"weights in {model.network.dtype} need --precision bf16, or --dtype float32.")
     scorer = Scorer(model, Eyes(model), {})

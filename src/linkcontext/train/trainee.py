@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from linkcontext.data.images import open_image
-from linkcontext.episodes.prompt import IGNORE, Message, Tokens, encode
+from linkcontext.episodes.prompt import IGNORE, Message, Tokens, closed, encode, render
 from linkcontext.episodes.prompt import pictures as shown
 from linkcontext.errors import InputError
 from linkcontext.models.engine import Engine, Grown
@@ -244,7 +244,7 @@ class Trainee(nn.Module):
 
     def _processed(self, example: Example, messages: list[Message]) -> dict[str, Tensor]:
         """A conversation as the model's own processor makes it."""
-        text = self.model.template.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+        text = closed(*render(messages, self.model.template), self.model.template)
         images = [open_image(example.pictures[item][1]) for item in shown(messages)]
         given = self.model.processor(
             text=[text],
@@ -254,7 +254,12 @@ class Trainee(nn.Module):
             add_special_tokens=self.model.template.adds_special_tokens(text),
             return_tensors="pt",
         )
-        return {name: value.to(self.model.device) for name, value in given.items() if name != "labels"}
+        device, dtype = self.model.device, self.model.network.dtype
+        return {
+            name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+            for name, value in given.items()
+            if name != "labels"
+        }
 
 
 def _open(content: str, places: Mapping[str, Path]) -> Any:

@@ -1,0 +1,83 @@
+"""Greedy replies that depend on no engine: from clean settings, or with the checkpoint's penalties in every engine."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, device
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+from transformers.generation import ExponentialDecayLengthPenalty
+
+from linkcontext.errors import InputError
+
+THOUGHT = "<think>", "</think>"  # what reasoning stands between, in the models that reason
+
+
+@contextmanager
+def clean_generation(network: PreTrainedModel, ends: Sequence[int], padding: int) -> Iterator[None]:
+    """A network whose `generate` knows nothing but its end tokens: transformers fills what a call leaves out from the
+    checkpoint's generation config, and some of that cannot be overridden."""
+    usual = network.generation_config
+    network.generation_config = GenerationConfig(eos_token_id=list(ends), pad_token_id=padding)
+    try:
+        yield
+    finally:
+        network.generation_config = usual
+
+
+def logits_processors(taken: Mapping[str, Any], ends: Sequence[int], length: int, where: device) -> LogitsProcessorList:
+    """What a checkpoint's generation config (`Model.generation`) does to the logits behind a prompt of `length`
+    tokens, one sequence at a time: padding would count as something that was said."""
+    made: dict[str, Callable[..., LogitsProcessor]] = {
+        "sequence_bias": SequenceBiasLogitsProcessor,
+        "repetition_penalty": RepetitionPenaltyLogitsProcessor,
+        "no_repeat_ngram_size": NoRepeatNGramLogitsProcessor,
+        "bad_words_ids": lambda value: NoBadWordsLogitsProcessor(value, list(ends)),
+        "min_length": lambda value: MinLengthLogitsProcessor(value, list(ends), str(where)),
+        "min_new_tokens": lambda value: MinNewTokensLengthLogitsProcessor(length, value, list(ends), str(where)),
+        "exponential_decay_length_penalty": lambda value: ExponentialDecayLengthPenalty(value, list(ends), length),
+        "suppress_tokens": lambda value: SuppressTokensLogitsProcessor(value, str(where)),
+        "begin_suppress_tokens": lambda value: SuppressTokensAtBeginLogitsProcessor(value, length, str(where)),
+    }
+    processors = LogitsProcessorList()
+    for name, make in made.items():
+        if not taken.get(name):  # 0 and an empty list are neutral
+            continue
+        try:
+            processors.append(make(taken[name]))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"--generation-config model: its {name} {taken[name]!r} cannot be used ({error}). Leave the flag out."
+            ) from error
+    return processors
+
+
+def shaped(processors: LogitsProcessorList, ids: Tensor, logits: Tensor) -> Tensor:
+    """float32[vocabulary]: the logits that follow `ids`, changed."""
+    changed: Tensor = processors(ids[None], logits[None].float())
+    return changed[0]
+
+
+def without_thought(reply: str, prompt: str = "") -> str | None:
+    """A reply without the reasoning before it; None where the reasoning did not come to its end.
+
+    `prompt` is the text before the reply: some templates write the beginning of the reasoning themselves.
+    """
+    begin, end = THOUGHT
+    if end in reply:
+        return reply.rpartition(end)[2].strip()
+    begun = prompt.rfind(begin) > prompt.rfind(end) or reply.lstrip().startswith(begin)
+    return None if begun else reply

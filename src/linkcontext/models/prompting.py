@@ -1,0 +1,71 @@
+"""How a model is prompted and how it replies: the choices that change what is measured besides prompts and weights."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from linkcontext.errors import InputError
+
+GenerationChoice = Literal["clean", "model"]
+REPLY_TOKENS = 24  # of a name, with some words around it
+# What `generation_config="model"` takes of a checkpoint's generation config. Replies are greedy in any case, so that
+# temperature and the like are of no use.
+TAKEN = (
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "bad_words_ids",
+    "sequence_bias",
+    "min_length",
+    "min_new_tokens",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "exponential_decay_length_penalty",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompting:
+    """How a model is prompted and how it replies, loaded here or behind a server."""
+
+    chat_template_kwargs: str | None = None
+    """Variables of the model's chat template as a JSON object: '{"enable_thinking": false}' turns the reasoning of
+    Qwen3.5 off."""
+    max_new_tokens: int | None = None
+    """The most tokens of a reply. Default: 24, and what a benchmark or a conversation needs. Models that reason before
+    they answer need thousands."""
+    generation_config: GenerationChoice = "clean"
+    """Replies are greedy. clean: nothing else changes them, whatever the checkpoint's generation config says; model:
+    its penalties and suppressed tokens apply, with every engine."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise InputError(f"--max-new-tokens {self.max_new_tokens}: a reply has at least 1 token.")
+        if self.chat_template_kwargs is not None:
+            object.__setattr__(self, "chat_template_kwargs", _canonical(self.chat_template_kwargs))
+
+    @property
+    def template_kwargs(self) -> dict[str, Any]:
+        """The variables of the chat template."""
+        return dict(json.loads(self.chat_template_kwargs or "{}"))
+
+
+RESERVED = ("conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message", "chat_template")
+
+
+def _canonical(text: str) -> str | None:
+    """A JSON object with sorted keys, so that equal ones are equal texts; None for an empty one."""
+    example = """'{"enable_thinking": false}'"""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"--chat-template-kwargs {text[:80]}: not JSON ({error}). Write an object: {example}."
+        ) from error
+    if not isinstance(values, dict):
+        raise InputError(f"--chat-template-kwargs {text[:80]}: not a JSON object. Write one: {example}.")
+    if wrong := [name for name in RESERVED if name in values]:
+        raise InputError(f"--chat-template-kwargs: {wrong[0]} is set by linkcontext itself. Leave it out.")
+    return json.dumps(values, sort_keys=True) if values else None
+
+
+USUAL_PROMPTING = Prompting()
