@@ -140,22 +140,23 @@ def written_once(folder: Path, write: Callable[[Path], None], durable: bool = Fa
     With `durable` it is on the disk before it is there, so that a power failure leaves no half of it. That takes
     milliseconds a file: too long for thousands of pictures, which are found to be damaged when they are read.
     """
-    if not folder.is_dir():
-        with write_errors(folder, "Free some space, or name another cache folder with LINKCONTEXT_CACHE."):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(folder.parent)
-            with _workspace(folder) as workspace:
-                new = workspace / folder.name
-                new.mkdir()
-                write(new)
-                _open_to_umask(new)
-                if durable:
-                    _sync(new)
-                try:
-                    new.rename(folder)
-                except OSError:
-                    if not folder.is_dir():  # otherwise another process was faster
-                        raise
+    with suppress(OSError):  # where there is no cache yet, or one that may not be written to
+        remove_leftovers(folder.parent)
+    if folder.is_dir():
+        return folder
+    advice = "Free some space, or name another cache folder with LINKCONTEXT_CACHE."
+    with write_errors(folder, advice), _workspace(folder) as workspace:
+        new = workspace / folder.name
+        new.mkdir()
+        write(new)
+        _open_to_umask(new)
+        if durable:
+            _sync(new)
+        try:
+            new.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # otherwise another process was faster
+                raise
     return folder
 
 

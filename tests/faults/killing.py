@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import multiprocessing
 import os
@@ -82,9 +83,15 @@ def _run(arguments, folder, at, said, fault, largest, environment):
     os.environ.update(environment)
     shorten_builds()
     moments = Moments(folder, at, fault)
-    if largest is not None:  # bytes of a file, as with `ulimit -f`
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
-    with open(said, "a", encoding="utf-8") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):  # noqa: PTH123
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(open(said, "a", encoding="utf-8"))  # noqa: PTH123
+        printed = log if largest is None else io.StringIO()  # what is printed is no file of the command's
+        stack.callback(lambda: printed is log or log.write(printed.getvalue()))
+        if largest is not None:  # bytes of a file, as with `ulimit -f`
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
+            stack.callback(resource.setrlimit, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        stack.enter_context(contextlib.redirect_stdout(printed))
+        stack.enter_context(contextlib.redirect_stderr(printed))
         sys.addaudithook(moments)
         main(arguments)
     Path(said).with_suffix(".count").write_text(str(moments.count))
@@ -111,6 +118,7 @@ def finish(arguments, folder, said, *codes, **options):
 
 EVAL = ("--ways", "2", "--shots", "0", "1", "--episodes", "6", "--queries", "2", "--explain", "1")
 TRAIN = ("--support", "4", "--queries", "2", "--steps", "4", "--batch", "2", "--save-every", "1", "--keep", "1")
+DRAW = ("--episodes", "9", "--shots", "1", "--queries", "2")
 VARYING = ("answers_per_second",)  # of the lines of a log
 
 
@@ -128,7 +136,7 @@ def commands(nano, pictures, out):
         "digits": (["data", "digits"], out / "cache", ("digits-64",)),
         "mini": (["mini", "build", "--size", "nano", "--device", "cpu", "--out", out / "mini"], out / "mini", ("*",)),
         "average": (["average", nano, nano, "--out", out / "avg"], out, ("*",)),
-        "episodes": (["episodes", "--data", pictures, "--episodes", "9", "--out", out / "e.jsonl"], out, ("*",)),
+        "episodes": (["episodes", "--data", pictures, *DRAW, "--out", out / "e.jsonl"], out, ("*",)),
         "bundle": (["mini", "path", "mini"], out / "cache", ("models",)),
     }
 

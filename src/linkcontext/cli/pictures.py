@@ -1,6 +1,6 @@
 """What is looked at: worlds, data sets, episodes, neighbours."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,7 +39,6 @@ class World:
     def run(self) -> None:
         """Draw it."""
         from linkcontext.storage import write_folder
-        from linkcontext.world.folder import contact_sheet, write_seed
 
         for flag, value, least in (
             ("classes", self.classes, 2),
@@ -48,24 +47,26 @@ class World:
         ):
             if value < least:
                 raise InputError(f"--{flag} {value}: at least {least} is needed.")
-        out = Path(self.out)
-        if self.isekai:
-            from linkcontext.world.isekai import write_isekai
-
-            if self.classes % 2:
-                raise InputError(f"--classes {self.classes}: --isekai is made of pairs. Give an even number.")
-            kind, groups = self.isekai, self.classes // 2
-            dataset = write_folder(
-                out, lambda folder: write_isekai(folder, kind, self.seed, groups, self.images, self.size)
-            )
-        else:
-            dataset = write_folder(
-                out, lambda folder: write_seed(folder, self.classes, self.images, self.seed, self.size)
-            )
-        console.print(f"{len(dataset.items)} pictures of {self.classes} things in {self.out}")
+        if self.isekai and self.classes % 2:
+            raise InputError(f"--classes {self.classes}: --isekai is made of pairs. Give an even number.")
+        count = write_folder(Path(self.out), self._write)
+        console.print(f"{count} pictures of {self.classes} things in {self.out}")
         if self.sheet:
-            contact_sheet(replace(dataset, root=out), Path(self.sheet))
             console.print(f"contact sheet: {self.sheet}")
+
+    def _write(self, folder: Path) -> int:
+        """Draw everything into a folder that takes the place of --out; the number of pictures."""
+        from linkcontext.world.folder import contact_sheet, write_seed
+        from linkcontext.world.isekai import write_isekai
+
+        if self.isekai:
+            dataset = write_isekai(folder, self.isekai, self.seed, self.classes // 2, self.images, self.size)
+        else:
+            dataset = write_seed(folder, self.classes, self.images, self.seed, self.size)
+        if self.sheet:
+            sheet, out = Path(self.sheet).absolute(), Path(self.out).absolute()
+            contact_sheet(dataset, folder / sheet.relative_to(out) if sheet.is_relative_to(out) else sheet)
+        return len(dataset.items)
 
 
 @dataclass(frozen=True, slots=True)
