@@ -2,7 +2,9 @@
 
 import base64
 import contextlib
+import io
 import json
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ import httpx
 import openai
 import pytest
 import uvicorn
+from PIL import Image
 
 from linkcontext.data.images import sha256
 from linkcontext.episodes.prompt import SCAFFOLDS, conversation
@@ -27,6 +30,7 @@ from linkcontext.teach.serve import Endpoint, Limits, address, listening
 from linkcontext.teach.shelf import Shelf, shared
 
 NAMES = ("cactihog", "plimbo")
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,10 @@ def uri(path):
 def shown(path, text="What is this?"):
     parts = [{"type": "image_url", "image_url": {"url": uri(path)}}, {"type": "text", "text": text}]
     return {"role": "user", "content": parts}
+
+
+def picture_part(address):
+    return {"type": "image_url", "image_url": {"url": address}}
 
 
 def said(text):
@@ -286,7 +294,7 @@ def test_what_cannot_be_read_is_a_sentence(client, url, paths):
     assert "messages" in refused(client, openai.BadRequestError, [])
     assert "messages.0.role" in refused(client, openai.BadRequestError, [{"role": "tool", "content": "x"}])
     assert "tools: not known here" in refused(client, openai.BadRequestError, [good], extra_body={"tools": [{}]})
-    assert "Answers are greedy" in refused(client, openai.BadRequestError, [good], extra_body={"temperature": 0.7})
+    assert "temperature: " in refused(client, openai.BadRequestError, [good], extra_body={"temperature": -1})
     assert "n: " in refused(client, openai.BadRequestError, [good], n=2)
     assert "top_logprobs" in refused(client, openai.BadRequestError, [good], top_logprobs=2)
     assert "at the end" in refused(client, openai.BadRequestError, [good], extra_body={"add_generation_prompt": False})
@@ -298,11 +306,70 @@ def test_what_cannot_be_read_is_a_sentence(client, url, paths):
         client.chat.completions.create(model="bar", messages=[good])
     route = f"{url}/chat/completions"
     for body in (b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"model": "mini", "messages": 7}'):
-        found = httpx.post(route, content=body)
+        found = httpx.post(route, content=body, headers=JSON)
         assert found.status_code == 400
         assert found.json()["error"]["message"].endswith(".")
     assert httpx.get(f"{url}/completions").status_code == 404
     assert ask(client, [good]).choices[0].message.content
+
+
+def test_an_answer_says_which_fields_were_ignored(client, paths):
+    good = shown(paths[0][0])
+    usual = ask(client, [good])
+    assert "ignored" not in usual.model_extra
+    sampled = client.chat.completions.create(
+        model="mini", messages=[good], temperature=0.7, top_p=0.9, seed=5, user="a"
+    )
+    assert sampled.choices[0].message.content == usual.choices[0].message.content
+    assert sampled.model_extra["ignored"] == ["temperature", "top_p"]
+    pieces = list(client.chat.completions.create(model="mini", messages=[good], temperature=1, stream=True))
+    assert all(piece.model_extra["ignored"] == ["temperature"] for piece in pieces)
+
+
+def test_nothing_waits_and_nothing_is_held_after_good_and_bad_requests(client, endpoint, paths):
+    address = "data:image/png;base64," + base64.b64encode(b"BM" + bytes(100)).decode()
+    refused(client, openai.BadRequestError, [{"role": "user", "content": [picture_part(address)]}])
+    refused(client, openai.BadRequestError, [{"role": "user", "content": "word " * 6000}])
+    assert ask(client, [shown(paths[0][0])]).choices
+    until(lambda: endpoint.inside == endpoint.large == 0)
+    assert [lane.taken for lane in endpoint.lanes] == [0, 0]
+    assert endpoint.bodies.coming == []
+    until(lambda: endpoint.desk.scorer.sources == {})
+
+
+def test_large_requests_take_a_part_of_the_places(client, endpoint, paths, slow, limits):
+    gate, heard = slow
+    file = io.BytesIO()
+    Image.new("1", (2100, 2100)).save(file, "PNG")
+    large = {
+        "role": "user",
+        "content": [picture_part("data:image/png;base64," + base64.b64encode(file.getvalue()).decode())],
+    }
+    with ThreadPoolExecutor(9) as pool:
+        waiting = [pool.submit(ask, client, [large]) for _ in range(limits.queue // 4)]
+        until(lambda: endpoint.large == limits.queue // 4 and heard)
+        with pytest.raises(openai.RateLimitError, match="8 large requests are waiting already"):
+            ask(client, [large])
+        small = pool.submit(ask, client, [shown(paths[0][0])])
+        gate.release(10_000)
+        assert small.result().choices
+        assert all(one.result().choices for one in waiting)
+
+
+def test_a_body_on_its_way_takes_no_place(client, endpoint, url, paths):
+    host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    slow = [socket.create_connection((host, int(port))) for _ in range(40)]
+    try:
+        for sender in slow:
+            sender.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        until(lambda: len(endpoint.bodies.coming) == 40)
+        assert endpoint.inside == 0
+        assert ask(client, [shown(paths[0][0])]).choices
+    finally:
+        for sender in slow:
+            sender.close()
+    until(lambda: endpoint.bodies.coming == [])
 
 
 def test_only_pictures_in_the_request_are_opened(client, paths, tmp_path):
@@ -332,7 +399,7 @@ def test_a_request_that_is_too_large_is_not_read(client, url, limits):
             yield b"x" * 65536
 
     with contextlib.suppress(httpx.TransportError):  # the server hangs up in the middle of it
-        assert httpx.post(f"{url}/chat/completions", content=endless()).status_code == 413
+        assert httpx.post(f"{url}/chat/completions", content=endless(), headers=JSON).status_code == 413
     assert ask(client, [{"role": "user", "content": "x"}]).choices
 
 
@@ -368,11 +435,11 @@ def test_a_client_that_leaves_is_not_answered_any_further(client, url, paths, sl
     body = json.dumps(wants).encode()
     with httpx.Client() as other:
         if stream:
-            with other.stream("POST", f"{url}/chat/completions", content=body) as response:
+            with other.stream("POST", f"{url}/chat/completions", content=body, headers=JSON) as response:
                 next(response.iter_lines())
         else:
             with pytest.raises(httpx.ReadTimeout):
-                other.post(f"{url}/chat/completions", content=body, timeout=0.5)
+                other.post(f"{url}/chat/completions", content=body, headers=JSON, timeout=0.5)
     until(lambda: heard)
     job = heard[0]
     until(lambda: job.gone)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from linkcontext.teach.away import Away
     from linkcontext.teach.learner import Learner
     from linkcontext.teach.pack import Pack
+    from linkcontext.teach.wire import Limits
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what a terminal would obey
 
@@ -308,20 +310,40 @@ class Serve:
     pack: tuple[str, ...] = ()
     """NAME=FILE: a pack that `linkcontext teach` wrote. Who asks for the model NAME is answered after its pictures."""
     host: str = "127.0.0.1"
-    """Where to listen. At any but this machine's own address, whoever reaches it can ask: there is no password."""
+    """The address to listen on. Other machines can reach any but this machine's own, which therefore needs a key."""
     port: int = 8000
     """0: any that is free."""
+    api_key: str | None = None
+    """The key that clients must send (`Authorization: Bearer KEY`). Others on this machine can see it in the list of
+    processes: $LINKCONTEXT_API_KEY is safer."""
+    no_auth: bool = False
+    """Let whoever reaches the server ask without a key, also from other machines."""
+    allow_host: tuple[str, ...] = ()
+    """Further names under which clients address the server, as in the Host header."""
     queue: int = 64
-    """Requests in the house at once; others are sent away with 429."""
+    """Requests that wait or are answered at once; others get status 429."""
     body_mb: float = 32
-    """Of one request, with its pictures."""
+    """Size of one request, with its pictures."""
+    pictures: int = 256
+    """Pictures in one request, at most."""
+    megapixels: float = 100
+    """Pixels (in millions) of all pictures of one request together."""
+    text_chars: int = 1_000_000
+    """Characters of all texts of one request. More than the model's context can hold is refused anyway."""
     hold_gb: float = 1.0
-    """What may be kept of conversations, so that one that goes on costs its new tokens alone. 0: nothing."""
+    """Memory for conversations and pictures already computed, so that a conversation that goes on costs only its new
+    tokens. 0: nothing is kept."""
 
     def run(self) -> None:
         """Answer until stopped."""
-        for flag, value in (("queue", self.queue), ("body-mb", self.body_mb)):
-            if value <= 0:
+        for flag, value in (
+            ("queue", self.queue),
+            ("body-mb", self.body_mb),
+            ("pictures", self.pictures),
+            ("megapixels", self.megapixels),
+            ("text-chars", self.text_chars),
+        ):
+            if not 0 < value < math.inf:
                 raise InputError(f"--{flag} {value}: must be above 0.")
         if not 0 <= self.hold_gb < math.inf:
             raise InputError(f"--hold-gb {self.hold_gb}: 0 is the least, and keeps nothing.")
@@ -329,17 +351,32 @@ class Serve:
         if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
             raise InputError("serve needs the fastapi and uvicorn packages: pip install 'linkcontext[serve]'.")
         from linkcontext.evaluate.run import local
-        from linkcontext.teach.serve import NEW_TOKENS, Endpoint, Limits, address, listening, serve
+        from linkcontext.teach.access import Hosts, check_exposure, checked_key, checked_names
+        from linkcontext.teach.serve import Endpoint, address, listening, serve
 
         packs = [(text.partition("=")[0], Path(text.partition("=")[2])) for text in self.pack]
         if wrong := [text for text, (_, path) in zip(self.pack, packs, strict=True) if not path.name]:
             raise InputError(f"--pack {wrong[0]}: say under which name it is served: NAME=FILE.")
-        new_tokens = self.model.max_new_tokens or NEW_TOKENS
-        limits = Limits(self.queue, int(self.body_mb * 1e6), new_tokens, int(self.hold_gb * 1e9))
-        with listening(self.host, self.port) as heard:
-            endpoint = Endpoint(Path(self.model.model).name, local(self.model), limits, packs)
-            console.print(f"{', '.join(endpoint.lessons)} at {address(heard)}", markup=False, soft_wrap=True)
-            serve(endpoint, heard)
+        key = checked_key(self.api_key, os.environ.get("LINKCONTEXT_API_KEY"), self.no_auth)
+        with listening(self.host, self.port) as bound:
+            check_exposure(bound, self.host, key, self.no_auth)
+            hosts = Hosts.of(bound, (self.host, *checked_names(self.allow_host)))
+            endpoint = Endpoint(Path(self.model.model).name, local(self.model), self._limits(), packs)
+            console.print(f"{', '.join(endpoint.lessons)} at {address(bound)}", markup=False, soft_wrap=True)
+            serve(endpoint, bound, hosts, key)
+
+    def _limits(self) -> "Limits":
+        from linkcontext.teach.wire import NEW_TOKENS, Limits
+
+        return Limits(
+            queue=self.queue,
+            body=int(self.body_mb * 1e6),
+            new_tokens=self.model.max_new_tokens or NEW_TOKENS,
+            hold=int(self.hold_gb * 1e9),
+            pictures=self.pictures,
+            pixels=int(self.megapixels * 1e6),
+            text=self.text_chars,
+        )
 
 
 def _local_model(pack: "Pack", named: str | None, loading: Loading) -> "Model":

@@ -24,7 +24,17 @@ from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from linkcontext.data.images import open_image
-from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, Message, Tokens, closed, conversation, render, tokenize
+from linkcontext.episodes.prompt import (
+    IGNORE,
+    SCAFFOLDS,
+    Message,
+    Tokens,
+    Words,
+    closed,
+    conversation,
+    render,
+    tokenize,
+)
 from linkcontext.episodes.prompt import pictures as shown
 from linkcontext.errors import InputError
 from linkcontext.models.budget import free_memory, room
@@ -329,11 +339,7 @@ class Scorer:
         spoken = tuple((m["role"], tuple(part.get("text") for part in m["content"])) for m in messages)
         key = (supervise, spoken)
         if (encoded := self._encoded.get(key)) is None:
-            text, spans = render(messages, self.model.template, reply=supervise == "none")
-            if supervise == "open":
-                text, spans = text[: spans[-1][1]], []
-            elif supervise != "none":
-                text = closed(text, spans, self.model.template)
+            text, spans = rendered(messages, supervise, self.model.template)
             labelled = "none" if supervise in ("open", "closed") else supervise
             encoded = text, tokenize(text, spans, (), self.model.template, labelled)
             if len(encoded[1].ids) <= self.model.context and _text_bytes(encoded) <= TEXTS:  # else it is refused
@@ -551,6 +557,14 @@ class Scorer:
             for i, ids in zip(chunk, out.sequences[:, length:].tolist(), strict=True):
                 replies[i] = list(takewhile(lambda token: token not in ends, ids))
         return self._replies(replies, prompts, ending)
+
+
+def rendered(messages: Sequence[Message], ending: str, words: Words) -> tuple[str, list[tuple[int, int]]]:
+    """A conversation as text with this ending (`Ending`, or the answers that count), and where its answers are."""
+    text, spans = render(messages, words, reply=ending == "none")
+    if ending == "open":
+        return text[: spans[-1][1]], []
+    return (text if ending == "none" else closed(text, spans, words)), spans
 
 
 def fits(length: int, short: Tokens, context: int) -> None:

@@ -19,10 +19,15 @@ from linkcontext.teach.session import Session
 
 try:
     import gradio as gr
+    from starlette.datastructures import Headers
     from starlette.middleware import Middleware
+    from starlette.responses import PlainTextResponse
+
+    from linkcontext.teach.access import Hosts
 except ImportError as missing:
     raise InputError("linkcontext app needs the gradio package: pip install 'linkcontext[app]'.") from missing
 
+SHARED = Hosts(domains=("gradio.live",))  # a public address of Gradio's
 WAITING = 32  # requests in the queue; a further one is told so
 KEPT_S = 24 * 3600  # uploads of abandoned pages are removed after a day
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
@@ -99,7 +104,11 @@ def launch(model: Model, root: Path, folder: Path, port: int | None = None, shar
             theme=gr.themes.Base(font=FONT, font_mono=MONO),
             css=CSS,
             head=FOLDER_PATHS,
-            app_kwargs={"middleware": [Middleware(Inside)], "docs_url": None, "redoc_url": None},
+            app_kwargs={
+                "middleware": [Middleware(Inside, hosts=SHARED if share else Hosts())],
+                "docs_url": None,
+                "redoc_url": None,
+            },
         )
     except OSError as error:
         if port is None:
@@ -109,20 +118,23 @@ def launch(model: Model, root: Path, folder: Path, port: int | None = None, shar
 
 
 class Inside:
-    """Tells browsers to load nothing from elsewhere."""
+    """Refuses requests that a page of another origin sends, and tells browsers to load nothing from elsewhere."""
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
+    def __init__(self, app: Any, hosts: Hosts) -> None:
+        self.app, self.hosts = app, hosts
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Add the header to every answer."""
+        """Refuse a request, or add the header to its answer."""
 
         async def sent(message: Any) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
             await send(message)
 
-        await self.app(scope, receive, sent if scope["type"] == "http" else send)
+        if scope["type"] == "http" and (refused := self.hosts.refusal(Headers(scope=scope))):
+            await PlainTextResponse(refused, 403, {"Connection": "close"})(scope, receive, send)
+        else:
+            await self.app(scope, receive, sent if scope["type"] == "http" else send)
 
 
 def build(model: Model, root: Path, folder: Path) -> Any:

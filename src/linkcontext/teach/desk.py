@@ -4,6 +4,7 @@ Requests that wait at the same time are answered together: what their prompts sh
 another's. What was computed for a conversation is kept for its next turn.
 """
 
+import asyncio
 import logging
 import threading
 from collections import deque
@@ -74,6 +75,7 @@ class Job:
     stops: tuple[str, ...]
     top: int | None  # how many likely tokens are told beside each; None where no likelihoods are wanted
     reads: bool  # whether the prompt's own likelihoods are wanted
+    pixels: int = 0  # of the client's pictures
     tell: Callable[[Told], object] = lambda told: None
     gone: bool = False  # the client has left
     length: int = 0  # of the prompt, in tokens
@@ -82,6 +84,11 @@ class Job:
     reason: str = "stop"
     stopped: bool = False  # by one of `stops`
     over: bool = False
+
+    def leave(self, watch: "asyncio.Future[None]") -> None:
+        """Note that the client has left, unless nobody watches it any more."""
+        if not watch.cancelled():
+            self.gone = True
 
     def end(self, told: Done | Failed) -> None:
         """Tell the last thing, once."""
@@ -143,6 +150,9 @@ class Desk:
         except Exception as error:  # whatever a network throws, the next request finds the thread alive
             log.exception("a request failed")
             self._one_by_one(jobs, Failed(500, f"the model failed ({type(error).__name__})."))
+        finally:
+            self.scorer.sources = {}
+            self.scorer.eyes.forget()
 
     def _one_by_one(self, jobs: list[Job], failed: Failed) -> None:
         """After a failure of many together: each by itself, but for those who heard a part of their answer."""

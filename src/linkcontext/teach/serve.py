@@ -1,7 +1,7 @@
 """`linkcontext serve`: a model behind an endpoint that clients of OpenAI's talk to.
 
-A request is read and refused here, before it takes anything of the model's time; `Desk` answers it. At most so many
-requests are in the house at once, and none that is larger than allowed is read to its end.
+A request is checked (`access`), received and preprocessed (`intake`) before it takes anything of the model's time;
+`Desk` answers it. At most so many requests wait at once, and none that is larger than allowed is read to its end.
 """
 
 import asyncio
@@ -11,11 +11,11 @@ import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -25,31 +25,24 @@ from starlette.exceptions import HTTPException
 from linkcontext.episodes.marks import refuse_marks
 from linkcontext.episodes.prompt import Message, conversation
 from linkcontext.errors import InputError
-from linkcontext.models.engine import Held
 from linkcontext.models.load import Model
 from linkcontext.models.score import Scorer, Sources
 from linkcontext.models.vision import Eyes, Seen
 from linkcontext.teach import wire
+from linkcontext.teach.access import Access, Hosts
+from linkcontext.teach.connection import Connections, Patience
 from linkcontext.teach.desk import Begun, Desk, Done, Failed, Job, Piece, Told
+from linkcontext.teach.intake import SECONDS, SMALL_BODY, SMALL_PIXELS, Bodies, Lane, Refusal
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import read_pack
 from linkcontext.teach.shelf import Shelf
+from linkcontext.teach.wire import ChatRequest, Limits
 
 log = logging.getLogger("linkcontext")
-SECONDS = 60  # in which a request's body must be there
+LOOPBACK = Hosts()
+LARGE_SHARE = 4  # one of so many places may be a large request's
 AGAIN = "1"  # seconds after which a client that was sent away may ask again
-NEW_TOKENS = 512  # of an answer, where --max-new-tokens says nothing
 KINDS = {404: "not_found_error", 429: "rate_limit_exceeded", 500: "server_error", 503: "server_error"}
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the endpoint takes on."""
-
-    queue: int = 64  # requests in the house
-    body: int = 32_000_000  # bytes of one
-    new_tokens: int = NEW_TOKENS  # of an answer
-    hold: int = 1_000_000_000  # bytes of what is kept of conversations
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,6 @@ class Lesson:
     messages: list[Message]
     sources: Sources
     seen: Mapping[str, Seen]
-    held: Held | None
 
     @classmethod
     def of(cls, learner: Learner, where: Path) -> "Lesson":
@@ -69,51 +61,60 @@ class Lesson:
         if learner.select == "rices" and learner.shots_per_class is not None:
             raise InputError(f"{where}: its support is chosen for each picture. Teach it with --select medoid.")
         turns = conversation(learner.rounds, learner.scaffold)
-        return cls(turns, learner.scorer.sources, learner.seen, learner.held)
-
-
-class Refusal(Exception):
-    """A request that is not taken: an HTTP status and a sentence."""
-
-    def __init__(self, status: int, why: str, code: str | None = None) -> None:
-        super().__init__(why)
-        self.status, self.code = status, code
+        return cls(turns, learner.scorer.sources, learner.seen)
 
 
 class Endpoint:
     """A model under its name, what waits for it, and the routes that lead there."""
 
     def __init__(self, name: str, model: Model, limits: Limits, packs: Sequence[tuple[str, Path]] = ()) -> None:
-        self.limits, self.model = limits, model
+        # No text of more characters can fit the context, as no token has more than the longest.
+        longest = max(map(len, model.words.get_vocab()))
+        self.limits = replace(limits, text=min(limits.text, longest * model.context))
+        self.model = model
         self.begun = int(time.time())
-        self.inside = 0
-        self.lessons = {name: Lesson([], {}, {}, None)}
-        scorer = Scorer(model, Eyes(model), {})
-        shelf = Shelf(scorer, limits.hold)
+        self.inside = 0  # requests that wait or are answered
+        self.large = 0  # those of them that are large
+        self.lessons = {name: Lesson([], {}, {})}
+        features = limits.hold // 4
+        scorer = Scorer(model, Eyes(model, memory=features, counting=False), {})
+        shelf = Shelf(scorer, limits.hold - features)
         for called, path in packs:
             if called in self.lessons:
                 raise InputError(f"--pack {called}={path}: there is a model {called} already. Call it something else.")
-            self.lessons[called] = Lesson.of(read_pack(path).learner(model), path)
-            if (held := self.lessons[called].held) is not None:
-                shelf.put(held)
+            learner = read_pack(path).learner(model)
+            self.lessons[called] = Lesson.of(learner, path)
+            if learner.held is not None:
+                shelf.put(learner.held)
         self.desk = Desk(scorer, shelf)
+        self.bodies = Bodies(limits.body)
+        whole = scorer.engine == "naive"
+        self.lanes = Lane(model, "small", whole), Lane(model, "large", whole)
 
-    def app(self) -> FastAPI:
-        """The routes."""
+    def app(self, hosts: Hosts = LOOPBACK, key: str | None = None) -> FastAPI:
+        """The routes, for clients that address one of `hosts` and, where there is a `key`, send it."""
 
         @asynccontextmanager
         async def life(_: FastAPI) -> AsyncIterator[None]:
             yield
-            await asyncio.to_thread(self.desk.close)
+            await asyncio.to_thread(self.close)
 
         app = FastAPI(title="linkcontext", lifespan=life, openapi_url=None)
         app.add_api_route("/health", self.health, methods=["GET"])
         app.add_api_route("/v1/models", self.models, methods=["GET"])
         app.add_api_route("/v1/models/{name:path}", self.one_model, methods=["GET"])
         app.add_api_route("/v1/chat/completions", self.complete, methods=["POST"])
+        app.add_middleware(Access, hosts=hosts, key=key)
         app.add_exception_handler(Refusal, _refused)
         app.add_exception_handler(HTTPException, _no_route)
+        app.add_exception_handler(Exception, _failed)
         return app
+
+    def close(self) -> None:
+        """Stop; what waits is not answered."""
+        for lane in self.lanes:
+            lane.close()
+        self.desk.close()
 
     async def health(self) -> Response:
         """That the server is up."""
@@ -138,25 +139,29 @@ class Endpoint:
 
     async def complete(self, request: Request) -> Response:
         """Answer a conversation."""
-        if self.inside >= self.limits.queue:
-            raise Refusal(429, f"{self.inside} requests are waiting already. Ask again in a moment.", "queue_full")
-        self.inside += 1
+        self._check_place()  # before a body comes that nobody would read
+        body = await self.bodies.read(request)
+        self._check_place()
         loop, heard = asyncio.get_running_loop(), asyncio.Queue[Told]()
+        place, watch = ExitStack(), asyncio.create_task(_left(request))
+        self._enter(place, "inside")
 
         def tell(told: Told) -> None:
             heard.put_nowait(told)
             if isinstance(told, Done | Failed):
-                self.inside -= 1
+                place.close()
 
         try:
-            body = await self._body(request)
-            asked, job = await asyncio.to_thread(self._job, body)
+            asked, job = await self._prepared(body, place, watch)
         except BaseException:
-            self.inside -= 1
+            place.close()
+            watch.cancel()
             raise
+        del body
         job.tell = lambda told: loop.call_soon_threadsafe(tell, told)
+        watch.add_done_callback(job.leave)
         self.desk.put(job)
-        answer, watch = Answer(asked, job, heard), asyncio.create_task(_left(request, job))
+        answer = Answer(asked, job, heard)
         try:
             if not asked.stream:
                 return JSONResponse(await answer.whole())
@@ -168,52 +173,72 @@ class Endpoint:
             watch.cancel()
         return StreamingResponse(answer.stream(begun), media_type="text/event-stream")
 
-    async def _body(self, request: Request) -> bytes:
-        """The body of a request, in time and not too large."""
-        most, body = self.limits.body, bytearray()
+    def _check_place(self) -> None:
+        if self.inside >= self.limits.queue:
+            raise Refusal(429, f"{self.inside} requests are waiting already. Ask again in a moment.", "queue_full")
+
+    def _enter(self, place: ExitStack, count: Literal["inside", "large"]) -> None:
+        """Count a request until its place is closed."""
+        setattr(self, count, getattr(self, count) + 1)
+        place.callback(lambda: setattr(self, count, getattr(self, count) - 1))
+
+    async def _prepared(self, body: bytes, place: ExitStack, watch: asyncio.Task[None]) -> tuple[ChatRequest, Job]:
+        """What a body asks for, its pictures preprocessed; what this takes is freed with the place."""
+        small, large = self.lanes
+        lane = large if len(body) > SMALL_BODY else small
         try:
-            async with asyncio.timeout(SECONDS):
-                async for piece in request.stream():
-                    body += piece
-                    if len(body) > most:
-                        raise Refusal(413, f"a request may have {most:,} bytes, and this one has more. Show less.")
-        except TimeoutError as error:
-            raise Refusal(408, f"the request's body did not come within {SECONDS} seconds.") from error
-        return bytes(body)
+            if lane is large:
+                self._enter_large(place)
+            asked, job = await lane.run(self._job, body)
+            if lane is small and job.pixels > SMALL_PIXELS:
+                self._enter_large(place)
+                lane = large
+
+            def prepare() -> int:
+                if watch.done():
+                    raise Refusal(499, "the client has left.")
+                return lane.prepare(job.messages, job.ending, job.sources, self.desk.scorer.eyes.knows)
+
+            place.callback(lane.free, await lane.run(prepare))
+        except InputError as error:
+            raise Refusal(400, str(error)) from error
+        return asked, job
+
+    def _enter_large(self, place: ExitStack) -> None:
+        """Large requests wait for each other: they may not take all places meanwhile."""
+        if self.large >= max(1, self.limits.queue // LARGE_SHARE):
+            raise Refusal(429, f"{self.large} large requests are waiting already. Ask again later.", "queue_full")
+        self._enter(place, "large")
 
     def _refuse_marks(self, messages: Sequence[Message]) -> None:
         """Refuse a conversation with a text that holds one of the model's own marks."""
         for number, message in enumerate(messages):
             for place, part in enumerate(message["content"]):
-                try:
-                    refuse_marks(part.get("text", ""), self.model.marks, f"messages.{number}.content.{place}")
-                except InputError as error:
-                    raise Refusal(400, str(error)) from error
+                refuse_marks(part.get("text", ""), self.model.marks, f"messages.{number}.content.{place}")
 
-    def _job(self, body: bytes) -> tuple[wire.ChatRequest, Job]:
-        """What is asked."""
-        try:
-            asked = wire.read_request(body)
-            messages, sources = wire.conversation_of(asked.messages)
-        except InputError as error:
-            raise Refusal(400, str(error)) from error
-        self._refuse_marks(messages)
-        own = self.model.template.variables
-        if self.model.template.read_of(asked.chat_template_kwargs) not in ({}, own):
-            started = f"the server was started with {json.dumps(own)}, for all requests"
-            raise Refusal(400, f"chat_template_kwargs: {started}. Leave it out.")
+    def _job(self, body: bytes) -> tuple[ChatRequest, Job]:
+        """What a body asks for. Raises `InputError` or `Refusal`."""
+        asked = wire.read_request(body, self.limits)
         lesson = self.lessons[self._known(asked.model)]
+        started = self.model.template.variables
+        if self.model.template.read_of(asked.chat_template_kwargs) not in ({}, started):
+            own_values = f"the server was started with {json.dumps(started)}, for all requests"
+            raise InputError(f"chat_template_kwargs: {own_values}. Leave it out.")
+        own = wire.conversation_of(asked.messages, self.limits)
+        self._refuse_marks(own.messages)
         wanted = asked.max_completion_tokens or asked.max_tokens or self.limits.new_tokens
-        begins = len(list(takewhile(lambda message: message["role"] == "system", messages)))  # templates want it first
+        # Templates want system messages first.
+        begins = len(list(takewhile(lambda message: message["role"] == "system", own.messages)))
         return asked, Job(
-            [*messages[:begins], *lesson.messages, *messages[begins:]],
-            lesson.sources | sources,
+            [*own.messages[:begins], *lesson.messages, *own.messages[begins:]],
+            lesson.sources | own.sources,
             lesson.seen,
             asked.ending,
             min(wanted, self.limits.new_tokens),
             asked.stops,
             asked.top_logprobs if asked.logprobs else None,
             asked.prompt_logprobs is not None,
+            own.pixels,
         )
 
 
@@ -221,7 +246,7 @@ class Endpoint:
 class Answer:
     """What a job tells, as a client is told."""
 
-    asked: wire.ChatRequest
+    asked: ChatRequest
     job: Job
     heard: asyncio.Queue[Told]
 
@@ -285,14 +310,14 @@ class Answer:
 
     def _head(self, kind: str) -> dict[str, Any]:
         name = f"chatcmpl-{uuid.uuid4().hex}"
-        return {"id": name, "object": kind, "created": int(time.time()), "model": self.asked.model}
+        head = {"id": name, "object": kind, "created": int(time.time()), "model": self.asked.model}
+        return head | ({"ignored": self.asked.ignored} if self.asked.ignored else {})
 
 
-async def _left(request: Request, job: Job) -> None:
-    """Wait until the client leaves; then nothing more is computed for it."""
+async def _left(request: Request) -> None:
+    """Wait until the client leaves."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    job.gone = True
 
 
 async def _refused(_: Request, refusal: Refusal) -> Response:
@@ -301,6 +326,10 @@ async def _refused(_: Request, refusal: Refusal) -> Response:
     # What is left of a body that was not read to its end is not waited for.
     headers |= {"Connection": "close"} if refusal.status in (408, 413, 429) else {}
     return JSONResponse(content, refusal.status, headers)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return JSONResponse(wire.failure(f"the server failed ({type(error).__name__}).", KINDS[500]), 500)
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:
@@ -329,8 +358,14 @@ def address(heard: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
-def serve(endpoint: Endpoint, heard: socket.socket) -> None:
+def serve(endpoint: Endpoint, heard: socket.socket, hosts: Hosts = LOOPBACK, key: str | None = None) -> None:
     """Answer until stopped by Ctrl-C, which is how it ends."""
-    config = uvicorn.Config(endpoint.app(), log_level="warning", timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        endpoint.app(hosts, key),
+        http=Connections(Patience(body=SECONDS + 10)),  # the endpoint itself answers a body that does not come
+        ws="none",
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+    )
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run([heard])
