@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from linkcontext import records
 from linkcontext.errors import InputError
 from linkcontext.records import (
     Candidate,
@@ -57,7 +58,7 @@ def in_folder(folder):
 def test_json_by_hand():
     assert to_json(ITEM) == (
         '{"id":"owl/1.png","path":"owl/1.png","class":"owl","name":"Owl","sha256":"ab12","split":"",'
-        '"group":"","facts":{"colour":"red","neighbours":["cat"]},"questions":[]}'
+        '"group":"","facts":{"colour":"red","neighbours":["cat"]},"questions":[],"pixels":""}'
     )
     assert to_json(EPISODE.queries[0]) == (
         '{"item":"cat/2.png","class":"cat","answer":"tiplo","question":"What is this?","others":[]}'
@@ -121,6 +122,17 @@ def test_a_bad_line_is_named(line, complaint, tmp_path):
     with pytest.raises(InputError) as error:
         next(reader)
     assert str(error.value) == f"{path}{complaint}"
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_lines_are_read_however_they_end(ending, mark, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "BLOCK", 7)  # lines and line breaks are cut anywhere
+    path, turns = tmp_path / "turns.jsonl", [Turn("a", "owl", "x"), Turn("b", "owl", "y")]
+    path.write_bytes(mark + "".join(to_json(turn) + ending for turn in turns).encode())
+    assert list(read_jsonl(Turn, path)) == turns
+    path.write_bytes(mark + ending.join(to_json(turn) for turn in turns).encode())
+    assert list(read_jsonl(Turn, path)) == turns
 
 
 @pytest.mark.parametrize(

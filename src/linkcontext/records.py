@@ -17,17 +17,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
-from linkcontext.errors import InputError
+from linkcontext.errors import InputError, excerpt
 from linkcontext.storage import held as held  # noqa: PLC0414 - where others look for it
 from linkcontext.storage import read_errors, write_errors, write_lines
 from linkcontext.storage import write_text as write_text  # noqa: PLC0414
 
 Record = TypeVar("Record")
 INT64 = 2**63
-SHOWN = 60  # characters of a value that a sentence repeats
 LIMIT = 10_000_000  # bytes of a record: more are a damaged file, or one that wants all memory
+BLOCK = 1 << 20  # bytes that are read at once
+BOM = b"\xef\xbb\xbf"  # what Windows puts in front of UTF-8
 PICKLE = (
     "a pickle, which is never read: unpickling runs whatever code its author put into it. "
     "Ask its author for JSON, or convert it where nothing can be lost (json.dump), and give that file."
@@ -62,6 +63,12 @@ class Item:
     group: str = ""  # pictures of one source (one writer, one camera, one film), by file name
     facts: dict[str, Any] = field(default_factory=dict)  # ground truth, where there is any
     questions: tuple[Question, ...] = ()  # what its annotations answer besides the class
+    pixels: str = ""  # a hash of what is seen; empty where nobody has decoded the picture yet
+
+    @property
+    def content(self) -> str:
+        """What is seen in the picture: equal for copies, whatever bytes hold them."""
+        return self.pixels or self.sha256
 
     def splits(self, turn: "Turn | None" = None) -> set[str]:
         """Of its questions, or of those that a turn may have; its own where there are none."""
@@ -212,7 +219,7 @@ def typed(hint: Any, value: Any, where: str, name: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
         return from_dict(hint, value, where)
     if not _fits(hint, value):
-        shown = repr(value) if len(repr(value)) <= SHOWN else repr(value)[:SHOWN] + "..."
+        shown = repr(excerpt(value)) if isinstance(value, str) else excerpt(value)
         raise InputError(
             f"{where}: {name} must be {_expected(hint)}, and is {shown}. "
             "The file is damaged; mend it or write it again."
@@ -273,17 +280,14 @@ def read_json(path: Path) -> Any:
 def read_jsonl(kind: type[Record], path: Path, whole_lines: bool = False) -> Iterator[Record]:
     """Stream the records of a file. A line that is no such record is an `InputError` naming file and line.
 
-    With `whole_lines` a last line without its end is passed over: its writer was killed, or is writing still.
+    Lines may end as on Windows or on old Macs, a byte order mark may stand in front. With `whole_lines` a last line
+    without its end is passed over: its writer was killed, or is writing still.
     """
-    with read_errors(path), path.open("rb") as lines:
-        for number, line in enumerate(iter(lambda: lines.readline(LIMIT + 1), b""), 1):
+    with read_errors(path), path.open("rb") as file:
+        for number, line in enumerate(_lines(file, path), 1):
             where = f"{path}:{number}"
-            if whole_lines and not line.endswith(b"\n") and len(line) <= LIMIT:
+            if whole_lines and not line.endswith((b"\n", b"\r")):
                 return
-            if len(line) > LIMIT:
-                raise InputError(
-                    f"{where}: more than {LIMIT // 1_000_000} MB in a line. The file is damaged; write it again."
-                )
             if number == 1 and line.startswith(b"\x80"):
                 raise InputError(f"{path}: {PICKLE}")
             try:
@@ -293,6 +297,25 @@ def read_jsonl(kind: type[Record], path: Path, whole_lines: bool = False) -> Ite
             if not isinstance(values, dict):
                 raise InputError(f"{where}: a JSON object was expected, found {type(values).__name__}.")
             yield from_dict(kind, values, where)
+
+
+def _lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The lines of a file, whatever they end in: no JSON text holds a line break. At most one block is in memory."""
+    head = file.read(len(BOM))
+    left, number = head.removeprefix(BOM), 0
+    while block := file.read(BLOCK):
+        *lines, left = (left + block).splitlines(keepends=True)
+        yield from lines
+        number += len(lines)
+        if len(left) > LIMIT:
+            where = f"{path}:{number + 1}"
+            raise InputError(
+                f"{where}: more than {LIMIT // 1_000_000} MB in a line. The file is damaged; write it again."
+            )
+        if left.endswith(b"\n"):
+            yield left
+            left, number = b"", number + 1
+    yield from left.splitlines(keepends=True)
 
 
 def write_jsonl(records: Iterable[Any], path: Path) -> None:

@@ -80,13 +80,54 @@ def test_messages_and_trl_columns_by_hand():
         ({"conversations": talk("q", "a", "q")}, "must take turns, human first, gpt last"),
         ({"image": 3, "conversations": talk("q", "a")}, "`image` must be a path or a list of paths"),
         ({"id": [1], "conversations": talk("q", "a")}, "`id` is missing or neither a number nor a text"),
-        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "neither a text nor an image"),
+        ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "neither a text nor an image"),
+        ({"messages": [{"role": "user", "content": [{"type": "video_url"}]}]}, "about a video or a sound"),
+        ({"messages": chat("<audio>What is said?", "Hello."), "audios": ["x.wav"]}, r"a sound \(`audios`\)"),
+        ({"video": "x.mp4", "conversations": talk("<image>\nWhat?", "A.")}, r"a sound \(`video`\)"),
+        ({"conversations": talk("<video>\nWhat?", "A.")}, "a sound \\(<video>\\)"),
+        ({"image": "x.MP4", "conversations": talk("<image>\nWhat?", "A.")}, r"a sound \(x.MP4\)"),
+        ({"image": "a", "images": ["b"], "conversations": talk("<image>", "A.")}, "name different pictures"),
+        ({"image": "https://x.org/a.png", "conversations": talk("<image>", "A.")}, "is an address"),
+        ({"image": {"bytes": "x" * 10_000}, "conversations": talk("<image>", "A.")}, "an object of 1 values"),
+        ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "loss": 0.5}]}, "`loss` of an answer must be"),
+        ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "weight": "maybe"}]}, "`weight` of an answer"),
+        ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "weight": 0, "loss": 1}]}, "contradict"),
         ("text", "f:1: str instead of an object"),
     ],
 )
 def test_wrong_records_get_a_sentence(record, sentence):
     with pytest.raises(InputError, match=sentence):
         conversation(record, "f:1", 0)
+
+
+@pytest.mark.parametrize("value", ["data:image/png;base64," + "A" * 5000, "/9j/" + "A" * 5000, "A" * 5000])
+def test_a_picture_in_the_record_is_named_and_not_repeated(value):
+    for record in ({"image": value}, {"images": [{"url": value}]}):
+        with pytest.raises(InputError, match="the picture itself stands in the record") as error:
+            conversation({**record, "conversations": talk("<image>", "a")}, "f:1", 0)
+        assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("marks", "learnt"),
+    [({key: value}, learnt) for key in ("loss", "weight") for value, learnt in ((0, False), ("0", False))]
+    + [({"loss": value}, False) for value in (False, "false", "False", 0.0)]
+    + [({"loss": value}, True) for value in (True, 1, "true", "1")]
+    + [({}, None), ({"loss": None}, None), ({"loss": 0, "weight": 0}, False)],
+)
+def test_marks_of_answers_that_are_not_learnt(marks, learnt):
+    turns = [*chat("q"), {"role": "assistant", "content": "a", **marks}]
+    assert conversation({"messages": turns}, "f:1", 0).messages[1].get("loss") is learnt
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_the_line_break_after_a_picture_goes_however_lines_end(ending):
+    record = {"image": "a", "conversations": talk(f"<image>{ending}What?{ending}", "A.")}
+    assert conversation(record, "f:1", 0).messages[0]["content"] == [image("a"), text(f"What?{ending}")]
+
+
+def test_words_about_html_are_no_video():
+    assert conversation({"conversations": talk("What does the tag <video> do?", "It plays.")}, "f:1", 0).pictures == ()
 
 
 def test_wrong_records_copies_and_ids_of_two_are_named_and_the_others_come(tmp_path):

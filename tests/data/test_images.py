@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
-from linkcontext.data.images import open_image, sha256, suffix, thumbnail_png
+from linkcontext.data import formats
+from linkcontext.data.images import Upload, examine, open_image, pixels, sha256, suffix, thumbnail_png
 from linkcontext.errors import InputError
 
 
@@ -114,9 +116,9 @@ def test_palette_with_an_alpha_for_each_colour(tmp_path):
 def test_transparent_grey_of_8_and_of_16_bits_becomes_white(tmp_path):
     eight = Image.fromarray(np.array([[7, 8]], np.uint8))
     assert np.asarray(open_image(saved(eight, tmp_path / "8.png", transparency=7)))[..., 0].tolist() == [[255, 8]]
-    sixteen = Image.fromarray(np.array([[700, 257]], np.uint16))
+    sixteen = Image.fromarray(np.array([[700, 257, 65_535]], np.uint16))
     path = saved(sixteen, tmp_path / "16.png", transparency=700)
-    assert np.asarray(open_image(path))[..., 0].tolist() == [[255, 1]]
+    assert np.asarray(open_image(path))[..., 0].tolist() == [[255, 1, 255]]
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
@@ -272,3 +274,118 @@ def test_suffix_of_what_pillow_writes(tmp_path, name):
 def test_suffix_of_no_picture():
     assert suffix(b"%PDF-1.7") is None
     assert suffix(b"") is None
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_grey_of_fewer_bits_in_16_is_shown_with_its_own_white(tmp_path, bits):
+    pixels = np.array([[0, 2**bits - 1]], np.uint16)
+    path = saved(Image.fromarray(pixels), tmp_path / "a.png")
+    assert np.asarray(open_image(path))[..., 0].tolist() == [[0, 255]]
+    assert ("bits" in examine(path).notes) is (bits < 16)
+    assert np.asarray(open_image(saved(Image.fromarray(pixels), tmp_path / "a.tif")))[0, 1].tolist() == [255] * 3
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_png_with_long_texts_is_read(tmp_path, after):
+    """Renderers write scenes, editors histories and profiles; before the pixels or behind them."""
+    texts = PngInfo()
+    texts.add_itxt("workflow", "node " * 400_000, zip=True)
+    texts.add_text("more", "x" * 2_000_000, zip=True)
+    if after:
+        chunks, texts.chunks = texts.chunks, []
+        for kind, body, _ in chunks:
+            texts.add(kind, body, after_idat=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(Image.fromarray(noise()), tmp_path / "a.png", pnginfo=texts, exif=exif)
+    plain = saved(Image.fromarray(noise()), tmp_path / "b.png", exif=exif)
+    assert open_image(path).size == (6, 9)
+    assert examine(path).pixels == examine(plain).pixels
+
+
+def test_a_png_with_a_large_profile_is_read_and_a_damaged_one_is_not(tmp_path):
+    profile = saved(Image.fromarray(noise()), tmp_path / "a.png", icc_profile=b"x" * 3_000_000)
+    assert np.array_equal(np.asarray(open_image(profile)), noise())
+    profile.write_bytes(profile.read_bytes()[:-40])
+    with pytest.raises(InputError, match="damaged or cut short"):
+        open_image(profile)
+
+
+def test_copies_have_one_hash_whatever_holds_them(tmp_path):
+    image = Image.fromarray(noise())
+    paths = [saved(image, tmp_path / name) for name in ("a.png", "b.bmp", "c.tif")]
+    paths.append(saved(image.convert("RGBA"), tmp_path / "d.png"))
+    assert len({pixels(path) for path in paths}) == 1
+    assert pixels(saved(image.rotate(180), tmp_path / "e.png")) != pixels(paths[0])
+    assert pixels(Upload("u", paths[0].read_bytes())) == pixels(paths[0])
+
+
+def test_what_is_notable_about_a_picture(tmp_path):
+    flat, night, film = Image.new("RGB", (9, 9), "white"), Image.new("RGB", (9, 9)), Image.fromarray(noise())
+    night.putpixel((0, 0), (9, 9, 9))
+    assert examine(saved(flat, tmp_path / "a.jpg")).notes == ("blank",)
+    assert examine(saved(night, tmp_path / "b.png")).notes == ("dark",)
+    assert examine(saved(film, tmp_path / "c.png")).notes == ()
+    assert examine(saved(film, tmp_path / "d.webp", save_all=True, append_images=[flat.resize(film.size)])).notes == (
+        "frames",
+    )
+
+
+def tiff(entries):
+    """A TIFF of one black pixel with these further tags."""
+    tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 1, **entries}
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    return b"II*\x00" + struct.pack("<I", 10) + b"\x00\x00" + struct.pack("<H", len(tags)) + rows + struct.pack("<I", 0)
+
+
+def test_a_raw_file_is_not_read_as_its_preview(tmp_path):
+    (tmp_path / "plain.tif").write_bytes(tiff({}))
+    assert open_image(tmp_path / "plain.tif").size == (1, 1)
+    (tmp_path / "a.NEF").write_bytes(tiff({}))
+    for name, content in (
+        ("a.tif", tiff({50706: 1})),  # DNG, under another name
+        ("b.tif", tiff({254: 1, 330: 8})),  # a preview, and the picture in another place
+        ("c.jpg", b"II*\x00\x10\x00\x00\x00CR\x02\x00" + b"\x00" * 30),
+        ("d.png", b"\x00\x00\x00\x18ftypcrx "),
+        ("a.NEF", tiff({})),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=f"{name}: of the format camera RAW, which is not read here"):
+            open_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\x00\x00\x00\x18ftypheic", "HEIC"),
+        (b"\x00\x00\x00\x1cftypmif1\x00\x00\x00\x00mif1heic", "HEIC"),
+        (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"8BPS\x00\x01", "Photoshop"),
+        (b"\x00\x00\x00\x18ftypisom", "video"),
+        (b'<?xml version="1.0"?>', ""),
+    ],
+)
+def test_formats_that_are_known_by_name_only(tmp_path, monkeypatch, content, kind):
+    monkeypatch.setattr(formats, "HAS_HEIC", False)
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match=f"of the format {kind}" if kind else "not a picture"):
+        open_image(tmp_path / "a.png")
+    assert formats.readable(content) is None
+
+
+def test_avif_and_heic_are_read_where_their_readers_are_installed(tmp_path):
+    image = Image.new("RGB", (16, 16), "red")
+    if formats.HAS_AVIF:
+        assert open_image(saved(image, tmp_path / "a.avif")).getpixel((3, 3))[0] > 240
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(image).save(tmp_path / "a.heic")
+    assert open_image(tmp_path / "a.heic").getpixel((3, 3))[0] > 240
+    (tmp_path / "b.heic").write_bytes((tmp_path / "a.heic").read_bytes()[:150])
+    with pytest.raises(InputError, match="damaged or cut short"):
+        open_image(tmp_path / "b.heic")
+
+
+def test_a_kind_of_picture_that_is_good_and_cannot_be_read_is_not_called_damaged(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff({262: 999}))  # a colour space that nobody knows
+    with pytest.raises(InputError, match="a kind of picture that cannot be read"):
+        open_image(tmp_path / "a.tif")

@@ -4,8 +4,9 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
 
-from linkcontext.data import images, scan
+from linkcontext.data import formats, images, scan
 from linkcontext.data.scan import Problems
 from linkcontext.errors import InputError
 
@@ -26,20 +27,21 @@ def settle(root):
 def opened(monkeypatch):
     """The names of the pictures that were decoded, in order."""
     names = []
-    real = images.open_image
+    real = images.examine
 
     def spy(path):
         names.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(images, "open_image", spy)
+    monkeypatch.setattr(images, "examine", spy)
     return names
 
 
 def test_pictures_and_hashes_sorted_by_path(zoo):
     pictures, problems = good(zoo)
     assert list(pictures) == ["cat/a_1.png", "cat/b.jpg", "ice_bear/a_1.gif", "ice_bear/c.WEBP"]
-    assert pictures["cat/b.jpg"] == images.sha256(zoo / "cat" / "b.jpg")
+    assert pictures["cat/b.jpg"].sha256 == images.sha256(zoo / "cat" / "b.jpg")
+    assert pictures["cat/b.jpg"].pixels == images.pixels(zoo / "cat" / "b.jpg")
     assert problems == []
 
 
@@ -140,15 +142,82 @@ def test_bad_pictures_are_named_and_strict_raises_the_first(zoo):
         good(zoo, strict=True)
 
 
-def test_hidden_files_are_ignored_and_other_files_counted(zoo, picture):
+def test_what_is_left_out_is_named(zoo, picture):
     picture(zoo / ".cache" / "x.png")
+    picture(zoo / "cat" / ".hidden.png")
     (zoo / "cat" / "._a.png").write_bytes(b"of a desktop")
+    (zoo / "cat" / "Thumbs.db").touch()
+    (zoo / "cat" / ".DS_Store").touch()
     (zoo / "cat" / "notes.txt").touch()
     (zoo / "manifest.jsonl").touch()
     (zoo / "cat" / "manifest.jsonl").touch()
     pictures, problems = good(zoo, strict=True)
     assert len(pictures) == 4
-    assert problems == [f"{zoo}: files ignored because they are not called .png, .jpg, .jpeg, .webp, .gif: 2."]
+    assert problems == [
+        f"{zoo}: hidden files and folders, and folders of other programs, left out: 2 (.cache, cat/.hidden.png).",
+        f"{zoo}: files left out because they are no pictures: 2 (cat/manifest.jsonl, cat/notes.txt).",
+    ]
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["@eaDir/1.png", "__MACOSX", ".thumbnails", ".AppleDouble", "#recycle", "$RECYCLE.BIN", "lost+found", "x.lrdata"],
+)
+def test_folders_of_other_programs_are_left_out_and_named(zoo, picture, folder):
+    picture(zoo / "cat" / folder / "thumb.png", 9)
+    pictures, problems = good(zoo, strict=True)
+    assert len(pictures) == 4
+    assert f"cat/{folder.split('/')[0]}" in problems[0]
+
+
+def test_pictures_are_known_by_content_and_not_by_name(zoo):
+    image = Image.new("RGB", (8, 8), "red")
+    image.putpixel((0, 0), (0, 0, 0))
+    for name, kind in (("a.bmp", "BMP"), ("b.tiff", "TIFF"), ("c.jfif", "JPEG"), ("d", "PNG"), ("e.txt", "GIF")):
+        image.save(zoo / "cat" / name, kind)
+    (zoo / "cat" / "f.txt").write_text("BMW is a maker of cars")
+    pictures, problems = good(zoo)
+    assert [path for path in pictures if path not in ("cat/a_1.png", "cat/b.jpg")][:5] == [
+        *("cat/a.bmp", "cat/b.tiff", "cat/c.jfif", "cat/d", "cat/e.txt"),
+    ]
+    assert problems == [f"{zoo}: files left out because they are no pictures: 1 (cat/f.txt)."]
+
+
+def test_formats_that_are_not_read_are_named_once_each(zoo, monkeypatch):
+    monkeypatch.setattr(formats, "HAS_HEIC", False)
+    for number in range(7):
+        (zoo / "cat" / f"{number}.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (zoo / "cat" / "film.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    pictures, problems = good(zoo)
+    assert len(pictures) == 4
+    assert len(problems) == 2
+    assert "files left out: 7 (cat/0.heic" in problems[0]
+    assert "HEIC" in problems[0]
+    assert "linkcontext[heic]" in problems[0]
+    assert "cat/film.mp4: of the format video" in problems[1]
+    with pytest.raises(InputError, match="HEIC"):
+        good(zoo, strict=True)
+
+
+def test_pictures_in_which_little_can_be_seen_are_named(zoo):
+    for name, box in (("one", (5, 5, 30, 30)), ("other", (20, 20, 60, 60))):
+        logo = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+        ImageDraw.Draw(logo).ellipse(box, fill=(255, 255, 255, 255))
+        logo.save(zoo / "cat" / f"{name}.png")
+    night = Image.new("RGB", (8, 8))
+    night.putpixel((0, 0), (20, 20, 20))
+    night.save(zoo / "cat" / "night.png")
+    image = Image.new("RGB", (8, 8), "red")
+    image.save(zoo / "cat" / "pages.gif", save_all=True, append_images=[night])
+    pictures, problems = good(zoo, strict=True)
+    assert len(pictures) == 8
+    assert [problem.removeprefix(f"{zoo}: ") for problem in problems] == [
+        "pictures with several frames or pages, of which the first is used: 1 (cat/pages.gif).",
+        "pictures that are nearly black: 1 (cat/night.png).",
+        "pictures of one colour, in which nothing can be seen: 3 (cat/one.png, cat/other.png, cat/pages.gif).",
+    ]
+    settle(zoo)
+    assert good(zoo)[1] == good(zoo)[1] == problems  # what is kept in the cache says the same
 
 
 def test_links_never_lead_out(zoo, tmp_path, picture):
@@ -168,7 +237,7 @@ def test_links_never_lead_out(zoo, tmp_path, picture):
         "ice_bear/a_1.gif",
         "ice_bear/c.WEBP",
     ]
-    assert pictures["cat/same.png"] == pictures["cat/a_1.png"]
+    assert pictures["cat/same.png"].sha256 == pictures["cat/a_1.png"].sha256
     reasons = {sentence.split(": ")[0].rsplit("/", 1)[1]: sentence.split(": ")[1] for sentence in problems}
     out = "the link leads out of the folder, so it was not followed. Put a copy there instead."
     assert reasons["out.png"] == reasons["dog"] == reasons["up.png"] == out
@@ -188,10 +257,14 @@ def test_what_is_no_file_and_names_that_are_no_text(zoo):
     os.mkfifo(zoo / "cat" / "pipe.png")
     with open(os.fsencode(zoo / "cat") + b"/\xff.png", "wb"):  # noqa: PTH123 - a name that no str holds
         pass
+    os.mkdir(os.fsencode(zoo) + b"/caf\xe9")  # noqa: PTH102
+    (zoo / "cat" / "a_1.png").rename(os.fsdecode(os.fsencode(zoo) + b"/caf\xe9/1.png"))
     pictures, problems = good(zoo)
-    assert len(pictures) == 4
-    assert "the name is not UTF-8" in problems[0]
-    assert "pipe.png: not a file" in problems[1]
+    assert len(pictures) == 3
+    assert "Rename the file" in problems[1]
+    assert r"caf\xe9" in problems[0]
+    assert "Rename the folder" in problems[0]
+    assert "pipe.png: not a file" in problems[2]
 
 
 def deny(monkeypatch, denied):

@@ -44,6 +44,30 @@ def test_split_folders_at_any_depth(tmp_path, picture):
     }
 
 
+def test_a_class_folder_that_is_called_as_a_split_is_said(zoo, picture):
+    picture(zoo / "train" / "1.png", 9)
+    dataset = open_folder(zoo, strict=True)
+    assert (dataset.item("train/1.png").class_id, dataset.item("train/1.png").split) == ("train", "")
+    assert "could be splits or classes: train" in dataset.problems[-1]
+    write_manifest(dataset)
+    assert open_folder(zoo).problems == ()  # the manifest says what it is
+
+
+def test_blank_names_of_folders_are_left_out_and_named(zoo, picture):
+    picture(zoo / "_" / "1.png", 9)
+    dataset = open_folder(zoo)
+    assert len(dataset.items) == 4
+    assert "is blank: 1 ('_/1.png')" in dataset.problems[0]
+
+
+def test_pictures_of_two_classes_are_named_with_their_number(zoo):
+    Image.open(zoo / "cat" / "a_1.png").save(zoo / "ice_bear" / "again.bmp")  # the same pixels in other bytes
+    (problem,) = open_folder(zoo).problems
+    assert "two classes or more: 1 pictures in 2 files (cat/a_1.png and ice_bear/again.bmp)" in problem
+    with pytest.raises(InputError, match="two classes"):
+        open_folder(zoo, strict=True)
+
+
 def test_the_order_of_writing_and_the_place_change_nothing(zoo, tmp_path):
     twin = tmp_path / "elsewhere"
     for path in reversed(open_folder(zoo).items):
@@ -67,11 +91,10 @@ def test_the_manifest_has_the_last_word(zoo, picture):
 
 def test_pictures_without_a_class_folder(zoo, picture):
     picture(zoo / "sheet.png", 9)
-    picture(zoo / "test" / "unlabelled.png", 8)
     dataset = open_folder(zoo)
     assert len(dataset.items) == 4
-    assert "no class folder: 2 (sheet.png, test/unlabelled.png)" in dataset.problems[0]
-    with pytest.raises(InputError, match="no class folder: 2"):
+    assert "no class folder: 1 (sheet.png)" in dataset.problems[0]
+    with pytest.raises(InputError, match="no class folder: 1"):
         open_folder(zoo, strict=True)
     in_root = dataclasses.replace(dataset.items[0], id="sheet.png", path="sheet.png")
     write_manifest(Dataset(zoo, (in_root,)))

@@ -48,10 +48,12 @@ def test_pictures_are_called_as_their_folders(tmp_path, into):
         "plimbo": ["a.PNG"],
         "red fox": ["1.png"],
     }
-    assert found.problems == (
-        "zoo/red_fox/2.png: not a picture, whatever its name says (PNG, JPEG, WebP, GIF, BMP and TIFF are read). "
-        "Replace or remove it.",
-    )
+    hidden, wrong, others, blank, doubt = found.problems
+    assert "one colour" in blank
+    assert "left out: 2 (__MACOSX, zoo/.hidden.png)" in hidden
+    assert wrong.startswith("zoo/red_fox/2.png: not a picture, whatever its name says")
+    assert others == "files left out because they are no pictures: 1 (zoo/plimbo/notes.txt)."
+    assert "could be splits or classes: zoo/plimbo/train" in doubt
 
 
 @pytest.mark.parametrize(
@@ -120,6 +122,98 @@ def test_two_folders_of_one_name_are_refused(tmp_path, into):
 def test_a_folder_that_was_sent_is_laid_out_as_it_was(tmp_path, into):
     sent = tmp_path / "x"
     sent.write_bytes(picture())
-    lay_out({"zoo/a/1.png": sent, "zoo/b/1.png": sent, "zoo/readme.txt": sent}, into)
+    other = tmp_path / "y"
+    other.write_bytes(picture(1))
+    lay_out({"zoo/a/1.png": sent, "zoo/b/1.png": other, "zoo/b/Thumbs.db": sent}, into)
     assert list(by_folder(into).pictures) == ["a", "b"]
-    assert not list(into.rglob("readme.txt"))
+    assert not list(into.rglob("Thumbs.db"))
+
+
+def test_pictures_are_known_by_content_and_the_rest_is_named(tmp_path, into):
+    shades = [Image.new("RGB", (8, 8), (10 * i, 99, 40)) for i in range(4)]
+    for i, shade in enumerate(shades):
+        shade.putpixel((i, i), (255, 255, 255))
+
+    def encoded(i, kind):
+        file = io.BytesIO()
+        shades[i].save(file, kind)
+        return file.getvalue()
+
+    members = {"cat/0.bmp": encoded(0, "BMP"), "cat/1.jfif": encoded(1, "JPEG"), "dog/2": encoded(2, "PNG")}
+    members |= {"dog/3.tiff": encoded(3, "TIFF"), "dog/x.heic": b"\0\0\0\x18ftyphevx", "dog/y.dat": b"?"}
+    unpack(archive(tmp_path, members), into)
+    found = by_folder(into)
+    assert {name: [path.name for path in paths] for name, paths in found.pictures.items()} == {
+        "cat": ["0.bmp", "1.jfif"],
+        "dog": ["2", "3.tiff"],
+    }
+    assert "dog/x.heic" in found.problems[0]
+    assert "dog/y.dat" in found.problems[1]
+
+
+def renamed(tmp_path, members, old, new):
+    """An archive whose names are in an encoding that it does not tell: Python itself would mark UTF-8."""
+    path = archive(tmp_path, members)
+    path.write_bytes(path.read_bytes().replace(old, new))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [("gbk", "小狗"), ("gbk", "小猫"), ("gbk", "小学"), ("shift-jis", "子猫"), ("euc-kr", "고양"), ("cp850", "cafè")],
+)
+def test_folders_whose_names_cannot_be_told_are_refused(tmp_path, into, encoding, name):
+    """Two bytes of Chinese can be Cyrillic letters of UTF-8 by accident."""
+    name = name.encode(encoding)
+    path = renamed(tmp_path, {"0000/1.png": picture()}, b"0000/", name + b"/")
+    with pytest.raises(InputError, match=r"in an encoding that it does not tell.*UTF-8"):
+        unpack(path, into)
+    assert not list(into.iterdir())
+
+
+def test_names_in_utf_8_without_a_mark_and_names_of_files_alone(tmp_path, into):
+    path = renamed(
+        tmp_path, {"000000/1.png": picture(), "dog/0000.png": picture(1)}, b"000000/", "小猫".encode() + b"/"
+    )
+    path.write_bytes(path.read_bytes().replace(b"dog/0000", b"dog/" + "小猫".encode("gbk")))
+    unpack(path, into)
+    found = by_folder(into)
+    assert set(found.pictures) == {"小猫", "dog"}
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9", "cafe\u0301", "Кошка", "小猫", "Ñandú"])
+def test_utf_8_without_a_mark_is_read(name):
+    assert upload._is_utf8(name.encode())
+
+
+def test_backslashes_of_windows_part_folders(tmp_path, into):
+    path = archive(tmp_path, {"cat/1.png": picture(), "dog/2.png": picture(1)})
+    path.write_bytes(path.read_bytes().replace(b"cat/1", b"cat\\1").replace(b"dog/2", b"dog\\2"))
+    unpack(path, into)
+    assert set(by_folder(into).pictures) == {"cat", "dog"}
+
+
+def test_letters_with_accents_are_one_name_and_blank_names_are_none(tmp_path, into):
+    members = {"caf\u00e9/1.png": picture(), "cafe\u0301/2.png": picture(1), "_/3.png": picture(2)}
+    unpack(archive(tmp_path, members), into)
+    found = by_folder(into)
+    assert {name: len(paths) for name, paths in found.pictures.items()} == {"caf\u00e9": 2}
+    assert any("blank: 1 (_/3.png)" in problem for problem in found.problems)
+
+
+def test_a_picture_under_two_names_is_refused_by_the_names_that_were_sent(tmp_path, into):
+    file = io.BytesIO()
+    Image.open(io.BytesIO(picture())).save(file, "BMP")
+    unpack(archive(tmp_path, {"cat/mia.png": picture(), "dog/rex.bmp": file.getvalue()}), into)
+    with pytest.raises(InputError, match=r"cat/mia.png and dog/rex.bmp: is shown as 'cat' and as 'dog'"):
+        by_folder(into)
+
+
+def test_a_file_that_is_twice_in_an_archive_is_refused_without_a_path_of_this_machine(tmp_path, into):
+    path = archive(tmp_path, {"cat/1.png": picture(), "cat/2.png": picture(1)})
+    path.write_bytes(path.read_bytes().replace(b"cat/2", b"cat/1"))
+    with pytest.raises(InputError, match=r"cat/1.png: twice in the archive") as error:
+        unpack(path, into)
+    assert str(tmp_path) not in str(error.value)
+    with pytest.raises(InputError, match="too long"):
+        unpack(archive(tmp_path, {"cat/" + "é" * 150 + ".png": picture()}), into)

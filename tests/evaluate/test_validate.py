@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -21,6 +22,7 @@ from linkcontext.evaluate.validate import (
     beginnings,
     blind_policies,
     leaks,
+    near_leaks,
     planted,
     room,
     validate,
@@ -124,10 +126,19 @@ def test_the_querys_picture_in_its_support_is_found(world, episodes):
 
 def test_a_copy_of_the_querys_picture_is_found(world, episodes):
     query, shown = episodes[1].queries[1], episodes[1].support[3]
-    copied = world.item(query.item).sha256
-    items = tuple(dataclasses.replace(i, sha256=copied) if i.id == shown.item else i for i in world.items)
+    copied = world.item(query.item).pixels  # in a file of other bytes
+    items = tuple(dataclasses.replace(i, pixels=copied) if i.id == shown.item else i for i in world.items)
     with pytest.raises(InputError, match=rf"e0000\d: the query's picture .* is in its support \({shown.item}\)"):
         leaks(episodes, Dataset(world.root, items), ASKED)
+
+
+def test_near_copies_in_supports_are_counted(world, episodes):
+    query, shown = episodes[1].queries[1], episodes[1].support[3]
+    assert near_leaks(episodes, world) == []
+    sketch = b"x" * 200
+    near = dataclasses.replace(world, sketches={query.item: sketch, shown.item: sketch})
+    (line,) = near_leaks(episodes, near)
+    assert re.fullmatch(r"near-copies of the query's picture in its support: in [1-9] of \d+ supports", line)
 
 
 def test_a_pair_that_was_shown_is_found_in_any_order(world, episodes):

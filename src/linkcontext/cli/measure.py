@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from linkcontext.cli.terminal import console
+from linkcontext.cli.terminal import console, print_problems
 from linkcontext.config import EpisodeConfig, EvalConfig
 from linkcontext.errors import InputError
 
@@ -60,6 +60,7 @@ class Eval:
             self._retention()
             return
         from linkcontext.evaluate import icl
+        from linkcontext.evaluate.folder import read_object
         from linkcontext.evaluate.isekai import open_isekai, settled
         from linkcontext.evaluate.retention import beside, retention
         from linkcontext.evaluate.run import evaluate, measure, opened, run_folder
@@ -75,8 +76,6 @@ class Eval:
         if self.benchmark is not None and self.benchmark != "isekai":
             dataset, episodes, left_out = icl.open_benchmark(config)
             metrics = measure(config, dataset, episodes, left_out, model)
-            for told in left_out:
-                console.print(told, style="yellow", markup=False, soft_wrap=True)
         elif self.benchmark == "isekai":
             e = config.episodes
             metrics = measure(config, *open_isekai(e.data, e.shots, e.seed), model=model)
@@ -87,6 +86,7 @@ class Eval:
         if known is not None:
             console.print(retention_table(retention(known, model)["rows"]))
         page = write_report(run_folder(config))
+        print_problems(read_object(run_folder(config) / "config.json", ("data",))["data"]["problems"])
         if config.episodes.tasks:
             console.print(summary_table(metrics["means"]))
             console.print(curves_table(metrics["curves"]))
@@ -139,14 +139,14 @@ class Probe:
     def run(self) -> None:
         """Probe."""
         from linkcontext.evaluate.evidence import evidence, probe_folder
+        from linkcontext.evaluate.folder import read_object
         from linkcontext.report.probe import probe_table, write_probe
 
         probe = evidence(self.config)
         console.print(probe_table(probe["findings"]))
         for finding in probe["findings"]:
             console.print(f"{finding['probe']}: {finding['verdict']}", markup=False)
-        for left_out in probe["left_out"]:
-            console.print(f"left out: {left_out}", style="yellow", markup=False)
+        print_problems(read_object(probe_folder(self.config) / "config.json", ("data",))["data"]["problems"])
         console.print(f"\n{probe['sentence']}", markup=False)
         console.print(f"written: {write_probe(probe_folder(self.config))}", markup=False)
 

@@ -6,12 +6,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from linkcontext.cli.terminal import console
+from linkcontext.cli.terminal import console, print_problems
 from linkcontext.config import EpisodeConfig
 from linkcontext.errors import InputError
 from linkcontext.models.prompting import Prompting
-
-SHOWN = 20  # problems with the records of a file: it may have hundreds of thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +97,7 @@ class Data:
             return
         if self.images or self.out:
             raise InputError("--images, --out: these belong to --layout, which reads the files of other tools.")
+        from linkcontext.data.copies import repeated
         from linkcontext.data.manifest import write_manifest
         from linkcontext.data.sources import digest
         from linkcontext.source import open_data
@@ -112,8 +111,7 @@ class Data:
             soft_wrap=True,
         )
         console.print(f"splits: {', '.join(splits)}   digest: {digest(dataset)[:16]}")
-        for problem in dataset.problems:
-            console.print(problem, style="yellow", markup=False, soft_wrap=True)
+        print_problems([*repeated(dataset), *dataset.problems])
         if self.write:
             write_manifest(dataset)
 
@@ -125,10 +123,7 @@ class Data:
         result = imported(layout, self.data, self.images, self.out, self.strict)
         for line in result.found:
             console.print(line, markup=False, soft_wrap=True)
-        for problem in result.problems[:SHOWN]:
-            console.print(problem, style="yellow", markup=False, soft_wrap=True)
-        if len(result.problems) > SHOWN:
-            console.print(f"and {len(result.problems) - SHOWN:,} problems more", style="yellow")
+        print_problems(result.problems)
         if self.out:
             console.print(f"written: {self.out}", markup=False, soft_wrap=True)
 
@@ -167,8 +162,8 @@ class Episodes:
 
         dataset = open_data(self.episodes.data, self.episodes.strict)
         sampled = drawn(self.episodes, dataset)
-        for left_out in sampled.left_out:
-            console.print(f"left out: {left_out.class_id} ({left_out.lacks})", style="yellow", markup=False)
+        left_out = [f"left out: {out.class_id} ({out.lacks})" for out in sampled.left_out]
+        print_problems([*left_out, *dataset.problems])
         if self.out and self.export:
             from linkcontext.data.conversations import write_conversations
             from linkcontext.episodes.export import exported
@@ -236,5 +231,7 @@ class Mine:
 
         picture = Path(self.sheet) if self.sheet else None
         made = (self.encoder, self.images_per_class, self.weights, self.rule, self.split, self.seed)
-        if mine(open_data(self.data), Path(self.out), *made, picture):
+        dataset = open_data(self.data)
+        print_problems(dataset.problems)
+        if mine(dataset, Path(self.out), *made, picture):
             console.print(f"neighbours: {self.out}", markup=False)

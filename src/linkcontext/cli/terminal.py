@@ -4,13 +4,14 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, cast
 
 from rich.console import Console
 
+SHOWN = 20  # problems: a file may have hundreds of thousands
 WIDE = 200  # columns in a file or a pipe, which has no edge to cut a table at
 READER_GONE = 141  # the exit code that a shell gives for SIGPIPE
 UNWRITTEN = 2
@@ -77,6 +78,15 @@ def complain(sentence: str, before: str = "") -> None:
     """Print a sentence to stderr, if anybody reads it."""
     with suppress(OSError):
         print(f"{before}linkcontext: {sentence}", file=sys.stderr, flush=True)
+
+
+def print_problems(problems: Sequence[str]) -> None:
+    """Print sentences about what was left out, the first and the last of very many."""
+    shown = list(problems)
+    if len(shown) > SHOWN:
+        shown[SHOWN // 2 : -SHOWN // 2] = [f"... and {len(shown) - SHOWN:,} problems more ..."]
+    for problem in shown:
+        console.print(problem, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(payload: Any) -> None:

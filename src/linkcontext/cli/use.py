@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from linkcontext.cli.terminal import console, print_json
+from linkcontext.cli.terminal import console, print_json, print_problems
 from linkcontext.config import Loading, ModelConfig
 from linkcontext.errors import InputError
 
@@ -85,8 +85,7 @@ class Teach:
         out = Path(self.out)
         dataset = open_data(self.data, self.strict, fewest=1)
         named = named_pictures(dataset, self.classes)
-        for problem in dataset.problems:
-            console.print(problem, style="yellow", markup=False, soft_wrap=True)
+        print_problems(dataset.problems)
         with changing(out):
             pack = self._taught(out, named)
         console.print("\n".join(pack.describe()), markup=False, soft_wrap=True)
@@ -114,10 +113,22 @@ class Teach:
             learner = Learner(model, scaffold(self.scaffold), {}, self.shots_per_class, self.select)
         if len({*learner.shown, *map(checked, named)}) < 2:
             raise InputError(f"{self.data}: one name. With one there is nothing to choose; at least two are needed.")
-        learner.teach(named)
+        learner.teach(self._taken(learner.model, named))
         licence = self.licence if self.licence is not None else earlier.licence if earlier else ""
         kept = self.state and (earlier is None or earlier.keeps_state)  # a pack stays as it was written
         return write_pack(learner, out, licence, kept)
+
+    def _taken(self, model: "Model", named: dict[str, list[Path]]) -> dict[str, list[Path]]:
+        """The pictures that the model's image processor takes; the others are printed, or refused with --strict."""
+        from linkcontext.models.refused import refused
+
+        reasons = refused(model, {str(path): path for paths in named.values() for path in paths})
+        problems = [f"{path}: left out: {reason}." for path, reason in reasons.items()]
+        if problems and self.strict:
+            raise InputError(problems[0])
+        print_problems(problems)
+        taken = {name: [path for path in paths if str(path) not in reasons] for name, paths in named.items()}
+        return {name: paths for name, paths in taken.items() if paths}
 
 
 @dataclass(frozen=True, slots=True)

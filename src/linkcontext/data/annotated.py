@@ -20,7 +20,7 @@ from typing import Any
 
 from linkcontext.data.jsonfile import get, records, under, word
 from linkcontext.data.scan import Problems
-from linkcontext.errors import InputError
+from linkcontext.errors import InputError, excerpt
 from linkcontext.records import Question
 from linkcontext.seeds import rng
 
@@ -108,7 +108,7 @@ def seed(path: Path, problems: Problems) -> Iterator[Asked]:
 def _seed(record: dict[str, Any], where: str, tasks: dict[str, str]) -> Asked:
     task = tasks.get(word(record, "question_type_id", where))
     if task is None:
-        raise InputError(f"{where}: `question_type_id` is none of {', '.join(tasks)}. Mend the record.")
+        raise InputError(f"{where}: `question_type_id` is none of {excerpt(', '.join(tasks))}. Mend the record.")
     choices = {letter: word(record, f"choice_{letter.lower()}", where) for letter in "ABCD"}
     letter, text = (get(record, key, str, where) for key in ("answer", "question"))
     question = Question(task, task, text, choices.get(letter, ""), tuple(choices.values()))
@@ -230,7 +230,7 @@ def _name(thing: Any, where: str) -> str:
 
 def _plain(said: Any, where: str) -> str:
     if not isinstance(said, str):
-        raise InputError(f"{where}: {said!r} is no text. Mend the record.")
+        raise InputError(f"{where}: {excerpt(said)} is no text. Mend the record.")
     return " ".join(said.lower().split())
 
 
@@ -256,9 +256,11 @@ def checked(question: Question, where: str, told: str) -> Question:
     """A question whose answer is one of its candidates, and these differ."""
     c = question.candidates
     if c and question.answer not in c:
-        raise InputError(f"{where}: `answer` {told!r} is none of the options {', '.join(c)}. Mend the record.")
+        raise InputError(
+            f"{where}: `answer` {excerpt(told)!r} is none of the options {excerpt(', '.join(c))}. Mend the record."
+        )
     if len({folded(each) for each in c}) < len(c):
-        raise InputError(f"{where}: two options are the same ({', '.join(c)}). Mend the record.")
+        raise InputError(f"{where}: two options are the same ({excerpt(', '.join(c))}). Mend the record.")
     return question
 
 
@@ -266,6 +268,6 @@ def once(key: str, record: Any, seen: set[str], where: str) -> str:
     """The id of a record, which none before it has."""
     name = word(record, key, where)
     if name in seen:
-        raise InputError(f"{where}: `{key}` {name} stood there before. Keep one record of it.")
+        raise InputError(f"{where}: `{key}` {excerpt(name)} stood there before. Keep one record of it.")
     seen.add(name)
     return name

@@ -13,6 +13,7 @@ A file is a list or JSON lines. The words are the file's own, but for LLaVA's li
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,29 @@ from typing import Any, Literal
 
 from linkcontext.data.jsonfile import get, records, word
 from linkcontext.data.scan import Problems
-from linkcontext.errors import InputError
+from linkcontext.errors import InputError, excerpt
 from linkcontext.storage import write_lines
 
 MARK = "<image>"
 KEYS = ("conversations", "messages", "prompt")  # one of them tells a record to be a conversation
+MEDIA = ("video", "videos", "audio", "audios")  # keys of what is neither seen nor heard here
+FILMS = (
+    ".mp4",
+    ".avi",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".m4v",
+    ".wmv",
+    ".mpg",
+    ".mpeg",
+    ".flv",
+    ".wav",
+    ".mp3",
+    ".flac",
+    ".ogg",
+)
+LONGEST = 4096  # bytes of a path; a longer one is no path
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 Layout = Literal["llava", "messages", "trl"]
@@ -62,7 +81,9 @@ def validated(found: Iterable[tuple[str, Any]], source: str, problems: Problems)
             said = hash((told.pictures, *[part.get("text") for m in told.messages for part in m["content"]]))
             if told.id in seen:
                 if problems.strict or seen[told.id] == said:
-                    raise InputError(f"{where}: the id {told.id} stood there before. Give each record one of its own.")
+                    raise InputError(
+                        f"{where}: the id {excerpt(told.id)} stood there before. Give each record one of its own."
+                    )
                 told, again = dataclasses.replace(told, id=f"{told.id}#{number}"), again + 1
         except InputError as error:
             problems.add(str(error))
@@ -74,18 +95,23 @@ def validated(found: Iterable[tuple[str, Any]], source: str, problems: Problems)
 
 
 def conversation(record: Any, where: str, number: int) -> Conversation:
-    """A record of any of the layouts; without an id it is called `record NUMBER`. Raises `InputError`."""
+    """A record of any of the layouts; without an id it is called `record NUMBER`.
+
+    Raises `InputError` for what is wrong in it, and for one about a video or a sound.
+    """
     if not isinstance(record, dict):
         raise InputError(f"{where}: {type(record).__name__} instead of an object. Mend the record.")
     if record.get("id") in (None, ""):
         name = f"record {number}"
     else:
         name = word(record, "id", where)
-        where = f"{where} (id {name})"
+        where = f"{where} (id {excerpt(name)})"
+    if media := next((key for key in MEDIA if record.get(key)), ""):
+        raise _medium(where, f"`{media}`")
     shown = record.get("image") or record.get("images") or []
-    shown = [shown] if isinstance(shown, str) else shown
-    if not isinstance(shown, list) or not all(isinstance(path, str) and path for path in shown):
-        raise InputError(f"{where}: `image` must be a path or a list of paths. Mend the record.")
+    if record.get("images") and record["images"] not in (shown, [shown]):
+        raise InputError(f"{where}: `image` and `images` name different pictures. Leave one of them out.")
+    shown = [_path(path, where) for path in (shown if isinstance(shown, list) else [shown])]
     messages = _messages(record, where)
     free = [p for m in messages if m["role"] == "user" for p in m["content"] if p["type"] == "image" and not p["image"]]
     if len(free) != len(shown):
@@ -95,6 +121,31 @@ def conversation(record: Any, where: str, number: int) -> Conversation:
     for part, path in zip(free, shown, strict=True):
         part["image"] = path
     return of(name, messages, where)
+
+
+def _path(named: Any, where: str) -> str:
+    """The path of a picture, as a record names it. Raises `InputError` for anything else."""
+    if isinstance(named, dict) and isinstance(named.get("url"), str):
+        named = named["url"]
+    if not isinstance(named, str) or not named:
+        raise InputError(f"{where}: `image` must be a path or a list of paths, not {excerpt(named)}. Mend the record.")
+    if named[:5].lower() == "data:" or len(named) > LONGEST:
+        raise InputError(
+            f"{where}: the picture itself stands in the record ({excerpt(named)}), and a path is needed. Save the "
+            "picture as a file and name that."
+        )
+    if re.match("[A-Za-z][A-Za-z0-9+.-]+://", named):
+        raise InputError(
+            f"{where}: the picture is an address ({excerpt(named)}), and none is fetched. Download it and name its "
+            "path."
+        )
+    if named.lower().endswith(FILMS):
+        raise _medium(where, excerpt(named))
+    return named
+
+
+def _medium(where: str, what: str) -> InputError:
+    return InputError(f"{where}: about a video or a sound ({what}), and only pictures are read. It is left out.")
 
 
 def of(name: str, messages: Sequence[Message], where: str) -> Conversation:
@@ -141,7 +192,9 @@ def _message(turn: Any, speaker: str, said: str, where: str) -> Message:
     role = SPEAKERS.get(name) if isinstance(name, str) else None
     if role is None:
         name = get(turn, speaker, str, where)
-        raise InputError(f"{where}: {name!r} speaks, who is neither human nor gpt (user, assistant). Mend the record.")
+        raise InputError(
+            f"{where}: {excerpt(name)!r} speaks, who is neither human nor gpt (user, assistant). Mend the record."
+        )
     if isinstance(text, list):
         parts = [_part(part, where) for part in text]
         words = "".join(part.get("text", MARK) for part in parts)
@@ -150,21 +203,45 @@ def _message(turn: Any, speaker: str, said: str, where: str) -> Message:
         words = text if isinstance(text, str) and text else get(turn, said, str, where)
         pictures = MARK in words
         parts = _marked_parts(words, said == "value") if pictures else [{"type": "text", "text": words}]
+    if mark := _MEDIA_MARK.search(words) if role == "user" else None:
+        raise _medium(where, mark[1])
     if not words or words.isspace():
         raise InputError(f"{where}: a turn is empty. Mend the record.")
     if pictures and role != "user":
         raise InputError(f"{where}: {name} shows {MARK}, and pictures belong to questions. Mend the record.")
     message: Message = {"role": role, "content": parts}
-    if role == "assistant" and isinstance(turn.get("loss"), bool):
-        message["loss"] = turn["loss"]
+    if role == "assistant" and (learnt := _learnt(turn, where)) is not None:
+        message["loss"] = learnt
     return message
+
+
+def _learnt(turn: dict[str, Any], where: str) -> bool | None:
+    """Whether an answer is to be learnt, by its `loss` (ms-swift) or `weight` (OpenAI); None where it has no mark."""
+    marks = set()
+    for key in ("loss", "weight"):
+        value = turn.get(key)
+        if value is None:
+            continue
+        mark = _MARKS.get(value.strip().lower()) if isinstance(value, str) else {0: False, 1: True}.get(_scalar(value))
+        if mark is None:
+            raise InputError(
+                f"{where}: `{key}` of an answer must be true or false, and is {excerpt(value)}. Mend the record."
+            )
+        marks.add(mark)
+    if len(marks) > 1:
+        raise InputError(f"{where}: `loss` and `weight` of an answer contradict each other. Mend the record.")
+    return marks.pop() if marks else None
+
+
+def _scalar(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float) else None
 
 
 def _marked_parts(text: str, llava: bool) -> list[dict[str, str]]:
     first, *rest = text.split(MARK)
     parts = [_text(first)] if first else []
     for piece in rest:
-        after = piece.removeprefix("\n") if llava else piece
+        after = _LINE_BREAK.sub("", piece, count=1) if llava else piece
         parts += [{"type": "image", "image": ""}, _text(after)] if after else [{"type": "image", "image": ""}]
     return parts
 
@@ -173,9 +250,17 @@ def _part(part: Any, where: str) -> dict[str, str]:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text":
         return _text(get(part, "text", str, where))
-    if kind == "image" and isinstance(part.get("image") or "", str):
-        return {"type": "image", "image": part.get("image") or ""}
+    if kind in ("image", "image_url"):
+        named = part.get("image") or part.get("image_url")
+        return {"type": "image", "image": _path(named, where) if named else ""}
+    if isinstance(kind, str) and ("video" in kind or "audio" in kind):
+        raise _medium(where, excerpt(kind))
     raise InputError(f"{where}: a part of a message is neither a text nor an image with a path. Mend the record.")
+
+
+_MARKS = {"false": False, "0": False, "0.0": False, "no": False, "true": True, "1": True, "1.0": True, "yes": True}
+_LINE_BREAK = re.compile(r"^(?:\r\n|\n|\r)")
+_MEDIA_MARK = re.compile(r"(?:\A\s*|\n)(<(?:video|audio)>)")  # where a mark stands, and not a word about HTML
 
 
 def _text(text: str) -> dict[str, str]:

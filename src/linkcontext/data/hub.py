@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from linkcontext.data import images
-from linkcontext.data.layout import named, normal_split, source_group
+from linkcontext.data.layout import is_blank, named, normal_split, source_group
 from linkcontext.data.manifest import Dataset, write_manifest
 from linkcontext.data.scan import progress
 from linkcontext.errors import InputError
@@ -85,6 +85,9 @@ def conversation_rows(name: str, folder: Path) -> Iterator[tuple[str, dict[str, 
             raw = datasets.Image(decode=False)
             one = isinstance(features[column], datasets.Image)
             table = table.cast_column(column, raw if one else datasets.List(raw))  # noqa: PLW2901
+        for column, feature in features.items():
+            if isinstance(feature, datasets.Video | datasets.Audio):  # never decoded: such rows are left out
+                table = table.cast_column(column, type(feature)(decode=False))  # noqa: PLW2901
         for number, row in enumerate(table):
             for column in columns:
                 shown = row[column] if isinstance(row[column], list) else [row[column]]
@@ -148,8 +151,9 @@ def _labels(datasets: ModuleType, table: Any, column: str) -> list[str]:
     values = table.with_format(None)[column][:]
     feature = table.features[column]
     if isinstance(feature, datasets.ClassLabel):
-        return ["" if value is None or value < 0 else feature.names[value] for value in values]
-    return ["" if value is None else value for value in values]
+        names = ["" if is_blank(name) else name for name in feature.names]
+        return ["" if value is None or value < 0 else names[value] for value in values]
+    return ["" if value is None or is_blank(value) else value for value in values]
 
 
 def _write(picture: dict[str, Any] | None, root: Path, stem: str) -> tuple[str, str, str]:

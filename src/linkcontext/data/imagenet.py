@@ -9,13 +9,16 @@ A class gives as many pictures as the authors' lists have of it, drawn by name: 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 
 from linkcontext.data import images
+from linkcontext.data.copies import dispute
+from linkcontext.data.formats import SUFFIXES
 from linkcontext.data.manifest import Dataset, cache_dir, first_few
-from linkcontext.data.scan import SUFFIXES, Problems, progress
+from linkcontext.data.scan import Problems, as_row, look, progress, revived
 from linkcontext.errors import InputError
 from linkcontext.records import Item
 from linkcontext.seeds import rng
@@ -59,15 +62,20 @@ def open_imagenet(part: str, folder: str, strict: bool = False) -> Dataset:
     key = hashlib.sha256(json.dumps([str(root.resolve()), images.READER, stamps]).encode()).hexdigest()[:32]
     kept = written_once(cache_dir() / "imagenet" / key, partial(_write, root, chosen))
     partner = dict((*pairs(), *((b, a) for a, b in pairs()))) if part == "imagenet-100" else {}
-    items = []
-    for path, (sha256, reason) in json.loads((kept / "pictures.json").read_text(encoding="utf-8")).items():
+    items, sketches = [], {}
+    for path, row in json.loads((kept / "pictures.json").read_text(encoding="utf-8")).items():
         split, wnid, _ = path.split("/")
-        if reason:
-            problems.add(reason)
+        seen = revived(*row)
+        if seen.looks is None:
+            problems.add(f"{root / path}: {seen.reason}")
             continue
         facts = {"neighbours": [partner[wnid]]} if wnid in partner else {}
-        items.append(Item(path, path, wnid, names[wnid], sha256, split, facts=facts))
-    return Dataset(root, tuple(items), tuple(problems.sentences))
+        items.append(Item(path, path, wnid, names[wnid], seen.sha256, split, facts=facts, pixels=seen.pixels))
+        sketches[path] = seen.looks.sketch
+    dataset = Dataset(root, tuple(items), sketches=sketches)
+    if contradiction := dispute(dataset):
+        problems.add(contradiction)
+    return replace(dataset, problems=tuple(problems.sentences))
 
 
 def _chosen(root: Path, part: str, problems: Problems) -> list[str]:
@@ -105,16 +113,12 @@ def _listed(folder: Path) -> list[str]:
 
 def _write(root: Path, chosen: Sequence[str], folder: Path) -> None:
     """Decode every picture once: its path to its hash, or to what is wrong with it."""
-    found: dict[str, tuple[str, str]] = {}
+    rows: dict[str, list[str | int]] = {}
     with progress(f"Reading the pictures in {root}", len(chosen)) as advance:
         for path in chosen:
-            try:
-                images.open_image(root / path)
-                found[path] = images.sha256(root / path), ""
-            except InputError as error:
-                found[path] = "", str(error)
+            rows[path] = as_row(look(root / path, 0, 0))
             advance()
-    write_text(json.dumps(found), folder / "pictures.json")
+    write_text(json.dumps(rows), folder / "pictures.json")
 
 
 @cache

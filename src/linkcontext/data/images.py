@@ -10,43 +10,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagehash
 import numpy as np
 import PIL
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
-from linkcontext.errors import InputError
+from linkcontext.data import formats, pngtext
+from linkcontext.data.formats import HEAD
+from linkcontext.errors import InputError, excerpt
 
 MAX_PIXELS = 50_000_000
-READER = f"pillow {PIL.__version__}, {MAX_PIXELS} pixels"  # what a verdict on a picture depends on
+RULES = 2  # of this module; what a verdict on a picture depends on is in READER
+READER = f"pillow {PIL.__version__}, heic {formats.HAS_HEIC}, {MAX_PIXELS} pixels, rules {RULES}"
 
 # Pillow allocates pixels in blocks. Those of its usual size (16 MB) can come from the allocator's heap, which keeps
 # hundreds of megabytes of a large picture for ever; larger ones are given back to the system at once.
 Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined] # documented, but not typed
 
-# A file is what its first bytes say, never what its name says. Pillow's own `open` is not used: it knows
-# dozens of formats nobody wants from a stranger, and warns of large pictures before their size can be asked.
-FORMATS: tuple[tuple[bytes, bytes, str, type[ImageFile.ImageFile]], ...] = (
-    (b"\x89PNG\r\n\x1a\n", b"", ".png", PngImagePlugin.PngImageFile),
-    (b"\xff\xd8\xff", b"", ".jpg", JpegImagePlugin.JpegImageFile),
-    (b"RIFF", b"WEBP", ".webp", WebPImagePlugin.WebPImageFile),
-    (b"GIF8", b"", ".gif", GifImagePlugin.GifImageFile),
-    (b"BM", b"", ".bmp", BmpImagePlugin.BmpImageFile),
-    (b"II*\x00", b"", ".tif", TiffImagePlugin.TiffImageFile),
-    (b"MM\x00*", b"", ".tif", TiffImagePlugin.TiffImageFile),
-)
-HEAD = 12  # bytes that tell the format
-
 # What Pillow's readers raise on damaged bytes; OSError is most of it.
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error)
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, RuntimeError)
+# How they say that the file is good, and of a kind that they do not know.
+UNKNOWN_KIND = ("unknown pixel mode", "not supported", "unsupported", "not implemented", "unknown data organization")
 
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {
@@ -71,6 +55,30 @@ class Upload:
         return self.name
 
 
+# What a picture can be besides good, and the sentence about it.
+NOTES = {
+    "frames": "pictures with several frames or pages, of which the first is used",
+    "bits": "grey pictures of 16 bits that use fewer; their own white is shown as white",
+    "dark": "pictures that are nearly black",
+    "blank": "pictures of one colour, in which nothing can be seen",
+}
+RANGE = 2  # levels of 255: a picture that spans no more is of one colour, after lossy compression too
+DARK = 32  # of 255: nothing in a picture is brighter
+SKETCH = 8  # edge of the small picture that tells near-copies from pictures whose outlines are alike
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What is known of a good picture. `pixels` is a hash of what is seen: equal for copies in other bytes.
+
+    `sketch` is a perceptual hash of 8 bytes, then 8 x 8 RGB pixels; `notes` are keys of `NOTES`.
+    """
+
+    pixels: str
+    sketch: bytes
+    notes: tuple[str, ...]
+
+
 def open_image(path: Path | Upload, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture in a file or an upload: mode RGB, EXIF orientation applied, transparency on white, first frame.
 
@@ -78,35 +86,96 @@ def open_image(path: Path | Upload, max_pixels: int = MAX_PIXELS) -> Image.Image
     ignored. Raises `InputError` for a file that cannot be read, is empty, is no picture, has more than
     `max_pixels` pixels, or is damaged or cut short.
     """
+    return _decoded(path, max_pixels)[0]
+
+
+def examine(path: Path | Upload) -> Looks:
+    """What is seen in a picture. Raises as `open_image`."""
+    image, notes = _decoded(path, MAX_PIXELS)
+    spans = np.array(image.getextrema())  # [channel, darkest and brightest]
+    if (spans[:, 1] - spans[:, 0]).max() <= RANGE:
+        notes.append("blank")
+    elif spans.max() < DARK:
+        notes.append("dark")
+    small = image.resize((64, 64), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    outline = np.packbits(imagehash.phash(small).hash.ravel()).tobytes()
+    tiny = small.resize((SKETCH, SKETCH), Image.Resampling.BOX)
+    return Looks(pixels_of(image), outline + tiny.tobytes(), tuple(notes))
+
+
+def pixels(path: Path | Upload) -> str:
+    """A hash of what is seen in a picture, whatever bytes hold it. Raises as `open_image`."""
+    return pixels_of(open_image(path))
+
+
+def pixels_of(image: Image.Image) -> str:
+    """The hash of an RGB picture, as `pixels` gives it for a file."""
+    size = f"{image.width}x{image.height} ".encode()
+    return hashlib.blake2b(size + image.tobytes(), digest_size=16).hexdigest()
+
+
+def _decoded(path: Path | Upload, max_pixels: int) -> tuple[Image.Image, list[str]]:
+    """The picture as `open_image` gives it, and what is notable about its file: keys of `NOTES`."""
     with _opened(path) as file, warnings.catch_warnings():
         # Pillow warns of odd metadata and of sizes refused here anyway; neither names the file.
         warnings.filterwarnings("ignore", module=r"PIL\b")
         reader = _reader(path, file)
         try:
-            image = reader(file)
+            image = _header(reader, file)
         except Image.DecompressionBombError as error:
             raise _too_large(path, "its", max_pixels) from error
         except DAMAGE as error:
             raise _damaged(path, error) from error
         if image.width * image.height > max_pixels:
             raise _too_large(path, f"{image.width:,} x {image.height:,}", max_pixels)
+        if _is_raw(image):
+            raise _unread(path, "camera RAW")
         try:
-            image.load()
-            return _upright(_rgb(image), _orientation(image))
+            image = _loaded(image, file)
+            notes: list[str] = []
+            return _upright(_rgb(image, notes), _orientation(image)), notes + _frames(image)
         except Image.DecompressionBombError as error:
             raise _too_large(path, "its", max_pixels) from error
         except DAMAGE as error:
             raise _damaged(path, error) from error
 
 
-def pixels(path: Path | Upload) -> str:
-    """A hash of what is seen in a picture, whatever bytes hold it. Raises as `open_image`."""
-    return _pixels(open_image(path))
+def _header(reader: formats.Reader, file: io.BufferedReader | io.BytesIO) -> ImageFile.ImageFile:
+    try:
+        return reader(file)
+    except ValueError:
+        if reader is not PngImagePlugin.PngImageFile:
+            raise
+        return reader(pngtext.without_long_texts(file))
 
 
-def _pixels(image: Image.Image) -> str:
-    size = f"{image.width}x{image.height} ".encode()
-    return hashlib.blake2b(size + image.tobytes(), digest_size=16).hexdigest()
+def _loaded(image: ImageFile.ImageFile, file: io.BufferedReader | io.BytesIO) -> ImageFile.ImageFile:
+    """The image, decoded. Texts may stand behind the pixels of a PNG too."""
+    try:
+        image.load()
+    except ValueError:
+        if not isinstance(image, PngImagePlugin.PngImageFile):
+            raise
+        image = PngImagePlugin.PngImageFile(pngtext.without_long_texts(file))
+        image.load()
+    return image
+
+
+def _is_raw(image: ImageFile.ImageFile) -> bool:
+    """Whether a TIFF holds a camera's raw data, and a small preview in front of it."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return False
+    tags = image.tag_v2
+    dng, sub_images, kind, colours = (tags.get(tag) for tag in (50706, 330, 254, 262))
+    return dng is not None or colours in (32803, 34892) or (sub_images is not None and kind == 1)
+
+
+def _frames(image: ImageFile.ImageFile) -> list[str]:
+    try:
+        several = bool(getattr(image, "is_animated", False))
+    except DAMAGE:
+        return ["frames"]  # the first is good, and there is another that is not
+    return ["frames"] if several else []
 
 
 def portable(path: Path) -> tuple[str, bytes]:
@@ -146,7 +215,7 @@ def image_size(path: Path | Upload) -> tuple[int, int]:
         warnings.filterwarnings("ignore", module=r"PIL\b")
         reader = _reader(path, file)
         try:
-            return reader(file).size
+            return _header(reader, file).size
         except Image.DecompressionBombError as error:
             raise _too_large(path, "its", MAX_PIXELS) from error
         except DAMAGE as error:
@@ -155,15 +224,14 @@ def image_size(path: Path | Upload) -> tuple[int, int]:
 
 def suffix(content: bytes) -> str | None:
     """The suffix of the format that a file's first bytes announce, `None` for no format read here."""
-    found = _format(content)
-    return found[0] if found else None
+    known = formats.readable(content)
+    return known[0] if known else None
 
 
-def _format(head: bytes) -> tuple[str, type[ImageFile.ImageFile]] | None:
-    for start, at_8, name, reader in FORMATS:
-        if head.startswith(start) and head.startswith(at_8, 8):
-            return name, reader
-    return None
+def head(path: Path | Upload) -> bytes:
+    """The first bytes of a file, which tell its format. Raises `InputError` when the file cannot be read."""
+    with _opened(path) as file:
+        return file.read(HEAD)
 
 
 @contextmanager
@@ -183,18 +251,21 @@ def _opened(path: Path | Upload) -> Iterator[io.BufferedReader | io.BytesIO]:
         ) from error
 
 
-def _reader(path: Path | Upload, file: io.BufferedReader | io.BytesIO) -> type[ImageFile.ImageFile]:
-    head = file.read(HEAD)
+def _reader(path: Path | Upload, file: io.BufferedReader | io.BytesIO) -> formats.Reader:
+    start = file.read(HEAD)
     file.seek(0)
-    if not head:
+    if not start:
         raise InputError(f"{path}: the file is empty (0 bytes). Copy it again or remove it.")
-    found = _format(head)
-    if found is None:
-        raise InputError(
-            f"{path}: not a picture, whatever its name says (PNG, JPEG, WebP, GIF, BMP and TIFF are read). "
-            "Replace or remove it."
-        )
-    return found[1]
+    known, name = formats.readable(start), path.name
+    if known is not None and not (known[0] == ".tif" and formats.by_name(name)):  # most RAW files begin as TIFF does
+        return known[1]
+    if kind := formats.unread(start, name):
+        raise _unread(path, kind)
+    raise InputError(f"{path}: not a picture, whatever its name says ({formats.KINDS} are read). Replace or remove it.")
+
+
+def _unread(path: Path | Upload, kind: str) -> InputError:
+    return InputError(f"{path}: of the format {kind}, which is not read here. {formats.advice(kind)}")
 
 
 def _too_large(path: Path | Upload, size: str, max_pixels: int) -> InputError:
@@ -202,13 +273,16 @@ def _too_large(path: Path | Upload, size: str, max_pixels: int) -> InputError:
 
 
 def _damaged(path: Path | Upload, error: Exception) -> InputError:
-    return InputError(f"{path}: the picture is damaged or cut short ({error}). Copy it again or remove it.")
+    why = excerpt(" ".join(str(error).split()) or type(error).__name__)
+    if any(words in why.lower() for words in UNKNOWN_KIND):
+        return InputError(f"{path}: a kind of picture that cannot be read ({why}). Save it as an ordinary PNG.")
+    return InputError(f"{path}: the picture is damaged or cut short ({why}). Copy it again or remove it.")
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, notes: list[str]) -> Image.Image:
     """A new RGB picture without metadata."""
     if image.mode == "F" or image.mode.startswith("I"):
-        image = _eight_bits(image)
+        image = _eight_bits(image, notes)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -217,23 +291,29 @@ def _rgb(image: Image.Image) -> Image.Image:
     return rgb
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image, notes: list[str]) -> Image.Image:
     """Grey in 8 bits from 16 or 32, integers or floats.
 
-    16 bits say themselves what white is. 32 bits do not: white is the smallest customary white (1 for
-    floats, 255, 65,535, 2^31 - 1) that the brightest pixel does not exceed. Below zero is black.
+    White is the smallest customary white that the brightest pixel does not exceed: cameras and scanners write 10, 12
+    or 14 bits into 16, and 32 bits do not say what white is at all. Below zero is black.
     """
     pixels = np.asarray(image)
     if image.mode.startswith("I;16"):
-        grey = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65,535 = 255 x 257
         clear = image.info.get("transparency")
+        brightest = int(pixels.max(where=pixels != (-1 if clear is None else clear), initial=0))
+        white = next(w for w in (255, 1023, 4095, 16_383, 65_535) if brightest <= w)
+        if white < 65_535 and brightest:
+            notes.append("bits")
+        grey = ((pixels.astype(np.uint32) * 255 + white // 2) // white).clip(0, 255).astype(np.uint8)
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0:  # zero is white
+            grey = 255 - grey
         return Image.fromarray(grey if clear is None else np.where(pixels == clear, np.uint8(255), grey))
     finite = np.nan_to_num(pixels, nan=0, posinf=0, neginf=0)
-    whites = (1, 255, 65_535, 2**31 - 1) if image.mode == "F" else (255, 65_535, 2**31 - 1)
-    brightest = float(finite.max())
-    white = next((w for w in whites if brightest <= w), brightest)
-    shown = np.nan_to_num(pixels, nan=0, posinf=white, neginf=0).astype(np.float64)
-    return Image.fromarray((shown * (255 / white)).clip(0, 255).round().astype(np.uint8))
+    whites = (1, 255, 65_535, 2**31 - 1) if image.mode == "F" else (255, 1023, 4095, 16_383, 65_535, 2**31 - 1)
+    most = float(finite.max())
+    top = next((w for w in whites if most <= w), most)
+    shown = np.nan_to_num(pixels, nan=0, posinf=top, neginf=0).astype(np.float64)
+    return Image.fromarray((shown * (255 / top)).clip(0, 255).round().astype(np.uint8))
 
 
 def _orientation(image: Image.Image) -> int:

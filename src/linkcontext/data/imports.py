@@ -6,6 +6,7 @@ conversations.json   messages + images, where a record is a conversation
 
 import os
 import shutil
+import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,10 +15,11 @@ from typing import Literal
 
 from linkcontext.data import annotated, hub, images, vl_icl
 from linkcontext.data.conversations import Conversation, conversations, validated, write_conversations
+from linkcontext.data.formats import HEAD, SUFFIXES
 from linkcontext.data.layout import source_group
 from linkcontext.data.manifest import NAMED, Dataset, first_few, write_manifest
-from linkcontext.data.scan import SUFFIXES, Problems, progress
-from linkcontext.errors import InputError
+from linkcontext.data.scan import Problems, progress
+from linkcontext.errors import InputError, excerpt
 from linkcontext.records import Item, Question
 from linkcontext.storage import occupied, write_folder
 
@@ -40,8 +42,16 @@ class Imported:
 
 
 def beside(name: str) -> list[str]:
-    """Where a picture may lie, below the folder of the file that names it."""
-    return [name, f"images/{name}"]
+    """Where a picture may lie, below the folder of the file that names it.
+
+    A file written elsewhere may separate folders as Windows does, or spell letters with accents as another system.
+    """
+    names = [name]
+    if not name.isascii():
+        names += [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+    if "\\" in name:
+        names.append(name.replace("\\", "/"))
+    return [place for each in dict.fromkeys(names) for place in (each, f"images/{each}")]
 
 
 def imported(layout: Layout, source: str, images: str | None, out: str | None, strict: bool = False) -> Imported:
@@ -82,7 +92,9 @@ class _Pictures:
             paths.append(next((place for place in tried if os.path.isfile(os.path.join(self.root, place))), ""))  # noqa: PTH113, PTH118
             if not paths[-1]:
                 if self.problems.strict:
-                    raise InputError(f"{where}: its picture {places[0]} is not below {self.root}. Say --images.")
+                    raise InputError(
+                        f"{where}: its picture {excerpt(places[0])} is not below {self.root}. Say --images."
+                    )
                 self.count += 1
                 self.lost += [places[0]] if len(self.lost) < NAMED and places[0] not in self.lost else []
         return paths if all(paths) else None
@@ -92,12 +104,12 @@ class _Pictures:
         if self.count:
             self.problems.note(
                 f"{self.source}: left out because a picture is not below {self.root}: {self.count} times "
-                f"({', '.join(self.lost)}, ...). Unpack the pictures, or say where they are with --images."
+                f"({first_few(self.lost)}, ...). Unpack the pictures, or say where they are with --images."
             )
 
 
 def _nothing(source: str, what: str, problems: Problems) -> InputError:
-    because = f" Left out: {first_few(problems.sentences)}" if problems.sentences else ""
+    because = f" Left out: {first_few(problems.sentences, whole=True)}" if problems.sentences else ""
     return InputError(f"{source}: holds no {what} that can be used.{because}")
 
 
@@ -256,9 +268,7 @@ def _linked(picture: Path, folder: Path, path: str) -> str:
     images.open_image(picture)
     if not path.lower().endswith(SUFFIXES):  # SEED-Bench's pictures have no suffix
         with picture.open("rb") as file:
-            path += images.suffix(file.read(images.HEAD)) or ""
-        if not path.endswith(SUFFIXES):
-            raise InputError(f"{picture}: BMP and TIFF are not read in data sets. Save it as PNG.")
+            path += images.suffix(file.read(HEAD)) or ""
     place = folder / path
     place.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +11,9 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from linkcontext.errors import InputError
-from linkcontext.records import LIMIT, PICKLE
+from linkcontext.records import BLOCK, BOM, LIMIT, PICKLE
 
-BLOCK = 1 << 20
 EDGE = 16  # a number, a word or an escape that the window cuts off is shorter
-BOM = b"\xef\xbb\xbf"
 PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth")
 NAMES: dict[type, str] = {list: "list", str: "text", dict: "object"}
 
@@ -200,7 +199,7 @@ def _spaces(text: str, at: int) -> int:
 def _whole(value: Any) -> bool:
     try:
         json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, RecursionError):
         return False
     return True
 
@@ -208,8 +207,8 @@ def _whole(value: Any) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[_Window]:
     """A JSON file, after a byte order mark. Raises `InputError` for what its first bytes tell to be none."""
-    if not path.is_file():
-        why = "it is a folder" if path.is_dir() else "there is no such file"
+    if not os.path.isfile(path):  # noqa: PTH113 - False for a name of 5,000 letters too, where a Path raises
+        why = "it is a folder" if os.path.isdir(path) else "there is no such file"  # noqa: PTH112
         raise InputError(f"{path}: cannot be read ({why}). Check the path.")
     try:
         with path.open("rb") as file:

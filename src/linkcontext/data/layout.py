@@ -1,31 +1,124 @@
-"""What the path of a picture says: its split, its class, and the source it shares with others."""
+"""What the paths of pictures say: their splits, their classes, and the sources they share with others."""
 
 import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_WORDS = {
+    "train": "train training trn apprentissage entrainement entrenamiento treino treinamento addestramento "
+    "обучение тренировка 训练 訓練 学習 훈련 학습 egitim",
+    "val": "val valid validate validating validation dev devel development validacion validacao validazione "
+    "validierung validatie валидация 验证 驗證 検証 검증 dogrulama",
+    "test": "test tst testing tests prueba pruebas teste testes тест 测试 測試 テスト 테스트",
+}
+_ENDINGS = (
+    "set sets data dataset datasets image images img imgs picture pictures photo photos sample samples folder split "
+    "daten datensatz 集 集合 数据 データ データセット セット 데이터 세트"
+)
+_INVISIBLE = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols that show nothing
 
 
-def place(path: str) -> tuple[str, str]:
-    """The split and the class id of a path below the root; a class of "" when it lies in no class folder.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which folders of a data set are splits. `doubts` are sentences about folders that could be classes as well."""
 
-    The outermost folder called as a split is the split, a second one a class: CIFAR-100 has a class `train`.
+    splits: frozenset[str]  # paths below the root
+    doubts: tuple[str, ...]
+
+    def place(self, path: str) -> tuple[str, str]:
+        """The split and the class id of a path below the root; a class of "" when it lies in no class folder."""
+        folders = path.split("/")[:-1]
+        split = ""
+        for at in range(len(folders)):
+            if "/".join(folders[: at + 1]) in self.splits:
+                split = normal_split(folders[at])
+                folders = folders[:at] + folders[at + 1 :]
+                break
+        return split, unicodedata.normalize("NFC", "/".join(folders))
+
+
+def read_layout(paths: Iterable[str]) -> Layout:
+    """The layout of pictures, by their paths below the root.
+
+    Folders called as splits are splits where all folders beside them are, and so are at least two different ones with
+    class folders in them: train/cat, test/cat. Others are classes: COCO has a class `train`. A split holds no further
+    splits: CIFAR-100 has train/train.
     """
-    folders = path.split("/")[:-1]
-    for at, folder in enumerate(folders):
-        if folder.lower() in SPLITS:
-            return normal_split(folder), "/".join(folders[:at] + folders[at + 1 :])
-    return "", "/".join(folders)
+    tree: dict[str, set[str]] = {}  # folder -> the folders in it
+    filled: set[str] = set()  # folders with pictures directly in them
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        if folder in filled:
+            continue
+        filled.add(folder)
+        while folder:
+            above = folder.rpartition("/")[0]
+            tree.setdefault(above, set()).add(folder)
+            folder = above
+    splits: set[str] = set()
+    doubts: list[str] = []
+    waiting = [""]
+    while waiting:
+        parent = waiting.pop()
+        inside = sorted(tree.get(parent, ()))
+        called = [folder for folder in inside if _is_called_split(folder)]
+        others = [folder for folder in inside if folder not in called]
+        different = {normal_split(_last(folder)) for folder in called}
+        if called and (not others or (len(different) > 1 and any(folder in tree for folder in called))):
+            splits.update(called)
+            waiting += reversed(others)
+            if others or (parent and len(different) == 1 and not _all_split(parent, tree, filled)):
+                doubts.append(_doubt(called, others, "splits", "If they are classes, or those beside them are none"))
+        else:
+            waiting += reversed(inside)
+            if called:
+                doubts.append(_doubt(called, others, "classes", "If they are splits"))
+    return Layout(frozenset(splits), tuple(doubts))
+
+
+def _is_called_split(folder: str) -> bool:
+    return normal_split(_last(folder)) in _WORDS
+
+
+def _all_split(parent: str, tree: dict[str, set[str]], filled: set[str]) -> bool:
+    """Whether all folders at the depth of this one hold splits and nothing else."""
+    alike = [folder for folder in {*tree, *filled} if folder and folder.count("/") == parent.count("/")]
+    return all(folder not in filled and all(map(_is_called_split, tree.get(folder, ()))) for folder in alike)
+
+
+def _doubt(called: list[str], others: list[str], what: str, otherwise: str) -> str:
+    beside = f", beside {', '.join(others[:3])}" if others else ""
+    return (
+        f"folders that could be splits or classes: {', '.join(called[:3])}. They are read as {what}{beside}. "
+        f"{otherwise}, move or rename folders, or write a manifest.jsonl."
+    )
 
 
 def normal_split(name: str) -> str:
-    """`train`, `val` or `test` for any customary spelling, another name as it is."""
-    return SPLITS.get(name.lower(), name)
+    """`train`, `val` or `test` for any customary spelling (Training, dev, test_set, 训练集); another name as it is."""
+    return _SPLITS.get(match[1], name) if (match := _SPELLING.fullmatch(_key(name))) else name
 
 
 def named(class_id: str) -> str:
     """What people call a class that has an id and nothing else: `animals/ice_bear` is an ice bear."""
-    return class_id.rsplit("/", 1)[-1].replace("_", " ")
+    return normal_name(class_id.rsplit("/", 1)[-1].replace("_", " "))
+
+
+def normal_name(name: str) -> str:
+    """A name with single spaces and composed letters (NFC), as every command shows it to a model."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
+def name_key(name: str) -> str:
+    """Names with one key would be the same answer: case, compatibility forms and spaces don't count."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def is_blank(name: str) -> bool:
+    """Whether nothing of a name can be seen."""
+    return not any(unicodedata.category(letter)[0] in "LNPS" and letter not in _INVISIBLE for letter in name)
 
 
 def source_group(path: str) -> str:
@@ -33,3 +126,19 @@ def source_group(path: str) -> str:
     stem = PurePosixPath(path).stem
     numbered = re.fullmatch(r"(.+)[_\- ][0-9]+", stem)
     return numbered[1] if numbered else stem
+
+
+def _last(folder: str) -> str:
+    return folder.rpartition("/")[2]
+
+
+def _key(name: str) -> str:
+    """A name without case, accents and separators."""
+    letters = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(letter for letter in letters if letter.isalnum())
+
+
+_SPLITS = {_key(word): split for split, words in _WORDS.items() for word in words.split()}
+_SPELLING = re.compile(
+    f"({'|'.join(sorted(_SPLITS, key=len, reverse=True))})(?:{'|'.join(map(_key, _ENDINGS.split()))})?[0-9]*"
+)

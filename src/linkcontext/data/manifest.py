@@ -2,13 +2,15 @@
 
 import errno
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from linkcontext.errors import InputError
+from linkcontext.data.layout import is_blank, normal_name
+from linkcontext.errors import InputError, excerpt
 from linkcontext.records import Item, read_jsonl, write_jsonl
 
 MANIFEST = "manifest.jsonl"
@@ -17,11 +19,15 @@ NAMED = 5  # so many culprits stand in a sentence, the others are counted
 
 @dataclass(frozen=True)
 class Dataset:
-    """The pictures below `root`. `problems` are sentences about what was left out, and why."""
+    """The pictures below `root`. `problems` are sentences about what was left out, and why.
+
+    `sketches` are what near-copies are recognised by (`linkcontext.data.copies`): item id to `images.Looks.sketch`.
+    """
 
     root: Path
     items: tuple[Item, ...]
     problems: tuple[str, ...] = ()
+    sketches: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def by_class(self) -> dict[str, tuple[Item, ...]]:
         """Class id to its pictures; classes sorted by id, pictures in the order of `items`."""
@@ -43,12 +49,25 @@ class Dataset:
         return self._by_id[item_id]
 
     def contents(self, item_ids: Iterable[str]) -> tuple[str, ...]:
-        """What is seen in some pictures, whatever they are called: their hashes."""
-        return tuple(self.item(item_id).sha256 for item_id in item_ids)
+        """What is seen in some pictures, whatever they are called and in whatever bytes: equal for copies."""
+        return tuple(self.item(item_id).content for item_id in item_ids)
 
     def path(self, item_id: str) -> Path:
         """Where the picture with that id lies."""
         return self.root / self.item(item_id).path
+
+    def without(self, reasons: Mapping[str, str]) -> "Dataset":
+        """The data set without some pictures and the questions about them; `reasons` says why, by id."""
+        items = [
+            replace(item, questions=tuple(q for q in item.questions if not {*q.others} & reasons.keys()))
+            for item in self.items
+            if item.id not in reasons
+        ]
+        why: dict[str, list[str]] = {}
+        for item_id, reason in reasons.items():
+            why.setdefault(reason, []).append(item_id)
+        told = [f"{self.root}: left out: {len(ids)} ({first_few(ids)}): {reason}." for reason, ids in why.items()]
+        return replace(self, items=tuple(items), problems=(*self.problems, *told))
 
     @cached_property
     def _by_id(self) -> dict[str, Item]:
@@ -63,7 +82,7 @@ def read_manifest(root: Path) -> Dataset:
     """
     file = root / MANIFEST
     try:
-        items = tuple(read_jsonl(Item, file))
+        items = tuple(map(_normal, read_jsonl(Item, file)))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error}). Check the path, or write it again.") from error
     for number, item in enumerate(items, 1):
@@ -99,28 +118,38 @@ def cache_dir() -> Path:
     return (Path(shared) if shared else Path.home() / ".cache") / "linkcontext"
 
 
-def first_few(names: list[str]) -> str:
-    """The first of many names, and how many more there are."""
+def first_few(names: list[str], whole: bool = False) -> str:
+    """The first of many names, and how many more there are. Long ones are cut, unless they are sentences: `whole`."""
     more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(name if whole else excerpt(name) for name in names[:NAMED]) + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def _is_missing(path: Path) -> bool:
     try:
         return not path.is_file()
+    except ValueError:  # a null character
+        return True
     except OSError as error:
         return error.errno == errno.ENAMETOOLONG  # of anything else whoever opens it will be told
 
 
+def _normal(item: Item) -> Item:
+    """The item with its class as folders and other files spell it."""
+    class_id, name = unicodedata.normalize("NFC", item.class_id), normal_name(item.name)
+    return item if (class_id, name) == (item.class_id, item.name) else replace(item, class_id=class_id, name=name)
+
+
 def _check(item: Item, where: str) -> None:
-    texts = (item.id, item.path, item.class_id, item.name, item.sha256, item.split, item.group)
+    texts = (item.id, item.path, item.class_id, item.name, item.sha256, item.split, item.group, item.pixels)
     if not all(isinstance(text, str) for text in texts) or not isinstance(item.facts, dict):
         raise InputError(f"{where}: facts must be an object and every other value a string. Mend the line.")
     parts = item.path.split("/")
     if item.id != item.path or PurePosixPath(item.path).as_posix() != item.path or ".." in parts or not parts[0]:
         raise InputError(
             f"{where}: id and path must be the same path below the folder, with / between its parts and "
-            f"without .. (id {item.id!r}, path {item.path!r}). Mend the line."
+            f"without .. (id {excerpt(item.id)!r}, path {excerpt(item.path)!r}). Mend the line."
         )
     for asked in item.questions:
         said = (asked.task, asked.concept, asked.question, asked.answer, asked.split, asked.context)
@@ -133,9 +162,9 @@ def _check(item: Item, where: str) -> None:
         if len(asked.candidates) == 1 or len({*asked.candidates}) < len(asked.candidates):
             raise InputError(f"{where}: candidates must be two or more, and differ. Mend the line.")
         if asked.candidates and asked.answer not in asked.candidates:
-            raise InputError(f"{where}: the answer {asked.answer!r} is none of the candidates. Mend the line.")
-    if not item.class_id or not item.name:
-        raise InputError(f"{where}: class and name must not be empty. Mend the line.")
+            raise InputError(f"{where}: the answer {excerpt(asked.answer)!r} is none of the candidates. Mend the line.")
+    if not item.class_id or is_blank(item.name):
+        raise InputError(f"{where}: class and name must not be empty or blank. Mend the line.")
 
 
 def _check_together(items: tuple[Item, ...], file: Path) -> None:
@@ -153,6 +182,7 @@ def _check_together(items: tuple[Item, ...], file: Path) -> None:
         name = names.setdefault(item.class_id, item.name)
         if name != item.name:
             raise InputError(
-                f"{file}: class {item.class_id!r} is called both {name!r} and {item.name!r}. "
+                f"{file}: class {excerpt(item.class_id)!r} is called both {excerpt(name)!r} and "
+                f"{excerpt(item.name)!r}. "
                 "Give all its lines one name."
             )

@@ -1,9 +1,10 @@
 """Scanning a folder: which files are good pictures, and a sentence for each thing that was left out.
 
-Every picture is decoded once to know that it is good. What was learnt is kept in the cache, so the next scan
-of the same folder only asks each file for its size and its time.
+A picture is what its content says, whatever it is called. Every picture is decoded once to know that it is good. What
+was learnt is kept in the cache, so the next scan of the same folder only asks each file for its size and its time.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -16,13 +17,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from linkcontext.data import images
-from linkcontext.data.manifest import MANIFEST, cache_dir
+from linkcontext.data import formats, images
+from linkcontext.data.manifest import MANIFEST, cache_dir, first_few
 from linkcontext.errors import InputError
 from linkcontext.records import write_text
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
-KINDS = "PNG, JPEG, WebP or GIF"
+# What other programs leave beside pictures. Files of these names are never pictures anybody wants to see.
+LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+SIDECARS = {  # folders of thumbnails, of resource forks, of what was deleted
+    *("@eadir", "@recycle", "@recently-snapshot", "@__thumb", "@tmp", "#recycle", "#snapshot"),  # network drives
+    *("__macosx", "network trash folder", "temporary items"),  # macOS
+    *("$recycle.bin", "recycler", "system volume information", "found.000"),  # Windows
+    *("lost+found", "__pycache__", "node_modules", "_gsdata_", "_vti_cnf"),
+}
+PREVIEWS = (".lrdata", ".lrcat", ".lrlibrary", ".cocatalogdb", ".photoslibrary", ".aplibrary")  # of photo libraries
 SETTLED_NS = 2_000_000_000  # a younger file may change again within one tick of its file system's clock
 PATIENCE_S = 1.0  # before a progress bar is worth its line
 
@@ -33,6 +41,7 @@ class Problems:
 
     strict: bool
     sentences: list[str] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)  # of files that `scan` left out, by their paths
 
     def add(self, sentence: str) -> None:
         """Something the user gave was left out."""
@@ -55,37 +64,70 @@ class Problems:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was learnt of a file when it had this size and this time: its hash, or why it is no picture."""
+    """What was learnt of a file when it had this size and this time: what it is, or why it is no picture.
+
+    `looks` is None where there is a `reason`. A file that is neither called a picture nor is one has `OTHER` for it.
+    """
 
     size: int
     mtime_ns: int
     sha256: str
     reason: str
+    looks: images.Looks | None = None
+
+    @property
+    def pixels(self) -> str:
+        """The hash of what is seen in a good picture."""
+        assert self.looks is not None
+        return self.looks.pixels
 
 
-def scan(root: Path, problems: Problems) -> dict[str, str]:
-    """The good pictures below `root`: path relative to it to the hash of the bytes, sorted by path."""
+OTHER = "-"
+
+
+def scan(root: Path, problems: Problems) -> dict[str, Seen]:
+    """The good pictures below `root`: path relative to it to what was seen in it, sorted by path."""
     files = dict(sorted(_walk(root, problems)))
     index = cache_dir() / "scans" / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]}.json"
     known = _read_index(index, problems)
     keep: dict[str, Seen] = {}
-    pictures: dict[str, str] = {}
+    pictures: dict[str, Seen] = {}
+    wrong: dict[str, list[str]] = {}  # reason -> paths
     begun = time.time_ns()
     with progress(f"Reading the pictures in {root}", len(files)) as advance:
         for path, (size, mtime_ns) in files.items():
             seen = known.get(path)
             if seen is None or (seen.size, seen.mtime_ns) != (size, mtime_ns):
-                seen = _look(root / path, size, mtime_ns)
+                seen = look(root / path, size, mtime_ns)
             if seen.sha256 and mtime_ns + SETTLED_NS < begun:
                 keep[path] = seen
-            if seen.reason:
-                problems.add(f"{root / path}: {seen.reason}")
+            if not seen.reason:
+                pictures[path] = seen
+            elif problems.strict and seen.reason != OTHER:
+                raise InputError(f"{root / path}: {seen.reason}")
             else:
-                pictures[path] = seen.sha256
+                wrong.setdefault(seen.reason, []).append(path)
+                problems.reasons[path] = seen.reason
             advance()
+    _tell(root, pictures, wrong, problems)
     if keep != known:
         _write_index(index, keep, problems)
     return pictures
+
+
+def _tell(root: Path, pictures: dict[str, Seen], wrong: dict[str, list[str]], problems: Problems) -> None:
+    """Name the files that were left out, by reason, and the pictures that may not be what they seem."""
+    others = wrong.pop(OTHER, [])
+    for reason, paths in wrong.items():
+        if len(paths) == 1:
+            problems.add(f"{root / paths[0]}: {reason}")
+        else:
+            problems.add(f"{root}: files left out: {len(paths)} ({first_few(paths)}): {reason}")
+    if others:
+        problems.note(f"{root}: files left out because they are no pictures: {len(others)} ({first_few(others)}).")
+    for note, sentence in images.NOTES.items():
+        if paths := [path for path, seen in pictures.items() if seen.looks is not None and note in seen.looks.notes]:
+            problems.note(f"{root}: {sentence}: {len(paths)} ({first_few(paths)}).")
 
 
 @contextmanager
@@ -109,25 +151,50 @@ def progress(text: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def _walk(root: Path, problems: Problems) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Path below the root, size and time of every file called a picture; never out of the folder."""
+    """Path below the root, size and time of every file that may be a picture; never out of the folder."""
     top = os.path.realpath(root)
-    folders, others = [""], 0
+    folders, hidden = [""], []
     while folders:
         folder = folders.pop()
         for entry in _entries(root, folder, problems):
             path = f"{folder}{entry.name}"
-            if entry.name.startswith("."):
+            if is_litter(entry.name) or path == MANIFEST:
                 continue
-            if entry.is_symlink() and (wrong := _wrong_link(entry.path, top)):
+            if not _is_text(entry.name):
+                kind = "folder" if entry.is_dir(follow_symlinks=False) else "file"
+                problems.add(f"{os.fsencode(root / path)!r}: the name is not UTF-8. Rename the {kind}.")
+            elif is_sidecar(entry.name):
+                if entry.is_dir(follow_symlinks=False) or entry.name.lower().endswith(formats.SUFFIXES):
+                    hidden.append(path)
+            elif entry.is_symlink() and (wrong := _wrong_link(entry.path, top)):
                 problems.add(f"{root / path}: {wrong}, so it was not followed. Put a copy there instead.")
             elif entry.is_dir(follow_symlinks=False):
                 folders.append(f"{path}/")
-            elif not entry.name.lower().endswith(SUFFIXES):
-                others += path != MANIFEST
             elif status := _status(entry, root / path, problems):
                 yield path, status
-    if others:
-        problems.note(f"{root}: files ignored because they are not called {', '.join(SUFFIXES)}: {others}.")
+    if hidden:
+        problems.note(
+            f"{root}: hidden files and folders, and folders of other programs, left out: {len(hidden)} "
+            f"({first_few(hidden)})."
+        )
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file is what a file manager leaves everywhere, and not worth a word."""
+    return name.startswith("._") or name.lower() in LITTER
+
+
+def is_sidecar(name: str) -> bool:
+    """Whether a file or folder is hidden, or made by another program beside the pictures: thumbnails, a bin."""
+    return name.startswith(".") or name.lower() in SIDECARS or name.lower().endswith(PREVIEWS)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _entries(root: Path, folder: str, problems: Problems) -> list["os.DirEntry[str]"]:
@@ -155,26 +222,25 @@ def _wrong_link(path: str, top: str) -> str:
 
 def _status(entry: "os.DirEntry[str]", path: Path, problems: Problems) -> tuple[int, int] | None:
     try:
-        entry.name.encode()
         status = entry.stat()
-    except UnicodeEncodeError:
-        problems.add(f"{os.fsencode(path)!r}: the name is not UTF-8. Rename the file.")
-        return None
     except OSError as error:
         problems.add(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.")
         return None
     return status.st_size, status.st_mtime_ns
 
 
-def _look(path: Path, size: int, mtime_ns: int) -> Seen:
-    """Read a file. A file that cannot be read has no hash and is asked again the next time."""
+def look(path: Path, size: int, mtime_ns: int) -> Seen:
+    """Read a file. A file that cannot be read has no hash and is looked at again the next time."""
     sha256 = ""
     try:
+        if not path.name.lower().endswith(formats.SUFFIXES):
+            start = images.head(path)
+            if formats.readable(start) is None and not formats.unread(start, path.name):
+                return Seen(size, mtime_ns, OTHER, OTHER)
         sha256 = images.sha256(path)
-        images.open_image(path)
+        return Seen(size, mtime_ns, sha256, "", images.examine(path))
     except InputError as error:
         return Seen(size, mtime_ns, sha256, str(error).removeprefix(f"{path}: "))
-    return Seen(size, mtime_ns, sha256, "")
 
 
 def _read_index(file: Path, problems: Problems) -> dict[str, Seen]:
@@ -182,21 +248,35 @@ def _read_index(file: Path, problems: Problems) -> dict[str, Seen]:
         stored = json.loads(file.read_text(encoding="utf-8"))
         if stored["reader"] != images.READER:
             return {}
-        return {
-            path: Seen(int(size), int(mtime_ns), str(sha256), str(reason))
-            for path, (size, mtime_ns, sha256, reason) in stored["pictures"].items()
-        }
+        return {path: revived(*row) for path, row in stored["pictures"].items()}
     except FileNotFoundError:
         return {}
     except OSError as error:
         problems.note(f"{file}: cannot be read ({error.strerror}), so every picture was decoded again.")
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         problems.note(f"{file}: was damaged, so every picture was decoded again and the file written anew.")
     return {}
 
 
+def revived(size: int, mtime_ns: int, sha256: str, reason: str, *looks: str) -> Seen:
+    """What `as_row` wrote."""
+    if reason:
+        return Seen(int(size), int(mtime_ns), str(sha256), str(reason))
+    pixels, sketch, notes = looks
+    seen = images.Looks(str(pixels), base64.b64decode(sketch, validate=True), tuple(notes.split()))
+    return Seen(int(size), int(mtime_ns), str(sha256), "", seen)
+
+
+def as_row(seen: Seen) -> list[str | int]:
+    """What was learnt of a file, as JSON has it."""
+    row: list[str | int] = [seen.size, seen.mtime_ns, seen.sha256, seen.reason]
+    if seen.looks is None:
+        return row
+    return [*row, seen.looks.pixels, base64.b64encode(seen.looks.sketch).decode(), " ".join(seen.looks.notes)]
+
+
 def _write_index(file: Path, seen: dict[str, Seen], problems: Problems) -> None:
-    pictures = {path: [s.size, s.mtime_ns, s.sha256, s.reason] for path, s in seen.items()}
+    pictures = {path: as_row(each) for path, each in seen.items()}
     try:
         write_text(json.dumps({"reader": images.READER, "pictures": pictures}), file)
     except (OSError, InputError):

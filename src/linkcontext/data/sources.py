@@ -11,10 +11,12 @@ import numpy as np
 from PIL import Image
 
 from linkcontext.data import hub
-from linkcontext.data.layout import named, place, source_group
+from linkcontext.data.copies import dispute
+from linkcontext.data.formats import KINDS
+from linkcontext.data.layout import Layout, is_blank, named, read_layout, source_group
 from linkcontext.data.manifest import MANIFEST, Dataset, cache_dir, first_few, read_manifest
-from linkcontext.data.scan import KINDS, Problems, progress, scan
-from linkcontext.errors import InputError
+from linkcontext.data.scan import Problems, Seen, progress, scan
+from linkcontext.errors import InputError, excerpt
 from linkcontext.records import Item
 from linkcontext.storage import written_once
 
@@ -26,7 +28,7 @@ DIGIT_EDGE = 64
 def open_folder(root: Path, strict: bool = False, fewest: int = 2) -> Dataset:
     """The data set in a folder of class folders, sorted by path.
 
-    Folders called train, val, valid, validation or test are the split, what else the path has is the class.
+    Folders called as splits are the split, what else the path has is the class (`linkcontext.data.layout`).
     A `manifest.jsonl` in the root has the last word on the files it lists. Bad pictures, links out of the
     folder and unreadable folders are left out and named in `problems`; with `strict` the first of them is
     an `InputError`, as are a folder that is not there, is empty, or holds fewer than `fewest` classes and no questions.
@@ -35,13 +37,19 @@ def open_folder(root: Path, strict: bool = False, fewest: int = 2) -> Dataset:
     problems = Problems(strict)
     pictures = scan(root, problems)
     listed = read_manifest(root) if (root / MANIFEST).is_file() else Dataset(root, ())
-    items = _items(pictures, listed, problems)
+    layout = read_layout(pictures.keys() - {item.path for item in listed.items})
+    items = _items(pictures, listed, layout, problems)
+    dataset = Dataset(root, items, sketches={path: seen.looks.sketch for path, seen in pictures.items() if seen.looks})
+    if contradiction := dispute(dataset):
+        problems.add(contradiction)
+    for doubt in layout.doubts:
+        problems.note(f"{root}: {doubt}")
     classes = sorted({item.class_id for item in items})
     if len(classes) < fewest and not any(item.questions for item in items):
-        found = f"only one class ({classes[0]!r})" if classes else "no picture in a class folder"
-        because = f" Left out: {first_few(problems.sentences)}" if problems.sentences else ""
-        raise InputError(f"{root}: {found}. Expected {LAYOUT}.{because}")
-    return Dataset(root, items, tuple(problems.sentences))
+        there = f"only one class ({excerpt(classes[0])!r})" if classes else "no picture in a class folder"
+        because = f" Left out: {first_few(problems.sentences, whole=True)}" if problems.sentences else ""
+        raise InputError(f"{root}: {there}. Expected {LAYOUT}.{because}")
+    return dataclasses.replace(dataset, problems=tuple(problems.sentences))
 
 
 def open_digits() -> Dataset:
@@ -83,25 +91,34 @@ def _check_folder(root: Path) -> None:
         raise InputError(f"{root}: {wrong}. Expected {LAYOUT}.")
 
 
-def _items(pictures: dict[str, str], manifest: Dataset, problems: Problems) -> tuple[Item, ...]:
+def _items(pictures: dict[str, Seen], manifest: Dataset, layout: Layout, problems: Problems) -> tuple[Item, ...]:
     listed = {item.path: item for item in manifest.items}
     names = manifest.names()
-    items, unplaced = [], []
-    for path, sha256 in pictures.items():
-        split, class_id = place(path)
+    items: list[Item] = []
+    unplaced: list[str] = []
+    blank: list[str] = []
+    for path, seen in pictures.items():
+        split, class_id = layout.place(path)
+        name = names.get(class_id, named(class_id))
         if path in listed:
-            items.append(dataclasses.replace(listed[path], sha256=sha256))
-        elif class_id:
-            name = names.get(class_id, named(class_id))
-            items.append(Item(path, path, class_id, name, sha256, split, source_group(path)))
-        else:
+            items.append(dataclasses.replace(listed[path], sha256=seen.sha256, pixels=seen.pixels))
+        elif not class_id:
             unplaced.append(path)
+        elif is_blank(name):
+            blank.append(path)
+        else:
+            items.append(Item(path, path, class_id, name, seen.sha256, split, source_group(path), pixels=seen.pixels))
     _compare(pictures, manifest, problems)
     items = _whole(items, manifest.root / MANIFEST, problems)
     if unplaced:
         problems.add(
             f"{manifest.root}: pictures left out because they lie in no class folder: {len(unplaced)} "
             f"({first_few(unplaced)}). Expected {LAYOUT}."
+        )
+    if blank:
+        problems.add(
+            f"{manifest.root}: pictures left out because the name of their class folder is blank: {len(blank)} "
+            f"({first_few([repr(path) for path in blank])}). Rename the folder."
         )
     return tuple(items)
 
@@ -119,13 +136,13 @@ def _whole(items: list[Item], file: Path, problems: Problems) -> list[Item]:
     return whole
 
 
-def _compare(pictures: dict[str, str], manifest: Dataset, problems: Problems) -> None:
+def _compare(pictures: dict[str, Seen], manifest: Dataset, problems: Problems) -> None:
     """Say where the manifest and the folder differ."""
     file = manifest.root / MANIFEST
     lost = [item.path for item in manifest.items if item.path not in pictures]
     if lost:
         problems.note(f"{file}: pictures left out of those it lists: {len(lost)} ({first_few(lost)}).")
-    changed = [i.path for i in manifest.items if pictures.get(i.path, i.sha256) != i.sha256]
+    changed = [i.path for i in manifest.items if i.path in pictures and pictures[i.path].sha256 != i.sha256]
     if changed:
         problems.note(
             f"{file}: pictures that changed since they were listed, so that their facts may be wrong: "

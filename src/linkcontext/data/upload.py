@@ -5,23 +5,28 @@ Nothing is opened under a name that came from outside: names say what a picture 
 
 import shutil
 import stat
+import unicodedata
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
+from urllib.parse import quote_from_bytes
 
-from linkcontext.data.layout import named, place
-from linkcontext.data.scan import KINDS, SUFFIXES, Problems, scan
-from linkcontext.errors import InputError
+from linkcontext.data.formats import KINDS
+from linkcontext.data.layout import is_blank, name_key, named, read_layout
+from linkcontext.data.manifest import first_few
+from linkcontext.data.scan import Problems, Seen, is_litter, is_sidecar, scan
+from linkcontext.errors import InputError, excerpt
 
 MB = 1_000_000
 UPLOAD_BYTES = 100 * MB  # of one file: hundreds of photographs, and still in memory or on any disk in seconds
 FILES = 1_000  # a model's context holds some hundred pictures; more is a data set, for `linkcontext eval`
 UNPACKED_BYTES = 500 * MB  # what an archive may take on the disk
 RATIO = 100  # pictures are compressed already and hardly shrink again; an archive that does is no archive of pictures
-PATH_LENGTH = 400  # of a name in an archive, below what file systems take
+PATH_LENGTH, PART_LENGTH = 400, 200  # bytes of a name in an archive and of its parts, below what file systems take
 LAYOUT = "one folder of pictures for each name, as in cactihog/1.png, plimbo/1.png"
 
 
@@ -34,34 +39,83 @@ class Named:
 
 
 def unpack(archive: Path, into: Path) -> None:
-    """Unpack the files of a zip that are called pictures into the empty folder `into`.
+    """Unpack the files of a zip into the empty folder `into`; which of them are pictures their content tells.
 
     Everything is checked before the first byte is written. Raises `InputError` for what is no zip, is damaged or
-    locked, for a member that would lie outside of the folder or is a link, and for more files or bytes than allowed.
+    locked, for a member that would lie outside of the folder or is a link, for folders whose names cannot be told, and
+    for more files or bytes than allowed.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = opened.infolist()
+            members = [(_spelt(member), member) for member in opened.infolist()]
             _check(members, archive.stat().st_size)
-            for member in members:
-                if _wanted(member.filename):
-                    target = into / member.filename
+            for path, member in members:
+                if not path.endswith("/") and not is_litter(path.rpartition("/")[2]):
+                    target = into / path
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with opened.open(member) as source, target.open("xb") as file:
                         shutil.copyfileobj(source, file)  # never more than the size that was declared
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, OSError, zlib.error, LZMAError) as error:
-        raise InputError(f"the archive cannot be unpacked ({error}). Pack it again as an ordinary zip.") from error
+    except OSError as error:
+        raise InputError(
+            f"the archive cannot be unpacked ({error.strerror or error}). Pack it again as an ordinary zip."
+        ) from error
+    except (
+        *(zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, zlib.error, LZMAError),
+        UnicodeDecodeError,  # of a name that is marked as UTF-8
+    ) as error:
+        raise InputError(
+            f"the archive cannot be unpacked ({excerpt(str(error))}). Pack it again as an ordinary zip."
+        ) from error
+
+
+def _spelt(member: zipfile.ZipInfo) -> str:
+    """A member's path with / between its parts.
+
+    Without its mark for UTF-8 a name is in an encoding that nobody has noted, mostly that of the country where it was
+    packed. The name of a file does not matter then, and that of a folder does.
+    """
+    path = member.orig_filename
+    if not path.isascii() and not member.flag_bits & 0x800:
+        raw = path.encode("cp437")  # as `zipfile` has read it
+        folder, slash, name = raw.replace(b"\\", b"/").rpartition(b"/")
+        if _is_utf8(raw):
+            path = raw.decode()
+        elif folder.isascii() and name:
+            path = (folder + slash).decode() + quote_from_bytes(name)
+        else:
+            raise InputError(
+                f"the archive names folders in an encoding that it does not tell ({excerpt(repr(raw))}), so their "
+                "names cannot be read. Pack it again with a program that writes UTF-8, as 7-Zip does."
+            )
+    return path if "/" in path else path.replace("\\", "/")  # some Windows programs write \ alone
+
+
+def _is_utf8(raw: bytes) -> bool:
+    """Whether a name is UTF-8, as macOS writes it without a mark, and not by accident.
+
+    Letters of two bytes alone can be Chinese, Japanese or Korean in an older encoding: where several scripts are mixed,
+    or where no other letter stands beside them and each pair of bytes is a letter there too.
+    """
+    try:
+        letters = raw.decode()
+    except UnicodeDecodeError:
+        return False
+    pairs = [letter for letter in letters if "\x80" <= letter < "\u0800"]
+    if any(letter >= "\u0800" for letter in letters):
+        return True
+    scripts = {unicodedata.name(letter, "?").split()[0] for letter in pairs if letter.isalpha()}
+    beside = any(letter.isascii() and letter.isalpha() for letter in letters.rpartition("/")[0] or letters)
+    return len(scripts) < 2 and (beside or any(letter.encode()[1] < 0xA1 for letter in pairs))
 
 
 def lay_out(files: Mapping[str, Path], into: Path) -> None:
     """Put sent files, by their paths below the folder that was chosen, into the empty folder `into`."""
-    if len(files) > FILES:
-        raise InputError(_too_many(len(files)))
+    _check_count(files)
     for path in files:
         _check_path(path)
     try:
         for path, file in files.items():
-            if _wanted(path):
+            if not is_litter(path.rpartition("/")[2]):
                 (into / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, into / path)
     except OSError as error:
@@ -69,45 +123,67 @@ def lay_out(files: Mapping[str, Path], into: Path) -> None:
 
 
 def by_folder(root: Path) -> Named:
-    """The good pictures below a folder by the names of their folders. Raises `InputError` where there is none."""
+    """The good pictures below a folder by the names of their folders.
+
+    Raises `InputError` where there is none, for two folders of one name, and for a picture under two names.
+    """
     problems = Problems(strict=False)
-    classes: dict[str, list[Path]] = {}
-    loose = 0
-    for path in scan(root, problems):
-        class_id = place(path)[1]
-        if class_id:
-            classes.setdefault(class_id, []).append(root / path)
-        loose += not class_id
-    if loose:
-        problems.add(f"pictures that lie in no folder and so have no name: {loose}. Wanted: {LAYOUT}.")
-    said = tuple(sentence.replace(f"{root}/", "").replace(f"{root}: ", "") for sentence in problems.sentences)
-    if not classes:
-        raise InputError(" ".join([f"no picture in a folder was found. Wanted: {LAYOUT}, {KINDS}.", *said[:3]]))
-    pictures: dict[str, tuple[Path, ...]] = {}
-    folders: dict[str, str] = {}
-    for class_id, paths in classes.items():
+    seen = scan(root, problems)
+    layout = read_layout(seen)
+    names: dict[str, str] = {}  # path -> name
+    folders: dict[str, str] = {}  # key of a name -> class id
+    loose, blank = [], []
+    for path in seen:
+        class_id = layout.place(path)[1]
         name = named(class_id)
-        same = folders.setdefault(name.casefold(), class_id)
-        if same != class_id:
-            raise InputError(f"{same} and {class_id}: two folders of one name. Rename one, or put them together.")
-        pictures[name] = tuple(paths)
-    return Named(pictures, said)
+        if not class_id:
+            loose.append(path)
+        elif is_blank(name):
+            blank.append(path)
+        else:
+            same = folders.setdefault(name_key(name), class_id)
+            if same != class_id:
+                raise InputError(f"{same} and {class_id}: two folders of one name. Rename one, or put them together.")
+            names[path] = name
+    if loose:
+        problems.add(
+            f"pictures that lie in no folder and so have no name: {len(loose)} ({first_few(loose)}). Wanted: {LAYOUT}."
+        )
+    if blank:
+        problems.add(f"pictures in a folder whose name is blank: {len(blank)} ({first_few(blank)}). Rename it.")
+    for doubt in layout.doubts:
+        problems.note(doubt)
+    sentences = tuple(sentence.replace(f"{root}/", "").replace(f"{root}: ", "") for sentence in problems.sentences)
+    if not names:
+        raise InputError(" ".join([f"no picture in a folder was found. Wanted: {LAYOUT}, {KINDS}.", *sentences[:3]]))
+    _refuse_disputed(names, seen)
+    pictures: dict[str, tuple[Path, ...]] = {}
+    for path, name in names.items():
+        pictures[name] = (*pictures.get(name, ()), root / path)
+    return Named(pictures, sentences)
 
 
-def _check(members: list[zipfile.ZipInfo], size: int) -> None:
-    files = [member for member in members if not member.is_dir()]
-    if len(files) > FILES:
-        raise InputError(_too_many(len(files)))
-    for member in members:
-        _check_path(member.filename)
+def _refuse_disputed(names: Mapping[str, str], seen: Mapping[str, Seen]) -> None:
+    first: dict[str, str] = {}
+    for path, name in names.items():
+        other = first.setdefault(seen[path].pixels, path)
+        if names[other] != name:
+            raise InputError(f"{other} and {path}: is shown as {names[other]!r} and as {name!r}. Name it once.")
+
+
+def _check(members: Sequence[tuple[str, zipfile.ZipInfo]], size: int) -> None:
+    files = [path for path, _ in members if not path.endswith("/")]
+    if twice := [path for path, count in Counter(files).items() if count > 1]:
+        raise InputError(f"{first_few(twice)}: twice in the archive. Pack it again from inside its folder.")
+    _check_count(files)
+    for path, member in members:
+        _check_path(path)
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise InputError(
-                f"{_short(member.filename)}: a link or another special file. Pack the pictures themselves."
-            )
+            raise InputError(f"{excerpt(path)!r}: a link or another special file. Pack the pictures themselves.")
         if member.flag_bits & 1:
             raise InputError("the archive is locked with a password. Pack it again without.")
-    total = sum(member.file_size for member in members)
+    total = sum(member.file_size for _, member in members)
     if total > UNPACKED_BYTES:
         raise InputError(
             f"the archive unpacks to {total / MB:,.0f} MB, and {UNPACKED_BYTES // MB} are taken. Send fewer pictures."
@@ -118,18 +194,22 @@ def _check(members: list[zipfile.ZipInfo], size: int) -> None:
         )
 
 
+def _check_count(paths: Iterable[str]) -> None:
+    count = sum(not any(map(is_sidecar, path.split("/"))) for path in paths)
+    if count > FILES:
+        raise InputError(_too_many(count))
+
+
 def _check_path(path: str) -> None:
     """Whether a path stays below the folder that it is put in, on any system."""
     parts = path.rstrip("/").split("/")
-    if len(path) > PATH_LENGTH or not path.isprintable():
-        raise InputError(f"{_short(path)}: a path that is too long or cannot be read. Rename what is in it.")
+    lengths = [len(part.encode("utf-8", "replace")) for part in parts]
+    if sum(lengths) > PATH_LENGTH or max(lengths) > PART_LENGTH or not path.isprintable():
+        raise InputError(f"{excerpt(path)!r}: a path that is too long or cannot be read. Rename what is in it.")
     if "\\" in path or ":" in parts[0] or any(part in ("", ".", "..") for part in parts):
-        raise InputError(f"{_short(path)}: a path that leads out of the folder. Pack it again from inside its folder.")
-
-
-def _wanted(path: str) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.split("/"))
-    return path.lower().endswith(SUFFIXES) and not hidden
+        raise InputError(
+            f"{excerpt(path)!r}: a path that leads out of the folder. Pack it again from inside its folder."
+        )
 
 
 def _too_many(count: int) -> str:
@@ -137,7 +217,3 @@ def _too_many(count: int) -> str:
         f"{count:,} files are more than the {FILES:,} that are taken at once. A handful of each name teaches it; to "
         "measure on many, use linkcontext eval."
     )
-
-
-def _short(path: str) -> str:
-    return repr(path if len(path) <= 80 else path[:80] + "...")

@@ -1,13 +1,14 @@
 """What episodes are drawn from: the usable classes of a data set under a plan, and who meets whom."""
 
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from linkcontext.data.copies import disputed
+from linkcontext.data.layout import name_key
 from linkcontext.data.manifest import Dataset, first_few
 from linkcontext.episodes.plan import EpisodePlan, Rule, check
 from linkcontext.errors import InputError
@@ -58,21 +59,26 @@ def open_pool(dataset: Dataset, plan: EpisodePlan, neighbours: Mapping[str, Sequ
     """Find the usable classes once; `draw` then makes any episode alone. Raises like `sample`."""
     check(plan, dataset)
     names, classes = dataset.names(), _in_play(dataset, plan)
-    disputed = _disputed(classes, names)
-    every = [_stock(plan, class_id, names[class_id], items, disputed) for class_id, items in classes.items()]
+    claims = disputed(item for items in classes.values() for item in items)
+    contradicted = {item.id for same in claims.values() for item in same}
+    every = [_stock(plan, class_id, names[class_id], items, contradicted) for class_id, items in classes.items()]
     stocks = {stock.class_id: stock for stock in every if enough(stock, plan, set())}
-    left_out = [LeftOut(s.class_id, s.pictures, _lacks(s, plan)) for s in every if s.class_id not in stocks]
+    left_out = [
+        LeftOut(s.class_id, s.pictures, _lacks(s, plan, classes[s.class_id], contradicted))
+        for s in every
+        if s.class_id not in stocks
+    ]
     nearest: dict[str, tuple[str, ...]] = {}
     if plan.negatives == "neighbours":
         known = _known_neighbours(dataset) if neighbours is None else neighbours
         nearest, lonely = _nearest(stocks, plan, known)
         left_out += lonely
     firsts = tuple(nearest if plan.negatives == "neighbours" else stocks)
-    if not firsts or len({_name_key(stock.name) for stock in stocks.values()}) < plan.ways:
+    if not firsts or len({name_key(stock.name) for stock in stocks.values()}) < plan.ways:
         raise InputError(_too_few(dataset, plan, len(stocks), left_out))
     spoken = {name.casefold() for name in names.values()}
     taken = spoken.union(*(name.split() for name in spoken))
-    return Pool(plan, stocks, firsts, nearest, frozenset(taken), tuple(left_out), tuple(sorted(disputed)))
+    return Pool(plan, stocks, firsts, nearest, frozenset(taken), tuple(left_out), tuple(sorted(contradicted)))
 
 
 def _in_play(dataset: Dataset, plan: EpisodePlan) -> dict[str, list[Item]]:
@@ -84,31 +90,22 @@ def _in_play(dataset: Dataset, plan: EpisodePlan) -> dict[str, list[Item]]:
     }
 
 
-def _disputed(classes: Mapping[str, Sequence[Item]], names: Mapping[str, str]) -> set[str]:
-    """Items with content that differently named classes claim: no answer to them would be right."""
-    claims: dict[str, set[str]] = {}
-    for class_id, items in classes.items():
-        for item in items:
-            claims.setdefault(item.sha256, set()).add(_name_key(names[class_id]))
-    return {item.id for items in classes.values() for item in items if len(claims[item.sha256]) > 1}
-
-
-def _stock(plan: EpisodePlan, class_id: str, name: str, items: Sequence[Item], disputed: set[str]) -> Stock:
+def _stock(plan: EpisodePlan, class_id: str, name: str, items: Sequence[Item], contradicted: set[str]) -> Stock:
     """What a class can give under the plan, whether or not it is enough."""
-    items = [item for item in items if item.id not in disputed]
-    source = _sources(items) if plan.groups_apart else {item.id: item.sha256 for item in items}
+    items = [item for item in items if item.id not in contradicted]
+    source = _sources(items) if plan.groups_apart else {item.id: item.content for item in items}
     supports = _first_copies(item for item in items if plan.support_split in (None, item.split))
     queries = _first_copies(item for item in items if plan.query_split in (None, item.split))
     held, asked = (Counter(source[item] for item in side) for side in (supports, queries))
     supply = {each: (held[each], asked[each]) for each in dict.fromkeys(source.values())}
-    return Stock(class_id, name, len({item.sha256 for item in items}), supports, queries, source, supply)
+    return Stock(class_id, name, len({item.content for item in items}), supports, queries, source, supply)
 
 
 def _first_copies(items: Iterable[Item]) -> tuple[str, ...]:
     """Ids, each content once: two copies would count one picture twice."""
     first: dict[str, str] = {}
     for item in items:
-        first.setdefault(item.sha256, item.id)
+        first.setdefault(item.content, item.id)
     return tuple(first.values())
 
 
@@ -122,12 +119,17 @@ def _sources(items: Iterable[Item]) -> dict[str, str]:
         return node
 
     for item in items:
-        parent[root(f"content {item.sha256}")] = root(f"group {item.group}")
+        parent[root(f"content {item.content}")] = root(f"group {item.group}")
     return {item.id: root(f"group {item.group}") for item in items}
 
 
-def _lacks(stock: Stock, plan: EpisodePlan) -> str:
+def _lacks(stock: Stock, plan: EpisodePlan, items: Sequence[Item], contradicted: set[str]) -> str:
     """What keeps a class out, in the words of the list shown to the user."""
+    lost = sum(item.id in contradicted for item in items)
+    return _short_of(stock, plan) + (f", {lost} more are in another class too" if lost else "")
+
+
+def _short_of(stock: Stock, plan: EpisodePlan) -> str:
     show, ask = max(plan.shots_per_class), plan.queries_per_class
     if plan.groups_apart and stock.pictures >= show + ask:
         have = f"{stock.pictures} pictures in {len(stock.supply)} groups"
@@ -171,9 +173,11 @@ def _nearest(
 def _too_few(dataset: Dataset, plan: EpisodePlan, usable: int, left_out: Sequence[LeftOut]) -> str:
     """One sentence for the user with the first few culprits."""
     listed = first_few([f"{out.class_id} ({out.lacks})" for out in left_out])
+    problems = first_few(list(dataset.problems), whole=True)
     return (
         f"{dataset.root}: usable classes: {usable}; an episode needs {plan.ways} with different names. "
         + (f"Left out: {listed}. " if listed else "")
+        + (f"{problems} " if problems else "")
         + "Add pictures or classes, or ask for fewer ways or shots_per_class."
     )
 
@@ -196,15 +200,10 @@ def differently_named(stocks: Iterable[Stock], ways: int) -> list[Stock]:
     """The first `ways` classes whose names differ; the later of two equal names does not meet the earlier."""
     met: dict[str, Stock] = {}
     for stock in stocks:
-        met.setdefault(_name_key(stock.name), stock)
+        met.setdefault(name_key(stock.name), stock)
         if len(met) == ways:
             break
     return list(met.values())
-
-
-def _name_key(name: str) -> str:
-    """Names with one key would be the same answer: case, compatibility forms and spaces don't count."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def enough(stock: Stock, plan: EpisodePlan, given_up: set[str]) -> bool:

@@ -37,6 +37,7 @@ from linkcontext.evaluate.run import Asker, fits, local, predict, prompted, samp
 from linkcontext.evaluate.verdicts import SHARES, verdicts
 from linkcontext.mining.neighbours import mined
 from linkcontext.models.load import Model
+from linkcontext.models.refused import without_refused
 from linkcontext.models.score import Scorer
 from linkcontext.models.vision import GREY
 from linkcontext.records import Episode, Prediction, read_jsonl, write_text
@@ -64,6 +65,7 @@ def evidence(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
     config = settled(config)
     dataset = open_data(config.episodes.data, config.episodes.strict)
     model = local(config.model) if model is None else prompted(model, config.model)
+    dataset = without_refused(dataset, [item.id for item in dataset.items], model, config.episodes.strict)
     asker = replace(Asker.of(model, dataset, scaffold(config.scaffold), config), grey=False)
     asked, left_out = plans(asker, config)
     for wordings, episodes in asked:

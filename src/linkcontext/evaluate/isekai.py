@@ -74,8 +74,8 @@ def open_isekai(data: str, shots_per_class: Iterable[int], seed: int) -> tuple[D
     groups: dict[frozenset[tuple[str, tuple[str, ...]]], list[IsekaiRecord]] = {}
     leaks = []
     for record in records:
-        shown = {items[path].sha256 for paths in record.lists.values() for path in paths[: shots[-1]]}
-        if items[record.image_name].sha256 in shown:
+        shown = {items[path].content for paths in record.lists.values() for path in paths[: shots[-1]]}
+        if items[record.image_name].content in shown:
             leaks.append(record.image_name)
         else:
             groups.setdefault(frozenset(record.lists.items()), []).append(record)
@@ -159,12 +159,14 @@ def _items(file: Path, records: Sequence[IsekaiRecord]) -> dict[str, Item]:
     missing = sorted(path for path in paths if above + path not in pictures)
     if missing:
         named = first_few(missing) if len(missing) == len(paths) else ", ".join(missing)  # nothing there is no list
-        damaged = [said for said in problems.sentences if said.partition(": ")[0].endswith(tuple(missing))]
-        because = f" Damaged: {first_few(damaged)}" if damaged else ""
+        reasons = {path: problems.reasons.get(above + path) for path in missing}
+        damaged = [f"{path}: {reason}" for path, reason in reasons.items() if reason]
+        because = f" Damaged: {first_few(damaged, whole=True)}" if damaged else ""
         raise InputError(f"{file}: pictures missing: {len(missing)} of {len(paths)} ({named}). Unpack them.{because}")
     items: dict[str, Item] = {}
     for path, name in called:
-        item = items.setdefault(path, Item(above + path, above + path, name, name, pictures[above + path]))
+        seen, place = pictures[above + path], above + path
+        item = items.setdefault(path, Item(place, place, name, name, seen.sha256, pixels=seen.pixels))
         if item.name != name:
             raise InputError(f"{file}: {path} is called both {item.name!r} and {name!r}. Mend the records.")
     return items

@@ -7,6 +7,7 @@ Every answer of a conversation is asked for, after the right answers before it, 
 are the file's own; a scaffold is put around VQA's questions only.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from linkcontext.data.jsonfile import first_key, get, records, under, word
 from linkcontext.data.manifest import Dataset, first_few
 from linkcontext.episodes.prompt import Scaffold, pictures
 from linkcontext.episodes.prompt import conversation as worded
-from linkcontext.errors import InputError
+from linkcontext.errors import InputError, excerpt
 from linkcontext.evaluate.probes import Exam, Probe, drawn
 from linkcontext.evaluate.vqa import PEOPLE
 from linkcontext.records import Item, Turn
@@ -136,10 +137,10 @@ def _pictures(probes: Iterable[Probe], path: Path, places: Places) -> dict[str, 
 def _picture(name: str, path: Path, where: str, places: Places) -> Item:
     """One picture; it is opened once to know that it is good."""
     tried = places(name)
-    lies = next((place for place in tried if (path.parent / place).is_file()), None)
+    lies = next((place for place in tried if os.path.isfile(path.parent / place)), None)  # noqa: PTH113 - long names
     if lies is None:
         raise InputError(
-            f"{where}: its picture {name} is not there (looked for {first_few(tried)}). "
+            f"{where}: its picture {excerpt(name)} is not there (looked for {first_few(tried)}). "
             "Put the pictures beside the file, or below images/."
         )
     try:

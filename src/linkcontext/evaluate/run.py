@@ -29,6 +29,7 @@ from linkcontext.evaluate.means import curves, summary, type_of
 from linkcontext.evaluate.metrics import LIKELIHOODS, available, credit, grouped, rows
 from linkcontext.models.load import Model, load
 from linkcontext.models.prompting import REPLY_TOKENS, USUAL_PROMPTING
+from linkcontext.models.refused import without_refused
 from linkcontext.models.remote import PREFIX, Remote, Served, connect
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.select import majority
@@ -49,8 +50,19 @@ def evaluate(config: EvalConfig, model: Model | Served | None = None) -> dict[st
     """
     dataset = open_data(config.episodes.data, config.episodes.strict)
     sampled = drawn(config.episodes, dataset)
+    model = model or opened(config.model)
+    if isinstance(model, Model):
+        strict = config.episodes.strict
+        while (left := without_refused(dataset, _used(sampled.episodes), model, strict)) is not dataset:
+            dataset, sampled = left, drawn(config.episodes, left)
     left_out = [f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out]
     return measure(config, dataset, sampled.episodes, left_out, model)
+
+
+def _used(episodes: Sequence[Episode]) -> dict[str, None]:
+    """The ids of the pictures of some episodes, each once, in order."""
+    turns = (turn for episode in episodes for turn in (*episode.support, *episode.queries))
+    return dict.fromkeys(item for turn in turns for item in turn.pictures)
 
 
 def measure(
@@ -69,6 +81,8 @@ def measure(
         if unknown := sorted({*config.unseen} - types - {*HELD_OUT}):
             raise InputError(f"--unseen {unknown[0]}: no such type of task here; there is {', '.join(sorted(types))}.")
     model = opened(config.model) if model is None else prompted(model, config.model)
+    if isinstance(model, Model):
+        without_refused(dataset, _used(episodes), model, strict=True)
     out = run_folder(config)
     asker = Asker.of(model, dataset, wording, config)
     if config.episodes.select != "random":

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from linkcontext.config import EpisodeConfig, EvalConfig
+from linkcontext.data.copies import near_copies, repeated
 from linkcontext.data.images import open_image
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.marks import refuse_marked_episodes
@@ -49,10 +50,12 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
     used = {candidate.class_id for episode in episodes for candidate in episode.candidates}
     lines = [f"{len(episodes):,} episodes of {len(used)} of {len(dataset.by_class())} classes were drawn"]
     lines += [f"left out: {out.class_id} ({out.lacks})" for out in sampled.left_out]
+    lines += [*dataset.problems, *repeated(dataset)]
     lines += [
         planted(episodes, wording, right=True),
         planted(episodes, wording, right=False),
         leaks(episodes, dataset, config.episodes),
+        *near_leaks(episodes, dataset),
         *([] if config.episodes.tasks or config.episodes.false_labels else [balance(episodes, config.episodes)]),
         blind_policies(episodes),
     ]
@@ -123,6 +126,23 @@ def leaks(episodes: Sequence[Episode], dataset: Dataset, asked: EpisodeConfig) -
                 pairs += 1
         _splits(episode, dataset, asked)
     return f"no support holds its query's picture or a copy of it: {pairs:,} pairs"
+
+
+def near_leaks(episodes: Sequence[Episode], dataset: Dataset) -> list[str]:
+    """A line if supports hold a near-copy of their query's picture: resized, or compressed again."""
+    near = {frozenset((one.content, other.content)) for one, other in near_copies(dataset)}
+    leaking = [
+        any(
+            frozenset((content, other)) in near
+            for turn in episode.support
+            for other in dataset.contents(turn.pictures)
+            for content in dataset.contents(query.pictures)
+        )
+        for episode in (episodes if near else ())
+        for query in episode.queries
+    ]
+    line = f"near-copies of the query's picture in its support: in {sum(leaking):,} of {len(leaking):,} supports"
+    return [line] if any(leaking) else []
 
 
 def _splits(episode: Episode, dataset: Dataset, asked: EpisodeConfig) -> None:

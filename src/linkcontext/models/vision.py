@@ -20,6 +20,7 @@ from linkcontext.errors import InputError
 from linkcontext.models.family import crosses
 from linkcontext.models.features import Features, fingerprint
 from linkcontext.models.load import Model, grey
+from linkcontext.models.refused import naming
 from linkcontext.models.tree import Ints, Spelling
 
 GREY = "grey"  # the item id of the picture that shows nothing
@@ -129,7 +130,11 @@ class Eyes:
     def _read(self, key: str, path: Picture | None, alone: bool) -> Preprocessed:
         if isinstance(path, Preprocessed):
             return path
-        return self.preprocess(open_image(path) if path is not None else drawn(key.removesuffix("+alone")), alone)
+        if path is None:
+            return self.preprocess(drawn(key.removesuffix("+alone")), alone)
+        image = open_image(path)
+        with naming(path, image):
+            return self.preprocess(image, alone)
 
     def forget(self, wanted: Collection[str] = ()) -> None:
         """Keep at most `memory` bytes of features, and those of the `wanted` keys: what came first goes first."""

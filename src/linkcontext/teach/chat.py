@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from linkcontext.data.scan import SUFFIXES
+from linkcontext.data.formats import SUFFIXES
 from linkcontext.errors import InputError
 from linkcontext.teach.dialogue import Dialogue, Reply, pictures_of
 from linkcontext.teach.pack import write_pack

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from linkcontext.data.copies import disputed
 from linkcontext.data.images import sha256
 from linkcontext.data.manifest import Dataset, first_few
 from linkcontext.episodes.marks import refuse_marks
@@ -327,13 +328,16 @@ def operating(point: Point | None) -> str:
 
 
 def named_pictures(dataset: Dataset, names: Sequence[str] = ()) -> dict[str, list[Path]]:
-    """A data set's pictures by the names of their classes, or of some.
+    """A data set's pictures by the names of their classes, or of some; without those that two classes claim.
 
     Raises `InputError` for a name that is not there, and for one that two classes share.
     """
     classes: dict[str, str] = {}
     found: dict[str, list[Path]] = {}
+    contradicted = disputed(dataset.items)
     for item in dataset.items:
+        if item.content in contradicted:
+            continue
         if classes.setdefault(item.name, item.class_id) != item.class_id:
             raise InputError(
                 f"{dataset.root}: {classes[item.name]} and {item.class_id} are both called {item.name!r}. Rename one."

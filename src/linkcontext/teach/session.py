@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from linkcontext.data.images import HEAD, open_image, sha256, suffix
+from linkcontext.data.formats import HEAD
+from linkcontext.data.images import open_image, sha256, suffix
 from linkcontext.data.upload import FILES, UPLOAD_BYTES, by_folder, lay_out, unpack
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.sample import sample

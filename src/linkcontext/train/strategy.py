@@ -163,7 +163,7 @@ def nth(things: Sequence[Thing], index: int, *stream: Name) -> Thing:
 def read_questions(path: Path) -> tuple[str, ...]:
     """Ways to ask, one a line; empty lines do not count."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--questions {path}: cannot be read ({error}). Check the path.") from error
     if not any(line.strip() for line in lines):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from linkcontext.data.images import pixels_of
 from linkcontext.data.manifest import Dataset, write_manifest
 from linkcontext.data.scan import progress
 from linkcontext.errors import InputError
@@ -75,9 +76,9 @@ def write(
             for number, picture in enumerate(drawn):
                 path = f"{name}/{number:04d}.png"
                 facts = {**told_of(fact), "neighbours": list(near)}
-                items.append(
-                    Item(path, path, name, name, save(picture, out / path), facts=facts, group=f"{number:04d}")
-                )
+                content, pixels = save(picture, out / path)
+                group = f"{number:04d}"
+                items.append(Item(path, path, name, name, content, facts=facts, group=group, pixels=pixels))
             advance()
     dataset = Dataset(out, tuple(items))
     write_manifest(dataset)
@@ -95,12 +96,13 @@ def facts_of(told: dict[str, Any]) -> concepts.Facts:
     return concepts.Facts(told["family"], told["count"], tuple(concepts.Part(**part) for part in told["parts"]))
 
 
-def save(picture: torch.Tensor, path: Path) -> str:
-    """Write a picture uint8[H, W, 3] as PNG; the SHA-256 of the file."""
+def save(picture: torch.Tensor, path: Path) -> tuple[str, str]:
+    """Write a picture uint8[H, W, 3] as PNG; the SHA-256 of the file, and the hash of its pixels."""
     file = io.BytesIO()
-    Image.fromarray(picture.cpu().numpy()).save(file, "PNG")
+    image = Image.fromarray(picture.cpu().numpy())
+    image.save(file, "PNG")
     path.write_bytes(file.getvalue())
-    return hashlib.sha256(file.getvalue()).hexdigest()
+    return hashlib.sha256(file.getvalue()).hexdigest(), pixels_of(image)
 
 
 def contact_sheet(dataset: Dataset, path: Path, across: int = 8, edge: int = 64) -> None:

@@ -88,7 +88,8 @@ def write_scenes(
                 path = f"{key}.png"
                 (out / path).parent.mkdir(parents=True, exist_ok=True)
                 kind = key.partition("/")[0]
-                items.append(Item(path, path, kind, kind, save(picture, out / path), questions=drawn[key].questions))
+                content, pixels = save(picture, out / path)
+                items.append(Item(path, path, kind, kind, content, questions=drawn[key].questions, pixels=pixels))
                 advance()
     dataset = Dataset(out, tuple(sorted(items, key=lambda item: item.id)))
     write_manifest(dataset)
