@@ -10,6 +10,7 @@ from linkcontext.models.load import load
 from linkcontext.records import Turn
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner, spoken
+from linkcontext.teach.recognise import Recogniser
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +113,23 @@ def test_bad_lessons_are_sentences(nano, paths, tmp_path):
         model.teach({"a": []})
     with pytest.raises(InputError, match="no such picture"):
         model.teach({"a": [tmp_path / "nowhere.png"]})
+
+
+def test_a_taught_picture_is_recognised_in_a_conversation(nano, paths, tmp_path):
+    model = linkcontext.load(str(nano))
+    model.teach({"a": paths[0][:1], "b": paths[1][:1]})
+    Image.open(paths[1][0]).save(tmp_path / "again.bmp")
+    recogniser = Recogniser.of(model)
+    sources = {"x": ("x", tmp_path / "again.bmp"), "new": ("new", paths[2][0])}
+
+    def name(text, *items, role="user"):
+        pictures = [{"type": "image", "image": item} for item in items]
+        return recogniser.name([{"role": role, "content": [*pictures, {"type": "text", "text": text}]}], sources)
+
+    for text in ("What is this?", "what's this", "", "Name this."):
+        assert name(text, "x") == "b"
+        assert name(text, "new") is None
+    for text, items in (("What colour is it?", ["x"]), ("What is this?", []), ("What is this?", ["x", "new"])):
+        assert name(text, *items) is None
+    assert name("What is this?", "x", role="assistant") is None
+    assert recogniser.name([], {}) is None

@@ -204,6 +204,17 @@ def test_a_pack_is_a_model_by_name(client, model, pack, paths):
     assert ask(client, [shown(query)]).usage.prompt_tokens < found.usage.prompt_tokens
 
 
+def test_a_picture_that_was_taught_is_named_without_the_model(client, endpoint, paths, monkeypatch):
+    monkeypatch.setattr(endpoint.desk, "put", lambda _: pytest.fail("the model was asked"))
+    for query, name in ((paths[2][0], "tavork"), (paths[9][1], "gaspik")):
+        found = client.chat.completions.create(model="zoo", messages=[shown(query)])
+        assert (found.choices[0].message.content, found.choices[0].finish_reason) == (name, "stop")
+        assert found.model_extra == {"taught": True}
+        pieces = client.chat.completions.create(model="zoo", messages=[shown(query)], stream=True)
+        assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == name
+    assert endpoint.inside == 0
+
+
 def test_a_client_s_system_message_stands_before_a_pack(endpoint, client, model, pack, paths):
     learner = read_pack(pack).learner(model)
     said_first = [{"role": role, "content": f"Name {role}."} for role in ("system", "developer")]

@@ -320,6 +320,9 @@ class Serve:
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
     pack: tuple[str, ...] = ()
     """NAME=FILE: a pack that `linkcontext teach` wrote. Who asks for the model NAME is answered after its pictures."""
+    trust_pack: bool = False
+    """Believe what a pack says that was written by another user or on another machine, also where its pictures are not
+    here. Only for packs whose authors you trust."""
     host: str = "127.0.0.1"
     """The address to listen on. Other machines can reach any but this machine's own, which therefore needs a key."""
     port: int = 8000
@@ -372,7 +375,7 @@ class Serve:
         with listening(self.host, self.port) as bound:
             check_exposure(bound, self.host, key, self.no_auth)
             hosts = Hosts.of(bound, (self.host, *checked_names(self.allow_host)))
-            endpoint = Endpoint(Path(self.model.model).name, local(self.model), self._limits(), packs)
+            endpoint = Endpoint(Path(self.model.model).name, local(self.model), self._limits(), packs, self.trust_pack)
             console.print(f"{', '.join(endpoint.lessons)} at {address(bound)}", markup=False, soft_wrap=True)
             serve(endpoint, bound, hosts, key)
 

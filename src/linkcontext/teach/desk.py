@@ -76,6 +76,7 @@ class Job:
     top: int | None  # how many likely tokens are told beside each; None where no likelihoods are wanted
     reads: bool  # whether the prompt's own likelihoods are wanted
     pixels: int = 0  # of the client's pictures
+    name: str | None = None  # of a picture that was taught, if that is asked for: the answer, without the model
     tell: Callable[[Told], object] = lambda told: None
     gone: bool = False  # the client has left
     length: int = 0  # of the prompt, in tokens

@@ -35,6 +35,7 @@ from linkcontext.teach.desk import Begun, Desk, Done, Failed, Job, Piece, Told
 from linkcontext.teach.intake import SECONDS, SMALL_BODY, SMALL_PIXELS, Bodies, Lane, Refusal
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import read_pack
+from linkcontext.teach.recognise import Recogniser
 from linkcontext.teach.shelf import Shelf
 from linkcontext.teach.wire import ChatRequest, Limits
 
@@ -42,6 +43,7 @@ log = logging.getLogger("linkcontext")
 LOOPBACK = Hosts()
 LARGE_SHARE = 4  # one of so many places may be a large request's
 AGAIN = "1"  # seconds after which a client that was sent away may ask again
+NOTHING_TAUGHT = Recogniser({}, "")
 KINDS = {404: "not_found_error", 429: "rate_limit_exceeded", 500: "server_error", 503: "server_error"}
 
 
@@ -52,6 +54,7 @@ class Lesson:
     messages: list[Message]
     sources: Sources
     seen: Mapping[str, Seen]
+    taught: Recogniser = NOTHING_TAUGHT
 
     @classmethod
     def of(cls, learner: Learner, where: Path) -> "Lesson":
@@ -61,13 +64,15 @@ class Lesson:
         if learner.select == "rices" and learner.shots_per_class is not None:
             raise InputError(f"{where}: its support is chosen for each picture. Teach it with --select medoid.")
         turns = conversation(learner.rounds, learner.scaffold)
-        return cls(turns, learner.scorer.sources, learner.seen)
+        return cls(turns, learner.scorer.sources, learner.seen, Recogniser.of(learner))
 
 
 class Endpoint:
     """A model under its name, what waits for it, and the routes that lead there."""
 
-    def __init__(self, name: str, model: Model, limits: Limits, packs: Sequence[tuple[str, Path]] = ()) -> None:
+    def __init__(
+        self, name: str, model: Model, limits: Limits, packs: Sequence[tuple[str, Path]] = (), trust: bool = False
+    ) -> None:
         # No text of more characters can fit the context, as no token has more than the longest.
         longest = max(map(len, model.words.get_vocab()))
         self.limits = replace(limits, text=min(limits.text, longest * model.context))
@@ -82,7 +87,7 @@ class Endpoint:
         for called, path in packs:
             if called in self.lessons:
                 raise InputError(f"--pack {called}={path}: there is a model {called} already. Call it something else.")
-            learner = read_pack(path).learner(model)
+            learner = read_pack(path, trust).learner(model)
             self.lessons[called] = Lesson.of(learner, path)
             if learner.held is not None:
                 shelf.put(learner.held)
@@ -160,7 +165,10 @@ class Endpoint:
         del body
         job.tell = lambda told: loop.call_soon_threadsafe(tell, told)
         watch.add_done_callback(job.leave)
-        self.desk.put(job)
+        if job.name is None:
+            self.desk.put(job)
+        else:
+            _tell_name(job, job.name)
         answer = Answer(asked, job, heard)
         try:
             if not asked.stream:
@@ -197,6 +205,7 @@ class Endpoint:
             def prepare() -> int:
                 if watch.done():
                     raise Refusal(499, "the client has left.")
+                job.name = _taught_name(asked, job, self.lessons[asked.model])
                 return lane.prepare(job.messages, job.ending, job.sources, self.desk.scorer.eyes.knows)
 
             place.callback(lane.free, await lane.run(prepare))
@@ -240,6 +249,20 @@ class Endpoint:
             asked.prompt_logprobs is not None,
             own.pixels,
         )
+
+
+def _taught_name(asked: ChatRequest, job: Job, lesson: Lesson) -> str | None:
+    """The name of a taught picture, where that and nothing else about the answer is asked for."""
+    if asked.ending != "none" or asked.stops or asked.logprobs or asked.prompt_logprobs is not None:
+        return None
+    return lesson.taught.name(job.messages, job.sources)
+
+
+def _tell_name(job: Job, name: str) -> None:
+    """Answer with a name that is known without the model."""
+    job.tell(Begun(0, 0))
+    job.tell(Piece(name, []))
+    job.end(Done("stop", 0, None))
 
 
 @dataclass(frozen=True)
@@ -311,6 +334,7 @@ class Answer:
     def _head(self, kind: str) -> dict[str, Any]:
         name = f"chatcmpl-{uuid.uuid4().hex}"
         head = {"id": name, "object": kind, "created": int(time.time()), "model": self.asked.model}
+        head |= {"taught": True} if self.job.name is not None else {}
         return head | ({"ignored": self.asked.ignored} if self.asked.ignored else {})
 
 
