@@ -40,7 +40,6 @@ from table import Found, cell, learnt, listed, slim
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.evaluate import icl, isekai
-from linkcontext.evaluate.means import summary
 from linkcontext.evaluate.retention import retention
 from linkcontext.evaluate.run import evaluate, measure
 from linkcontext.models.average import average
@@ -237,9 +236,9 @@ def figures(table: Table, where: Path, model: Model, main: bool) -> Iterator[dic
         return eval_config(model=model.name, out=str(where / what), **options)
 
     asked = icl.settled(config("world-icl", data="scenes:9201", episodes=table.episodes), "world-icl")
-    rows = measure(asked, *icl.open_benchmark(asked), model=model)["rows"]
-    yield from ({"what": "world-icl", **row} for row in rows if row["scoring"] == "likelihood_sum")
-    yield from ({"what": "means", **line} for line in summary(rows) if line["scoring"] == "likelihood_sum")
+    metrics = measure(asked, *icl.open_benchmark(asked), model=model)
+    yield from ({"what": "world-icl", **row} for row in metrics["rows"] if row["scoring"] == "likelihood_sum")
+    yield from ({"what": "means", **line} for line in metrics["means"] if line["scoring"] == "likelihood_sum")
     n = max(2, table.episodes // 2)
     yield from (
         {"what": "retention", **row} for row in retention(config("retention", episodes=table.episodes), model)["rows"]

@@ -11,6 +11,7 @@ from linkcontext.evaluate.draw import RICES, for_query
 from linkcontext.evaluate.folder import read_run
 from linkcontext.evaluate.power import holm
 from linkcontext.records import Candidate, Episode, Prediction, Turn, read_jsonl, write_jsonl
+from linkcontext.teach.runs import comparison
 
 CANDIDATES = (Candidate("cat", "plimbo", "cat"), Candidate("dog", "tavork", "dog"))
 
@@ -153,6 +154,7 @@ def test_what_differs_and_what_is_missing_is_said(tmp_path):
         (run / "config.json").write_text(json.dumps(config))
     assert cautions(read_run(a), read_run(b)) == ["A and B differ in the model's weights, seed (0, 1)."]
     assert cautions(read_run(a), read_run(a)) == ["A and B differ in nothing that was recorded."]
+    assert "A and B differ in the model" in comparison(tmp_path, "a", "b")  # the web page says it too
     lines = (b / "predictions.jsonl").read_text().splitlines(keepends=True)
     (b / "predictions.jsonl").write_text("".join(lines[:-2]))
     assert cautions(read_run(a), read_run(b))[0].startswith(f"{b}: This run is not finished: 2 of its 6 predictions")

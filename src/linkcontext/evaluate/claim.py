@@ -50,11 +50,10 @@ def refuse_other(out: Path, earlier: Any, now: identity.Measured) -> None:
         )
 
 
-def claim_records(path: Path, records: Sequence[Any]) -> None:
-    """Write episodes or questions, or make sure that they are the same: a benchmark's records may have changed."""
+def refuse_other_records(path: Path, records: Sequence[Any]) -> None:
+    """Raise an `InputError` where a folder holds other episodes or questions: a benchmark's may have changed."""
     if path.exists() and tuple(read_jsonl(type(records[0]), path)) != tuple(records):
         raise InputError(f"{path.parent}: holds a run of other {path.stem}. Choose another --out, or remove it.")
-    write_jsonl(records, path)
 
 
 def resolved(config: EvalConfig) -> dict[str, Any]:
@@ -64,36 +63,40 @@ def resolved(config: EvalConfig) -> dict[str, Any]:
 
 
 def claim(
-    out: Path,
+    path: Path,
+    records: Sequence[Any],
     config: EvalConfig,
     model: Model | Served,
     dataset: Dataset,
     problems: list[str],
     about: identity.Measured,
 ) -> None:
-    """Write config.json, or make sure that the folder holds the same run, of what `of_run` says it is about.
+    """Write config.json and the records that are asked about (episodes or questions, at `path`), or make sure that the
+    folder holds the same run, of what `of_run` says it is about.
 
     An option that there was not yet when the run began counts as its default, which is what was done without it.
     """
-    path = out / "config.json"
+    out, config_path = path.parent, path.with_name("config.json")
     same: dict[str, Any] = {"config": resolved(config), "data": digest(dataset)}
     for name in FREE:
         same["config"].pop(name)
-    if path.exists():
+    if config_path.exists():
         try:
-            kept = parse_json(path.read_text(encoding="utf-8"), str(path))
+            kept = parse_json(config_path.read_text(encoding="utf-8"), str(config_path))
             earlier = {
                 "config": {k: v for k, v in _with_defaults(kept["config"]).items() if k not in FREE},
                 "data": kept["data"]["digest"],
             }
         except (UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: damaged. Remove {out} or choose another --out.") from error
+            raise InputError(f"{config_path}: damaged. Remove {out} or choose another --out.") from error
         if earlier != same:
             raise InputError(
                 f"{out}: holds a run of another configuration ({_difference(earlier, same)}). "
                 "Choose another --out, or remove it."
             )
+        refuse_other_records(path, records)
         refuse_other(out, kept.get("measured"), about)
+        write_jsonl(records, path)
         return
     if out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
         raise InputError(f"{out}: there is something in it, and it is no run. Choose another --out.")
@@ -114,7 +117,8 @@ def claim(
             **{p: version(p) for p in PACKAGES},
         },
     }
-    write_text(json.dumps(written, indent=1) + "\n", path)
+    write_text(json.dumps(written, indent=1) + "\n", config_path)
+    write_jsonl(records, path)
 
 
 def _with_defaults(kept: dict[str, Any]) -> dict[str, Any]:

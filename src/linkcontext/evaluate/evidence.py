@@ -30,7 +30,7 @@ from linkcontext.episodes.prompt import SCAFFOLDS, refuse_scaffold, scaffold
 from linkcontext.episodes.sample import sample
 from linkcontext.errors import InputError
 from linkcontext.evaluate import checks
-from linkcontext.evaluate.claim import claim, claim_records
+from linkcontext.evaluate.claim import claim
 from linkcontext.evaluate.claim import of_run as about
 from linkcontext.evaluate.picks import chosen_shots
 from linkcontext.evaluate.run import Asker, fits, local, predict, prompted, sampled, with_engines
@@ -72,9 +72,11 @@ def evidence(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
         refuse_scaffold(wordings.wording, wordings.scorer.marks)
         refuse_marked_episodes(episodes, wordings.scorer.marks)
     out = probe_folder(config)
+    every = [episode for _, episodes in asked for episode in episodes]
     conversations = [messages for other, episodes in asked for messages in sampled(other, episodes)]
-    claim(out, config, model, dataset, [*dataset.problems, *left_out], about(model, asker.wording, conversations))
-    claim_records(out / "episodes.jsonl", [episode for _, episodes in asked for episode in episodes])
+    problems = [*dataset.problems, *left_out]
+    told = about(model, asker.wording, conversations)
+    claim(out / "episodes.jsonl", every, config, model, dataset, problems, told)
     answered(asked, out / "predictions.jsonl")
     scorer = asked[0][0].scorer
     if isinstance(scorer, Scorer):

@@ -16,7 +16,7 @@ from linkcontext.data.scan import progress
 from linkcontext.episodes.prompt import Scaffold, refuse_scaffold, scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluate.checks import ANEW, ROUNDING
-from linkcontext.evaluate.claim import claim, claim_records, of_run
+from linkcontext.evaluate.claim import claim, of_run
 from linkcontext.evaluate.probes import Answered, Exam, Probe, refuse_marked_probes, world_exam
 from linkcontext.evaluate.question_files import file_exam
 from linkcontext.evaluate.retention_rows import rows
@@ -53,8 +53,7 @@ def retention(config: EvalConfig, model: Model | Served | None = None) -> dict[s
     if (out / "episodes.jsonl").exists():
         raise InputError(f"{out}: holds a run of episodes, not of this benchmark. Choose another --out.")
     about = of_run(model, wording, (probe.messages for probe in exam.probes[:SAMPLE]))
-    claim(out, config, model, exam.dataset, list(exam.dataset.problems), about)
-    claim_records(out / "questions.jsonl", exam.probes)
+    claim(out / "questions.jsonl", exam.probes, config, model, exam.dataset, list(exam.dataset.problems), about)
     _ask_all(scorer, exam.probes, wording, out / "answers.jsonl", model.prompting.max_new_tokens or NEW_TOKENS)
     found = {a.probe: a for a in _belonging(exam.probes, out / "answers.jsonl")}
     counters = with_engines(scorer.counters(), (answer.engine for answer in found.values()), out)

@@ -22,7 +22,7 @@ from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.evaluate import checks, legacy
 from linkcontext.evaluate.choose import chosen
-from linkcontext.evaluate.claim import claim, claim_records, of_run
+from linkcontext.evaluate.claim import claim, of_run
 from linkcontext.evaluate.draw import RICES, drawn
 from linkcontext.evaluate.explain import explain
 from linkcontext.evaluate.means import curves, summary, type_of
@@ -93,8 +93,7 @@ def measure(
     refuse_marked_episodes(episodes, asker.scorer.marks)
     fits(asker, episodes)
     about = of_run(model, wording, sampled(asker, episodes))
-    claim(out, config, model, dataset, [*dataset.problems, *left_out], about)
-    claim_records(out / "episodes.jsonl", episodes)
+    claim(out / "episodes.jsonl", episodes, config, model, dataset, [*dataset.problems, *left_out], about)
     predict(asker, episodes, out / "predictions.jsonl")
     if isinstance(asker.scorer, Scorer):
         asker.scorer.eyes.save()

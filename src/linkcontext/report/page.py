@@ -105,6 +105,9 @@ def cautions(folder: RunFolder) -> list[str]:
     said = [folder.unfinished] if folder.unfinished else []
     if folder.weights_unknown:
         said.append(UNKNOWN_WEIGHTS)
+    retention = folder.path / "retention"
+    if (retention / "config.json").is_file() and not (retention / "metrics.json").is_file():
+        said.append("The retention run of this run is not finished. The same command goes on with it.")
     for part in ("probe", "retention"):
         path = folder.path / part / "config.json"
         # Other prompts are what these parts are for.

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from linkcontext.errors import InputError
-from linkcontext.evaluate.compare import compare
+from linkcontext.evaluate.compare import cautions, compared
+from linkcontext.evaluate.folder import read_run
 from linkcontext.report.tables import comparison_grid, lift
 from linkcontext.teach import cards
 
@@ -36,7 +37,9 @@ def comparison(root: Path, a: str | None, b: str | None) -> str:
     first, second = _run(root, a), _run(root, b)
     if a == b:
         raise InputError("choose two different runs to compare.")
-    return cards.table(*lift(comparison_grid(compare(first, second))))
+    one, other = read_run(first), read_run(second)
+    said, grid = lift(comparison_grid(compared(one, other)))
+    return cards.table(" ".join([f"{said}.", *cautions(one, other)]), grid)
 
 
 def _run(root: Path, name: str | None) -> Path:
