@@ -381,3 +381,14 @@ def test_an_error_that_is_no_disk_stays_an_error(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(source, "open_data", failing)
     with pytest.raises(FileNotFoundError):
         run(capsys, "data", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "command", ["eval", "probe", "validate", "episodes", "train", "teach", "ask", "chat", "serve", "app"]
+)
+def test_every_command_that_prompts_takes_how(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    told = capsys.readouterr().out
+    assert all(flag in told for flag in ("--chat-template-kwargs", "--max-new-tokens", "--generation-config"))

@@ -383,6 +383,23 @@ def test_a_body_on_its_way_takes_no_place(client, endpoint, url, paths):
     until(lambda: endpoint.bodies.coming == [])
 
 
+def test_neutral_penalties_and_the_template_s_own_variables_are_taken(client, paths):
+    given = {"repetition_penalty": 1.0, "chat_template_kwargs": {"enable_thinking": False}}  # mini's does not read it
+    answer = ask(client, [shown(paths[0][0])], extra_body=given, presence_penalty=0, frequency_penalty=0)
+    assert answer.choices[0].message.content == ask(client, [shown(paths[0][0])]).choices[0].message.content
+    other = {"chat_template_kwargs": {"add_generation_prompt": False}}
+    assert "was started with {}" in refused(client, openai.BadRequestError, [shown(paths[0][0])], extra_body=other)
+    penalty = {"repetition_penalty": 1.1}
+    assert "repetition_penalty" in refused(client, openai.BadRequestError, [shown(paths[0][0])], extra_body=penalty)
+
+
+def test_a_mark_in_a_text_is_named_with_its_message(client, paths):
+    for mark in ("<image>", "<|end|>"):
+        why = refused(client, openai.BadRequestError, [said("a"), shown(paths[0][0], f"What is {mark}?")])
+        assert "messages.1.content.1" in why
+        assert mark in why
+
+
 def test_only_pictures_in_the_request_are_opened(client, paths, tmp_path):
     def picture(address, role="user"):
         return [{"role": role, "content": [{"type": "image_url", "image_url": {"url": address}}]}]
