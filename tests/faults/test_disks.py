@@ -15,10 +15,10 @@ NAMES = ("eval", "train", "mine", "teach", "world", "digits", "mini", "average",
 SENTENCE, CACHED = 2, ("digits", "bundle")
 
 
-def prepared(name, nano, pictures, out, said):
+def prepared(name, nano, pictures, out):
     arguments, folder, wanted = commands(nano, pictures, out)[name]
     cache = {"LINKCONTEXT_CACHE": str(out / "cache")} if name in CACHED else {}
-    return arguments, folder, wanted, {"said": said, **cache}
+    return arguments, folder, wanted, cache
 
 
 def is_a_sentence(code, said):
@@ -36,18 +36,19 @@ def parts(folder):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_disk_that_fails_at_any_moment(name, nano, pictures, tmp_path, count):
-    arguments, folder, wanted, options = prepared(name, nano, pictures, tmp_path / "whole", tmp_path / "said")
-    finish(arguments, folder, **options)
+    said = tmp_path / "said"
+    arguments, folder, wanted, options = prepared(name, nano, pictures, tmp_path / "whole")
+    finish(arguments, folder, said, **options)
     whole = contents(folder, wanted, tmp_path / "whole")
-    moments = int((tmp_path / "said.count").read_text())
+    moments = int(said.with_suffix(".count").read_text())
     lot = random.Random(name)
     for attempt in range(count(40)):
         out, said, fault = tmp_path / str(attempt), tmp_path / f"{attempt}.said", FAULTS[attempt % len(FAULTS)]
-        arguments, folder, wanted, options = prepared(name, nano, pictures, out, said)
-        code = finish(arguments, folder, SENTENCE, at=lot.randrange(moments), fault=fault, **options)
+        arguments, folder, wanted, options = prepared(name, nano, pictures, out)
+        code = finish(arguments, folder, said, SENTENCE, at=lot.randrange(moments), fault=fault, **options)
         is_a_sentence(code, said)
         assert fault in UNTIDY or not parts(out)
-        finish(arguments, folder, **options)
+        finish(arguments, folder, said, **options)
         assert contents(folder, wanted, out) == whole, fault
         assert not parts(out)
 
@@ -58,9 +59,9 @@ def test_files_may_not_grow(name, nano, pictures, tmp_path, count):
     refused = 0
     for attempt in range(count(20)):
         out, said = tmp_path / str(attempt), tmp_path / f"{attempt}.said"
-        arguments, folder, _, options = prepared(name, nano, pictures, out, said)
+        arguments, folder, _, options = prepared(name, nano, pictures, out)
         largest = (0, 3_000, 40_000, 300_000)[attempt % 4]
-        refused += is_a_sentence(finish(arguments, folder, SENTENCE, largest=largest, **options), said)
+        refused += is_a_sentence(finish(arguments, folder, said, SENTENCE, largest=largest, **options), said)
         assert not parts(out)
     assert refused
 
@@ -85,8 +86,8 @@ def mounted(tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_real_disk_that_is_small_or_read_only(name, options, nano, pictures, tmp_path, mounted):
     disk, said = mounted(options), tmp_path / "said"
-    arguments, folder, _, more = prepared(name, nano, pictures, disk, said)
-    assert is_a_sentence(finish(arguments, folder, SENTENCE, **more), said) or options != "ro"
+    arguments, folder, _, more = prepared(name, nano, pictures, disk)
+    assert is_a_sentence(finish(arguments, folder, said, SENTENCE, **more), said) or options != "ro"
     empty = [path for path in disk.rglob("*") if path.is_file() and path.name != ".lock" and not path.stat().st_size]
     assert not parts(disk) + empty
 
@@ -95,7 +96,7 @@ def test_a_real_disk_that_is_small_or_read_only(name, options, nano, pictures, t
 @pytest.mark.parametrize("fault", FAULTS)
 def test_commands_that_write_into_what_is_there(command, fault, nano, pictures, tmp_path, count):
     whole, said = tmp_path / "whole", tmp_path / "said"
-    arguments, folder, _, _ = prepared("eval", nano, pictures, whole, said)
+    arguments, folder, _, _ = prepared("eval", nano, pictures, whole)
     finish(arguments, folder, said)
     shutil.copytree(pictures, whole / "pictures")
     lot = random.Random(command)

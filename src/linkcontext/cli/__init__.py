@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ DISK = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO),
     *(errno.EMFILE, errno.ENFILE),
 )
+PATIENCE = 1.0  # seconds that other threads have to end when a command is stopped
 GO_ON = ("eval", "probe", "train", "mine", "mini build")  # these find what they had done
 
 
@@ -84,10 +86,14 @@ def _terminable() -> Iterator[None]:
 
 
 def _stopped(command_line: str, code: int) -> NoReturn:
-    """Say how to go on, and leave: without waiting for threads that read pictures or wait for a server."""
+    """Say how to go on, and leave. Threads have a second to end: one may be writing, others may wait for a server."""
     again = f" Start the same command again to go on: linkcontext {command_line}"
     complain(f"stopped.{again if command_line.startswith(GO_ON) else ''}", "\n")
-    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+    threads = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    deadline = time.monotonic() + PATIENCE
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in threads):  # Python would wait for them
         sys.stdout.flush()
         os._exit(code)
     raise SystemExit(code)
