@@ -8,13 +8,15 @@
 | source | from | a class is | classes | pictures | disk | CPU |
 |---|---|---|---|---|---|---|
 | iconify | npm `@iconify/json` | a name drawn by 8 authors or more | 1,326 | 37,818 | 0.6 GB | 3 min |
-| furniture | Debian `sweethome3d-furniture` | a model, from 24 sides | | | | |
+| furniture | Debian `sweethome3d-furniture` | a model, from 24 sides | 767 | 18,408 | 0.3 GB | 5 min |
+| fonts | npm `@fontsource`, Debian `fonts-*` | a character, 24 fonts at most | 9,612 | 39,600 | 0.6 GB | 2 min |
+| clipart | Debian `openclipart-png` | one picture, 96 pixels wide | | | | |
 
 Nothing of these pictures is part of the project. A source that is there is left as it is; a build that was killed
 goes on with the first source that is missing. `ATTRIBUTION.md` beside the pictures names every author and licence, and
-goes with whatever is trained on them. What is left out, and why: `picture_sources/exclude.py`. How the pictures lie on
-the disk and how to read them: `picture_sources/store.py`. Do not mirror pictures in training: "arrow left" and "arrow
-right" are two classes.
+goes with whatever is trained on them; `downloads` beside them may be deleted. What is left out, and why:
+`picture_sources/exclude.py` and `scripts.py`. How the pictures lie on the disk and how to read them:
+`picture_sources/store.py`. Do not mirror them in training: "arrow left" and "arrow right" are two classes.
 """
 
 import json
@@ -26,8 +28,8 @@ from typing import NamedTuple
 
 import numpy as np
 import tyro
-from picture_sources import furniture, iconify
-from picture_sources.store import Source, Writer, build_source, open_source, sheet
+from picture_sources import clipart, fonts, furniture, iconify
+from picture_sources.store import SIZE, Source, Writer, build_source, open_source, sheet
 from PIL import Image
 
 from linkcontext.seeds import rng
@@ -40,11 +42,14 @@ class Recipe(NamedTuple):
 
     build: Callable[[Writer, Path, Callable[[str], None]], None]
     note: str
+    size: int = SIZE
 
 
 SOURCES = {
     "iconify": Recipe(iconify.build, iconify.LICENCE_NOTE),
     "furniture": Recipe(furniture.build, furniture.LICENCE_NOTE),
+    "fonts": Recipe(fonts.build, fonts.LICENCE_NOTE),
+    "clipart": Recipe(clipart.build, clipart.LICENCE_NOTE, clipart.SIZE),
 }
 
 
@@ -88,7 +93,7 @@ def build(name: str, out: Path) -> None:
     def progress(sentence: str) -> None:
         print(f"{name}: {time.perf_counter() - start:5.0f} s  {sentence}", flush=True)
 
-    with build_source(out / name, version=VERSION) as writer:
+    with build_source(out / name, SOURCES[name].size, version=VERSION) as writer:
         SOURCES[name].build(writer, out / "downloads", progress)
     info = open_source(out / name).info
     progress(f"{info['pictures']} pictures of {info['classes']} classes")

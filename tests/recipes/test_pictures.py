@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pictures
 import pytest
-from picture_sources import furniture, icon_names, icon_paint, iconify, store
+from fontTools import unicodedata
+from picture_sources import clipart, fonts, furniture, icon_names, icon_paint, iconify, scripts, store, variety
 from picture_sources.exclude import licence_allows, why_excluded
 from picture_sources.mesh import Material, Mesh, read_obj
 from picture_sources.render import Light, camera, rasterise, render
@@ -92,24 +93,19 @@ def test_brands_are_left_out_unless_they_are_things():
 # Drawings of icons
 
 
-def _drawing(author, icon):
-    return iconify.Drawing(0, author, icon, "", (0, 0, 24, 24), colourful=False)
-
-
 def test_authors_are_taken_in_turn():
-    drawings = [_drawing("ann", f"a{i}") for i in range(30)] + [_drawing("bob", "b"), _drawing("cid", "c")]
-    chosen = iconify.choose(drawings, 5, rng("test"))
-    assert sorted(one.author for one in chosen[:3]) == ["ann", "bob", "cid"]
-    assert [one.author for one in chosen[3:]] == ["ann", "ann"]
-    assert len(iconify.choose(drawings, 100, rng("test"))) == iconify.PER_AUTHOR + 2
+    drawings = [*(f"ann {i}" for i in range(30)), "bob", "cid"]
+    order = variety.in_turn(drawings, lambda one: one[:3], 6, rng("test"))
+    assert sorted(one[:3] for one in order[:3]) == ["ann", "bob", "cid"]
+    assert [one[:3] for one in order[3:]] == ["ann"] * 5
 
 
 def test_a_copy_is_known_by_its_shape():
     cross = np.zeros((16, 16), np.float32)
     cross[7:9] = cross[:, 7:9] = 1
-    assert iconify.is_copy(cross * 0.95, [cross])
-    assert not iconify.is_copy(np.roll(cross, 2, 0), [cross])
-    assert not iconify.is_copy(cross, [])
+    assert variety.is_copy(cross * 0.95, [cross])
+    assert not variety.is_copy(np.roll(cross, 2, 0), [cross])
+    assert not variety.is_copy(cross, [])
 
 
 def test_the_view_box_shrinks_to_what_is_drawn():
@@ -377,10 +373,91 @@ def test_a_flat_thing_is_never_seen_from_its_edge():
     door = np.float32([0, 0, 1])  # its front
     rotations = furniture.views((90, 200, 1), 24, rng("views"))
     assert len(rotations) == 24
-    assert min(abs((rotation @ door)[2]) for rotation in rotations) > 0.3
+    assert min((rotation @ door)[2] for rotation in rotations) > 0.3  # nor from behind
 
 
 def test_a_round_thing_is_seen_from_all_sides():
     rotations = furniture.views((1, 1, 1), 24, rng("views"))
     fronts = np.array([(rotation @ np.float32([0, 0, 1]))[[0, 2]] for rotation in rotations])
     assert np.abs(fronts.mean(0)).max() < 0.1
+
+
+# Characters
+
+
+@pytest.mark.parametrize(
+    ("character", "name"),
+    [
+        ("\u0e01", "Thai ko kai"),
+        ("\u6f22", "Chinese 6f22"),
+        ("\U00013000", "Egyptian a001"),
+        ("\u21b0", "upwards arrow with tip leftwards"),
+        ("\u0e51", None),  # a Thai digit
+        ("\u4e09", None),  # the Chinese numeral three
+        ("\u529b", None),  # looks like the katakana ka
+        ("A", None),
+        ("\u03a3", None),
+        ("\u2211", None),  # the sum, a Greek letter
+        ("\u0416", None),
+        ("\u1200", None),  # Ge'ez
+        ("\u0d05", None),  # Malayalam
+        ("\u0c05", None),  # Telugu, which is like Kannada
+        ("\u3042", None),
+        ("\uac00", None),
+        ("7", None),
+        ("\u2600", None),  # an emoji
+        ("\u23f0", None),  # an emoji in a block of symbols
+        ("\u2713", None),  # in a block that emoji are in
+    ],
+)
+def test_characters_of_test_alphabets_digits_and_emoji_are_not_drawn(character, name):
+    assert scripts.named(character, unicodedata.script(character)) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "licence"),
+    [
+        ("Files: *\nLicense: OFL-1.1\n\nFiles: debian/*\nLicense: GPL-3+\n", "OFL-1.1"),
+        ("Files: *\nLicense: SIL-1.1\n", "OFL-1.1"),
+        ("License: CC-BY-SA-3.0 or OFL-1.1\n", "OFL-1.1"),
+        ("License: GPL-2+\n", "GPL-2+"),
+        ("A text without fields.", None),
+    ],
+)
+def test_a_debian_licence_is_that_of_the_fonts(text, licence):
+    assert fonts.debian_licence(text) == licence
+
+
+def test_chinese_characters_are_those_that_most_fonts_have(monkeypatch):
+    monkeypatch.setattr(fonts, "CHINESE", 2)
+    had = {"\u6f22": 3, "\u5b57": 5, "\u66f8": 4, "\u0e01": 1}
+    faces = {one: [fonts.Face(None, origin) for origin in range(count)] for one, count in had.items()}
+    names = {one: (unicodedata.script(one), "") for one in had}
+    assert fonts.choose(faces, names) == ["\u0e01", "\u5b57", "\u66f8"]
+
+
+# Clip art
+
+
+@pytest.mark.parametrize(
+    ("path", "is_used"),
+    [
+        ("food/breads_and_carbs/pancakes_ganson.png", True),
+        ("shapes/stars/star_pt_step.png", True),
+        ("signs_and_symbols/flags/asia/iraq.png", False),
+        ("unsorted/kansasflag_01.png", False),
+        ("animals/mammals/dog_03_drawn_with_strai_02.png", False),
+        ("shapes/letter_a.png", False),
+        ("education/12_34.png", False),
+    ],
+)
+def test_clip_art_is_chosen_by_folder_and_name(path, is_used):
+    assert clipart.used(path) == is_used
+
+
+def test_clip_art_in_another_colour_is_another_picture():
+    red, near = np.zeros((96, 96, 4), np.uint8), {}
+    red[20:70, 30:50] = (255, 0, 0, 255)
+    assert not clipart.seen_before(red, near)
+    assert not clipart.seen_before(red[..., [1, 0, 2, 3]], near)
+    assert clipart.seen_before(red, near)

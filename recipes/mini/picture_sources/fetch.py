@@ -30,6 +30,16 @@ def npm_files(tgz: Path, suffix: str) -> Iterator[tuple[str, IO[bytes]]]:
                 yield member.name.removeprefix("package/"), content
 
 
+def npm_folder(tgz: Path) -> Path:
+    """The folder into which an npm package was unpacked."""
+    kept = tgz.with_suffix("")
+    if not kept.is_dir():
+        with _beside(tgz.parent) as folder, tarfile.open(tgz) as package:
+            package.extractall(folder, filter="data")
+            (Path(folder) / "package").rename(kept)
+    return kept
+
+
 def debian_package(name: str, downloads: Path) -> Path:
     """The folder into which a Debian package was unpacked; nothing of it is installed and no script of it runs.
 

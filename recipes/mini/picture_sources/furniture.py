@@ -84,15 +84,17 @@ def shaped(mesh: Mesh, model: Model) -> Mesh:
 def views(size: tuple[float, float, float], count: int, random: np.random.Generator) -> list[Floats]:
     """Rotations from which a box of this size shows at least half of the area that it shows from its best side.
 
-    The azimuths are spread evenly; where a thing is flat, such as a window from its edge, another one is drawn.
+    The azimuths are spread evenly; where a thing is flat, such as a window from its edge, another one is drawn. What
+    hangs on a wall or stands in one is seen from the front, because its back is blank: sockets are all one from there.
     """
     width, height, depth = size
     area = np.array([height * depth, width * height, width * depth])  # of its side, its front, its top
+    turned = 1.0 if depth > 0.3 * min(width, height) else 0.5  # how much of the whole turn is used
     chosen = []
     for i in range(count):
         for attempt in range(64):
             turn = (i + random.uniform()) / count if attempt < 4 else random.uniform()
-            azimuth = 2 * np.pi * turn
+            azimuth = 2 * np.pi * turned * (turn - 0.5)
             elevation = np.radians(random.uniform(0, 40) if random.random() < 0.5 else random.uniform(20, 75))
             across = np.cos(elevation)
             facing = np.abs([np.sin(azimuth) * across, np.cos(azimuth) * across, np.sin(elevation)])

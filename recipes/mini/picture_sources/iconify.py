@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from linkcontext.seeds import rng
 
@@ -23,17 +22,13 @@ from .fetch import npm_files, npm_package
 from .icon_names import class_key, is_brand, words
 from .icon_paint import Box, colour, content_box, drawn, painted, squared, surrounded
 from .store import SIZE, Pixels, Writer, premultiplied
-
-Shape = NDArray[np.float32]
+from .variety import Shape, in_turn, is_copy
 
 PACKAGE, VERSION = "@iconify/json", "2.2.535"
 LICENCE_NOTE = "Icon sets of @iconify/json; drawn at 64 pixels, most in other colours, some with other strokes."
 AUTHORS = 8  # that have drawn a name, for it to be a class
 DRAWINGS = 40  # of a class at most
 PER_AUTHOR = 6  # of a class at most
-ALIKE = (
-    0.02  # squared distance of two drawings' coverage at 16 x 16, over their mean square, below which they are copies
-)
 
 # The first decide what a brand is; sets with animations lack half of each picture when they stand still.
 BRAND_SETS = ("fa7-brands", "fa6-brands", "bxl", "cib")
@@ -129,21 +124,6 @@ def _unchanged(aliases: dict[str, Any], icons: dict[str, Any]) -> list[tuple[str
     ]
 
 
-def choose(drawings: list[Drawing], limit: int, random: np.random.Generator) -> list[Drawing]:
-    """At most `limit` drawings, the authors in turn, each author's in random order."""
-    by_author: dict[str, list[Drawing]] = defaultdict(list)
-    for i in random.permutation(len(drawings)):
-        by_author[drawings[i].author].append(drawings[i])
-    turns = [(turn, i, one) for i, own in enumerate(by_author.values()) for turn, one in enumerate(own[:PER_AUTHOR])]
-    return [one for *_, one in sorted(turns, key=lambda turn: turn[:2])][:limit]
-
-
-def is_copy(coverage: Shape, others: list[Shape]) -> bool:
-    """Whether the shape of a drawing is that of one of the others; each is float[16, 16]."""
-    square = (coverage**2).sum()
-    return any(((coverage - other) ** 2).sum() < ALIKE * (square + (other**2).sum()) / 2 for other in others)
-
-
 def build(writer: Writer, downloads: Path, progress: Callable[[str], None]) -> None:
     """Fetch the package, choose the names and draw them."""
     tgz = npm_package(PACKAGE, VERSION, downloads)
@@ -162,7 +142,7 @@ def _draw_class(key: str, name: Name, taken: set[str], writer: Writer) -> None:
     """Draw a name's icons, but none that was drawn for another name, unless authors then are too few."""
     pictures: list[tuple[Pixels, Drawing]] = []
     shapes: list[Shape] = []
-    for one in choose(name.drawings, 3 * DRAWINGS, rng("iconify", key)):
+    for one in in_turn(name.drawings, lambda one: one.author, PER_AUTHOR, rng("iconify", key))[: 3 * DRAWINGS]:
         if len(pictures) == DRAWINGS:
             break
         seen = None if one.body in taken else _look(one)

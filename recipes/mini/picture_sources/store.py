@@ -2,7 +2,8 @@
 
 A source is a folder:
 
-    pictures.npy    uint8[N, 64, 64, 4]  red, green, blue, alpha. Colours are multiplied by alpha already.
+    pictures.npy    uint8[N, S, S, 4]    red, green, blue, alpha. Colours are multiplied by alpha already.
+                                         S is 64, and 96 where a class has a single picture that training will crop
     class_id.npy    int32[N]             index into classes.json
     origin_id.npy   int32[N]             index into origins.json: whose picture this is
     classes.json    [{"name": "arrow left", "pictures": 31, ...}, ...]
@@ -53,10 +54,11 @@ class Writer:
     origins: list[dict[str, Any]]
     class_ids: list[int]
     origin_ids: list[int]
+    size: int
 
     def add(self, picture: Pixels, class_id: int, origin_id: int) -> None:
-        """Append one premultiplied picture, uint8[64, 64, 4]."""
-        assert picture.shape == (SIZE, SIZE, 4) and picture.dtype == np.uint8, (picture.shape, picture.dtype)
+        """Append one premultiplied picture, uint8[size, size, 4]."""
+        assert picture.shape == (self.size, self.size, 4) and picture.dtype == np.uint8, (picture.shape, picture.dtype)
         with (self.folder / "pictures.raw").open("ab") as file:
             file.write(picture.tobytes())
         self.class_ids.append(class_id)
@@ -64,14 +66,14 @@ class Writer:
 
 
 @contextmanager
-def build_source(folder: Path, **info: Any) -> Iterator[Writer]:
+def build_source(folder: Path, size: int = SIZE, **info: Any) -> Iterator[Writer]:
     """A writer for the source `folder`, which appears complete at the end or not at all."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     (part / "pictures.raw").touch()
     start = time.perf_counter()
-    writer = Writer(part, [], [], [], [])
+    writer = Writer(part, [], [], [], [], size)
     yield writer
     _finish(writer, info | {"seconds": round(time.perf_counter() - start, 1)})
     shutil.rmtree(folder, ignore_errors=True)
@@ -81,7 +83,7 @@ def build_source(folder: Path, **info: Any) -> Iterator[Writer]:
 def _finish(writer: Writer, info: dict[str, Any]) -> None:
     """Give the raw pictures a header and count what each class and origin has."""
     n = len(writer.class_ids)
-    raw, shape = writer.folder / "pictures.raw", (n, SIZE, SIZE, 4)
+    raw, shape = writer.folder / "pictures.raw", (n, writer.size, writer.size, 4)
     with (writer.folder / "pictures.npy").open("wb") as out, raw.open("rb") as pictures:
         np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
         shutil.copyfileobj(pictures, out, 1 << 24)
