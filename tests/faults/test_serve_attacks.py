@@ -71,11 +71,12 @@ def server(tmp_path_factory):
         command = [sys.executable, "-m", "linkcontext", "serve", *options]
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
     try:
-        for _ in range(600):
+        for _ in range(3000):
             if address := re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text()):
                 break
             assert process.poll() is None, log.read_text()
             time.sleep(0.1)
+        assert address, "the server did not start within five minutes"
         server = Server(int(address[1]), process)
         for number in range(6):
             assert server.post(question(number))[0] == 200

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from linkcontext.data import formats
 from linkcontext.data.images import Upload, image_size, suffix
 from linkcontext.episodes.prompt import Message
 from linkcontext.errors import InputError
@@ -289,7 +290,7 @@ def _upload(where: str, uri: str) -> Upload:
     except binascii.Error as error:
         raise InputError(f"{where}: the picture is not base64 ({error}). Encode the file's bytes.") from error
     if suffix(content) is None:
-        raise InputError(f"{where}: not a picture (PNG, JPEG, WebP, GIF, BMP and TIFF are read). Convert it.")
+        raise InputError(f"{where}: not a picture ({formats.KINDS} are read). Convert it.")
     return Upload(where, content)
 
 
