@@ -170,7 +170,7 @@ def test_a_trace_is_no_linking_however_sure_it_is():
         (0.04, 0.001, False, "no but in a trace, .040 of .500"),
         (0.06, 0.06, False, "no (an effect above .057 would show)"),  # .04 x (1.984 + .845) / 1.984
     ):
-        effect = Effect(value, (value - 0.04, value + 0.04), p, 0.5, 200, 100)
+        effect = Effect(value, (value - 0.04, value + 0.04), p, 0.5, 200, 100, 150)
         finding = judged(Probe("x", "", (), "", effect, "yes", "no"), p)
         assert (finding.passes, finding.verdict) == (passes, said)
 
