@@ -59,7 +59,7 @@ def test_near_copies_are_found_and_others_are_not(tmp_path):
     assert {path for pair in names for path in pair} == four
     told, apart = repeated(dataset)
     assert "resized or compressed again: 4 pictures" in told
-    assert "in different classes: 3 pairs" in apart
+    assert "near-copies in different classes: 3 (" in apart
 
 
 def test_pairs_are_those_of_comparing_all(monkeypatch):
@@ -103,5 +103,5 @@ def item(path, name, content):
 def test_a_picture_under_two_names_is_disputed_and_one_under_two_spellings_is_not():
     items = [item("a/1", "cat", "x"), item("b/1", "Cat ", "x"), item("c/1", "cat", "y"), item("d/1", "dog", "y")]
     assert {content: len(same) for content, same in disputed(items).items()} == {"y": 2}
-    assert "1 pictures in 2 files (c/1 and d/1)" in dispute(Dataset("root", tuple(items)))
+    assert "two classes or more: 2, of 1 different ones (c/1 and d/1)" in dispute(Dataset("root", tuple(items)))
     assert dispute(Dataset("root", tuple(items[:2]))) == ""

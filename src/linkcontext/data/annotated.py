@@ -98,7 +98,7 @@ def seed(path: Path, problems: Problems) -> Iterator[Asked]:
             number = once("question_id", record, seen, where)
             kind = get(record, "data_type", str, where)
             if kind.lower() in ("image", "single image"):
-                yield _seed(record, f"{where} (question_id {number})", names)
+                yield _seed(record, f"{where} (question_id {excerpt(number)})", names)
             else:
                 others[kind] += 1
     for kind, count in others.items():
@@ -174,7 +174,7 @@ def visual_genome(path: Path, problems: Problems) -> Iterator[Asked]:
                 number = once("id" if isinstance(record, dict) and "id" in record else "image_id", record, seen, where)
                 usual = (f"VG_100K/{number}.jpg", f"VG_100K_2/{number}.jpg", f"{number}.jpg")
                 picture = (places[number],) if number in places else usual
-                told = f"{where} (image_id {number})"
+                told = f"{where} (image_id {excerpt(number)})"
                 said = _relations(record, told) if "relationships" in record else _attributes(record, told)
                 for question in _agreed(said):
                     yield Asked(told, (picture,), question)

@@ -131,8 +131,8 @@ def _path(named: Any, where: str) -> str:
         raise InputError(f"{where}: `image` must be a path or a list of paths, not {excerpt(named)}. Mend the record.")
     if named[:5].lower() == "data:" or len(named) > LONGEST:
         raise InputError(
-            f"{where}: the picture itself stands in the record ({excerpt(named)}), and a path is needed. Save the "
-            "picture as a file and name that."
+            f"{where}: the picture itself stands in the record, or a name that is too long ({excerpt(named)}), and a "
+            "path is needed. Save the picture as a file and name that."
         )
     if re.match("[A-Za-z][A-Za-z0-9+.-]+://", named):
         raise InputError(

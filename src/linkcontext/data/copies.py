@@ -43,8 +43,8 @@ def dispute(dataset: Dataset) -> str:
         return ""
     examples = first_few([" and ".join(item.path for item in same[:2]) for same in claims], whole=True)
     return (
-        f"{dataset.root}: the same picture is filed under two classes or more: {len(claims)} pictures in "
-        f"{sum(map(len, claims))} files ({examples}). They are left out, because no answer about them is right."
+        f"{dataset.root}: files of pictures that are filed under two classes or more: {sum(map(len, claims))}, of "
+        f"{len(claims)} different ones ({examples}). They are left out, because no answer about them is right."
     )
 
 
@@ -69,7 +69,7 @@ def repeated(dataset: Dataset) -> list[str]:
         "splits": [(one, other) for one, other in near if one.split != other.split],
     }
     return sentences + [
-        f"{dataset.root}: near-copies in different {what}: {len(pairs)} pairs ({_examples(pairs)})."
+        f"{dataset.root}: pairs of near-copies in different {what}: {len(pairs)} ({_examples(pairs)})."
         for what, pairs in apart.items()
         if pairs
     ]
