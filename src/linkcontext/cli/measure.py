@@ -97,11 +97,13 @@ class Eval:
         console.print(f"report: {page}", markup=False)
 
     def _retention(self) -> None:
+        from linkcontext.evaluate.folder import read_object
         from linkcontext.evaluate.retention import retention, retention_folder, settled
         from linkcontext.report.retention import retention_table
 
         metrics = retention(self.config)
         config = settled(self.config)
+        print_problems(read_object(retention_folder(config) / "config.json", ("data",))["data"]["problems"])
         console.print(f"{config.model.model} on {config.episodes.data}", markup=False)
         console.print(retention_table(metrics["rows"]))
         console.print(f"answers: {retention_folder(config) / 'answers.jsonl'}", markup=False)

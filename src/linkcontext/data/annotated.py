@@ -102,7 +102,9 @@ def seed(path: Path, problems: Problems) -> Iterator[Asked]:
             else:
                 others[kind] += 1
     for kind, count in others.items():
-        problems.note(f"{path}: questions left out because they are about no single picture ({kind}): {count}.")
+        problems.note(
+            f"{path}: questions left out because they are about no single picture ({excerpt(kind)}): {count}."
+        )
 
 
 def _seed(record: dict[str, Any], where: str, tasks: dict[str, str]) -> Asked:
