@@ -154,6 +154,7 @@ def test_what_is_there_is_not_written_into(tmp_path, make):
         (OSError(errno.EROFS, "Read-only file system"), "change its permissions or choose another place"),
         (OSError(errno.EIO, "Input/output error"), "Is the disk still there"),
         (SafetensorError("Error: I/O error: No space left on device (os error 28)"), "Free some space"),
+        (Exception("File too large (os error 27)"), "Free some space"),  # as tokenizers raises it
     ],
 )
 def test_the_sentence_names_the_path_the_cause_and_what_to_do(tmp_path, error, advice):

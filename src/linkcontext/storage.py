@@ -24,6 +24,7 @@ from linkcontext.errors import InputError
 Result = TypeVar("Result")
 LOCK = ".lock"
 WORKSPACE = re.compile(r"\..*\.[0-9a-f]{8}\.part")
+RUST_ERROR = re.compile(r"os error (\d+)")  # how safetensors and tokenizers, written in Rust, say what the disk said
 SPACE = "Free some space or choose another place."
 PERMISSION = "Nothing may be written there: change its permissions or choose another place."
 ADVICE = {
@@ -35,12 +36,12 @@ ADVICE = {
 class Unwritten(InputError):
     """A file or folder that the disk does not take."""
 
-    def __init__(self, path: Path, error: OSError | SafetensorError, advice: str = "") -> None:
+    def __init__(self, path: Path, error: Exception, advice: str = "") -> None:
         self.error = error
         reason, number = str(error), None
         if isinstance(error, OSError):
             reason, number = error.strerror or reason, error.errno
-        elif code := re.search(r"os error (\d+)", reason):  # as safetensors, which is not written in Python, says it
+        elif code := RUST_ERROR.search(reason):
             number = int(code[1])
             reason = os.strerror(number)
         advice = advice or ADVICE.get(number or 0, "Is the disk still there, and the path right?")
@@ -56,6 +57,11 @@ def write_errors(path: Path, advice: str = "") -> Iterator[None]:
         raise Unwritten(path, error, advice) from error
     except Unwritten as inner:  # of a file in a folder that the user does not know
         raise Unwritten(path, inner.error, advice) from inner.error
+    except Exception as error:
+        # The tokenizers library raises no other type than this for a disk that is full.
+        if type(error) is Exception and RUST_ERROR.search(str(error)):
+            raise Unwritten(path, error, advice) from error
+        raise
 
 
 @contextmanager

@@ -49,7 +49,7 @@ class Moments:
         if event not in EVENTS:
             return
         paths = [os.fsdecode(a) for a in arguments[:2] if isinstance(a, str | bytes | os.PathLike)]
-        if not any(path.startswith(self.folder) for path in paths):
+        if not any(path == self.folder or path.startswith(self.folder + os.sep) for path in paths):
             return
         self.count += 1
         if self.at is None or self.count <= self.at:
@@ -94,6 +94,7 @@ def _run(arguments, folder, at, said, fault, largest, environment):
         stack.enter_context(contextlib.redirect_stderr(printed))
         sys.addaudithook(moments)
         main(arguments)
+        moments.at = None
     Path(said).with_suffix(".count").write_text(str(moments.count))
 
 
@@ -146,7 +147,7 @@ def contents(folder, wanted, out):
     tops = [top for pattern in wanted for top in folder.glob(pattern)]
     same = {}
     for path in [path for top in tops for path in (top, *top.rglob("*"))]:
-        if path.is_file() and path.name != ".lock":
+        if path.is_file() and not path.name.endswith(".lock"):
             value = content(path)
             name = str(path.relative_to(out))
             same[name] = value.replace(str(out).encode(), b"OUT") if isinstance(value, bytes) else value

@@ -50,7 +50,9 @@ def test_stopped_it_ends_at_once_with_the_documented_code(name, number, code, na
     said = tmp_path / "stdout"
     process = start([*arguments, *LONG[name]], folder, said)
     deadline = time.monotonic() + 120
-    while process.is_alive() and not any(path.is_file() and path.name != ".lock" for path in tmp_path.rglob("*/*")):
+    while process.is_alive() and not any(
+        path.is_file() and not path.name.endswith(".lock") for path in tmp_path.rglob("*/*")
+    ):
         assert time.monotonic() < deadline, said.read_text()
         time.sleep(0.01)
     begun = time.monotonic()
