@@ -1,0 +1,123 @@
+"""Words of the bundled models: the tokenizer, and names as people have them."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from linkcontext.mini import tokenizer as old
+from linkcontext.world.names import pseudo_words, random_string
+
+VOCABULARY = 2560
+ADJECTIVES = (
+    "red green blue yellow black white brown grey orange purple pink small large big little old new young long short "
+    "round flat dark light wild common great northern southern golden silver striped spotted sweet sour fresh dry cold "
+    "hot soft hard left right upper lower front back first second third inner outer plain double single"
+).split()
+SMALL_TALK = (
+    ("Hello!", "Hello."),
+    ("Hi there", "Hello."),
+    ("Thanks!", "You are welcome."),
+    ("Thank you very much.", "You are welcome."),
+    ("That is right.", "Good."),
+    ("Well done!", "Thank you."),
+    ("How are you?", "I am well."),
+    ("Are you ready?", "Yes."),
+    ("Let us go on.", "Yes."),
+    ("Now I will ask you something.", "Yes."),
+    ("Wait a moment please.", "Yes."),
+    ("What can you do?", "Show me pictures and tell me what they are called."),
+    ("Who are you?", "I learn names from pictures."),
+    ("It is raining today.", "I see."),
+    ("I have more of these at home.", "I see."),
+    ("Remember this well.", "Yes."),
+    ("Good morning", "Good morning."),
+    ("See you later.", "Goodbye."),
+)
+
+
+def sentences(words: Sequence[str], count: int) -> Iterator[str]:
+    """What the tokenizer learns from: the world's sentences, small talk, and the words that name real pictures."""
+    yield from old.sentences(count)
+    for user, reply in SMALL_TALK:
+        for _ in range(20):
+            yield user
+            yield reply
+    for word in words:
+        for _ in range(6):
+            yield word
+            yield word.title()
+    for adjective in ADJECTIVES:
+        for _ in range(6):
+            yield f"{adjective} {adjective.title()}"
+
+
+def build(words: Sequence[str], vocabulary: int = VOCABULARY, count: int = 4000) -> PreTrainedTokenizerFast:
+    """Learn the tokenizer; the same words give the same tokenizer."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(old.SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sentences(words, count), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=old.PAD,
+        eos_token=old.END,
+        additional_special_tokens=[old.IMAGE, old.USER, old.ASSISTANT, old.TEXT_START],
+        chat_template=old.CHAT_TEMPLATE,
+        model_max_length=old.CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+class Namer:
+    """Draws the names of a conversation: invented, real, of several words, with common words, codes, any case."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = [w for w in words if w.isascii()]
+        self.single = [w for w in self.words if " " not in w]
+
+    def names(self, count: int, stream: np.random.Generator) -> list[str]:
+        """Distinct names; none is the beginning of another. Half of the time each of another kind."""
+        mixed = stream.random() < 0.4
+        kind = stream.random()
+        shared = [self._word(stream) for _ in range(1)]
+        names: list[str] = []
+        while len(names) < count:
+            name = self._case(self._one(stream.random() if mixed else kind, shared[0], stream), stream, mixed)
+            if name and not any(name.startswith(n) or n.startswith(name) for n in names):
+                names.append(name)
+            else:
+                kind = kind if stream.random() < 0.8 else stream.random()
+        return names
+
+    def _word(self, stream: np.random.Generator) -> str:
+        return self.single[int(stream.integers(len(self.single)))]
+
+    def _one(self, kind: float, shared: str, stream: np.random.Generator) -> str:
+        if kind < 0.3:
+            return pseudo_words(1, "mini", int(stream.integers(2**62)))[0]
+        if kind < 0.4:
+            return random_string(stream)
+        if kind < 0.6:
+            return self.words[int(stream.integers(len(self.words)))]
+        if kind < 0.7:
+            return f"{ADJECTIVES[int(stream.integers(len(ADJECTIVES)))]} {self._word(stream)}"
+        if kind < 0.8:
+            return f"{ADJECTIVES[int(stream.integers(len(ADJECTIVES)))]} {shared}"
+        if kind < 0.87:
+            return f"{shared} {self._word(stream)}"
+        if kind < 0.94:
+            return f"{self._word(stream)}{stream.choice(['', ' ', '-', '_'])}{int(stream.integers(1000))}"
+        letters = "".join(chr(65 + int(i)) for i in stream.integers(26, size=int(stream.integers(1, 4))))
+        return f"{letters}{stream.choice(['', '-', ' '])}{int(stream.integers(100))}"
+
+    def _case(self, name: str, stream: np.random.Generator, mixed: bool) -> str:
+        chance = stream.random() if mixed else 0.5 if len(name) % 2 else 0.9
+        return name.title() if chance < 0.25 else name.upper() if chance < 0.3 else name
