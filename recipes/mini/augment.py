@@ -45,10 +45,10 @@ def pose(pictures: Tensor, generator: Generator, strength: float = 1.0) -> Tenso
     shear = _uniform(generator, n, -0.15, 0.15) * strength
     x, y = (_uniform(generator, n, -0.2, 0.2) * strength for _ in range(2))
     cos, sin = angle.cos() * scale, angle.sin() * scale
-    matrix = torch.stack(
-        [torch.stack([cos * stretch, -sin + shear, x], 1), torch.stack([sin, cos / stretch, y], 1)], 1
+    matrix = torch.stack([torch.stack([cos * stretch, -sin + shear, x], 1), torch.stack([sin, cos / stretch, y], 1)], 1)
+    return F.grid_sample(
+        pictures, F.affine_grid(matrix, list(pictures.shape), align_corners=False), align_corners=False
     )
-    return F.grid_sample(pictures, F.affine_grid(matrix, list(pictures.shape), align_corners=False), align_corners=False)
 
 
 def grounds(count: int, edge: int, scenery: Tensor, generator: Generator) -> Tensor:

@@ -6,23 +6,23 @@ The residual stream is divided into blocks, each with one meaning:
     patch         1    set at every token of a picture
     last          1    set at the last token of a picture
     turn          1    set at the token that opens a user's turn
+    mark          1    set at the token behind which an answer begins
     identity     96    which token stands here; embeddings are written here, logits are read from here
     previous     40    which token stands one place before (a random projection of its identity)
     before       16    which token stands two places before
     content     128    what the picture shows: whitened tokens of the tower, each bound to its place, added up
-    plain        40    what the tower's first token says, as training made it
     free        ...    left to training
 
 Layer 0.  Head 0 ("previous") and head 1 ("before") look one and two places back and write down whose identity they
           see. Head 2 ("sum") adds up what the tokens of a picture say; at its last token the sum is complete.
-Layer 1.  Head 0 ("gather") finds the last picture, however far back it stands, and copies content and plain to the
-          token that looks. An opened turn without a picture hides the pictures before it.
+Layer 1.  Head 0 ("gather") finds the last picture, however far back it stands, and copies its content to the token
+          that looks. An opened turn without a picture hides the pictures before it.
 Layer 2.  Heads 0 and 1 ("compare") complete a conditional induction. A token attends to tokens whose turn shows a
           similar picture (a cosine, because queries and keys are normalised) and whose previous token is the one that
           stands here, and copies their identity. At the mark where an answer begins this finds the first tokens of
           names under similar pictures; inside of a name it finds how that name went on, so names of several tokens
-          and names that begin alike are told apart by picture. Head 0 compares content, head 1 plain and other
-          directions of content. Without pictures both are ordinary induction heads.
+          and names that begin alike are told apart by picture. Head 0 compares the strongest directions of content
+          as they are, head 1 makes them even. Without pictures both are ordinary induction heads.
 
 All else begins small and random. No name and no picture is in any of this. Prior art: induction heads (Olsson et al.
 2022), mimetic initialisation (Trockman and Kolter 2023).
@@ -41,7 +41,10 @@ from transformers import LlavaForConditionalGeneration
 
 THETA = 1e14  # of the rotary embedding: nearly all pairs turn so slowly that they hold content over any distance
 SLOW = 5e-4  # radians a token; pairs below turn less than a radian over two thousand tokens
-IDENTITY, PREVIOUS, BEFORE, CONTENT, PLAIN = 96, 40, 16, 128, 40
+IDENTITY, PREVIOUS, BEFORE, CONTENT = 96, 40, 16, 128
+FIXED = {0: 3, 1: 1, 2: 2}  # layer: so many heads, the first ones, are circuits
+COMPARING = 2  # the layer whose findings may become louder or softer
+GATHERED = 1.4  # the length of content where it was gathered
 CONSTANT_SIZE, PATCH_SIZE = 0.5, 2.0  # a large mark keeps the norm of picture tokens nearly the same
 
 
@@ -53,18 +56,18 @@ class Blocks:
     previous: slice
     before: slice
     content: slice
-    plain: slice
     free: slice
     constant: int = 0
     patch: int = 1
     last: int = 2
     turn: int = 3
+    mark: int = 4
 
 
 def blocks(width: int) -> Blocks:
     """The layout for a residual stream of `width` numbers."""
-    ends = [4]
-    for size in (IDENTITY, PREVIOUS, BEFORE, CONTENT, PLAIN):
+    ends = [5]
+    for size in (IDENTITY, PREVIOUS, BEFORE, CONTENT):
         ends.append(ends[-1] + size)
     assert ends[-1] <= width
     return Blocks(*(slice(a, b) for a, b in zip(ends, [*ends[1:], width], strict=True)))
@@ -75,10 +78,10 @@ class Strength:
     """How strongly each part of the start speaks. Scores are in nats, the shares are of a comparison's score."""
 
     scores: tuple[float, float, float] = (60.0, 70.0, 60.0)  # the largest score of layers 0, 1 and 2
-    content: float = 0.45
-    identity: float = 0.32
+    content: float = 0.28
+    identity: float = 0.45
     before: float = 0.10
-    text: float = 0.13  # for keys that are no picture's tokens
+    text: float = 0.17  # for keys that can be part of an answer
     copy: float = 4.0  # how much of the found identity is written, where the token's own is 1
     logits: float = 1.5  # gain of the last norm
 
@@ -91,7 +94,9 @@ class Reading:
     whitening: Tensor  # [D, D]
     place: Tensor  # [T, D]: row p is 1 at place p and 0 elsewhere
     place_bias: Tensor  # [T]
-    plain: Tensor  # [PLAIN, D], of the first token, unit variance in each direction
+    directions: Tensor  # [T, units, D]: orthonormal rows that are read of whitened tokens, by place
+    mixture: Tensor  # [CONTENT, T * units]: orthonormal rows, strongest first
+    spread: Tensor  # [CONTENT]: standard deviations of what they give
 
 
 def orthonormal(rows: int, columns: int, generator: Generator) -> Tensor:
@@ -202,10 +207,11 @@ def _window(frequencies: tuple[float, ...], tokens: int) -> tuple[list[complex],
     one = np.ones
     rows = [
         np.c_[-near, near, one(len(near)), one(len(near))],
+        np.c_[near, -near, -one(len(near)), -one(len(near))],
         np.c_[far, -far, -one(len(far)), one(len(far))],
         np.r_[one(2 * n), 0, 0][None],
     ]
-    limits = np.r_[np.zeros(len(near) + len(far)), 1]
+    limits = np.r_[np.zeros(len(near)), np.full(len(near), 0.03), np.zeros(len(far)), 1]
     solved = linprog(
         np.r_[np.zeros(2 * n + 1), -1], np.vstack(rows), limits, bounds=[(0, None)] * (2 * n) + [(None, None)] * 2
     )
@@ -219,9 +225,17 @@ def _window(frequencies: tuple[float, ...], tokens: int) -> tuple[list[complex],
 
 @torch.no_grad()
 def prepare(
-    model: LlavaForConditionalGeneration, reading: Reading, turn: int, strength: Strength, generator: Generator
+    model: LlavaForConditionalGeneration,
+    reading: Reading,
+    turn: int,
+    mark: int,
+    strength: Strength,
+    generator: Generator,
 ) -> None:
-    """Set the weights that training begins with. `turn` is the token that opens a user's turn."""
+    """Set the weights that training begins with.
+
+    `turn` is the token that opens a user's turn, `mark` the one behind which an answer begins.
+    """
     text = model.model.language_model
     width = text.config.hidden_size
     b = blocks(width)
@@ -235,19 +249,17 @@ def prepare(
     table[:, b.identity] = F.normalize(torch.randn(len(table), IDENTITY, generator=generator), dim=1)
     table[:, b.constant] = CONSTANT_SIZE
     table[turn, b.turn] = 1.0
+    table[mark, b.mark] = 1.0
     text.norm.weight.fill_(strength.logits)
     project(model, b, reading, generator)
     trace = orthonormal(PREVIOUS, IDENTITY, generator), orthonormal(BEFORE, IDENTITY, generator)
     look_back(text.layers[0].self_attn, b, trace, width)
     add_up(Head(text.layers[0].self_attn, 2), b, len(reading.mean), width)
     gather(Head(text.layers[1].self_attn, 0), b, width)
-    directions = orthonormal(CONTENT, CONTENT, generator)
     room = len(Head(text.layers[2].self_attn, 0).slow()) - PREVIOUS - BEFORE - 1
-    both = torch.zeros(room, CONTENT + PLAIN)
-    both[: room - PLAIN, :CONTENT] = directions[-(room - PLAIN) :]
-    both[room - PLAIN :, CONTENT:] = torch.eye(PLAIN) * 1.5
-    alone = torch.cat([directions[:room], torch.zeros(room, PLAIN)], 1)
-    for number, compared in enumerate((alone, both)):
+    strongest = torch.eye(CONTENT)[:room]
+    even = strongest / (reading.spread[:room, None] / reading.spread[:room].mean()) ** 0.5
+    for number, compared in enumerate((strongest, even)):
         compare(Head(text.layers[2].self_attn, number), b, trace, compared, strength, width)
 
 
@@ -270,31 +282,26 @@ def project(model: LlavaForConditionalGeneration, b: Blocks, reading: Reading, g
     is how well the place was read.
     """
     one, two = model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2
-    tokens, gate, far, scale = len(reading.mean), 14.0, 3.5, 0.6
-    units = (one.out_features - 1 - PLAIN) // tokens
+    tokens, gate, far, scale = len(reading.mean), 18.0, 3.5, 0.6
+    units = reading.directions.shape[1]
+    assert tokens * units < one.out_features
     for layer in (one, two):
         layer.weight.normal_(std=0.01 * layer.in_features**-0.5, generator=generator)
         layer.bias.zero_()
-    groups = [
-        (place, slice(place * units, (place + 1) * units), orthonormal(units, len(reading.whitening), generator))
-        for place in range(tokens)
-    ]
-    groups = [(place, at, directions @ reading.whitening) for place, at, directions in groups]
-    groups.append((0, slice(tokens * units, tokens * units + PLAIN), reading.plain))
-    for place, at, directions in groups:
+    middle = torch.eye(units) - 1 / units
+    size = 1 / (scale * reading.spread.square().sum().sqrt())  # of content summed over a picture: length 1
+    for place in range(tokens):
+        at = slice(place * units, (place + 1) * units)
+        directions = reading.directions[place] @ reading.whitening
         one.weight[at] = scale * directions + gate * reading.place[place]
-        one.bias[at] = far - scale * directions @ reading.mean[place] + gate * (reading.place_bias[place] - 1)
-        count = at.stop - at.start
-        middle = torch.eye(count) - 1 / count
-        if directions is reading.plain:
-            two.weight[b.plain, at] = 0.5 * middle
-        else:
-            two.weight[b.content, at] = 0.35 * orthonormal(CONTENT, count, generator) @ middle
-    last = tokens * units + PLAIN
-    one.weight[last], one.bias[last] = 20 * reading.place[-1], 20 * (reading.place_bias[-1] - 0.5)
+        # Of pictures unlike those of its training the tower reads a place less surely: .5 there is enough.
+        one.bias[at] = far - scale * directions @ reading.mean[place] + gate * (reading.place_bias[place] - 0.5)
+        two.weight[b.content, at] = 4 * size * reading.mixture[:, at] @ middle
+    last = tokens * units
+    one.weight[last], one.bias[last] = 20 * reading.place[-1], 20 * (reading.place_bias[-1] - 0.3)
     two.weight[:, last] = 0
     two.weight[b.last, last] = 0.1  # GELU(20 * 0.5) is 10
-    for dimension in (b.constant, b.patch, b.last, b.turn):
+    for dimension in (b.constant, b.patch, b.last, b.turn, b.mark):
         two.weight[dimension, :last] = 0
     two.bias[b.constant], two.bias[b.patch] = CONSTANT_SIZE, PATCH_SIZE
 
@@ -321,33 +328,27 @@ def add_up(head: Head, b: Blocks, tokens: int, width: int) -> None:
     q[text, b.constant] = 0.5
     k[text, b.constant], k[text, b.patch] = 1.0, -CONSTANT_SIZE / PATCH_SIZE
     at_picture = (width / (PATCH_SIZE**2 + CONSTANT_SIZE**2 + 1)) ** 0.5
-    both = slice(b.content.start, b.plain.stop)
-    head.carry(both, both, torch.eye(both.stop - both.start) * (tokens / at_picture))
+    head.carry(b.content, b.content, torch.eye(CONTENT) * (tokens / at_picture))
 
 
 def gather(head: Head, b: Blocks, width: int) -> None:
-    """Layer 1: content and plain of the picture of this turn."""
+    """Layer 1: the content of the picture of this turn."""
     head.clear()
     head.ignore(b.constant, 1.0)
-    head.look(b.constant, {b.last: 6.0, b.turn: 0.95}, recency(head))
-    # At a picture's last token the sum over tokens outweighs the rest, and the norm makes its length the width's root.
-    for block, wanted, offset in ((b.content, 1.4, 0), (b.plain, 1.0, CONTENT)):
-        size = block.stop - block.start
-        head.carry(block, block, torch.eye(size) * (wanted * width**-0.5 * (1.2 if offset == 0 else 1.6)), offset)
+    head.look(b.constant, {b.last: 6.0, b.turn: 1.7}, recency(head))
+    # At a picture's last token the sum outweighs the rest, and the norm makes its length about the width's root.
+    head.carry(b.content, b.content, torch.eye(CONTENT) * (1.2 * GATHERED * width**-0.5))
 
 
-def compare(
-    head: Head, b: Blocks, trace: tuple[Tensor, Tensor], compared: Tensor, s: Strength, width: int
-) -> None:
+def compare(head: Head, b: Blocks, trace: tuple[Tensor, Tensor], compared: Tensor, s: Strength, width: int) -> None:
     """Layer 2: a similar picture, and what stands here stood before it; copy what stands there."""
     head.clear()
     at = head.start + head.slow()
     room = len(compared)
     there, place, before, text = at[:room], at[room : room + PREVIOUS], at[room + PREVIOUS : -1], at[-1]
     q, k = head.attention.q_proj.weight, head.attention.k_proj.weight
-    both = slice(b.content.start, b.plain.stop)
     for weight in (q, k):
-        weight[there, both] = compared * s.content**0.5
+        weight[there, b.content] = compared * (s.content**0.5 / GATHERED)
     shrinks = (PREVIOUS / IDENTITY) ** 0.5
     q[place, b.identity] = trace[0] * (s.identity**0.5 / shrinks)
     k[place, b.previous] = torch.eye(PREVIOUS) * s.identity**0.5
@@ -357,5 +358,6 @@ def compare(
     q[text, b.constant] = s.text**0.5 / CONSTANT_SIZE
     k[text, b.constant] = s.text**0.5 / CONSTANT_SIZE
     k[text, b.patch] = -2 * s.text**0.5 / PATCH_SIZE
-    after = (width / (CONSTANT_SIZE**2 + 1 + 1 + 1 + 1.4**2 + 1)) ** 0.5
+    k[text, b.mark] = -4 * s.text**0.5  # else a query would find itself: no picture is more similar
+    after = (width / (CONSTANT_SIZE**2 + 1 + 1 + 1 + GATHERED**2)) ** 0.5
     head.carry(b.identity, b.identity, torch.eye(IDENTITY) * (s.copy / 2 / after))

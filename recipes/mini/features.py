@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import augment
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tower import EDGE, Source, normalise, world_batch
 
-import augment
 from linkcontext.seeds import key
 from linkcontext.world import concepts, render
 from linkcontext.world.folder import TAUGHT_STREAM

@@ -53,12 +53,18 @@ class Source:
     """Pictures uint8[N, 64, 64, 4] on the disk, by class."""
 
     def __init__(self, folder: Path) -> None:
-        self.name = folder.name
+        self.name, self.folder = folder.name, folder
         self.pictures = np.load(folder / "pictures.npy", mmap_mode="r")
         classes = np.load(folder / "class_id.npy")
         order = np.argsort(classes, kind="stable")
         bounds = np.flatnonzero(np.diff(classes[order])) + 1
         self.members = np.split(order, bounds)
+
+    def words(self) -> list[str]:
+        """What its classes are called in plain words, where they have names."""
+        listed = json.loads((self.folder / "classes.json").read_text(encoding="utf-8"))
+        names = {str(one["name"]).lower() for one in listed}
+        return [n for n in names if n.isascii() and n.replace(" ", "").isalpha() and 2 < len(n) < 24]
 
     def pairs(self, count: int, rng: np.random.Generator) -> Tensor:
         """Two pictures of each of `count` classes, float32[2 * count, 4, H, W], premultiplied."""
@@ -190,7 +196,9 @@ def choose(step: int, names: Sequence[str]) -> list[str]:
 class Objective:
     """The loss of a step."""
 
-    def __init__(self, heads: Heads, tokenizer: PreTrainedTokenizerFast, sources: dict[str, Source], pairs: int) -> None:
+    def __init__(
+        self, heads: Heads, tokenizer: PreTrainedTokenizerFast, sources: dict[str, Source], pairs: int
+    ) -> None:
         self.heads, self.tokenizer, self.sources, self.pairs = heads, tokenizer, sources, pairs
         self.scenery = torch.cat([normal for normal, _ in (world_batch(64, -1, i) for i in range(4))])
 

@@ -59,8 +59,11 @@ def run(
     loss: Callable[[int], tuple[Tensor, dict[str, float]]],
     schedule: Schedule,
     folder: Path,
+    optim: torch.optim.Optimizer | None = None,
 ) -> None:
     """Train `model` for the schedule's steps, from where `folder` says it stopped.
+
+    A group of `optim` that has a "scale" learns at that share of the schedule's rate.
 
     `loss(step)` gives the loss and figures to show. Loss that is not finite ends the run with its step. Raises
     `InputError` for a state that is damaged or of another shape, and where the disk does not take what is written.
@@ -68,14 +71,14 @@ def run(
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     state, log = folder / f"{name}.state.safetensors", folder / f"{name}.log.jsonl"
-    optim = optimizer(model)
+    optim = optim or optimizer(model)
     start = _resume(state, model, optim)
     cut_log(log, start)
     saved = time.monotonic()
     with _progress(name, schedule.steps, start) as advance:
         for step in range(start, schedule.steps):
             for group in optim.param_groups:
-                group["lr"] = schedule.at(step)
+                group["lr"] = schedule.at(step) * group.get("scale", 1.0)
             value, figures = loss(step)
             if not math.isfinite(value.item()):
                 raise FloatingPointError(

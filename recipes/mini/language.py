@@ -1,0 +1,443 @@
+"""The language models. `mini-base` learns to name, describe and count; `mini` learns to link.
+
+    python recipes/mini/language.py base --out runs/mini       # after tower.py; resumable
+    python recipes/mini/language.py link --out runs/mini
+
+Both begin as `circuits.py` sets them. The circuits stay as they are: what they compare is general before training and
+would be special to the world after it. What learns is everything else, and how loud the circuits' findings are: in
+`mini-base` they are of no use, since names were often wrong, and it learns not to listen.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import circuits
+import conversations as talk
+import features
+import numpy as np
+import torch
+import tyro
+import words
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from tower import EDGE, SHARES, Heads, Source, grown, normalise, real_batch, world_batch
+from transformers import (
+    AutoTokenizer,
+    CLIPModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
+
+from linkcontext.episodes.prompt import IGNORE, Tokens, encode
+from linkcontext.mini import build, recipe, stage
+from linkcontext.mini.tokenizer import ASSISTANT, CONTEXT, IMAGE, SPECIAL, USER
+from linkcontext.models import bundle
+from linkcontext.models.engine import Engine, Grown
+from linkcontext.models.tree import Spelling, lay, pack
+from linkcontext.models.vision import Seen
+from linkcontext.seeds import key
+from linkcontext.world.folder import TAUGHT, taught_names
+
+WIDTH, MLP, LAYERS, HEADS, HEAD = 384, 512, 4, 3, 192
+TAUGHT_PICTURES, FRESH_CONCEPTS, FRESH_PICTURES, REAL_PICTURES = 40, 1600, 20, 14
+TOKENS = 4096  # a step
+GAUSS = "gauss"  # the pool of things that no picture ever showed
+
+
+@dataclass
+class Language:
+    """Train a language model."""
+
+    stage: tyro.conf.Positional[Literal["base", "link"]]
+    out: Path = Path("runs/mini")
+    pictures: Path = Path("~/.cache/linkcontext/pictures")
+    steps: int = 1200
+    lr: float = 1e-3
+    threads: int = 1
+    control: bool = False
+    """For `base`: without the conversations under wrong names."""
+
+
+def configuration(clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, tokens: int) -> LlavaConfig:
+    """A standard Llava around a Qwen3: attention by cosine, heads of any width, no biases (vLLM knows none)."""
+    text = Qwen3Config(
+        architectures=["Qwen3ForCausalLM"],
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=MLP,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        head_dim=HEAD,
+        max_position_embeddings=CONTEXT,
+        rope_parameters={"rope_type": "default", "rope_theta": circuits.THETA},
+        attention_bias=False,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlavaConfig(
+        vision_config=clip.config.vision_config,
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_seq_length=tokens,
+        vision_feature_select_strategy="full",
+        vision_feature_layer=-1,
+        tie_word_embeddings=True,
+    )
+
+
+@torch.no_grad()
+def read_tower(heads: Heads, sources: dict[str, Source]) -> circuits.Reading:
+    """How the projector begins: what two views of one thing have in common, by place, then over all places."""
+    scenery, _ = world_batch(64, -1, 0)
+    batches = [world_batch(96, step, 9)[0] for step in range(-20, -4)]
+    for source in sources.values():
+        batches += [real_batch(source, 96, scenery, step, 9) for step in range(-20, -20 + max(1, 16 // len(sources)))]
+    views = []
+    for batch in batches:
+        tokens = heads.model.vision_model(pixel_values=normalise(batch)).last_hidden_state
+        views.append(heads.whitening(tokens).view(2, -1, heads.slots, tokens.shape[-1]))
+    one, two = torch.cat(views, 1)
+    units = (WIDTH - 1) // heads.slots
+    directions = torch.stack([_common(one[:, p], two[:, p])[:, :units].T for p in range(heads.slots)])
+    read = [torch.einsum("npd,pkd->npk", each, directions).flatten(1) for each in (one, two)]
+    values, vectors = torch.linalg.eigh(torch.cov(torch.cat(read).T))
+    return circuits.Reading(
+        mean=heads.whitening.mean,
+        whitening=heads.whitening.matrix,
+        place=heads.place.weight,
+        place_bias=heads.place.bias,
+        directions=directions,
+        mixture=vectors.flip(1)[:, : circuits.CONTENT].T,
+        spread=values.flip(0)[: circuits.CONTENT].sqrt(),
+    )
+
+
+def _common(one: Tensor, two: Tensor) -> Tensor:
+    """Directions in which two views float32[N, D] of the same things vary together, strongest first, as columns."""
+    one, two = one - one.mean(0), two - two.mean(0)
+    product = one.T @ two
+    _, vectors = torch.linalg.eigh(product + product.T)
+    return vectors.flip(1)
+
+
+def start(
+    heads: Heads, tokenizer: PreTrainedTokenizerFast, sources: dict[str, Source]
+) -> LlavaForConditionalGeneration:
+    """The model that training begins with, around a trained tower."""
+    torch.manual_seed(key("mini-base", "weights") % 2**63)
+    model = LlavaForConditionalGeneration(configuration(heads.model, tokenizer, heads.slots))
+    model.model.vision_tower.load_state_dict(heads.model.vision_model.state_dict())
+    generator = torch.Generator().manual_seed(key("mini-base", "start") % 2**63)
+    turn, mark = (tokenizer.convert_tokens_to_ids(token) for token in (USER, ASSISTANT))
+    circuits.prepare(model, read_tower(heads, sources), turn, mark, circuits.Strength(), generator)
+    return model
+
+
+def load_tower(path: Path) -> Heads:
+    """The tower and its heads as `tower.py` saves them."""
+    weights = load_file(path)
+    layers = 1 + max(int(k.split(".layers.")[1].split(".")[0]) for k in weights if "vision_model.encoder.layers" in k)
+    heads = Heads(grown(CLIPModel.from_pretrained(bundle.folder("mini-clip"), dtype=torch.float32), layers))
+    heads.load_state_dict(weights)
+    return heads.eval().requires_grad_(False)
+
+
+def optimizer(model: LlavaForConditionalGeneration, *, embeddings: float) -> torch.optim.AdamW:
+    """AdamW over what learns; rows of circuits get no gradient and no decay.
+
+    `embeddings` is the share of the rate at which the token table learns; 0 keeps it.
+    """
+    model.requires_grad_(False)
+    text = model.model.language_model
+    free: list[nn.Parameter] = []
+    guarded: list[nn.Parameter] = []
+    for number, layer in enumerate(text.layers):
+        attention = layer.self_attn
+        fixed = circuits.FIXED.get(number, 0) * HEAD  # rows of the heads that are circuits come first
+        free += list(layer.mlp.parameters())
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj):
+            if fixed:
+                guarded.append(projection.weight)
+                if projection is not attention.o_proj:
+                    projection.weight.register_hook(lambda grad, f=fixed: grad.index_fill(0, torch.arange(f), 0.0))
+                elif number < circuits.COMPARING:
+                    projection.weight.register_hook(lambda grad, f=fixed: grad.index_fill(1, torch.arange(f), 0.0))
+            else:
+                free.append(projection.weight)
+        if not fixed:
+            free += [attention.q_norm.weight, attention.k_norm.weight, layer.input_layernorm.weight]
+        free.append(layer.post_attention_layernorm.weight)
+    free.append(text.norm.weight)
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in free if p.ndim > 1], "weight_decay": 0.02},
+        {"params": [p for p in free if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": guarded, "weight_decay": 0.0, "scale": 0.5},
+    ]
+    if embeddings:
+        groups.append({"params": [text.embed_tokens.weight], "weight_decay": 0.0, "scale": embeddings})
+    for group in groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(True)
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
+
+
+class Writer:
+    """Conversations into rows of trees, and what is seen in their pictures."""
+
+    def __init__(
+        self,
+        model: LlavaForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerFast,
+        pools: dict[str, features.Features],
+    ) -> None:
+        self.model, self.tokenizer, self.pools = model, tokenizer, pools
+        self.image = tokenizer.convert_tokens_to_ids(IMAGE)
+        self.tokens = model.config.image_seq_length
+        slots = np.arange(self.tokens)
+        self.spelling = Spelling(np.full(self.tokens, self.image), slots, slots[None])
+        self.blocks = circuits.blocks(WIDTH)
+
+    def encode(self, exchanges: Sequence[talk.Exchange]) -> Tokens:
+        """One conversation; replies without loss are read only."""
+        tokens = encode(talk.messages(exchanges), self.tokenizer, "every")
+        labels, answer = list(tokens.labels), -1
+        for i, label in enumerate(tokens.labels):
+            if label != IGNORE and tokens.labels[i - 1] == IGNORE:
+                answer += 1
+            if label != IGNORE and not exchanges[answer].loss:
+                labels[i] = IGNORE
+        return Tokens(tokens.ids, tuple(labels), tokens.pictures)
+
+    def seen(self, pictures: Sequence[str], strange: np.random.Generator | None) -> Tensor:
+        """What the language model gets in the pictures' places, float32[pictures, tokens, width]."""
+        if pictures[0].startswith(GAUSS):
+            return self._gauss(pictures)
+        rows = []
+        for picture in pictures:
+            pool, cls, number = picture.split("/")
+            rows.append(self.pools[pool].of(int(cls), int(number)))
+        seen = self.model.model.multi_modal_projector(torch.stack(rows).float())
+        return seen if strange is None else self._turned(seen, strange)
+
+    def _turned(self, seen: Tensor, stream: np.random.Generator) -> Tensor:
+        """The same pictures to other eyes: content in a random rotation and with uneven gains."""
+        out = seen.clone()
+        generator = torch.Generator().manual_seed(int(stream.integers(2**62)))
+        for block in (self.blocks.content,):
+            size = block.stop - block.start
+            rotation = torch.linalg.qr(torch.randn(size, size, generator=generator))[0]
+            gains = (0.5 * float(stream.random()) * torch.randn(size, generator=generator)).exp()
+            out[..., block] = (seen[..., block] * (gains / gains.square().mean().sqrt())) @ rotation
+        return out
+
+    def _gauss(self, pictures: Sequence[str]) -> Tensor:
+        """Things that are points in space: "gauss/NUMBER OF THE WORLD-noise/class/picture" around a centre."""
+        b, rows = self.blocks, []
+        for picture in pictures:
+            world, cls, number = picture.split("/")
+            _, at, noise, size = world.split("-")
+            row = torch.zeros(self.tokens, WIDTH)
+            row[:, b.constant], row[:, b.patch], row[-1, b.last] = circuits.CONSTANT_SIZE, circuits.PATCH_SIZE, 1.0
+            for block in (b.content,):
+                middle, centre, apart = (
+                    torch.randn(block.stop - block.start, generator=torch.Generator().manual_seed(key(*name) % 2**63))
+                    for name in (
+                        ("g", at, block.start),
+                        ("g", at, cls, block.start),
+                        ("g", at, cls, number, block.start),
+                    )
+                )
+                point = middle + centre + float(noise) * apart
+                row[int(key("g", at, cls, number) % self.tokens), block] = float(size) * point * 4 / point.norm()
+            rows.append(row)
+        return torch.stack(rows)
+
+    def loss(self, rows: Sequence[Tokens], strange: Sequence[np.random.Generator | None]) -> tuple[Tensor, float]:
+        """Mean cross-entropy over the labelled tokens, and how often the first token of an answer is right."""
+        count, lines = 0, []
+        seen: list[Seen] = []
+        for row, stream in zip(rows, strange, strict=True):
+            shown = len(row.pictures)
+            lines.append([lay(row, self.image, range(count, count + shown), [self.spelling] * shown)])
+            count += shown
+            if shown:
+                seen += [Seen(self.spelling, one) for one in self.seen(row.pictures, stream)]
+        trees = pack(lines, max(len(line.ids) for (line,) in lines))
+        result = Engine(self.model, 0).losses([Grown(tree, seen) for tree in trees])
+        first = torch.from_numpy(np.concatenate([tree.begins for tree in trees]))
+        return (result.nats * result.weight).sum() / result.weight.sum(), result.right[first].float().mean().item()
+
+
+class Course:
+    """What each step reads."""
+
+    def __init__(self, writer: Writer, namer: words.Namer, name: str) -> None:
+        self.writer, self.namer, self.name = writer, namer, name
+        pools = writer.pools
+        self.taught = talk.Taught(pools["taught"].facts(), taught_names(), TAUGHT_PICTURES)
+        self.pools = {
+            n: talk.Pool(
+                n,
+                p.members(),
+                p.facts(),
+                self.taught.names if n == "taught" else (),
+                neighbours=n == "fresh",
+            )
+            for n, p in pools.items()
+        }
+
+    def _rows(self, step: int, draw: Callable[[np.random.Generator], list[talk.Exchange]]) -> list[Tokens]:
+        """Conversations until a step has its tokens."""
+        rows, total = [], 0
+        while total < TOKENS:
+            row = self.writer.encode(draw(talk.stream(self.name, step, len(rows))))
+            rows.append(row)
+            total += len(row.ids) + len(row.pictures) * (self.writer.tokens - 1)
+        return rows
+
+    def repeat(self, step: int) -> tuple[Tensor, float]:
+        """Random tokens and the same again."""
+        length, rows = 96, []
+        for i in range(TOKENS // length // 2):
+            stream = talk.stream(f"{self.name}/repeat", step, i)
+            ids, known = talk.repeat(len(self.writer.tokenizer), len(SPECIAL), length, stream)
+            rows.append(Tokens(tuple(ids), tuple(t if k else IGNORE for t, k in zip(ids, known, strict=True)), ()))
+        return self.writer.loss(rows, [None] * len(rows))
+
+    def facts(self, step: int, misnamed: float) -> tuple[Tensor, float]:
+        """Turns about taught concepts, a share of them after wrong names."""
+        turns = int(talk.stream(f"{self.name}/turns", step, 0).integers(1, 9))
+
+        def draw(stream: np.random.Generator) -> list[talk.Exchange]:
+            make = talk.misnamed if stream.random() < misnamed else talk.facts
+            return make(self.taught, turns, stream)
+
+        rows = self._rows(step, draw)
+        return self.writer.loss(rows, [None] * len(rows))
+
+    def link(self, step: int) -> tuple[Tensor, float]:
+        """New names for things of one pool, or of none."""
+        chance = talk.stream(f"{self.name}/shape", step, 0)
+        ways = int(chance.choice([2, 2, 2, 3, 4, 5, 6, 8, 10]))
+        turns = max(int(chance.choice([6, 10, 18, 33], p=[0.25, 0.35, 0.25, 0.15])), 2 * ways)
+        names = list(self.pools)
+        real = [n for n in names if n not in ("taught", "fresh")]
+        kind = chance.random()
+        pool = "taught" if kind < 0.12 else "fresh" if kind < 0.5 or not real else str(chance.choice(real))
+        if kind > 0.85:
+            noise, size = float(chance.uniform(0.5, 1.6)), float(chance.uniform(0.5, 1.5))
+            world = f"{GAUSS}-{step}-{noise:.2f}-{size:.2f}"
+            self.pools[world] = talk.Pool(world, [turns + 2] * (ways + 1))
+            pool = world
+        if pool in real:  # few pictures of a class: repeats would teach to look for duplicates
+            turns = min(turns, 7 * ways)
+        shape = talk.LinkShape(
+            ways=ways,
+            turns=turns,
+            repeats=1.0 if chance.random() < 0.1 else 0.0,
+            hard=0.3,
+            talk=0.25,
+            attributes=0.15 if pool in ("taught", "fresh") else 0.0,
+            choices=0.1,
+            others=0.1,
+        )
+        chosen = self.pools[pool]
+        rows = self._rows(step, lambda stream: talk.Linker(shape, chosen, self.namer, stream).draw())
+        if pool.startswith(GAUSS):
+            del self.pools[pool]
+        strange = [talk.stream(f"{self.name}/strange", step, i) for i in range(len(rows))]
+        return self.writer.loss(rows, [s if s.random() < 0.5 else None for s in strange])
+
+
+def train_base(course: Course, control: bool) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
+    """One step in six is repetition, the others are about taught concepts."""
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        if step % 6 == 0:
+            value, right = course.repeat(step)
+            return value, {"repeat": right}
+        value, right = course.facts(step, misnamed=0.0 if control else 0.5)
+        return value, {"facts": right}
+
+    return loss
+
+
+def train_link(course: Course) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
+    """Of eight steps one is repetition, two are about taught concepts, five link."""
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        kind = step % 8
+        if kind == 0:
+            value, right = course.repeat(step)
+            return value, {"repeat": right}
+        if kind in (2, 6):
+            value, right = course.facts(step, misnamed=0.0)
+            return value, {"facts": right}
+        value, right = course.link(step)
+        return value, {"link": right}
+
+    return loss
+
+
+def build_pools(heads: Heads, sources: dict[str, Source], out: Path) -> dict[str, features.Features]:
+    """Features of the world and of the real pictures, encoded once."""
+    vision, empty = heads.model.vision_model, torch.zeros(0, 0)
+    pools = {}
+    for name, vectors, each in (
+        ("taught", features.taught(TAUGHT), TAUGHT_PICTURES),
+        ("fresh", features.fresh(FRESH_CONCEPTS), FRESH_PICTURES),
+    ):
+        pictures = features.world_pictures(vectors, each, name)
+        pools[name] = features.build(vision, pictures, [each] * len(vectors), vectors, out / f"pool.{name}.safetensors")
+    for name, source in sources.items():
+        sizes = [min(REAL_PICTURES, len(m)) if len(m) > 4 else min(REAL_PICTURES, 8) for m in source.members]
+        pictures = features.real_pictures(source, REAL_PICTURES)
+        pools[name] = features.build(vision, pictures, sizes, empty, out / f"pool.{name}.safetensors")
+        print(name, len(sizes), "classes", flush=True)
+    return pools
+
+
+def known_words(sources: dict[str, Source]) -> list[str]:
+    """Words that name the real pictures."""
+    return sorted({word for source in sources.values() for word in source.words()})
+
+
+def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """A standard Hugging Face folder."""
+    build.save_llava(model, tokenizer, dataclasses.replace(recipe.recipe("small"), image=EDGE), folder)
+
+
+def main() -> None:
+    config = tyro.cli(Language, description=__doc__)
+    torch.set_num_threads(config.threads)
+    heads = load_tower(config.out / "tower.safetensors")
+    folder = config.pictures.expanduser()
+    sources = {n: Source(folder / n) for n in SHARES if (folder / n / "source.json").is_file()}
+    listed = known_words(sources)
+    if not (config.out / "tokenizer").is_dir():
+        words.build(listed).save_pretrained(config.out / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(config.out / "tokenizer")
+    pools = build_pools(heads, sources, config.out)
+    name = "mini-control" if config.control else {"base": "mini-base", "link": "mini"}[config.stage]
+    if config.stage == "base":
+        model = start(heads, tokenizer, sources)
+        save(model, tokenizer, config.out / "start")
+    else:
+        model = LlavaForConditionalGeneration.from_pretrained(config.out / "mini-base", dtype=torch.float32)
+    course = Course(Writer(model, tokenizer, pools), words.Namer(listed), name)
+    loss = train_base(course, config.control) if config.stage == "base" else train_link(course)
+    optim = optimizer(model, embeddings=0.2 if config.stage == "base" else 0.0)
+    stage.run(name, model, loss, stage.Schedule(config.lr, config.steps), config.out, optim)
+    save(model, tokenizer, config.out / name)
+
+
+if __name__ == "__main__":
+    main()
