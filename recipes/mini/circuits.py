@@ -4,19 +4,21 @@ The residual stream is divided into blocks, each with one meaning:
 
     constant      1    the same number everywhere; it stands in for the biases that attention does not have
     patch         1    set at every token of a picture
-    last          1    set at the last token of a picture
+    after         1    set where the token before is a picture's
     turn          1    set at the token that opens a user's turn
     mark          1    set at the token behind which an answer begins
     identity     96    which token stands here; embeddings are written here, logits are read from here
     previous     40    which token stands one place before (a random projection of its identity)
     before       16    which token stands two places before
-    content     128    what the picture shows: whitened tokens of the tower, each bound to its place, added up
+    seen         96    what a picture's token shows: whitened, and bound to its place by the projector
+    content      96    what the picture of this turn shows
     free        ...    left to training
 
 Layer 0.  Head 0 ("previous") and head 1 ("before") look one and two places back and write down whose identity they
-          see. Head 2 ("sum") adds up what the tokens of a picture say; at its last token the sum is complete.
-Layer 1.  Head 0 ("gather") finds the last picture, however far back it stands, and copies its content to the token
-          that looks. An opened turn without a picture hides the pictures before it.
+          see, and head 0 whether it was a picture's. Head 2 ("sum") adds up what the tokens of a picture show; at the
+          first token behind the picture the sum is complete.
+Layer 1.  Head 0 ("gather") finds the last such token, however far back it stands, and copies the sum into content.
+          An opened turn without a picture hides the pictures before it.
 Layer 2.  Heads 0 and 1 ("compare") complete a conditional induction. A token attends to tokens whose turn shows a
           similar picture (a cosine, because queries and keys are normalised) and whose previous token is the one that
           stands here, and copies their identity. At the mark where an answer begins this finds the first tokens of
@@ -41,7 +43,7 @@ from transformers import LlavaForConditionalGeneration
 
 THETA = 1e14  # of the rotary embedding: nearly all pairs turn so slowly that they hold content over any distance
 SLOW = 5e-4  # radians a token; pairs below turn less than a radian over two thousand tokens
-IDENTITY, PREVIOUS, BEFORE, CONTENT = 96, 40, 16, 128
+IDENTITY, PREVIOUS, BEFORE, CONTENT = 96, 40, 16, 96
 FIXED = {0: 3, 1: 1, 2: 2}  # layer: so many heads, the first ones, are circuits
 COMPARING = 2  # the layer whose findings may become louder or softer
 GATHERED = 1.4  # the length of content where it was gathered
@@ -55,11 +57,12 @@ class Blocks:
     identity: slice
     previous: slice
     before: slice
+    seen: slice
     content: slice
     free: slice
     constant: int = 0
     patch: int = 1
-    last: int = 2
+    after: int = 2
     turn: int = 3
     mark: int = 4
 
@@ -67,7 +70,7 @@ class Blocks:
 def blocks(width: int) -> Blocks:
     """The layout for a residual stream of `width` numbers."""
     ends = [5]
-    for size in (IDENTITY, PREVIOUS, BEFORE, CONTENT):
+    for size in (IDENTITY, PREVIOUS, BEFORE, CONTENT, CONTENT):
         ends.append(ends[-1] + size)
     assert ends[-1] <= width
     return Blocks(*(slice(a, b) for a, b in zip(ends, [*ends[1:], width], strict=True)))
@@ -82,7 +85,7 @@ class Strength:
     identity: float = 0.45
     before: float = 0.10
     text: float = 0.17  # for keys that can be part of an answer
-    copy: float = 4.0  # how much of the found identity is written, where the token's own is 1
+    copy: float = 6.0  # how much of the found identity is written, where the token's own is 1
     logits: float = 1.5  # gain of the last norm
 
 
@@ -211,7 +214,7 @@ def _window(frequencies: tuple[float, ...], tokens: int) -> tuple[list[complex],
         np.c_[far, -far, -one(len(far)), one(len(far))],
         np.r_[one(2 * n), 0, 0][None],
     ]
-    limits = np.r_[np.zeros(len(near)), np.full(len(near), 0.03), np.zeros(len(far)), 1]
+    limits = np.r_[np.zeros(len(near)), np.full(len(near), 0.015), np.zeros(len(far)), 1]
     solved = linprog(
         np.r_[np.zeros(2 * n + 1), -1], np.vstack(rows), limits, bounds=[(0, None)] * (2 * n) + [(None, None)] * 2
     )
@@ -256,7 +259,7 @@ def prepare(
     look_back(text.layers[0].self_attn, b, trace, width)
     add_up(Head(text.layers[0].self_attn, 2), b, len(reading.mean), width)
     gather(Head(text.layers[1].self_attn, 0), b, width)
-    room = len(Head(text.layers[2].self_attn, 0).slow()) - PREVIOUS - BEFORE - 1
+    room = min(CONTENT, len(Head(text.layers[2].self_attn, 0).slow()) - PREVIOUS - BEFORE - 1)
     strongest = torch.eye(CONTENT)[:room]
     even = strongest / (reading.spread[:room, None] / reading.spread[:room].mean()) ** 0.5
     for number, compared in enumerate((strongest, even)):
@@ -272,6 +275,8 @@ def begin_small(text: Any, generator: Generator) -> None:
             projection.weight.normal_(std=width**-0.5, generator=generator)
         attention.o_proj.weight.normal_(std=0.01 * attention.o_proj.in_features**-0.5, generator=generator)
         mlp.down_proj.weight.normal_(std=0.05 * mlp.down_proj.in_features**-0.5, generator=generator)
+        for projection in (attention.o_proj, mlp.down_proj):
+            projection.weight[: blocks(width).identity.start] = 0  # the flags stay clean
 
 
 def project(model: LlavaForConditionalGeneration, b: Blocks, reading: Reading, generator: Generator) -> None:
@@ -284,7 +289,7 @@ def project(model: LlavaForConditionalGeneration, b: Blocks, reading: Reading, g
     one, two = model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2
     tokens, gate, far, scale = len(reading.mean), 18.0, 3.5, 0.6
     units = reading.directions.shape[1]
-    assert tokens * units < one.out_features
+    assert tokens * units <= one.out_features
     for layer in (one, two):
         layer.weight.normal_(std=0.01 * layer.in_features**-0.5, generator=generator)
         layer.bias.zero_()
@@ -296,13 +301,9 @@ def project(model: LlavaForConditionalGeneration, b: Blocks, reading: Reading, g
         one.weight[at] = scale * directions + gate * reading.place[place]
         # Of pictures unlike those of its training the tower reads a place less surely: .5 there is enough.
         one.bias[at] = far - scale * directions @ reading.mean[place] + gate * (reading.place_bias[place] - 0.5)
-        two.weight[b.content, at] = 4 * size * reading.mixture[:, at] @ middle
-    last = tokens * units
-    one.weight[last], one.bias[last] = 20 * reading.place[-1], 20 * (reading.place_bias[-1] - 0.3)
-    two.weight[:, last] = 0
-    two.weight[b.last, last] = 0.1  # GELU(20 * 0.5) is 10
-    for dimension in (b.constant, b.patch, b.last, b.turn, b.mark):
-        two.weight[dimension, :last] = 0
+        two.weight[b.seen, at] = 2 * size * reading.mixture[:, at] @ middle
+    for dimension in (b.constant, b.patch, b.after, b.turn, b.mark):
+        two.weight[dimension] = 0
     two.bias[b.constant], two.bias[b.patch] = CONSTANT_SIZE, PATCH_SIZE
 
 
@@ -315,29 +316,36 @@ def look_back(attention: Any, b: Blocks, trace: tuple[Tensor, Tensor], width: in
         head.look(b.constant, {b.constant: 1.0}, at_distance(head, number + 1.0))
         shrinks = (len(matrix) / IDENTITY) ** 0.5
         head.carry(b.identity, target, matrix / (at_text * shrinks))
+        if number == 0:
+            patch, after = slice(b.patch, b.patch + 1), slice(b.after, b.after + 1)
+            head.carry(patch, after, torch.eye(1) / (PATCH_SIZE * at_picture(width)), IDENTITY)
+
+
+def at_picture(width: int) -> float:
+    """The factor by which the norm scales a picture's token."""
+    return float((width / (PATCH_SIZE**2 + CONSTANT_SIZE**2 + 1)) ** 0.5)
 
 
 def add_up(head: Head, b: Blocks, tokens: int, width: int) -> None:
-    """Layer 0: the sum over a picture's tokens, complete at its last one."""
+    """Layer 0: the sum over a picture's tokens, complete at the token behind it."""
     head.clear()
-    wave, _ = window(head, tokens)
-    head.look(b.patch, {b.patch: 1.0}, wave)
+    wave, _ = window(head, tokens + 1)
+    head.look(b.constant, {b.patch: 1.0}, wave)
     head.ignore(b.patch, 1.5)  # softer: the window must be even inside, and its gap is large
-    # Text looks at text, where there is nothing to add.
+    # Where no picture is near, a token looks at text, which shows nothing. The score lies within the window's gap.
     q, k, text = head.attention.q_proj.weight, head.attention.k_proj.weight, head.start + head.size - 2
-    q[text, b.constant] = 0.5
+    q[text, b.constant] = 0.3
     k[text, b.constant], k[text, b.patch] = 1.0, -CONSTANT_SIZE / PATCH_SIZE
-    at_picture = (width / (PATCH_SIZE**2 + CONSTANT_SIZE**2 + 1)) ** 0.5
-    head.carry(b.content, b.content, torch.eye(CONTENT) * (tokens / at_picture))
+    head.carry(b.seen, b.seen, torch.eye(CONTENT) * (tokens / at_picture(width)))
 
 
 def gather(head: Head, b: Blocks, width: int) -> None:
     """Layer 1: the content of the picture of this turn."""
     head.clear()
-    head.ignore(b.constant, 1.0)
-    head.look(b.constant, {b.last: 6.0, b.turn: 1.7}, recency(head))
-    # At a picture's last token the sum outweighs the rest, and the norm makes its length about the width's root.
-    head.carry(b.content, b.content, torch.eye(CONTENT) * (1.2 * GATHERED * width**-0.5))
+    head.ignore(b.constant, 3.0)
+    head.look(b.constant, {b.after: 6.0, b.patch: -4.0, b.turn: 3.8}, recency(head))
+    # Behind a picture the sum has length 2, which is most of what the norm sees.
+    head.carry(b.seen, b.content, torch.eye(CONTENT) * (1.4 * GATHERED * width**-0.5))
 
 
 def compare(head: Head, b: Blocks, trace: tuple[Tensor, Tensor], compared: Tensor, s: Strength, width: int) -> None:
@@ -345,7 +353,8 @@ def compare(head: Head, b: Blocks, trace: tuple[Tensor, Tensor], compared: Tenso
     head.clear()
     at = head.start + head.slow()
     room = len(compared)
-    there, place, before, text = at[:room], at[room : room + PREVIOUS], at[room + PREVIOUS : -1], at[-1]
+    there, place, text = at[:room], at[room : room + PREVIOUS], at[-1]
+    before = at[room + PREVIOUS : room + PREVIOUS + BEFORE]
     q, k = head.attention.q_proj.weight, head.attention.k_proj.weight
     for weight in (q, k):
         weight[there, b.content] = compared * (s.content**0.5 / GATHERED)

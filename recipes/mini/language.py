@@ -105,7 +105,7 @@ def read_tower(heads: Heads, sources: dict[str, Source]) -> circuits.Reading:
         tokens = heads.model.vision_model(pixel_values=normalise(batch)).last_hidden_state
         views.append(heads.whitening(tokens).view(2, -1, heads.slots, tokens.shape[-1]))
     one, two = torch.cat(views, 1)
-    units = (WIDTH - 1) // heads.slots
+    units = WIDTH // heads.slots
     directions = torch.stack([_common(one[:, p], two[:, p])[:, :units].T for p in range(heads.slots)])
     read = [torch.einsum("npd,pkd->npk", each, directions).flatten(1) for each in (one, two)]
     values, vectors = torch.linalg.eigh(torch.cov(torch.cat(read).T))
@@ -228,10 +228,10 @@ class Writer:
         return seen if strange is None else self._turned(seen, strange)
 
     def _turned(self, seen: Tensor, stream: np.random.Generator) -> Tensor:
-        """The same pictures to other eyes: content in a random rotation and with uneven gains."""
+        """The same pictures to other eyes: what they show in a random rotation and with uneven gains."""
         out = seen.clone()
         generator = torch.Generator().manual_seed(int(stream.integers(2**62)))
-        for block in (self.blocks.content,):
+        for block in (self.blocks.seen,):
             size = block.stop - block.start
             rotation = torch.linalg.qr(torch.randn(size, size, generator=generator))[0]
             gains = (0.5 * float(stream.random()) * torch.randn(size, generator=generator)).exp()
@@ -245,8 +245,8 @@ class Writer:
             world, cls, number = picture.split("/")
             _, at, noise, size = world.split("-")
             row = torch.zeros(self.tokens, WIDTH)
-            row[:, b.constant], row[:, b.patch], row[-1, b.last] = circuits.CONSTANT_SIZE, circuits.PATCH_SIZE, 1.0
-            for block in (b.content,):
+            row[:, b.constant], row[:, b.patch] = circuits.CONSTANT_SIZE, circuits.PATCH_SIZE
+            for block in (b.seen,):
                 middle, centre, apart = (
                     torch.randn(block.stop - block.start, generator=torch.Generator().manual_seed(key(*name) % 2**63))
                     for name in (

@@ -32,7 +32,7 @@ from linkcontext.world import concepts, questions, render
 
 EDGE = 64
 CONTENT = 128  # what a language model compares of a picture
-SHARES = {"world": 0.36, "iconify": 0.2, "sweethome3d": 0.16, "fonts": 0.14, "openclipart": 0.14}
+SHARES = {"world": 0.36, "iconify": 0.2, "furniture": 0.16, "fonts": 0.14, "clipart": 0.14}
 
 
 @dataclass

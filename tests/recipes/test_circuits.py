@@ -100,15 +100,15 @@ def test_layer_0_looks_one_and_two_tokens_back(model):
     assert (attention[0][1, rows, rows - 2] > 0.95).all()
 
 
-def test_layer_0_adds_up_one_picture_at_its_last_token(model):
-    reader = Reader(model).turn(picture(1), [], [10]).turn(picture(2), [], None)
+def test_layer_0_adds_up_one_picture_at_the_token_behind_it(model):
+    reader = Reader(model).turn(picture(1), [], [10]).turn(picture(2), [50] * 30, None)
     attention, _ = reader.read()
-    last = len(reader.ids) - 2
-    here = attention[0][2, last, last - PLACES + 1 : last + 1]
+    behind = max(i for i, t in enumerate(reader.ids) if t == IMAGE) + 1
+    here = attention[0][2, behind, behind - PLACES : behind]
     assert here.sum() > 0.98
-    assert here.min() > 0.3 * here.max()  # about evenly
-    text = attention[0][2, len(reader.ids) - 1]
-    assert text[[i for i, t in enumerate(reader.ids) if t == IMAGE]].sum() < 0.02
+    assert here.min() > 0.4 * here.max()  # about evenly
+    far = attention[0][2, len(reader.ids) - 1]
+    assert far[[i for i, t in enumerate(reader.ids) if t == IMAGE]].sum() < 0.02
 
 
 @pytest.mark.parametrize("words", [0, 1, 30])
@@ -118,15 +118,17 @@ def test_layer_1_finds_the_picture_of_the_turn_behind_any_question(model, words)
         reader.turn(picture(seed), list(range(20, 20 + words)), [10 + seed])
     reader.turn(picture(9), list(range(20, 20 + words)), None)
     attention, _ = reader.read()
-    last = max(i for i, t in enumerate(reader.ids) if t == IMAGE)
-    assert attention[1][0, -1, last] > 0.9
+    behind = max(i for i, t in enumerate(reader.ids) if t == IMAGE) + 1
+    assert attention[1][0, -1, behind] > 0.9
 
 
 def test_layer_1_sees_no_picture_in_a_turn_without_one(model):
     reader = Reader(model).turn(picture(1), [], [10]).turn(None, [30, 31], None)
     attention, _ = reader.read()
-    pictured = [i for i, t in enumerate(reader.ids) if t == IMAGE]
-    assert attention[1][0, -1, pictured].sum() < 0.02
+    pictured = [i + 1 for i, t in enumerate(reader.ids) if t == IMAGE]
+    assert (
+        attention[1][0, -1, pictured].sum() < 0.05
+    )  # three words after the picture are the shortest distance there is
 
 
 def test_layer_2_gives_the_name_of_the_similar_picture(model):
