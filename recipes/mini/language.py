@@ -416,6 +416,7 @@ def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
 
 
 def main() -> None:
+    """Train one stage."""
     config = tyro.cli(Language, description=__doc__)
     torch.set_num_threads(config.threads)
     heads = load_tower(config.out / "tower.safetensors")

@@ -244,6 +244,7 @@ class Objective:
 
 
 def main() -> None:
+    """Train the tower."""
     config = tyro.cli(Tower, description=__doc__)
     torch.set_num_threads(config.threads)
     torch.manual_seed(key("mini-tower", "weights") % 2**63)

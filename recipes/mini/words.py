@@ -153,22 +153,20 @@ class Namer:
         return self.single[int(stream.integers(len(self.single)))]
 
     def _one(self, kind: float, shared: str, stream: np.random.Generator) -> str:
-        if kind < 0.3:
-            return pseudo_words(1, "mini", int(stream.integers(2**62)))[0]
-        if kind < 0.4:
-            return random_string(stream)
-        if kind < 0.6:
-            return self.words[int(stream.integers(len(self.words)))]
-        if kind < 0.7:
-            return f"{ADJECTIVES[int(stream.integers(len(ADJECTIVES)))]} {self._word(stream)}"
-        if kind < 0.8:
-            return f"{ADJECTIVES[int(stream.integers(len(ADJECTIVES)))]} {shared}"
-        if kind < 0.87:
-            return f"{shared} {self._word(stream)}"
-        if kind < 0.94:
-            return f"{self._word(stream)}{stream.choice(['', ' ', '-', '_'])}{int(stream.integers(1000))}"
+        """A name of a kind, a number in 0..1; names of one conversation may share a word."""
+        adjective = ADJECTIVES[int(stream.integers(len(ADJECTIVES)))]
         letters = "".join(chr(65 + int(i)) for i in stream.integers(26, size=int(stream.integers(1, 4))))
-        return f"{letters}{stream.choice(['', '-', ' '])}{int(stream.integers(100))}"
+        kinds = (
+            (0.30, lambda: pseudo_words(1, "mini", int(stream.integers(2**62)))[0]),
+            (0.40, lambda: random_string(stream)),
+            (0.60, lambda: self.words[int(stream.integers(len(self.words)))]),
+            (0.70, lambda: f"{adjective} {self._word(stream)}"),
+            (0.80, lambda: f"{adjective} {shared}"),
+            (0.87, lambda: f"{shared} {self._word(stream)}"),
+            (0.94, lambda: f"{self._word(stream)}{stream.choice(['', ' ', '-', '_'])}{int(stream.integers(1000))}"),
+            (1.00, lambda: f"{letters}{stream.choice(['', '-', ' '])}{int(stream.integers(100))}"),
+        )
+        return str(next(make for limit, make in kinds if kind < limit)())
 
     def _case(self, name: str, stream: np.random.Generator, mixed: bool) -> str:
         chance = stream.random() if mixed else 0.5 if len(name) % 2 else 0.9
