@@ -103,7 +103,7 @@ def test_the_arithmetic_of_the_longest_prompt(world, nano, model):
 @pytest.mark.parametrize("changes", [{"order": "shuffled"}, {"ways": 3, "queries": 6}, {"names": "swapped"}])
 @pytest.mark.parametrize("wording", ["turns", "single_turn", "lcl"])
 def test_every_kind_of_episode_passes(world, nano, model, changes, wording):
-    assert len(validate(options(world, nano, scaffold=wording, shots=(0, 2), **changes), model)) == 8
+    assert len(validate(options(world, nano, scaffold=wording, shots=(0, 2), **changes), model)) == 9
 
 
 def test_classes_left_out_are_listed(world, nano, model, tmp_path):

@@ -384,9 +384,9 @@ def test_held_out_figures_that_are_none_are_a_sentence(tmp_path, line):
 def test_a_log_that_the_disk_does_not_take_is_a_sentence(config, tmp_path, monkeypatch):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     monkeypatch.setattr(checkpoint, "save", lambda *_: None)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))  # config.json fits, many lines of a log do not
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, before[1]))  # config.json fits, many lines of a log do not
     try:
         with pytest.raises(InputError, match=r"log\.jsonl: could not be written .*Free some space"):
-            train(config(steps=60))
+            train(config(steps=120))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -48,6 +48,7 @@ def evaluate(config: EvalConfig, model: Model | Served | None = None) -> dict[st
     With `model` that one is used instead of loading `config.model`. A folder that holds the same run goes on
     where it stopped; one that holds another is an `InputError`.
     """
+    scaffold(config.scaffold)  # a wrong one is said before a model is loaded
     dataset = open_data(config.episodes.data, config.episodes.strict)
     sampled = drawn(config.episodes, dataset)
     model = model or opened(config.model)

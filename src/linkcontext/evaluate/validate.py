@@ -281,7 +281,8 @@ def _other_beginning(question: list[Message], conversation: list[Message], score
     asked, _ = render(question, template, reply=True)
     text, spans = render(conversation, template)
     given = text[: spans[-1][0]]
-    if given == asked:
+    before, _ = render(question, template)
+    if given == asked or not given.startswith(before):  # what was said before is written in another way
         return None
     differ = (i for i, (one, other) in enumerate(zip(given, asked, strict=False)) if one != other)
     start = max(0, next(differ, min(len(given), len(asked))) - SHOWN)
