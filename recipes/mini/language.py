@@ -9,6 +9,7 @@ would be special to the world after it. What learns is everything else, and how 
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 import tyro
 import words
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tower import EDGE, SHARES, Heads, Source, grown, normalise, real_batch, world_batch
 from transformers import (
@@ -411,8 +412,14 @@ def known_words(sources: dict[str, Source]) -> list[str]:
 
 
 def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """A standard Hugging Face folder."""
+    """A standard Hugging Face folder. The tower's keys have the names that vLLM reads; transformers reads both."""
     build.save_llava(model, tokenizer, dataclasses.replace(recipe.recipe("small"), image=EDGE), folder)
+    path = folder / "model.safetensors"
+    weights = {
+        re.sub(r"vision_tower\.(?!vision_model\.)", "vision_tower.vision_model.", k): v
+        for k, v in load_file(path).items()
+    }
+    save_file({k: v.contiguous() for k, v in weights.items()}, path, metadata={"format": "pt"})
 
 
 def main() -> None:
