@@ -1,6 +1,6 @@
 """Clip art: a class is one picture of Debian's `openclipart-png`, of which training makes many by augmentation.
 
-Left out are flags, logos, smileys, playing cards, dice, whatever shows digits or letters by name, and all but a few of
+Left out are flags, brands, smileys, playing cards, dice, whatever shows digits or letters by name, and all but a few of
 the two thousand stars that differ in a number of points. Pictures are 96 pixels wide, so that they can be cropped.
 """
 
@@ -25,10 +25,13 @@ STARS = 40
 PIXELS = 16_000_000  # of a file at most; a few have ten times that
 FOLDERS = (
     "signs_and_symbols/flags", "signs_and_symbols/led", "signs_and_symbols/clocks", "logos", "people/smilies",
-    "people/bodypart", "recreation/games/cards", "recreation/games/dice", "special/gradients", "special/examples",
-    "unsorted/duplicates", "animals/birds", "animals/mammals/dogs", "animals/mammals/horses", "animals/amphibian",
-    "animals/mammals/housecats", "people/clothing", "transportation/vehicles/hummers",
+    "people/bodypart", "computer/icons/etiquette-theme/apps", "computer/icons/flat-theme/applications",
+    "computer/icons/lemon-theme/apps", "computer/icons/applications", "recreation/games/cards",
+    "recreation/games/dice", "special/gradients", "special/examples", "unsorted/duplicates", "animals/birds",
+    "animals/mammals/dogs", "animals/mammals/horses", "animals/amphibian", "animals/mammals/housecats",
+    "people/clothing", "transportation/vehicles/hummers",
 )  # fmt: skip
+BRANDS = frozenset("firefox gnome kde tux linux windows yahoo mozilla apple coke konqueror hummer".split())
 
 
 def title(path: str) -> list[str]:
@@ -41,7 +44,9 @@ def used(path: str) -> bool:
     words = title(path)
     if any(path.startswith(f"{folder}/") for folder in FOLDERS) or not words:
         return False
-    return why_excluded(words) is None and not any(word.endswith(("flag", "logo", "smiley")) for word in words)
+    if BRANDS & set(words) or any(word.endswith(("flag", "logo", "smiley")) for word in words):
+        return False
+    return why_excluded(words) is None
 
 
 def build(writer: Writer, downloads: Path, progress: Callable[[str], None]) -> None:

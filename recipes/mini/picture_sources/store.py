@@ -150,31 +150,33 @@ def over(pictures: Pixels, background: Pixels) -> Pixels:
     return (pictures[..., :3] + ((255 - alpha) * background + 127) // 255).astype(np.uint8)
 
 
-def backgrounds(n: int, rng: np.random.Generator, size: int = SIZE) -> Pixels:
-    """Plain, graded and cloudy backgrounds, a third of each: uint8[n, size, size, 3]."""
-    first, second = rng.uniform(0, 255, (2, n, 1, 1, 3))
-    line = np.linspace(0, 1, size)
-    angle = rng.uniform(0, 2 * np.pi, (n, 1, 1))
-    ramp = np.clip(0.5 + (line[:, None] - 0.5) * np.sin(angle) + (line - 0.5) * np.cos(angle), 0, 1)[..., None]
-    coarse = [Image.fromarray(rng.integers(0, 256, (5, 5), np.uint8)).resize((size, size), 3) for _ in range(n)]
-    clouds = np.stack([np.asarray(image) for image in coarse])[..., None] / 255 if n else ramp
-    kind = rng.integers(3, size=(n, 1, 1, 1))
-    mix = np.select([kind == 0, kind == 1], [np.zeros_like(ramp), ramp], clouds)
-    return (first + (second - first) * mix).astype(np.uint8)
+def backgrounds(ink: NDArray[np.floating], rng: np.random.Generator, size: int) -> Pixels:
+    """Plain, graded and cloudy backgrounds for pictures of mean colours [n, 3], a third of each: uint8[n, H, H, 3].
+
+    Of eight pairs of colours the first is taken whose mean is at least 60 (of 255 a channel, root mean square) from
+    the picture's, else the farthest.
+    """
+    n = len(ink)
+    kind = rng.integers(3, size=n)
+    pairs = rng.uniform(0, 255, (2, 8, n, 3)).astype(np.float32)
+    pairs[1][:, kind == 0] = pairs[0][:, kind == 0]
+    distance = np.sqrt(((pairs.mean(0) - ink) ** 2).mean(-1))
+    chosen = np.minimum(distance, 60).argmax(0)  # the first of equals
+    first, second = pairs[:, chosen, np.arange(n), None, None]
+    line = np.linspace(0, 1, size, dtype=np.float32)
+    angle = rng.uniform(0, 2 * np.pi, (n, 1, 1)).astype(np.float32)
+    mix = np.clip(0.5 + (line[:, None] - 0.5) * np.sin(angle) + (line - 0.5) * np.cos(angle), 0, 1)
+    nearest = np.maximum(1 - np.abs(4 * line[:, None] - np.arange(5)), 0).astype(np.float32)  # of five points, two
+    cloudy = kind == 2
+    mix[cloudy] = nearest @ rng.uniform(0, 1, (cloudy.sum(), 5, 5)).astype(np.float32) @ nearest.T
+    return (first + (second - first) * mix[..., None]).astype(np.uint8)
 
 
 def composite(pictures: Pixels, rng: np.random.Generator) -> Pixels:
-    """Premultiplied uint8[B, H, H, 4] over random backgrounds from which they stand out: uint8[B, H, H, 3].
-
-    Of four backgrounds the first is taken whose mean colour is at least 60 (of 255 a channel, root mean square) from
-    the picture's mean colour, else the farthest.
-    """
-    alpha = pictures[..., 3].sum((1, 2)) / 255
-    ink = pictures[..., :3].sum((1, 2)) / np.maximum(alpha, 1)[:, None]
-    tries = np.stack([backgrounds(len(pictures), rng, pictures.shape[1]) for _ in range(4)], 1)
-    distance = np.sqrt(((tries.mean((2, 3)) - ink[:, None]) ** 2).mean(-1))
-    chosen = np.minimum(distance, 60).argmax(1)  # argmax takes the first of equals
-    return over(pictures, tries[np.arange(len(pictures)), chosen])
+    """Premultiplied uint8[B, H, H, 4] over random backgrounds from which they stand out: uint8[B, H, H, 3]."""
+    covered = pictures[..., 3].sum((1, 2)) / 255
+    ink = pictures[..., :3].sum((1, 2)) / np.maximum(covered, 1)[:, None]
+    return over(pictures, backgrounds(ink, rng, pictures.shape[1]))
 
 
 def sheet(pictures: Pixels, columns: int, rng: np.random.Generator) -> Image.Image:
