@@ -9,7 +9,7 @@
 |---|---|---|---|---|---|---|
 | iconify | npm `@iconify/json` | a name drawn by 8 authors or more | 1,326 | 37,818 | 0.6 GB | 3 min |
 | furniture | Debian `sweethome3d-furniture` | a model, from 24 sides | 767 | 18,408 | 0.3 GB | 5 min |
-| fonts | npm `@fontsource`, Debian `fonts-*` | a character, 24 fonts at most | 9,612 | 39,600 | 0.6 GB | 2 min |
+| fonts | npm `@fontsource`, Debian `fonts-*` | a character, 24 fonts at most | 9,611 | 39,524 | 0.6 GB | 1 min |
 | clipart | Debian `openclipart-png` | one picture, 96 pixels wide | 3,596 | 3,596 | 0.1 GB | 1 min |
 
 Nothing of these pictures is part of the project. A source that is there is left as it is; a build that was killed
