@@ -77,7 +77,6 @@ class Source:
         pictures = torch.from_numpy(np.stack([self.pictures[r] for r in rows])).movedim(-1, 1).float() / 255
         if pictures.shape[1] == 3:
             pictures = torch.cat([pictures, torch.ones_like(pictures[:, :1])], 1)
-        pictures = torch.cat([pictures[:, :3] * pictures[:, 3:], pictures[:, 3:]], 1)
         return pictures if pictures.shape[-1] == EDGE else F.interpolate(pictures, (EDGE, EDGE), mode="area")
 
 
