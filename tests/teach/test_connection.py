@@ -111,6 +111,8 @@ def test_a_client_that_does_not_read_its_answer_is_not_waited_for():
     with served(Patience(reading=0.3)) as (group, connect):
         client = connect()
         client.sendall(WHOLE.replace(b"/ ", b"/large ", 1))
+        while not group.open:  # until the server has accepted it
+            time.sleep(0.01)
         for _ in range(400):
             if not group.open:
                 break
