@@ -19,7 +19,14 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from linkcontext.models.attention import apart
-from linkcontext.models.family import attention_kinds, cache_argument, crosses, pictures_see_themselves, plain
+from linkcontext.models.family import (
+    attention_kinds,
+    cache_argument,
+    crosses,
+    pictures_see_themselves,
+    plain,
+    resampled_in_a_row,
+)
 from linkcontext.models.tree import NOTHING, Ints, Pass, Tree, passes, piece_end
 from linkcontext.models.vision import Seen
 
@@ -445,8 +452,10 @@ class Engine:
             for j, number in enumerate(numbers):
                 seen[i, j] = rows[i].pictures[number].tokens
                 reads[i, :, j] = latest[i] == number
-        name = "perceiver_embeddings" if self.network.config.use_resampler else "image_encoder_embeddings"
-        return {name: seen, "image_attention_mask": reads}
+        if not self.network.config.use_resampler:
+            return {"image_encoder_embeddings": seen, "image_attention_mask": reads}
+        resampled = seen.flatten(0, 1) if resampled_in_a_row(self.network.model.__class__) else seen
+        return {"perceiver_embeddings": resampled, "image_attention_mask": reads}
 
     def _decode(
         self, embeds: Tensor, masks: Any, positions: Tensor, cache: Cache | None, more: dict[str, Any]

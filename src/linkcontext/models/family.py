@@ -3,6 +3,7 @@
 import functools
 import inspect
 import re
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -40,9 +41,17 @@ def attention_kinds(network: PreTrainedModel) -> set[str]:
 
 
 @functools.cache
-def cache_argument(decoder: type[nn.Module]) -> str:
+def cache_argument(decoder: Any) -> str:
     """The name of the argument by which a decoder takes its key-value cache; transformers 5.24 renamed it."""
     return "cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values"
+
+
+def resampled_in_a_row(decoder: Any) -> bool:
+    """Whether the open Flamingo takes resampled pictures as [pictures, tokens, width], without a dimension for rows.
+
+    It does since transformers 5.24, which renamed the cache too.
+    """
+    return cache_argument(decoder) == "cache"
 
 
 def refusal(network: PreTrainedModel) -> str | None:
