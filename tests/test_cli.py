@@ -353,7 +353,9 @@ def test_a_command_that_is_stopped_leaves_nothing_half_written(capsys, tmp_path,
 
     monkeypatch.setattr(folder, "write_seed", stopped)
     before = signal.getsignal(signal.SIGTERM)
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs do not have
     ended, _, err = run(capsys, "world", "--out", tmp_path / "w")
+    signal.signal(signal.SIGINT, interrupt)
     assert (ended, err) == (code, "\nlinkcontext: stopped.\n")
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == before

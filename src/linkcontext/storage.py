@@ -116,6 +116,8 @@ def write_folder(folder: Path, write: Callable[[Path], Result]) -> Result:
     """
     place = folder.absolute()
     with write_errors(folder):
+        if place.exists():  # it may be there, and what it was written in too
+            _remove_leftovers_of(place)
         if occupied(place):
             raise InputError(f"{folder}: there is something in it already. Choose an empty or new folder.")
         there = place.is_dir()
@@ -189,13 +191,18 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(entry)
 
 
+def _remove_leftovers_of(path: Path) -> None:
+    """Remove what killed processes left beside a file or folder that they were writing."""
+    # os.listdir, because a folder of features has thousands of files, and Paths take longer to make than to look for
+    if any(name.startswith(f".{path.name}.") for name in os.listdir(path.parent)):  # noqa: PTH208
+        remove_leftovers(path.parent)
+
+
 @contextmanager
 def _workspace(path: Path) -> Iterator[Path]:
     """A hidden folder of this process's own beside `path`, which is removed in the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # os.listdir, because a folder of features has thousands of files, and Paths take longer to make than to look for
-    if any(name.startswith(f".{path.name}.") for name in os.listdir(path.parent)):  # noqa: PTH208
-        remove_leftovers(path.parent)
+    _remove_leftovers_of(path)
     with ExitStack() as stack:
         while True:
             folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")

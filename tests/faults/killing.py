@@ -81,6 +81,7 @@ def _run(arguments, folder, at, said, fault, largest, environment):
 
     torch.set_num_threads(1)
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs do not have
     shorten_builds()
     moments = Moments(folder, at, fault)
     with contextlib.ExitStack() as stack:

@@ -30,7 +30,8 @@ def test_killed_anywhere_the_same_command_writes_the_same(name, nano, pictures, 
         for _ in range(2):  # what goes on is killed once more
             code = finish(arguments, folder, said, -signal.SIGKILL, at=lot.randrange(moments), **cache)
             kills += code == -signal.SIGKILL
-        finish(arguments, folder, said, **cache)
+        done = (2,) if name == "world" else ()  # killed after its last step, it refuses to write over what is there
+        finish(arguments, folder, said, *done, **cache)
         assert contents(folder, wanted, out) == whole, f"after {kills} kills"
         assert not [path for path in out.rglob("*") if path.name.endswith(".part")]
 

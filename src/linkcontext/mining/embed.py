@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -36,7 +37,7 @@ from linkcontext.models.features import fingerprint
 from linkcontext.models.vision import chunks
 from linkcontext.records import Item
 from linkcontext.seeds import rng
-from linkcontext.storage import replacing
+from linkcontext.storage import remove_leftovers, replacing
 from linkcontext.threads import threads
 
 BATCH = 128  # pictures, or names, that go through the encoder together
@@ -236,6 +237,8 @@ def mine(
     said = blocks(folder, eyes.fingerprint, names=list(names.values()))
     missing = [block for block in (*(b for parts in seen.values() for b in parts), *said) if not block.file.exists()]
     state.wait_for_everyone()  # all have the same list: nobody has written yet
+    with suppress(OSError):  # where there are no features yet, or where nothing may be written
+        remove_leftovers(folder)
     own = list({block.file: block for block in missing}.values())[state.process_index :: state.num_processes]
     loaders = max(1, min(LOADERS, (os.cpu_count() or 1) // state.num_processes))
     with progress("Encoding", len(own)) as advance:
