@@ -59,6 +59,9 @@ def test_seed_bench_by_hand(read):
     [
         ({"answer": "E"}, r"x.json:1: record 1 \(question_id 2\): `answer` 'E' is none of the options One, Two, Three"),
         ({"choice_b": "one "}, "two options are the same"),
+        ({"choice_a": "cafe\u0301", "choice_b": "caf\u00e9"}, "two options are the same"),
+        ({"choice_b": " "}, "an option is blank"),
+        ({"question": " \u200b"}, "the question, its answer or an option is blank"),
         ({"choice_d": None}, "`choice_d` is missing"),
         ({"question": ""}, "`question` is missing"),
         ({"question_type_id": 6}, "`question_type_id` is none of 5, 10"),

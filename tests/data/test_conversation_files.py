@@ -92,6 +92,13 @@ def test_messages_and_trl_columns_by_hand():
         ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "loss": 0.5}]}, "`loss` of an answer must be"),
         ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "weight": "maybe"}]}, "`weight` of an answer"),
         ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "weight": 0, "loss": 1}]}, "contradict"),
+        ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "weight": ""}]}, "true or false, and is ''\\."),
+        ({"conversations": talk("What is in <video> here?", "A."), "videos": []}, "a sound \\(<video>\\)"),
+        ({"conversations": talk("<speech>\nWhat is said?", "A."), "speech": "x.m4a"}, r"a sound \(`speech`\)"),
+        ({"image": "x.m4a", "conversations": talk("<image>\nWhat?", "A.")}, r"a sound \(x.m4a\)"),
+        ({"conversations": talk("Picture 1: <img>a.png</img>\nWhat?", "A.")}, "in a text .<img>a.png</img>.. Write"),
+        ({"messages": chat("![](data:image/png;base64,AAAA) What?", "A.")}, "in a text .data:image/png;base64,."),
+        ({"system": ["S"], "conversations": talk("q", "a")}, "`system` is missing, empty or no text"),
         ("text", "f:1: str instead of an object"),
     ],
 )
@@ -128,6 +135,7 @@ def test_the_line_break_after_a_picture_goes_however_lines_end(ending):
 
 def test_words_about_html_are_no_video():
     assert conversation({"conversations": talk("What does the tag <video> do?", "It plays.")}, "f:1", 0).pictures == ()
+    assert conversation({"conversations": talk("And <img src='a.png'>?", "It shows.")}, "f:1", 0).pictures == ()
 
 
 def test_wrong_records_copies_and_ids_of_two_are_named_and_the_others_come(tmp_path):

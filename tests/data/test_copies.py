@@ -105,3 +105,5 @@ def test_a_picture_under_two_names_is_disputed_and_one_under_two_spellings_is_no
     assert {content: len(same) for content, same in disputed(items).items()} == {"y": 2}
     assert "two classes or more: 2, of 1 different ones (c/1 and d/1)" in dispute(Dataset("root", tuple(items)))
     assert dispute(Dataset("root", tuple(items[:2]))) == ""
+    assert "there more than once, pixel by pixel: 1 (a/1)" in repeated(Dataset("root", tuple(items)))[0]
+    assert repeated(Dataset("root", tuple(items[2:]))) == []  # those are left out, and used not even once

@@ -56,7 +56,7 @@ def test_parquet_with_awkward_labels(tmp_path):
     path = parquet(tmp_path / "a.parquet", values, img=datasets.Image(), text=string, label=string)
     dataset = open_huggingface(path)
     assert [item.class_id for item in dataset.items] == ["../up", "../up", "train", "a/b_c"]
-    assert dataset.names() == {"../up": "up", "a/b_c": "b c", "train": "train"}
+    assert dataset.names() == {"../up": "../up", "a/b_c": "a/b c", "train": "train"}
     assert [item.path for item in dataset.items] == [
         "train/0000_up/0000000.png",
         "train/0000_up/0000003.png",

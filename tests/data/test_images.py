@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from linkcontext.data import formats
-from linkcontext.data.images import Upload, examine, open_image, pixels, sha256, suffix, thumbnail_png
+from linkcontext.data.images import Upload, examine, open_image, pixels, portable, sha256, suffix, thumbnail_png
 from linkcontext.errors import InputError
 
 
@@ -301,6 +301,7 @@ def test_a_png_with_long_texts_is_read(tmp_path, after):
     plain = saved(Image.fromarray(noise()), tmp_path / "b.png", exif=exif)
     assert open_image(path).size == (6, 9)
     assert examine(path).pixels == examine(plain).pixels
+    assert portable(path) == portable(plain)
 
 
 def test_a_png_with_a_large_profile_is_read_and_a_damaged_one_is_not(tmp_path):

@@ -26,7 +26,7 @@ def seeds(tmp_path, picture):
     questions = [
         seed(1, "1_2"),
         seed(2, "b.jpg"),
-        seed(3, "1_2", "B"),
+        {**seed(3, "1_2", "B"), "question": "How many dogs?"},
         seed(4, "c.png"),
         seed(5, "gone"),
         seed(6, "b.jpg"),
@@ -228,3 +228,30 @@ def test_a_hugging_face_data_set_of_conversations(tmp_path, picture, several):
         assert [each.pictures for each in told] == [(f"pictures/train-{n:07d}-0.png",) for n in range(3)]
     first = [(out / path).read_bytes() for path in told[0].pictures]
     assert first == contents[: len(first)]
+
+
+def test_questions_that_contradict_each_other_are_left_out_with_their_number(seeds, tmp_path):
+    told = json.loads(seeds.read_text())
+    told["questions"] += [seed(7, "b.jpg", "C"), {**seed(8, "b.jpg", "C"), "question": "How many dogs?"}]
+    seeds.write_text(json.dumps(told))
+    result = imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"))
+    assert any("different answers about the same picture: 2 (b.jpg, b.jpg)" in each for each in result.problems)
+    dataset = open_folder(tmp_path / "out")
+    assert [q.question for q in dataset.item("b.jpg").questions] == ["How many dogs?"]
+    with pytest.raises(InputError, match="different answers about the same picture"):
+        told["questions"] = [seed(1, "b.jpg"), seed(2, "b.jpg", "B")]
+        seeds.write_text(json.dumps(told))
+        imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), None, strict=True)
+
+
+def test_what_is_not_called_a_picture_must_begin_as_one(tmp_path, picture):
+    picture(tmp_path / "a.png").rename(tmp_path / "good")
+    (tmp_path / "clip").write_bytes(b"\0\0\0\x18ftypmp42\0\0\0\0")
+    (tmp_path / "notes.txt").write_bytes(b"words")
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A."}]
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps([{"image": name, "conversations": turns} for name in ("good", "clip", "notes.txt")]))
+    result = imported("conversations", str(path), None, None)
+    assert result.found == ("1 conversations, 1 answers, 1 pictures",)
+    assert "clip: of the format video" in result.problems[0]
+    assert "notes.txt: not a picture" in result.problems[1]

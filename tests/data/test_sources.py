@@ -60,6 +60,13 @@ def test_blank_names_of_folders_are_left_out_and_named(zoo, picture):
     assert "is blank: 1 ('_/1.png')" in dataset.problems[0]
 
 
+def test_classes_that_share_a_name_are_named(zoo, picture):
+    picture(zoo / "Cat" / "1.png", 9)
+    picture(zoo / "pets" / "ice  bear" / "1.png", 10)
+    (problem,) = open_folder(zoo, strict=True).problems
+    assert "share a name, but for case and spaces: 'Cat' and 'cat', 'ice_bear' and 'pets/ice  bear'." in problem
+
+
 def test_pictures_of_two_classes_are_named_with_their_number(zoo):
     Image.open(zoo / "cat" / "a_1.png").save(zoo / "ice_bear" / "again.bmp")  # the same pixels in other bytes
     (problem,) = open_folder(zoo).problems

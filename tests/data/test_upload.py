@@ -2,7 +2,9 @@
 
 import io
 import stat
+import struct
 import zipfile
+import zlib
 
 import pytest
 from PIL import Image
@@ -217,3 +219,31 @@ def test_a_file_that_is_twice_in_an_archive_is_refused_without_a_path_of_this_ma
     assert str(tmp_path) not in str(error.value)
     with pytest.raises(InputError, match="too long"):
         unpack(archive(tmp_path, {"cat/" + "é" * 150 + ".png": picture()}), into)
+
+
+def test_spaces_and_joiners_of_any_kind_may_stand_in_names(tmp_path, into):
+    shot, child = "Screenshot at 9.41\u202fAM.png", "\u06af\u0631\u0628\u0647\u200c\u0647\u0627"
+    members = {f"two\u3000words/{shot}": picture(), f"{child}/\u200eIMG.png": picture(1)}
+    unpack(archive(tmp_path, members), into)
+    assert set(by_folder(into).pictures) == {"two words", child}
+    with pytest.raises(InputError, match="cannot be read"):
+        unpack(archive(tmp_path, {"cat\u202e/1.png": picture()}), into)
+
+
+def test_the_name_in_the_unicode_field_is_read(tmp_path, into):
+    raw = "\u5c0f\u732b".encode("gbk") + b"/1.png"
+    path = tmp_path / "sent.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for crc in (zlib.crc32(raw), 0):  # the second one is of another name, and says nothing
+            member = zipfile.ZipInfo(f"000{crc > 0:d}/1.png")
+            field = b"\x01" + struct.pack("<I", crc) + "\u5c0f\u732b/1.png".encode()
+            member.extra = struct.pack("<HH", 0x7075, len(field)) + field
+            file.writestr(member, picture(crc % 7))
+    path.write_bytes(path.read_bytes().replace(b"0001/1.png", raw))
+    unpack(path, into)
+    assert set(by_folder(into).pictures) == {"\u5c0f\u732b", "0000"}
+
+
+def test_a_manifest_that_was_sent_is_named(tmp_path, into):
+    unpack(archive(tmp_path, {"cat/1.png": picture(), "dog/2.png": picture(1), "manifest.jsonl": b"{}"}), into)
+    assert "manifest.jsonl: not read here; names are those of the folders." in by_folder(into).problems

@@ -163,6 +163,14 @@ def other_json(name, **changes):
     return change
 
 
+def other_part(part, **changes):
+    def change(folder):
+        values = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(values | {part: values[part] | changes}))
+
+    return change
+
+
 def other_template(folder):
     path = folder / "chat_template.jinja"
     path.write_text(path.read_text().replace("assistant", "Assistant"))
@@ -179,6 +187,8 @@ def test_another_model_below_the_same_path_is_refused(config, nano, tmp_path):
         (other_json("processor_config.json", image_processor={"image_mean": [0.4, 0.4, 0.4]}), "the processor"),
         (other_template, "the chat template, as it renders, the rendered prompts changed"),
         (other_json("generation_config.json", repetition_penalty=1.5), "the generation config changed"),
+        (other_json("config.json", vision_feature_layer=-2), "the model's configuration .config.json. changed"),
+        (other_part("text_config", rms_norm_eps=0.1), "the model's configuration .config.json. changed"),
     ):
         shutil.copytree(nano, folder, dirs_exist_ok=True)
         change(folder)

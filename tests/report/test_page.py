@@ -273,6 +273,21 @@ def test_a_report_of_an_unfinished_run_says_so_at_its_top(make_run):
     assert sentence in text.splitlines()[2]
 
 
+def test_a_report_counts_what_its_retention_run_lacks(make_run):
+    run = make_run()
+    (run / "retention").mkdir()
+    for name in ("config.json", "metrics.json"):
+        shutil.copy(run / "config.json", run / "retention" / name)
+    (run / "retention" / "metrics.json").write_text('{"rows": []}')
+    (run / "retention" / "questions.jsonl").write_text("{}\n" * 5)
+    (run / "retention" / "answers.jsonl").write_text("{}\n" * 5)
+    write_report(run)
+    assert "not finished" not in read(run / "report.md")
+    (run / "retention" / "answers.jsonl").write_text("{}\n" * 3 + "{")
+    write_report(run)
+    assert "retention run of this run is not finished: 2 of its 5 answers are missing" in read(run / "report.md")
+
+
 @pytest.mark.parametrize("name", ["config.json", "episodes.jsonl", "predictions.jsonl"])
 def test_a_missing_file_is_named(make_run, name):
     run = make_run()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from linkcontext.data.layout import is_blank, normal_name
 from linkcontext.data.jsonfile import get, records, under, word
 from linkcontext.data.scan import Problems
 from linkcontext.errors import InputError, excerpt
@@ -225,7 +226,7 @@ def _name(thing: Any, where: str) -> str:
     """What an annotated thing is called; the versions of Visual Genome spell the key in three ways."""
     name = thing.get("name") or thing.get("names") or thing.get("object_names")
     name = name[0] if isinstance(name, list) else name
-    if not isinstance(name, str):
+    if not isinstance(name, str) or is_blank(name):
         raise InputError(f"{where}: a thing has no `names`. Mend the record.")
     return _plain(name, where)
 
@@ -250,17 +251,19 @@ def _list(record: dict[str, Any], key: str, where: str) -> list[Any]:
 
 
 def folded(text: str) -> str:
-    """A text as it is compared: two that differ in capitals or spaces at their ends are the same."""
-    return text.strip().casefold()
+    """A text as it is compared: capitals, spaces and the form of letters with accents don't count."""
+    return normal_name(text).casefold()
 
 
 def checked(question: Question, where: str, told: str) -> Question:
-    """A question whose answer is one of its candidates, and these differ."""
+    """A question whose answer is one of its candidates, and these differ. Nothing of it is blank."""
     c = question.candidates
     if c and question.answer not in c:
         raise InputError(
             f"{where}: `answer` {excerpt(told)!r} is none of the options {excerpt(', '.join(c))}. Mend the record."
         )
+    if any(map(is_blank, (question.question, question.answer, *c))):
+        raise InputError(f"{where}: the question, its answer or an option is blank. Mend the record.")
     if len({folded(each) for each in c}) < len(c):
         raise InputError(f"{where}: two options are the same ({excerpt(', '.join(c))}). Mend the record.")
     return question

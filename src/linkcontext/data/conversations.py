@@ -26,22 +26,10 @@ from linkcontext.storage import write_lines
 
 MARK = "<image>"
 KEYS = ("conversations", "messages", "prompt")  # one of them tells a record to be a conversation
-MEDIA = ("video", "videos", "audio", "audios")  # keys of what is neither seen nor heard here
+MEDIA = ("video", "videos", "audio", "audios", "speech", "sound")  # keys of what is neither seen nor heard here
 FILMS = (
-    ".mp4",
-    ".avi",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".m4v",
-    ".wmv",
-    ".mpg",
-    ".mpeg",
-    ".flv",
-    ".wav",
-    ".mp3",
-    ".flac",
-    ".ogg",
+    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".wmv", ".mpg", ".mpeg", ".flv", ".3gp", ".ogv", ".mts", ".m2ts"),
+    *(".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff"),
 )
 LONGEST = 4096  # bytes of a path; a longer one is no path
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -113,6 +101,8 @@ def conversation(record: Any, where: str, number: int) -> Conversation:
         raise InputError(f"{where}: `image` and `images` name different pictures. Leave one of them out.")
     shown = [_path(path, where) for path in (shown if isinstance(shown, list) else [shown])]
     messages = _messages(record, where)
+    if any(key in record for key in MEDIA) and (mark := _media_mark(messages)):
+        raise _medium(where, mark)  # the file of the medium is missing from the record
     free = [p for m in messages if m["role"] == "user" for p in m["content"] if p["type"] == "image" and not p["image"]]
     if len(free) != len(shown):
         raise InputError(
@@ -173,10 +163,9 @@ def _joined(parts: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 def _messages(record: dict[str, Any], where: str) -> list[Message]:
     """The messages of a record, with "" where a picture stands that the record names elsewhere."""
-    system = record.get("system")
     messages: list[Message] = []
-    if isinstance(system, str) and system:
-        messages.append({"role": "system", "content": [_text(system)]})
+    if record.get("system"):
+        messages.append({"role": "system", "content": [_text(get(record, "system", str, where))]})
     if "messages" in record:
         return messages + [_message(turn, "role", "content", where) for turn in get(record, "messages", list, where)]
     if "prompt" in record:
@@ -205,6 +194,11 @@ def _message(turn: Any, speaker: str, said: str, where: str) -> Message:
         parts = _marked_parts(words, said == "value") if pictures else [{"type": "text", "text": words}]
     if mark := _MEDIA_MARK.search(words) if role == "user" else None:
         raise _medium(where, mark[1])
+    if inside := _PICTURE_IN_TEXT.search(words):
+        raise InputError(
+            f"{where}: a picture stands in a text ({excerpt(inside[0])}). Write {MARK} there, and the path of the "
+            "picture under `images`."
+        )
     if not words or words.isspace():
         raise InputError(f"{where}: a turn is empty. Mend the record.")
     if pictures and role != "user":
@@ -224,9 +218,8 @@ def _learnt(turn: dict[str, Any], where: str) -> bool | None:
             continue
         mark = _MARKS.get(value.strip().lower()) if isinstance(value, str) else {0: False, 1: True}.get(_scalar(value))
         if mark is None:
-            raise InputError(
-                f"{where}: `{key}` of an answer must be true or false, and is {excerpt(value)}. Mend the record."
-            )
+            shown = repr(excerpt(value)) if isinstance(value, str) else excerpt(value)
+            raise InputError(f"{where}: `{key}` of an answer must be true or false, and is {shown}. Mend the record.")
         marks.add(mark)
     if len(marks) > 1:
         raise InputError(f"{where}: `loss` and `weight` of an answer contradict each other. Mend the record.")
@@ -260,7 +253,15 @@ def _part(part: Any, where: str) -> dict[str, str]:
 
 _MARKS = {"false": False, "0": False, "0.0": False, "no": False, "true": True, "1": True, "1.0": True, "yes": True}
 _LINE_BREAK = re.compile(r"^(?:\r\n|\n|\r)")
+# As Qwen-VL's files name a picture, and one that is written into the text itself.
+_PICTURE_IN_TEXT = re.compile(r"<img>[^<\n]{1,4096}</img>|data:image/[\w.+-]{1,40};base64,", re.IGNORECASE)
 _MEDIA_MARK = re.compile(r"(?:\A\s*|\n)(<(?:video|audio)>)")  # where a mark stands, and not a word about HTML
+
+
+def _media_mark(messages: Sequence[Message]) -> str:
+    """The first mark of a video or a sound in a question, wherever it stands; "" where there is none."""
+    words = (p["text"] for m in messages if m["role"] == "user" for p in m["content"] if p["type"] == "text")
+    return next((mark[0] for text in words if (mark := re.search("<(?:video|audio|speech|sound)>", text))), "")
 
 
 def _text(text: str) -> dict[str, str]:

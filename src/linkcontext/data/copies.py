@@ -50,7 +50,9 @@ def dispute(dataset: Dataset) -> str:
 
 def repeated(dataset: Dataset) -> list[str]:
     """Sentences about copies and near-copies."""
-    items, sentences = list(dataset.items), []
+    sentences = []
+    contradicted = disputed(dataset.items)  # those are left out
+    items = [item for item in dataset.items if item.content not in contradicted]
     first: dict[str, Item] = {}
     again = {first[item.content].path: item for item in items if first.setdefault(item.content, item) is not item}
     if again:

@@ -9,11 +9,12 @@ from types import ModuleType
 from typing import Any
 
 from linkcontext.data import images
-from linkcontext.data.layout import is_blank, named, normal_split, source_group
+from linkcontext.data.layout import is_blank, normal_name, normal_split, source_group
 from linkcontext.data.manifest import Dataset, write_manifest
 from linkcontext.data.scan import progress
 from linkcontext.errors import InputError
 from linkcontext.records import Item
+from linkcontext.storage import read_errors
 
 PICTURE_COLUMNS = ("image", "img")  # where several columns could be meant, the first of these there is
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "name")
@@ -47,7 +48,7 @@ class Source:
                 below = folders.setdefault(label, f"{len(folders):04d}_{_slug(label)}")
                 picture = self.rows[split][row]["picture"]
                 path, sha256, group = _write(picture, folder, f"{_slug(split)}/{below}/{row:07d}")
-                items.append(Item(path, path, label, named(label), sha256, normal_split(split), group))
+                items.append(Item(path, path, label, _name(label), sha256, normal_split(split), group))
                 advance()
         write_manifest(Dataset(folder, tuple(items)))
 
@@ -172,7 +173,15 @@ def _content(picture: dict[str, Any] | None) -> tuple[bytes, str]:
         return b"", ""
     origin = picture["path"] or ""
     content = picture["bytes"]
-    return (Path(origin).read_bytes() if content is None else content), PurePath(origin).name
+    if content is None and origin:
+        with read_errors(Path(origin)):
+            content = Path(origin).read_bytes()
+    return content or b"", PurePath(origin).name
+
+
+def _name(label: str) -> str:
+    """What people call a class, whose label is no path: AC/DC keeps both its parts."""
+    return normal_name(label.replace("_", " "))
 
 
 def _slug(text: str) -> str:

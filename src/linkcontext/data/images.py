@@ -182,7 +182,7 @@ def portable(path: Path) -> tuple[str, bytes]:
     """The picture for other programs, as MIME type and bytes: an upright RGB JPEG as it is, all else as PNG."""
     image, content = open_image(path), path.read_bytes()
     with _opened(path) as file:
-        reader = _reader(path, file)(file)
+        reader = _header(_reader(path, file), file)
         plain = isinstance(reader, JpegImagePlugin.JpegImageFile) and reader.mode == "RGB" and _orientation(reader) == 1
     return ("image/jpeg", content) if plain else ("image/png", png(image))
 
@@ -226,6 +226,12 @@ def suffix(content: bytes) -> str | None:
     """The suffix of the format that a file's first bytes announce, `None` for no format read here."""
     known = formats.readable(content)
     return known[0] if known else None
+
+
+def refuse_other_kinds(path: Path | Upload) -> None:
+    """Raise an `InputError` for a file that does not begin as a picture does. Nothing is decoded."""
+    with _opened(path) as file:
+        _reader(path, file)
 
 
 def head(path: Path | Upload) -> bytes:

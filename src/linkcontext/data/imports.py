@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from linkcontext.data import annotated, hub, images, vl_icl
+from linkcontext.data.annotated import folded
 from linkcontext.data.conversations import Conversation, conversations, validated, write_conversations
 from linkcontext.data.formats import HEAD, SUFFIXES
 from linkcontext.data.layout import source_group
@@ -97,6 +98,12 @@ class _Pictures:
                     )
                 self.count += 1
                 self.lost += [places[0]] if len(self.lost) < NAMED and places[0] not in self.lost else []
+            elif not paths[-1].lower().endswith(SUFFIXES):  # another name says nothing, and the content does
+                try:
+                    images.refuse_other_kinds(self.root / paths[-1])
+                except InputError as error:
+                    self.problems.add(f"{where}: {error}")
+                    return None
         return paths if all(paths) else None
 
     def told(self) -> None:
@@ -197,6 +204,11 @@ def _questions(layout: Layout, path: Path, images: str | None, out: Path | None,
     pictures.told()
     if twice:
         problems.note(f"{path}: questions that are asked about a picture more than once, kept once: {twice}.")
+    if contradicted := _without_contradicted(asked):
+        problems.add(
+            f"{path}: questions that have different answers about the same picture: {len(contradicted)} "
+            f"({first_few(contradicted)}). They are left out, because no answer to them is right."
+        )
     if not asked:
         raise _nothing(str(path), "question", problems)
     if out is not None:
@@ -216,6 +228,26 @@ def _questions(layout: Layout, path: Path, images: str | None, out: Path | None,
     return found + [
         f"{task}: {count:,} questions, concepts: {concepts[task]:,}" for task, count in sorted(counts.items())
     ]
+
+
+def _without_contradicted(asked: dict[str, list[Question]]) -> list[str]:
+    """Take out of `asked` the questions that are answered in several ways about the same pictures; their pictures."""
+    pictures: list[str] = []
+    for place, questions in [*asked.items()]:
+        answers: dict[object, set[str]] = {}
+        for q in questions:
+            answers.setdefault(_same_question(q), set()).add(folded(q.answer))
+        asked[place] = [q for q in questions if len(answers[_same_question(q)]) == 1]
+        pictures += [place] * (len(questions) - len(asked[place]))
+        if not asked[place]:
+            del asked[place]
+    return pictures
+
+
+def _same_question(question: Question) -> object:
+    """What two questions about a picture share if they must have the same answer."""
+    q = question
+    return q.task, q.concept, folded(q.question), q.others, q.context, frozenset(map(folded, q.candidates))
 
 
 def _places(asked: dict[str, list[Question]]) -> list[str]:

@@ -19,6 +19,8 @@ _ENDINGS = (
 )
 _INVISIBLE = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols that show nothing
 
+_JOINERS = frozenset("\u200c\u200d\u200e\u200f")  # in Persian names, in emoji, and in file names from right to left
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -114,6 +116,11 @@ def normal_name(name: str) -> str:
 def name_key(name: str) -> str:
     """Names with one key would be the same answer: case, compatibility forms and spaces don't count."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def is_printable(text: str) -> bool:
+    """Whether a text has no control characters; spaces of all kinds, joiners and direction marks are none."""
+    return all(letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs" for letter in text)
 
 
 def is_blank(name: str) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image
 from linkcontext.data import hub
 from linkcontext.data.copies import dispute
 from linkcontext.data.formats import KINDS
-from linkcontext.data.layout import Layout, is_blank, named, read_layout, source_group
+from linkcontext.data.layout import Layout, is_blank, name_key, named, read_layout, source_group
 from linkcontext.data.manifest import MANIFEST, Dataset, cache_dir, first_few, read_manifest
 from linkcontext.data.scan import Problems, Seen, progress, scan
 from linkcontext.errors import InputError, excerpt
@@ -42,6 +42,8 @@ def open_folder(root: Path, strict: bool = False, fewest: int = 2) -> Dataset:
     dataset = Dataset(root, items, sketches={path: seen.looks.sketch for path, seen in pictures.items() if seen.looks})
     if contradiction := dispute(dataset):
         problems.add(contradiction)
+    if shared := _namesakes(dataset):
+        problems.note(f"{root}: {shared}")
     for doubt in layout.doubts:
         problems.note(f"{root}: {doubt}")
     classes = sorted({item.class_id for item in items})
@@ -50,6 +52,20 @@ def open_folder(root: Path, strict: bool = False, fewest: int = 2) -> Dataset:
         because = f" Left out: {first_few(problems.sentences, whole=True)}" if problems.sentences else ""
         raise InputError(f"{root}: {there}. Expected {LAYOUT}.{because}")
     return dataclasses.replace(dataset, problems=tuple(problems.sentences))
+
+
+def _namesakes(dataset: Dataset) -> str:
+    """A sentence about classes that share a name; "" where there are none."""
+    classes: dict[str, list[str]] = {}
+    for class_id, name in dataset.names().items():
+        classes.setdefault(name_key(name), []).append(class_id)
+    shared = [" and ".join(map(repr, ids)) for ids in classes.values() if len(ids) > 1]
+    if not shared:
+        return ""
+    return (
+        f"classes that share a name, but for case and spaces: {first_few(shared, whole=True)}. They never meet in an "
+        "episode. If they are one class, put their pictures together; if not, rename one."
+    )
 
 
 def open_digits() -> Dataset:

@@ -5,6 +5,7 @@ Nothing is opened under a name that came from outside: names say what a picture 
 
 import shutil
 import stat
+import struct
 import unicodedata
 import zipfile
 import zlib
@@ -16,8 +17,8 @@ from pathlib import Path
 from urllib.parse import quote_from_bytes
 
 from linkcontext.data.formats import KINDS
-from linkcontext.data.layout import is_blank, name_key, named, read_layout
-from linkcontext.data.manifest import first_few
+from linkcontext.data.layout import is_blank, is_printable, name_key, named, read_layout
+from linkcontext.data.manifest import MANIFEST, first_few
 from linkcontext.data.scan import Problems, Seen, is_litter, is_sidecar, scan
 from linkcontext.errors import InputError, excerpt
 
@@ -27,6 +28,7 @@ FILES = 1_000  # a model's context holds some hundred pictures; more is a data s
 UNPACKED_BYTES = 500 * MB  # what an archive may take on the disk
 RATIO = 100  # pictures are compressed already and hardly shrink again; an archive that does is no archive of pictures
 PATH_LENGTH, PART_LENGTH = 400, 200  # bytes of a name in an archive and of its parts, below what file systems take
+UTF8, UNICODE_PATH = 0x800, 0x7075  # of a zip: the flag that names are UTF-8, and the field that has one in UTF-8
 LAYOUT = "one folder of pictures for each name, as in cactihog/1.png, plimbo/1.png"
 
 
@@ -75,7 +77,9 @@ def _spelt(member: zipfile.ZipInfo) -> str:
     packed. The name of a file does not matter then, and that of a folder does.
     """
     path = member.orig_filename
-    if not path.isascii() and not member.flag_bits & 0x800:
+    if unicode_path := _unicode_path(member):
+        path = unicode_path
+    elif not path.isascii() and not member.flag_bits & UTF8:
         raw = path.encode("cp437")  # as `zipfile` has read it
         folder, slash, name = raw.replace(b"\\", b"/").rpartition(b"/")
         if _is_utf8(raw):
@@ -88,6 +92,22 @@ def _spelt(member: zipfile.ZipInfo) -> str:
                 "names cannot be read. Pack it again with a program that writes UTF-8, as 7-Zip does."
             )
     return path if "/" in path else path.replace("\\", "/")  # some Windows programs write \ alone
+
+
+def _unicode_path(member: zipfile.ZipInfo) -> str:
+    """The path in the Info-ZIP Unicode Path field, which WinRAR and others write beside a name of another encoding.
+
+    "" where there is no such field, or it is of another name than the member has.
+    """
+    extra = member.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == UNICODE_PATH and len(field) > 5 and field[0] == 1 and not member.flag_bits & UTF8:
+            (checksum,) = struct.unpack_from("<I", field, 1)
+            if checksum == zlib.crc32(member.orig_filename.encode("cp437")):
+                return field[5:].decode()
+    return ""
 
 
 def _is_utf8(raw: bytes) -> bool:
@@ -145,6 +165,8 @@ def by_folder(root: Path) -> Named:
             if same != class_id:
                 raise InputError(f"{same} and {class_id}: two folders of one name. Rename one, or put them together.")
             names[path] = name
+    if (root / MANIFEST).is_file():
+        problems.note(f"{MANIFEST}: not read here; names are those of the folders.")
     if loose:
         problems.add(
             f"pictures that lie in no folder and so have no name: {len(loose)} ({first_few(loose)}). Wanted: {LAYOUT}."
@@ -204,7 +226,7 @@ def _check_path(path: str) -> None:
     """Whether a path stays below the folder that it is put in, on any system."""
     parts = path.rstrip("/").split("/")
     lengths = [len(part.encode("utf-8", "replace")) for part in parts]
-    if sum(lengths) > PATH_LENGTH or max(lengths) > PART_LENGTH or not path.isprintable():
+    if sum(lengths) > PATH_LENGTH or max(lengths) > PART_LENGTH or not is_printable(path):
         raise InputError(f"{excerpt(path)!r}: a path that is too long or cannot be read. Rename what is in it.")
     if "\\" in path or ":" in parts[0] or any(part in ("", ".", "..") for part in parts):
         raise InputError(

@@ -43,6 +43,7 @@ _particles = regex.compile(PARTICLES, regex.VERBOSE)
 # What directly before a name, and behind it, makes it part of something longer.
 _BEFORE_NUMBER = regex.compile(
     r"""(?: \p{Nd}[.,:'/^*×·÷]      # 1.5  1,000  3:30  3/4  2*3
+          | \p{Nd}\.{2,}           # 1..5
           | (?<![\p{L}.])[.]        # .5, but not the end of a sentence before a list's number
           | [-–+±≤≥\p{Sc}]          # -1  F-16  1–2  $5
           | (?<!\w)[<>]             # >5, but not the mark-up around <b>5</b>
@@ -51,6 +52,8 @@ _BEFORE_NUMBER = regex.compile(
 )
 _AFTER_NUMBER = regex.compile(
     r"""  [.,:'/^*×·÷]\p{Nd}
+        | \.{2,}\p{Nd}              # 1..5
+        | [ ]\p{Nd}+/\p{Nd}         # 1 1/2
         | [-–]\w
         | [+]
         | [ ]?[%‰‱°\p{Sc}]          # 50% and 50 %

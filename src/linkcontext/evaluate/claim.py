@@ -23,7 +23,7 @@ from linkcontext.evaluate.folder import flat, measured_apart
 from linkcontext.models import identity
 from linkcontext.models.load import Model
 from linkcontext.models.remote import Served
-from linkcontext.records import parse_json, read_jsonl, write_jsonl, write_text
+from linkcontext.records import read_json, read_jsonl, write_jsonl, write_text
 
 # What may change while a run goes on: figures do not depend on it.
 FREE = ("out", "batch", "engine", "memory_gb", "explain", "unseen")
@@ -81,13 +81,13 @@ def claim(
     for name in FREE:
         same["config"].pop(name)
     if config_path.exists():
+        kept = read_json(config_path)
         try:
-            kept = parse_json(config_path.read_text(encoding="utf-8"), str(config_path))
             earlier = {
                 "config": {k: v for k, v in _with_defaults(kept["config"]).items() if k not in FREE},
                 "data": kept["data"]["digest"],
             }
-        except (UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{config_path}: damaged. Remove {out} or choose another --out.") from error
         if earlier != same:
             raise InputError(

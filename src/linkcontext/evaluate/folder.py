@@ -28,6 +28,7 @@ MEASURED = {"measured": dict[str, Any]}  # which earlier versions did not write
 # The parts of `measured`, in words.
 WORDS = {
     "weights": "the model's weights",
+    "configuration": "the model's configuration (config.json)",
     "adapter": "the adapter",
     "processor": "the processor (pictures or tokenizer)",
     "chat_template": "the chat template, as it renders",

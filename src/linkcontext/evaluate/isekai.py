@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from linkcontext.config import EpisodeConfig, EvalConfig, flags
+from linkcontext.data.copies import disputed
 from linkcontext.data.manifest import MANIFEST, Dataset, cache_dir, first_few
 from linkcontext.data.scan import Problems, scan
 from linkcontext.errors import InputError
@@ -83,6 +84,10 @@ def open_isekai(data: str, shots_per_class: Iterable[int], seed: int) -> tuple[D
         raise InputError(f"{file}: no query that is not among its own supports. Is it the benchmark's own file?")
     said = f"{file}: queries left out because their picture is among the supports: {len(leaks)} ({first_few(leaks)})."
     dataset = Dataset(file.parent, tuple(sorted(items.values(), key=lambda item: item.id)), (said,) if leaks else ())
+    if claims := disputed(dataset.items):
+        pairs = [" and ".join(item.path for item in same[:2]) for same in claims.values()]
+        told = f"{file}: different pictures that stand under two names: {len(claims)} ({first_few(pairs, whole=True)})."
+        dataset = dataclasses.replace(dataset, problems=(*dataset.problems, told))
     episodes = [
         _episode(f"e{i:05d}", _task(file), found, items, shots, seed) for i, found in enumerate(groups.values())
     ]

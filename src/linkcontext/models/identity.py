@@ -30,6 +30,7 @@ def measured(model: Model | Served) -> Measured:
         return {"weights": UNKNOWN, "server": _reported(model)}
     return {
         "weights": fingerprint(dict(model.network.state_dict()), ""),
+        "configuration": _digest(model.configuration),
         "adapter": _adapter(model.adapter),
         "processor": _digest(_processor(model)),
         "chat_template": _digest(_rendered(model)),

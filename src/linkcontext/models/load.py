@@ -114,6 +114,11 @@ class Model:
         """The tokens that end a reply."""
         return list(self.template.ends)
 
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The configuration of all its parts, without what says something of a file only."""
+        return _without_passing(self.network.config.to_dict())
+
     @cached_property
     def identity(self) -> str:
         """A digest (64 hex digits) of weights, configuration, processor and template: what is kept of a prompt is of
@@ -123,9 +128,7 @@ class Model:
             {
                 **({"template_kwargs": kwargs} if kwargs else {}),
                 "class": type(self.network).__name__,
-                "config": {
-                    k: v for k, v in self.network.config.get_text_config().to_dict().items() if k not in PASSING
-                },
+                "config": self.configuration,
                 "processor": json.loads(self.processor.image_processor.to_json_string()),
                 "template": self.processor.chat_template,
             },
@@ -474,3 +477,12 @@ def _adapted(network: PreTrainedModel, adapter: str, merge: bool) -> PreTrainedM
 def grey(edge: int = 64) -> Image.Image:
     """The picture that shows nothing: mean grey."""
     return Image.new("RGB", (edge, edge), (122, 120, 115))
+
+
+def _without_passing(values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the keys of `PASSING`, in all its parts."""
+    return {
+        key: _without_passing(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if key not in PASSING
+    }

@@ -36,7 +36,7 @@ from linkcontext.report.gallery import gallery
 from linkcontext.report.plots import accuracy_by_shots
 from linkcontext.report.probe import probe_html, probe_markdown
 from linkcontext.report.reading import branches, mask
-from linkcontext.report.retention import CAPTION, retention_of
+from linkcontext.report.retention import CAPTION, retention_of, retention_unfinished
 from linkcontext.report.tables import (
     Grid,
     bounds,
@@ -105,9 +105,8 @@ def cautions(folder: RunFolder) -> list[str]:
     said = [folder.unfinished] if folder.unfinished else []
     if folder.weights_unknown:
         said.append(UNKNOWN_WEIGHTS)
-    retention = folder.path / "retention"
-    if (retention / "config.json").is_file() and not (retention / "metrics.json").is_file():
-        said.append("The retention run of this run is not finished. The same command goes on with it.")
+    if lacks := retention_unfinished(folder.path):
+        said.append(lacks)
     for part in ("probe", "retention"):
         path = folder.path / part / "config.json"
         # Other prompts are what these parts are for.

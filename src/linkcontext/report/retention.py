@@ -10,6 +10,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluate.folder import check_types, read_object
 from linkcontext.records import typed
 from linkcontext.report.tables import Grid, bounds, share
+from linkcontext.storage import read_errors
 
 CAPTION = "blind: the best that one and the same reply to every question would get"
 FIGURES = {"accuracy": "right", "f1": "F1", "exact_match": "same", "vqa_accuracy": "VQA"}
@@ -67,3 +68,25 @@ def retention_of(run: Path) -> Grid | None:
         if not row.keys() >= ROW.keys() or len(row["ci95"]) != 2:
             raise InputError(f"{path}: a row is damaged. Ask again with --retention.")
     return retention_grid(rows)
+
+
+def retention_unfinished(run: Path) -> str:
+    """What the folder `retention` in a run's folder lacks, in a sentence; "" where there is none, or it is whole."""
+    folder = run / "retention"
+    if not (folder / "config.json").is_file():
+        return ""
+    asked, answered = (_lines(folder / name) for name in ("questions.jsonl", "answers.jsonl"))
+    if asked == answered and (folder / "metrics.json").is_file():
+        return ""
+    return (
+        f"The retention run of this run is not finished: {asked - answered:,} of its {asked:,} answers are missing. "
+        "The same command goes on with it."
+    )
+
+
+def _lines(path: Path) -> int:
+    """The whole lines of a file; 0 where there is none."""
+    if not path.is_file():
+        return 0
+    with read_errors(path):
+        return path.read_bytes().count(b"\n")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from linkcontext.config import Select
 from linkcontext.data.images import pixels, sha256, thumbnail_png
+from linkcontext.data.layout import is_printable
 from linkcontext.data.scan import progress
 from linkcontext.episodes.marks import refuse_marks
 from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, answered, conversation, refuse_scaffold
@@ -81,7 +82,7 @@ def checked(given: str) -> str:
     name = unicodedata.normalize("NFC", " ".join(given.split()))
     if not name:
         raise InputError(f"{given!r}: a name is needed to teach something.")
-    if len(name) > LONGEST or not name.isprintable():
+    if len(name) > LONGEST or not is_printable(name):
         raise InputError(f"{name[:40]!r}: a name has at most {LONGEST} letters, which can be printed.")
     return name
 
