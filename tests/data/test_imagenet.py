@@ -131,3 +131,16 @@ def test_a_folder_that_is_not_there_or_lacks_classes_is_one_sentence(folder, tmp
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"classes of imagenet-900 without a picture: 900 in train/"):
         open_imagenet("imagenet-900", str(folder))
+
+
+def test_what_is_not_named_as_a_picture_is_named(folder):
+    wnid = next(iter(class_names("imagenet-100")))
+    strays = [folder / "train" / wnid / "notes.txt", Path(os.fsdecode(bytes(folder / "train" / wnid) + b"/caf\xe9.png"))]
+    for path in strays:
+        path.write_bytes(b"x")
+    try:
+        (problem,) = open_imagenet("imagenet-100", str(folder)).problems
+    finally:
+        for path in strays:
+            path.unlink()
+    assert f"not named as pictures: 2 (train/{wnid}/b'caf\\xe9.png', train/{wnid}/notes.txt)" in problem

@@ -8,6 +8,7 @@ A class gives as many pictures as the authors' lists have of it, drawn by name: 
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -18,7 +19,7 @@ from linkcontext.data import images
 from linkcontext.data.copies import dispute
 from linkcontext.data.formats import SUFFIXES
 from linkcontext.data.manifest import Dataset, cache_dir, first_few
-from linkcontext.data.scan import Problems, as_row, look, progress, revived
+from linkcontext.data.scan import Problems, as_row, is_litter, is_text, look, progress, revived
 from linkcontext.errors import InputError
 from linkcontext.records import Item
 from linkcontext.seeds import rng
@@ -82,10 +83,12 @@ def _chosen(root: Path, part: str, problems: Problems) -> list[str]:
     """The paths of the pictures to use, sorted. Which ones depends on the names of the class's files alone."""
     chosen: list[str] = []
     strays: list[str] = []
+    others: list[str] = []
     lost: dict[str, list[str]] = {}
     for split, count in PICTURES[part].items():
         for wnid in class_names(part):
-            found = _listed(root / split / wnid)
+            found, unused = _listed(root / split / wnid)
+            others += [f"{split}/{wnid}/{name}" for name in unused]
             if split == "train":
                 strays += [f"{split}/{wnid}/{name}" for name in found if name.startswith(VALIDATION)]
                 found = [name for name in found if not name.startswith(VALIDATION)]
@@ -98,17 +101,24 @@ def _chosen(root: Path, part: str, problems: Problems) -> list[str]:
         raise InputError(f"{root}: classes of {part} without a picture: {missing}. {WANTED}.")
     if strays:
         problems.add(f"{root}: validation pictures left out of train/: {len(strays)} ({first_few(strays)}).")
+    if others:
+        problems.note(
+            f"{root}: files and folders left out because they are not named as pictures: {len(others)} "
+            f"({first_few(others)})."
+        )
     return sorted(chosen)
 
 
-def _listed(folder: Path) -> list[str]:
-    """The names of the pictures in a folder, sorted; none where there is no such folder."""
+def _listed(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of the pictures in a folder, and of what else is in it, sorted; none where there is no such folder."""
     try:
-        return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+        names = sorted(path.name for path in folder.iterdir() if not is_litter(path.name))
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return [], []
     except OSError as error:
         raise InputError(f"{folder}: the folder cannot be read ({error.strerror}). Check its permissions.") from error
+    pictures = [name for name in names if name.lower().endswith(SUFFIXES) and name[0] != "." and is_text(name)]
+    return pictures, [repr(os.fsencode(name)) if not is_text(name) else name for name in names if name not in pictures]
 
 
 def _write(root: Path, chosen: Sequence[str], folder: Path) -> None:

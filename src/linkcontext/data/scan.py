@@ -160,7 +160,7 @@ def _walk(root: Path, problems: Problems) -> Iterator[tuple[str, tuple[int, int]
             path = f"{folder}{entry.name}"
             if is_litter(entry.name) or path == MANIFEST:
                 continue
-            if not _is_text(entry.name):
+            if not is_text(entry.name):
                 kind = "folder" if entry.is_dir(follow_symlinks=False) else "file"
                 problems.add(f"{os.fsencode(root / path)!r}: the name is not UTF-8. Rename the {kind}.")
             elif is_sidecar(entry.name):
@@ -189,7 +189,8 @@ def is_sidecar(name: str) -> bool:
     return name.startswith(".") or name.lower() in SIDECARS or name.lower().endswith(PREVIEWS)
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Whether the name of a file is UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
