@@ -92,7 +92,10 @@ def test_messages_and_trl_columns_by_hand():
         ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "loss": 0.5}]}, "`loss` of an answer must be"),
         ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "weight": "maybe"}]}, "`weight` of an answer"),
         ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "weight": 0, "loss": 1}]}, "contradict"),
-        ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "weight": ""}]}, "true or false, and is ''\\."),
+        (
+            {"messages": [*chat("q"), {"role": "assistant", "content": "a", "weight": ""}]},
+            "true or false, and is ''\\.",
+        ),
         ({"conversations": talk("What is in <video> here?", "A."), "videos": []}, "a sound \\(<video>\\)"),
         ({"conversations": talk("<speech>\nWhat is said?", "A."), "speech": "x.m4a"}, r"a sound \(`speech`\)"),
         ({"image": "x.m4a", "conversations": talk("<image>\nWhat?", "A.")}, r"a sound \(x.m4a\)"),

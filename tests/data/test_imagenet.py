@@ -135,7 +135,10 @@ def test_a_folder_that_is_not_there_or_lacks_classes_is_one_sentence(folder, tmp
 
 def test_what_is_not_named_as_a_picture_is_named(folder):
     wnid = next(iter(class_names("imagenet-100")))
-    strays = [folder / "train" / wnid / "notes.txt", Path(os.fsdecode(bytes(folder / "train" / wnid) + b"/caf\xe9.png"))]
+    strays = [
+        folder / "train" / wnid / "notes.txt",
+        Path(os.fsdecode(bytes(folder / "train" / wnid) + b"/caf\xe9.png")),
+    ]
     for path in strays:
         path.write_bytes(b"x")
     try:

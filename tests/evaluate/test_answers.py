@@ -5,9 +5,9 @@ from linkcontext.records import Candidate
 
 # Replies in which 1 is part of a longer number or term, and in which it stands by itself.
 LONGER = (
-    "1.5|-1|1..5|1…5|1 1/2|1 ½|\N{MINUS SIGN}1|1,000|1 000|1\N{NARROW NO-BREAK SPACE}000|1'000|3/1|1/3|½|1%|1 %|11|x1|1st|F-1"
+    "1.5|-1|\N{MINUS SIGN}1|1,000|1 000|1\N{NARROW NO-BREAK SPACE}000|1'000|3/1|1/3|½|1%|1 %|11|x1|1st|F-1"
     "|COVID-1|0.1|.1|1:30|1-2|2–1|$1|1 €|1€|+1|±1|>1|≤1|1+|1^2|5¹|2*1|1×2|1_000|(1.5)|1,5|1e5|1e-5|12.1"
-    "|2.1.|١٫٥|1️⃣2"
+    "|2.1.|١٫٥|1️⃣2|1..5|1…5|1 1/2|1 ½"
 )
 ALONE = (
     "1|1.|(1)|It is 1, I think|**1**|<b>1</b>|answer:1|no.1|1!|x=1|1\n|１|١|१|①|1️⃣|[1]|1;|It has 1.|1 cat|Hmm...1|1.cat"

@@ -1,5 +1,6 @@
 """The loop: split, stopped, gone on with and started twice, it gives one curve."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -13,11 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from linkcontext.config import ModelConfig, eval_config
+from linkcontext.data.manifest import write_manifest
+from linkcontext.data.sources import open_folder
 from linkcontext.errors import InputError
 from linkcontext.evaluate.run import evaluate
+from linkcontext.models import refused
 from linkcontext.models.load import load
 from linkcontext.records import cut_log
 from linkcontext.train import checkpoint, loop
@@ -258,6 +263,29 @@ def test_a_folder_of_another_training_is_refused(config, tmp_path):
     (tmp_path / "other" / "letter.txt").write_text("mine")
     with pytest.raises(InputError, match="it is no training"):
         train(config(out=str(tmp_path / "other")))
+
+
+def test_other_annotations_of_the_same_pictures_are_refused(config, pictures, tmp_path):
+    root = tmp_path / "own"
+    shutil.copytree(pictures, root)
+    train(config(data=str(root), steps=1))
+    dataset = open_folder(root)
+    facts = [dataclasses.replace(item, facts={**item.facts, "note": 1}) for item in dataset.items]
+    write_manifest(dataclasses.replace(dataset, items=tuple(facts)))
+    with pytest.raises(InputError, match="another training \\(link annotations"):
+        train(config(data=str(root), steps=1))
+
+
+def test_a_picture_that_the_processor_refuses_is_left_out_and_named(config, pictures, tmp_path, monkeypatch, caplog):
+    root = tmp_path / "own"
+    shutil.copytree(pictures, root)
+    bad = min(root.glob("*/*.png"))
+    Image.new("RGB", (3000, 2), "red").save(bad)
+    monkeypatch.setattr(refused, "_reason", lambda model, size: "refused" if size == (3000, 2) else "")
+    train(config(data=str(root), steps=1))
+    assert f"left out: 1 ({bad.relative_to(root)}): refused" in caplog.text
+    told = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert any("refused" in problem for problem in told["problems"])
 
 
 def test_other_weights_below_the_path_of_the_model_are_refused(config, nano, tmp_path):

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from linkcontext.data.layout import is_blank, normal_name
 from linkcontext.data.jsonfile import get, records, under, word
+from linkcontext.data.layout import is_blank, normal_name
 from linkcontext.data.scan import Problems
 from linkcontext.errors import InputError, excerpt
 from linkcontext.records import Question

@@ -28,7 +28,22 @@ MARK = "<image>"
 KEYS = ("conversations", "messages", "prompt")  # one of them tells a record to be a conversation
 MEDIA = ("video", "videos", "audio", "audios", "speech", "sound")  # keys of what is neither seen nor heard here
 FILMS = (
-    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".wmv", ".mpg", ".mpeg", ".flv", ".3gp", ".ogv", ".mts", ".m2ts"),
+    *(
+        ".mp4",
+        ".avi",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".m4v",
+        ".wmv",
+        ".mpg",
+        ".mpeg",
+        ".flv",
+        ".3gp",
+        ".ogv",
+        ".mts",
+        ".m2ts",
+    ),
     *(".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff"),
 )
 LONGEST = 4096  # bytes of a path; a longer one is no path

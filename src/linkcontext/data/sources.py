@@ -17,7 +17,7 @@ from linkcontext.data.layout import Layout, is_blank, name_key, named, read_layo
 from linkcontext.data.manifest import MANIFEST, Dataset, cache_dir, first_few, read_manifest
 from linkcontext.data.scan import Problems, Seen, progress, scan
 from linkcontext.errors import InputError, excerpt
-from linkcontext.records import Item
+from linkcontext.records import Item, to_json
 from linkcontext.storage import written_once
 
 LAYOUT = f"FOLDER/CLASS/picture.png or FOLDER/train/CLASS/picture.png, with two classes or more, {KINDS}"
@@ -89,6 +89,12 @@ def open_huggingface(name: str, strict: bool = False, fewest: int = 2) -> Datase
 def digest(dataset: Dataset) -> str:
     """A hash over each picture's id, class and content: equal for two runs that used the same pictures."""
     lines = sorted(json.dumps([item.id, item.class_id, item.sha256]) for item in dataset.items)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def annotations(dataset: Dataset) -> str:
+    """A hash over what else is known of each picture: its name, split, group, facts and questions."""
+    lines = sorted(to_json(dataclasses.replace(item, pixels="", sha256="")) for item in dataset.items)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from linkcontext.config import EvalConfig, ModelConfig, flags
+from linkcontext.config import EpisodeConfig, EvalConfig, ModelConfig, flags
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.scan import progress
 from linkcontext.episodes.marks import refuse_marked_episodes
 from linkcontext.episodes.prompt import Message, Scaffold, prompt, refuse_scaffold, scaffold
-from linkcontext.episodes.sample import copy_first, copy_last
+from linkcontext.episodes.sample import Sampled, copy_first, copy_last
 from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.evaluate import checks, legacy
@@ -53,11 +53,19 @@ def evaluate(config: EvalConfig, model: Model | Served | None = None) -> dict[st
     sampled = drawn(config.episodes, dataset)
     model = model or opened(config.model)
     if isinstance(model, Model):
-        strict = config.episodes.strict
-        while (left := without_refused(dataset, _used(sampled.episodes), model, strict)) is not dataset:
-            dataset, sampled = left, drawn(config.episodes, left)
+        dataset, sampled = drawn_for(model, config.episodes, dataset, sampled)
     left_out = [f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out]
     return measure(config, dataset, sampled.episodes, left_out, model)
+
+
+def drawn_for(model: Model, config: EpisodeConfig, dataset: Dataset, sampled: Sampled) -> tuple[Dataset, Sampled]:
+    """A data set and episodes of it without pictures that the model's image processor refuses, drawn again if needed.
+
+    Raises `InputError` for the first such picture with --strict.
+    """
+    while (left := without_refused(dataset, _used(sampled.episodes), model, config.strict)) is not dataset:
+        dataset, sampled = left, drawn(config, left)
+    return dataset, sampled
 
 
 def _used(episodes: Sequence[Episode]) -> dict[str, None]:

@@ -27,7 +27,7 @@ from linkcontext.episodes.sample import copy_first, copy_last
 from linkcontext.errors import InputError
 from linkcontext.evaluate.draw import drawn
 from linkcontext.evaluate.metrics import SCORINGS, credit, rows
-from linkcontext.evaluate.run import Asker, local, prompted
+from linkcontext.evaluate.run import Asker, drawn_for, local, prompted
 from linkcontext.models.load import Model
 from linkcontext.models.score import Scorer
 from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
@@ -46,6 +46,8 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
     wording = scaffold(config.scaffold)
     dataset = open_data(config.episodes.data, config.episodes.strict)
     sampled = drawn(config.episodes, dataset)
+    model = local(config.model) if model is None else prompted(model, config.model)
+    dataset, sampled = drawn_for(model, config.episodes, dataset, sampled)
     episodes = sampled.episodes
     used = {candidate.class_id for episode in episodes for candidate in episode.candidates}
     lines = [f"{len(episodes):,} episodes of {len(used)} of {len(dataset.by_class())} classes were drawn"]
@@ -59,7 +61,6 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
         *([] if config.episodes.tasks or config.episodes.false_labels else [balance(episodes, config.episodes)]),
         blind_policies(episodes),
     ]
-    model = local(config.model) if model is None else prompted(model, config.model)
     scorer = Asker.of(model, dataset, wording, config).scorer
     assert isinstance(scorer, Scorer)
     refuse_scaffold(wording, scorer.marks)

@@ -33,7 +33,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from linkcontext.config import eval_config
 from linkcontext.data.images import sha256
 from linkcontext.data.manifest import Dataset
-from linkcontext.data.sources import digest
+from linkcontext.data.sources import annotations, digest
 from linkcontext.episodes.marks import refuse_marked_names, refuse_marked_questions, refuse_marks
 from linkcontext.episodes.plan import TalkPlan
 from linkcontext.episodes.pool import LeftOut
@@ -51,6 +51,7 @@ from linkcontext.models.budget import free_memory
 from linkcontext.models.family import parts
 from linkcontext.models.identity import measured
 from linkcontext.models.load import Model, device_named, load
+from linkcontext.models.refused import without_refused
 from linkcontext.models.score import Scorer
 from linkcontext.models.vision import Eyes
 from linkcontext.records import cut_log, parse_json, to_json
@@ -81,8 +82,8 @@ def train(config: TrainConfig) -> Path:
     accelerator = _accelerator(config)
     out = Path(config.out)
     with held(out) if accelerator.is_main_process else nullcontext():
-        examples, longest, about = _examples(config)
         trainee = _trainee(config, accelerator)
+        examples, longest, about = _examples(config, trainee.model)
         for check in examples.checks:
             check(trainee.model.marks)
         for example in longest:
@@ -246,8 +247,16 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
-def _examples(config: TrainConfig) -> tuple[mixture.Mixture, list[mixture.Example], dict[str, Any]]:
-    """The run's examples, the longest of its tasks, and the data's digest and what was left out."""
+def _pictures(spec: str, model: Model | None) -> Dataset:
+    """A data set, without the pictures that the model's image processor refuses."""
+    dataset = open_data(spec)
+    return dataset if model is None else without_refused(dataset, [i.id for i in dataset.items], model, strict=False)
+
+
+def _examples(
+    config: TrainConfig, model: Model | None = None
+) -> tuple[mixture.Mixture, list[mixture.Example], dict[str, Any]]:
+    """The run's examples, the longest of its tasks, and the data's digests and what was left out."""
     shares = mixture.shares(config.mixture)
     wording = scaffold(config.scaffold)
     c = config
@@ -261,11 +270,11 @@ def _examples(config: TrainConfig) -> tuple[mixture.Mixture, list[mixture.Exampl
     longest: list[mixture.Example] = []
     for name, share in shares.items():
         if name == "link":
-            dataset = open_data(c.data)
+            dataset = _pictures(c.data, model)
             near = mined(c.neighbours, dataset)
             lessons = Lessons.of(dataset, strategy, near, questions)
             problems += _problems(dataset, lessons.pool.left_out)
-            digests["link"] = digest(dataset)
+            digests |= {"link": digest(dataset), "link annotations": annotations(dataset)}
             checks += [partial(refuse_marks, text, where=f"{config.questions}") for text in questions]
             if config.names not in ("pseudo", "random"):
                 checks.append(partial(refuse_marked_names, dataset.items))
@@ -273,14 +282,14 @@ def _examples(config: TrainConfig) -> tuple[mixture.Mixture, list[mixture.Exampl
             longest.append(make(0, config.support))
             tasks.append((share, make))
         elif name in ("icl", "letters"):
-            pictures = open_data(c.icl_data)
+            pictures = _pictures(c.icl_data, model)
             plan = _talks(config, pictures)
             if name == "letters":
                 plan = dataclasses.replace(plan, form="choice", said=True)
             talks = Talks.of(pictures, plan)
             make_talk = mixture.icl(talks, pictures, wording, c.supervise != "query", c.turns, c.seed)
             problems += [problem for problem in _problems(pictures, talks.left_out) if problem not in problems]
-            digests[name] = digest(pictures)
+            digests |= {name: digest(pictures), f"{name} annotations": annotations(pictures)}
             checks.append(partial(refuse_marked_questions, pictures.items))
             longest.append(make_talk(0, max(c.turns)))
             tasks.append((share, make_talk))
