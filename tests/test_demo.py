@@ -14,9 +14,10 @@ from linkcontext import demo as stage
 from linkcontext import source
 from linkcontext.data.images import sha256
 from linkcontext.data.sources import open_folder
-from linkcontext.demo import demo, teach
+from linkcontext.demo import _again, demo, teach
 from linkcontext.errors import InputError
 from linkcontext.models.load import load
+from linkcontext.models.prompting import Prompting
 from linkcontext.report.demo import Asked, Lesson, write_demo
 from linkcontext.report.tables import Grid
 
@@ -210,3 +211,9 @@ def test_names_are_text_on_the_page(tmp_path):
     assert ":root {" in text
     assert text.count("25 %") == text.count("75 %") == 1
     assert "✗ wrong" in text
+
+
+def test_the_command_under_the_page_says_how_the_model_is_prompted(tmp_path):
+    prompting = Prompting(chat_template_kwargs='{"enable_thinking": false}', max_new_tokens=9)
+    again = _again(None, "m", tmp_path, 3, prompting)
+    assert again.endswith("--seed 3 --chat-template-kwargs '{\"enable_thinking\": false}' --max-new-tokens 9")

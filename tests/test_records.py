@@ -133,13 +133,15 @@ def test_lines_are_read_however_they_end(ending, mark, tmp_path, monkeypatch):
     assert list(read_jsonl(Turn, path)) == turns
     path.write_bytes(mark + ending.join(to_json(turn) for turn in turns).encode())
     assert list(read_jsonl(Turn, path)) == turns
+    path.write_bytes(mark + (3 * ending + " ").join(["", *map(to_json, turns), ""]).encode())
+    assert list(read_jsonl(Turn, path)) == turns
 
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
         (b'"' + b"a" * 10_000_001, r":1: more than 10 MB in a line"),
-        (b'\n{"a": "\xff"}', r":1: not JSON"),
+        (b'\n{"a": "\xff"}', r":2: not UTF-8"),
         (b'{"id": "\xff"}', r":1: not UTF-8 \(invalid start byte\)"),
         (b"\x80\x04K\x01.", "a pickle, which is never read.*convert it"),
     ],

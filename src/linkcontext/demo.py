@@ -23,6 +23,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluate.metrics import Row
 from linkcontext.evaluate.run import evaluate
 from linkcontext.models.load import Model, load
+from linkcontext.models.prompting import USUAL_PROMPTING, Prompting
 from linkcontext.report.demo import Asked, Lesson, write_demo
 from linkcontext.report.tables import Grid, bounds, share
 from linkcontext.source import open_data
@@ -49,7 +50,9 @@ class Subject:
     known: bool = True  # whether people have names of their own for these things
 
 
-def demo(data: str | None, model: str, out: Path, seed: int, console: Console) -> Path:
+def demo(
+    data: str | None, model: str, out: Path, seed: int, console: Console, prompting: Prompting = USUAL_PROMPTING
+) -> Path:
     """Teach and ask `model`, print the dialogue and a table, and write `out`/demo.html; its path.
 
     `data` is a folder of class folders (or anything else that --data means) to be used instead of the built-in
@@ -60,7 +63,7 @@ def demo(data: str | None, model: str, out: Path, seed: int, console: Console) -
         raise InputError(f"{out}: is a file. Choose another --out.")
     subjects = list(_own(data, seed) if data else _built_in(seed))
     # The model before it learned to learn stands beside the one after; another model stands alone.
-    models = {name: load(name) for name in (("mini-base", model) if model == "mini" else (model,))}
+    models = {name: load(name, prompting=prompting) for name in (("mini-base", model) if model == "mini" else (model,))}
     pupil = models[model]
     if data:
         _left_out(subjects[0], console)
@@ -76,7 +79,7 @@ def demo(data: str | None, model: str, out: Path, seed: int, console: Console) -
     console.print("Now the same with many more pictures, two things at a time ...")
     grid = _measure(subjects, models, out, seed)
     console.print(_table(grid))
-    page = write_demo(model, lessons, grid, _again(data, model, out, seed), out / "demo.html")
+    page = write_demo(model, lessons, grid, _again(data, model, out, seed, prompting), out / "demo.html")
     console.print(f"All of this with the pictures, to open in a browser: {page}", markup=False, soft_wrap=True)
     return page
 
@@ -230,7 +233,11 @@ def _table(grid: Grid) -> Table:
     return table
 
 
-def _again(data: str | None, model: str, out: Path, seed: int) -> str:
+def _again(data: str | None, model: str, out: Path, seed: int, prompting: Prompting) -> str:
     """The command that makes this demo."""
     given = ["linkcontext", "demo", *(["--data", data] if data else [])]
-    return shlex.join([*given, "--model", model, "--out", str(out), "--seed", str(seed)])
+    given += ["--model", model, "--out", str(out), "--seed", str(seed)]
+    for field in dataclasses.fields(prompting):
+        if (value := getattr(prompting, field.name)) != field.default:
+            given += [f"--{field.name.replace('_', '-')}", str(value)]
+    return shlex.join(given)

@@ -280,12 +280,14 @@ def read_json(path: Path) -> Any:
 def read_jsonl(kind: type[Record], path: Path, whole_lines: bool = False) -> Iterator[Record]:
     """Stream the records of a file. A line that is no such record is an `InputError` naming file and line.
 
-    Lines may end as on Windows or on old Macs, a byte order mark may stand in front. With `whole_lines` a last line
-    without its end is passed over: its writer was killed, or is writing still.
+    Lines may end as on Windows or on old Macs, or be blank; a byte order mark may stand in front. With `whole_lines` a
+    last line without its end is passed over: its writer was killed, or is writing still.
     """
     with read_errors(path), path.open("rb") as file:
         for number, line in enumerate(_lines(file, path), 1):
             where = f"{path}:{number}"
+            if not line.strip():
+                continue
             if whole_lines and not line.endswith((b"\n", b"\r")):
                 return
             if number == 1 and line.startswith(b"\x80"):

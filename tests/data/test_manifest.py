@@ -79,9 +79,11 @@ def test_lines_that_are_no_items_are_named(tmp_path, change, sentence):
         ({"answer": "green"}, "the answer 'green' is none of the candidates"),
         ({"answer": "red", "candidates": ["red", "red", "blue"]}, "candidates must be two or more, and differ"),
         ({"answer": "red", "candidates": ["red"]}, "candidates must be two or more, and differ"),
-        ({"question": ""}, "must be texts that are not empty"),
-        ({"answer": 3, "candidates": ()}, "must be texts that are not empty"),
-        ({"others": (3,)}, "must be texts that are not empty"),
+        ({"question": ""}, "must be texts that are not blank"),
+        ({"answer": " ", "candidates": ()}, "must be texts that are not blank"),
+        ({"answer": "caf\u00e9", "candidates": ("caf\u00e9", "cafe\u0301")}, "must be two or more, and differ"),
+        ({"answer": 3, "candidates": ()}, "must be texts that are not blank"),
+        ({"others": (3,)}, "must be texts that are not blank"),
     ],
 )
 def test_questions_are_kept_and_checked(tmp_path, more, sentence):

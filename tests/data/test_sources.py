@@ -60,6 +60,14 @@ def test_blank_names_of_folders_are_left_out_and_named(zoo, picture):
     assert "is blank: 1 ('_/1.png')" in dataset.problems[0]
 
 
+def test_a_name_that_another_encoding_wrote_is_doubted(zoo, picture):
+    picture(zoo / os.fsdecode("\u5c0f\u732b".encode("gbk")) / "1.png", 9)
+    picture(zoo / "\u041a\u043e\u0448\u043a\u0430" / "1.png", 10)
+    picture(zoo / "1\u00ba a\u00f1o" / "1.png", 11)
+    (problem,) = open_folder(zoo, strict=True).problems
+    assert "class names of letters from several scripts: 1 (\u0421\u00e8)" in problem
+
+
 def test_classes_that_share_a_name_are_named(zoo, picture):
     picture(zoo / "Cat" / "1.png", 9)
     picture(zoo / "pets" / "ice  bear" / "1.png", 10)

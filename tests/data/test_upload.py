@@ -183,7 +183,7 @@ def test_names_in_utf_8_without_a_mark_and_names_of_files_alone(tmp_path, into):
     assert set(found.pictures) == {"小猫", "dog"}
 
 
-@pytest.mark.parametrize("name", ["caf\u00e9", "cafe\u0301", "Кошка", "小猫", "Ñandú"])
+@pytest.mark.parametrize("name", ["caf\u00e9", "cafe\u0301", "Кошка", "小猫", "Ñandú", "1\u00ba a\u00f1o"])
 def test_utf_8_without_a_mark_is_read(name):
     assert upload._is_utf8(name.encode())
 

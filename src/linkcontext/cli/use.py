@@ -13,6 +13,7 @@ import tyro
 from linkcontext.cli.terminal import console, print_json, print_problems
 from linkcontext.config import Loading, ModelConfig
 from linkcontext.errors import InputError
+from linkcontext.models.prompting import Prompting
 
 if TYPE_CHECKING:
     from linkcontext.models.load import Model
@@ -36,12 +37,13 @@ class Demo:
     """The folder for demo.html and the runs of its table; those of an earlier demo are written anew."""
     seed: int = 0
     """Another seed draws another world, other pictures and other names."""
+    prompting: Annotated[Prompting, tyro.conf.arg(name="")] = field(default_factory=Prompting)
 
     def run(self) -> None:
         """Show it."""
         from linkcontext.demo import demo
 
-        demo(self.data, self.model, Path(self.out), self.seed, console)
+        demo(self.data, self.model, Path(self.out), self.seed, console, self.prompting)
 
 
 @dataclass(frozen=True, slots=True)

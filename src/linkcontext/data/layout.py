@@ -128,6 +128,16 @@ def is_blank(name: str) -> bool:
     return not any(unicodedata.category(letter)[0] in "LNPS" and letter not in _INVISIBLE for letter in name)
 
 
+def mixes_scripts(name: str) -> bool:
+    """Whether letters of two bytes in a name are of several scripts, which looks like an older encoding read as UTF-8.
+
+    小猫 in GBK is Сè in UTF-8: a Cyrillic and a Latin letter.
+    """
+    names = (unicodedata.name(letter, "") for letter in name if "\x80" <= letter < "\u0800")
+    # Signs like º and µ, and apostrophes that count as letters, are of no script.
+    return len({told.split()[0] for told in names if " LETTER " in told and not told.startswith("MODIFIER")}) > 1
+
+
 def source_group(path: str) -> str:
     """What pictures of one source share: `writer07` of `a/writer07_12.png`; without a number, the stem."""
     stem = PurePosixPath(path).stem

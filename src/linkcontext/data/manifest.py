@@ -155,11 +155,11 @@ def _check(item: Item, where: str) -> None:
         said = (asked.task, asked.concept, asked.question, asked.answer, asked.split, asked.context)
         if (
             not all(isinstance(text, str) for text in (*said, *asked.candidates, *asked.others))
-            or not asked.question
-            or not asked.answer
+            or is_blank(asked.question)
+            or is_blank(asked.answer)
         ):
-            raise InputError(f"{where}: a question and its answer must be texts that are not empty. Mend the line.")
-        if len(asked.candidates) == 1 or len({*asked.candidates}) < len(asked.candidates):
+            raise InputError(f"{where}: a question and its answer must be texts that are not blank. Mend the line.")
+        if len(asked.candidates) == 1 or len({*map(normal_name, asked.candidates)}) < len(asked.candidates):
             raise InputError(f"{where}: candidates must be two or more, and differ. Mend the line.")
         if asked.candidates and asked.answer not in asked.candidates:
             raise InputError(f"{where}: the answer {excerpt(asked.answer)!r} is none of the candidates. Mend the line.")

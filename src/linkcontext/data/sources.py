@@ -13,7 +13,7 @@ from PIL import Image
 from linkcontext.data import hub
 from linkcontext.data.copies import dispute
 from linkcontext.data.formats import KINDS
-from linkcontext.data.layout import Layout, is_blank, name_key, named, read_layout, source_group
+from linkcontext.data.layout import Layout, is_blank, mixes_scripts, name_key, named, read_layout, source_group
 from linkcontext.data.manifest import MANIFEST, Dataset, cache_dir, first_few, read_manifest
 from linkcontext.data.scan import Problems, Seen, progress, scan
 from linkcontext.errors import InputError, excerpt
@@ -42,6 +42,11 @@ def open_folder(root: Path, strict: bool = False, fewest: int = 2) -> Dataset:
     dataset = Dataset(root, items, sketches={path: seen.looks.sketch for path, seen in pictures.items() if seen.looks})
     if contradiction := dispute(dataset):
         problems.add(contradiction)
+    if garbled := [class_id for class_id, name in dataset.names().items() if mixes_scripts(name)]:
+        problems.note(
+            f"{root}: class names of letters from several scripts: {len(garbled)} ({first_few(garbled)}). If the "
+            "folders were named on a system that did not use UTF-8, rename them."
+        )
     if shared := _namesakes(dataset):
         problems.note(f"{root}: {shared}")
     for doubt in layout.doubts:

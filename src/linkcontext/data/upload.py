@@ -6,7 +6,6 @@ Nothing is opened under a name that came from outside: names say what a picture 
 import shutil
 import stat
 import struct
-import unicodedata
 import zipfile
 import zlib
 from collections import Counter
@@ -17,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote_from_bytes
 
 from linkcontext.data.formats import KINDS
-from linkcontext.data.layout import is_blank, is_printable, name_key, named, read_layout
+from linkcontext.data.layout import is_blank, is_printable, mixes_scripts, name_key, named, read_layout
 from linkcontext.data.manifest import MANIFEST, first_few
 from linkcontext.data.scan import Problems, Seen, is_litter, is_sidecar, scan
 from linkcontext.errors import InputError, excerpt
@@ -123,9 +122,8 @@ def _is_utf8(raw: bytes) -> bool:
     pairs = [letter for letter in letters if "\x80" <= letter < "\u0800"]
     if any(letter >= "\u0800" for letter in letters):
         return True
-    scripts = {unicodedata.name(letter, "?").split()[0] for letter in pairs if letter.isalpha()}
     beside = any(letter.isascii() and letter.isalpha() for letter in letters.rpartition("/")[0] or letters)
-    return len(scripts) < 2 and (beside or any(letter.encode()[1] < 0xA1 for letter in pairs))
+    return not mixes_scripts(letters) and (beside or any(letter.encode()[1] < 0xA1 for letter in pairs))
 
 
 def lay_out(files: Mapping[str, Path], into: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from linkcontext.errors import InputError
 from linkcontext.evaluate.draw import drawn_as, drawn_query, drawn_task
-from linkcontext.evaluate.folder import UNKNOWN_WEIGHTS, RunFolder, measured_apart, options_apart, read_run
+from linkcontext.evaluate.folder import UNKNOWN_WEIGHTS, WORDS, RunFolder, measured_apart, options_apart, read_run
 from linkcontext.evaluate.intervals import (
     Z95,
     Floats,
@@ -68,8 +68,13 @@ def compared(a: RunFolder, b: RunFolder) -> list[Row]:
 def cautions(a: RunFolder, b: RunFolder) -> list[str]:
     """What a reader must know before the figures: a run that is not finished, and all in which the two differ."""
     unfinished = [f"{run.path}: {run.unfinished}" for run in (a, b) if run.unfinished]
-    differ = [*measured_apart(a.config, b.config), *options_apart(a.config["config"], b.config["config"])]
+    recorded = [{*run.config.get("measured", {})} - ({"weights"} if run.weights_unknown else set()) for run in (a, b)]
+    alone = recorded[0] ^ recorded[1]  # what only one of them records is not known to differ
+    differ = measured_apart(a.config, b.config, alone | ({"weights"} - recorded[0]))
+    differ += options_apart(a.config["config"], b.config["config"])
     told = f"A and B differ in {', '.join(differ)}." if differ else "A and B differ in nothing that was recorded."
+    if alone:
+        told += f" Only one of them records {', '.join(WORDS.get(name, name) for name in sorted(alone))}."
     return [*unfinished, told, *(f"{run.path}: {UNKNOWN_WEIGHTS}" for run in (a, b) if run.weights_unknown)]
 
 
