@@ -17,6 +17,7 @@ from linkcontext.records import Item
 from linkcontext.storage import read_errors
 
 PICTURE_COLUMNS = ("image", "img")  # where several columns could be meant, the first of these there is
+NAMING = "labels are whole names"  # how classes are named; what was kept under another rule is written anew
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "name")
 
 
@@ -68,7 +69,7 @@ def load(name: str) -> Source:
         labels[split] = _labels(datasets, table, label)
         renamed = table.select_columns([picture]).rename_columns({picture: "picture"})
         rows[split] = renamed.cast_column("picture", datasets.Image(decode=False))
-    state = "\n".join(f"{split} {table._fingerprint}" for split, table in splits.items())
+    state = "\n".join([NAMING, *(f"{split} {table._fingerprint}" for split, table in splits.items())])
     return Source(f"{_slug(name)}-{hashlib.sha256(state.encode()).hexdigest()[:16]}", rows, labels)
 
 

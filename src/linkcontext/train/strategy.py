@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from linkcontext.data.layout import is_blank
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.pool import Pool, by_rule, differently_named, open_pool
@@ -161,11 +162,12 @@ def nth(things: Sequence[Thing], index: int, *stream: Name) -> Thing:
 
 
 def read_questions(path: Path) -> tuple[str, ...]:
-    """Ways to ask, one a line; empty lines do not count."""
+    """Ways to ask, one a line; blank lines do not count."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--questions {path}: cannot be read ({error}). Check the path.") from error
-    if not any(line.strip() for line in lines):
+    questions = tuple(line.strip() for line in lines if not is_blank(line))
+    if not questions:
         raise InputError(f"--questions {path}: holds no question. Write one a line.")
-    return tuple(line.strip() for line in lines if line.strip())
+    return questions
