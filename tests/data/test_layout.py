@@ -108,7 +108,7 @@ def test_names_are_spelt_in_one_way():
     assert [named(each) for each in ("two_ _words", "trail ", "a\u3000b", "cafe\u0301")] == [
         *("two words", "trail", "a b", "caf\u00e9"),
     ]
-    assert name_key("\uff23at") == name_key("cat ")
+    assert name_key("\uff23at") == name_key("cat ") == name_key("c\u200dat")
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,10 @@ def test_bad_names_teach_nothing(learner, folder):
     for named, why in (
         ({"a" * 500: [picture]}, "at most 100 letters"),
         ({"a\x1b[31m": [picture]}, "can be printed"),
-        ({"LUM": [picture]}, "differ in case alone"),
+        ({"LUM": [picture]}, "differ only in case"),
+        ({"l\u200dum": [picture]}, "differ only in case or in invisible"),
+        ({"\u3164": [picture]}, "a name is needed"),
+        ({"\u200d": [picture]}, "a name is needed"),
         ({"new": [picture], "newer": [picture]}, "is shown as 'new' and as 'newer'"),
         ({"new": [picture], "bad": [folder / "text.png"]}, "not a picture"),
     ):

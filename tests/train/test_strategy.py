@@ -105,7 +105,7 @@ def test_questions_come_from_the_file_and_only_for_queries(dataset, tmp_path):
     found = lessons(dataset, 30, questions=questions, queries=3)
     assert {q.question for lesson in found for q in lesson.queries} == set(questions)
     assert {turn.question for lesson in found for turn in lesson.support} == {""}
-    (tmp_path / "none.txt").write_text("\n \n")
+    (tmp_path / "none.txt").write_text("\n \n\u200b\n", encoding="utf-8")
     with pytest.raises(InputError, match="holds no question"):
         read_questions(tmp_path / "none.txt")
 

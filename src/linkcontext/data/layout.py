@@ -114,8 +114,9 @@ def normal_name(name: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """Names with one key would be the same answer: case, compatibility forms and spaces don't count."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    """Names with one key would be the same answer: case, compatibility forms, spaces and joiners don't count."""
+    plain = "".join(letter for letter in name if letter not in _JOINERS)
+    return " ".join(unicodedata.normalize("NFKC", plain).casefold().split())
 
 
 def is_printable(text: str) -> bool:

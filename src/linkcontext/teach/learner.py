@@ -13,7 +13,7 @@ from torch import Tensor
 
 from linkcontext.config import Select
 from linkcontext.data.images import pixels, sha256, thumbnail_png
-from linkcontext.data.layout import is_printable
+from linkcontext.data.layout import is_blank, is_printable, name_key
 from linkcontext.data.scan import progress
 from linkcontext.episodes.marks import refuse_marks
 from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, answered, conversation, refuse_scaffold
@@ -80,7 +80,7 @@ class Point:
 def checked(given: str) -> str:
     """A name as it is kept, with single spaces and composed letters (NFC). Raises `InputError` for what is no name."""
     name = unicodedata.normalize("NFC", " ".join(given.split()))
-    if not name:
+    if not name or is_blank(name):
         raise InputError(f"{given!r}: a name is needed to teach something.")
     if len(name) > LONGEST or not is_printable(name):
         raise InputError(f"{name[:40]!r}: a name has at most {LONGEST} letters, which can be printed.")
@@ -144,7 +144,7 @@ class Learner:
         """Show pictures under their names: {"cactihog": [paths]}. Names taught before get more pictures.
 
         A picture shown again under another name has that name from then on. Raises `InputError`, and nothing is
-        taught, for a name without pictures or of more than 100 letters, for two names that differ in case alone, for
+        taught, for a name without pictures or of more than 100 letters, for two names that differ only in case, for
         a picture under two names and for one that cannot be read.
         """
         contents, paths = self._identified(named)
@@ -223,9 +223,9 @@ class Learner:
         """A name as it is kept."""
         name = checked(given)
         self.sayable(name)
-        same = next((other for other in known if other.casefold() == name.casefold() and other != name), None)
+        same = next((other for other in known if name_key(other) == name_key(name) and other != name), None)
         if same is not None:
-            raise InputError(f"{name!r} and {same!r} differ in case alone. Call one of them something else.")
+            raise InputError(f"{name!r} and {same!r} differ only in case or in invisible characters. Call one something else.")
         return name
 
     def sayable(self, text: str) -> None:
