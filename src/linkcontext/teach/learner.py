@@ -225,7 +225,9 @@ class Learner:
         self.sayable(name)
         same = next((other for other in known if name_key(other) == name_key(name) and other != name), None)
         if same is not None:
-            raise InputError(f"{name!r} and {same!r} differ only in case or in invisible characters. Call one something else.")
+            raise InputError(
+                f"{name!r} and {same!r} differ only in case or in invisible characters. Call one of them something else."
+            )
         return name
 
     def sayable(self, text: str) -> None:
