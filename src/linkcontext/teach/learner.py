@@ -226,7 +226,7 @@ class Learner:
         same = next((other for other in known if name_key(other) == name_key(name) and other != name), None)
         if same is not None:
             raise InputError(
-                f"{name!r} and {same!r} differ only in case or in invisible characters. Call one of them something else."
+                f"{name!r} and {same!r} differ only in case or in invisible characters. Rename one of them."
             )
         return name
 
