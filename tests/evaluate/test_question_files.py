@@ -171,6 +171,12 @@ def test_the_scaffold_is_put_around_vqa_questions(vqa):
         ([question() | {"question_id": None}], [annotation()], "record 0: `question_id` is missing"),
         ([{"question_id": 7, "question": "?"}], [annotation()], "record 0: `image_id` is missing"),
         ([question(9)], [annotation()], "question_id 9 has no annotation"),
+        ([question(), question()], [annotation()], "record 1: `question_id` 7 stood there before"),
+        (
+            [question()],
+            [annotation(), annotation()],
+            "annotations.json:1: record 1: `question_id` 7 stood",
+        ),
         ([question()], [annotation(people=9)], "annotations.json:1: record 0: 9 answers, .* defined over 10"),
         ([question()], [{"question_id": 7}], "annotations.json:1: record 0: `answers` is missing"),
         ([question()], [annotation()], "question 7: its picture 42 is not there"),

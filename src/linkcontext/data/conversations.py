@@ -150,7 +150,10 @@ def _path(named: Any, where: str) -> str:
 
 
 def _medium(where: str, what: str) -> InputError:
-    return InputError(f"{where}: about a video or a sound ({what}), and only pictures are read. It is left out.")
+    return InputError(
+        f"{where}: about a video or a sound ({what}), and only pictures are read. Take the record out, as "
+        "`linkcontext data --layout conversations` does."
+    )
 
 
 def of(name: str, messages: Sequence[Message], where: str) -> Conversation:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from linkcontext.data.annotated import once
 from linkcontext.data.conversations import KEYS, conversation
 from linkcontext.data.images import open_image, sha256
 from linkcontext.data.imports import beside
@@ -89,8 +90,9 @@ def _annotations_beside(path: Path) -> Path:
 
 
 def _vqa(path: Path, answers: dict[str, tuple[str, ...]], wording: Scaffold) -> Iterator[Probe]:
+    seen: set[str] = set()
     for where, record in records(path, "questions"):
-        number = word(record, "question_id", where)
+        number = once("question_id", record, seen, where)
         if number not in answers:
             raise InputError(f"{where}: question_id {number} has no annotation. Are the two files of one set?")
         named = record.get("file_name") or record.get("image") or word(record, "image_id", where)
@@ -100,14 +102,15 @@ def _vqa(path: Path, answers: dict[str, tuple[str, ...]], wording: Scaffold) -> 
 
 
 def _answers(path: Path) -> dict[str, tuple[str, ...]]:
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
+    seen: set[str] = set()
     for where, record in records(path, "annotations"):
         people = tuple(get(each, "answer", str, where) for each in get(record, "answers", list, where))
         if len(people) != PEOPLE:
             raise InputError(
                 f"{where}: {len(people)} answers, and VQA accuracy is defined over {PEOPLE}. Mend the record."
             )
-        found[word(record, "question_id", where)] = people
+        found[once("question_id", record, seen, where)] = people
     return found
 
 
