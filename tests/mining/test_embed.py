@@ -110,6 +110,12 @@ def test_pictures_are_different_and_do_not_depend_on_the_order(things):
     assert one != choose(things, 4, None, 1)
     copies = [dataclasses.replace(i, id=f"z/{i.id}", path=f"z/{i.path}") for i in things.items]
     assert one == choose(Dataset(things.root, (*copies, *things.items)), 4, None, 0)
+    again = [dataclasses.replace(i, sha256="0" * 64) for i in copies]  # the same pixels in other bytes
+    assert one == choose(Dataset(things.root, (*again, *things.items)), 4, None, 0)
+    first, other = min(one), max(one)
+    wrong = dataclasses.replace(one[first][0], id="z", path="z", class_id=other, name=things.names()[other])
+    found = choose(Dataset(things.root, (*things.items, wrong)), 40, None, 0)
+    assert wrong.content not in {item.content for items in found.values() for item in items}
 
 
 def test_the_order_of_the_data_set_changes_no_byte(things, tmp_path):

@@ -25,6 +25,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
+from linkcontext.data.copies import disputed
 from linkcontext.data.images import READER, open_image
 from linkcontext.data.manifest import Dataset, first_few
 from linkcontext.data.scan import progress
@@ -120,17 +121,22 @@ def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
 
 
 def choose(dataset: Dataset, images_per_class: int, split: str | None, seed: int) -> dict[str, tuple[Item, ...]]:
-    """Class id to its pictures, so many at random and different ones, by id; the data set's order does not matter."""
-    chosen = {}
+    """Class id to its pictures, so many at random and different ones, by id; the data set's order does not matter.
+
+    Pictures that are filed under two names are left out, as everywhere.
+    """
+    chosen, contradicted = {}, disputed(dataset.items)
     for class_id, items in dataset.by_class().items():
-        there = sorted((item for item in items if split in (None, item.split)), key=lambda item: item.id)
-        first = list({item.sha256: item for item in reversed(there)}.values())[::-1]  # of copies the first by id
+        good = (item for item in items if split in (None, item.split) and item.content not in contradicted)
+        there = sorted(good, key=lambda item: item.id)
+        first = list({item.content: item for item in reversed(there)}.values())[::-1]  # of copies the first by id
         drawn = rng("mining", seed, "pictures", class_id).permutation(len(first))[:images_per_class]
         chosen[class_id] = tuple(first[place] for place in sorted(drawn))
     if bare := [class_id for class_id, items in chosen.items() if not items]:
+        of_split = f" of the split {split!r}" if split else ""
         raise InputError(
-            f"{dataset.root}: classes without a picture of the split {split!r}: {first_few(bare)}. "
-            "Choose another split, or give them some."
+            f"{dataset.root}: classes without a picture{of_split}: {first_few(bare)}. Choose another split, or give them "
+            "some."
         )
     return chosen
 
