@@ -135,8 +135,8 @@ def choose(dataset: Dataset, images_per_class: int, split: str | None, seed: int
     if bare := [class_id for class_id, items in chosen.items() if not items]:
         of_split = f" of the split {split!r}" if split else ""
         raise InputError(
-            f"{dataset.root}: classes without a picture{of_split}: {first_few(bare)}. Choose another split, or give them "
-            "some."
+            f"{dataset.root}: classes without a picture{of_split}: {first_few(bare)}. "
+            "Choose another split, or give them some."
         )
     return chosen
 
