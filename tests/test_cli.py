@@ -130,6 +130,8 @@ def test_addresses_that_cannot_be_served_are_sentences(capsys, tmp_path):
         assert f"--port {port}: ports are" in refused(capsys, tmp_path, command, "--port", port)
     for room in (-1, "nan"):
         assert "--hold-gb" in refused(capsys, tmp_path, "serve", "--hold-gb", room)
+    for host in ("a..b", "a" * 70):
+        assert f"--host {host}" in refused(capsys, tmp_path, "serve", "--host", host, "--port", 0)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         asked = ("serve", "--model", "no/such-model", "--port", port)  # said before a model is loaded
@@ -372,6 +374,67 @@ def test_a_disk_that_fails_where_nobody_expects_it_is_a_sentence(capsys, tmp_pat
     code, _, err = run(capsys, "data", tmp_path)
     assert code == 2
     assert err.startswith(f"linkcontext: {tmp_path / 'there'}: {os.strerror(number)}.")
+
+
+LONG = "a" * 300  # more letters than a file system takes
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ask", LONG, "x.png"),
+        ("pack", LONG),
+        ("chat", "--pack", LONG),
+        ("serve", "--port", "0", "--pack", f"zoo={LONG}"),
+        ("report", LONG),
+        ("compare", LONG, LONG),
+        ("average", LONG, LONG, "--out", "out"),
+        ("demo", "--out", LONG),
+        ("teach", "--data", "digits", "--out", LONG),
+        ("validate", "--data", "digits", "--scaffold", f"{LONG}.json"),
+        ("teach", "--data", "digits", "--out", "out", "--model", LONG),
+    ],
+)
+def test_a_path_that_no_disk_can_have_is_a_sentence(capsys, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *arguments)
+    assert (code, "Traceback" in err) == (2, False)
+    assert all(path.name.startswith(".") for path in tmp_path.iterdir())  # the lock of a pack stays
+    assert "linkcontext: " in err
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_that_may_not_be_looked_into_is_a_sentence(capsys, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    os.seteuid(65534)
+    try:
+        for arguments in (("ask", closed / "z.pack", "x.png"), ("report", closed / "run"), ("data", closed)):
+            code, _, err = run(capsys, *arguments)
+            assert (code, "ermission denied" in err, "Traceback" in err) == (2, True, False)
+    finally:
+        os.seteuid(0)
+
+
+def test_arguments_that_are_no_text_are_a_sentence(capsys, tmp_path, monkeypatch):
+    """They would be written into files that nothing reads again, or given to a tokenizer that fails."""
+    monkeypatch.chdir(tmp_path)
+    data = class_folder(tmp_path / "caf\udce9")
+    for arguments in (
+        ("teach", "--data", data, "--out", "out\udce9.pack"),
+        ("teach", "--data", data, "--out", "out", "--licence", "\udce9"),
+        ("ask", "zoo.pack", "x.png", "--question", "caf\udce9?"),
+        ("eval", "--data", data, "--out", "out"),
+        ("eval", "--data", "digits", "--out", "out\udce9"),
+        ("train", "--data", data, "--out", "out"),
+    ):
+        assert "\\xe9" in (err := refused(capsys, tmp_path, *arguments))
+        assert "not UTF-8" in err
+    assert run(capsys, "data", data)[0] == 0  # which writes its name nowhere
+
+
+def test_control_characters_in_a_sentence_are_escapes(capsys, tmp_path):
+    assert "no\\x1b[2Jpack" in refused(capsys, tmp_path, "pack", "no\x1b[2Jpack")
 
 
 def test_an_error_that_is_no_disk_stays_an_error(capsys, tmp_path, monkeypatch):

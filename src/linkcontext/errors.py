@@ -1,9 +1,17 @@
 """The one error a user can cause. The command line prints its sentence and leaves with exit code 2."""
 
+import errno
+import os
+import re
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used: the message says what, where, and what to do about it."""
 
+
+# What says that a path cannot be one here, or that this user may not look at it.
+UNREACHABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM)
+UNDECODED = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are not UTF-8; no file can hold it
 
 EXCERPT, END = 80, 30  # letters of a value that stand in a message, and of them at its end: it may be a whole file
 
@@ -17,3 +25,9 @@ def excerpt(value: object) -> str:
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value):,} values"
     text = value if isinstance(value, str) else str(value)
     return text if len(text) <= EXCERPT else f"{text[: EXCERPT - END]}...{text[-END:]} ({len(text):,} letters)"
+
+
+def path_error(error: OSError) -> str:
+    """The sentence about a path of the user's that the system does not take."""
+    path = f"{excerpt(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+    return f"{path}cannot be opened ({error.strerror}). Check the path and its permissions."

@@ -4,13 +4,16 @@ import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from linkcontext.config import eval_config
 from linkcontext.errors import InputError
+from linkcontext.evaluate.claim import refuse_other
+from linkcontext.evaluate.folder import read_run
 from linkcontext.evaluate.run import evaluate
-from linkcontext.models import remote
+from linkcontext.models import identity, remote
 from linkcontext.models.load import load
 from linkcontext.models.prompting import Prompting
 from linkcontext.models.remote import Remote, connect
@@ -121,6 +124,63 @@ def test_a_run_over_a_server_is_the_run_here(mini_url, options, tmp_path):
         assert [c["tokens"] for c in b["candidates"]] == [c["tokens"] for c in a["candidates"]]
         for name in ("logprob", "null_logprob"):
             assert [c[name] for c in b["candidates"]] == pytest.approx([c[name] for c in a["candidates"]], abs=1e-3)
+
+
+def test_a_run_records_the_weights_that_a_server_reports(mini_url, options, tmp_path):
+    far = f"openai:{mini_url}#mini"
+    evaluate(eval_config(model=far, **options))
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    known = identity.measured(load("mini"))
+    assert config["measured"]["weights"] == known["weights"]
+    assert config["measured"]["server"]["measured"] == {**known, "pack": None}
+    assert not read_run(tmp_path / "run").weights_unknown
+
+
+@pytest.mark.parametrize(
+    "reported", [{}, {"measured": 5}, {"measured": {"weights": "x"}}, {"measured": {"weights": []}}]
+)
+def test_weights_that_a_server_does_not_report_are_unknown(reported):
+    with standing(models={"object": "list", "data": [{"id": "one", "object": "model", **reported}]}) as (address, _):
+        assert identity.measured(connect(address))["weights"] == identity.UNKNOWN
+
+
+def test_a_resumed_run_notices_that_the_server_has_other_weights(options, tmp_path):
+    """The server's own report is all that can be compared; it is compared whole."""
+    model = {"id": "one", "object": "model", "measured": {"weights": "a" * 64}}
+    out = str(tmp_path / "far")
+    for weights, why in (("a", None), ("a", None), ("b", "the model's weights")):
+        model["measured"]["weights"] = weights * 64
+        with standing(models={"object": "list", "data": [model]}) as (address, _):
+            now = identity.measured(connect(address))
+        if why is None:
+            earlier = now
+        else:
+            with pytest.raises(InputError, match=why):
+                refuse_other(Path(out), earlier, now)
+
+
+@pytest.mark.parametrize("key", ["sk-SECRET\n", "sk-S\u00c9CRET", "sk-\x7fSECRET", "sk-\tSECRET"])
+def test_no_error_repeats_the_key(bare, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    if key.strip() == "sk-SECRET":  # as `cat` gives it
+        connect(f"{bare[0]}#one")
+        return
+    with pytest.raises(InputError, match="OPENAI_API_KEY") as error:
+        connect(f"{bare[0]}#one")
+    assert "SECRET" not in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["http://user:PASSWORD@127.0.0.1:9/v1", "http://127.0.0.1:9/v1?key=PASSWORD"])
+def test_an_address_with_a_password_is_refused_without_repeating_it(address):
+    with pytest.raises(InputError, match="OPENAI_API_KEY") as error:
+        connect(f"openai:{address}#one")
+    assert "PASSWORD" not in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://h:99999/v1", f"http://{'a' * 300}/v1", "http://\u2028/v1"])
+def test_what_is_no_address_is_a_sentence(address):
+    with pytest.raises(InputError, match="no address"):
+        connect(f"openai:{address}#one")
 
 
 def test_scores_are_those_of_the_scorer(mini_url, mini):

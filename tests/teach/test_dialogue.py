@@ -7,6 +7,7 @@ from PIL import Image
 
 import linkcontext
 from linkcontext.errors import InputError
+from linkcontext.models.load import load
 from linkcontext.source import open_data
 from linkcontext.teach.chat import answered, chat, spelled
 from linkcontext.teach.dialogue import Dialogue
@@ -195,3 +196,32 @@ def test_what_was_taught_in_lines_is_kept_in_a_pack(nano, paths, tmp_path):
     assert pack.licence == "CC0"
     again = pack.learner(talk.learner.model)
     assert again.ask(paths[0][1]).probabilities == pytest.approx(talk.learner.ask(paths[0][1]).probabilities, abs=1e-5)
+
+
+def test_no_line_ends_the_dialogue(nano, paths, tmp_path, monkeypatch):
+    """Words that are too long to be a path, patterns, zero bytes, bytes that are no text: an answer or a sentence."""
+    monkeypatch.chdir(tmp_path)
+    talk = dialogue(load(str(nano)))
+    long, picture = "a" * 300, paths[0][0]
+    replies = []
+    chat(talk, [f"{picture}: this is a fox", f"{long}: what is this?", long], replies.append)
+    assert not any(reply.startswith("!") for reply in replies)  # those are words
+    lines = [
+        *(f"/ask {long}.png", f"{long}.png: what?", f"/teach x {long}/*.png", f"/teach x {long}.png", f"/save {long}"),
+        *("/teach x a**.png", "/teach x '**b/*.png'", "a\0b.png", "/teach x a\0/*.png", "/save a\0b"),
+        *(f"{picture}: caf\udce9, what colour?", f"/teach caf\udce9 {picture}", "\udce9.png", "/forget \udce9"),
+    ]
+    for line in lines:
+        replies.clear()
+        chat(talk, [line], replies.append)
+        assert replies[0].startswith("! "), line
+
+
+def test_names_that_look_alike_are_one(nano, paths):
+    talk = dialogue(load(str(nano)))
+    talk.teach("\ufb01sh", paths[0][:1])  # with a ligature
+    talk.teach("fish", paths[0][1:2])
+    talk.teach("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", paths[1][:1])  # Persian, with a joiner
+    assert [len(items) for items in talk.learner.shown.values()] == [2, 1]
+    with pytest.raises(InputError, match="a name is needed"):
+        talk.teach("\u3164", paths[2][:1])  # a letter that nobody sees

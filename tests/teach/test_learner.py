@@ -105,6 +105,27 @@ def test_probabilities_are_calibrated_whatever_is_shown(nano, paths, select):
     assert list(model.ask(picture).probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
 
 
+def test_calibration_follows_every_picture_that_rices_can_show(nano, paths):
+    """By oracle: a learner that was asked in between answers as one that was not."""
+    lessons = {"a": paths[0][:3], "a longer name": paths[1][:3]}, {"a": paths[0][3:8]}
+    model, fresh = (Learner(load(str(nano)), shots_per_class=1, select="rices") for _ in range(2))
+    model.teach(lessons[0])
+    assert model.leaning
+    for lesson in lessons[1:]:
+        model.teach(lesson)
+    for lesson in lessons:
+        fresh.teach(lesson)
+    assert model.leaning == pytest.approx(fresh.leaning, abs=1e-4)
+
+
+def test_a_name_is_taken_away_in_whatever_spelling(nano, paths):
+    model = linkcontext.load(str(nano))
+    model.teach({"caf\u00e9 noir": paths[0][:1], "b": paths[1][:1]})
+    model.rename(" cafe\u0301  noir", "c")
+    model.forget("c ")
+    assert list(model.shown) == ["b"]
+
+
 def test_bad_lessons_are_sentences(nano, paths, tmp_path):
     model = linkcontext.load(str(nano))
     with pytest.raises(InputError, match="at least two names"):

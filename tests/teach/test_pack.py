@@ -309,6 +309,29 @@ def test_a_pack_from_elsewhere_answers_by_its_pictures_and_names(model, folder, 
         forged.learner(model)
 
 
+@pytest.mark.parametrize("place", ["a\0b.png", "a" * 300, "a/" * 1500 + "x.png", "", "\x1b[2J.png", "/dev/zero"])
+def test_places_of_pictures_that_no_disk_has_are_a_sentence(model, folder, zoo, capsys, place):
+    forged = forge(zoo, folder / "forged.pack", paths=dict.fromkeys(zoo.paths, place))
+    with pytest.raises(SystemExit) as ended:
+        main(["ask", str(forged), str(folder / "lum.png"), "--model", model.source])
+    _, err = capsys.readouterr()
+    assert ended.value.code == 2
+    assert "linkcontext: " in err
+    assert "Traceback" not in err
+    assert "\x1b" not in err
+
+
+def test_classes_are_named_as_they_are_shown_or_as_their_folders(folder, tmp_path):
+    for name, picture in (("red_fox", "lum"), ("caf\u00e9", "dax")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        shutil.copyfile(folder / f"{picture}.png", tmp_path / "data" / name / "1.png")
+    dataset = open_data(str(tmp_path / "data"))
+    for given in ("red_fox", "red fox", " red  fox"):
+        assert list(named_pictures(dataset, (given, "cafe\u0301"))) == ["red fox", "caf\u00e9"]
+    with pytest.raises(InputError, match="--classes wolf"):
+        named_pictures(dataset, ("wolf",))
+
+
 def test_a_pack_that_is_trusted_needs_no_pictures(model, folder, zoo, learner):
     before = [learner.ask(folder / f"{name}.png") for name in NAMES]
     shutil.rmtree(folder / "zoo")

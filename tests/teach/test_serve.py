@@ -18,6 +18,7 @@ from PIL import Image
 from linkcontext.data.images import sha256
 from linkcontext.episodes.prompt import SCAFFOLDS, conversation
 from linkcontext.errors import InputError
+from linkcontext.models.identity import measured
 from linkcontext.models.load import load
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.vision import Eyes
@@ -215,6 +216,23 @@ def test_a_picture_that_was_taught_is_named_without_the_model(client, endpoint, 
     assert endpoint.inside == 0
 
 
+def test_a_correction_in_the_conversation_holds(client, paths):
+    """The model is asked where the client has shown the picture before: it may have said what it really is."""
+    query = shown(paths[2][0])
+    for before in ([query, said("tavork"), {"role": "user", "content": "No, that is a gaspik."}, said("I see.")],):
+        found = client.chat.completions.create(model="zoo", messages=[*before, query])
+        assert found.model_extra == {}
+    other = [shown(paths[0][0]), said("lum"), query]
+    assert client.chat.completions.create(model="zoo", messages=other).model_extra == {"taught": True}
+
+
+def test_the_list_of_models_says_what_is_served(client, model):
+    plain, zoo = (card.model_extra["measured"] for card in client.models.list())
+    assert {**plain, "pack": None} == {**measured(model), "pack": None}
+    assert zoo.pop("pack") and plain.pop("pack") is None
+    assert zoo == plain
+
+
 def test_a_client_s_system_message_stands_before_a_pack(endpoint, client, model, pack, paths):
     learner = read_pack(pack).learner(model)
     said_first = [{"role": role, "content": f"Name {role}."} for role in ("system", "developer")]
@@ -315,6 +333,10 @@ def test_what_cannot_be_read_is_a_sentence(client, url, paths):
     assert "context" in refused(client, openai.BadRequestError, [{"role": "user", "content": "word " * 6000}])
     with pytest.raises(openai.NotFoundError, match=r"there is no model bar\. There are mini, zoo"):
         client.chat.completions.create(model="bar", messages=[good])
+    for data in ("\u00e9", "!", ""):
+        part = picture_part(f"data:image/png;base64,{data}")
+        told = refused(client, openai.BadRequestError, [{"role": "user", "content": [part]}])
+        assert told.startswith("messages.0.content.0: ")
     route = f"{url}/chat/completions"
     for body in (b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"model": "mini", "messages": 7}'):
         found = httpx.post(route, content=body, headers=JSON)

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +20,7 @@ from linkcontext.cli.models import Average, Cache, Mini, Train
 from linkcontext.cli.pictures import Data, Episodes, Mine, World
 from linkcontext.cli.terminal import complain, output
 from linkcontext.cli.use import App, AskPack, ChangePack, Chat, Demo, Serve, Teach
-from linkcontext.errors import InputError
+from linkcontext.errors import UNDECODED, UNREACHABLE, InputError, path_error
 
 # What says that a disk is full, may not be written to, or is gone. Whatever meets it is no mistake of the program.
 DISK = (
@@ -28,6 +28,7 @@ DISK = (
     *(errno.EMFILE, errno.ENFILE),
 )
 PATIENCE = 1.0  # seconds that other threads have to end when a command is stopped
+RECORDING = ("eval", "probe", "train", "demo", "average")  # these write their arguments into the files they make
 GO_ON = ("eval", "probe", "train", "mine", "mini build")  # these find what they had done
 
 
@@ -99,8 +100,20 @@ def _stopped(command_line: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
+def _check_encoding(arguments: Sequence[str]) -> None:
+    """Refuse an argument that is not UTF-8, which no file of a run and no model can hold.
+
+    Only the path of something that is there, and that a command only reads, may have any bytes.
+    """
+    for argument in arguments:
+        readable = arguments[0] not in RECORDING and os.path.exists(argument)  # noqa: PTH110 - False for long texts
+        if UNDECODED.search(argument) and not readable:
+            raise InputError(f"{os.fsencode(argument)!r}: this argument is not UTF-8. Rename it, or write it in UTF-8.")
+
+
 def _run(commands: dict[str, Any], arguments: list[str] | None) -> None:
     try:
+        _check_encoding(sys.argv[1:] if arguments is None else arguments)
         command = tyro.extras.subcommand_cli_from_dict(
             commands, args=arguments, prog="linkcontext", description=__doc__
         )
@@ -109,6 +122,9 @@ def _run(commands: dict[str, Any], arguments: list[str] | None) -> None:
         complain(str(error))
         raise SystemExit(2) from error
     except OSError as error:
+        if error.errno in UNREACHABLE:
+            complain(path_error(error))
+            raise SystemExit(2) from error
         if error.errno not in DISK:
             raise
         where = f"{Path(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""

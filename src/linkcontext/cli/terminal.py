@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -15,6 +16,7 @@ SHOWN = 20  # problems: a file may have hundreds of thousands
 WIDE = 200  # columns in a file or a pipe, which has no edge to cut a table at
 READER_GONE = 141  # the exit code that a shell gives for SIGPIPE
 UNWRITTEN = 2
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal would obey; not tabs and ends of lines
 
 console = Console()
 if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -77,7 +79,12 @@ def output() -> Iterator[None]:
 def complain(sentence: str, before: str = "") -> None:
     """Print a sentence to stderr, if anybody reads it."""
     with suppress(OSError):
-        print(f"{before}linkcontext: {sentence}", file=sys.stderr, flush=True)
+        print(f"{before}linkcontext: {harmless(sentence)}", file=sys.stderr, flush=True)
+
+
+def harmless(text: str) -> str:
+    """A text with control characters as escapes: names of files and packs from others may hold them."""
+    return CONTROL.sub(lambda letter: f"\\x{ord(letter[0]):02x}", text)
 
 
 def print_problems(problems: Sequence[str]) -> None:
@@ -86,7 +93,7 @@ def print_problems(problems: Sequence[str]) -> None:
     if len(shown) > SHOWN:
         shown[SHOWN // 2 : -SHOWN // 2] = [f"... and {len(shown) - SHOWN:,} problems more ..."]
     for problem in shown:
-        console.print(problem, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(harmless(problem), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(payload: Any) -> None:

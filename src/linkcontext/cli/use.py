@@ -3,14 +3,13 @@
 import importlib.util
 import math
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from linkcontext.cli.terminal import console, print_json, print_problems
+from linkcontext.cli.terminal import console, harmless, print_json, print_problems
 from linkcontext.config import Loading, ModelConfig
 from linkcontext.errors import InputError
 from linkcontext.models.prompting import Prompting
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from linkcontext.teach.learner import Learner
     from linkcontext.teach.pack import Pack
     from linkcontext.teach.wire import Limits
-
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what a terminal would obey
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +190,7 @@ class AskPack:
         if self.json:
             print_json(payload)
         else:
-            shown = CONTROL.sub(lambda letter: f"\\x{ord(letter[0]):02x}", line)
-            console.print(shown, markup=False, soft_wrap=True)
+            console.print(harmless(line), markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

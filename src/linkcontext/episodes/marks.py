@@ -11,7 +11,7 @@ know their texts beforehand call `refuse_marks` early, where they can name the c
 import re
 from collections.abc import Iterable
 
-from linkcontext.errors import InputError
+from linkcontext.errors import UNDECODED, InputError
 from linkcontext.records import Episode, Item
 
 SHORTEST = 3  # characters of a mark; a padding token can be an ordinary "!"
@@ -30,7 +30,9 @@ def marks_pattern(marks: Iterable[str]) -> re.Pattern[str]:
 
 
 def refuse_marks(text: str, marks: re.Pattern[str], where: str) -> None:
-    """Raise an `InputError` if a text holds one of the model's marks. `where` says whose text it is."""
+    """Raise an `InputError` if a text holds one of the model's marks, or is no text. `where` says whose it is."""
+    if UNDECODED.search(text):
+        raise InputError(f"{where}: the text is not UTF-8. Write it in UTF-8.")
     if match := marks.search(text):
         raise marked(match[0], where)
 

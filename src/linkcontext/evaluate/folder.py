@@ -38,6 +38,7 @@ WORDS = {
     "prompts": "the rendered prompts",
     "files": "the files that it learns from",
 }
+UNKNOWN = "unknown"  # how what a run says of weights that it does not know begins
 UNKNOWN_WEIGHTS = (
     "The model's weights cannot be known: its server has them, or the run is of an earlier version that did not record "
     "them. That two such runs are of the same weights is not sure."
@@ -65,7 +66,7 @@ class RunFolder:
     @property
     def weights_unknown(self) -> bool:
         """Whether nothing is recorded by which the model's weights could be told from others."""
-        return self.served or "weights" not in self.config.get("measured", {})
+        return str(self.config.get("measured", {}).get("weights", UNKNOWN)).startswith(UNKNOWN)
 
     @property
     def served(self) -> bool:

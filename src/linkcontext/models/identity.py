@@ -1,11 +1,13 @@
 """What a run measures, or trains, in digests: what a folder is compared with before it is gone on with.
 
 Figures of one folder belong to one model, read through one processor and asked in one wording. The path of a model says
-nothing of that: weights change below it. Of a model behind a server only what the server reports can be compared.
+nothing of that: weights change below it. Of a model behind a server only what the server reports can be compared:
+`linkcontext serve` reports the same digests.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,17 @@ from linkcontext.records import Turn
 UNKNOWN = "unknown: a server has them, and reports nothing that would tell when they change"
 VERSIONS = ("transformers_version", "_from_model_config")  # of a generation config: of a file, not of a model
 
+REPORTED = "measured"  # the field of `linkcontext serve`'s models that has what `measured` says of them
+DIGEST = re.compile("[0-9a-f]{64}")
+
 Measured = dict[str, Any]
 
 
 def measured(model: Model | Served) -> Measured:
     """Digests of all that a model's answers depend on besides the prompt, by their names."""
     if isinstance(model, Served):
-        return {"weights": UNKNOWN, "server": _reported(model)}
+        server = _reported(model)
+        return {"weights": _weights(server.get(REPORTED)), "server": server}
     return {
         "weights": fingerprint(dict(model.network.state_dict()), ""),
         "configuration": _digest(model.configuration),
@@ -52,6 +58,12 @@ def prompts(model: Model | Served, conversations: Iterable[Sequence[Message]]) -
 def _open(messages: Sequence[Message]) -> bool:
     """Whether the assistant is to speak next."""
     return bool(messages[-1]["role"] != "assistant")
+
+
+def _weights(reported: Any) -> str:
+    """The digest of the weights that a server reports, if it does."""
+    digest = reported.get("weights") if isinstance(reported, dict) else None
+    return digest if isinstance(digest, str) and DIGEST.fullmatch(digest) else UNKNOWN
 
 
 def _reported(served: Served) -> dict[str, Any]:

@@ -35,6 +35,7 @@ SECONDS = 600.0  # until a server that says nothing is given up
 Thing = TypeVar("Thing")
 Found = TypeVar("Found")
 NEUTRAL = {"repetition_penalty": 1.0}
+HEADER = re.compile(r"[\x20-\x7e]+")  # what a header of HTTP can carry
 OTHER = "\ue000"  # a character that no name begins with
 
 
@@ -91,9 +92,10 @@ def connect(name: str, prompting: Prompting = USUAL_PROMPTING) -> Served:
     except ImportError as error:
         raise InputError("--model openai:URL needs the openai package: pip install 'linkcontext[openai]'.") from error
     url, _, wanted = name.removeprefix(PREFIX).partition("#")
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise InputError(f"--model {name}: no address. Write openai:http://localhost:8000/v1#NAME.")
-    key = os.environ.get("OPENAI_API_KEY") or "none"  # most servers of one's own want none
+    _check_address(url, name)
+    key = os.environ.get("OPENAI_API_KEY", "").strip() or "none"  # most servers of one's own want none
+    if not HEADER.fullmatch(key):  # an error of the client's would repeat the key
+        raise InputError("OPENAI_API_KEY: the key holds a letter that cannot be sent. Is it the key alone?")
     client = openai.OpenAI(base_url=url, api_key=key, max_retries=RETRIES, timeout=SECONDS)
     there = _there(url, client)
     if not there:
@@ -104,6 +106,23 @@ def connect(name: str, prompting: Prompting = USUAL_PROMPTING) -> Served:
     if wanted and wanted not in there:
         raise InputError(f"--model {name}: the server has no {wanted}. There are {', '.join(there)}.")
     return Served(name, url, wanted or there[0], client, prompting)
+
+
+def _check_address(url: str, name: str) -> None:
+    """Raise an `InputError` for what is no address, or has a password in it, which a run would write down."""
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and bool((parts.hostname or "").encode("idna")) and parts.port != 0
+    except ValueError:
+        whole = False
+    else:
+        if parts.username is not None or parts.password is not None or parts.query:
+            raise InputError(
+                f"--model {PREFIX}{parts.scheme}://...: an address with a user, a password or a query would be written "
+                "into the files of a run. Give the key in OPENAI_API_KEY, and the address without it."
+            )
+    if not whole:
+        raise InputError(f"--model {name}: no address. Write openai:http://localhost:8000/v1#NAME.")
 
 
 def _there(url: str, client: Any) -> list[str]:

@@ -1,7 +1,9 @@
 """`linkcontext chat`: a dialogue in plain lines, typed or piped. Pictures are given by their paths."""
 
+import glob
 import importlib.util
 import io
+import os
 import re
 import shlex
 import sys
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from linkcontext.data.formats import SUFFIXES
-from linkcontext.errors import InputError
+from linkcontext.errors import UNREACHABLE, InputError, path_error
 from linkcontext.teach.dialogue import Dialogue, Reply, pictures_of
 from linkcontext.teach.pack import write_pack
 
@@ -40,6 +42,10 @@ def chat(dialogue: Dialogue, lines: Iterable[str], show: Callable[[str], None]) 
                     show(said)
             except InputError as error:
                 show(f"! {error}")
+            except OSError as error:
+                if error.errno not in UNREACHABLE:
+                    raise
+                show(f"! {path_error(error)}")
 
 
 def typed(show: Callable[[str], None]) -> Iterator[str]:
@@ -61,6 +67,8 @@ def typed(show: Callable[[str], None]) -> Iterator[str]:
 
 def answered(dialogue: Dialogue, line: str) -> Iterator[str]:
     """What is said back to a line."""
+    if "\0" in line:
+        raise InputError("the line holds a zero byte, which neither a path nor a sentence has. Leave it out.")
     command, _, rest = line.partition(" ")
     if line.casefold() in ("/help", "help"):
         yield HELP
@@ -87,7 +95,7 @@ def _reply(dialogue: Dialogue, command: str, rest: str, line: str) -> Reply:
         return dialogue.ask(pictures[0], question)
     if command == "/forget":
         return dialogue.forget(" ".join(_split(rest)))
-    if re.fullmatch(r"/\w+", command) and not Path(command).exists():
+    if re.fullmatch(r"/\w+", command) and not os.path.exists(command):  # noqa: PTH110
         raise InputError(f"{command}: no such command. /help lists them.")
     pictures, words = spelled(line)
     return dialogue.say(words, pictures)
@@ -95,14 +103,15 @@ def _reply(dialogue: Dialogue, command: str, rest: str, line: str) -> Reply:
 
 def spelled(line: str) -> tuple[list[Path], str]:
     """The pictures that a line begins with, and what it says behind them."""
+    # os.path: for words that are too long to be a path, Path raises an error.
     path, colon, words = line.partition(": ")
-    if colon and Path(path).is_file():  # a path with spaces needs no quotes where a colon ends it
+    if colon and os.path.isfile(path):  # noqa: PTH113 - a path with spaces needs no quotes where a colon ends it
         return [Path(path)], words.strip()
     pictures: list[Path] = []
     at = 0
     while found := _WORD.match(line, at):
         path = next(text for text in found.groups() if text is not None)
-        if not (path.lower().endswith(SUFFIXES) or (Path(path).is_dir() and "/" in path)):
+        if not (path.lower().endswith(SUFFIXES) or ("/" in path and os.path.isdir(path))):  # noqa: PTH112
             break
         pictures += _pictures(path)
         at = found.end()
@@ -118,7 +127,7 @@ def _refuse_late_picture(words: str) -> None:
     """Raise `InputError` where a picture is named behind other words: the question would be about the last picture."""
     for word in words.split():
         path = word.strip("\"'?!.,;:()")
-        if path.lower().endswith(SUFFIXES) and Path(path).is_file():
+        if path.lower().endswith(SUFFIXES) and os.path.isfile(path):  # noqa: PTH113
             raise InputError(f"{path}: a line begins with its picture. Write it first: {path}: {words[:60]}")
 
 
@@ -128,7 +137,7 @@ def _pictures(path: str) -> list[Path]:
     if place.is_dir():
         found = sorted(p for p in place.iterdir() if p.name.lower().endswith(SUFFIXES))
     elif any(mark in path for mark in "*?[") and not place.exists():
-        found = sorted(Path(place.anchor or ".").glob(str(place.relative_to(place.anchor))))
+        found = sorted(map(Path, glob.glob(path, recursive=True)))  # noqa: PTH207 - Path.glob refuses some patterns
     else:
         return [place]
     if not found:

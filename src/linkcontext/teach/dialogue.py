@@ -6,12 +6,12 @@ longer looks back for names (docs/chat.md has the figures). When both do not fit
 """
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from linkcontext.data.images import open_image
+from linkcontext.data.layout import name_key
 from linkcontext.errors import InputError
 from linkcontext.records import Turn
 from linkcontext.teach.learner import Answer, Learner, checked, spoken
@@ -191,8 +191,7 @@ class Dialogue:
 
     def _known(self, name: str) -> str | None:
         """The name as it was taught, whatever its case."""
-        wanted = unicodedata.normalize("NFC", " ".join(name.split())).casefold()
-        return next((known for known in self.learner.shown if known.casefold() == wanted), None)
+        return next((known for known in self.learner.shown if name_key(known) == name_key(name)), None)
 
 
 def _left_out(gone: int) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from linkcontext.config import Select
 from linkcontext.data.images import Upload, open_image
+from linkcontext.data.layout import name_key
 from linkcontext.episodes.prompt import Scaffold
 from linkcontext.errors import InputError
 from linkcontext.models.vision import Seen
@@ -104,8 +105,8 @@ def _wrong_names(header: Header) -> list[str]:
                 wrong.append(f"the name {name!r} has spaces that a name does not have")
         except InputError as error:
             wrong.append(str(error).rstrip("."))
-    twice = [name for name, count in Counter(name.casefold() for name in header.concepts).items() if count > 1]
-    return wrong + [f"two names are {name!r} but for their case" for name in twice]
+    twice = [name for name, count in Counter(map(name_key, header.concepts)).items() if count > 1]
+    return wrong + [f"two names are {name!r} but for their case or form" for name in twice]
 
 
 def _wrong_pictures(header: Header) -> list[str]:
@@ -120,6 +121,8 @@ def _wrong_pictures(header: Header) -> list[str]:
         wrong.append("what is seen in its pictures is not known by a hash")
     if len(set(items)) < len(items) or len(set(header.pixels.values())) < len(header.pixels):
         wrong.append("a picture is there twice")
+    if any("\0" in path for path in header.paths.values()):
+        wrong.append("a path has a zero byte")
     if not set(items) == header.paths.keys() == header.pixels.keys():
         wrong.append("its names, paths and hashes are not of the same pictures")
     return wrong

@@ -1,7 +1,6 @@
 """Teach a model names for things by showing pictures of them, then ask it about others."""
 
 import logging
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from linkcontext.config import Select
 from linkcontext.data.images import pixels, sha256, thumbnail_png
-from linkcontext.data.layout import is_blank, is_printable, name_key
+from linkcontext.data.layout import is_blank, is_printable, name_key, normal_name
 from linkcontext.data.scan import progress
 from linkcontext.episodes.marks import refuse_marks
 from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, answered, conversation, refuse_scaffold
@@ -79,8 +78,8 @@ class Point:
 
 def checked(given: str) -> str:
     """A name as it is kept, with single spaces and composed letters (NFC). Raises `InputError` for what is no name."""
-    name = unicodedata.normalize("NFC", " ".join(given.split()))
-    if not name or is_blank(name):
+    name = normal_name(given)
+    if is_blank(name):
         raise InputError(f"{given!r}: a name is needed to teach something.")
     if len(name) > LONGEST or not is_printable(name):
         raise InputError(f"{name[:40]!r}: a name has at most {LONGEST} letters, which can be printed.")
@@ -213,7 +212,9 @@ class Learner:
             raise InputError(f"{new!r} is taught already. Choose another name, or forget that one first.")
         self.shown = {new if name == old else name: items for name, items in self.shown.items()}
 
-    def _taught(self, name: str) -> str:
+    def _taught(self, given: str) -> str:
+        """A name that was taught, in the spelling in which it is kept."""
+        name = checked(given)
         if name not in self.shown:
             known = ", ".join(self.shown) or "none yet"
             raise InputError(f"{name!r} was not taught. The names are: {known}.")
@@ -327,7 +328,7 @@ class Learner:
         run, which would be asked as often as there are pictures.
         """
         turns = self.rounds
-        key = (*turns, *self.shown)
+        key = turns, self._content_key  # with rices every picture may be shown, not only those of `turns`
         if self._leaning is None or self._leaning[0] != key:
             counts = {sum(turn.answer == name for turn in turns) for name in self.shown}
             even = self.scorer.engine != "naive" and len(counts) == 1
@@ -337,7 +338,7 @@ class Learner:
 
     @leaning.setter
     def leaning(self, leaning: list[float]) -> None:
-        self._leaning = (*self.rounds, *self.shown), leaning
+        self._leaning = (self.rounds, self._content_key), leaning
 
     def _shown_chances(self, turns: Sequence[Turn]) -> Tensor:
         """float64[turns, names]: what is said of pictures that are shown."""

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from linkcontext.data.copies import disputed
 from linkcontext.data.images import sha256
+from linkcontext.data.layout import name_key, named, normal_name
 from linkcontext.data.manifest import Dataset, first_few
 from linkcontext.episodes.marks import refuse_marks
 from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold
@@ -328,7 +329,9 @@ def operating(point: Point | None) -> str:
 
 
 def named_pictures(dataset: Dataset, names: Sequence[str] = ()) -> dict[str, list[Path]]:
-    """A data set's pictures by the names of their classes, or of some; without those that two classes claim.
+    """A data set's pictures by the names of their classes; without those that two classes claim.
+
+    With `names` those of some classes alone, each given as it is shown or as its folder is called.
 
     Raises `InputError` for a name that is not there, and for one that two classes share.
     """
@@ -343,15 +346,18 @@ def named_pictures(dataset: Dataset, names: Sequence[str] = ()) -> dict[str, lis
                 f"{dataset.root}: {classes[item.name]} and {item.class_id} are both called {item.name!r}. Rename one."
             )
         found.setdefault(item.name, []).append(dataset.root / item.path)
-    if unknown := [name for name in names if name not in found]:
+    wanted = {
+        given: next((name for name in (normal_name(given), named(given)) if name in found), "") for given in names
+    }
+    if unknown := [given for given, name in wanted.items() if not name]:
         raise InputError(f"--classes {unknown[0]}: not among the names of {dataset.root}: {first_few(sorted(found))}.")
-    return {name: found[name] for name in names or found}
+    return {name: found[name] for name in (wanted.values() or found)}
 
 
 def merge(learner: Learner, other: Learner) -> None:
     """Teach a learner what another of the same model was taught. Raises `InputError` for names or pictures of both."""
-    here = {name.casefold(): name for name in learner.shown}
-    if both := [name for name in other.shown if name.casefold() in here]:
+    here = {name_key(name) for name in learner.shown}
+    if both := [name for name in other.shown if name_key(name) in here]:
         raise InputError(f"{first_few(both)}: taught in both. Rename one of them, or take it away, first.")
     named = {learner.pixels[item]: name for name, items in learner.shown.items() for item in items}
     for name, items in other.shown.items():

@@ -5,11 +5,13 @@ A request is checked (`access`), received and preprocessed (`intake`) before it 
 """
 
 import asyncio
+import hashlib
 import json
 import logging
 import socket
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -23,8 +25,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from linkcontext.episodes.marks import refuse_marks
-from linkcontext.episodes.prompt import Message, conversation
+from linkcontext.episodes.prompt import Message, conversation, pictures
 from linkcontext.errors import InputError
+from linkcontext.models import identity
 from linkcontext.models.load import Model
 from linkcontext.models.score import Scorer, Sources
 from linkcontext.models.vision import Eyes, Seen
@@ -55,6 +58,7 @@ class Lesson:
     sources: Sources
     seen: Mapping[str, Seen]
     taught: Recogniser = NOTHING_TAUGHT
+    pack: str | None = None  # a digest of pictures, names and wording
 
     @classmethod
     def of(cls, learner: Learner, where: Path) -> "Lesson":
@@ -64,7 +68,8 @@ class Lesson:
         if learner.select == "rices" and learner.shots_per_class is not None:
             raise InputError(f"{where}: its support is chosen for each picture. Teach it with --select medoid.")
         turns = conversation(learner.rounds, learner.scaffold)
-        return cls(turns, learner.scorer.sources, learner.seen, Recogniser.of(learner))
+        digest = hashlib.sha256(json.dumps([turns, learner.shown]).encode()).hexdigest()
+        return cls(turns, learner.scorer.sources, learner.seen, Recogniser.of(learner), digest)
 
 
 class Endpoint:
@@ -77,6 +82,7 @@ class Endpoint:
         longest = max(map(len, model.words.get_vocab()))
         self.limits = replace(limits, text=min(limits.text, longest * model.context))
         self.model = model
+        self.measured = identity.measured(model)
         self.begun = int(time.time())
         self.inside = 0  # requests that wait or are answered
         self.large = 0  # those of them that are large
@@ -135,7 +141,8 @@ class Endpoint:
 
     def _card(self, name: str) -> dict[str, Any]:
         more = {"owned_by": "linkcontext", "max_model_len": self.model.context}
-        return {"id": name, "object": "model", "created": self.begun, **more}
+        about = {**self.measured, "pack": self.lessons[name].pack}
+        return {"id": name, "object": "model", "created": self.begun, **more, identity.REPORTED: about}
 
     def _known(self, name: str) -> str:
         if name not in self.lessons:
@@ -252,8 +259,14 @@ class Endpoint:
 
 
 def _taught_name(asked: ChatRequest, job: Job, lesson: Lesson) -> str | None:
-    """The name of a taught picture, where that and nothing else about the answer is asked for."""
+    """The name of a taught picture, where that and nothing else about the answer is asked for.
+
+    A client that showed the picture before may have corrected its name since: the model reads that.
+    """
     if asked.ending != "none" or asked.stops or asked.logprobs or asked.prompt_logprobs is not None:
+        return None
+    own = Counter(pictures(job.messages)) - Counter(pictures(lesson.messages))
+    if max(own.values(), default=0) > 1:
         return None
     return lesson.taught.name(job.messages, job.sources)
 
@@ -368,11 +381,10 @@ def listening(host: str, port: int) -> socket.socket:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what a server before this one left closes slowly
         found.bind((host, port))
         found.listen()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
         found.close()
-        raise InputError(
-            f"--host {host} --port {port}: cannot be served there ({error.strerror}). Choose another."
-        ) from error
+        why = error.strerror if isinstance(error, OSError) else "no such host"
+        raise InputError(f"--host {host} --port {port}: cannot be served there ({why}). Choose another.") from error
     return found
 
 

@@ -6,7 +6,6 @@ if it makes no difference to a greedy answer; any other is refused by its name.
 """
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Sequence
@@ -287,7 +286,7 @@ def _upload(where: str, uri: str) -> Upload:
         )
     try:
         content = base64.b64decode(data, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, or letters that are not ASCII
         raise InputError(f"{where}: the picture is not base64 ({error}). Encode the file's bytes.") from error
     if suffix(content) is None:
         raise InputError(f"{where}: not a picture ({formats.KINDS} are read). Convert it.")
