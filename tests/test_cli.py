@@ -354,6 +354,7 @@ def test_a_command_that_is_stopped_leaves_nothing_half_written(capsys, tmp_path,
         signal.raise_signal(number)
 
     monkeypatch.setattr(folder, "write_seed", stopped)
+    monkeypatch.setattr("threading.enumerate", list)  # else the servers of other tests end this process
     before = signal.getsignal(signal.SIGTERM)
     interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs do not have
     ended, _, err = run(capsys, "world", "--out", tmp_path / "w")

@@ -164,7 +164,8 @@ def test_what_differs_and_what_is_missing_is_said(tmp_path):
     (b / "predictions.jsonl").write_text("".join(lines[:-2]))
     assert cautions(read_run(a), read_run(b))[0].startswith(f"{b}: This run is not finished: 2 of its 6 predictions")
     config = json.loads((b / "config.json").read_text())
-    (b / "config.json").write_text(json.dumps({**config, "model": {"class": "served"}}))
+    served = {"model": {"class": "served"}, "measured": {"weights": "unknown: a server has them"}}
+    (b / "config.json").write_text(json.dumps({**config, **served}))
     assert cautions(read_run(a), read_run(b))[-1].startswith(f"{b}: The model's weights cannot be known")
 
 

@@ -9,7 +9,7 @@ import linkcontext
 from linkcontext.errors import InputError
 from linkcontext.models.load import load
 from linkcontext.source import open_data
-from linkcontext.teach.chat import answered, chat, spelled
+from linkcontext.teach.chat import answered, chat, spelled, typed
 from linkcontext.teach.dialogue import Dialogue
 from linkcontext.teach.pack import read_pack
 
@@ -225,3 +225,8 @@ def test_names_that_look_alike_are_one(nano, paths):
     assert [len(items) for items in talk.learner.shown.values()] == [2, 1]
     with pytest.raises(InputError, match="a name is needed"):
         talk.teach("\u3164", paths[2][:1])  # a letter that nobody sees
+
+
+def test_without_stdin_a_dialogue_ends(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert list(typed(lambda _: None)) == []

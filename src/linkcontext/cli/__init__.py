@@ -101,14 +101,16 @@ def _stopped(command_line: str, code: int) -> NoReturn:
 
 
 def _check_encoding(arguments: Sequence[str]) -> None:
-    """Refuse an argument that is not UTF-8, which no file of a run and no model can hold.
+    """Refuse an argument that is no text, which no file of a run and no model can hold.
 
     Only the path of something that is there, and that a command only reads, may have any bytes.
     """
     for argument in arguments:
         readable = arguments[0] not in RECORDING and os.path.exists(argument)  # noqa: PTH110 - False for long texts
         if UNDECODED.search(argument) and not readable:
-            raise InputError(f"{os.fsencode(argument)!r}: this argument is not UTF-8. Rename it, or write it in UTF-8.")
+            encoding = sys.getfilesystemencoding().upper()
+            advice = "Rename it, or write it in UTF-8." if encoding == "UTF-8" else "Set LC_ALL=C.UTF-8."
+            raise InputError(f"{os.fsencode(argument)!r}: this argument is not {encoding}. {advice}")
 
 
 def _run(commands: dict[str, Any], arguments: list[str] | None) -> None:

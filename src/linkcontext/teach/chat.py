@@ -49,7 +49,9 @@ def chat(dialogue: Dialogue, lines: Iterable[str], show: Callable[[str], None]) 
 
 
 def typed(show: Callable[[str], None]) -> Iterator[str]:
-    """Lines from the terminal with a prompt, or from a pipe without one, until they end."""
+    """Lines from the terminal with a prompt, or from a pipe without one, until they end; none without a stdin."""
+    if sys.stdin is None:
+        return
     if isinstance(sys.stdin, io.TextIOWrapper):  # paths are bytes, which need not be of the input's encoding
         sys.stdin.reconfigure(errors="surrogateescape")
     if importlib.util.find_spec("readline") is not None:

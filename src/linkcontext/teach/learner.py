@@ -16,7 +16,7 @@ from linkcontext.data.layout import is_blank, is_printable, name_key, normal_nam
 from linkcontext.data.scan import progress
 from linkcontext.episodes.marks import refuse_marks
 from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, answered, conversation, refuse_scaffold
-from linkcontext.errors import InputError
+from linkcontext.errors import UNDECODED, InputError
 from linkcontext.models.engine import Held
 from linkcontext.models.load import Model
 from linkcontext.models.prompting import REPLY_TOKENS
@@ -78,6 +78,8 @@ class Point:
 
 def checked(given: str) -> str:
     """A name as it is kept, with single spaces and composed letters (NFC). Raises `InputError` for what is no name."""
+    if UNDECODED.search(given):
+        raise InputError(f"{given[:40]!r}: the name is not UTF-8. Write it in UTF-8.")
     name = normal_name(given)
     if is_blank(name):
         raise InputError(f"{given!r}: a name is needed to teach something.")

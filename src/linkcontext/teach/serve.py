@@ -13,7 +13,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -395,7 +395,7 @@ def address(heard: socket.socket) -> str:
 
 
 def serve(endpoint: Endpoint, heard: socket.socket, hosts: Hosts = LOOPBACK, key: str | None = None) -> None:
-    """Answer until stopped by Ctrl-C, which is how it ends."""
+    """Answer until stopped by Ctrl-C or SIGTERM, which is how it ends: uvicorn raises them again."""
     config = uvicorn.Config(
         endpoint.app(hosts, key),
         http=Connections(Patience(body=SECONDS + 10)),  # the endpoint itself answers a body that does not come
@@ -403,5 +403,4 @@ def serve(endpoint: Endpoint, heard: socket.socket, hosts: Hosts = LOOPBACK, key
         log_level="warning",
         timeout_graceful_shutdown=5,
     )
-    with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run([heard])
+    uvicorn.Server(config).run([heard])
