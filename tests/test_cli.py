@@ -151,8 +151,14 @@ def test_what_serve_says_can_be_asked(capsys, nano, monkeypatch):
     assert list(endpoint.lessons) == [Path(nano).name]
 
 
+@pytest.fixture
+def alone(monkeypatch):
+    """No other threads: a command that is stopped would end this process where other tests have servers in it."""
+    monkeypatch.setattr("threading.enumerate", list)
+
+
 @pytest.mark.parametrize(("command", "goes_on"), [(Eval, True), (Serve, False), (Chat, False)])
-def test_only_what_goes_on_is_said_to(capsys, monkeypatch, command, goes_on):
+def test_only_what_goes_on_is_said_to(capsys, monkeypatch, alone, command, goes_on):
     def stopped(_):
         raise KeyboardInterrupt
 
@@ -346,7 +352,7 @@ def test_without_anywhere_to_print_a_command_ends_as_it_would(monkeypatch, capsy
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_command_that_is_stopped_leaves_nothing_half_written(capsys, tmp_path, monkeypatch, number, code):
+def test_a_command_that_is_stopped_leaves_nothing_half_written(capsys, tmp_path, monkeypatch, alone, number, code):
     from linkcontext.world import folder  # noqa: PLC0415
 
     def stopped(out, *_):
@@ -354,7 +360,6 @@ def test_a_command_that_is_stopped_leaves_nothing_half_written(capsys, tmp_path,
         signal.raise_signal(number)
 
     monkeypatch.setattr(folder, "write_seed", stopped)
-    monkeypatch.setattr("threading.enumerate", list)  # else the servers of other tests end this process
     before = signal.getsignal(signal.SIGTERM)
     interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs do not have
     ended, _, err = run(capsys, "world", "--out", tmp_path / "w")
