@@ -352,3 +352,14 @@ def test_a_model_without_a_chat_template_is_a_sentence(nano, tmp_path):
 def test_a_device_that_is_not_there_is_a_sentence(device, nano):
     with pytest.raises(InputError, match=f"--device {device}: "):
         load(str(nano), device=device)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"])
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "processor_config.json"])
+def test_a_models_folder_with_a_damaged_file_names_it(nano, tmp_path, name, text):
+    """Also where transformers would pass over it, and with it over the checkpoint's own penalties."""
+    folder = tmp_path / "model"
+    shutil.copytree(nano, folder)
+    (folder / name).write_text(text)
+    with pytest.raises(InputError, match=name):
+        load(str(folder))

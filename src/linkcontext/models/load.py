@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,7 +36,13 @@ from linkcontext.models.family import packable
 from linkcontext.models.features import fingerprint
 from linkcontext.models.flamingo import Interleaving
 from linkcontext.models.prompting import TAKEN, USUAL_PROMPTING, Prompting
+from linkcontext.records import read_json
 
+# The JSON files of a model's folder that are read here or by transformers, but for vocabularies.
+SETTINGS = (
+    *("config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "chat_template.json", "model.safetensors.index.json"),
+)
 log = logging.getLogger("linkcontext")
 PASSING = ("transformers_version", "_name_or_path", "dtype")  # what a configuration says of a file, not of a model
 OWN_CODE = "trust_remote_code=True"  # what transformers asks for where a model brings its own
@@ -325,6 +332,7 @@ def load(
     kind: Any = dtype if dtype != "auto" else "auto" if there.type == "cuda" else "float32"
     options = {"trust_remote_code": trust_remote_code}
     where = {**options, "local_files_only": not download}
+    _check_settings(source)
     try:
         config = AutoConfig.from_pretrained(source, **where)
         if type(config) not in AutoModelForImageTextToText._model_mapping and not trust_remote_code:
@@ -375,6 +383,7 @@ def device_named(device: str | None) -> torch.device:
 def processor(name: str, trust_remote_code: bool = False) -> Any:
     """The processor of a model, without its weights."""
     source = str(bundle.folder(name)) if name in bundle.NAMES[1:] else name
+    _check_settings(source)
     try:
         return _processor(source, {"trust_remote_code": trust_remote_code})
     except (OSError, ValueError, KeyError) as error:
@@ -392,6 +401,16 @@ def template(name: str, trust_remote_code: bool = False, prompting: Prompting | 
     found = Template(made, prompting or USUAL_PROMPTING, generation)
     found.warn(name)
     return found
+
+
+def _check_settings(source: str) -> None:
+    """Raise an `InputError` for a JSON file of a model's folder that holds no object.
+
+    transformers passes over a damaged generation config, and fails on other files in many ways.
+    """
+    for path in (Path(source) / name for name in SETTINGS):
+        if os.path.isfile(path) and not isinstance(read_json(path), dict):  # noqa: PTH113
+            raise InputError(f"{path}: holds no JSON object. Fetch the model's folder again.")
 
 
 def _processor(source: str, options: dict[str, Any]) -> Any:
