@@ -169,3 +169,23 @@ def test_only_listed_runs_are_opened(tmp_path):
     with pytest.raises(InputError, match="two different runs"):
         runs.comparison(root, "first", "first")
     assert runs.run_names(tmp_path / "nowhere") == []
+
+
+def test_a_damaged_run_is_named_without_where_it_lies(tmp_path):
+    for name, content in (("a", b"{"), ("b", b"\xff")):
+        (tmp_path / name).mkdir()
+        for file in ("config.json", "predictions.jsonl", "report.html"):
+            (tmp_path / name / file).write_bytes(content)
+    for show in (lambda: runs.report(tmp_path, "b"), lambda: runs.comparison(tmp_path, "a", "b")):
+        with pytest.raises(InputError, match=r"^[ab]/") as error:
+            show()
+        assert str(tmp_path) not in str(error.value)
+
+
+def test_a_disk_that_takes_nothing_is_told_without_a_path(session, tmp_path):
+    with zipfile.ZipFile(tmp_path / "zoo.zip", "w") as archive:
+        archive.writestr("a/1.png", b"")
+    session.close()  # its folder is gone
+    with pytest.raises(InputError, match="could not be kept") as error:
+        session.teach_archive(tmp_path / "zoo.zip")
+    assert str(session.folder.parent) not in str(error.value)

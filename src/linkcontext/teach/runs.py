@@ -1,12 +1,15 @@
 """Runs as the web page shows them: only what is listed is opened."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from linkcontext.errors import InputError
 from linkcontext.evaluate.compare import cautions, compared
 from linkcontext.evaluate.folder import read_run
 from linkcontext.report.tables import comparison_grid, lift
+from linkcontext.storage import read_errors
 from linkcontext.teach import cards
 
 DEPTH = 3  # folders that are looked through: runs/demo/runs/mini-digits is a run
@@ -29,7 +32,11 @@ def report(root: Path, name: str | None) -> str:
     page = folder / "report.html"
     if not page.is_file() or page.is_symlink():
         raise InputError(f"{name}: no report yet. Write it with: linkcontext report {folder}")
-    return cards.report(str(name), page.read_text(encoding="utf-8"))
+    with _without(root), read_errors(page):
+        try:
+            return cards.report(str(name), page.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{page}: not UTF-8. Write it again with: linkcontext report") from error
 
 
 def comparison(root: Path, a: str | None, b: str | None) -> str:
@@ -37,9 +44,20 @@ def comparison(root: Path, a: str | None, b: str | None) -> str:
     first, second = _run(root, a), _run(root, b)
     if a == b:
         raise InputError("choose two different runs to compare.")
-    one, other = read_run(first), read_run(second)
-    said, grid = lift(comparison_grid(compared(one, other)))
-    return cards.table(" ".join([f"{said}.", *cautions(one, other)]), grid)
+    with _without(root):
+        one, other = read_run(first), read_run(second)
+        said, grid = lift(comparison_grid(compared(one, other)))
+        notes = [caution.replace(f"{root}{os.sep}", "") for caution in cautions(one, other)]
+        return cards.table(" ".join([f"{said}.", *notes]), grid)
+
+
+@contextmanager
+def _without(root: Path) -> Iterator[None]:
+    """Name files by their paths below `root`: a browser is not told where that is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).replace(f"{root}{os.sep}", "")) from error
 
 
 def _run(root: Path, name: str | None) -> Path:

@@ -206,3 +206,7 @@ class Session:
                 sentence = sentence.replace(str(path), " and ".join(dict.fromkeys(self._sent[path])))
             here = rf"{re.escape(str(self.folder))}/(tmp\w+/)?"  # also in a folder that an archive was unpacked into
             raise InputError(re.sub(here, "", sentence)) from error
+        except OSError as error:  # whose path is one of this machine
+            raise InputError(
+                f"what was sent could not be kept ({error.strerror}). Is the server's disk full?"
+            ) from error
