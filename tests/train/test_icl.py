@@ -41,7 +41,9 @@ def test_training_on_conversations_goes_on_to_the_same_losses(config, curve, sce
     train(config(**options, out=str(tmp_path / "parts")))
     assert curve("whole") == pytest.approx(curve("parts"), rel=0, abs=1e-6)
     told = json.loads((tmp_path / "whole" / "config.json").read_text())
-    assert {name: len(digest) for name, digest in told["data"].items()} == {"icl": 64, "link": 64}
+    assert {name: len(digest) for name, digest in told["data"].items()} == {
+        f"{name}{part}": 64 for name in ("icl", "link") for part in ("", " annotations")
+    }
 
 
 def test_letters_are_learnt_without_pictures(config, scenes, tmp_path):
@@ -55,7 +57,7 @@ def test_letters_are_learnt_without_pictures(config, scenes, tmp_path):
         assert answered["content"][0]["text"] in "ABCD"
         assert not example.pictures
         assert example.id.startswith("letters/")
-    assert list(about["data"]) == ["letters"]
+    assert list(about["data"]) == ["letters", "letters annotations"]
     train(run)
     with pytest.raises(InputError, match="--mixture letters: the scaffold single_turn has no turns"):
         loop._examples(config(**options, scaffold="single_turn"))
