@@ -11,11 +11,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn.attention.flex_attention import create_mask
 
+from linkcontext.config import eval_config
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, encode, prompt
 from linkcontext.episodes.sample import sample
 from linkcontext.errors import InputError
+from linkcontext.evaluate.run import evaluate
 from linkcontext.models import score
 from linkcontext.models.engine import LEAST, Engine, Grown
 from linkcontext.models.load import load
@@ -348,6 +350,27 @@ def test_a_model_without_a_chat_template_is_a_sentence(nano, tmp_path):
         encode(question, load(str(tmp_path / "m"), device="cpu").template, "none")
 
 
+@pytest.mark.parametrize("template", ["{{ 1 + 'a' }}", "{{ messages[9].role }}", "{{ 1 // 0 }}"])
+def test_a_chat_template_that_fails_is_a_sentence(nano, tmp_path, template):
+    shutil.copytree(nano, tmp_path / "m")
+    (tmp_path / "m" / "chat_template.jinja").write_text(template)
+    question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+    with pytest.raises(InputError, match="chat template refuses the conversation"):
+        encode(question, load(str(tmp_path / "m"), device="cpu").template, "none", reply=True)
+
+
+@pytest.mark.parametrize("engine", ["auto", "naive"])
+def test_a_chat_template_that_writes_no_picture_is_a_sentence(nano, tmp_path, pictures, engine):
+    shutil.copytree(nano, tmp_path / "m")
+    write = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}<|end|>{% endfor %}"
+    (tmp_path / "m" / "chat_template.jinja").write_text(write)
+    out = tmp_path / "run"
+    config = eval_config(model=str(tmp_path / "m"), data=str(pictures), episodes=2, shots=(1,), engine=engine, out=str(out))
+    with pytest.raises(InputError, match="its processor refuses a conversation that its chat template has written"):
+        evaluate(config)
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "gpu"])
 def test_a_device_that_is_not_there_is_a_sentence(device, nano):
     with pytest.raises(InputError, match=f"--device {device}: "):
@@ -355,7 +378,7 @@ def test_a_device_that_is_not_there_is_a_sentence(device, nano):
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"])
-@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "processor_config.json"])
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "processor_config.json", "tokenizer.json"])
 def test_a_models_folder_with_a_damaged_file_names_it(nano, tmp_path, name, text):
     """Also where transformers would pass over it, and with it over the checkpoint's own penalties."""
     folder = tmp_path / "model"

@@ -38,8 +38,9 @@ from linkcontext.models.flamingo import Interleaving
 from linkcontext.models.prompting import TAKEN, USUAL_PROMPTING, Prompting
 from linkcontext.records import read_json
 
-# The JSON files of a model's folder that are read here or by transformers, but for vocabularies.
+# The JSON files of a model's folder that are read here or by transformers, but for lists of words.
 SETTINGS = (
+    "tokenizer.json",
     *("config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json"),
     *("tokenizer_config.json", "special_tokens_map.json", "chat_template.json", "model.safetensors.index.json"),
 )
@@ -288,7 +289,8 @@ class Template:
                 add_generation_prompt=add_generation_prompt,
                 **self.variables,
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+            # A template is a program of the model's author, and fails as programs do.
             raise InputError(f"the model's chat template refuses the conversation: {error}") from error
         return text
 
