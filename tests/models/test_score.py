@@ -365,7 +365,9 @@ def test_a_chat_template_that_writes_no_picture_is_a_sentence(nano, tmp_path, pi
     write = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}<|end|>{% endfor %}"
     (tmp_path / "m" / "chat_template.jinja").write_text(write)
     out = tmp_path / "run"
-    config = eval_config(model=str(tmp_path / "m"), data=str(pictures), episodes=2, shots=(1,), engine=engine, out=str(out))
+    config = eval_config(
+        model=str(tmp_path / "m"), data=str(pictures), episodes=2, shots=(1,), engine=engine, out=str(out)
+    )
     with pytest.raises(InputError, match="its processor refuses a conversation that its chat template has written"):
         evaluate(config)
     assert not out.exists()

@@ -522,3 +522,11 @@ def test_models_are_loaded_as_the_flags_say(nano, folder, capsys):
 def test_a_mark_of_the_model_is_no_name(learner, folder):
     with pytest.raises(InputError, match="one of the model's own marks"):
         learner.teach({"<image>": [folder / "lum.png"]})
+
+
+def test_a_pack_whose_disk_went_away_is_a_sentence(learner, folder):
+    write_pack(learner, folder / "zoo.pack")
+    pack = read_pack(folder / "zoo.pack")
+    (folder / "zoo.pack").unlink()
+    with pytest.raises(InputError, match=r"zoo.pack"):
+        pack.describe()

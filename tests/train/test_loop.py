@@ -115,6 +115,13 @@ def test_stopped_anywhere_it_goes_on_to_the_same_curve(config, curve, tmp_path, 
     assert sorted(p.name for p in again.parent.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
 
 
+def test_what_a_disk_did_not_let_be_removed_goes_when_the_run_goes_on(config, tmp_path):
+    last = Path(train(config(steps=2, save_every=1, keep=1)))
+    shutil.copytree(last, last.with_name("checkpoint-1"))
+    train(config(steps=2, save_every=1, keep=1))
+    assert [path.name for path in last.parent.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
 def dying(example, at):
     def make(self, n):
         if n >= at:

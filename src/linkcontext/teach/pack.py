@@ -102,7 +102,8 @@ class Pack:
     def describe(self) -> list[str]:
         """What is in it, a line for each name."""
         header = self.header
-        size = self.path.stat().st_size / 1e6
+        with read_errors(self.path):
+            size = self.path.stat().st_size / 1e6
         held = "with the support's keys and values" if self.keeps_state else "without keys and values"
         shots = header.shots_per_class
         some = f", {shots} of each name ({header.select}) shown" if shots else ""

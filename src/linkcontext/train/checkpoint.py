@@ -73,12 +73,18 @@ def save(accelerator: Accelerator, trainee: Any, optimizer: Any, step: int, out:
             trainee.model.processor.save_pretrained(new)
             write_tensors(state, new / STATE, {"step": str(step), "model": type(trainee.network).__name__})
         write_text(folder.name + "\n", out / LATEST)
-        there = checkpoints(out)
-        at = there.index(folder) + 1
+        prune(out, step, keep)
         with write_errors(out):
-            for old in (*there[: max(0, at - keep)], *there[at:]):  # those behind it are of a run that was given up
-                shutil.rmtree(old)
+            for given_up in (path for path in checkpoints(out) if _step(path) > step):
+                shutil.rmtree(given_up)  # of a run that went on from an earlier step
     accelerator.wait_for_everyone()
+
+
+def prune(out: Path, step: int, keep: int) -> None:
+    """Of the checkpoints up to a step, keep the last ones alone."""
+    with write_errors(out):
+        for old in [path for path in checkpoints(out) if _step(path) <= step][:-keep]:
+            shutil.rmtree(old)
 
 
 def resume(trainee: Any, optimizer: Any, out: Path) -> int:
@@ -118,8 +124,12 @@ def resume(trainee: Any, optimizer: Any, out: Path) -> int:
 
 def checkpoints(out: Path) -> list[Path]:
     """The checkpoints in a run's folder, the earliest first."""
-    numbers = {path: path.name.removeprefix("checkpoint-") for path in out.glob("checkpoint-*")}
-    return sorted((path for path, number in numbers.items() if number.isdecimal()), key=lambda path: int(numbers[path]))
+    named = (path for path in out.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal())
+    return sorted(named, key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def _is_good(folder: Path) -> bool:

@@ -98,6 +98,8 @@ def train(config: TrainConfig) -> Path:
         if accelerator.is_main_process:
             for name in ("log.jsonl", "held_out.jsonl"):
                 cut_log(out / name, start)
+            if start:  # a run that was stopped, or whose disk failed, may not have come to it
+                checkpoint.prune(out, start, config.keep)
         accelerator.init_trackers("linkcontext", {"config": json.dumps(dataclasses.asdict(config))})
         done, steps = start, start if _reached(config, _last(out / "held_out.jsonl")) else config.steps
         with _progress(config.steps, start, accelerator.is_main_process) as show:
