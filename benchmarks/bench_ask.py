@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from linkcontext.models.load import load
-from linkcontext.records import write_text
 from linkcontext.source import open_data
+from linkcontext.storage import write_text
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import read_pack, write_pack
 

@@ -44,7 +44,7 @@ from linkcontext.evaluate.retention import retention
 from linkcontext.evaluate.run import evaluate, measure
 from linkcontext.models.average import average
 from linkcontext.models.load import Model, load
-from linkcontext.records import write_text
+from linkcontext.storage import write_text
 from linkcontext.train.config import TrainConfig
 from linkcontext.world.isekai import write_isekai
 from linkcontext.world.scenes import write_scenes

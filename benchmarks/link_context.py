@@ -34,8 +34,9 @@ from linkcontext.evaluate.retention import retention
 from linkcontext.evaluate.run import evaluate, measure
 from linkcontext.mining.embed import mine
 from linkcontext.models.load import Model, load
-from linkcontext.records import Episode, Prediction, read_jsonl, write_text
+from linkcontext.records import Episode, Prediction, read_jsonl
 from linkcontext.source import open_data
+from linkcontext.storage import write_text
 from linkcontext.train.config import TrainConfig
 from linkcontext.world.isekai import write_isekai
 

@@ -27,9 +27,9 @@ from linkcontext.evaluate.intervals import clustered_wilson
 from linkcontext.evaluate.run import evaluate
 from linkcontext.models.load import Model, load
 from linkcontext.models.vision import nearest
-from linkcontext.records import write_text
 from linkcontext.seeds import rng
 from linkcontext.source import open_data
+from linkcontext.storage import write_text
 from linkcontext.teach.learner import Learner
 
 CLASSES, SHOWN = 5, 8

@@ -23,8 +23,8 @@ from linkcontext.records import (
     read_jsonl,
     to_json,
     write_jsonl,
-    write_text,
 )
+from linkcontext.storage import write_text
 
 ITEM = Item("owl/1.png", "owl/1.png", "owl", "Owl", "ab12", facts={"colour": "red", "neighbours": ["cat"]})
 EPISODE = Episode(

@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from linkcontext.errors import InputError, excerpt
-from linkcontext.storage import held as held  # noqa: PLC0414 - where others look for it
-from linkcontext.storage import read_errors, write_errors, write_lines
-from linkcontext.storage import write_text as write_text  # noqa: PLC0414
+from linkcontext.storage import held, read_errors, write_errors, write_lines
 
 Record = TypeVar("Record")
 INT64 = 2**63

@@ -13,9 +13,10 @@ from linkcontext.evaluate.explanation import Explained, Explanation, Piece, Read
 from linkcontext.evaluate.folder import read_run
 from linkcontext.evaluate.metrics import grouped, rows
 from linkcontext.evaluate.picks import picks
-from linkcontext.records import Prediction, read_jsonl, to_json, write_jsonl, write_text
+from linkcontext.records import Prediction, read_jsonl, to_json, write_jsonl
 from linkcontext.report.page import summary, write_report
 from linkcontext.report.tables import share
+from linkcontext.storage import write_text
 
 TWO = (Piece(2, 3, 0), Piece(3, 4, 0))
 VOID = {"meta", "img", "br", "link", "path", "use", "rect"}

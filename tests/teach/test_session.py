@@ -6,8 +6,8 @@ import pytest
 
 from linkcontext.errors import InputError
 from linkcontext.models.load import load
-from linkcontext.records import write_text
 from linkcontext.source import open_data
+from linkcontext.storage import write_text
 from linkcontext.teach import cards, runs
 from linkcontext.teach.session import Session
 

@@ -60,7 +60,6 @@ class Eval:
             self._retention()
             return
         from linkcontext.evaluate import icl
-        from linkcontext.evaluate.folder import read_object
         from linkcontext.evaluate.isekai import open_isekai, settled
         from linkcontext.evaluate.retention import beside, retention
         from linkcontext.evaluate.run import evaluate, measure, opened, run_folder
@@ -86,7 +85,7 @@ class Eval:
         if known is not None:
             console.print(retention_table(retention(known, model)["rows"]))
         page = write_report(run_folder(config))
-        print_problems(read_object(run_folder(config) / "config.json", ("data",))["data"]["problems"])
+        _print_problems(run_folder(config))
         if config.episodes.tasks:
             console.print(summary_table(metrics["means"]))
             console.print(curves_table(metrics["curves"]))
@@ -97,13 +96,12 @@ class Eval:
         console.print(f"report: {page}", markup=False)
 
     def _retention(self) -> None:
-        from linkcontext.evaluate.folder import read_object
         from linkcontext.evaluate.retention import retention, retention_folder, settled
         from linkcontext.report.retention import retention_table
 
         metrics = retention(self.config)
         config = settled(self.config)
-        print_problems(read_object(retention_folder(config) / "config.json", ("data",))["data"]["problems"])
+        _print_problems(retention_folder(config))
         console.print(f"{config.model.model} on {config.episodes.data}", markup=False)
         console.print(retention_table(metrics["rows"]))
         console.print(f"answers: {retention_folder(config) / 'answers.jsonl'}", markup=False)
@@ -141,14 +139,13 @@ class Probe:
     def run(self) -> None:
         """Probe."""
         from linkcontext.evaluate.evidence import evidence, probe_folder
-        from linkcontext.evaluate.folder import read_object
         from linkcontext.report.probe import probe_table, write_probe
 
         probe = evidence(self.config)
         console.print(probe_table(probe["findings"]))
         for finding in probe["findings"]:
             console.print(f"{finding['probe']}: {finding['verdict']}", markup=False)
-        print_problems(read_object(probe_folder(self.config) / "config.json", ("data",))["data"]["problems"])
+        _print_problems(probe_folder(self.config))
         console.print(f"\n{probe['sentence']}", markup=False)
         console.print(f"written: {write_probe(probe_folder(self.config))}", markup=False)
 
@@ -183,3 +180,10 @@ class Compare:
         console.print(comparison_table(compared(a, b)))
         for caution in cautions(a, b):
             console.print(caution, style="yellow", markup=False, soft_wrap=True)
+
+
+def _print_problems(folder: Path) -> None:
+    """Print what the run in a folder left out of its data."""
+    from linkcontext.evaluate.folder import read_object
+
+    print_problems(read_object(folder / "config.json", ("data",))["data"]["problems"])

@@ -45,7 +45,7 @@ class Imported:
 def beside(name: str) -> list[str]:
     """Where a picture may lie, below the folder of the file that names it.
 
-    A file written elsewhere may separate folders as Windows does, or spell letters with accents as another system.
+    A file written elsewhere may separate folders as Windows does, or compose letters with accents in another way.
     """
     names = [name]
     if not name.isascii():
@@ -98,7 +98,7 @@ class _Pictures:
                     )
                 self.count += 1
                 self.lost += [places[0]] if len(self.lost) < NAMED and places[0] not in self.lost else []
-            elif not paths[-1].lower().endswith(SUFFIXES):  # another name says nothing, and the content does
+            elif not paths[-1].lower().endswith(SUFFIXES):  # the name does not say whether it is a picture
                 try:
                     images.refuse_other_kinds(self.root / paths[-1])
                 except InputError as error:
@@ -219,19 +219,24 @@ def _questions(layout: Layout, path: Path, images: str | None, out: Path | None,
                 raise _nothing(str(path), "picture", problems)
 
         write_folder(out, write)
-    told = [question for questions in asked.values() for question in questions]
-    counts = Counter(question.task for question in told)
-    concepts = Counter(task for task, _ in {(question.task, question.concept) for question in told})
-    several = sum(bool(question.others) for question in told)
+    return _summary(asked)
+
+
+def _summary(asked: dict[str, list[Question]]) -> list[str]:
+    """How many questions of which tasks there are, in sentences."""
+    every = [question for questions in asked.values() for question in questions]
+    counts = Counter(question.task for question in every)
+    concepts = Counter(task for task, _ in {(question.task, question.concept) for question in every})
+    several = sum(bool(question.others) for question in every)
     more = f", {several:,} of them about several at once" if several else ""
-    found = [f"{len(told):,} questions about {len(_places(asked)):,} pictures{more}"]
-    return found + [
-        f"{task}: {count:,} questions, concepts: {concepts[task]:,}" for task, count in sorted(counts.items())
+    return [
+        f"{len(every):,} questions about {len(_places(asked)):,} pictures{more}",
+        *(f"{task}: {count:,} questions, concepts: {concepts[task]:,}" for task, count in sorted(counts.items())),
     ]
 
 
 def _without_contradicted(asked: dict[str, list[Question]]) -> list[str]:
-    """Take out of `asked` the questions that are answered in several ways about the same pictures; their pictures."""
+    """Remove from `asked` the questions with different answers about the same pictures, and return these pictures."""
     pictures: list[str] = []
     for place, questions in [*asked.items()]:
         answers: dict[object, set[str]] = {}
@@ -245,7 +250,7 @@ def _without_contradicted(asked: dict[str, list[Question]]) -> list[str]:
 
 
 def _same_question(question: Question) -> object:
-    """What two questions about a picture share if they must have the same answer."""
+    """A key: two questions about a picture with the same one must have the same answer."""
     q = question
     return q.task, q.concept, folded(q.question), q.others, q.context, frozenset(map(folded, q.candidates))
 

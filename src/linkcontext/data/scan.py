@@ -20,7 +20,7 @@ from rich.progress import Progress
 from linkcontext.data import formats, images
 from linkcontext.data.manifest import MANIFEST, cache_dir, first_few
 from linkcontext.errors import InputError
-from linkcontext.records import write_text
+from linkcontext.storage import write_text
 
 # What other programs leave beside pictures. Files of these names are never pictures anybody wants to see.
 LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}

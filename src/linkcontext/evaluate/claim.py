@@ -1,8 +1,8 @@
-"""The folder of an evaluation: whose it is, and whether it may be gone on with.
+"""Begin a run in a folder, or make sure that the run that is there can be resumed.
 
-config.json says what was asked for (`config`), about which data and model, and what is measured (`measured`): digests
-of weights, adapter, processor and chat template, the generation config, the scaffold's text and the rendered prompts. A
-folder in which one of these is another is refused, for its figures would be of two things.
+config.json records the options (`config`), the data and the model, and what is measured (`measured`): digests of
+weights, configuration, adapter, processor and chat template, the generation config, the scaffold's text and the
+rendered prompts. If one of these has changed the folder is refused, because its figures would be about two things.
 """
 
 import dataclasses
@@ -23,15 +23,18 @@ from linkcontext.evaluate.folder import flat, measured_apart
 from linkcontext.models import identity
 from linkcontext.models.load import Model
 from linkcontext.models.remote import Served
-from linkcontext.records import read_json, read_jsonl, write_jsonl, write_text
+from linkcontext.records import read_json, read_jsonl, write_jsonl
+from linkcontext.storage import write_text
 
 # What may change while a run goes on: figures do not depend on it.
 FREE = ("out", "batch", "engine", "memory_gb", "explain", "unseen")
 PACKAGES = ("linkcontext", "torch", "transformers", "tokenizers", "numpy", "pillow")
 
 
-def of_run(model: Model | Served, wording: Scaffold, conversations: Iterable[Sequence[Message]]) -> identity.Measured:
-    """What a run measures. `conversations` stand for all its prompts."""
+def run_identity(
+    model: Model | Served, wording: Scaffold, conversations: Iterable[Sequence[Message]]
+) -> identity.Measured:
+    """What a run measures; `conversations` are a sample of its prompts."""
     text = dataclasses.asdict(wording)
     return {**identity.measured(model), "scaffold": text, "prompts": identity.prompts(model, conversations)}
 
@@ -40,8 +43,8 @@ def refuse_other(out: Path, earlier: Any, now: identity.Measured) -> None:
     """Raise an `InputError` that names what has changed since the run in a folder began."""
     if not isinstance(earlier, dict) or "weights" not in earlier:
         raise InputError(
-            f"{out}: its config.json does not say which weights, processor and prompts it is about: an earlier "
-            "version wrote it. Nobody can tell whether they are the same. Choose another --out, or remove it."
+            f"{out}: its config.json does not say which weights, processor and prompts it is about, because an earlier "
+            "version wrote it, so they cannot be compared. Choose another --out, or remove it."
         )
     if changed := measured_apart({"measured": earlier}, {"measured": json.loads(json.dumps(now))}):
         raise InputError(
@@ -51,15 +54,15 @@ def refuse_other(out: Path, earlier: Any, now: identity.Measured) -> None:
 
 
 def refuse_other_records(path: Path, records: Sequence[Any]) -> None:
-    """Raise an `InputError` where a folder holds other episodes or questions: a benchmark's may have changed."""
+    """Raise an `InputError` if a folder holds other episodes or questions: those of a benchmark may have changed."""
     if path.exists() and tuple(read_jsonl(type(records[0]), path)) != tuple(records):
         raise InputError(f"{path.parent}: holds a run of other {path.stem}. Choose another --out, or remove it.")
 
 
 def resolved(config: EvalConfig) -> dict[str, Any]:
     """The configuration as JSON has it."""
-    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return found
+    options: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return options
 
 
 def claim(
@@ -72,28 +75,15 @@ def claim(
     about: identity.Measured,
 ) -> None:
     """Write config.json and the records that are asked about (episodes or questions, at `path`), or make sure that the
-    folder holds the same run, of what `of_run` says it is about.
+    folder holds the same run; `about` is its `run_identity`.
 
-    An option that there was not yet when the run began counts as its default, which is what was done without it.
+    An option added since the run began counts as its default, because that is how the run was made.
     """
     out, config_path = path.parent, path.with_name("config.json")
-    same: dict[str, Any] = {"config": resolved(config), "data": digest(dataset)}
-    for name in FREE:
-        same["config"].pop(name)
+    data_digest = digest(dataset)
     if config_path.exists():
         kept = read_json(config_path)
-        try:
-            earlier = {
-                "config": {k: v for k, v in _with_defaults(kept["config"]).items() if k not in FREE},
-                "data": kept["data"]["digest"],
-            }
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{config_path}: damaged. Remove {out} or choose another --out.") from error
-        if earlier != same:
-            raise InputError(
-                f"{out}: holds a run of another configuration ({_difference(earlier, same)}). "
-                "Choose another --out, or remove it."
-            )
+        _refuse_other_options(config_path, kept, config, data_digest)
         refuse_other_records(path, records)
         refuse_other(out, kept.get("measured"), about)
         write_jsonl(records, path)
@@ -108,7 +98,7 @@ def claim(
         "data": {
             "spec": config.episodes.data,
             "root": str(dataset.root),
-            "digest": same["data"],
+            "digest": data_digest,
             "problems": problems,
         },
         "versions": {
@@ -119,6 +109,25 @@ def claim(
     }
     write_text(json.dumps(written, indent=1) + "\n", config_path)
     write_jsonl(records, path)
+
+
+def _refuse_other_options(config_path: Path, kept: Any, config: EvalConfig, data_digest: str) -> None:
+    """Raise an `InputError` if a run was begun with other options or other data, or its config.json is damaged."""
+    out, now = config_path.parent, {"config": _bound(resolved(config)), "data": data_digest}
+    try:
+        earlier = {"config": _bound(_with_defaults(kept["config"])), "data": kept["data"]["digest"]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{config_path}: damaged. Remove {out} or choose another --out.") from error
+    if earlier != now:
+        raise InputError(
+            f"{out}: holds a run of another configuration ({_difference(earlier, now)}). "
+            "Choose another --out, or remove it."
+        )
+
+
+def _bound(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that must stay the same while a run goes on."""
+    return {name: value for name, value in options.items() if name not in FREE}
 
 
 def _with_defaults(kept: dict[str, Any]) -> dict[str, Any]:

@@ -30,19 +30,19 @@ from linkcontext.episodes.prompt import SCAFFOLDS, refuse_scaffold, scaffold
 from linkcontext.episodes.sample import sample
 from linkcontext.errors import InputError
 from linkcontext.evaluate import checks
-from linkcontext.evaluate.claim import claim
-from linkcontext.evaluate.claim import of_run as about
+from linkcontext.evaluate.claim import claim, run_identity
 from linkcontext.evaluate.picks import chosen_shots
-from linkcontext.evaluate.run import Asker, fits, local, predict, prompted, sampled, with_engines
+from linkcontext.evaluate.run import Asker, fits, local, predict, prompted, sample_prompts, with_engines
 from linkcontext.evaluate.verdicts import SHARES, verdicts
 from linkcontext.mining.neighbours import mined
 from linkcontext.models.load import Model
 from linkcontext.models.refused import without_refused
 from linkcontext.models.score import Scorer
 from linkcontext.models.vision import GREY
-from linkcontext.records import Episode, Prediction, read_jsonl, write_text
+from linkcontext.records import Episode, Prediction, read_jsonl
 from linkcontext.seeds import rng
 from linkcontext.source import open_data
+from linkcontext.storage import write_text
 
 ORDERS = 3  # besides the one that was drawn
 WAYS = (8, 4, 2)
@@ -73,10 +73,10 @@ def evidence(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
         refuse_marked_episodes(episodes, wordings.scorer.marks)
     out = probe_folder(config)
     every = [episode for _, episodes in asked for episode in episodes]
-    conversations = [messages for other, episodes in asked for messages in sampled(other, episodes)]
+    conversations = [messages for other, episodes in asked for messages in sample_prompts(other, episodes)]
     problems = [*dataset.problems, *left_out]
-    told = about(model, asker.wording, conversations)
-    claim(out / "episodes.jsonl", every, config, model, dataset, problems, told)
+    about = run_identity(model, asker.wording, conversations)
+    claim(out / "episodes.jsonl", every, config, model, dataset, problems, about)
     answered(asked, out / "predictions.jsonl")
     scorer = asked[0][0].scorer
     if isinstance(scorer, Scorer):

@@ -16,7 +16,8 @@ from linkcontext.evaluate.explanation import FILE, Explained, Explanation, Piece
 from linkcontext.evaluate.metrics import Pair, choose, grouped
 from linkcontext.evaluate.picks import picks
 from linkcontext.models.score import Ask, Scorer
-from linkcontext.records import Episode, Prediction, to_json, write_text
+from linkcontext.records import Episode, Prediction, to_json
+from linkcontext.storage import write_text
 
 USUAL, LARGEST = 4, 40  # episodes, and pictures of a support: with each one, all behind it are read again
 QUERIES, CANDIDATES = 2, 3  # of an episode whose tree is shown: more would be no drawing any more

@@ -16,7 +16,7 @@ from linkcontext.data.scan import progress
 from linkcontext.episodes.prompt import Scaffold, refuse_scaffold, scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluate.checks import ANEW, ROUNDING
-from linkcontext.evaluate.claim import claim, of_run
+from linkcontext.evaluate.claim import claim, run_identity
 from linkcontext.evaluate.probes import Answered, Exam, Probe, refuse_marked_probes, world_exam
 from linkcontext.evaluate.question_files import file_exam
 from linkcontext.evaluate.retention_rows import rows
@@ -24,8 +24,9 @@ from linkcontext.evaluate.run import Asker, opened, prompted, with_engines
 from linkcontext.models.load import Model
 from linkcontext.models.remote import Remote, Served
 from linkcontext.models.score import Ask, Scorer
-from linkcontext.records import appending, read_jsonl, write_text
+from linkcontext.records import appending, read_jsonl
 from linkcontext.source import open_data
+from linkcontext.storage import write_text
 
 TAUGHT = "world:taught"
 SAMPLE = 64  # questions whose prompts a folder is compared by
@@ -52,13 +53,13 @@ def retention(config: EvalConfig, model: Model | Served | None = None) -> dict[s
     refuse_marked_probes(exam.probes, scorer.marks)
     if (out / "episodes.jsonl").exists():
         raise InputError(f"{out}: holds a run of episodes, not of this benchmark. Choose another --out.")
-    about = of_run(model, wording, (probe.messages for probe in exam.probes[:SAMPLE]))
+    about = run_identity(model, wording, (probe.messages for probe in exam.probes[:SAMPLE]))
     claim(out / "questions.jsonl", exam.probes, config, model, exam.dataset, list(exam.dataset.problems), about)
     _ask_all(scorer, exam.probes, wording, out / "answers.jsonl", model.prompting.max_new_tokens or NEW_TOKENS)
-    found = {a.probe: a for a in _belonging(exam.probes, out / "answers.jsonl")}
-    counters = with_engines(scorer.counters(), (answer.engine for answer in found.values()), out)
+    answers = {a.probe: a for a in _belonging(exam.probes, out / "answers.jsonl")}
+    counters = with_engines(scorer.counters(), (answer.engine for answer in answers.values()), out)
     counters |= {"questions": len(exam.probes), "questions_in_data": exam.total}
-    metrics = {"rows": rows(exam, found), "counters": counters}
+    metrics = {"rows": rows(exam, answers), "counters": counters}
     write_text(json.dumps(metrics, indent=1) + "\n", out / "metrics.json")
     return metrics
 
@@ -87,10 +88,10 @@ def beside(config: EvalConfig, data: str, run: Path) -> EvalConfig:
     Raises `InputError` for data without right answers, before anything else is asked.
     """
     e = config.episodes
-    asked = EpisodeConfig(data=data, episodes=e.episodes, seed=e.seed, strict=e.strict)
-    found = settled(dataclasses.replace(config, episodes=asked, calibrate=False, out=str(run / "retention")))
-    _exam(found.episodes, scaffold(found.scaffold))
-    return found
+    episodes = EpisodeConfig(data=data, episodes=e.episodes, seed=e.seed, strict=e.strict)
+    chosen = settled(dataclasses.replace(config, episodes=episodes, calibrate=False, out=str(run / "retention")))
+    _exam(chosen.episodes, scaffold(chosen.scaffold))
+    return chosen
 
 
 def retention_folder(config: EvalConfig) -> Path:
@@ -115,14 +116,14 @@ def _ask_all(scorer: Scorer | Remote, probes: Sequence[Probe], wording: Scaffold
         left = [probe for probe in probes if probe.id not in done]
         with progress("Asking", len(left)) as advance:
             for start in range(0, len(left), GROUP):
-                found = ask(scorer, left[start : start + GROUP], wording, new_tokens)
-                append(found)
-                for _ in found:
+                answers = ask(scorer, left[start : start + GROUP], wording, new_tokens)
+                append(answers)
+                for _ in answers:
                     advance()
 
 
 def _belonging(probes: Sequence[Probe], path: Path) -> list[Answered]:
-    """The answers in a file. Raises `InputError` for one that is to no question, comes twice or cannot be."""
+    """The answers in a file. Raises `InputError` for one that belongs to no question, is repeated or is impossible."""
     known, checked = {probe.id: probe for probe in probes}, dict[str, Answered]()
     for answered in read_jsonl(Answered, path):
         probe = known.get(answered.probe)

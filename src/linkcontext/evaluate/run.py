@@ -22,7 +22,7 @@ from linkcontext.episodes.talk import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.evaluate import checks, legacy
 from linkcontext.evaluate.choose import chosen
-from linkcontext.evaluate.claim import claim, of_run
+from linkcontext.evaluate.claim import claim, run_identity
 from linkcontext.evaluate.draw import RICES, drawn
 from linkcontext.evaluate.explain import explain
 from linkcontext.evaluate.means import curves, summary, type_of
@@ -34,8 +34,9 @@ from linkcontext.models.remote import PREFIX, Remote, Served, connect
 from linkcontext.models.score import Ask, Scorer
 from linkcontext.models.select import majority
 from linkcontext.models.vision import GREY, Eyes, nearest
-from linkcontext.records import Episode, Prediction, Score, Turn, appending, read_jsonl, write_text
+from linkcontext.records import Episode, Prediction, Score, Turn, appending, read_jsonl
 from linkcontext.source import open_data
+from linkcontext.storage import write_text
 
 log = logging.getLogger("linkcontext")
 SAMPLE = 16  # episodes whose prompts a folder is compared by
@@ -59,9 +60,9 @@ def evaluate(config: EvalConfig, model: Model | Served | None = None) -> dict[st
 
 
 def drawn_for(model: Model, config: EpisodeConfig, dataset: Dataset, sampled: Sampled) -> tuple[Dataset, Sampled]:
-    """A data set and episodes of it without pictures that the model's image processor refuses, drawn again if needed.
+    """A data set and its episodes without pictures that the model's image processor refuses, drawn again if needed.
 
-    Raises `InputError` for the first such picture with --strict.
+    With --strict, raises `InputError` for the first such picture.
     """
     while (left := without_refused(dataset, _used(sampled.episodes), model, config.strict)) is not dataset:
         dataset, sampled = left, drawn(config, left)
@@ -101,7 +102,7 @@ def measure(
     refuse_scaffold(wording, asker.scorer.marks)
     refuse_marked_episodes(episodes, asker.scorer.marks)
     fits(asker, episodes)
-    about = of_run(model, wording, sampled(asker, episodes))
+    about = run_identity(model, wording, sample_prompts(asker, episodes))
     claim(out / "episodes.jsonl", episodes, config, model, dataset, [*dataset.problems, *left_out], about)
     predict(asker, episodes, out / "predictions.jsonl")
     if isinstance(asker.scorer, Scorer):
@@ -137,12 +138,12 @@ AnyModel = TypeVar("AnyModel", bound=Model | Served)
 
 
 def prompted(model: AnyModel, c: ModelConfig) -> AnyModel:
-    """A model that is there already, prompted as its configuration says. What that leaves out stays the model's own."""
+    """A loaded model, prompted as the configuration says; with the default options it keeps its own."""
     return model if c.prompting == USUAL_PROMPTING else dataclasses.replace(model, prompting=c.prompting)
 
 
-def sampled(asker: "Asker", episodes: Sequence[Episode]) -> list[list[Message]]:
-    """Conversations with each answer of some episodes, spread over all of them, at their fewest and most shots."""
+def sample_prompts(asker: "Asker", episodes: Sequence[Episode]) -> list[list[Message]]:
+    """Conversations with each answer, of episodes spread evenly over all of them, at their fewest and most shots."""
     step = max(1, len(episodes) // SAMPLE)
     return [
         _messages(asker, Case(episode, place % len(episode.queries), shots), candidate.name)
@@ -188,14 +189,14 @@ def finish(
 
 
 def with_engines(counters: dict[str, Any], engines: Iterable[str], out: Path) -> dict[str, Any]:
-    """The counters of a run; where its answers were not all computed by the engine that is named there, how many were
-    computed by which. A run that is resumed may have another one."""
+    """The counters of a run, with the number of answers of each engine if not all are of the one named there: a run may
+    be resumed with another engine."""
     counts = Counter(engine or "not recorded" for engine in engines)
     if counts.keys() <= {counters.get("engine")}:
         return counters
-    told = ", ".join(f"{engine} {count}" for engine, count in sorted(counts.items()))
-    log.warning("%s: its answers were computed by these engines: %s.", out, told)
-    return {**counters, "engines": told}
+    listed = ", ".join(f"{engine} {count}" for engine, count in sorted(counts.items()))
+    log.warning("%s: its answers were computed by these engines: %s.", out, listed)
+    return {**counters, "engines": listed}
 
 
 def run_folder(config: EvalConfig) -> Path:
@@ -253,8 +254,8 @@ class Asker:
 def predict(asker: Asker, episodes: Sequence[Episode], path: Path, every: Sequence[Episode] | None = None) -> None:
     """Append the predictions that `path` does not hold yet, a group of episodes at a time.
 
-    `every` are all episodes whose predictions may be in it; by default those. Raises `InputError` for a prediction that
-    is there and does not belong to them.
+    `every` holds all episodes whose predictions may be in the file, by default `episodes`. Raises `InputError` for a
+    prediction in the file that belongs to none of them.
     """
     known = checks.by_id(episodes if every is None else every, str(path.with_name("episodes.jsonl")))
     with appending(path) as append, progress("Asking", len(episodes)) as advance:
@@ -277,7 +278,7 @@ def predict(asker: Asker, episodes: Sequence[Episode], path: Path, every: Sequen
 
 
 def _check_kind(asker: Asker, there: Sequence[Prediction], path: Path) -> None:
-    """What is there must have been scored as it is going to be: figures of two kinds are no one row."""
+    """Raise an `InputError` if the predictions that are there were not scored as the others will be."""
     for prediction in there:
         calibrate = asker.calibrate and prediction.shots_per_class > 0
         wanted = {"likelihood_pmi": asker.grey, "likelihood_calibrated": calibrate}
@@ -346,8 +347,10 @@ def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
 
 def _priors(asker: Asker, cases: Sequence[Case]) -> dict[tuple[str, int], list[float]]:
     """For each episode and shots per class above 0: each candidate's mean log-probability among the candidates over the
-    pictures of the support, which stand in the support too, each class as often (batch calibration, arXiv 2309.17249,
-    on the support; what `ask` takes off as well)."""
+    support's own pictures (batch calibration, arXiv 2309.17249, on the support), as `ask` subtracts it.
+
+    Each class has as many of these pictures as any other, and each picture is asked about with itself in the support.
+    """
     supports = {(case.episode.id, case.shots_per_class): case for case in cases if case.shots_per_class > 0}
     asks: list[Ask] = []
     for case in supports.values():

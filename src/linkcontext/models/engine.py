@@ -40,7 +40,7 @@ LEAST = 16  # tokens in a pass
 # Told of every new token: the line's number, the token, and the logits float[vocabulary] it was the largest of. The
 # line ends where it says False.
 Heard = Callable[[int, int, Tensor], bool]
-# Given a line's number, its tokens with what was said so far, and logits float[vocabulary]: the logits to be used.
+# Takes a line's number, its tokens and reply so far, and logits float[vocabulary]; returns the logits to use.
 Shape = Callable[[int, list[int], Tensor], Tensor]
 
 
@@ -303,9 +303,7 @@ class Engine:
                 said[open_lines[i]].append(int(words[i]))
             if heard is not None:
                 going = [i for i in going if heard(open_lines[i], int(words[i]), logits[i])]
-            if not going:
-                return
-            if len(said[open_lines[going[0]]]) == new_tokens:
+            if not going or len(said[open_lines[going[0]]]) == new_tokens:
                 return
             rows = torch.tensor(going, device=self.device)
             open_lines = [open_lines[i] for i in going]

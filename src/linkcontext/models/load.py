@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,8 +46,8 @@ SETTINGS = (
     *("tokenizer_config.json", "special_tokens_map.json", "chat_template.json", "model.safetensors.index.json"),
 )
 log = logging.getLogger("linkcontext")
-PASSING = ("transformers_version", "_name_or_path", "dtype")  # what a configuration says of a file, not of a model
-OWN_CODE = "trust_remote_code=True"  # what transformers asks for where a model brings its own
+PASSING = ("transformers_version", "_name_or_path", "dtype")  # keys that describe a file and not the model
+OWN_CODE = "trust_remote_code=True"  # in transformers' error for a model that brings its own code
 # What processors call the marks that they replace by a picture, a film or a sound.
 PICTURE_MARKS = ("image_token", "video_token", "audio_token", "boi_token", "eoi_token", "fake_image_token")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -117,6 +118,11 @@ class Model:
         own = self.network.generation_config.to_dict()
         return {name: own[name] for name in TAKEN if own.get(name) is not None}
 
+    def place(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Inputs on the network's device, floats in its precision: some processors (Llama 4) give another."""
+        device, dtype = self.device, self.network.dtype
+        return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in inputs.items()}
+
     @property
     def ends(self) -> list[int]:
         """The tokens that end a reply."""
@@ -124,7 +130,7 @@ class Model:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """The configuration of all its parts, without what says something of a file only."""
+        """The configuration of all its parts, without keys that describe a file and not the model."""
         return _without_passing(self.network.config.to_dict())
 
     @cached_property
@@ -166,17 +172,17 @@ class Template:
 
     @cached_property
     def source(self) -> str:
-        """The template itself; of a processor with several all of them, and nothing where there is none."""
+        """The template itself; all of them for a processor with several, "" for one without."""
         template = getattr(self.processor, "chat_template", None) or self.processor.tokenizer.chat_template or ""
         return template if isinstance(template, str) else json.dumps(template, ensure_ascii=False)
 
     @cached_property
     def variables(self) -> dict[str, Any]:
-        """Those of `--chat-template-kwargs` that the template reads."""
+        """The variables of `--chat-template-kwargs` that the template reads."""
         return self.read_of(self.prompting.template_kwargs)
 
     def read_of(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Of some variables those that the template reads."""
+        """The variables among `values` that the template reads."""
         return {name: value for name, value in values.items() if re.search(rf"\b{re.escape(name)}\b", self.source)}
 
     def warn(self, name: str) -> None:
@@ -200,9 +206,9 @@ class Template:
 
     @cached_property
     def end_mark(self) -> str:
-        """The end token that is written behind an answer where the template writes none.
+        """The end token that is added after an answer where the template writes none.
 
-        Some models (GLM) end an answer with the mark of the next question, which only stands there when one follows.
+        Some models (GLM) end an answer with the mark of the next question, which is only written if one follows.
         """
         if not self.ends:
             return ""
@@ -212,8 +218,8 @@ class Template:
 
     @cached_property
     def gap(self) -> str:
-        """The white space that the template writes between where the model is to speak and an answer that is given: a
-        space in LLaVA-1.5's, where the one ends in `ASSISTANT:` and the other has `ASSISTANT: answer`."""
+        """The white space that the template writes before a given answer and not where the model is to speak: a space
+        in LLaVA-1.5's template, whose prompts end in `ASSISTANT:` and whose answers stand in `ASSISTANT: answer`."""
         question = [{"role": "user", "content": [{"type": "text", "text": "\ue000"}]}]
         answer = {"role": "assistant", "content": [{"type": "text", "text": "\ue001"}]}
         try:
@@ -226,8 +232,8 @@ class Template:
         return gap if before != gap and gap.isspace() else ""
 
     def _behind(self, followed: bool) -> str | None:
-        """What the template writes behind an answer: to the end, or to the next question. None where it takes no
-        conversation without pictures."""
+        """What the template writes after an answer, up to the end or to the next question; None if it refuses
+        conversations without pictures."""
         said = {"user": "\ue000", "assistant": "\ue001"}
         roles = ("user", "assistant", "user") if followed else ("user", "assistant")
         messages = [{"role": role, "content": [{"type": "text", "text": said[role]}]} for role in roles]
@@ -260,8 +266,8 @@ class Template:
 
     @cached_property
     def marks(self) -> re.Pattern[str]:
-        """The tokenizer's special tokens, the processor's marks for pictures, and what else the template writes in one
-        token that was added to the vocabulary, like `<think>`."""
+        """The tokenizer's special tokens, the processor's marks for pictures, and tokens added to the vocabulary that
+        the template writes, like `<think>`."""
         tokenizer = self.processor.tokenizer
         added = tokenizer.added_tokens_decoder.values()
         special = [str(token) for token in added if token.special]
@@ -324,27 +330,18 @@ def load(
     `dtype="auto"` is the checkpoint's own on a GPU and float32 on a CPU, where bfloat16 can be a hundred times
     slower. With `load_in_4bit` the language model's weights are kept as in QLoRA (arXiv 2305.14314): nf4, its scales
     quantized too, computed in `dtype`, of which "auto" is then bfloat16 on a GPU. Without `download` nothing is asked
-    of the hub: the model has to be on this machine. Raises `InputError` for what is no
-    vision-language model, and says why.
+    of the hub: the model has to be on this machine. Raises `InputError`, which says why, for anything that is not a
+    vision-language model.
     """
     if name.startswith("openai:"):
         raise InputError(f"--model {name}: only eval and ask take models behind a server. Name one that can be loaded.")
     source = str(bundle.folder(name)) if name in bundle.NAMES[1:] else name
     there = device_named(device)
-    kind: Any = dtype if dtype != "auto" else "auto" if there.type == "cuda" else "float32"
-    options = {"trust_remote_code": trust_remote_code}
-    where = {**options, "local_files_only": not download}
+    kind = dtype if dtype != "auto" else "auto" if there.type == "cuda" else "float32"
+    where = {"trust_remote_code": trust_remote_code, "local_files_only": not download}
     _check_settings(source)
     try:
-        config = AutoConfig.from_pretrained(source, **where)
-        if type(config) not in AutoModelForImageTextToText._model_mapping and not trust_remote_code:
-            raise InputError(f"--model {name}: {_other_kind(config)}")
-        processor = _processor(source, where)
-        more: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refused below, by name
-        if load_in_4bit:
-            kind = "bfloat16" if kind == "auto" else kind
-            more |= {"device_map": {"": there}, "quantization_config": _in_4bit(config, kind, options)}
-        network, info = AutoModelForImageTextToText.from_pretrained(source, dtype=kind, **more, **where)
+        network, processor, info = _pretrained(name, source, kind, there, load_in_4bit, where)
     except InputError:
         raise
     except ImportError as error:
@@ -370,6 +367,23 @@ def load(
     model = Model(name, source, network.to(there).eval(), processor, adapter, prompting or USUAL_PROMPTING)
     model.template.warn(name)
     return model
+
+
+def _pretrained(
+    name: str, source: str, dtype: Dtype, device: torch.device, load_in_4bit: bool, options: dict[str, bool]
+) -> tuple[Any, Any, dict[str, Any]]:
+    """A network, its processor, and which weights are missing or of another size. Raises what transformers raises."""
+    config = AutoConfig.from_pretrained(source, **options)
+    if type(config) not in AutoModelForImageTextToText._model_mapping and not options["trust_remote_code"]:
+        raise InputError(f"--model {name}: {_other_kind(config)}")
+    processor = _processor(source, options)
+    more: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # the caller refuses them
+    if load_in_4bit:
+        dtype = "bfloat16" if dtype == "auto" else dtype
+        own_code = {"trust_remote_code": options["trust_remote_code"]}
+        more |= {"device_map": {"": device}, "quantization_config": _in_4bit(config, dtype, own_code)}
+    network, info = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, **more, **options)
+    return network, processor, info
 
 
 def device_named(device: str | None) -> torch.device:
@@ -400,9 +414,9 @@ def template(name: str, trust_remote_code: bool = False, prompting: Prompting | 
         generation = GenerationConfig.from_pretrained(source)
     except OSError:  # it has none
         generation = None
-    found = Template(made, prompting or USUAL_PROMPTING, generation)
-    found.warn(name)
-    return found
+    chosen = Template(made, prompting or USUAL_PROMPTING, generation)
+    chosen.warn(name)
+    return chosen
 
 
 def _check_settings(source: str) -> None:
@@ -501,7 +515,7 @@ def grey(edge: int = 64) -> Image.Image:
 
 
 def _without_passing(values: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without the keys of `PASSING`, in all its parts."""
+    """A configuration without the keys of `PASSING`, at every depth."""
     return {
         key: _without_passing(value) if isinstance(value, dict) else value
         for key, value in values.items()

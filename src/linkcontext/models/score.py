@@ -482,11 +482,6 @@ class Scorer:
             ) from error
         return {name: value for name, value in made.items() if name != "labels"}
 
-    def _given(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Inputs where the network is; some processors (Llama 4) give pixels in another precision than its own."""
-        device, dtype = self.model.device, self.model.network.dtype
-        return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in inputs.items()}
-
     @torch.inference_mode()
     def _score_naive(self, conversations: Sequence[list[Message]]) -> list[tuple[float, int]]:
         """For each conversation the log-probability of its last answer and its tokens."""
@@ -506,7 +501,7 @@ class Scorer:
                     kinds[row, start:] = 1  # an answer is read from left to right
             # Only the answers' positions are needed, and a vocabulary is wide.
             length = inputs["input_ids"].shape[1]
-            given = self._given(inputs)
+            given = self.model.place(inputs)
             kept = length + 1 - min(start for start, _ in spans)
             logits = self.model.network(**given, use_cache=False, **_kept(self.model.network, kept)).logits
             shift = length - logits.shape[1]
@@ -522,7 +517,7 @@ class Scorer:
         if reads_both_ways(self.model.network):
             raise InputError("the model reads its prompt in both directions: a prompt's tokens have no likelihood.")
         text, short = self._encode(messages, ending)
-        given = self._given(self._processed([text], [short.pictures], "right"))
+        given = self.model.place(self._processed([text], [short.pictures], "right"))
         ids = given["input_ids"][0]
         self._fits(len(ids), short)
         logits = self.model.network(**given, use_cache=False).logits[0, :-1]
@@ -546,7 +541,7 @@ class Scorer:
             length = inputs["input_ids"].shape[1]
             for i, n in zip(chunk, inputs["attention_mask"].sum(1).tolist(), strict=True):
                 self._fits(n, said[i][1])
-            given = self._given(inputs)
+            given = self.model.place(inputs)
             listening = _Listening(chunk, heard, set(ends)) if heard is not None else None
             with clean_generation(self.model.network, ends, pad):
                 out = self.model.network.generate(

@@ -9,8 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from linkcontext.data.images import thumbnail_png
-from linkcontext.records import write_text
 from linkcontext.report.tables import Grid
+from linkcontext.storage import write_text
 
 EDGE = 112  # pixels of a thumbnail
 LEGEND = (

@@ -30,7 +30,7 @@ from linkcontext.evaluate.means import summary as means_over
 from linkcontext.evaluate.metrics import Key, Pair, Row, grouped, rows
 from linkcontext.evaluate.picks import chosen_shots, primary
 from linkcontext.evaluate.published import Beside, benchmark, beside
-from linkcontext.records import typed, write_text
+from linkcontext.records import typed
 from linkcontext.report.confusion import Confusion, confusion, confusion_grid
 from linkcontext.report.gallery import gallery
 from linkcontext.report.plots import accuracy_by_shots
@@ -51,6 +51,7 @@ from linkcontext.report.tables import (
     share,
     summary_grid,
 )
+from linkcontext.storage import write_text
 
 MEANS = (
     "Every subject weighs the same; intervals hold 95 % for other subjects and for other pictures. Efficiency is the "

@@ -12,8 +12,9 @@ from rich.table import Table
 from linkcontext.errors import InputError
 from linkcontext.evaluate.folder import check_types, read_object
 from linkcontext.evaluate.verdicts import Finding
-from linkcontext.records import from_dict, write_text
+from linkcontext.records import from_dict
 from linkcontext.report.tables import Grid, bounds, chances, markdown, share, signed
+from linkcontext.storage import write_text
 
 KEYS = {
     "model": str,

@@ -258,7 +258,7 @@ def _pictures(spec: str, model: Model | None) -> Dataset:
 def _examples(
     config: TrainConfig, model: Model | None = None
 ) -> tuple[mixture.Mixture, list[mixture.Example], dict[str, Any]]:
-    """The run's examples, the longest of its tasks, and the data's digests and what was left out."""
+    """The run's examples, the longest example of each task, and the digests and problems of the data."""
     shares = mixture.shares(config.mixture)
     wording = scaffold(config.scaffold)
     c = config
@@ -304,8 +304,8 @@ def _examples(
     about = {"data": digests, "problems": problems}
     for problem in problems:
         log.warning(problem)
-    mixed = mixture.Mixture.of(tasks, count, config.seed)
-    return dataclasses.replace(mixed, checks=tuple(checks)), longest, about
+    mixed = dataclasses.replace(mixture.Mixture.of(tasks, count, config.seed), checks=tuple(checks))
+    return mixed, longest, about
 
 
 def _problems(dataset: Dataset, left_out: Sequence[LeftOut]) -> list[str]:

@@ -254,12 +254,7 @@ class Trainee(nn.Module):
             add_special_tokens=self.model.template.adds_special_tokens(text),
             return_tensors="pt",
         )
-        device, dtype = self.model.device, self.model.network.dtype
-        return {
-            name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
-            for name, value in given.items()
-            if name != "labels"
-        }
+        return self.model.place({name: value for name, value in given.items() if name != "labels"})
 
 
 def _open(content: str, places: Mapping[str, Path]) -> Any:
