@@ -9,11 +9,12 @@ class InputError(ValueError):
     """Something the user gave cannot be used: the message says what, where, and what to do about it."""
 
 
-# What says that a path cannot be one here, or that this user may not look at it.
+# The system's errors for a path that cannot exist here, or that this user may not read.
 UNREACHABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM)
 UNDECODED = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are not UTF-8; no file can hold it
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal would obey; not tabs and ends of lines
 
-EXCERPT, END = 80, 30  # letters of a value that stand in a message, and of them at its end: it may be a whole file
+EXCERPT, END = 80, 30  # letters of a value that a message repeats, and how many of them are its last ones
 
 
 def excerpt(value: object) -> str:

@@ -235,7 +235,7 @@ def forge(pack, path, tensors=None, text=None, seal=None, **changes):
         ({"rounds": [["x", "lum"]]}, "its rounds have pictures under other names"),
         ({"leaning": [0.0]}, "not one number for each name"),
         ({"leaning": ["x", 0, 0]}, "leaning must be a finite number"),
-        ({"point": {"fit": 2, "kept": 1, "refused": 1, "pictures": 24}}, "its point is none"),
+        ({"point": {"fit": 2, "kept": 1, "refused": 1, "pictures": 24}}, "its point has impossible values"),
         ({"point": [1]}, "point must be an object"),
         ({"licence": "x" * 200_000}, "longer than"),
         ({"licence": "\x1b[31m"}, "control characters"),

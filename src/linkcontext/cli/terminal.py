@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -12,11 +11,12 @@ from typing import Any, cast
 
 from rich.console import Console
 
+from linkcontext.errors import CONTROL
+
 SHOWN = 20  # problems: a file may have hundreds of thousands
 WIDE = 200  # columns in a file or a pipe, which has no edge to cut a table at
 READER_GONE = 141  # the exit code that a shell gives for SIGPIPE
 UNWRITTEN = 2
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal would obey; not tabs and ends of lines
 
 console = Console()
 if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -77,7 +77,7 @@ def output() -> Iterator[None]:
 
 
 def complain(sentence: str, before: str = "") -> None:
-    """Print a sentence to stderr, if anybody reads it."""
+    """Print a sentence to stderr, which may be closed."""
     with suppress(OSError):
         print(f"{before}linkcontext: {harmless(sentence)}", file=sys.stderr, flush=True)
 
@@ -88,7 +88,7 @@ def harmless(text: str) -> str:
 
 
 def print_problems(problems: Sequence[str]) -> None:
-    """Print sentences about what was left out, the first and the last of very many."""
+    """Print sentences about what was left out; of very many only the first and the last."""
     shown = list(problems)
     if len(shown) > SHOWN:
         shown[SHOWN // 2 : -SHOWN // 2] = [f"... and {len(shown) - SHOWN:,} problems more ..."]
@@ -97,7 +97,7 @@ def print_problems(problems: Sequence[str]) -> None:
 
 
 def print_json(payload: Any) -> None:
-    """Print JSON on one line, in letters where the output's encoding has all of them, else in JSON's own escapes."""
+    """Print JSON on one line, with JSON's own escapes if the output's encoding lacks a letter."""
     line = json.dumps(payload, ensure_ascii=False)
     try:
         line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from linkcontext.teach.pack import Pack
     from linkcontext.teach.wire import Limits
 
+TrustPack = Annotated[
+    bool,
+    tyro.conf.arg(
+        help="Use what a pack from another user or machine says of its pictures, which then need not be there. Only "
+        "for packs whose authors you trust."
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Demo:
@@ -71,9 +79,7 @@ class Teach:
     """Keep the support's keys and values in the pack. Without them it is small, and the first question costs more."""
     strict: bool = False
     """Fail on the first bad picture."""
-    trust_pack: bool = False
-    """Believe what a pack says that was written by another user or on another machine, also where its pictures are not
-    here. Only for packs whose authors you trust."""
+    trust_pack: TrustPack = False
     loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
     def run(self) -> None:
@@ -104,8 +110,8 @@ class Teach:
                 "scaffold": self.scaffold != "turns",
             }
             if any(given.values()):
-                flag = next(flag for flag, said in given.items() if said)
-                raise InputError(f"--{flag}: {out} is there, and what is shown of it is settled. Leave it out.")
+                flag = next(flag for flag, is_given in given.items() if is_given)
+                raise InputError(f"--{flag}: is for new packs, and {out} is one already. Leave it out.")
             learner = earlier.learner(_local_model(earlier, self.model, self.loading))
         else:
             model = local(self.loading.of(self.model or "mini"))
@@ -118,7 +124,7 @@ class Teach:
         return write_pack(learner, out, licence, kept)
 
     def _taken(self, model: "Model", named: dict[str, list[Path]]) -> dict[str, list[Path]]:
-        """The pictures that the model's image processor takes; the others are printed, or refused with --strict."""
+        """The pictures that the model's image processor takes. The others are named; with --strict the first is an error."""
         from linkcontext.models.refused import refused
 
         reasons = refused(model, {str(path): path for paths in named.values() for path in paths})
@@ -145,9 +151,7 @@ class AskPack:
     which no pack can choose."""
     json: bool = False
     """Print a JSON object for each picture."""
-    trust_pack: bool = False
-    """Believe what a pack says that was written by another user or on another machine, also where its pictures are not
-    here. Only for packs whose authors you trust."""
+    trust_pack: TrustPack = False
     loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
     def run(self) -> None:
@@ -173,7 +177,7 @@ class AskPack:
             self._answer(learner, pack, picture)
 
     def _answer(self, learner: "Learner | Away", pack: "Pack", picture: str) -> None:
-        """Ask about one picture and print what comes."""
+        """Ask about one picture and print the answer."""
         import dataclasses
 
         from linkcontext.teach.learner import spoken
@@ -210,10 +214,8 @@ class ChangePack:
     out: str | None = None
     """Write the changed pack here, and leave the one that was read as it is."""
     model: str | None = None
-    """The model that the pack was taught to. Needed where a pack from elsewhere names one that is not bundled."""
-    trust_pack: bool = False
-    """Believe what a pack says that was written by another user or on another machine, also where its pictures are not
-    here. Only for packs whose authors you trust."""
+    """The model that the pack was taught to. Needed for a pack from elsewhere whose model is not bundled."""
+    trust_pack: TrustPack = False
     loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
     def run(self) -> None:
@@ -266,9 +268,7 @@ class Chat:
     """Default: mini, or the pack's."""
     context: int = 0
     """Tokens that what was taught and the talk may take together. Default: what the model reads."""
-    trust_pack: bool = False
-    """Believe what a pack says that was written by another user or on another machine, also where its pictures are not
-    here. Only for packs whose authors you trust."""
+    trust_pack: TrustPack = False
     loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
     def run(self) -> None:
@@ -318,9 +318,7 @@ class Serve:
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
     pack: tuple[str, ...] = ()
     """NAME=FILE: a pack that `linkcontext teach` wrote. Who asks for the model NAME is answered after its pictures."""
-    trust_pack: bool = False
-    """Believe what a pack says that was written by another user or on another machine, also where its pictures are not
-    here. Only for packs whose authors you trust."""
+    trust_pack: TrustPack = False
     host: str = "127.0.0.1"
     """The address to listen on. Other machines can reach any but this machine's own, which therefore needs a key."""
     port: int = 8000
@@ -343,7 +341,7 @@ class Serve:
     text_chars: int = 1_000_000
     """Characters of all texts of one request. More than the model's context can hold is refused anyway."""
     hold_gb: float = 1.0
-    """Memory for conversations and pictures already computed, so that a conversation that goes on costs only its new
+    """Memory for conversations and pictures that were computed, so that a conversation that goes on costs only its new
     tokens. 0: nothing is kept."""
 
     def run(self) -> None:

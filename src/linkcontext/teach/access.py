@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse
 from linkcontext.errors import InputError
 
 PORTS = {"http": 80, "https": 443}
-OPEN = ("/health",)  # answered without a key: it tells that the server is up, and nothing else
+OPEN = ("/health",)  # answered without a key: says that the server is up, and nothing else
 NAME = re.compile(r"[a-z0-9._:%-]+")  # of a host, or its address
 KEY = re.compile(r"[\x21-\x7e]{1,512}")  # what can stand in a header
 
@@ -29,8 +29,8 @@ KEY = re.compile(r"[\x21-\x7e]{1,512}")  # what can stand in a header
 class Hosts:
     """The names under which a server may be addressed.
 
-    Addresses of this machine's loopback always may. With `addresses` any IP address may: it cannot be rebound.
-    `domains` are names below which every name may.
+    Loopback addresses are always accepted, and with `addresses` every IP address, because rebinding needs a name.
+    Of `domains` every name below them is accepted.
     """
 
     names: frozenset[str] = frozenset({"localhost"})
@@ -39,7 +39,7 @@ class Hosts:
 
     @classmethod
     def of(cls, listening: socket.socket, names: Iterable[str] = ()) -> "Hosts":
-        """Those of a server that listens on a socket, and further `names`."""
+        """The names of a server that listens on a socket, and further `names`."""
         known = {"localhost", *(name.lower() for name in names if name)}
         if is_loopback(listening):
             return cls(frozenset(known))
@@ -81,7 +81,10 @@ class Hosts:
 
 @dataclass(frozen=True)
 class Access:
-    """An ASGI middleware that refuses what may not ask. `key` is the key that clients must send, if any."""
+    """An ASGI middleware that refuses requests without the right host, origin, key or content type.
+
+    `key` is the key that clients must send, or None.
+    """
 
     app: Any
     hosts: Hosts = Hosts()
@@ -92,7 +95,7 @@ class Access:
         if scope["type"] == "http" and (refused := self._refusal(scope["method"], scope["path"], Headers(scope=scope))):
             status, message = refused
             kind = "authentication_error" if status == 401 else "invalid_request_error"
-            # What may follow of a body is not read: the connection ends here.
+            # The body is not read: the connection ends here.
             more = {"Connection": "close"} | ({"WWW-Authenticate": "Bearer"} if status == 401 else {})
             content: Mapping[str, Any] = {"message": message, "type": kind, "param": None, "code": None}
             await JSONResponse({"error": content}, status, more)(scope, receive, send)
@@ -111,7 +114,7 @@ class Access:
 
 
 def _has_key(headers: Headers, key: str) -> bool:
-    """Whether the right key was sent. How long the comparison takes does not depend on where the two differ."""
+    """Whether the right key was sent. The time of the comparison does not depend on where the two differ."""
     given = headers.getlist("authorization")
     if len(given) != 1 or given[0][:7].lower() != "bearer ":
         return False
@@ -146,7 +149,7 @@ def checked_key(flag: str | None, variable: str | None, no_auth: bool) -> str | 
     if key is None:
         return None
     if no_auth:
-        raise InputError(f"--no-auth: {source} gives a key, which would not be asked for. Leave one of them out.")
+        raise InputError(f"--no-auth: {source} gives a key, which would not be needed. Leave one of them out.")
     if not KEY.fullmatch(key):
         raise InputError(
             f"{source}: a key is 1 to 512 letters, digits and signs of ASCII, without spaces. Choose another."
@@ -155,7 +158,7 @@ def checked_key(flag: str | None, variable: str | None, no_auth: bool) -> str | 
 
 
 def checked_names(names: Iterable[str]) -> list[str]:
-    """The names of --allow-host. Raises `InputError` for one that is no host name alone."""
+    """The names of --allow-host. Raises `InputError` for anything but a host name."""
     for name in names:
         if _authority(f"//{name}") != (name.lower(), None):
             raise InputError(f"--allow-host {name}: give the name alone, without http:// and without a port.")
@@ -163,7 +166,7 @@ def checked_names(names: Iterable[str]) -> list[str]:
 
 
 def check_exposure(listening: socket.socket, host: str, key: str | None, no_auth: bool) -> None:
-    """Raise an `InputError` for a server that other machines can reach and that asks for no key."""
+    """Raise an `InputError` for a server that other machines can reach and that needs no key."""
     if key is None and not no_auth and not is_loopback(listening):
         raise InputError(
             f"--host {host}: other machines could ask this server, and it has no key. Set LINKCONTEXT_API_KEY or give "

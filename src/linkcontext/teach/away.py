@@ -30,10 +30,10 @@ class Away:
         self.remote = Remote(self.served, {item: (item, path) for item, path in paths.items()})
 
     def ask(self, picture: Path) -> Answer:
-        """Name a picture: one that was taught as it was taught, another by the likelihood of each name where the server
-        tells it, else by the server's reply.
+        """Name a picture. One that was taught has its own name; any other is named by the likelihood of each name, or by
+        the server's reply if it gives no likelihoods.
 
-        By its reply all probability is with the name that it says. Raises `InputError` where it says none or several.
+        A reply gives all probability to the name in it. Raises `InputError` for a reply that names none or several.
         """
         query = self._query(picture, "")
         names = list(self.pack.concepts)
@@ -65,13 +65,13 @@ class Away:
         return self.served.prompting.max_new_tokens or REPLY_TOKENS
 
     def _support(self) -> list[Turn]:
-        """What is shown before a query."""
+        """The pictures that are shown before a query. Raises `InputError` for a choice that somebody else made."""
         pack, header = self.pack, self.pack.header
         chosen = [Turn(item, name, name) for item, name in header.rounds]
         if pack.believed or chosen == in_rounds(header.concepts):
             return chosen
         raise InputError(
-            f"{pack.path}: shows some of its pictures alone, which were chosen by another user or on another machine. "
+            f"{pack.path}: shows only some of its pictures, chosen by another user or on another machine. "
             "Use --trust-pack if you trust its author, or teach its pictures anew."
         )
 

@@ -1,9 +1,8 @@
 """Connections of the endpoint: how many there are, and how long each may wait for its client.
 
-uvicorn limits neither how long the headers of a request may take nor how long a client may take to read its answer, and
-it keeps any number of connections. `Connection` passes everything on to uvicorn's own protocol and only looks at what
-that waits for; `Connections` closes those that waited too long, and, when all places are taken, the one that has waited
-for its client for longest.
+uvicorn limits neither the time for a request's headers, nor the time for reading an answer, nor the number of
+connections. `Connection` passes everything on to uvicorn's own protocol and only observes what it waits for.
+`Connections` closes those that wait too long and, when all places are taken, the one that has waited longest.
 """
 
 import asyncio
@@ -32,7 +31,7 @@ class Patience:
     idle: float = 30  # until the next request; uvicorn itself closes most of them earlier
 
     def of(self, phase: Phase) -> float:
-        """The time for a phase. The answer is the server's own affair."""
+        """The seconds for a phase; computing the answer has no limit."""
         return float("inf") if phase == "answer" else float(getattr(self, phase))
 
 
@@ -50,7 +49,10 @@ class Connections:
         return Connection(self, H11Protocol(**options))
 
     def add(self, connection: "Connection") -> bool:
-        """Give a new connection a place, if need be that of one that keeps the server waiting; whether it has one."""
+        """Register a new connection and return True, or False if the server is answering all the others.
+
+        When all places are taken, the connection that has waited longest for its client is closed.
+        """
         if len(self.open) >= self.most:
             waiting = [other for other in self.open if other.look()[0] != "answer"]
             if not waiting:
@@ -94,7 +96,7 @@ class Connection(asyncio.Protocol):
         self._at: tuple[Any, ...] = ()
 
     def look(self) -> tuple[Phase, float]:
-        """What is waited for, and for how many seconds so far."""
+        """The present phase, and for how many seconds it has lasted."""
         phase = self._phase()
         at = phase, self.pauses, id(self.inner.cycle)
         if at != self._at:
@@ -114,7 +116,7 @@ class Connection(asyncio.Protocol):
         return "answer"
 
     def abort(self) -> None:
-        """Close at once, whatever was not sent yet."""
+        """Close at once; data that was not sent yet is lost."""
         self.group.open.discard(self)
         if self.transport is not None:
             self.transport.abort()

@@ -76,7 +76,7 @@ class Job:
     top: int | None  # how many likely tokens are told beside each; None where no likelihoods are wanted
     reads: bool  # whether the prompt's own likelihoods are wanted
     pixels: int = 0  # of the client's pictures
-    name: str | None = None  # of a picture that was taught, if that is asked for: the answer, without the model
+    name: str | None = None  # the answer, if it is the name of a taught picture: the model is not run
     tell: Callable[[Told], object] = lambda told: None
     gone: bool = False  # the client has left
     length: int = 0  # of the prompt, in tokens
@@ -87,7 +87,7 @@ class Job:
     over: bool = False
 
     def leave(self, watch: "asyncio.Future[None]") -> None:
-        """Note that the client has left, unless nobody watches it any more."""
+        """Note that the client has left, unless the watch was cancelled."""
         if not watch.cancelled():
             self.gone = True
 

@@ -39,7 +39,7 @@ class Reply:
     text: str
     notes: tuple[str, ...] = ()
     answer: Answer | None = None  # where names that were taught were weighed
-    own_words: Path | None = None  # the picture that the model's own words are about, where they are that
+    own_words: Path | None = None  # the picture that the text is about, if it is in the model's own words
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a pack's file says, checked when it is read: whoever sends a pack may have written anything into it."""
+"""The header of a pack, checked when it is read: whoever sends a pack may have written anything into it."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ from linkcontext.config import Select
 from linkcontext.data.images import Upload, open_image
 from linkcontext.data.layout import name_key
 from linkcontext.episodes.prompt import Scaffold
-from linkcontext.errors import InputError
+from linkcontext.errors import CONTROL, InputError
 from linkcontext.models.vision import Seen
 from linkcontext.records import from_dict, parse_json
 from linkcontext.teach.learner import EDGE, Point, checked
@@ -20,8 +20,7 @@ from linkcontext.teach.learner import EDGE, Point, checked
 FORMAT = "linkcontext.pack/2"
 HEX = re.compile("[0-9a-f]{64}")
 LOOKS = re.compile("[0-9a-f]{32,64}")
-SERVER = re.compile(r"\s*(openai:|[a-z][a-z0-9+.-]*://)", re.IGNORECASE)  # none of these is loaded on this machine
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal would obey
+SERVER = re.compile(r"\s*(openai:|[a-z][a-z0-9+.-]*://)", re.IGNORECASE)  # a model behind a server
 TEXT, LICENCE = 4_000, 100_000  # letters: of a path or a part of the scaffold, and of the licence
 PLACES = {"support": "{image}", "support_answer": "{answer}", "query": "{image}", "query_answer": "{answer}"}
 OF_SEEN = {"ids", "slots", "shift", "tokens", "pooled", "deep"}
@@ -45,7 +44,7 @@ class Header:
     scaffold: Scaffold
     concepts: dict[str, tuple[str, ...]]
     paths: dict[str, str]
-    pixels: dict[str, str]  # the hash of what is seen in each picture
+    pixels: dict[str, str]  # the hash of each picture's pixels
     shots_per_class: int | None
     select: Select
     held: tuple[str, ...]  # the pictures of the support whose keys and values are kept
@@ -69,7 +68,7 @@ def read_header(text: str, where: str) -> Header:
         raise InputError(f"{where}: its format is {str(version)[:40]!r}, and {FORMAT} is read. Teach it again.")
     header = from_dict(Header, payload, where)
     for wrong in (*_wrong_texts(header), *_wrong_pictures(header), *_wrong_choices(header)):
-        raise InputError(f"{where}: {wrong}. Make the pack anew without that.")
+        raise InputError(f"{where}: {wrong}. Teach the pack again.")
     return header
 
 
@@ -118,9 +117,9 @@ def _wrong_pictures(header: Header) -> list[str]:
     if not all(HEX.fullmatch(digest) for digest in (header.model.identity, *items)):
         wrong.append("its pictures or its model are not known by a hash of 64 digits")
     if not all(LOOKS.fullmatch(looks) for looks in header.pixels.values()):
-        wrong.append("what is seen in its pictures is not known by a hash")
+        wrong.append("its pixels are not known by a hash")
     if len(set(items)) < len(items) or len(set(header.pixels.values())) < len(header.pixels):
-        wrong.append("a picture is there twice")
+        wrong.append("it has a picture twice")
     if any("\0" in path for path in header.paths.values()):
         wrong.append("a path has a zero byte")
     if not set(items) == header.paths.keys() == header.pixels.keys():
@@ -129,30 +128,30 @@ def _wrong_pictures(header: Header) -> list[str]:
 
 
 def _wrong_choices(header: Header) -> list[str]:
-    """What is wrong with what a header says is shown."""
+    """What is wrong with the support that a header describes."""
     wrong = []
     named = {item: name for name, items in header.concepts.items() for item in items}
     if header.shots_per_class is not None and header.shots_per_class < 1:
         wrong.append("shots_per_class is no number of pictures")
     if header.select == "rices" and header.shots_per_class is None:
-        wrong.append("rices without shots_per_class")
+        wrong.append("it has rices without shots_per_class")
     if any(len(turn) != 2 or named.get(turn[0]) != turn[1] for turn in header.rounds):
         wrong.append("its rounds have pictures under other names")
     if len({turn[0] for turn in header.rounds}) < len(header.rounds) or not header.rounds:
         wrong.append("its rounds are empty, or show a picture twice")
     if not set(header.held) <= set(named):
-        wrong.append("what is held has other pictures")
+        wrong.append("its keys and values (held) are of other pictures")
     if header.leaning and len(header.leaning) != len(header.concepts):
-        wrong.append("leaning has not one number for each name")
+        wrong.append("its leaning is not one number for each name")
     if point := header.point:
         shares = 0 <= point.kept <= 1 and 0 <= point.refused <= 1
         if not shares or abs(point.fit) > 1.01 or point.pictures != len(named):
-            wrong.append("its point is none")
+            wrong.append("its point has impossible values")
     return wrong
 
 
 def check_tensors(tensors: Mapping[str, Tensor], header: Header, where: str) -> None:
-    """Raise `InputError` where a pack has other tensors than its header says, or thumbnails that are none."""
+    """Raise `InputError` for tensors that a pack with this header does not have, and for damaged thumbnails."""
     items = set(header.items)
     for name, row in tensors.items():
         folder, _, rest = name.partition("/")
@@ -177,9 +176,10 @@ def check_tensors(tensors: Mapping[str, Tensor], header: Header, where: str) -> 
 
 
 def check_features(rows: Mapping[str, Tensor], other: Seen, vocabulary: int, context: int) -> str:
-    """What is wrong with a picture's features, beside those that the model has of another picture; "" if nothing is.
+    """What is wrong with the types and shapes of a picture's features, compared with those of another picture; "" if
+    nothing is.
 
-    Their values cannot be judged without the picture.
+    Their values cannot be checked without the picture.
     """
     integers = {"ids": 1, "slots": 1, "shift": 2}
     if not {*integers, "tokens"} <= rows.keys() or any(

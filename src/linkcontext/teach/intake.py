@@ -24,10 +24,10 @@ from linkcontext.models.score import Ending, Sources, fits, rendered
 from linkcontext.models.vision import Eyes, Preprocessed
 
 SECONDS = 60  # in which a request's body must be there
-UNFINISHED = 4  # how many of the largest bodies may be on their way, in bytes
+UNFINISHED = 4  # bodies on their way may take as many bytes as so many of the largest
 SMALL_BODY, SMALL_PIXELS = 1_000_000, 4_000_000  # bytes and pixels of a small request
 ROOM = 256_000_000  # bytes of preprocessed pictures that wait for the model, in each lane
-Known = Callable[[str, bool], bool]  # whether the picture with this content, alone or not, needs no preprocessing
+Known = Callable[[str, bool], bool]  # whether features of a picture, by content and alone or not, are at hand
 Result = TypeVar("Result")
 
 
@@ -96,14 +96,14 @@ class Lane:
         self.pool = ThreadPoolExecutor(1, name)
 
     async def run(self, act: Callable[..., Result], *given: Any) -> Result:
-        """Do something in this thread, behind what waits for it already."""
+        """Call a function in this thread, after the calls that are waiting."""
         return await asyncio.get_running_loop().run_in_executor(self.pool, act, *given)
 
     def prepare(self, messages: list[Message], ending: Ending, sources: Sources, known: Known) -> int:
-        """Replace the uploads in `sources` by what the processor makes of them; how many bytes this takes.
+        """Replace the uploads in `sources` by the processor's output, and return its bytes.
 
         Pictures that are `known` are left as they are. Raises `InputError` if a picture is damaged or the conversation
-        does not fit the context; nothing of it is kept then. Whoever calls this calls `free` with the bytes later.
+        does not fit the context; nothing of it is kept then. The caller calls `free` with the bytes later.
         """
         items = pictures(messages)
         text, _ = rendered(messages, ending, self.model.template)
@@ -132,13 +132,13 @@ class Lane:
             raise InputError(f"{upload}: the model's processor refuses the picture ({error}). Change it.") from error
 
     def free(self, size: int) -> None:
-        """The model has used what was preprocessed, or nobody wants it any more."""
+        """Release the room of preprocessed pictures that are used or no longer wanted."""
         with self.changed:
             self.taken -= size
             self.changed.notify_all()
 
     def close(self) -> None:
-        """Stop; nothing waits any longer."""
+        """Stop the thread; calls that are waiting are cancelled."""
         with self.changed:
             self.closed = True
             self.changed.notify_all()

@@ -51,8 +51,8 @@ class Answer:
 
     The name is None where the picture is like nothing that was shown: `fit`, its cosine with the mean of the concept
     that is nearest, lies below the learner's `Point`. Without features (an engine that runs whole prompts) there are
-    neither `fit` nor `nearest`. A picture that was `taught` has the name that it was taught under, with certainty: the
-    model is not run.
+    neither `fit` nor `nearest`. With `taught` the picture is one of those shown, and has the name it was taught under
+    with certainty; the model is not run.
     """
 
     name: str | None
@@ -64,10 +64,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """From which `fit` on a picture is taken for one of the concepts: the highest that keeps 95 % of what was shown.
+    """The lowest `fit` of a picture that is named: the highest threshold that keeps 95 % of the pictures shown.
 
-    Each was left out in turn: `kept` of the `pictures` are above beside the others of their own concept, and
-    `refused` of them below where their whole concept is left out, as if they had never been named.
+    Each picture was left out in turn. `kept` is the share of the `pictures` above the threshold beside the others of
+    their concept, `refused` the share below it with their whole concept left out, as if it had never been taught.
     """
 
     fit: float
@@ -77,7 +77,7 @@ class Point:
 
 
 def checked(given: str) -> str:
-    """A name as it is kept, with single spaces and composed letters (NFC). Raises `InputError` for what is no name."""
+    """A name as it is kept, with single spaces and composed letters (NFC). Raises `InputError` for an invalid one."""
     if UNDECODED.search(given):
         raise InputError(f"{given[:40]!r}: the name is not UTF-8. Write it in UTF-8.")
     name = normal_name(given)
@@ -174,10 +174,10 @@ class Learner:
     def _identified(
         self, named: Mapping[str, Iterable[str | Path]]
     ) -> tuple[dict[str, tuple[str, str]], dict[str, Path]]:
-        """By content of each picture: its name and the hash of what is seen in it; and in which file it is.
+        """For each picture, by content: its name and the hash of its pixels; and the path of its file.
 
-        The content is the hash of the first file in which a picture was shown. Of taught pictures only those have a
-        path here that are shown in that file.
+        The content of a picture is the hash of the first file in which it was shown. A taught picture that is shown in
+        another file has no path here.
         """
         contents: dict[str, tuple[str, str]] = {}
         paths: dict[str, Path] = {}
@@ -240,8 +240,10 @@ class Learner:
     # Asking
 
     def ask(self, picture: str | Path) -> Answer:
-        """Name a picture. The probabilities are over the names that were taught, less what a name is preferred whatever
-        the picture shows. One that was taught, in whatever file, has the name it was taught under.
+        """Name a picture: the name it was taught under if it was taught, in this or another file, else the model's.
+
+        The probabilities are over the names that were taught, corrected for how much each name is preferred whatever
+        the picture shows.
 
         What was shown is run once and kept, so that a further question costs its own few tokens.
         """
@@ -284,7 +286,7 @@ class Learner:
         return reply
 
     def reply_tokens(self, wanted: int | None = None) -> int:
-        """The most tokens of a reply: those `wanted`, else what the model was loaded with, else the usual."""
+        """The most tokens of a reply: `wanted`, else the model's own setting, else the default."""
         return wanted or self.model.prompting.max_new_tokens or REPLY_TOKENS
 
     def length(self, query: Turn | None = None, talk: Sequence[Turn] = (), taught: bool = True) -> int:
@@ -325,12 +327,12 @@ class Learner:
         """How much each name is preferred whatever is in a picture, in nats: long names are said more rarely.
 
         The mean log-probability among the names over the pictures that are shown, of which each name has as many (batch
-        calibration, arXiv 2309.17249, on the support). Where every question has a support of its own, so has each of
-        these pictures, without itself. 0 where names have different numbers of pictures, and where whole prompts are
+        calibration, arXiv 2309.17249, on the support). With rices each of these pictures is asked about after a support
+        of its own, without itself. 0 where names have different numbers of pictures, and where whole prompts are
         run, which would be asked as often as there are pictures.
         """
         turns = self.rounds
-        key = turns, self._content_key  # with rices every picture may be shown, not only those of `turns`
+        key = turns, self._content_key  # with rices any picture may be shown, not only those of `turns`
         if self._leaning is None or self._leaning[0] != key:
             counts = {sum(turn.answer == name for turn in turns) for name in self.shown}
             even = self.scorer.engine != "naive" and len(counts) == 1
@@ -343,7 +345,7 @@ class Learner:
         self._leaning = (self.rounds, self._content_key), leaning
 
     def _shown_chances(self, turns: Sequence[Turn]) -> Tensor:
-        """float64[turns, names]: what is said of pictures that are shown."""
+        """float64[turns, names]: log-probabilities of the names for pictures of the support."""
         queries = [Turn(turn.item, "", "") for turn in turns]
         if self.select != "rices":
             return self._chances(queries, turns, self.held)

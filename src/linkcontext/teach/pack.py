@@ -4,7 +4,7 @@ A pack is a safetensors file with JSON in its header. It has the names, the hash
 pictures, what the model's eyes made of them, and the keys and values of the whole support: to ask costs the question
 alone. Pictures themselves are not in it.
 
-A pack from others is not believed: its model is taught anew from its pictures and names (docs/security.md).
+Of a pack from others only pictures and names are used: the model is taught anew from them (docs/security.md).
 """
 
 import logging
@@ -45,8 +45,9 @@ ELSEWHERE = "was written by another user or on another machine"
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """A pack that was read. `sealed`: this user wrote it on this machine; `trusted`: the user said that it is to be
-    believed. Of any other pack only its pictures and names are used, and of the pictures only those in its folder.
+    """A pack that was read. `sealed`: this user wrote it on this machine; `trusted`: the user gave --trust-pack.
+
+    Of any other pack only its names and the pictures in its folder are used.
     """
 
     path: Path
@@ -66,7 +67,7 @@ class Pack:
         return self.header.model.name
 
     def local_model(self) -> str:
-        """The model to load if the user names none. Raises `InputError` where a pack from others would decide that."""
+        """The model to load if the user names none. Raises `InputError` for one that a pack from others chooses."""
         if self.believed or self.model in bundle.NAMES[1:]:
             return self.model
         raise InputError(
@@ -115,10 +116,10 @@ class Pack:
         ]
 
     def learner(self, model: Model) -> Learner:
-        """A model that was taught this. Another model than the pack's, or one to which somebody else's pack is taught,
-        is taught anew from the pictures.
+        """The model, taught what the pack has: restored, or taught anew from the pictures if the pack was made with
+        another model or by somebody else.
 
-        Raises `InputError` where those are needed and are gone or have changed.
+        Raises `InputError` if the pictures are needed and are gone or have changed.
         """
         for name in self.concepts:
             refuse_marks(name, model.marks, f"{self.path}: the name {name!r}")
@@ -179,7 +180,10 @@ class Pack:
         return scaffold
 
     def whole(self, model: str) -> dict[str, Path]:
-        """The pictures by content, which are there and what they were, for a model that has to see them again."""
+        """The paths of the pictures by content, for a model that has to see them again.
+
+        Raises `InputError` if a picture is gone, has changed, or is outside the folder of a pack from others.
+        """
         paths = self.paths
         if not self.believed:
             outside = [str(path) for path in paths.values() if not path.resolve().is_relative_to(self._folder)]
@@ -201,11 +205,11 @@ class Pack:
 
 @contextmanager
 def changing(path: Path) -> Iterator[None]:
-    """A pack for this process alone, from reading it to writing it: two changes at once would lose one of them.
+    """Lock a pack from reading it to writing it, because of two changes at once one would be lost.
 
-    Another process that changes it is waited for. What is locked is a hidden file beside the pack, which stays.
+    Waits for another process that changes it. The lock is a hidden file beside the pack, which stays.
     """
-    # One lock for all blocks of this process, so that a block inside of a block does not wait for itself.
+    # One lock for all blocks of this process, so that nested blocks do not wait for each other.
     lock = FileLock(path.resolve().with_name(f".{path.name}.lock"), is_singleton=True)
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -221,10 +225,10 @@ def changing(path: Path) -> Iterator[None]:
 
 
 def write_pack(learner: Learner, path: Path, licence: str = "", keep_state: bool = True, new: bool = False) -> Pack:
-    """Write what a learner was shown; the file at `path` is there whole or stays what it was.
+    """Write what a learner was shown; the file at `path` is replaced whole or left as it was.
 
     `keep_state` writes the keys and values too; without them the first question after opening costs the support. Raises
-    `InputError` where it cannot be written, and, if it is to be `new`, where there is something at `path`.
+    `InputError` if it cannot be written and, with `new`, if there is something at `path` already.
     """
     if len(learner.shown) < 2:
         raise InputError(f"{path}: teach at least two names: with one there is nothing to choose.")
@@ -282,15 +286,15 @@ def _header(learner: Learner, path: Path, licence: str, held: engine.Held | None
 
 
 def _relative(picture: Path, folder: Path) -> str:
-    """Where a picture lies, seen from a folder. Bytes of its name that are no text are written as escapes."""
+    """A picture's path relative to a folder. Bytes that are not UTF-8 are written as escapes."""
     place = os.path.relpath(picture.parent.resolve() / picture.name, folder)
     return os.fsencode(place).decode(errors="backslashreplace")
 
 
 def read_pack(path: Path, trust: bool = False) -> Pack:
-    """A pack from its file; `trust` says that it is to be believed whoever wrote it.
+    """A pack from its file; with `trust` its features are used whoever wrote it.
 
-    Raises `InputError` for what is none, is cut short, is not what was written, or says what no pack says.
+    Raises `InputError` for a file that is not a pack, is cut short or damaged, or has impossible content.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such pack. Write one with: linkcontext teach --data FOLDER --out {path}")
@@ -330,9 +334,9 @@ def operating(point: Point | None) -> str:
 
 
 def named_pictures(dataset: Dataset, names: Sequence[str] = ()) -> dict[str, list[Path]]:
-    """A data set's pictures by the names of their classes; without those that two classes claim.
+    """A data set's pictures by the names of their classes, without pictures filed under two classes.
 
-    With `names` those of some classes alone, each given as it is shown or as its folder is called.
+    `names` chooses classes, each by its name or its folder's name.
 
     Raises `InputError` for a name that is not there, and for one that two classes share.
     """

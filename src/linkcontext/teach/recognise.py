@@ -1,4 +1,4 @@
-"""Pictures that were taught, asked about in a conversation: their name is known, and no model is needed to say it."""
+"""Recognise taught pictures in a conversation by their pixels: their names need no model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from linkcontext.teach.learner import Learner
 
 @dataclass(frozen=True)
 class Recogniser:
-    """What was taught: the name of each picture, by the hash of what is seen in it; and how it was asked for."""
+    """The name of each taught picture by the hash of its pixels, and the question with which names are asked for."""
 
     names: Mapping[str, str]
     question: str
 
     @classmethod
     def of(cls, learner: Learner) -> "Recogniser":
-        """What a learner was taught."""
+        """The pictures that a learner was taught."""
         shown = {item: name for name, items in learner.shown.items() for item in items}
         return cls({learner.pixels[item]: name for item, name in shown.items()}, learner.scaffold.question)
 

@@ -21,20 +21,22 @@ KEY_BYTES = 32
 
 
 def seal(digest: str) -> str:
-    """The seal of a pack that is being written; "" with a warning where no key can be kept."""
+    """The seal of a pack that is being written; "", with a warning, if no key can be kept."""
     try:
         with write_errors(_key_path()):
             _make_key(_key_path())
     except Unwritten as error:
-        log.warning("%s A pack counts as received from others, also here, until a key can be kept there.", error)
+        log.warning(
+            "%s Until a key can be kept there, this pack counts as written by others, also on this machine.", error
+        )
     key = _key()
     return _hmac(key, digest) if key else ""
 
 
-def is_sealed(digest: str, found: str) -> bool:
+def is_sealed(digest: str, given: str) -> bool:
     """Whether a pack of that digest was sealed with this user's key."""
     key = _key()
-    return key is not None and hmac.compare_digest(_hmac(key, digest).encode(), found.encode())
+    return key is not None and hmac.compare_digest(_hmac(key, digest).encode(), given.encode())
 
 
 def _hmac(key: bytes, digest: str) -> str:
@@ -72,6 +74,6 @@ def _key() -> bytes | None:
         return None
     private = not hasattr(os, "getuid") or (state.st_uid == os.getuid() and not state.st_mode & 0o077)
     if not private or len(key) != KEY_BYTES:
-        log.warning("%s: is not used, because others may read or have written it. Remove it; a new one is made.", path)
+        log.warning("%s: is not used, because others may have read or written it. Remove it; a new one is made.", path)
         return None
     return key

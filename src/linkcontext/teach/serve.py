@@ -58,7 +58,7 @@ class Lesson:
     sources: Sources
     seen: Mapping[str, Seen]
     taught: Recogniser = NOTHING_TAUGHT
-    pack: str | None = None  # a digest of pictures, names and wording
+    pack: str | None = None  # a digest of its pictures, names and wording
 
     @classmethod
     def of(cls, learner: Learner, where: Path) -> "Lesson":
@@ -132,7 +132,7 @@ class Endpoint:
         return Response()
 
     async def models(self) -> Response:
-        """The names that can be asked."""
+        """The models that can be asked."""
         return JSONResponse({"object": "list", "data": [self._card(name) for name in self.lessons]})
 
     async def one_model(self, name: str) -> Response:
@@ -151,7 +151,7 @@ class Endpoint:
 
     async def complete(self, request: Request) -> Response:
         """Answer a conversation."""
-        self._check_place()  # before a body comes that nobody would read
+        self._check_place()  # before a body is received in vain
         body = await self.bodies.read(request)
         self._check_place()
         loop, heard = asyncio.get_running_loop(), asyncio.Queue[Told]()
@@ -164,7 +164,7 @@ class Endpoint:
                 place.close()
 
         try:
-            asked, job = await self._prepared(body, place, watch)
+            chat, job = await self._prepared(body, place, watch)
         except BaseException:
             place.close()
             watch.cancel()
@@ -176,9 +176,9 @@ class Endpoint:
             self.desk.put(job)
         else:
             _tell_name(job, job.name)
-        answer = Answer(asked, job, heard)
+        answer = Answer(chat, job, heard)
         try:
-            if not asked.stream:
+            if not chat.stream:
                 return JSONResponse(await answer.whole())
             begun = await answer.begun()
         except BaseException:
@@ -198,13 +198,13 @@ class Endpoint:
         place.callback(lambda: setattr(self, count, getattr(self, count) - 1))
 
     async def _prepared(self, body: bytes, place: ExitStack, watch: asyncio.Task[None]) -> tuple[ChatRequest, Job]:
-        """What a body asks for, its pictures preprocessed; what this takes is freed with the place."""
+        """The request in a body, its pictures preprocessed; their memory is released when the place is closed."""
         small, large = self.lanes
         lane = large if len(body) > SMALL_BODY else small
         try:
             if lane is large:
                 self._enter_large(place)
-            asked, job = await lane.run(self._job, body)
+            chat, job = await lane.run(self._job, body)
             if lane is small and job.pixels > SMALL_PIXELS:
                 self._enter_large(place)
                 lane = large
@@ -212,16 +212,16 @@ class Endpoint:
             def prepare() -> int:
                 if watch.done():
                     raise Refusal(499, "the client has left.")
-                job.name = _taught_name(asked, job, self.lessons[asked.model])
+                job.name = _taught_name(chat, job, self.lessons[chat.model])
                 return lane.prepare(job.messages, job.ending, job.sources, self.desk.scorer.eyes.knows)
 
             place.callback(lane.free, await lane.run(prepare))
         except InputError as error:
             raise Refusal(400, str(error)) from error
-        return asked, job
+        return chat, job
 
     def _enter_large(self, place: ExitStack) -> None:
-        """Large requests wait for each other: they may not take all places meanwhile."""
+        """Count a large request: large ones wait for each other, and may not take all places meanwhile."""
         if self.large >= max(1, self.limits.queue // LARGE_SHARE):
             raise Refusal(429, f"{self.large} large requests are waiting already. Ask again later.", "queue_full")
         self._enter(place, "large")
@@ -233,37 +233,39 @@ class Endpoint:
                 refuse_marks(part.get("text", ""), self.model.marks, f"messages.{number}.content.{place}")
 
     def _job(self, body: bytes) -> tuple[ChatRequest, Job]:
-        """What a body asks for. Raises `InputError` or `Refusal`."""
-        asked = wire.read_request(body, self.limits)
-        lesson = self.lessons[self._known(asked.model)]
+        """The request in a body, and its job. Raises `InputError` or `Refusal`."""
+        chat = wire.read_request(body, self.limits)
+        lesson = self.lessons[self._known(chat.model)]
         started = self.model.template.variables
-        if self.model.template.read_of(asked.chat_template_kwargs) not in ({}, started):
-            own_values = f"the server was started with {json.dumps(started)}, for all requests"
-            raise InputError(f"chat_template_kwargs: {own_values}. Leave it out.")
-        own = wire.conversation_of(asked.messages, self.limits)
+        if self.model.template.read_of(chat.chat_template_kwargs) not in ({}, started):
+            raise InputError(
+                f"chat_template_kwargs: the server was started with {json.dumps(started)}, for all requests. "
+                "Leave it out."
+            )
+        own = wire.conversation_of(chat.messages, self.limits)
         self._refuse_marks(own.messages)
-        wanted = asked.max_completion_tokens or asked.max_tokens or self.limits.new_tokens
+        wanted = chat.max_completion_tokens or chat.max_tokens or self.limits.new_tokens
         # Templates want system messages first.
         begins = len(list(takewhile(lambda message: message["role"] == "system", own.messages)))
-        return asked, Job(
+        return chat, Job(
             [*own.messages[:begins], *lesson.messages, *own.messages[begins:]],
             lesson.sources | own.sources,
             lesson.seen,
-            asked.ending,
+            chat.ending,
             min(wanted, self.limits.new_tokens),
-            asked.stops,
-            asked.top_logprobs if asked.logprobs else None,
-            asked.prompt_logprobs is not None,
+            chat.stops,
+            chat.top_logprobs if chat.logprobs else None,
+            chat.prompt_logprobs is not None,
             own.pixels,
         )
 
 
-def _taught_name(asked: ChatRequest, job: Job, lesson: Lesson) -> str | None:
-    """The name of a taught picture, where that and nothing else about the answer is asked for.
+def _taught_name(chat: ChatRequest, job: Job, lesson: Lesson) -> str | None:
+    """The name of a taught picture, if its name is all that the request is about.
 
-    A client that showed the picture before may have corrected its name since: the model reads that.
+    None if the client showed the picture before: it may have corrected the name, which the model reads.
     """
-    if asked.ending != "none" or asked.stops or asked.logprobs or asked.prompt_logprobs is not None:
+    if chat.ending != "none" or chat.stops or chat.logprobs or chat.prompt_logprobs is not None:
         return None
     own = Counter(pictures(job.messages)) - Counter(pictures(lesson.messages))
     if max(own.values(), default=0) > 1:
@@ -280,9 +282,9 @@ def _tell_name(job: Job, name: str) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a job tells, as a client is told."""
+    """The events of a job in the shapes of OpenAI's protocol."""
 
-    asked: ChatRequest
+    chat: ChatRequest
     job: Job
     heard: asyncio.Queue[Told]
 
@@ -309,7 +311,7 @@ class Answer:
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": text},
-            "logprobs": {"content": logprobs} if self.asked.logprobs else None,
+            "logprobs": {"content": logprobs} if self.chat.logprobs else None,
             "finish_reason": told.reason,
         }
         found = self._head("chat.completion") | {
@@ -337,7 +339,7 @@ class Answer:
                 if isinstance(told, Piece):
                     yield chunk({"content": told.text}, None, told.logprobs)
             yield chunk({}, told.reason)
-            if self.asked.stream_options.include_usage:
+            if self.chat.stream_options.include_usage:
                 took = wire.usage(begun.prompt_tokens, told.tokens, begun.cached_tokens)
                 yield wire.event({**head, "choices": [], "usage": took})
             yield wire.event("[DONE]")
@@ -346,9 +348,9 @@ class Answer:
 
     def _head(self, kind: str) -> dict[str, Any]:
         name = f"chatcmpl-{uuid.uuid4().hex}"
-        head = {"id": name, "object": kind, "created": int(time.time()), "model": self.asked.model}
+        head = {"id": name, "object": kind, "created": int(time.time()), "model": self.chat.model}
         head |= {"taught": True} if self.job.name is not None else {}
-        return head | ({"ignored": self.asked.ignored} if self.asked.ignored else {})
+        return head | ({"ignored": self.chat.ignored} if self.chat.ignored else {})
 
 
 async def _left(request: Request) -> None:
@@ -395,7 +397,7 @@ def address(heard: socket.socket) -> str:
 
 
 def serve(endpoint: Endpoint, heard: socket.socket, hosts: Hosts = LOOPBACK, key: str | None = None) -> None:
-    """Answer until stopped by Ctrl-C or SIGTERM, which is how it ends: uvicorn raises them again."""
+    """Answer until Ctrl-C or SIGTERM, which uvicorn raises again at its end."""
     config = uvicorn.Config(
         endpoint.app(hosts, key),
         http=Connections(Patience(body=SECONDS + 10)),  # the endpoint itself answers a body that does not come

@@ -47,9 +47,7 @@ class Session:
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="linkcontext-")))
     lines: list[Line] = field(default_factory=list)
     unseen: tuple[Path, ...] = ()  # pictures of an example that can be asked about
-    _sent: dict[Path, list[str]] = field(
-        default_factory=dict, init=False, repr=False
-    )  # under which names they were sent
+    _sent: dict[Path, list[str]] = field(default_factory=dict, init=False, repr=False)  # the names of sent files
 
     def __post_init__(self) -> None:
         self.dialogue = Dialogue(Learner(self.model))
@@ -135,8 +133,7 @@ class Session:
         return path
 
     def open_pack(self, file: Path) -> list[str]:
-        """Start over with what a pack has: one that was written here, and taught to this very model. It needs no
-        picture's file, and none is opened."""
+        """Start over with the content of a pack that was written here for this model. No picture's file is opened."""
         with self._named_as_sent(file):
             pack = read_pack(file)
             if not pack.sealed:
@@ -148,7 +145,7 @@ class Session:
                     f"{file}: was taught to {pack.model}, and {self.model.name} is served. Teach the pictures "
                     "here, or start the page with --model."
                 )
-            places = {item: str(self.folder / item) for item in pack.header.items}  # where nothing is
+            places = {item: str(self.folder / item) for item in pack.header.items}  # there are no such files
             nowhere = dataclasses.replace(pack.header, paths=places)
             dialogue = Dialogue(dataclasses.replace(pack, header=nowhere).learner(self.model))
             dialogue.tokens()
@@ -171,7 +168,7 @@ class Session:
         return [*lines, *notes, *(f"Left out: {problem}" for problem in classes.problems)]
 
     def _keep(self, files: Sequence[Path], names: Sequence[str] = ()) -> tuple[Path, ...]:
-        """Copies of files that are pictures, each under its content's hash. `names` are those they were sent under."""
+        """Copies of pictures, each named by the hash of its content. `names` are the names they were sent under."""
         if len(files) > FILES:
             raise InputError(f"{len(files):,} files are more than the {FILES:,} that are taken at once. Send fewer.")
         names = names or [file.name for file in files]
@@ -196,7 +193,7 @@ class Session:
 
     @contextmanager
     def _named_as_sent(self, *files: Path) -> Iterator[None]:
-        """Say what is wrong by the names that files were sent under, never by where they lie here."""
+        """Errors name files as they were sent, never by their paths on this machine."""
         self._sent = {file: [file.name] for file in files}
         try:
             yield

@@ -188,7 +188,7 @@ def read_request(body: bytes, limits: Limits) -> ChatRequest:
 
 
 def _check_size(body: bytes, limits: Limits) -> None:
-    """Refuse a body of very many values before it is parsed, which would stop all other threads meanwhile."""
+    """Refuse a body of very many values before it is parsed, because parsing it would stop all other threads."""
     quotes = body.count(b'"') - body.count(b'\\"')
     others = sum(body.count(mark) for mark in (b",", b"[", b"{"))
     if quotes > PUNCTUATION * PARTS or others > PUNCTUATION * PARTS + limits.text:
@@ -198,8 +198,8 @@ def _check_size(body: bytes, limits: Limits) -> None:
 
 
 def _sentence(error: ValidationError) -> str:
-    """What is wrong with a request, at first."""
-    # What is wrong inside of one of several forms says more than that the others do not fit either.
+    """The error that says most about what is wrong with a request, as a sentence."""
+    # Where a value may have one of several forms, the deepest error is that of the form that was meant.
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     first = max(errors, key=lambda one: len(one["loc"]))
     where = ".".join(str(part) for part in first["loc"] if part != "str" and "[" not in str(part))[:ECHO]
@@ -221,9 +221,9 @@ class Conversation:
 
 
 def conversation_of(messages: Sequence[_Message], limits: Limits) -> Conversation:
-    """A request's conversation, nothing of which is decoded or tokenised yet.
+    """The conversation of a request; nothing of it is decoded or tokenised yet.
 
-    Only what stands in the request itself is a picture: no address is opened, and no path. Raises `InputError` where
+    Pictures must be in the request itself: no address and no path is opened. Raises `InputError` where
     the texts are too long, or the pictures too many or too large.
     """
     read: list[Message] = []
@@ -270,8 +270,8 @@ def _pixels(upload: Upload, left: int, most: int) -> int:
     width, height = image_size(upload)
     if width * height > left:
         raise InputError(
-            f"{upload}: {width:,} x {height:,} pixels, with which the request's pictures have more than the limit of "
-            f"{most:,} together. Scale them down, or show fewer."
+            f"{upload}: has {width:,} x {height:,} pixels, and the pictures of a request may have {most:,} together. "
+            "Scale them down, or show fewer."
         )
     return width * height
 
