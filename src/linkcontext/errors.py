@@ -28,7 +28,12 @@ def excerpt(value: object) -> str:
     return text if len(text) <= EXCERPT else f"{text[: EXCERPT - END]}...{text[-END:]} ({len(text):,} letters)"
 
 
+def quoted(value: object) -> str:
+    """`excerpt`, with texts in quotation marks."""
+    return repr(excerpt(value)) if isinstance(value, str) else excerpt(value)
+
+
 def path_error(error: OSError) -> str:
-    """The sentence about a path of the user's that the system does not take."""
+    """The sentence about a user's path that cannot be opened."""
     path = f"{excerpt(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
     return f"{path}cannot be opened ({error.strerror}). Check the path and its permissions."

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from linkcontext.errors import InputError, excerpt
+from linkcontext.errors import InputError, quoted
 from linkcontext.storage import held, read_errors, write_errors, write_lines
 
 Record = TypeVar("Record")
@@ -61,11 +61,11 @@ class Item:
     group: str = ""  # pictures of one source (one writer, one camera, one film), by file name
     facts: dict[str, Any] = field(default_factory=dict)  # ground truth, where there is any
     questions: tuple[Question, ...] = ()  # what its annotations answer besides the class
-    pixels: str = ""  # a hash of what is seen; empty where nobody has decoded the picture yet
+    pixels: str = ""  # a hash of the decoded pixels; empty if the picture was not decoded yet
 
     @property
     def content(self) -> str:
-        """What is seen in the picture: equal for copies, whatever bytes hold them."""
+        """A hash that is equal for copies, whatever bytes hold them."""
         return self.pixels or self.sha256
 
     def splits(self, turn: "Turn | None" = None) -> set[str]:
@@ -135,7 +135,7 @@ class Episode:
 class Score:
     """One candidate's log-probability (nats, summed over its `tokens`, end of answer included).
 
-    `prior_logprob` is its mean log-probability among the candidates over the pictures of the support: how much its name
+    `prior_logprob` is its mean log-probability among the candidates over the pictures of the support: how much the name
     is preferred whatever a picture shows.
     """
 
@@ -161,7 +161,7 @@ class Prediction:
     prompt_sha256: str
     support_ids: tuple[str, ...]  # of each turn of the support, its first picture
     baselines: dict[str, str | None] = field(default_factory=dict)  # policy -> the class id it would answer
-    engine: str = ""  # that computed it; empty in files from before it was recorded
+    engine: str = ""  # which computed it; empty in files of earlier versions
 
 
 def to_json(record: Any) -> str:
@@ -201,7 +201,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def typed(hint: Any, value: Any, where: str, name: str) -> Any:
-    """A value from JSON as the type that `hint` names: for lists and objects, the tuple or the record.
+    """A value from JSON as the type `hint`: lists become tuples, and objects become records.
 
     Raises `InputError`, naming `where` and the field `name`, for a value of another type, for numbers that are not
     finite and for whole numbers of more than 64 bits.
@@ -217,16 +217,15 @@ def typed(hint: Any, value: Any, where: str, name: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
         return from_dict(hint, value, where)
     if not _fits(hint, value):
-        shown = repr(excerpt(value)) if isinstance(value, str) else excerpt(value)
         raise InputError(
-            f"{where}: {name} must be {_expected(hint)}, and is {shown}. "
+            f"{where}: {name} must be {_expected(hint)}, and is {quoted(value)}. "
             "The file is damaged; mend it or write it again."
         )
     return value
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value that is no list and no object is of a type."""
+    """Whether a value other than a list or an object has a type."""
     if hint is Any or value is None:
         return hint is Any or type(None) in typing.get_args(hint)
     if typing.get_origin(hint) is typing.Literal:
@@ -246,9 +245,10 @@ def _expected(hint: Any) -> str:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """JSON as Python has it. Raises `InputError`, naming `where`, for whatever `json` cannot read or text cannot hold.
+    """The value of a JSON text. Raises `InputError`, naming `where`, for a text that `json` cannot read.
 
-    Nesting that is too deep, numbers of thousands of digits and half a surrogate pair are valid JSON.
+    Raises it too for valid JSON that Python or a file cannot hold: nesting that is too deep, numbers of thousands of
+    digits and half a surrogate pair.
     """
     try:
         values = json.loads(text)
@@ -279,7 +279,7 @@ def read_jsonl(kind: type[Record], path: Path, whole_lines: bool = False) -> Ite
     """Stream the records of a file. A line that is no such record is an `InputError` naming file and line.
 
     Lines may end as on Windows or on old Macs, or be blank; a byte order mark may stand in front. With `whole_lines` a
-    last line without its end is passed over: its writer was killed, or is writing still.
+    last line without a line break is skipped: its writer was killed, or is still writing.
     """
     with read_errors(path), path.open("rb") as file:
         for number, line in enumerate(_lines(file, path), 1):
@@ -346,7 +346,7 @@ def appending(path: Path) -> Iterator[Callable[[Iterable[Any]], None]]:
 
 
 def cut_log(path: Path, start: int) -> None:
-    """Forget the lines of steps from `start` on, which are about to be made again, and a line that was cut off.
+    """Remove a log's lines of steps from `start` on, which are about to be made again, and a line that was cut off.
 
     Raises `InputError` for a file that is no log of steps.
     """

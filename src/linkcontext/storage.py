@@ -34,7 +34,7 @@ ADVICE = {
 
 
 class Unwritten(InputError):
-    """A file or folder that the disk does not take."""
+    """A file or folder that could not be written."""
 
     def __init__(self, path: Path, error: Exception, advice: str = "") -> None:
         self.error = error
@@ -50,12 +50,12 @@ class Unwritten(InputError):
 
 @contextmanager
 def write_errors(path: Path, advice: str = "") -> Iterator[None]:
-    """Raise `Unwritten` where the disk does not take `path`, which the block writes."""
+    """Raise `Unwritten` if the block, which writes `path`, fails at the disk."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         raise Unwritten(path, error, advice) from error
-    except Unwritten as inner:  # of a file in a folder that the user does not know
+    except Unwritten as inner:  # about a file in a hidden folder, which the user does not know
         raise Unwritten(path, inner.error, advice) from inner.error
     except Exception as error:
         # The tokenizers library raises no other type than this for a disk that is full.
@@ -66,7 +66,7 @@ def write_errors(path: Path, advice: str = "") -> Iterator[None]:
 
 @contextmanager
 def read_errors(path: Path) -> Iterator[None]:
-    """Raise `InputError` where `path`, which the block reads, cannot be read or is no longer there."""
+    """Raise `InputError` if the block cannot read `path`."""
     try:
         yield
     except OSError as error:
@@ -75,9 +75,9 @@ def read_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path, advice: str = "") -> Iterator[Path]:
-    """A path for a new file or folder, which takes the place of `path`, and of what is there, when the block ends.
+    """A path for a new file or folder, which replaces `path` when the block ends.
 
-    Raises `InputError` where the disk does not take it; whatever the block raises, `path` then stays what it was.
+    Raises `InputError` if it cannot be written. If the block raises, `path` is left as it was.
     """
     with write_errors(path, advice), _workspace(path) as workspace:
         new = workspace / path.name
@@ -110,18 +110,18 @@ def append_line(line: str, path: Path) -> None:
 
 
 def write_folder(folder: Path, write: Callable[[Path], Result]) -> Result:
-    """What `write` returns, which fills a folder that is given to it; `folder` then has all of it or nothing.
+    """Let `write` fill a folder, and put its content into `folder` whole or not at all; returns what `write` returns.
 
-    Raises `InputError` where `folder` is neither new nor empty, and where the disk does not take it.
+    Raises `InputError` if `folder` is neither new nor empty, and if it cannot be written.
     """
     place = folder.absolute()
     with write_errors(folder):
-        if place.exists():  # it may be there, and what it was written in too
+        if place.exists():  # a killed process may have left its hidden folder too
             _remove_leftovers_of(place)
         if occupied(place):
             raise InputError(f"{folder}: there is something in it already. Choose an empty or new folder.")
         there = place.is_dir()
-        # An empty folder stays the one it is: a mounted disk, a folder that other users may read.
+        # An empty folder is filled and not replaced: it may be a mounted disk, or have permissions for other users.
         with _workspace(place / place.name if there else place) as workspace:
             new = workspace / "new"
             new.mkdir()
@@ -136,19 +136,19 @@ def write_folder(folder: Path, write: Callable[[Path], Result]) -> Result:
 
 
 def occupied(folder: Path) -> bool:
-    """Whether there is something else than an empty folder; what a killed process left does not count."""
+    """Whether there is anything but an empty folder; leftovers of killed processes do not count."""
     if not folder.is_dir():
         return folder.exists()
     return any(not WORKSPACE.fullmatch(entry.name) for entry in folder.iterdir())
 
 
 def written_once(folder: Path, write: Callable[[Path], None], durable: bool = False) -> Path:
-    """`folder`, which is in the cache, filled by `write` if it is not there yet: whole, or not at all.
+    """`folder`, which is in the cache; if it does not exist, `write` fills it, whole or not at all.
 
-    With `durable` it is on the disk before it is there, so that a power failure leaves no half of it. That takes
-    milliseconds a file: too long for thousands of pictures, which are found to be damaged when they are read.
+    With `durable` its files are on the disk before it is renamed, so that a power failure does not leave half of it.
+    That takes milliseconds a file: too long for thousands of pictures, whose damage is noticed when they are read.
     """
-    with suppress(OSError):  # where there is no cache yet, or one that may not be written to
+    with suppress(OSError):  # there may be no cache yet, or one without write permission
         remove_leftovers(folder.parent)
     if folder.is_dir():
         return folder
@@ -170,7 +170,7 @@ def written_once(folder: Path, write: Callable[[Path], None], durable: bool = Fa
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """A folder, for this process alone. Raises `InputError` where another has it."""
+    """Lock a folder for this process. Raises `InputError` if another process has locked it."""
     with ExitStack() as stack:
         with write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -185,14 +185,14 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left of things that they were writing into a folder."""
+    """Remove the hidden folders that killed processes left in a folder."""
     for entry in [entry for entry in folder.iterdir() if WORKSPACE.fullmatch(entry.name)]:
         with suppress(OSError), FileLock(entry / LOCK, timeout=0):  # not where another process still writes
             shutil.rmtree(entry)
 
 
 def _remove_leftovers_of(path: Path) -> None:
-    """Remove what killed processes left beside a file or folder that they were writing."""
+    """Remove what killed processes left beside a file or folder."""
     # os.listdir, because a folder of features has thousands of files, and Paths take longer to make than to look for
     if any(name.startswith(f".{path.name}.") for name in os.listdir(path.parent)):  # noqa: PTH208
         remove_leftovers(path.parent)
@@ -216,7 +216,7 @@ def _workspace(path: Path) -> Iterator[Path]:
 
 
 def _open_to_umask(new: Path) -> None:
-    """Give weights the permissions that other files get: safetensors lets nobody but their owner read them."""
+    """Give weights the permissions of other new files: safetensors makes them readable by their owner only."""
     mode = new.parent.stat().st_mode & 0o666
     for path in new.rglob("*.safetensors") if new.is_dir() else (new,):
         path.chmod(mode)

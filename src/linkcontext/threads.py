@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """So many threads. Work that the block has not waited for when it ends, or is stopped, is given up."""
+    """A pool of threads. When the block ends or is stopped, work that it has not waited for is cancelled."""
     pool = ThreadPoolExecutor(count)
     try:
         yield pool

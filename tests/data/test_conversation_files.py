@@ -87,7 +87,7 @@ def test_messages_and_trl_columns_by_hand():
         ({"conversations": talk("<video>\nWhat?", "A.")}, "a sound \\(<video>\\)"),
         ({"image": "x.MP4", "conversations": talk("<image>\nWhat?", "A.")}, r"a sound \(x.MP4\)"),
         ({"image": "a", "images": ["b"], "conversations": talk("<image>", "A.")}, "name different pictures"),
-        ({"image": "https://x.org/a.png", "conversations": talk("<image>", "A.")}, "is an address"),
+        ({"image": "https://x.org/a.png", "conversations": talk("<image>", "A.")}, "is given as an address"),
         ({"image": {"bytes": "x" * 10_000}, "conversations": talk("<image>", "A.")}, "an object of 1 values"),
         ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "loss": 0.5}]}, "`loss` of an answer must be"),
         ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "weight": "maybe"}]}, "`weight` of an answer"),
@@ -113,7 +113,7 @@ def test_wrong_records_get_a_sentence(record, sentence):
 @pytest.mark.parametrize("value", ["data:image/png;base64," + "A" * 5000, "/9j/" + "A" * 5000, "A" * 5000])
 def test_a_picture_in_the_record_is_named_and_not_repeated(value):
     for record in ({"image": value}, {"images": [{"url": value}]}):
-        with pytest.raises(InputError, match="the picture itself stands in the record") as error:
+        with pytest.raises(InputError, match="the record holds the picture itself") as error:
             conversation({**record, "conversations": talk("<image>", "a")}, "f:1", 0)
         assert len(str(error.value)) < 300
 

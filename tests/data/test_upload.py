@@ -154,7 +154,7 @@ def test_pictures_are_known_by_content_and_the_rest_is_named(tmp_path, into):
 
 
 def renamed(tmp_path, members, old, new):
-    """An archive whose names are in an encoding that it does not tell: Python itself would mark UTF-8."""
+    """An archive whose names are in an encoding that it does not state: Python itself would mark UTF-8."""
     path = archive(tmp_path, members)
     path.write_bytes(path.read_bytes().replace(old, new))
     return path
@@ -168,7 +168,7 @@ def test_folders_whose_names_cannot_be_told_are_refused(tmp_path, into, encoding
     """Two bytes of Chinese can be Cyrillic letters of UTF-8 by accident."""
     name = name.encode(encoding)
     path = renamed(tmp_path, {"0000/1.png": picture()}, b"0000/", name + b"/")
-    with pytest.raises(InputError, match=r"in an encoding that it does not tell.*UTF-8"):
+    with pytest.raises(InputError, match=r"in an encoding that it does not state.*UTF-8"):
         unpack(path, into)
     assert not list(into.iterdir())
 

@@ -475,7 +475,7 @@ def test_packs_keep_how_they_were_written(nano, folder, capsys):
     main([*base, "--out", pack, "--classes", "lum"])
     assert "without keys and values" in capsys.readouterr().out
     for arguments, why in (
-        ([*base, "--out", pack, "--select", "random"], "--select: .* is settled"),
+        ([*base, "--out", pack, "--select", "random"], "--select: is for new packs"),
         ([*base, "--out", other, "--classes", "dax"], "at least two are needed"),
         ([*base, "--out", other, "--shots-per-class", "-1"], "at least one picture of each name"),
         ([*base, "--out", other, "--select", "rices"], "say with --shots-per-class"),

@@ -124,7 +124,7 @@ class Teach:
         return write_pack(learner, out, licence, kept)
 
     def _taken(self, model: "Model", named: dict[str, list[Path]]) -> dict[str, list[Path]]:
-        """The pictures that the model's image processor takes. The others are named; with --strict the first is an error."""
+        """The pictures that the model's image processor takes. Others are named; --strict refuses the first."""
         from linkcontext.models.refused import refused
 
         reasons = refused(model, {str(path): path for paths in named.values() for path in paths})

@@ -251,12 +251,13 @@ def _list(record: dict[str, Any], key: str, where: str) -> list[Any]:
 
 
 def folded(text: str) -> str:
-    """A text as it is compared: capitals, spaces and the form of letters with accents don't count."""
+    """A text as it is compared: case, spaces and the composition of accents do not count."""
     return normal_name(text).casefold()
 
 
 def checked(question: Question, where: str, told: str) -> Question:
-    """A question whose answer is one of its candidates, and these differ. Nothing of it is blank."""
+    """The question. Raises `InputError` if its answer is none of its candidates, two of these are alike, or a text is
+    blank."""
     c = question.candidates
     if c and question.answer not in c:
         raise InputError(

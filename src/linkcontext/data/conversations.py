@@ -21,12 +21,12 @@ from typing import Any, Literal
 
 from linkcontext.data.jsonfile import get, records, word
 from linkcontext.data.scan import Problems
-from linkcontext.errors import InputError, excerpt
+from linkcontext.errors import InputError, excerpt, quoted
 from linkcontext.storage import write_lines
 
 MARK = "<image>"
 KEYS = ("conversations", "messages", "prompt")  # one of them tells a record to be a conversation
-MEDIA = ("video", "videos", "audio", "audios", "speech", "sound")  # keys of what is neither seen nor heard here
+MEDIA = ("video", "videos", "audio", "audios", "speech", "sound")  # keys of media that are not read
 FILMS = (
     *(
         ".mp4",
@@ -100,7 +100,7 @@ def validated(found: Iterable[tuple[str, Any]], source: str, problems: Problems)
 def conversation(record: Any, where: str, number: int) -> Conversation:
     """A record of any of the layouts; without an id it is called `record NUMBER`.
 
-    Raises `InputError` for what is wrong in it, and for one about a video or a sound.
+    Raises `InputError` for a record that is wrong, or about a video or a sound.
     """
     if not isinstance(record, dict):
         raise InputError(f"{where}: {type(record).__name__} instead of an object. Mend the record.")
@@ -136,13 +136,13 @@ def _path(named: Any, where: str) -> str:
         raise InputError(f"{where}: `image` must be a path or a list of paths, not {excerpt(named)}. Mend the record.")
     if named[:5].lower() == "data:" or len(named) > LONGEST:
         raise InputError(
-            f"{where}: the picture itself stands in the record, or a name that is too long ({excerpt(named)}), and a "
-            "path is needed. Save the picture as a file and name that."
+            f"{where}: the record holds the picture itself, or a name that is too long ({excerpt(named)}), instead of "
+            "a path. Save the picture as a file and name that."
         )
     if re.match("[A-Za-z][A-Za-z0-9+.-]+://", named):
         raise InputError(
-            f"{where}: the picture is an address ({excerpt(named)}), and none is fetched. Download it and name its "
-            "path."
+            f"{where}: the picture is given as an address ({excerpt(named)}), which is not opened. Download it and "
+            "name its path."
         )
     if named.lower().endswith(FILMS):
         raise _medium(where, excerpt(named))
@@ -151,7 +151,7 @@ def _path(named: Any, where: str) -> str:
 
 def _medium(where: str, what: str) -> InputError:
     return InputError(
-        f"{where}: about a video or a sound ({what}), and only pictures are read. Take the record out, as "
+        f"{where}: is about a video or a sound ({what}), and only pictures are read. Remove the record, as "
         "`linkcontext data --layout conversations` does."
     )
 
@@ -214,7 +214,7 @@ def _message(turn: Any, speaker: str, said: str, where: str) -> Message:
         raise _medium(where, mark[1])
     if inside := _PICTURE_IN_TEXT.search(words):
         raise InputError(
-            f"{where}: a picture stands in a text ({excerpt(inside[0])}). Write {MARK} there, and the path of the "
+            f"{where}: a text holds a picture ({excerpt(inside[0])}). Write {MARK} there, and the path of the "
             "picture under `images`."
         )
     if not words or words.isspace():
@@ -228,7 +228,7 @@ def _message(turn: Any, speaker: str, said: str, where: str) -> Message:
 
 
 def _learnt(turn: dict[str, Any], where: str) -> bool | None:
-    """Whether an answer is to be learnt, by its `loss` (ms-swift) or `weight` (OpenAI); None where it has no mark."""
+    """Whether an answer is to be learnt, by its `loss` (ms-swift) or `weight` (OpenAI); None if it has neither."""
     marks = set()
     for key in ("loss", "weight"):
         value = turn.get(key)
@@ -236,8 +236,9 @@ def _learnt(turn: dict[str, Any], where: str) -> bool | None:
             continue
         mark = _MARKS.get(value.strip().lower()) if isinstance(value, str) else {0: False, 1: True}.get(_scalar(value))
         if mark is None:
-            shown = repr(excerpt(value)) if isinstance(value, str) else excerpt(value)
-            raise InputError(f"{where}: `{key}` of an answer must be true or false, and is {shown}. Mend the record.")
+            raise InputError(
+                f"{where}: `{key}` of an answer must be true or false, and is {quoted(value)}. Mend the record."
+            )
         marks.add(mark)
     if len(marks) > 1:
         raise InputError(f"{where}: `loss` and `weight` of an answer contradict each other. Mend the record.")
@@ -271,13 +272,13 @@ def _part(part: Any, where: str) -> dict[str, str]:
 
 _MARKS = {"false": False, "0": False, "0.0": False, "no": False, "true": True, "1": True, "1.0": True, "yes": True}
 _LINE_BREAK = re.compile(r"^(?:\r\n|\n|\r)")
-# As Qwen-VL's files name a picture, and one that is written into the text itself.
+# The form in which Qwen-VL's files name a picture, and that of a picture inside the text.
 _PICTURE_IN_TEXT = re.compile(r"<img>[^<\n]{1,4096}</img>|data:image/[\w.+-]{1,40};base64,", re.IGNORECASE)
-_MEDIA_MARK = re.compile(r"(?:\A\s*|\n)(<(?:video|audio)>)")  # where a mark stands, and not a word about HTML
+_MEDIA_MARK = re.compile(r"(?:\A\s*|\n)(<(?:video|audio)>)")  # at the beginning of a line; elsewhere it may be HTML
 
 
 def _media_mark(messages: Sequence[Message]) -> str:
-    """The first mark of a video or a sound in a question, wherever it stands; "" where there is none."""
+    """The first mark of a video or a sound anywhere in a question; "" if there is none."""
     words = (p["text"] for m in messages if m["role"] == "user" for p in m["content"] if p["type"] == "text")
     return next((mark[0] for text in words if (mark := re.search("<(?:video|audio|speech|sound)>", text))), "")
 

@@ -1,7 +1,7 @@
 """Pictures that are there more than once: copies, near-copies, and copies that are filed under different names.
 
-A copy has the same pixels in whatever bytes (`Item.content`). A near-copy was resized or compressed again. It is found
-by a perceptual hash of 64 bits (pHash) and made sure of by a picture of 8 x 8 pixels, since many outlines are alike.
+A copy has the same pixels, whatever its bytes (`Item.content`). A near-copy was resized or compressed again. It is
+found by a perceptual hash of 64 bits (pHash) and confirmed by a picture of 8 x 8 pixels, since many outlines are alike.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from linkcontext.data.layout import name_key
 from linkcontext.data.manifest import Dataset, first_few
 from linkcontext.records import Item
 
-# How many copies are this near, and how many others: docs/data.md.
+# docs/data.md says how many near-copies, and how many other pictures, are within these limits.
 BITS = 8  # of 64 in which the hashes of near-copies may differ
 LEVELS = 16  # of 255 by which any of the 8 x 8 x 3 values may differ
 HASH = 8  # bytes
@@ -25,7 +25,7 @@ Pairs = NDArray[np.int64]
 
 
 def disputed(items: Iterable[Item]) -> dict[str, list[Item]]:
-    """Contents that differently named classes claim, and the items that have each: no answer to them is right."""
+    """Contents that are filed under different names, with their items: no answer about them is right."""
     claims: dict[str, list[Item]] = {}
     for item in items:
         claims.setdefault(item.content, []).append(item)
@@ -93,7 +93,7 @@ def near_copies(dataset: Dataset) -> list[tuple[Item, Item]]:
 
 
 def near_pairs(sketches: Sequence[bytes]) -> Pairs:
-    """int64[pairs, 2]: the places of sketches (`images.Looks`) that are those of near-copies, sorted, the lower first.
+    """int64[pairs, 2]: the indices of near-copies among sketches (`images.Looks`), sorted, the lower index first.
 
     Hashes that differ in at most 8 bits are equal in at least one of nine bands, so only those are compared.
     """
@@ -111,14 +111,14 @@ def near_pairs(sketches: Sequence[bytes]) -> Pairs:
         buckets += [bucket for bucket in np.split(order, borders) if len(bucket) > 1]
     if sum(len(bucket) ** 2 for bucket in buckets) > len(hashes) ** 2:  # few outlines: comparing all is less work
         buckets = [np.argsort(hashes)]
-    found = [_near(bucket, hashes, small) for bucket in buckets]
-    return np.unique(np.concatenate([np.empty((0, 2), np.int64), *found]), axis=0)
+    pairs = [_near(bucket, hashes, small) for bucket in buckets]
+    return np.unique(np.concatenate([np.empty((0, 2), np.int64), *pairs]), axis=0)
 
 
 def _near(bucket: Pairs, hashes: NDArray[np.uint64], small: NDArray[np.uint8]) -> Pairs:
     """The near-copies among some pictures."""
     rows = max(1, BLOCK // len(bucket))
-    found = []
+    near = []
     for start in range(0, len(bucket), rows):
         part = bucket[start : start + rows]
         alike = np.bitwise_count(hashes[part][:, None] ^ hashes[bucket][None, start:]) <= BITS
@@ -128,5 +128,5 @@ def _near(bucket: Pairs, hashes: NDArray[np.uint64], small: NDArray[np.uint8]) -
         one, other = np.nonzero(alike)
         pairs = np.stack([part[one], bucket[start:][other]], axis=1)
         far = np.abs(small[pairs[:, 0]].astype(np.int16) - small[pairs[:, 1]]).max(axis=1, initial=0)
-        found.append(np.sort(pairs[far <= LEVELS], axis=1))
-    return np.concatenate(found)
+        near.append(np.sort(pairs[far <= LEVELS], axis=1))
+    return np.concatenate(near)

@@ -87,15 +87,15 @@ def _chosen(root: Path, part: str, problems: Problems) -> list[str]:
     lost: dict[str, list[str]] = {}
     for split, count in PICTURES[part].items():
         for wnid in class_names(part):
-            found, unused = _listed(root / split / wnid)
+            there, unused = _listed(root / split / wnid)
             others += [f"{split}/{wnid}/{name}" for name in unused]
             if split == "train":
-                strays += [f"{split}/{wnid}/{name}" for name in found if name.startswith(VALIDATION)]
-                found = [name for name in found if not name.startswith(VALIDATION)]
-            if not found:
+                strays += [f"{split}/{wnid}/{name}" for name in there if name.startswith(VALIDATION)]
+                there = [name for name in there if not name.startswith(VALIDATION)]
+            if not there:
                 lost.setdefault(split, []).append(wnid)
-            drawn = rng("imagenet", part, split, wnid).permutation(len(found))[:count]
-            chosen += [f"{split}/{wnid}/{found[place]}" for place in drawn]
+            drawn = rng("imagenet", part, split, wnid).permutation(len(there))[:count]
+            chosen += [f"{split}/{wnid}/{there[place]}" for place in drawn]
     if lost:
         missing = "; ".join(f"{len(ids)} in {split}/ ({first_few(ids)})" for split, ids in lost.items())
         raise InputError(f"{root}: classes of {part} without a picture: {missing}. {WANTED}.")

@@ -20,7 +20,7 @@ from linkcontext.data.formats import HEAD
 from linkcontext.errors import InputError, excerpt
 
 MAX_PIXELS = 50_000_000
-RULES = 2  # of this module; what a verdict on a picture depends on is in READER
+RULES = 2  # of this module, to be raised when they change; a kept verdict on a picture is valid for one READER
 READER = f"pillow {PIL.__version__}, heic {formats.HAS_HEIC}, {MAX_PIXELS} pixels, rules {RULES}"
 
 # Pillow allocates pixels in blocks. Those of its usual size (16 MB) can come from the allocator's heap, which keeps
@@ -29,7 +29,7 @@ Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined] # documented
 
 # What Pillow's readers raise on damaged bytes; OSError is most of it.
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, RuntimeError)
-# How they say that the file is good, and of a kind that they do not know.
+# Words in their errors for a good file of a kind that they do not know.
 UNKNOWN_KIND = ("unknown pixel mode", "not supported", "unsupported", "not implemented", "unknown data organization")
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -55,7 +55,7 @@ class Upload:
         return self.name
 
 
-# What a picture can be besides good, and the sentence about it.
+# Notes on a good picture, and the sentence about each.
 NOTES = {
     "frames": "pictures with several frames or pages, of which the first is used",
     "bits": "grey pictures of 16 bits that use fewer; their own white is shown as white",
@@ -69,7 +69,7 @@ SKETCH = 8  # edge of the small picture that tells near-copies from pictures who
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """What is known of a good picture. `pixels` is a hash of what is seen: equal for copies in other bytes.
+    """What is known of a good picture. `pixels` is a hash of its pixels: equal for copies in other bytes.
 
     `sketch` is a perceptual hash of 8 bytes, then 8 x 8 RGB pixels; `notes` are keys of `NOTES`.
     """
@@ -90,7 +90,7 @@ def open_image(path: Path | Upload, max_pixels: int = MAX_PIXELS) -> Image.Image
 
 
 def examine(path: Path | Upload) -> Looks:
-    """What is seen in a picture. Raises as `open_image`."""
+    """The looks of a picture. Raises as `open_image`."""
     image, notes = _decoded(path, MAX_PIXELS)
     spans = np.array(image.getextrema())  # [channel, darkest and brightest]
     if (spans[:, 1] - spans[:, 0]).max() <= RANGE:
@@ -104,7 +104,7 @@ def examine(path: Path | Upload) -> Looks:
 
 
 def pixels(path: Path | Upload) -> str:
-    """A hash of what is seen in a picture, whatever bytes hold it. Raises as `open_image`."""
+    """A hash of a picture's pixels, whatever bytes hold them. Raises as `open_image`."""
     return pixels_of(open_image(path))
 
 

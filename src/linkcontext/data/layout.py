@@ -72,7 +72,9 @@ def read_layout(paths: Iterable[str]) -> Layout:
             splits.update(called)
             waiting += reversed(others)
             if others or (parent and len(different) == 1 and not _all_split(parent, tree, filled)):
-                doubts.append(_doubt(called, others, "splits", "If they are classes, or those beside them are none"))
+                doubts.append(
+                    _doubt(called, others, "splits", "If they are classes, or the folders beside them are not")
+                )
         else:
             waiting += reversed(inside)
             if called:
@@ -114,29 +116,30 @@ def normal_name(name: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """Names with one key would be the same answer: case, compatibility forms, spaces and joiners don't count."""
+    """A key that is equal for names that are the same answer: case, compatibility forms, spaces and joiners do not
+    count."""
     plain = "".join(letter for letter in name if letter not in _JOINERS)
     return " ".join(unicodedata.normalize("NFKC", plain).casefold().split())
 
 
 def is_printable(text: str) -> bool:
-    """Whether a text has no control characters; spaces of all kinds, joiners and direction marks are none."""
+    """Whether a text has no control characters; all kinds of spaces, joiners and direction marks are allowed."""
     return all(letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs" for letter in text)
 
 
 def is_blank(name: str) -> bool:
-    """Whether nothing of a name can be seen."""
+    """Whether a name has no visible character."""
     return not any(unicodedata.category(letter)[0] in "LNPS" and letter not in _INVISIBLE for letter in name)
 
 
-def mixes_scripts(name: str) -> bool:
-    """Whether letters of two bytes in a name are of several scripts, which looks like an older encoding read as UTF-8.
+def mixes_scripts(text: str) -> bool:
+    """Whether the two-byte letters of a name are of several scripts, as in an older encoding that is read as UTF-8.
 
     小猫 in GBK is Сè in UTF-8: a Cyrillic and a Latin letter.
     """
-    names = (unicodedata.name(letter, "") for letter in name if "\x80" <= letter < "\u0800")
+    names = (unicodedata.name(letter, "") for letter in text if "\x80" <= letter < "\u0800")
     # Signs like º and µ, and apostrophes that count as letters, are of no script.
-    return len({told.split()[0] for told in names if " LETTER " in told and not told.startswith("MODIFIER")}) > 1
+    return len({name.split()[0] for name in names if " LETTER " in name and not name.startswith("MODIFIER")}) > 1
 
 
 def source_group(path: str) -> str:

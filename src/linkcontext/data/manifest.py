@@ -49,7 +49,7 @@ class Dataset:
         return self._by_id[item_id]
 
     def contents(self, item_ids: Iterable[str]) -> tuple[str, ...]:
-        """What is seen in some pictures, whatever they are called and in whatever bytes: equal for copies."""
+        """The contents of some pictures: equal for copies, whatever their names and bytes."""
         return tuple(self.item(item_id).content for item_id in item_ids)
 
     def path(self, item_id: str) -> Path:
@@ -57,7 +57,7 @@ class Dataset:
         return self.root / self.item(item_id).path
 
     def without(self, reasons: Mapping[str, str]) -> "Dataset":
-        """The data set without some pictures and the questions about them; `reasons` says why, by id."""
+        """The data set without some pictures and the questions about them; `reasons` gives the reason by id."""
         items = [
             replace(item, questions=tuple(q for q in item.questions if not {*q.others} & reasons.keys()))
             for item in self.items
@@ -66,8 +66,8 @@ class Dataset:
         why: dict[str, list[str]] = {}
         for item_id, reason in reasons.items():
             why.setdefault(reason, []).append(item_id)
-        told = [f"{self.root}: left out: {len(ids)} ({first_few(ids)}): {reason}." for reason, ids in why.items()]
-        return replace(self, items=tuple(items), problems=(*self.problems, *told))
+        sentences = [f"{self.root}: left out: {len(ids)} ({first_few(ids)}): {reason}." for reason, ids in why.items()]
+        return replace(self, items=tuple(items), problems=(*self.problems, *sentences))
 
     @cached_property
     def _by_id(self) -> dict[str, Item]:
@@ -119,7 +119,7 @@ def cache_dir() -> Path:
 
 
 def first_few(names: list[str], whole: bool = False) -> str:
-    """The first of many names, and how many more there are. Long ones are cut, unless they are sentences: `whole`."""
+    """The first of many names, and how many more there are. Long ones are shortened unless `whole` (sentences)."""
     more = len(names) - NAMED
     return ", ".join(name if whole else excerpt(name) for name in names[:NAMED]) + (
         f" and {more} more" if more > 0 else ""
@@ -132,11 +132,11 @@ def _is_missing(path: Path) -> bool:
     except ValueError:  # a null character
         return True
     except OSError as error:
-        return error.errno == errno.ENAMETOOLONG  # of anything else whoever opens it will be told
+        return error.errno == errno.ENAMETOOLONG  # other errors are reported when the file is opened
 
 
 def _normal(item: Item) -> Item:
-    """The item with its class as folders and other files spell it."""
+    """The item with its class spelt as folders and other files spell it."""
     class_id, name = unicodedata.normalize("NFC", item.class_id), normal_name(item.name)
     return item if (class_id, name) == (item.class_id, item.name) else replace(item, class_id=class_id, name=name)
 

@@ -22,7 +22,7 @@ from linkcontext.data.manifest import MANIFEST, cache_dir, first_few
 from linkcontext.errors import InputError
 from linkcontext.storage import write_text
 
-# What other programs leave beside pictures. Files of these names are never pictures anybody wants to see.
+# Files that other programs leave beside pictures.
 LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 SIDECARS = {  # folders of thumbnails, of resource forks, of what was deleted
     *("@eadir", "@recycle", "@recently-snapshot", "@__thumb", "@tmp", "#recycle", "#snapshot"),  # network drives
@@ -64,9 +64,9 @@ class Problems:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was learnt of a file when it had this size and this time: what it is, or why it is no picture.
+    """What is known of a file of this size and time: its looks, or the `reason` why it is not a picture.
 
-    `looks` is None where there is a `reason`. A file that is neither called a picture nor is one has `OTHER` for it.
+    The reason is `OTHER` for a file that is neither named as a picture nor is one.
     """
 
     size: int
@@ -77,7 +77,7 @@ class Seen:
 
     @property
     def pixels(self) -> str:
-        """The hash of what is seen in a good picture."""
+        """The hash of a good picture's pixels."""
         assert self.looks is not None
         return self.looks.pixels
 
@@ -116,7 +116,7 @@ def scan(root: Path, problems: Problems) -> dict[str, Seen]:
 
 
 def _tell(root: Path, pictures: dict[str, Seen], wrong: dict[str, list[str]], problems: Problems) -> None:
-    """Name the files that were left out, by reason, and the pictures that may not be what they seem."""
+    """Report the files that were left out, by reason, and the pictures with notes."""
     others = wrong.pop(OTHER, [])
     for reason, paths in wrong.items():
         if len(paths) == 1:
@@ -180,7 +180,7 @@ def _walk(root: Path, problems: Problems) -> Iterator[tuple[str, tuple[int, int]
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file is what a file manager leaves everywhere, and not worth a word."""
+    """Whether a file is left by a file manager, and need not be reported."""
     return name.startswith("._") or name.lower() in LITTER
 
 
@@ -260,7 +260,7 @@ def _read_index(file: Path, problems: Problems) -> dict[str, Seen]:
 
 
 def revived(size: int, mtime_ns: int, sha256: str, reason: str, *looks: str) -> Seen:
-    """What `as_row` wrote."""
+    """The file that `as_row` wrote as a row."""
     if reason:
         return Seen(int(size), int(mtime_ns), str(sha256), str(reason))
     pixels, sketch, notes = looks
@@ -269,7 +269,7 @@ def revived(size: int, mtime_ns: int, sha256: str, reason: str, *looks: str) -> 
 
 
 def as_row(seen: Seen) -> list[str | int]:
-    """What was learnt of a file, as JSON has it."""
+    """What is known of a file, as a row for JSON."""
     row: list[str | int] = [seen.size, seen.mtime_ns, seen.sha256, seen.reason]
     if seen.looks is None:
         return row

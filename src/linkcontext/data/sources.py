@@ -98,7 +98,7 @@ def digest(dataset: Dataset) -> str:
 
 
 def annotations(dataset: Dataset) -> str:
-    """A hash over what else is known of each picture: its name, split, group, facts and questions."""
+    """A hash of everything known of the pictures besides their pixels: names, splits, groups, facts and questions."""
     lines = sorted(to_json(dataclasses.replace(item, pixels="", sha256="")) for item in dataset.items)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

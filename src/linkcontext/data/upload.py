@@ -40,11 +40,11 @@ class Named:
 
 
 def unpack(archive: Path, into: Path) -> None:
-    """Unpack the files of a zip into the empty folder `into`; which of them are pictures their content tells.
+    """Unpack the files of a zip into the empty folder `into`, whether or not they are pictures.
 
     Everything is checked before the first byte is written. Raises `InputError` for what is no zip, is damaged or
-    locked, for a member that would lie outside of the folder or is a link, for folders whose names cannot be told, and
-    for more files or bytes than allowed.
+    locked, for a member that would lie outside of the folder or is a link, for folders whose names cannot be decoded,
+    and for more files or bytes than allowed.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -72,8 +72,8 @@ def unpack(archive: Path, into: Path) -> None:
 def _spelt(member: zipfile.ZipInfo) -> str:
     """A member's path with / between its parts.
 
-    Without its mark for UTF-8 a name is in an encoding that nobody has noted, mostly that of the country where it was
-    packed. The name of a file does not matter then, and that of a folder does.
+    A name without the flag for UTF-8 is in an unknown encoding, mostly that of the country where it was packed. This
+    does not matter for the name of a file, but for that of a folder.
     """
     path = member.orig_filename
     if unicode_path := _unicode_path(member):
@@ -87,7 +87,7 @@ def _spelt(member: zipfile.ZipInfo) -> str:
             path = (folder + slash).decode() + quote_from_bytes(name)
         else:
             raise InputError(
-                f"the archive names folders in an encoding that it does not tell ({excerpt(repr(raw))}), so their "
+                f"the archive names folders in an encoding that it does not state ({excerpt(repr(raw))}), so their "
                 "names cannot be read. Pack it again with a program that writes UTF-8, as 7-Zip does."
             )
     return path if "/" in path else path.replace("\\", "/")  # some Windows programs write \ alone
@@ -110,10 +110,10 @@ def _unicode_path(member: zipfile.ZipInfo) -> str:
 
 
 def _is_utf8(raw: bytes) -> bool:
-    """Whether a name is UTF-8, as macOS writes it without a mark, and not by accident.
+    """Whether a name is UTF-8, as macOS writes it without the flag, and not by accident.
 
-    Letters of two bytes alone can be Chinese, Japanese or Korean in an older encoding: where several scripts are mixed,
-    or where no other letter stands beside them and each pair of bytes is a letter there too.
+    Two-byte letters can also be Chinese, Japanese or Korean in an older encoding: if several scripts are mixed, or if
+    there is no other letter beside them and each pair of bytes is a letter in that encoding too.
     """
     try:
         letters = raw.decode()

@@ -2,7 +2,7 @@
 
 A tokenizer reads `<|end|>` or `<image>` as the end of a turn or as a picture wherever it stands. A class name, a
 question or a client's text that holds such a mark is therefore refused. It is not escaped: the processors of many
-families look for their marks in the finished text, where no way of writing one is plain text to all of them.
+families look for their marks in the finished text, and no escaped form is plain text to all of them.
 
 Every prompt passes the gate when it is rendered (`episodes.prompt.render`, `models.remote.Remote`). Commands that
 know their texts beforehand call `refuse_marks` early, where they can name the class, the file or the message.
@@ -15,7 +15,7 @@ from linkcontext.errors import UNDECODED, InputError
 from linkcontext.records import Episode, Item
 
 SHORTEST = 3  # characters of a mark; a padding token can be an ordinary "!"
-# The marks of a model behind a server are not known. These are the shapes of those that published models have.
+# The marks of a model behind a server are not known. These are the shapes of the marks of published models.
 USUAL_MARKS = re.compile(
     r"<[|｜][^<>\s]{1,60}[|｜]>|</?(?:s|pad|unk|bos|eos|mask|think|image|video|audio|img|image_soft_token|end_of_image|"
     r"start_of_image|(?:start|end)_of_turn|end_of_utterance|fake_token_around_image|im_start|im_end|im_patch)>|"

@@ -72,20 +72,20 @@ def scaffold(name: str) -> Scaffold:
     values = read_json(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: a JSON object was expected, with the fields of a scaffold. Mend the file.")
-    found = from_dict(Scaffold, values, str(path))
+    made = from_dict(Scaffold, values, str(path))
     for field, marks in (
         ("support", "{image}"),
         ("query", "{image}"),
         ("support_answer", "{answer}"),
         ("query_answer", "{answer}"),
     ):
-        if getattr(found, field).count(marks) != 1:
+        if getattr(made, field).count(marks) != 1:
             raise InputError(f"{path}: `{field}` must hold {marks} exactly once.")
-    return found
+    return made
 
 
 def refuse_scaffold(scaffold: Scaffold, marks: re.Pattern[str]) -> None:
-    """Raise an `InputError` if a scaffold's own words hold one of the model's marks; `{image}` and the like are not."""
+    """Raise an `InputError` if a scaffold's own words hold one of the model's marks; `{image}` is none."""
     for name in ("support", "support_answer", "query", "query_answer", "question", "system"):
         refuse_marks(getattr(scaffold, name), marks, f"--scaffold {scaffold.name}: its `{name}`")
 
@@ -157,11 +157,11 @@ class Words(Protocol):
 
     @property
     def gap(self) -> str:
-        """The white space that the template writes between where the model is to speak and an answer that is given."""
+        """The white space that the template writes before a given answer and not where the model is to speak."""
 
     @property
     def end_mark(self) -> str:
-        """The end token that is written behind an answer where the template writes none; empty if there is none."""
+        """The end token that is added after an answer where the template writes none; "" if the model has none."""
 
     def apply_chat_template(self, messages: list[Message], *, tokenize: bool, add_generation_prompt: bool) -> str:  # noqa: D102
         ...
@@ -212,13 +212,13 @@ def render(messages: Sequence[Message], words: Words, *, reply: bool = False) ->
             whole += written + after
         if whole == text:
             starts = [start for start, _, _ in spans]
-            for match in words.marks.finditer(text):  # one that only a text and its neighbour make together
+            for match in words.marks.finditer(text):  # also a mark that two neighbouring texts form together
                 last = bisect_left(starts, match.end()) - 1  # the last text that begins before the mark ends
                 if last >= 0 and spans[last][1] > match.start():
                     raise marked(match[0], _place(messages, spans[last][2]))
             answers = [(start, end) for start, end, n in spans if messages[n]["role"] == "assistant"]
             return text, [
-                # A model says the gap itself, as part of its answer's first token or in one of its own.
+                # A model generates the gap itself, as part of its first token or as a token of its own.
                 (start - len(words.gap) if text.endswith(words.gap, 0, start) else start, end)
                 for start, end in answers
             ]
@@ -244,8 +244,8 @@ def encode(messages: Sequence[Message], words: Words, supervise: str = "last", *
 def closed(text: str, spans: Sequence[tuple[int, int]], words: Words) -> str:
     """A conversation whose last answer is followed by one of the model's end tokens.
 
-    That is what the template writes, or else the text up to the last answer with the end token behind it. Earlier
-    answers stay as the template renders them.
+    If the template writes none there, the text is cut after the last answer and `end_mark` is added. Earlier answers
+    stay as the template renders them.
     """
     end = spans[-1][1]
     behind = text[end:].lstrip()

@@ -30,8 +30,8 @@ class Away:
         self.remote = Remote(self.served, {item: (item, path) for item, path in paths.items()})
 
     def ask(self, picture: Path) -> Answer:
-        """Name a picture. One that was taught has its own name; any other is named by the likelihood of each name, or by
-        the server's reply if it gives no likelihoods.
+        """Name a picture. One that was taught has its own name; any other is named by the likelihood of each name, or
+        by the server's reply if it gives no likelihoods.
 
         A reply gives all probability to the name in it. Raises `InputError` for a reply that names none or several.
         """
