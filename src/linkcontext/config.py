@@ -19,7 +19,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loading(Prompting):
-    """How a model is loaded, prompted and replies."""
+    """How a model is loaded, is prompted and replies."""
 
     dtype: Dtype = "auto"
     """Of the weights. auto: the checkpoint's own on a GPU, float32 on a CPU."""
@@ -170,9 +170,9 @@ class EvalConfig:
     """likelihood of each candidate name, strict matching of a generated reply, or both. lcl-legacy: replies by the
     metric of Link-Context Learning's released code, with its defects, beside strict matching."""
     calibrate: bool = False
-    """Score by likelihood_calibrated too: less how much each name is preferred over the support's own pictures, as
-    `ask` scores. Names of unequal length need it. It asks about every picture of the support as well, which takes
-    time."""
+    """Score by likelihood_calibrated too, which subtracts how much each name is preferred over the support's own
+    pictures, as `ask` does. Useful for names of unequal length. Every picture of the support is asked about as well,
+    which takes time."""
     engine: EngineName = "auto"
     """packed: an episode in one pass; cached: its support once, what is asked on top; naive: prompt by prompt.
     auto is cached where the model allows it, else naive. Figures do not depend on it."""
@@ -199,7 +199,7 @@ class EvalConfig:
             idle += [f"--scoring {self.scoring}"] if self.scoring not in ("likelihood", "both") else []
             if idle:
                 raise InputError(
-                    f"--calibrate: not together with {', '.join(idle)}. It takes likelihoods of supports "
+                    f"--calibrate: not together with {', '.join(idle)}. It needs likelihoods, and supports "
                     "that show every class equally often under its name."
                 )
         if self.explain is not None and self.explain < 0:

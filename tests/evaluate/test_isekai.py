@@ -220,4 +220,4 @@ def test_one_picture_under_two_names_is_named(tmp_path):
     root = benchmark(tmp_path / "b", record("icemic/3.png", "icemic"), record("cream/3.png", "ice cream"))
     Image.open(root / "icemic" / "1.png").save(root / "cream" / "2.png", compress_level=1)
     dataset, _ = open_isekai(str(root), (1,), 0)
-    assert "stand under two names: 1 (cream/2.png and icemic/1.png)" in dataset.problems[0]
+    assert "have two names: 1 (cream/2.png and icemic/1.png)" in dataset.problems[0]

@@ -109,9 +109,7 @@ def test_texts_are_measured_together_before_anything_reads_them():
 def test_pictures_have_a_number_and_pixels_together():
     assert conversation(picture(100, 50), picture(100, 50, 9)).pixels == 10_000
     assert conversation(picture(100, 100), picture(100, 100)).pixels == 10_000  # one picture, shown twice
-    with pytest.raises(
-        InputError, match=r"messages.0.content.1: has 100 x 51 pixels, and .* may have 10,000 together"
-    ):
+    with pytest.raises(InputError, match=r"messages.0.content.1: has 100 x 51 pixels, and .* may have 10,000 together"):
         conversation(picture(100, 50), picture(100, 51))
     with pytest.raises(InputError, match=r"messages.0.content.3: a request may have 3 pictures"):
         conversation(*[picture(4, 4)] * 4)

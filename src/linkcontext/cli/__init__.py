@@ -22,7 +22,7 @@ from linkcontext.cli.terminal import complain, output
 from linkcontext.cli.use import App, AskPack, ChangePack, Chat, Demo, Serve, Teach
 from linkcontext.errors import UNDECODED, UNREACHABLE, InputError, path_error
 
-# What says that a disk is full, may not be written to, or is gone. Whatever meets it is no mistake of the program.
+# Errors of a disk that is full, may not be written to, or is gone: no fault of the program.
 DISK = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO),
     *(errno.EMFILE, errno.ENFILE),
@@ -33,9 +33,10 @@ GO_ON = ("eval", "probe", "train", "mine", "mini build")  # these find what they
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command. Bad input is a sentence on stderr and exit code 2, as is an output that takes no more, like a full
-    disk. Where a pipe's reader has gone, the exit code is 141, as a shell counts SIGPIPE; 130 after Ctrl-C, 143 after
-    SIGTERM."""
+    """Run a command. Bad input, and an output that takes no more, are a sentence on stderr and exit code 2.
+
+    The exit code is 141 if the reader of a pipe has gone, as in a shell, 130 after Ctrl-C and 143 after SIGTERM.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     commands: dict[str, Any] = {
@@ -101,9 +102,9 @@ def _stopped(command_line: str, code: int) -> NoReturn:
 
 
 def _check_encoding(arguments: Sequence[str]) -> None:
-    """Refuse an argument that is no text, which no file of a run and no model can hold.
+    """Refuse an argument that is not text, because neither a run's files nor a model can hold it.
 
-    Only the path of something that is there, and that a command only reads, may have any bytes.
+    The path of an existing file may have any bytes in a command that only reads it.
     """
     for argument in arguments:
         readable = arguments[0] not in RECORDING and os.path.exists(argument)  # noqa: PTH110 - False for long texts

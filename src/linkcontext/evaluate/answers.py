@@ -40,7 +40,7 @@ _hangul = regex.compile(r"\p{Hangul}")
 _katakana = regex.compile(r"\p{Word_Break=Katakana}")  # its words are written without a break inside
 _particles = regex.compile(PARTICLES, regex.VERBOSE)
 
-# What directly before a name, and behind it, makes it part of something longer.
+# Text directly before or after a name that makes it part of something longer.
 _BEFORE_NUMBER = regex.compile(
     r"""(?: \p{Nd}[.,:'/^*×·÷]      # 1.5  1,000  3:30  3/4  2*3
           | \p{Nd}\.{2,}           # 1..5

@@ -1,6 +1,6 @@
 """Whether the records of a run belong together: episodes that can be asked about, and predictions about these episodes.
 
-What is read from a run's folder goes through here before it is resumed, reported or compared: a file may come from
+Records read from a run's folder are checked here before the run is resumed, reported or compared: a file may come from
 another run, or may have been edited.
 """
 
@@ -12,13 +12,13 @@ from linkcontext.data.manifest import first_few
 from linkcontext.errors import InputError
 from linkcontext.records import Episode, Prediction, Turn
 
-ROUNDING = 1e-3  # a log-probability is never above 0; a sum of rounded ones may be by so much
+ROUNDING = 1e-3  # a log-probability is never above 0, but a sum of rounded ones may be by this much
 ANEW = "Evaluate again into an empty folder."
 Queries = Mapping[str, tuple[Episode, Turn]]  # query id -> its episode, and the query
 
 
 def by_id(episodes: Iterable[Episode], where: str) -> dict[str, Episode]:
-    """The episodes by their ids. Raises `InputError`, naming `where`, for one that comes twice or cannot be asked."""
+    """The episodes by their ids. Raises `InputError`, naming `where`, for a repeated or an impossible one."""
     known: dict[str, Episode] = {}
     for episode in episodes:
         if complaint := _unaskable(episode):
@@ -50,7 +50,7 @@ def queries_of(episodes: Mapping[str, Episode]) -> Queries:
 
 
 def belonging(episodes: Mapping[str, Episode], predictions: Iterable[Prediction], where: str) -> tuple[Prediction, ...]:
-    """The predictions, once each is sure to be about a query of these episodes, and possible.
+    """The predictions, after a check that each is about a query of these episodes, and possible.
 
     Raises `InputError`, naming `where` and the query, for a prediction that is about no query or shots per class of the
     episodes, that has other candidates, another right class or another support than its episode, that holds a
@@ -76,7 +76,7 @@ def belonging(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]
 
 
 def _foreign(prediction: Prediction, queries: Queries) -> str:
-    """What says that a prediction is about another run's episode; empty if nothing does."""
+    """Why a prediction cannot be about an episode of this run; "" if it can."""
     if prediction.query_id not in queries:
         return "is about no query of this run's episodes"
     episode, query = queries[prediction.query_id]
@@ -101,7 +101,7 @@ def _foreign(prediction: Prediction, queries: Queries) -> str:
 
 
 def _impossible(prediction: Prediction) -> str:
-    """What no model can have given; empty if nothing is."""
+    """Why no model can have given a prediction; "" if one can."""
     if not prediction.candidates and prediction.reply is None:
         return "has neither likelihoods nor a reply"
     for score in prediction.candidates:

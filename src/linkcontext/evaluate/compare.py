@@ -44,7 +44,7 @@ def compare(run_a: Path, run_b: Path) -> list[Row]:
 
 
 def compared(a: RunFolder, b: RunFolder) -> list[Row]:
-    """`compare` of two runs that are read."""
+    """`compare` for two runs that were read already."""
     run_a, run_b = a.path, b.path
     if a.config["data"]["digest"] != b.config["data"]["digest"]:
         raise InputError(
@@ -66,16 +66,16 @@ def compared(a: RunFolder, b: RunFolder) -> list[Row]:
 
 
 def cautions(a: RunFolder, b: RunFolder) -> list[str]:
-    """What a reader must know before the figures: a run that is not finished, and all in which the two differ."""
+    """What a reader must know before the figures: which run is unfinished, and in what the two differ."""
     unfinished = [f"{run.path}: {run.unfinished}" for run in (a, b) if run.unfinished]
     recorded = [{*run.config.get("measured", {})} - ({"weights"} if run.weights_unknown else set()) for run in (a, b)]
     alone = recorded[0] ^ recorded[1]  # what only one of them records is not known to differ
     differ = measured_apart(a.config, b.config, alone | ({"weights"} - recorded[0]))
     differ += options_apart(a.config["config"], b.config["config"])
-    told = f"A and B differ in {', '.join(differ)}." if differ else "A and B differ in nothing that was recorded."
+    sentence = f"A and B differ in {', '.join(differ)}." if differ else "A and B differ in nothing that was recorded."
     if alone:
-        told += f" Only one of them records {', '.join(WORDS.get(name, name) for name in sorted(alone))}."
-    return [*unfinished, told, *(f"{run.path}: {UNKNOWN_WEIGHTS}" for run in (a, b) if run.weights_unknown)]
+        sentence += f" Only one of them records {', '.join(WORDS.get(name, name) for name in sorted(alone))}."
+    return [*unfinished, sentence, *(f"{run.path}: {UNKNOWN_WEIGHTS}" for run in (a, b) if run.weights_unknown)]
 
 
 def within(row: Row, margin: float) -> bool:
@@ -102,7 +102,7 @@ def interval(differences: Floats, *clusterings: Sequence[str]) -> Interval:
 
 
 def clustered_p(differences: Floats, clusterings: Sequence[Sequence[str]], *stream: str | int) -> float:
-    """`sign_flip_p` of whichever clustering is the least sure: by episode, or by query picture."""
+    """The largest `sign_flip_p` of several clusterings, such as by episode and by query picture."""
     return max(sign_flip_p(episode_sums(differences, clusters)[0], *stream) for clusters in clusterings)
 
 

@@ -38,10 +38,10 @@ WORDS = {
     "prompts": "the rendered prompts",
     "files": "the files that it learns from",
 }
-UNKNOWN = "unknown"  # how what a run says of weights that it does not know begins
+UNKNOWN = "unknown"  # the beginning of `weights` in `measured` where they are not known
 UNKNOWN_WEIGHTS = (
     "The model's weights cannot be known: its server has them, or the run is of an earlier version that did not record "
-    "them. That two such runs are of the same weights is not sure."
+    "them. Two such runs may be of different weights."
 )
 DATA = {"spec": str, "root": str, "digest": str, "problems": tuple[str, ...]}
 OPTIONS = {"episodes": dict[str, Any], "scoring": str, "unseen": tuple[str, ...]}
@@ -65,7 +65,7 @@ class RunFolder:
 
     @property
     def weights_unknown(self) -> bool:
-        """Whether nothing is recorded by which the model's weights could be told from others."""
+        """Whether the run records nothing that identifies the model's weights."""
         return str(self.config.get("measured", {}).get("weights", UNKNOWN)).startswith(UNKNOWN)
 
     @property
@@ -91,14 +91,14 @@ def read_run(run: Path) -> RunFolder:
 
 
 def measured_apart(a: Mapping[str, Any], b: Mapping[str, Any], but: Collection[str] = ()) -> list[str]:
-    """What is measured in two runs and is not the same, by their config.json, in words; `but` does not count."""
+    """The measured parts in which the config.json of two runs differ, in words; those in `but` do not count."""
     mine, other = a.get("measured", {}), b.get("measured", {})
     names = [name for name in {**WORDS, **mine, **other} if name not in but]
     return [WORDS.get(name, name) for name in names if mine.get(name) != other.get(name)]
 
 
 def options_apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """The options in which two configurations differ, with both values; where a run goes does not count."""
+    """The options in which two configurations differ, with both values; `out` does not count."""
     mine, other = flat(a), flat(b)
     return [
         f"{name} ({mine.get(name)}, {other.get(name)})"
@@ -155,7 +155,7 @@ def read_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _check_scoring(folder: RunFolder) -> None:
-    """The predictions must hold what the configuration asked for; a server may give replies alone."""
+    """Raise an `InputError` if predictions lack what the configuration asked for; a server may give replies alone."""
     scoring, first = folder.config["config"].get("scoring"), folder.predictions[0]
     asked = {"likelihood": (True, False), "both": (True, True), "generate": (False, True), "lcl-legacy": (False, True)}
     there = bool(first.candidates), first.reply is not None

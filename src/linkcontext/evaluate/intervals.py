@@ -1,4 +1,4 @@
-"""95 % intervals that know that queries of an episode, of a picture and of a class stand and fall together.
+"""95 % intervals that take into account that queries of an episode, of a picture and of a class are dependent.
 
 Where values are clustered in two ways, by episode and by query picture, the wider of the two intervals holds.
 """

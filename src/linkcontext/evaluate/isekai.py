@@ -86,8 +86,8 @@ def open_isekai(data: str, shots_per_class: Iterable[int], seed: int) -> tuple[D
     dataset = Dataset(file.parent, tuple(sorted(items.values(), key=lambda item: item.id)), (said,) if leaks else ())
     if claims := disputed(dataset.items):
         pairs = [" and ".join(item.path for item in same[:2]) for same in claims.values()]
-        told = f"{file}: different pictures that stand under two names: {len(claims)} ({first_few(pairs, whole=True)})."
-        dataset = dataclasses.replace(dataset, problems=(*dataset.problems, told))
+        sentence = f"{file}: pictures that have two names: {len(claims)} ({first_few(pairs, whole=True)})."
+        dataset = dataclasses.replace(dataset, problems=(*dataset.problems, sentence))
     episodes = [
         _episode(f"e{i:05d}", _task(file), found, items, shots, seed) for i, found in enumerate(groups.values())
     ]

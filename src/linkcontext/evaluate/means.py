@@ -33,8 +33,8 @@ def summary(
     all types that are `unseen` and for all others.
 
     The interval is that of the mean over the subjects, taken as a sample of all subjects (Student's t), and null for a
-    single one. It is never narrower than that of a mean over the queries, which `groups` has, clustered by episode and
-    by query picture: subjects that are asked about the same few pictures are no sample of their own.
+    single one. It is never narrower than the interval of the mean over the queries in `groups`, clustered by episode
+    and by query picture, because subjects asked about the same few pictures are not independent.
     """
     found: dict[tuple[str, str, int, str], list[Row]] = {}
     for row in rows:

@@ -58,7 +58,7 @@ def candidate_scores(prediction: Prediction, scoring: str) -> dict[str, float]:
     """Class id -> score in nats: the summed log-probability, its mean per token, its excess over the same answer with a
     grey query picture (PMI), or over what the name has on average over the support's pictures (calibrated).
     `InputError` where a score is not a finite number."""
-    found = {}
+    scores = {}
     for score in prediction.candidates:
         value = {
             "likelihood_sum": score.logprob,
@@ -72,8 +72,8 @@ def candidate_scores(prediction: Prediction, scoring: str) -> dict[str, float]:
                 f"has {value} as {scoring} of {score.name!r}, which decides nothing. The model's numbers "
                 "overflowed; evaluate again in another dtype."
             )
-        found[score.class_id] = value
-    return found
+        scores[score.class_id] = value
+    return scores
 
 
 def favourites(prediction: Prediction, scoring: str, candidates: Sequence[Candidate]) -> tuple[str, ...]:
@@ -131,15 +131,20 @@ def by_place(pairs: Iterable[Pair], scoring: str) -> list[Place]:
 
     `pairs` of one support picture per class, as `grouped` has them; others are passed over.
     """
-    found: defaultdict[int, list[tuple[float, str, str]]] = defaultdict(list)
+    places: defaultdict[int, list[tuple[float, str, str]]] = defaultdict(list)
     for episode, prediction in pairs:
         if prediction.shots_per_class == 1:
             worth = credit(prediction, scoring, episode.candidates)
             at = only_place(episode, prediction.gold)
-            found[at].append((worth, drawn_as(episode.id), query_picture(episode, prediction)))
+            places[at].append((worth, drawn_as(episode.id), query_picture(episode, prediction)))
     return [
-        Place(place, math.fsum(c for c, *_ in told) / len(told), clustered_wilson(*zip(*told, strict=True)), len(told))
-        for place, told in sorted(found.items())
+        Place(
+            place,
+            math.fsum(c for c, *_ in values) / len(values),
+            clustered_wilson(*zip(*values, strict=True)),
+            len(values),
+        )
+        for place, values in sorted(places.items())
     ]
 
 
@@ -229,8 +234,9 @@ def _answered(key: Key, pairs: Sequence[Pair]) -> float:
 
 
 def shorter(scoring: str, pairs: Sequence[Pair]) -> dict[str, float] | None:
-    """How often the shortest of the candidates' names was `chosen` and how often it was `right`, over the `n_queries`
-    whose names have different lengths and for which a name was chosen; None where there are none.
+    """How often the shortest of the candidates' names was `chosen` and how often it was `right`.
+
+    Counted are the `n_queries` whose names differ in length and for which a name was chosen; None without any.
 
     Lengths are in tokens of the answer; in characters where only replies were taken.
     """

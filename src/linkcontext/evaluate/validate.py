@@ -245,8 +245,8 @@ def beginnings(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -
     """The prompt's tokens must be the first of the whole conversation's, and the answer's the next, for each name; and
     each answer must end with an end token of the model.
 
-    Some chat templates write other text before an answer that is given than where the model is to speak: this is
-    reported, for no scaffold can change it.
+    Some chat templates write other text before a given answer than where the model is to speak. This is reported,
+    because no scaffold can change it.
     """
     template, compared = scorer.model.template, 0
     notes: dict[str, None] = {}
@@ -255,7 +255,7 @@ def beginnings(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -
         shots_per_class = episode.shots_per_class[index % len(episode.shots_per_class)]
         where = f"{episode.query_id(query)} at {shots_per_class} shots per class"
         question = prompt(episode, query, shots_per_class, wording)
-        asked = encode(question, template, "none", reply=True).ids
+        before = encode(question, template, "none", reply=True).ids
         for candidate in episode.candidates:
             conversation = prompt(episode, query, shots_per_class, wording, candidate.name)
             tokens = encode(conversation, template, "last")
@@ -263,7 +263,7 @@ def beginnings(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -
             if template.ends and tokens.ids[answer[-1]] not in template.ends:
                 raise InputError(f"{where}: the answer {candidate.name!r} does not end with an end token of the model.")
             compared += 1
-            if tokens.ids[: len(asked)] == asked and answer[0] == len(asked):
+            if tokens.ids[: len(before)] == before and answer[0] == len(before):
                 continue
             note = _other_beginning(question, conversation, scorer)
             if note is None:
@@ -277,17 +277,17 @@ def beginnings(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -
 
 
 def _other_beginning(question: list[Message], conversation: list[Message], scorer: Scorer) -> str | None:
-    """What the chat template writes before an answer that is given, where that is not what a prompt ends with."""
+    """A sentence about what the chat template writes before a given answer, if a prompt does not end with it."""
     template = scorer.model.template
-    asked, _ = render(question, template, reply=True)
+    open_text, _ = render(question, template, reply=True)
     text, spans = render(conversation, template)
     given = text[: spans[-1][0]]
     before, _ = render(question, template)
-    if given == asked or not given.startswith(before):  # what was said before is written in another way
+    if given == open_text or not given.startswith(before):  # what was said before is written in another way
         return None
-    differ = (i for i, (one, other) in enumerate(zip(given, asked, strict=False)) if one != other)
-    start = max(0, next(differ, min(len(given), len(asked))) - SHOWN)
+    differ = (i for i, (one, other) in enumerate(zip(given, open_text, strict=False)) if one != other)
+    start = max(0, next(differ, min(len(given), len(open_text))) - SHOWN)
     return (
-        f"the chat template writes {given[start:]!r} before an answer that is given, and {asked[start:]!r} where the "
-        "model is to speak: likelihoods stand behind the first, replies behind the second"
+        f"the chat template writes {given[start:]!r} before an answer that is given, and {open_text[start:]!r} where "
+        "the model is to speak: likelihoods follow the former, replies the latter"
     )

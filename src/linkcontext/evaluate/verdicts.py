@@ -1,10 +1,9 @@
 """What a probe's predictions say about linking: a finding for every probe, and one conclusion.
 
 A finding holds the effect that a model that links would show, as this model shows it: how much more often it is right
-than by chance, or than with something taken away. Intervals and tests are
-clustered by episode and by query picture, as everywhere; where a probe is several comparisons (orders, places,
-wordings, ways) the weakest of them stands for it. The p-values of all findings are adjusted together (Holm). Needs no
-model.
+than by chance, or than with something taken away. Intervals and tests are clustered by episode and by query picture, as
+everywhere; where a probe is several comparisons (orders, places, wordings, ways) the weakest of them stands for it. The
+p-values of all findings are adjusted together (Holm). Needs no model.
 """
 
 import math

@@ -24,7 +24,7 @@ from linkcontext.records import read_json
 from linkcontext.storage import held, replacing, write_text
 
 STAGES = ("mini-clip", "mini-base", "mini")
-# What a stage's folder has, besides others, when it is whole.
+# Files that a whole folder of a stage has, among others.
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "processor_config.json")
 
 
@@ -61,7 +61,7 @@ def _build(recipe: Recipe, out: Path, device: torch.device, until: str, begin_fr
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a stage's folder has all its files. What an earlier version left when it was killed may not."""
+    """Whether a stage's folder has all its files. A folder that an earlier version left when killed may not."""
     return all((folder / file).is_file() for file in FILES)
 
 
@@ -88,7 +88,7 @@ def _same_recipe(recipe: Recipe, out: Path) -> None:
 
 
 def _tokenizer(recipe: Recipe, out: Path, begin_from: Path | None) -> PreTrainedTokenizerFast:
-    """The tokenizer as it was written, read anew: one that was used keeps, and would save, how it was used last."""
+    """The tokenizer, read from its file again, because one that was used would save the settings of its last use."""
     given = begin_from / "mini-clip" if begin_from is not None else out
     if (given / "tokenizer.json").is_file() and not (out / "mini-clip").exists():
         return _loaded(AutoTokenizer, given)

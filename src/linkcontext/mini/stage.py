@@ -63,10 +63,9 @@ def run(
 ) -> None:
     """Train `model` for the schedule's steps, from where `folder` says it stopped.
 
-    A group of `optim` that has a "scale" learns at that share of the schedule's rate.
-
-    `loss(step)` gives the loss and figures to show. Loss that is not finite ends the run with its step. Raises
-    `InputError` for a state that is damaged or of another shape, and where the disk does not take what is written.
+    `loss(step)` gives the loss and figures to show. A loss that is not finite ends the run with its step. A group of
+    `optim` that has a "scale" learns at that share of the schedule's rate. Raises `InputError` for a state that is
+    damaged or of another shape, and if the disk fails.
     """
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +107,7 @@ def _resume(path: Path, model: nn.Module, optim: torch.optim.Optimizer) -> int:
         return 0
     about, tensors = read_tensors(path, "Remove it, and the stage begins anew.")
     if not re.fullmatch("[0-9]{1,9}", about.get("step", "")):
-        raise InputError(f"{path}: is no state of a stage. Remove it, and the stage begins anew.")
+        raise InputError(f"{path}: is not the state of a stage. Remove it, and the stage begins anew.")
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in model.state_dict().items()}:
         raise InputError(f"{path}: belongs to a model of another shape. Remove it or choose another --out.")

@@ -1,4 +1,4 @@
-"""Greedy replies that depend on no engine: from clean settings, or with the checkpoint's penalties in every engine."""
+"""Greedy replies that are the same in every engine, with clean settings or with the checkpoint's penalties."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,8 +28,8 @@ THOUGHT = "<think>", "</think>"  # what reasoning stands between, in the models 
 
 @contextmanager
 def clean_generation(network: PreTrainedModel, ends: Sequence[int], padding: int) -> Iterator[None]:
-    """A network whose `generate` knows nothing but its end tokens: transformers fills what a call leaves out from the
-    checkpoint's generation config, and some of that cannot be overridden."""
+    """Inside the block the network's `generate` has no settings but its end tokens: transformers takes what a call
+    leaves out from the checkpoint's generation config, and some of that cannot be overridden."""
     usual = network.generation_config
     network.generation_config = GenerationConfig(eos_token_id=list(ends), pad_token_id=padding)
     try:
@@ -39,8 +39,10 @@ def clean_generation(network: PreTrainedModel, ends: Sequence[int], padding: int
 
 
 def logits_processors(taken: Mapping[str, Any], ends: Sequence[int], length: int, where: device) -> LogitsProcessorList:
-    """What a checkpoint's generation config (`Model.generation`) does to the logits behind a prompt of `length`
-    tokens, one sequence at a time: padding would count as something that was said."""
+    """The logits processors of a checkpoint's generation config (`Model.generation`) after a prompt of `length` tokens.
+
+    They take one sequence at a time, because padding would count as tokens that were said.
+    """
     made: dict[str, Callable[..., LogitsProcessor]] = {
         "sequence_bias": SequenceBiasLogitsProcessor,
         "repetition_penalty": RepetitionPenaltyLogitsProcessor,
@@ -72,7 +74,7 @@ def shaped(processors: LogitsProcessorList, ids: Tensor, logits: Tensor) -> Tens
 
 
 def without_thought(reply: str, prompt: str = "") -> str | None:
-    """A reply without the reasoning before it; None where the reasoning did not come to its end.
+    """A reply without the reasoning before it; None if the reasoning is not finished.
 
     `prompt` is the text before the reply: some templates write the beginning of the reasoning themselves.
     """

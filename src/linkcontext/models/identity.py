@@ -1,8 +1,8 @@
-"""What a run measures, or trains, in digests: what a folder is compared with before it is gone on with.
+"""Digests of what a run measures or trains; a run is resumed only if they are the same.
 
-Figures of one folder belong to one model, read through one processor and asked in one wording. The path of a model says
-nothing of that: weights change below it. Of a model behind a server only what the server reports can be compared:
-`linkcontext serve` reports the same digests.
+The figures of a folder belong to one model, one processor and one wording. The path of a model does not show this,
+because its weights may change. Of a model behind a server only what the server reports can be compared; `linkcontext
+serve` reports the same digests.
 """
 
 import hashlib
@@ -21,16 +21,16 @@ from linkcontext.models.vision import CHECKED
 from linkcontext.records import Turn
 
 UNKNOWN = "unknown: a server has them, and reports nothing that would tell when they change"
-VERSIONS = ("transformers_version", "_from_model_config")  # of a generation config: of a file, not of a model
+VERSIONS = ("transformers_version", "_from_model_config")  # of a generation config: they describe a file
 
-REPORTED = "measured"  # the field of `linkcontext serve`'s models that has what `measured` says of them
+REPORTED = "measured"  # the field of a model of `linkcontext serve` that has its digests
 DIGEST = re.compile("[0-9a-f]{64}")
 
 Measured = dict[str, Any]
 
 
 def measured(model: Model | Served) -> Measured:
-    """Digests of all that a model's answers depend on besides the prompt, by their names."""
+    """Digests, by name, of everything that a model's answers depend on besides the prompt."""
     if isinstance(model, Served):
         server = _reported(model)
         return {"weights": _weights(server.get(REPORTED)), "server": server}
@@ -45,7 +45,7 @@ def measured(model: Model | Served) -> Measured:
 
 
 def prompts(model: Model | Served, conversations: Iterable[Sequence[Message]]) -> str:
-    """A digest of conversations as the model reads them, pictures by their ids: their tokens, or for a server words."""
+    """A digest of conversations as the model reads them, with pictures by their ids: tokens, or for a server texts."""
     if isinstance(model, Served):
         return _digest([*map(list, conversations)])
     read = [
@@ -67,7 +67,7 @@ def _weights(reported: Any) -> str:
 
 
 def _reported(served: Served) -> dict[str, Any]:
-    """What a server says about its model in its list of models and with an answer."""
+    """What a server reports about its model in its list of models and with an answer."""
     (entry,) = (model for model in served.client.models.list().data if model.id == served.model)
     answer = served.complete([{"role": "user", "content": "Hello"}], 1)
     # vLLM gives the time of the request and a new permission with each list.
@@ -79,16 +79,16 @@ def _processor(model: Model) -> Any:
     images = json.loads(model.processor.image_processor.to_json_string())
     words = model.words
     if words.is_fast:
-        told = json.loads(words.backend_tokenizer.to_str())
-        # How a batch is padded or cut is set with each call, and changes no prompt.
-        tokenizer = _without(told, ("padding", "truncation"))
+        backend = json.loads(words.backend_tokenizer.to_str())
+        # Padding and truncation are set with each call, and change no prompt.
+        tokenizer = _without(backend, ("padding", "truncation"))
     else:
         tokenizer = {"vocabulary": words.get_vocab()}
     return {"images": _without(images, PASSING), "tokenizer": tokenizer, "special": words.special_tokens_map}
 
 
 def _rendered(model: Model) -> list[str]:
-    """A small conversation with two pictures as the chat template writes it, with its answer and up to it."""
+    """A small conversation with two pictures as the chat template writes it, up to its answer and with it."""
     turn, query = Turn(CHECKED[0], "", "lum"), Turn(CHECKED[1], "", "")
     made = (conversation([turn], SCAFFOLDS["turns"], query, answer) for answer in (None, "dax"))
     return [render(messages, model.template, reply=_open(messages))[0] for messages in made]

@@ -1,4 +1,4 @@
-"""How a model is prompted and how it replies: the choices that change what is measured besides prompts and weights."""
+"""How a model is prompted and how it replies: options that change what is measured, besides prompts and weights."""
 
 import json
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from linkcontext.errors import InputError
 
 GenerationChoice = Literal["clean", "model"]
 REPLY_TOKENS = 24  # of a name, with some words around it
-# What `generation_config="model"` takes of a checkpoint's generation config. Replies are greedy in any case, so that
-# temperature and the like are of no use.
+# The settings that `generation_config="model"` takes from a checkpoint's generation config. Replies are always greedy,
+# so temperature and other sampling settings are not used.
 TAKEN = (
     "repetition_penalty",
     "no_repeat_ngram_size",

@@ -15,11 +15,11 @@ from linkcontext.errors import InputError, excerpt
 from linkcontext.models.load import Model
 
 REFUSALS = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError)  # what processors raise on a shape
-EDGE, SHAPE = 64, 8  # pixels, and times: pictures with no smaller edge and no longer shape are taken by all
+EDGE, SHAPE = 64, 8  # every processor takes pictures with edges of at least 64 pixels, of less than 8 to 1
 
 
 def refused(model: Model, pictures: Mapping[str, Path]) -> dict[str, str]:
-    """Which pictures, by id, the image processor refuses, and why. One of each shape is tried, and unusual ones alone.
+    """The pictures, by id, that the image processor refuses, and why. Each unusual shape is tried once.
 
     Raises `InputError` for a picture that cannot be read.
     """
@@ -37,9 +37,9 @@ def refused(model: Model, pictures: Mapping[str, Path]) -> dict[str, str]:
 
 
 def without_refused(dataset: Dataset, items: Iterable[str], model: Model, strict: bool) -> Dataset:
-    """The data set without those of some pictures that the image processor refuses; itself where it takes them all.
+    """The data set without those of `items` that the image processor refuses; the same object if it takes them all.
 
-    Raises `InputError` for the first with `strict`.
+    With `strict`, raises `InputError` for the first.
     """
     reasons = refused(model, {item: dataset.path(item) for item in items})
     if not reasons:
@@ -65,7 +65,7 @@ def _sentence(size: tuple[int, int], error: Exception) -> str:
 
 @contextmanager
 def naming(path: object, image: Image.Image) -> Iterator[None]:
-    """A refusal of the image processor inside the block is an `InputError` that names the picture."""
+    """Raise an `InputError` that names the picture if the image processor refuses it in the block."""
     try:
         yield
     except InputError:

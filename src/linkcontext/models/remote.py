@@ -109,7 +109,7 @@ def connect(name: str, prompting: Prompting = USUAL_PROMPTING) -> Served:
 
 
 def _check_address(url: str, name: str) -> None:
-    """Raise an `InputError` for what is no address, or has a password in it, which a run would write down."""
+    """Raise an `InputError` for an invalid address, or one with a password, which a run would write down."""
     try:
         parts = urlsplit(url)
         whole = parts.scheme in ("http", "https") and bool((parts.hostname or "").encode("idna")) and parts.port != 0
@@ -181,8 +181,8 @@ class Remote:
 
     @cached_property
     def trial(self) -> tuple[int, str]:
-        """How many tokens a closed message has behind the end of its answer; -1 where the server gives no likelihoods,
-        and why.
+        """How many tokens a closed message has after the end of its answer, -1 if the server gives no likelihoods; and
+        how answers are scored, or why not.
 
         A small conversation is read four times: up to its answer, with it, closed, and closed with another answer.
         """
@@ -224,7 +224,7 @@ class Remote:
 
     @cached_property
     def neutral(self) -> dict[str, float]:
-        """The penalty that OpenAI's protocol does not have, at its neutral value, where the server takes it.
+        """The penalty that is not in OpenAI's protocol at its neutral value, or nothing if the server refuses it.
 
         A server's own default may be the checkpoint's generation config, which penalises the very names that a prompt
         teaches.
@@ -250,18 +250,18 @@ class Remote:
     def counters(self) -> dict[str, Any]:
         """What a run records of how it was computed."""
         where = f"{self.served.model} at {self.served.url}"
-        found: dict[str, Any] = {"engine": self.engine, "engine_reason": where, "scored": self.trial[1]}
+        counters: dict[str, Any] = {"engine": self.engine, "engine_reason": where, "scored": self.trial[1]}
         if self.scores:
-            found["end_of_answer"] = f"{self._end!r}, as the server's chat template writes it"
+            counters["end_of_answer"] = f"{self._end!r}, as the server's chat template writes it"
         if self._generated:
-            found["penalties"] = self._penalties
+            counters["penalties"] = self._penalties
         if self.cut_short:
-            found["replies_cut_in_reasoning"] = self.cut_short
-        return found
+            counters["replies_cut_in_reasoning"] = self.cut_short
+        return counters
 
     @property
     def _penalties(self) -> str:
-        """What the server was asked to do to the likelihoods of tokens in replies."""
+        """Which penalties apply to the server's replies, in words."""
         if self.served.prompting.generation_config == "model":
             return "the server's own"
         return "none" if self.neutral else "none of OpenAI's; the server's own repetition_penalty"
@@ -338,18 +338,20 @@ class Remote:
 
 
 def _other_answer(ask: Ask) -> list[Message]:
-    """A candidate's messages with an answer that begins like none of them.
+    """The messages of a candidate with an answer that begins like no candidate.
 
-    What it has in common with them is all that the chat template writes before an answer, which can be more than a
-    prompt for a reply ends in: templates of models that reason write the empty reasoning of an answer that is given.
+    The common beginning is all that the chat template writes before an answer. It can be longer than a prompt for a
+    reply: templates of models that reason write an empty reasoning before a given answer.
     """
     message = ask.answers[0][-1]
     return [*ask.answers[0][:-1], {**message, "content": [{"type": "text", "text": OTHER}]}]
 
 
 def _answer(other: Read, closed: Read, gap: int, tail: int) -> tuple[float, int]:
-    """An answer's log-probability and tokens: from where it differs from another answer, with the white space before
-    that which the model would have to say, to the end of the answer."""
+    """An answer's log-probability and number of tokens: from where it differs from another answer to its end.
+
+    Up to `gap` characters of white space before it belong to it, because the model would have to generate them.
+    """
     start = _shared(other, closed)
     while start and closed[start - 1].text.isspace() and len(closed[start - 1].text) <= gap:
         start -= 1

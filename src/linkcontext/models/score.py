@@ -66,8 +66,8 @@ Ending = Literal["none", "open", "closed"]
 Sources = dict[str, tuple[str, Any]]  # item id -> (content hash, path)
 # Rounding: what a sum of log-probabilities may differ by between two orders of the same operations.
 TOLERANCE, HALF_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}, 0.3
-# Bytes of texts with their tokens, and of laid out prompts, that are kept: an episode has few texts, and what is taught
-# is asked again and again.
+# Bytes of texts with their tokens, and of expanded prompts, that are kept: an episode has few texts, and what was
+# taught is asked about again and again.
 TEXTS, LINES = 128_000_000, 64_000_000
 TOKEN = 48  # bytes that a token takes in a `Tokens`: its id, a label, and a place for each
 READ = 256  # tokens whose likelihood is looked up at once
@@ -289,7 +289,7 @@ class Scorer:
         return self._replies(said, prompts, ending)
 
     def _shape(self, prompts: Sequence[list[Message]], ending: Ending) -> Shape:
-        """What the checkpoint's generation config does to the logits of each prompt."""
+        """A function that applies the checkpoint's generation config to the logits of each prompt."""
         device = self.model.device
         chosen: dict[int, LogitsProcessorList] = {}
 
@@ -300,16 +300,16 @@ class Scorer:
 
         return shape
 
-    def _replies(self, said: Sequence[list[int]], prompts: Sequence[list[Message]], ending: Ending) -> list[str]:
-        """What was said, as text. Reasoning that did not come to its end leaves no answer, which is counted."""
-        texts = [self.model.words.decode(ids, skip_special_tokens=True).strip() for ids in said]
+    def _replies(self, sequences: Sequence[list[int]], prompts: Sequence[list[Message]], ending: Ending) -> list[str]:
+        """Generated tokens as texts. Unfinished reasoning gives an empty reply, and is counted."""
+        texts = [self.model.words.decode(ids, skip_special_tokens=True).strip() for ids in sequences]
         begun = [self._encode(messages, ending)[0] for messages in prompts]
-        found = [without_thought(text, prompt) for text, prompt in zip(texts, begun, strict=True)]
-        if cut := sum(text is None for text in found):
+        replies = [without_thought(text, prompt) for text, prompt in zip(texts, begun, strict=True)]
+        if cut := sum(text is None for text in replies):
             if not self.cut_short:
                 log.warning(UNFINISHED_THOUGHT)
             self.cut_short += cut
-        return [text or "" for text in found]
+        return [text or "" for text in replies]
 
     def _look(self, conversations: Iterable[list[Message]]) -> None:
         """See all pictures that are about to be needed, so that the tower gets many at a time."""
@@ -560,7 +560,7 @@ class Scorer:
 
 
 def rendered(messages: Sequence[Message], ending: str, words: Words) -> tuple[str, list[tuple[int, int]]]:
-    """A conversation as text with this ending (`Ending`, or the answers that count), and where its answers are."""
+    """A conversation as text with an ending (`Ending`, or which answers count), and the spans of its answers."""
     text, spans = render(messages, words, reply=ending == "none")
     if ending == "open":
         return text[: spans[-1][1]], []
@@ -581,13 +581,13 @@ def fits(length: int, short: Tokens, context: int) -> None:
 
 
 def _text_bytes(encoded: tuple[str, Tokens]) -> int:
-    """About what a text and its tokens take, with the key that holds the text once more."""
+    """About how many bytes a text and its tokens take, with the key that repeats the text."""
     text, tokens = encoded
     return 2 * sys.getsizeof(text) + TOKEN * len(tokens.ids)
 
 
 def _line_bytes(kept: tuple[Line, list[Spelling]]) -> int:
-    """About what a line takes, with the key that holds its tokens once more; spellings are shared."""
+    """About how many bytes a line takes, with the key that repeats its tokens; spellings are shared."""
     line = kept[0]
     arrays = line.ids, line.picture, line.slot, line.position, line.answer
     return sum(array.nbytes for array in arrays) + TOKEN * len(line.ids)

@@ -1,4 +1,4 @@
-"""Tensors in a file with a digest of what was written: a file that is cut short or has a flipped bit is not read."""
+"""Files of tensors with a digest: a file that is cut short or has a flipped bit is refused."""
 
 import hashlib
 import json
@@ -19,11 +19,11 @@ DIGEST = "digest"
 
 
 class DamagedError(ValueError):
-    """A file of tensors is not what was written. The message says why, and neither where nor what to do."""
+    """A file of tensors does not match its digest, or cannot be read. The message does not name the file."""
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, str]) -> None:
-    """Write tensors and a few texts about them. Raises `InputError` where the disk does not take them."""
+    """Write tensors and a few texts about them. Raises `InputError` if they cannot be written."""
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as new:
         save_file(whole, new, {**about, DIGEST: _digest(about, whole, whole.__getitem__)})
@@ -31,7 +31,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str,
 
 @contextmanager
 def checked_tensors(path: Path) -> Iterator[Any]:
-    """The open file, whose `metadata()` has the texts. Raises `DamagedError` where it is not what was written.
+    """The open file, whose `metadata()` has the texts. Raises `DamagedError` if it does not match its digest.
 
     A file without a digest, as earlier versions wrote them, is only checked for its length.
     """
@@ -47,7 +47,7 @@ def checked_tensors(path: Path) -> Iterator[Any]:
 
 
 def read_tensors(path: Path, advice: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The texts and the tensors of a file. Raises `InputError` with that advice where they are not what was written."""
+    """The texts and the tensors of a file. Raises `InputError`, which ends in `advice`, for a damaged one."""
     try:
         with checked_tensors(path) as file:
             return dict(file.metadata() or {}), {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
@@ -65,7 +65,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _digest(about: Mapping[str, str], names: Iterable[str], tensor: Callable[[str], Tensor]) -> str:
-    """A digest of texts and of tensors, of which one at a time is in memory."""
+    """A digest of texts and tensors; one tensor at a time is in memory."""
     digest = hashlib.sha256(json.dumps(sorted(about.items())).encode())
     for name in sorted(names):
         value = tensor(name)

@@ -61,14 +61,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Preprocessed:
-    """A picture as the model's processor gives it to the vision encoder."""
+    """The processor's output for a picture: what the vision encoder takes."""
 
     ids: list[int]  # the tokens that stand for the picture in a prompt
     inputs: dict[str, Tensor]
 
     @property
     def nbytes(self) -> int:
-        """The bytes of what the encoder is given."""
+        """The bytes of the inputs."""
         return sum(part.nbytes for part in self.inputs.values())
 
 
@@ -137,7 +137,7 @@ class Eyes:
             return self.preprocess(image, alone)
 
     def forget(self, wanted: Collection[str] = ()) -> None:
-        """Keep at most `memory` bytes of features, and those of the `wanted` keys: what came first goes first."""
+        """Remove the oldest features until at most `memory` bytes are left; those of `wanted` keys stay."""
         most = MEMORY if self.memory is None else self.memory
         taken = sum(seen.nbytes for seen in self.seen.values())
         for key in list(self.seen):
@@ -161,7 +161,7 @@ class Eyes:
         return self.seen[self.key(content, alone)]
 
     def key(self, content: str, alone: bool) -> str:
-        """Under which name in `seen` a picture's features are, `alone` in its prompt or one of several."""
+        """The key in `seen` of a picture's features, `alone` in its prompt or beside others."""
         return f"{content}+alone" if alone and self.crowds else content
 
     @cached_property
@@ -190,7 +190,7 @@ class Eyes:
         return self._encode([self.preprocess(image, alone) for image in images], alone)
 
     def preprocess(self, image: Image.Image, alone: bool = False) -> Preprocessed:
-        """What the processor makes of an RGB picture. Needs no weights, and can run in another thread with another
+        """The processor's output for an RGB picture. Needs no weights, and can run in another thread with another
         processor."""
         if self.squares:  # one spelling serves all
             made = dict(self.model.processor.image_processor([image], return_tensors="pt"))

@@ -81,7 +81,7 @@ class Tables:
 def write_report(run: Path) -> Path:
     """Write report.md and report.html into a run's folder; the path of the latter.
 
-    Needs config.json, episodes.jsonl and predictions.jsonl, from which all figures are made anew; of metrics.json only
+    Needs config.json, episodes.jsonl and predictions.jsonl, from which all figures are computed. Of metrics.json only
     the counters are read, and without explain.json the page says how to get it. A report of an unfinished run says so
     at its top. The pictures are looked for where config.json says the data was; those that are gone become labelled
     placeholders.
@@ -103,17 +103,17 @@ def write_report(run: Path) -> Path:
 
 def cautions(folder: RunFolder) -> list[str]:
     """What a reader must know before any figure."""
-    said = [folder.unfinished] if folder.unfinished else []
+    sentences = [folder.unfinished] if folder.unfinished else []
     if folder.weights_unknown:
-        said.append(UNKNOWN_WEIGHTS)
+        sentences.append(UNKNOWN_WEIGHTS)
     if lacks := retention_unfinished(folder.path):
-        said.append(lacks)
+        sentences.append(lacks)
     for part in ("probe", "retention"):
         path = folder.path / part / "config.json"
-        # Other prompts are what these parts are for.
+        # Their scaffold and prompts differ on purpose.
         if path.is_file() and (apart := measured_apart(folder.config, {**read_config(path)}, ("scaffold", "prompts"))):
-            said.append(f"The folder {part} in this run is about something else: {', '.join(apart)}.")
-    return said
+            sentences.append(f"The folder {part} in this run is about something else: {', '.join(apart)}.")
+    return sentences
 
 
 def summary(model: str, found: Sequence[Row]) -> list[str]:

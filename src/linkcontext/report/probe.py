@@ -77,7 +77,7 @@ def read_probe(path: Path) -> dict[str, Any]:
 
 
 def without_probe(run: Path) -> str:
-    """What a page says that has no finished probe beside it."""
+    """The sentence on the page of a run that has no finished probe."""
     return NOT_FINISHED if (run / "probe" / "config.json").is_file() else NOT_PROBED
 
 

@@ -104,15 +104,15 @@ def chances(p: float) -> str:
 
 def power_note(rows: Sequence[Row]) -> str:
     """What so many queries can show at all, in a sentence: of accuracies against a fixed figure, of comparisons."""
-    found = [detectable(row["ci95"], min(row["n_episodes"], row["n_pictures"])) for row in rows]
-    known = sorted({share(value) for value in found if value is not None})
+    smallest = [detectable(row["ci95"], min(row["n_episodes"], row["n_pictures"])) for row in rows]
+    known = sorted({share(value) for value in smallest if value is not None})
     counted = {f"{row['n_queries']:,} queries in {row['n_episodes']:,} episodes" for row in rows}
-    said = f"These {counted.pop()}" if len(counted) == 1 else "The rows' queries"
+    subject = f"These {counted.pop()}" if len(counted) == 1 else "The rows' queries"
     if not known:
-        return f"{said} can show no difference: more than one episode and more than one query picture are needed."
+        return f"{subject} can show no difference: more than one episode and more than one query picture are needed."
     sizes = known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}, by row"
     test = "80 % power, two-sided .05, clustered by episode and by query picture"
-    return f"{said} can show differences above {sizes} ({test})."
+    return f"{subject} can show differences above {sizes} ({test})."
 
 
 def pictures_note(rows: Sequence[Row]) -> str:
@@ -120,16 +120,20 @@ def pictures_note(rows: Sequence[Row]) -> str:
     few = min(rows, key=lambda row: row["n_pictures"] / row["n_queries"])
     if few["n_pictures"] == few["n_queries"]:
         return ""
-    told = f"{few['n_queries']:,} queries show {few['n_pictures']:,} distinct pictures"
+    counted = f"{few['n_queries']:,} queries show {few['n_pictures']:,} distinct pictures"
     if few["n_pictures"] > few["n_queries"] / 2:
-        return f"The {told}; intervals count pictures."
-    return f"Warning: the {told}. Intervals count pictures and not queries, and more queries will not narrow them."
+        return f"The {counted}; intervals count pictures."
+    return f"Warning: the {counted}. Intervals count pictures and not queries, and more queries will not narrow them."
 
 
 def _shorter(row: Row) -> str:
     """How often the shortest name was chosen and was right, of how many queries whose names differ in length."""
-    told = row["shorter"]
-    return ABSENT if told is None else f"{share(told['chosen'])} / {share(told['right'])} / {told['n_queries']:,}"
+    figures = row["shorter"]
+    return (
+        ABSENT
+        if figures is None
+        else f"{share(figures['chosen'])} / {share(figures['right'])} / {figures['n_queries']:,}"
+    )
 
 
 def _counts(row: Row) -> str:

@@ -4,7 +4,7 @@ RUN/config.json            what was asked, of which model, on which data
 RUN/log.jsonl              a line a step: loss, tokens, answers a second, rates
 RUN/held_out.jsonl         a line an evaluation: the rows of metrics.json
 RUN/checkpoint-N/          a model folder (adapters merged, no 4 bits), for `linkcontext eval --model RUN/checkpoint-N`
-  training.safetensors     the numbers that learn, the optimizer's moments and a digest; the rest follows from N
+  training.safetensors     the trained parameters, the optimizer's moments and a digest; the rest follows from N
 RUN/latest                 the name of the last whole checkpoint
 """
 
@@ -133,7 +133,7 @@ def _step(checkpoint: Path) -> int:
 
 
 def _is_good(folder: Path) -> bool:
-    """Whether a checkpoint's state is what was written."""
+    """Whether a checkpoint's state matches its digest."""
     try:
         with checked_tensors(folder / STATE):
             return True

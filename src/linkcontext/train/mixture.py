@@ -44,7 +44,7 @@ class Example:
     pictures: dict[str, tuple[str, Path]]
 
 
-Check = Callable[[re.Pattern[str]], None]  # raises for a text that holds one of these marks
+Check = Callable[[re.Pattern[str]], None]  # raises `InputError` for a text that holds one of the marks
 Task = Callable[[int], Example]  # the examples of a task, by number
 
 
@@ -152,7 +152,7 @@ def taught(seed: int) -> Task:
 
 
 def from_file(exam: Exam, path: Path, seed: int) -> Task:
-    """The answers that were drawn from a file, those of one conversation together."""
+    """The answers drawn from a file; those of one conversation are together."""
     records: dict[str, list[Probe]] = {}
     for probe in exam.probes:
         records.setdefault(probe.id.partition("/")[0], []).append(probe)
