@@ -99,8 +99,14 @@ def test_messages_and_trl_columns_by_hand():
         ({"conversations": talk("What is in <video> here?", "A."), "videos": []}, "a sound \\(<video>\\)"),
         ({"conversations": talk("<speech>\nWhat is said?", "A."), "speech": "x.m4a"}, r"a sound \(`speech`\)"),
         ({"image": "x.m4a", "conversations": talk("<image>\nWhat?", "A.")}, r"a sound \(x.m4a\)"),
-        ({"conversations": talk("Picture 1: <img>a.png</img>\nWhat?", "A.")}, "in a text .<img>a.png</img>.. Write"),
-        ({"messages": chat("![](data:image/png;base64,AAAA) What?", "A.")}, "in a text .data:image/png;base64,."),
+        (
+            {"conversations": talk("Picture 1: <img>a.png</img>\nWhat?", "A.")},
+            "a text holds a picture .<img>a.png</img>.. Write",
+        ),
+        (
+            {"messages": chat("![](data:image/png;base64,AAAA) What?", "A.")},
+            "a text holds a picture .data:image/png;base64,.",
+        ),
         ({"system": ["S"], "conversations": talk("q", "a")}, "`system` is missing, empty or no text"),
         ("text", "f:1: str instead of an object"),
     ],

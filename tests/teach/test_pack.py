@@ -385,7 +385,7 @@ def test_a_model_of_the_hub_is_downloaded_only_if_it_is_named(monkeypatch):
         raise OSError("not there")
 
     monkeypatch.setattr("linkcontext.models.load.AutoConfig.from_pretrained", config)
-    with pytest.raises(InputError, match="is downloaded from the Hugging Face hub only if you name it"):
+    with pytest.raises(InputError, match="is only downloaded from the Hugging Face hub if --model names it"):
         load("somebody/model", download=False)
     with pytest.raises(InputError, match="not found on the Hugging Face hub"):
         load("somebody/model")
@@ -435,7 +435,7 @@ def test_a_key_that_others_can_read_is_no_key(learner, folder, tmp_path, monkeyp
     assert key.stat().st_mode & 0o777 == 0o600
     key.chmod(0o644)
     assert not read_pack(pack.path).sealed
-    assert "others may read" in caplog.text
+    assert "others may have read" in caplog.text
     key.unlink()
     assert not read_pack(pack.path).sealed
     assert read_pack(write_pack(learner, folder / "zoo.pack").path).sealed

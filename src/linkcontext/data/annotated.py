@@ -177,10 +177,10 @@ def visual_genome(path: Path, problems: Problems) -> Iterator[Asked]:
                 number = once("id" if isinstance(record, dict) and "id" in record else "image_id", record, seen, where)
                 usual = (f"VG_100K/{number}.jpg", f"VG_100K_2/{number}.jpg", f"{number}.jpg")
                 picture = (places[number],) if number in places else usual
-                told = f"{where} (image_id {excerpt(number)})"
-                said = _relations(record, told) if "relationships" in record else _attributes(record, told)
+                place = f"{where} (image_id {excerpt(number)})"
+                said = _relations(record, place) if "relationships" in record else _attributes(record, place)
                 for question in _agreed(said):
-                    yield Asked(told, (picture,), question)
+                    yield Asked(place, (picture,), question)
 
 
 def _genome_places(file: Path) -> dict[str, str]:

@@ -222,30 +222,30 @@ def _questions(layout: Layout, path: Path, images: str | None, out: Path | None,
     return _summary(asked)
 
 
-def _summary(asked: dict[str, list[Question]]) -> list[str]:
+def _summary(by_picture: dict[str, list[Question]]) -> list[str]:
     """How many questions of which tasks there are, in sentences."""
-    every = [question for questions in asked.values() for question in questions]
+    every = [question for questions in by_picture.values() for question in questions]
     counts = Counter(question.task for question in every)
     concepts = Counter(task for task, _ in {(question.task, question.concept) for question in every})
     several = sum(bool(question.others) for question in every)
     more = f", {several:,} of them about several at once" if several else ""
     return [
-        f"{len(every):,} questions about {len(_places(asked)):,} pictures{more}",
+        f"{len(every):,} questions about {len(_places(by_picture)):,} pictures{more}",
         *(f"{task}: {count:,} questions, concepts: {concepts[task]:,}" for task, count in sorted(counts.items())),
     ]
 
 
-def _without_contradicted(asked: dict[str, list[Question]]) -> list[str]:
-    """Remove from `asked` the questions with different answers about the same pictures, and return these pictures."""
+def _without_contradicted(by_picture: dict[str, list[Question]]) -> list[str]:
+    """Remove the questions with different answers about the same pictures, and return these pictures."""
     pictures: list[str] = []
-    for place, questions in [*asked.items()]:
+    for place, questions in [*by_picture.items()]:
         answers: dict[object, set[str]] = {}
         for q in questions:
             answers.setdefault(_same_question(q), set()).add(folded(q.answer))
-        asked[place] = [q for q in questions if len(answers[_same_question(q)]) == 1]
-        pictures += [place] * (len(questions) - len(asked[place]))
-        if not asked[place]:
-            del asked[place]
+        by_picture[place] = [q for q in questions if len(answers[_same_question(q)]) == 1]
+        pictures += [place] * (len(questions) - len(by_picture[place]))
+        if not by_picture[place]:
+            del by_picture[place]
     return pictures
 
 

@@ -77,10 +77,10 @@ class Explanation:
 def read_explanation(path: Path) -> Explanation:
     """The explanation in a file; an `InputError` when it is damaged."""
     values = read_object(path, ("shots_per_class", "engine", "prompts", "seconds", "queries", "reading"))
-    found = from_dict(Explanation, values, str(path))
-    if complaint := _complaint(found):
+    explanation = from_dict(Explanation, values, str(path))
+    if complaint := _complaint(explanation):
         raise InputError(f"{path}: no explanation ({complaint}). It is damaged: remove it and evaluate again.")
-    return found
+    return explanation
 
 
 def _complaint(found: Explanation) -> str:

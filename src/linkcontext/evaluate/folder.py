@@ -157,9 +157,9 @@ def read_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
 def _check_scoring(folder: RunFolder) -> None:
     """Raise an `InputError` if predictions lack what the configuration asked for; a server may give replies alone."""
     scoring, first = folder.config["config"].get("scoring"), folder.predictions[0]
-    asked = {"likelihood": (True, False), "both": (True, True), "generate": (False, True), "lcl-legacy": (False, True)}
+    wanted = {"likelihood": (True, False), "both": (True, True), "generate": (False, True), "lcl-legacy": (False, True)}
     there = bool(first.candidates), first.reply is not None
-    if scoring not in asked or there == asked[scoring] or (folder.served and there == (False, True)):
+    if scoring not in wanted or there == wanted[scoring] or (folder.served and there == (False, True)):
         return
     raise InputError(
         f"{folder.path / 'predictions.jsonl'}: holds {'no ' * (not there[0])}likelihoods and "

@@ -102,7 +102,7 @@ def _vqa(path: Path, answers: dict[str, tuple[str, ...]], wording: Scaffold) -> 
 
 
 def _answers(path: Path) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+    answers: dict[str, tuple[str, ...]] = {}
     seen: set[str] = set()
     for where, record in records(path, "annotations"):
         people = tuple(get(each, "answer", str, where) for each in get(record, "answers", list, where))
@@ -110,8 +110,8 @@ def _answers(path: Path) -> dict[str, tuple[str, ...]]:
             raise InputError(
                 f"{where}: {len(people)} answers, and VQA accuracy is defined over {PEOPLE}. Mend the record."
             )
-        found[once("question_id", record, seen, where)] = people
-    return found
+        answers[once("question_id", record, seen, where)] = people
+    return answers
 
 
 def _vqa_places(part: str) -> Places:

@@ -223,25 +223,25 @@ class Template:
         question = [{"role": "user", "content": [{"type": "text", "text": "\ue000"}]}]
         answer = {"role": "assistant", "content": [{"type": "text", "text": "\ue001"}]}
         try:
-            asked = self.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+            prompt = self.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
             text = self.apply_chat_template([*question, answer], tokenize=False, add_generation_prompt=False)
         except InputError:
             return ""
         before = text.partition("\ue001")[0]
-        gap = before.removeprefix(asked)
+        gap = before.removeprefix(prompt)
         return gap if before != gap and gap.isspace() else ""
 
     def _behind(self, followed: bool) -> str | None:
         """What the template writes after an answer, up to the end or to the next question; None if it refuses
         conversations without pictures."""
-        said = {"user": "\ue000", "assistant": "\ue001"}
+        texts = {"user": "\ue000", "assistant": "\ue001"}
         roles = ("user", "assistant", "user") if followed else ("user", "assistant")
-        messages = [{"role": role, "content": [{"type": "text", "text": said[role]}]} for role in roles]
+        messages = [{"role": role, "content": [{"type": "text", "text": texts[role]}]} for role in roles]
         try:
             text = self.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
         except InputError:
             return None
-        return text.partition(said["assistant"])[2].partition(said["user"])[0]
+        return text.partition(texts["assistant"])[2].partition(texts["user"])[0]
 
     @property
     def end_of_answer(self) -> str:
@@ -330,8 +330,7 @@ def load(
     `dtype="auto"` is the checkpoint's own on a GPU and float32 on a CPU, where bfloat16 can be a hundred times
     slower. With `load_in_4bit` the language model's weights are kept as in QLoRA (arXiv 2305.14314): nf4, its scales
     quantized too, computed in `dtype`, of which "auto" is then bfloat16 on a GPU. Without `download` nothing is asked
-    of the hub: the model has to be on this machine. Raises `InputError`, which says why, for anything that is not a
-    vision-language model.
+    of the hub: the model has to be on this machine. Raises `InputError` for anything but a vision-language model.
     """
     if name.startswith("openai:"):
         raise InputError(f"--model {name}: only eval and ask take models behind a server. Name one that can be loaded.")
@@ -348,10 +347,8 @@ def load(
         raise InputError(f"--model {name}: needs a package that is not installed: {_first_line(error)}") from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if not download and isinstance(error, OSError) and not Path(name).exists():
-            raise InputError(
-                f"{name}: is not on this machine, and is downloaded from the Hugging Face hub only if you name it with "
-                "--model."
-            ) from error
+            why = "is not on this machine, and is only downloaded from the Hugging Face hub if --model names it."
+            raise InputError(f"{name}: {why}") from error
         raise InputError(f"--model {name}: {_why(name, error)}") from error
     if lacking := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
         raise InputError(

@@ -283,11 +283,11 @@ class Remote:
             raise InputError(f"{self.served.url}: likelihoods are asked for, and there are {why}.")
         closed = [answer for ask in asks if ask.answers for answer in (_other_answer(ask), *ask.answers)]
         reads = iter(self._at_once(lambda answer: self._read(answer, add_generation_prompt=False), closed))
-        found = []
+        scores = []
         for ask in asks:
             other = next(reads) if ask.answers else []
-            found.append([_answer(other, next(reads), self._gap, tail) for _ in ask.answers])
-        return found
+            scores.append([_answer(other, next(reads), self._gap, tail) for _ in ask.answers])
+        return scores
 
     def generate(self, prompts: Sequence[list[Message]], new_tokens: int = REPLY_TOKENS) -> list[str]:
         """The model's own answers, greedily, without reasoning."""
@@ -315,10 +315,10 @@ class Remote:
     def _read(self, messages: list[Message], **more: Any) -> Read:
         """The tokens of a prompt as the server reads it; empty where it does not tell."""
         sent = [self._said(message) for message in messages]
-        found = self.served.complete(sent, 1, prompt_logprobs=0, **more)  # 0: of the prompt's own tokens alone
-        rows = getattr(found, "prompt_logprobs", None) or []
+        answer = self.served.complete(sent, 1, prompt_logprobs=0, **more)  # 0: of the prompt's own tokens alone
+        rows = getattr(answer, "prompt_logprobs", None) or []
         own = [next(iter(row.items())) for row in rows if row]  # the first token has none before it
-        return [Token(token, float(told["logprob"]), told.get("decoded_token") or "") for token, told in own]
+        return [Token(token, float(values["logprob"]), values.get("decoded_token") or "") for token, values in own]
 
     def _said(self, message: Message) -> dict[str, Any]:
         """A message as OpenAI's protocol has it."""
@@ -356,8 +356,8 @@ def _answer(other: Read, closed: Read, gap: int, tail: int) -> tuple[float, int]
     while start and closed[start - 1].text.isspace() and len(closed[start - 1].text) <= gap:
         start -= 1
         gap -= len(closed[start].text)
-    said = closed[start : len(closed) - tail]
-    return sum(token.logprob for token in said), len(said)
+    tokens = closed[start : len(closed) - tail]
+    return sum(token.logprob for token in tokens), len(tokens)
 
 
 def _shared(a: Read, b: Read) -> int:

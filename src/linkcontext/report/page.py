@@ -153,12 +153,12 @@ def _figure(row: Row) -> str:
 
 def _metrics(folder: RunFolder) -> tuple[list[Row], dict[str, Any]]:
     """Rows made anew from the predictions, and the counters of metrics.json where there is one."""
-    found = rows(folder.episodes, folder.predictions)
+    figures = rows(folder.episodes, folder.predictions)
     if folder.config["config"].get("scoring") == "lcl-legacy":
-        found += legacy.rows(folder.episodes, folder.predictions)
+        figures += legacy.rows(folder.episodes, folder.predictions)
     path = folder.path / "metrics.json"
     kept = read_object(path, ("counters",)) if path.exists() else {}
-    return found, typed(dict[str, Any], kept.get("counters", {}), str(path), "counters")
+    return figures, typed(dict[str, Any], kept.get("counters", {}), str(path), "counters")
 
 
 def _tables(folder: RunFolder, found: Sequence[Row]) -> list[Tables]:

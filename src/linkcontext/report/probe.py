@@ -29,7 +29,7 @@ NOT_PROBED = (
     "This run was not probed. Where it links classes to names, the same command with --probe adds what the answers "
     "rest on."
 )
-NOT_FINISHED = "The probe of this run was begun and is not finished. The same command with --probe goes on with it."
+NOT_FINISHED = "The probe of this run is not finished. Give the same command with --probe again to finish it."
 EXPLAINED = (
     "Each effect is a difference of shares of right answers that a model that links would show; where a probe is "
     "several comparisons, the weakest. p is adjusted for all probes together (Holm). Intervals hold 95 %, clustered by "

@@ -75,12 +75,12 @@ def retention_unfinished(run: Path) -> str:
     folder = run / "retention"
     if not (folder / "config.json").is_file():
         return ""
-    asked, answered = (_lines(folder / name) for name in ("questions.jsonl", "answers.jsonl"))
-    if asked == answered and (folder / "metrics.json").is_file():
+    questions, answers = (_lines(folder / name) for name in ("questions.jsonl", "answers.jsonl"))
+    if questions == answers and (folder / "metrics.json").is_file():
         return ""
     return (
-        f"The retention run of this run is not finished: {asked - answered:,} of its {asked:,} answers are missing. "
-        "The same command goes on with it."
+        f"The retention run of this run is not finished: {questions - answers:,} of its {questions:,} answers are "
+        "missing. Give the same command again to finish it."
     )
 
 

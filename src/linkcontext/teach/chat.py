@@ -137,14 +137,14 @@ def _pictures(path: str) -> list[Path]:
     """A picture, those that a pattern means, or those in a folder."""
     place = Path(path)
     if place.is_dir():
-        found = sorted(p for p in place.iterdir() if p.name.lower().endswith(SUFFIXES))
+        paths = sorted(p for p in place.iterdir() if p.name.lower().endswith(SUFFIXES))
     elif any(mark in path for mark in "*?[") and not place.exists():
-        found = sorted(map(Path, glob.glob(path, recursive=True)))  # noqa: PTH207 - Path.glob refuses some patterns
+        paths = sorted(map(Path, glob.glob(path, recursive=True)))  # noqa: PTH207 - Path.glob refuses some patterns
     else:
         return [place]
-    if not found:
+    if not paths:
         raise InputError(f"{path}: no picture there. Check the path.")
-    return found
+    return paths
 
 
 def _names(dialogue: Dialogue) -> Iterator[str]:

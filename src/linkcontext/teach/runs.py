@@ -46,9 +46,9 @@ def comparison(root: Path, a: str | None, b: str | None) -> str:
         raise InputError("choose two different runs to compare.")
     with _without(root):
         one, other = read_run(first), read_run(second)
-        said, grid = lift(comparison_grid(compared(one, other)))
+        sentence, grid = lift(comparison_grid(compared(one, other)))
         notes = [caution.replace(f"{root}{os.sep}", "") for caution in cautions(one, other)]
-        return cards.table(" ".join([f"{said}.", *notes]), grid)
+        return cards.table(" ".join([f"{sentence}.", *notes]), grid)
 
 
 @contextmanager

@@ -301,11 +301,10 @@ def _examples(
             exam = file_exam(Path(name), SCAFFOLDS["turns"], count, config.seed)
             checks.append(partial(refuse_marked_probes, exam.probes))
             tasks.append((share, mixture.from_file(exam, Path(name), config.seed)))
-    about = {"data": digests, "problems": problems}
     for problem in problems:
         log.warning(problem)
     mixed = dataclasses.replace(mixture.Mixture.of(tasks, count, config.seed), checks=tuple(checks))
-    return mixed, longest, about
+    return mixed, longest, {"data": digests, "problems": problems}
 
 
 def _problems(dataset: Dataset, left_out: Sequence[LeftOut]) -> list[str]:
