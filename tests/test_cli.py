@@ -74,6 +74,20 @@ def class_folder(root, classes=3, pictures=4):
     return root
 
 
+def test_brackets_in_paths_are_printed_as_they_are(capsys, tmp_path):
+    data = class_folder(tmp_path / "zoo[" / "old] [red]")
+    _, out, _ = run(capsys, "data", data)
+    assert out.startswith(str(data))
+    file = data / "episodes.jsonl"
+    _, out, _ = run(capsys, "episodes", "--data", data, "--shots", 1, "--episodes", 1, "--out", file)
+    assert str(file) in out
+    folder, sheet = tmp_path / "world[" / "bold]", tmp_path / "[" / "b].png"
+    code, out, _ = run(capsys, "world", "--out", folder, "--classes", 2, "--images", 1, "--sheet", sheet)
+    assert code == 0
+    assert str(folder) in out
+    assert str(sheet) in out
+
+
 def refused(capsys, tmp_path, *arguments):
     """The sentence of a command that must fail with exit code 2 and write nothing below `tmp_path/out`."""
     code, _, err = run(capsys, *arguments)

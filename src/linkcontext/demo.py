@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from linkcontext.config import eval_config
 from linkcontext.data.manifest import Dataset
@@ -67,7 +68,7 @@ def demo(
     pupil = models[model]
     if data:
         _left_out(subjects[0], console)
-    console.print(f"[bold]{escape(model)}[/] is shown pictures under names, and then asked about new ones.")
+    console.print(f"[bold]{escape(model)}[/] is shown pictures under names, and then asked about new ones.", markup=True)
     console.print("Nothing is trained: it answers from what stands in front of it.\n")
     lessons = []
     for subject in subjects:
@@ -75,7 +76,7 @@ def demo(
         _tell(model, lessons[-1], console)
     right, asked = sum(lesson.right for lesson in lessons), sum(len(lesson.asked) for lesson in lessons)
     guessing = sum(lesson.guessing for lesson in lessons)
-    console.print(f"[bold]{right} of {asked} right[/]; guessing would get about {guessing:.0f}.\n")
+    console.print(f"[bold]{right} of {asked} right[/]; guessing would get about {guessing:.0f}.\n", markup=True)
     console.print("Now the same with many more pictures, two things at a time ...")
     grid = _measure(subjects, models, out, seed)
     console.print(_table(grid))
@@ -165,7 +166,7 @@ def teach(model: Model, subject: Subject) -> Lesson:
 def _tell(model: str, lesson: Lesson, console: Console) -> None:
     """The lesson as a dialogue."""
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"[bold]{escape(lesson.title)}[/]", highlight=False)
+    console.print(f"[bold]{escape(lesson.title)}[/]", highlight=False, markup=True)
     say(lesson.told)
     say(f"Pictures are in {lesson.root}")
     for name, paths in lesson.shown.items():
@@ -229,7 +230,7 @@ def _table(grid: Grid) -> Table:
             heading.replace(" ", "\n").replace("\n%", " %"), justify="left" if heading in HEADINGS[:2] else "right"
         )
     for line in grid.lines:
-        table.add_row(*map(escape, line))
+        table.add_row(*map(Text, line))
     return table
 
 

@@ -18,7 +18,7 @@ WIDE = 200  # columns in a file or a pipe, which has no edge to cut a table at
 READER_GONE = 141  # the exit code that a shell gives for SIGPIPE
 UNWRITTEN = 2
 
-console = Console()
+console = Console(markup=False)  # names and paths may hold [brackets]
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = WIDE
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from linkcontext.data import formats, images
@@ -135,7 +136,7 @@ def progress(text: str, total: int) -> Iterator[Callable[[], None]]:
     """A bar on stderr, on a terminal only and only when it takes longer than a second or so."""
     begun = time.monotonic()
     bar = Progress(console=Console(stderr=True), transient=True)
-    task = bar.add_task(text, total=total)
+    task = bar.add_task(escape(text), total=total)
 
     def advance() -> None:
         bar.advance(task)

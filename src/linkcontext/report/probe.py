@@ -6,8 +6,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from linkcontext.errors import InputError
 from linkcontext.evaluate.folder import check_types, read_object
@@ -137,8 +137,8 @@ def probe_table(findings: Sequence[Probe]) -> Table:
     for finding in findings:
         figures = finding["figures"]
         table.add_row(
-            escape(finding["probe"]),
-            "\n".join(escape(f["label"]) for f in figures),
+            Text(finding["probe"]),
+            Text("\n".join(f["label"] for f in figures)),
             "\n".join(f"{share(f['accuracy'])} {bounds(f['ci95'])}" for f in figures),
             _effect(finding).replace(" [", "\n["),
             chances(finding["p_holm"]),

@@ -6,8 +6,8 @@ A number never travels alone: interval, n, chance, heuristics and nearest centro
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from linkcontext.evaluate.metrics import BASELINES, Row
 from linkcontext.evaluate.power import detectable
@@ -237,7 +237,7 @@ def _rich(grid: Grid, note: str = "") -> Table:
     """The grid in 80 columns: headings break at every space, cells only in the columns that can bear it."""
     said, grid = lift(grid)
     caption = f"{CAPTION}\n{note}".strip()
-    table = Table(title=escape(said), caption=caption, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title=Text(said, "table.title"), caption=caption, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.title_justify = table.caption_justify = "left"
     for heading in grid.headings:
         table.add_column(
@@ -247,7 +247,7 @@ def _rich(grid: Grid, note: str = "") -> Table:
             overflow="fold",
         )
     for line in grid.lines:
-        table.add_row(*(escape(cell.removeprefix("likelihood ")) for cell in line))
+        table.add_row(*(Text(cell.removeprefix("likelihood ")) for cell in line))
     return table
 
 
