@@ -74,6 +74,29 @@ def class_folder(root, classes=3, pictures=4):
     return root
 
 
+def test_marks_of_models_are_not_exported(capsys, tmp_path):
+    data = class_folder(tmp_path / "data")
+    (data / "class0").rename(data / "<|end|>")
+    sentence = refused(
+        capsys,
+        tmp_path,
+        "episodes",
+        "--data",
+        data,
+        "--names",
+        "real",
+        "--shots",
+        1,
+        "--ways",
+        3,
+        "--export",
+        "trl",
+        "--out",
+        tmp_path / "out",
+    )
+    assert "'<|end|>', one of the model's own marks" in sentence
+
+
 def test_brackets_in_paths_are_printed_as_they_are(capsys, tmp_path):
     data = class_folder(tmp_path / "zoo[" / "old] [red]")
     _, out, _ = run(capsys, "data", data)

@@ -63,6 +63,18 @@ def test_the_cache_is_cleared_of_what_other_drawings_left(tmp_path):
     assert names(tmp_path) == ["v1-9"]
 
 
+def test_a_folder_that_is_new_is_removed_where_nothing_is_written_into_it(tmp_path):
+    (tmp_path / "there").mkdir()
+    for name in ("new", "there"):
+        with pytest.raises(InputError, match="refused"), held(tmp_path / name):
+            raise InputError("refused")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    with pytest.raises(InputError, match="refused"), held(tmp_path / "new"):
+        write_text("1", tmp_path / "new" / "config.json")
+        raise InputError("refused")
+    assert (tmp_path / "new" / "config.json").exists()
+
+
 def test_a_run_folder_is_cleared_when_it_is_held(tmp_path):
     killed_in("write_folder", tmp_path / "checkpoint-3")
     with held(tmp_path):

@@ -68,7 +68,9 @@ def demo(
     pupil = models[model]
     if data:
         _left_out(subjects[0], console)
-    console.print(f"[bold]{escape(model)}[/] is shown pictures under names, and then asked about new ones.", markup=True)
+    console.print(
+        f"[bold]{escape(model)}[/] is shown pictures under names, and then asked about new ones.", markup=True
+    )
     console.print("Nothing is trained: it answers from what stands in front of it.\n")
     lessons = []
     for subject in subjects:

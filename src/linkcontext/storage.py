@@ -170,9 +170,13 @@ def written_once(folder: Path, write: Callable[[Path], None], durable: bool = Fa
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Lock a folder for this process. Raises `InputError` if another process has locked it."""
+    """Lock a folder for this process. A new one is removed if the block fails before anything is written into it.
+
+    Raises `InputError` if another process has locked it.
+    """
     with ExitStack() as stack:
         with write_errors(folder):
+            fresh = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 stack.enter_context(FileLock(folder / LOCK).acquire(timeout=0))
@@ -181,7 +185,14 @@ def held(folder: Path) -> Iterator[None]:
                     f"{folder}: another process is writing into it. Wait for it, or choose another --out."
                 ) from error
             remove_leftovers(folder)
-        yield
+        try:
+            yield
+        except BaseException:
+            if fresh and [entry.name for entry in folder.iterdir()] == [LOCK]:
+                with suppress(OSError):  # another process has just come
+                    (folder / LOCK).unlink()
+                    folder.rmdir()
+            raise
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from linkcontext.data.conversations import conversations
 from linkcontext.data.imports import imported
@@ -242,6 +243,18 @@ def test_questions_that_contradict_each_other_are_left_out_with_their_number(see
         told["questions"] = [seed(1, "b.jpg"), seed(2, "b.jpg", "B")]
         seeds.write_text(json.dumps(told))
         imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), None, strict=True)
+
+
+def test_questions_that_contradict_each_other_about_copies_of_a_picture_are_left_out(seeds, tmp_path):
+    told = json.loads(seeds.read_text())
+    place = tmp_path / "SEED-Bench-image"
+    Image.open(place / "b.jpg").save(place / "copy.png")
+    told["questions"] = [seed(1, "b.jpg"), seed(2, "copy.png", "B"), {**seed(3, "copy.png"), "question": "How long?"}]
+    seeds.write_text(json.dumps(told))
+    result = imported("seed", str(seeds), str(place), str(tmp_path / "out"))
+    assert any("different answers about the same picture: 2 (b.jpg, copy.png)" in each for each in result.problems)
+    assert result.found[0] == "1 questions about 1 pictures"
+    assert [item.path for item in open_folder(tmp_path / "out").items] == ["copy.png"]
 
 
 def test_what_is_not_called_a_picture_must_begin_as_one(tmp_path, picture):

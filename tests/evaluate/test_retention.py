@@ -16,6 +16,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluate.probes import Answered, Exam, Probe, world_exam
 from linkcontext.evaluate.retention import retention, retention_folder, settled
 from linkcontext.evaluate.retention_rows import choice, f1, rows
+from linkcontext.models import refused
 from linkcontext.models.load import load
 from linkcontext.world.folder import write_seed
 
@@ -231,6 +232,22 @@ def test_other_runs_folders_are_refused(config, model, tmp_path):
     (tmp_path / "run" / "episodes.jsonl").write_text("")
     with pytest.raises(InputError, match="holds a run of episodes"):
         retention(config, model)
+
+
+def test_a_picture_that_the_processor_refuses_is_not_asked_about(config, model, tmp_path, monkeypatch):
+    Image.new("RGB", (70, 70), "red").save(tmp_path / "good.png")
+    Image.new("RGB", (3000, 2), "red").save(tmp_path / "bad.png")
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "red"}]
+    file = tmp_path / "talk.json"
+    file.write_text(json.dumps([{"image": name, "conversations": turns} for name in ("good.png", "bad.png")]))
+    monkeypatch.setattr(refused, "_reason", lambda model, size: "refused" if size == (3000, 2) else "")
+    options = {"model": config.model.model, "data": str(file), "out": config.out}
+    metrics = retention(eval_config(**options), model)
+    assert metrics["counters"]["questions"] == 1
+    told = next(tmp_path.glob("*/config.json")).read_text()
+    assert "left out: 1 (bad.png): refused" in told
+    with pytest.raises(InputError, match=r"bad\.png"):
+        retention(eval_config(**options, strict=True), model)
 
 
 def test_a_file_of_questions_from_the_command_line(nano, tmp_path, capsys):

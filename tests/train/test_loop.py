@@ -295,6 +295,39 @@ def test_a_picture_that_the_processor_refuses_is_left_out_and_named(config, pict
     assert any("refused" in problem for problem in told["problems"])
 
 
+def talks(root, pictures, answer="a thing"):
+    """A file of conversations about these pictures."""
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": answer}]
+    file = root / "talk.json"
+    file.write_text(json.dumps([{"image": picture.name, "conversations": turns} for picture in pictures]))
+    return str(file)
+
+
+def test_a_refused_picture_of_a_file_is_left_out_and_another_one_is_another_training(
+    config, tmp_path, monkeypatch, caplog
+):
+    Image.new("RGB", (70, 70), "red").save(tmp_path / "good.png")
+    Image.new("RGB", (3000, 2), "red").save(tmp_path / "bad.png")
+    monkeypatch.setattr(refused, "_reason", lambda model, size: "refused" if size == (3000, 2) else "")
+    asked = config(mixture=(talks(tmp_path, [tmp_path / "good.png", tmp_path / "bad.png"]),), steps=1)
+    train(asked)
+    assert "left out: 1 (bad.png): refused" in caplog.text
+    Image.new("RGB", (70, 70), "blue").save(tmp_path / "good.png")
+    with pytest.raises(InputError, match=r"another training \(.*talk.json"):
+        train(asked)
+    (tmp_path / "good.png").unlink()
+    (tmp_path / "bad.png").rename(tmp_path / "good.png")
+    with pytest.raises(InputError, match="no question is left"):
+        train(config(mixture=(talks(tmp_path, [tmp_path / "good.png"]),), steps=1))
+
+
+def test_a_training_that_is_refused_leaves_no_folder(config, tmp_path):
+    Image.new("RGB", (70, 70), "red").save(tmp_path / "good.png")
+    with pytest.raises(InputError, match="one of the model's own marks"):
+        train(config(mixture=(talks(tmp_path, [tmp_path / "good.png"], "a <|end|>"),), steps=1))
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_weights_below_the_path_of_the_model_are_refused(config, nano, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(nano, folder)

@@ -167,8 +167,11 @@ class Episodes:
         if self.out and self.export:
             from linkcontext.data.conversations import write_conversations
             from linkcontext.episodes.export import exported
-            from linkcontext.episodes.prompt import scaffold
+            from linkcontext.episodes.marks import USUAL_MARKS, refuse_marked_episodes
+            from linkcontext.episodes.prompt import refuse_scaffold, scaffold
 
+            refuse_scaffold(scaffold(self.scaffold), USUAL_MARKS)
+            refuse_marked_episodes(sampled.episodes, USUAL_MARKS)
             told = exported(sampled.episodes, dataset, scaffold(self.scaffold), self.supervise)
             write_conversations(told, Path(self.out), self.export)
             console.print(f"conversations of {len(sampled.episodes)} episodes in {self.out}", markup=False)

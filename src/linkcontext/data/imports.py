@@ -8,7 +8,7 @@ import os
 import shutil
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -204,17 +204,13 @@ def _questions(layout: Layout, path: Path, images: str | None, out: Path | None,
     pictures.told()
     if twice:
         problems.note(f"{path}: questions that are asked about a picture more than once, kept once: {twice}.")
-    if contradicted := _without_contradicted(asked):
-        problems.add(
-            f"{path}: questions that have different answers about the same picture: {len(contradicted)} "
-            f"({first_few(contradicted)}). They are left out, because no answer to them is right."
-        )
+    _without_contradicted(asked, {}, str(path), problems)
     if not asked:
         raise _nothing(str(path), "question", problems)
     if out is not None:
 
         def write(folder: Path) -> None:
-            _write(folder, layout, pictures.root, asked, splits, problems)
+            _write(folder, layout, pictures.root, asked, splits, str(path), problems)
             if not asked:
                 raise _nothing(str(path), "picture", problems)
 
@@ -235,24 +231,34 @@ def _summary(by_picture: dict[str, list[Question]]) -> list[str]:
     ]
 
 
-def _without_contradicted(by_picture: dict[str, list[Question]]) -> list[str]:
-    """Remove the questions with different answers about the same pictures, and return these pictures."""
-    pictures: list[str] = []
-    for place, questions in [*by_picture.items()]:
-        answers: dict[object, set[str]] = {}
+def _without_contradicted(
+    by_picture: dict[str, list[Question]], contents: Mapping[str, str], source: str, problems: Problems
+) -> None:
+    """Remove the questions with different answers about the same pictures.
+
+    `contents` maps each picture that was decoded to the hash of its pixels: copies are one picture.
+    """
+
+    def subject(place: str, q: Question) -> object:
+        """A key: two questions with the same one must have the same answer."""
+        seen = tuple(contents.get(each, each) for each in (place, *q.others))
+        return seen, q.task, q.concept, folded(q.question), q.context, frozenset(map(folded, q.candidates))
+
+    answers: dict[object, set[str]] = {}
+    for place, questions in by_picture.items():
         for q in questions:
-            answers.setdefault(_same_question(q), set()).add(folded(q.answer))
-        by_picture[place] = [q for q in questions if len(answers[_same_question(q)]) == 1]
-        pictures += [place] * (len(questions) - len(by_picture[place]))
+            answers.setdefault(subject(place, q), set()).add(folded(q.answer))
+    contradicted: list[str] = []
+    for place, questions in [*by_picture.items()]:
+        by_picture[place] = [q for q in questions if len(answers[subject(place, q)]) == 1]
+        contradicted += [place] * (len(questions) - len(by_picture[place]))
         if not by_picture[place]:
             del by_picture[place]
-    return pictures
-
-
-def _same_question(question: Question) -> object:
-    """A key: two questions about a picture with the same one must have the same answer."""
-    q = question
-    return q.task, q.concept, folded(q.question), q.others, q.context, frozenset(map(folded, q.candidates))
+    if contradicted:
+        problems.add(
+            f"{source}: questions that have different answers about the same picture: {len(contradicted)} "
+            f"({first_few(contradicted)}). They are left out, because no answer to them is right."
+        )
 
 
 def _places(asked: dict[str, list[Question]]) -> list[str]:
@@ -271,17 +277,20 @@ def _write(
     root: Path,
     asked: dict[str, list[Question]],
     splits: dict[str, str],
+    source: str,
     problems: Problems,
 ) -> None:
     """The folder: pictures that can be opened, and the manifest. In `asked` is left what can be asked of them."""
     linked: dict[str, tuple[str, str]] = {}  # place -> name in the folder, hash
+    contents: dict[str, str] = {}  # place -> hash of what is seen
     places = _places(asked)
     with progress(f"Reading the pictures in {root}", len(places)) as advance:
         for place in places:
             with problems.leaving_out():
-                name = _linked(root / place, folder, place)
+                name, contents[place] = _linked(root / place, folder, place)
                 linked[place] = name, images.sha256(folder / name)
             advance()
+    _without_contradicted(asked, contents, source, problems)
     for first, questions in [*asked.items()]:
         asked[first] = [q for q in questions if {first, *q.others} <= linked.keys()]
         if not asked[first]:
@@ -300,9 +309,12 @@ def _write(
         write_manifest(Dataset(folder, tuple(items)))
 
 
-def _linked(picture: Path, folder: Path, path: str) -> str:
-    """Put a picture into the folder, under a name that says its format; it takes no room where links are possible."""
-    images.open_image(picture)
+def _linked(picture: Path, folder: Path, path: str) -> tuple[str, str]:
+    """Put a picture into the folder, under a name that says its format: the name, and a hash of what is seen.
+
+    It takes no room where links are possible.
+    """
+    content = images.pixels(picture)
     if not path.lower().endswith(SUFFIXES):  # SEED-Bench's pictures have no suffix
         with picture.open("rb") as file:
             path += images.suffix(file.read(HEAD)) or ""
@@ -314,4 +326,4 @@ def _linked(picture: Path, folder: Path, path: str) -> str:
         raise InputError(f"{picture}: another picture is called {path} already. Rename one of them.") from error
     except OSError:  # another disk, or one without links
         shutil.copyfile(picture, place)
-    return path
+    return path, content

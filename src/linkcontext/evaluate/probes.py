@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.marks import refuse_marks
-from linkcontext.episodes.prompt import Message, Scaffold, conversation
+from linkcontext.episodes.prompt import Message, Scaffold, conversation, pictures
 from linkcontext.errors import InputError
+from linkcontext.models.load import Model
+from linkcontext.models.refused import without_refused
 from linkcontext.records import Item, Turn
 from linkcontext.seeds import rng
 from linkcontext.world import questions
@@ -78,6 +80,22 @@ def world_exam(dataset: Dataset, wording: Scaffold, count: int, seed: int) -> Ex
             choices = _choices(item, names, seed) if task == "naming" else ()
             probes.append(Probe(f"{task}/{item.id}", task, item.class_id, tuple(messages), (gold,), choices))
     return Exam(dataset, tuple(probes), names, len(TASKS) * len(dataset.items))
+
+
+def without_refused_pictures(exam: Exam, model: Model, strict: bool) -> Exam:
+    """The exam without questions about pictures that the model's image processor refuses; `dataset.problems` has them.
+
+    Raises `InputError` for the first of them with `strict`, and where no question is left.
+    """
+    shown = dict.fromkeys(item for probe in exam.probes for item in pictures(probe.messages))
+    dataset = without_refused(exam.dataset, shown, model, strict)
+    if dataset is exam.dataset:
+        return exam
+    there = {item.id for item in dataset.items}
+    probes = tuple(probe for probe in exam.probes if there.issuperset(pictures(probe.messages)))
+    if not probes:
+        raise InputError(f"no question is left, because all pictures are refused. {dataset.problems[-1]}")
+    return replace(exam, dataset=dataset, probes=probes)
 
 
 def refuse_marked_probes(probes: Iterable[Probe], marks: re.Pattern[str]) -> None:

@@ -17,7 +17,14 @@ from linkcontext.episodes.prompt import Scaffold, refuse_scaffold, scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluate.checks import ANEW, ROUNDING
 from linkcontext.evaluate.claim import claim, run_identity
-from linkcontext.evaluate.probes import Answered, Exam, Probe, refuse_marked_probes, world_exam
+from linkcontext.evaluate.probes import (
+    Answered,
+    Exam,
+    Probe,
+    refuse_marked_probes,
+    without_refused_pictures,
+    world_exam,
+)
 from linkcontext.evaluate.question_files import file_exam
 from linkcontext.evaluate.retention_rows import rows
 from linkcontext.evaluate.run import Asker, opened, prompted, with_engines
@@ -47,6 +54,8 @@ def retention(config: EvalConfig, model: Model | Served | None = None) -> dict[s
     wording = scaffold(config.scaffold)
     exam = _exam(config.episodes, wording)
     model = opened(config.model) if model is None else prompted(model, config.model)
+    if isinstance(model, Model):
+        exam = without_refused_pictures(exam, model, config.episodes.strict)
     out = retention_folder(config)
     scorer = Asker.of(model, exam.dataset, wording, config).scorer
     refuse_scaffold(wording, scorer.marks)

@@ -43,7 +43,7 @@ from linkcontext.episodes.talk import HELD_OUT, Talks
 from linkcontext.errors import InputError
 from linkcontext.evaluate.draw import drawn
 from linkcontext.evaluate.metrics import rows
-from linkcontext.evaluate.probes import refuse_marked_probes
+from linkcontext.evaluate.probes import refuse_marked_probes, without_refused_pictures
 from linkcontext.evaluate.question_files import file_exam
 from linkcontext.evaluate.run import Asker, answer
 from linkcontext.mining.neighbours import mined
@@ -299,6 +299,9 @@ def _examples(
             tasks.append((share, mixture.taught(config.seed)))
         else:
             exam = file_exam(Path(name), SCAFFOLDS["turns"], count, config.seed)
+            exam = exam if model is None else without_refused_pictures(exam, model, strict=False)
+            problems += exam.dataset.problems
+            digests |= {name: digest(exam.dataset)}
             checks.append(partial(refuse_marked_probes, exam.probes))
             tasks.append((share, mixture.from_file(exam, Path(name), config.seed)))
     for problem in problems:
