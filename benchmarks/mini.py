@@ -12,18 +12,45 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from linkcontext.config import eval_config
+from linkcontext.demo import built_in, teach
+from linkcontext.episodes.prompt import prompt, scaffold
+from linkcontext.evaluate.compare import interval
+from linkcontext.evaluate.draw import drawn
+from linkcontext.evaluate.metrics import BASELINES
 from linkcontext.evaluate.run import evaluate
 from linkcontext.models import bundle
-from linkcontext.models.load import load
+from linkcontext.models.load import Model, load
+from linkcontext.models.score import Ask, Scorer
+from linkcontext.models.vision import Eyes
+from linkcontext.records import Episode, Prediction, read_jsonl
+from linkcontext.source import open_data
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("model", "data", "task", "names", "shots_per_class", "scoring", "accuracy", "ci95", "n_queries")
+
+
+TALK = (
+    ("Good evening.", "Good evening."),
+    ("Did you sleep well?", "Yes, thank you."),
+    ("I have to go to the market later.", "I see."),
+    ("The bus was late again.", "I am sorry."),
+    ("Please keep all of that in mind.", "Yes."),
+    ("We had soup for lunch.", "That is good."),
+    ("My neighbour has bought a new bicycle.", "I see."),
+    ("It may snow tomorrow.", "Yes."),
+    ("I like this work.", "Good."),
+    ("Give me a minute.", "Yes."),
+    ("Where were we?", "You showed me pictures."),
+    ("All right, here comes a question.", "Yes."),
+)
 
 
 @dataclass
@@ -32,49 +59,132 @@ class Accept:
 
     out: str = "runs/accept"
     episodes: int = 1000
-    """Of each likelihood row; generation gets a quarter."""
+    """Of each likelihood row, each with two queries; generation gets a quarter."""
     seed: int = 9001
     """Of the unseen world."""
+    mini: str = "mini"
+    base: str = "mini-base"
 
 
 def settings(config: Accept) -> list[dict]:
     """What is measured, one evaluation each."""
     world, shots = f"world:{config.seed}", (1, 4, 16)
     images = Path(os.environ.get("LINKCONTEXT_DATA", "nowhere")) / "images"
-    real = sorted(str(path) for path in images.iterdir()) if images.is_dir() else []
+    real = ["digits", *(sorted(str(path) for path in images.iterdir()) if images.is_dir() else ())]
     few = max(2, config.episodes // 4)
+    mini, base = {"model": config.mini}, {"model": config.base}
     return [
-        {"model": "mini", "data": world, "shots": shots},
-        {"model": "mini", "data": world, "shots": shots, "negatives": "neighbours"},
-        {"model": "mini", "data": world, "shots": shots, "scoring": "both", "episodes": few},
-        {"model": "mini", "data": "world:taught", "shots": (1, 4), "names": "swapped"},
-        {"model": "mini-base", "data": "world:taught", "shots": (4,), "names": "swapped"},
-        {"model": "mini-base", "data": world, "shots": (4,), "episodes": 2 * config.episodes},
-        *({"model": "mini", "data": data, "shots": shots} for data in ("digits", *real)),
-        {"model": "mini", "data": world, "shots": (1, 4), "ways": 5, "episodes": few},
+        *(mini | {"data": data, "shots": shots} for data in (world, *real)),
+        *(mini | {"data": data, "shots": shots, "names": "real"} for data in real),
+        mini | {"data": world, "shots": shots, "negatives": "neighbours"},
+        *(mini | {"data": data, "shots": shots, "scoring": "both", "episodes": few} for data in (world, "digits")),
+        mini | {"data": "world:taught", "shots": (1, 4), "names": "swapped"},
+        *(one | {"data": "world:taught", "shots": (0,), "names": "real", "ways": 10} for one in (mini, base)),
+        base | {"data": "world:taught", "shots": (4,), "names": "swapped"},
+        base | {"data": world, "shots": (4,), "episodes": 2 * config.episodes},
+        mini | {"data": world, "shots": (1, 4), "ways": 5, "episodes": few},
     ]
 
 
+def beside_nearest(folder: Path) -> dict[int, tuple[float, float, float]]:
+    """By shots per class: how far a model is above the better nearest centroid on the same questions, with 95 %."""
+    found = {}
+    predictions = [*read_jsonl(Prediction, folder / "predictions.jsonl")]
+    pictures = {
+        episode.query_id(q): episode.queries[q].item
+        for episode in read_jsonl(Episode, folder / "episodes.jsonl")
+        for q in range(len(episode.queries))
+    }
+    for shots in sorted({p.shots_per_class for p in predictions} - {0}):
+        rows = [p for p in predictions if p.shots_per_class == shots]
+        right = np.array([float(p.correct["likelihood_sum"]) for p in rows])
+        nearest = max(
+            (np.array([float(p.baselines[kind] == p.gold) for p in rows]) for kind in BASELINES["nearest_centroid"]),
+            key=np.mean,
+        )
+        difference = right - nearest
+        low, high = interval(difference, [p.episode_id for p in rows], [pictures[p.query_id] for p in rows])
+        found[shots] = (float(difference.mean()), low, high)
+    return found
+
+
+def small_talk(model: Model, data: str, episodes: int) -> dict:
+    """Two-way questions at 4 per class, with and without 12 turns of small talk between teaching and asking."""
+    config = eval_config(data=data, shots=(4,), episodes=episodes, names="pseudo")
+    dataset = open_data(data)
+    talk = [
+        {"role": role, "content": [{"type": "text", "text": text}]}
+        for turn in TALK
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
+    scorer = Scorer(model, Eyes(model, kept=True), sources)
+    right: dict[int, list[float]] = {0: [], len(TALK): []}
+    for episode in drawn(config.episodes, dataset).episodes:
+        for query, turn in enumerate(episode.queries):
+            asks = []
+            for between in ([], talk):
+
+                def with_talk(answer: str | None, query: int = query, between: list = between) -> list:
+                    messages = prompt(episode, query, 4, scaffold(config.scaffold), answer)  # noqa: B023
+                    at = -1 if answer is None else -2
+                    return [*messages[:at], *between, *messages[at:]]
+
+                asks.append(Ask(with_talk(None), tuple(with_talk(c.name) for c in episode.candidates)))
+            for count, scores in zip(right, scorer.score(asks), strict=True):
+                best = max(range(len(scores)), key=lambda i: scores[i][0])
+                right[count].append(float(episode.candidates[best].class_id == turn.class_id))
+    ids = [str(i // 2) for i in range(len(right[0]))]
+    difference = np.array(right[len(TALK)]) - np.array(right[0])
+    return {
+        "data": data,
+        "without": fmean(right[0]),
+        "after": fmean(right[len(TALK)]),
+        "ci95": interval(difference, ids),
+        "n": len(ids),
+    }
+
+
+def demo_questions(model: Model, seeds: int = 20) -> dict:
+    """The questions of `linkcontext demo` with other seeds."""
+    by_seed = []
+    for seed in range(seeds):
+        lessons = [teach(model, subject) for subject in built_in(seed)]
+        by_seed.append(sum(lesson.right for lesson in lessons) / sum(len(lesson.asked) for lesson in lessons))
+    return {"right": fmean(by_seed), "by_seed": by_seed}
+
+
 def main() -> None:
-    config = tyro.cli(Accept)
-    models = {name: load(name) for name in ("mini-base", "mini")}
+    config = tyro.cli(Accept, description=__doc__)
+    models = {name: load(name) for name in (config.base, config.mini)}
     rows = []
     for number, setting in enumerate(settings(config)):
-        setting = {"episodes": config.episodes, **setting}  # noqa: PLW2901
-        words = [setting["model"], Path(setting["data"]).name.replace(":", "-"), str(number)]
-        run = evaluate(eval_config(**setting, out=str(Path(config.out) / "-".join(words))), models[setting["model"]])
-        rows += [{"model": setting["model"], "data": Path(setting["data"]).name, **row} for row in run["rows"]]
+        setting = {"episodes": config.episodes, "explain": 0, **setting}  # noqa: PLW2901
+        name = "mini" if setting["model"] == config.mini else "mini-base"
+        out = Path(config.out) / "-".join([name, Path(setting["data"]).name.replace(":", "-"), str(number)])
+        run = evaluate(eval_config(**setting, out=str(out)), models[setting["model"]])
+        gaps = beside_nearest(out)
+        for row in run["rows"]:
+            gap = gaps.get(row["shots_per_class"]) if row["scoring"] == "likelihood_sum" else None
+            rows.append({"model": name, "data": Path(setting["data"]).name, **row, "beside_nearest": gap})
         show(rows[-len(run["rows"]) :])
+    talks = [small_talk(models[config.mini], d, config.episodes // 4) for d in (f"world:{config.seed}", "digits")]
+    questions = demo_questions(models[config.mini])
     print(markdown(rows))
-    listing = json.loads((bundle.weights_folder() / "files.json").read_text())
-    write(rows, listing)
+    for row in (*talks, questions):
+        print(row)
+    write(rows, {"small_talk": talks, "demo": questions})
 
 
 def show(rows: list[dict]) -> None:
-    table = Table(*COLUMNS, "truth", "nearest centroid", "answered")
+    table = Table(*COLUMNS, "truth", "nearest centroid", "less nearest", "shorter", "answered")
     for row in rows:
         if row["scoring"] in ("likelihood_sum", "generate"):
-            cells = [*(row[c] for c in COLUMNS), row["truth"], row["baselines"]["nearest_centroid"], row["answered"]]
+            gap = row["beside_nearest"]
+            told = "" if gap is None else f"{gap[0]:+.3f} [{gap[1]:+.3f}, {gap[2]:+.3f}]"
+            shorter = "" if row["shorter"] is None else f"{row['shorter']['chosen']:.2f}/{row['shorter']['right']:.2f}"
+            nearest = row["baselines"]["nearest_centroid"]
+            cells = [*(row[c] for c in COLUMNS), row["truth"], nearest, told, shorter, row["answered"]]
             table.add_row(*(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells))
     Console(width=160).print(table)
 
@@ -104,7 +214,7 @@ def cell(row: dict) -> str:
     return f"{row['accuracy']:.3f} [{low:.3f}, {high:.3f}]{beside}{truth}"
 
 
-def write(rows: list[dict], listing: dict) -> None:
+def write(rows: list[dict], others: dict) -> None:
     RESULTS.mkdir(exist_ok=True)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     found = {
@@ -112,9 +222,9 @@ def write(rows: list[dict], listing: dict) -> None:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
         "commit": commit.stdout.strip(),
-        "size": listing["card"]["size"],
-        "weights": listing["sha256"],
+        "weights": json.loads((bundle.weights_folder() / "files.json").read_text())["sha256"],
         "rows": rows,
+        **others,
     }
     (RESULTS / "mini.json").write_text(json.dumps(found, indent=1) + "\n")
 

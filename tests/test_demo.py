@@ -114,7 +114,7 @@ def test_the_same_seed_makes_the_same_demo_in_the_same_folder_and_another_seed_a
 
 
 def test_a_lesson_asks_about_pictures_that_were_not_shown(model):
-    for subject in stage._built_in(SEED):
+    for subject in stage.built_in(SEED):
         lesson = teach(model, subject)
         shown = [path for paths in lesson.shown.values() for path in paths]
         assert [len(paths) for paths in lesson.shown.values()] == [4, 4, 4]
@@ -130,7 +130,7 @@ def test_a_lesson_asks_about_pictures_that_were_not_shown(model):
 
 
 def test_two_lessons_share_no_name():
-    plans = [subject.plan.seed for subject in stage._built_in(7)]
+    plans = [subject.plan.seed for subject in stage.built_in(7)]
     assert plans[0] != plans[1]
 
 

@@ -104,19 +104,22 @@ def facts(taught: Taught, turns: int, stream: np.random.Generator) -> list[Excha
     return out
 
 
-def misnamed(taught: Taught, turns: int, stream: np.random.Generator) -> list[Exchange]:
-    """A few taught concepts under wrong names, in no order; then questions about them, which are learnt."""
-    chosen = stream.choice(len(taught.facts), size=int(stream.integers(2, 6)), replace=False)
+def misnamed(taught: Taught, turns: int, namer: Namer, stream: np.random.Generator) -> list[Exchange]:
+    """A few taught concepts under wrong names, in no order; then questions about them, which are learnt.
+
+    Half of the time the wrong names are those of taught concepts, else names that belong to nothing.
+    """
+    chosen = stream.choice(len(taught.facts), size=int(stream.integers(2, 6)), replace=False).tolist()
+    names = [taught.names[c] for c in chosen] if stream.random() < 0.5 else namer.names(len(chosen), stream)
     # Half of the time one wrong name for each concept, as in a link conversation, else any.
-    fixed = dict(zip(chosen.tolist(), np.roll(chosen, 1).tolist(), strict=True)) if stream.random() < 0.5 else {}
+    fixed = stream.random() < 0.5
     out = []
     for _ in range(turns):
-        which = int(stream.choice(chosen))
-        wrong = int(stream.choice(chosen)) if stream.random() < 0.7 else int(stream.integers(len(taught.facts)))
-        wrong = fixed.get(which, wrong)
+        place = int(stream.integers(len(chosen)))
+        wrong = names[place - 1] if fixed else str(stream.choice(names))
         question = "" if stream.random() < 0.3 else str(stream.choice(questions.NAMING))
-        picture = f"taught/{which}/{int(stream.integers(taught.pictures))}"
-        out.append(Exchange(picture, question, taught.names[wrong], False))
+        picture = f"taught/{chosen[place]}/{int(stream.integers(taught.pictures))}"
+        out.append(Exchange(picture, question, wrong, False))
     for _ in range(3):
         which = int(stream.choice(chosen))
         out.append(ask(taught, which, f"taught/{which}/{int(stream.integers(taught.pictures))}", stream))

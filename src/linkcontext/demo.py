@@ -62,7 +62,7 @@ def demo(
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file. Choose another --out.")
-    subjects = list(_own(data, seed) if data else _built_in(seed))
+    subjects = list(_own(data, seed) if data else built_in(seed))
     # The model before it learned to learn stands beside the one after; another model stands alone.
     models = {name: load(name, prompting=prompting) for name in (("mini-base", model) if model == "mini" else (model,))}
     pupil = models[model]
@@ -87,7 +87,8 @@ def demo(
     return page
 
 
-def _built_in(seed: int) -> Iterator[Subject]:
+def built_in(seed: int) -> Iterator[Subject]:
+    """Three invented things of a world, and three handwritten digits."""
     plan = EpisodePlan(3, (SHOWN,), episodes=1, queries=3 * ASKED, names="pseudo", seed=seed)
     yield Subject(
         "invented things",

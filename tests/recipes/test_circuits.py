@@ -49,7 +49,8 @@ def model():
         whitening=torch.eye(NUMBERS),
         place=torch.zeros(PLACES, NUMBERS).fill_diagonal_(1.0),
         place_bias=torch.zeros(PLACES),
-        directions=torch.eye(NUMBERS)[PLACES : PLACES + UNITS].expand(PLACES, -1, -1),
+        directions=torch.eye(NUMBERS)[PLACES : PLACES + UNITS].repeat(PLACES, 1),
+        places=torch.arange(PLACES).repeat_interleave(UNITS),
         mixture=circuits.orthonormal(circuits.CONTENT, PLACES * UNITS, torch.Generator().manual_seed(3)),
         spread=torch.ones(circuits.CONTENT),
     )
@@ -192,3 +193,18 @@ def test_the_window_is_even_inside_and_low_outside():
     assert gap > 0.3
     assert score[:17].max() - score[:17].min() < 0.1
     assert score[:17].min() - score[21:].max() > 0.3
+
+
+def test_what_a_token_is_leaves_no_trace_in_what_its_picture_shows(model):
+    b = circuits.blocks(WIDTH)
+    contents = []
+    for name in (20, 150):
+        reader = Reader(model).turn(picture(1), [], [name])
+        with torch.no_grad():
+            ids = torch.tensor([reader.ids])
+            embedded = model.get_input_embeddings()(ids).clone()
+            embedded[ids == IMAGE] = model.model.multi_modal_projector(picture(1))
+            out = model.model.language_model(inputs_embeds=embedded, output_hidden_states=True)
+        contents.append(out.hidden_states[circuits.COMPARING][0, reader.ids.index(name), b.content])
+    assert contents[0].norm() > 0.5
+    torch.testing.assert_close(contents[0], contents[1], atol=1e-4, rtol=0)
