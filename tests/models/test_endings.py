@@ -232,7 +232,9 @@ def test_a_server_gives_the_figures_of_the_scorer(folders, serving, name):
 def test_episodes_are_shown_as_a_reasoning_model_reads_them(folders, pictures, capsys):
     shape = ["--data", str(pictures), "--shots", "1", "--episodes", "1", "--model", str(folders["thinking"])]
     cli.main(["episodes", *shape, "--show", "1", "--chat-template-kwargs", NO_THINKING])
-    assert "</think>" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "</think>" in out
+    assert "[dim]" not in out
 
 
 @pytest.mark.parametrize(

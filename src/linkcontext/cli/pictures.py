@@ -48,7 +48,7 @@ class World:
         if self.isekai and self.classes % 2:
             raise InputError(f"--classes {self.classes}: --isekai is made of pairs. Give an even number.")
         count = write_folder(Path(self.out), self._write)
-        console.print(f"{count} pictures of {self.classes} things in {self.out}")
+        console.print(f"{count} pictures of {self.classes} things in {self.out}", soft_wrap=True)
         if self.sheet:
             console.print(f"contact sheet: {self.sheet}")
 
@@ -174,10 +174,10 @@ class Episodes:
             refuse_marked_episodes(sampled.episodes, USUAL_MARKS)
             told = exported(sampled.episodes, dataset, scaffold(self.scaffold), self.supervise)
             write_conversations(told, Path(self.out), self.export)
-            console.print(f"conversations of {len(sampled.episodes)} episodes in {self.out}", markup=False)
+            console.print(f"conversations of {len(sampled.episodes)} episodes in {self.out}", soft_wrap=True)
         elif self.out:
             write_jsonl(sampled.episodes, Path(self.out))
-            console.print(f"{len(sampled.episodes)} episodes in {self.out}")
+            console.print(f"{len(sampled.episodes)} episodes in {self.out}", soft_wrap=True)
         if self.show:
             self._show(sampled.episodes[: self.show])
 
@@ -199,7 +199,8 @@ class Episodes:
                 mark = words.convert_tokens_to_ids(template.processor.image_token)
                 print(sketch(episode, scaffold(self.scaffold), template, mark, words.decode))
                 continue
-            console.print(coloured(encode(messages, template, "every"), template.processor.tokenizer.decode))
+            shown = coloured(encode(messages, template, "every"), template.processor.tokenizer.decode)
+            console.print(shown, markup=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,4 +238,4 @@ class Mine:
         dataset = open_data(self.data)
         print_problems(dataset.problems)
         if mine(dataset, Path(self.out), *made, picture):
-            console.print(f"neighbours: {self.out}", markup=False)
+            console.print(f"neighbours: {self.out}", soft_wrap=True)
