@@ -104,7 +104,7 @@ class Eval:
         _print_problems(retention_folder(config))
         console.print(f"{config.model.model} on {config.episodes.data}", markup=False)
         console.print(retention_table(metrics["rows"]))
-        console.print(f"answers: {retention_folder(config) / 'answers.jsonl'}", markup=False)
+        console.print(f"answers: {retention_folder(config) / 'answers.jsonl'}", soft_wrap=True)
 
     def _probed(self) -> dict[str, Any]:
         from linkcontext.evaluate.evidence import evidence, of_run
@@ -147,7 +147,7 @@ class Probe:
             console.print(f"{finding['probe']}: {finding['verdict']}", markup=False)
         _print_problems(probe_folder(self.config))
         console.print(f"\n{probe['sentence']}", markup=False)
-        console.print(f"written: {write_probe(probe_folder(self.config))}", markup=False)
+        console.print(f"written: {write_probe(probe_folder(self.config))}", soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class Report:
         """Write them."""
         from linkcontext.report.page import write_report
 
-        console.print(f"report: {write_report(Path(self.run_folder))}", markup=False)
+        console.print(f"report: {write_report(Path(self.run_folder))}", soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ class Build:
         chosen = recipe(self.size)
         folders = build.build(chosen, Path(self.out), device, self.until, begin)
         for name, folder in folders.items():
-            console.print(f"{name}: {folder} ({build.parameters(folder) / 1e6:.1f} M numbers)", markup=False)
+            console.print(f"{name}: {folder} ({build.parameters(folder) / 1e6:.1f} M numbers)", soft_wrap=True)
         if self.pack:
             build.pack(folders, Path(self.pack), chosen)
 

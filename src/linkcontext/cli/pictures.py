@@ -50,7 +50,7 @@ class World:
         count = write_folder(Path(self.out), self._write)
         console.print(f"{count} pictures of {self.classes} things in {self.out}", soft_wrap=True)
         if self.sheet:
-            console.print(f"contact sheet: {self.sheet}")
+            console.print(f"contact sheet: {self.sheet}", soft_wrap=True)
 
     def _write(self, folder: Path) -> int:
         """Draw everything into a folder that takes the place of --out; the number of pictures."""
