@@ -7,8 +7,9 @@ Both begin as `circuits.py` sets them, and both learn what taught concepts are c
 a question. In the conversations of `mini-base` names are often wrong, so that the circuits' findings are of no use and
 it learns not to listen. In those of `mini` new names are given and asked for again. The circuits stay as they are: what
 they compare is general before training and would be special to the world after it. What learns is everything else, and
-how loud their findings are. (Linking learnt from `mini-base` was worse: later layers had learnt to take the findings
-back, and 600 steps of links left one picture of each of two concepts at .79, where the start has .93.)
+how loud their findings are. `mini` does not begin from `mini-base`, whose later layers have learnt to take the findings
+back: after 600 steps of links from there, two unseen concepts shown once were told apart in .79 of 300 questions; the
+start itself does so in .93 of 400.
 """
 
 import dataclasses

@@ -115,6 +115,14 @@ def test_stopped_anywhere_it_goes_on_to_the_same_curve(config, curve, tmp_path, 
     assert sorted(p.name for p in again.parent.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
 
 
+def test_a_chat_template_that_writes_no_picture_is_a_sentence(config, nano, tmp_path):
+    shutil.copytree(nano, tmp_path / "m")
+    write = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}<|end|>{% endfor %}"
+    (tmp_path / "m" / "chat_template.jinja").write_text(write)
+    with pytest.raises(InputError, match="its processor refuses a conversation that its chat template has written"):
+        train(config(model=ModelConfig(str(tmp_path / "m"), device="cpu")))
+
+
 def test_what_a_disk_did_not_let_be_removed_goes_when_the_run_goes_on(config, tmp_path):
     last = Path(train(config(steps=2, save_every=1, keep=1)))
     shutil.copytree(last, last.with_name("checkpoint-1"))

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,6 +117,30 @@ class Model:
             return {}
         own = self.network.generation_config.to_dict()
         return {name: own[name] for name in TAKEN if own.get(name) is not None}
+
+    def processed(
+        self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]], side: str
+    ) -> dict[str, torch.Tensor]:
+        """The inputs that the model's own processor makes of rendered conversations and their pictures, padded on
+        `side`, without labels.
+
+        Raises `InputError` where the processor refuses them, for example because the chat template wrote no mark for a
+        picture.
+        """
+        try:
+            made = self.processor(
+                text=list(texts),
+                images=[list(pictures) for pictures in images] if any(images) else None,
+                padding=True,
+                padding_side=side,
+                add_special_tokens=self.template.adds_special_tokens(texts[0]),
+                return_tensors="pt",
+            )
+        except ValueError as error:
+            raise InputError(
+                f"{self.name}: its processor refuses a conversation that its chat template has written: {error}"
+            ) from error
+        return {name: value for name, value in made.items() if name != "labels"}
 
     def place(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Inputs on the network's device, floats in its precision: some processors (Llama 4) give another."""

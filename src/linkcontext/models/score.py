@@ -466,21 +466,7 @@ class Scorer:
 
     def _processed(self, texts: Sequence[str], shown: Sequence[tuple[str, ...]], side: str) -> dict[str, Tensor]:
         """What the model's own processor makes of texts and their pictures: every key it gives goes to the model."""
-        images = [[self._open(item) for item in items] for items in shown]
-        try:
-            made = self.model.processor(
-                text=list(texts),
-                images=images if any(images) else None,
-                padding=True,
-                padding_side=side,
-                add_special_tokens=self.model.template.adds_special_tokens(texts[0]),
-                return_tensors="pt",
-            )
-        except ValueError as error:  # for example a chat template that writes no mark for a picture
-            raise InputError(
-                f"{self.model.name}: its processor refuses a conversation that its chat template has written: {error}"
-            ) from error
-        return {name: value for name, value in made.items() if name != "labels"}
+        return self.model.processed(texts, [[self._open(item) for item in items] for items in shown], side)
 
     @torch.inference_mode()
     def _score_naive(self, conversations: Sequence[list[Message]]) -> list[tuple[float, int]]:

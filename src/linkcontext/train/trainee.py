@@ -246,15 +246,7 @@ class Trainee(nn.Module):
         """A conversation as the model's own processor makes it."""
         text = closed(*render(messages, self.model.template), self.model.template)
         images = [open_image(example.pictures[item][1]) for item in shown(messages)]
-        given = self.model.processor(
-            text=[text],
-            images=[images] if images else None,
-            padding=True,
-            padding_side="right",
-            add_special_tokens=self.model.template.adds_special_tokens(text),
-            return_tensors="pt",
-        )
-        return self.model.place({name: value for name, value in given.items() if name != "labels"})
+        return self.model.place(self.model.processed([text], [images], "right"))
 
 
 def _open(content: str, places: Mapping[str, Path]) -> Any:
