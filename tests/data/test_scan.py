@@ -151,10 +151,14 @@ def test_what_is_left_out_is_named(zoo, picture):
     (zoo / "cat" / "notes.txt").touch()
     (zoo / "manifest.jsonl").touch()
     (zoo / "cat" / "manifest.jsonl").touch()
+    (zoo / "owl").mkdir()
+    (zoo / "dog").mkdir()
+    (zoo / "dog" / ".DS_Store").touch()
     pictures, problems = good(zoo, strict=True)
     assert len(pictures) == 4
     assert problems == [
         f"{zoo}: hidden files and folders, and folders of other programs, left out: 2 (.cache, cat/.hidden.png).",
+        f"{zoo}: empty folders, which are no classes: 2 (dog, owl).",
         f"{zoo}: files left out because they are no pictures: 2 (cat/manifest.jsonl, cat/notes.txt).",
     ]
 

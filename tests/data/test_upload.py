@@ -89,7 +89,16 @@ def test_bombs_and_heaps_are_refused_before_anything_is_written(tmp_path, into, 
         unpack(archive(tmp_path, many), into)
     with pytest.raises(InputError, match="10,000 files are more than the 1,000"):
         lay_out(dict.fromkeys(many, tmp_path), into)
+    with pytest.raises(InputError, match="1,001 folders are more than the 1,000"):
+        unpack(archive(tmp_path, {f"a{n}/": b"" for n in range(1_001)}), into)
     assert not list(into.iterdir())
+
+
+def test_an_empty_folder_of_an_archive_is_named(tmp_path, into):
+    unpack(archive(tmp_path, {"cat/1.png": picture(), "owl/": b"", "__MACOSX/": b""}), into)
+    named = by_folder(into)
+    assert list(named.pictures) == ["cat"]
+    assert "empty folders, which are no classes: 1 (owl)." in named.problems
 
 
 def test_an_archive_that_lies_about_sizes_writes_no_more_than_it_says(tmp_path, into):

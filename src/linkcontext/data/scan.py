@@ -154,10 +154,13 @@ def progress(text: str, total: int) -> Iterator[Callable[[], None]]:
 def _walk(root: Path, problems: Problems) -> Iterator[tuple[str, tuple[int, int]]]:
     """Path below the root, size and time of every file that may be a picture; never out of the folder."""
     top = os.path.realpath(root)
-    folders, hidden = [""], []
+    folders, hidden, empty = [""], [], []
     while folders:
         folder = folders.pop()
-        for entry in _entries(root, folder, problems):
+        entries = _entries(root, folder, problems)
+        if folder and entries is not None and all(is_litter(e.name) or is_sidecar(e.name) for e in entries):
+            empty.append(folder[:-1])
+        for entry in entries or ():
             path = f"{folder}{entry.name}"
             if is_litter(entry.name) or path == MANIFEST:
                 continue
@@ -178,6 +181,8 @@ def _walk(root: Path, problems: Problems) -> Iterator[tuple[str, tuple[int, int]
             f"{root}: hidden files and folders, and folders of other programs, left out: {len(hidden)} "
             f"({first_few(hidden)})."
         )
+    if empty:
+        problems.note(f"{root}: empty folders, which are no classes: {len(empty)} ({first_few(sorted(empty))}).")
 
 
 def is_litter(name: str) -> bool:
@@ -199,7 +204,8 @@ def is_text(name: str) -> bool:
     return True
 
 
-def _entries(root: Path, folder: str, problems: Problems) -> list["os.DirEntry[str]"]:
+def _entries(root: Path, folder: str, problems: Problems) -> list["os.DirEntry[str]"] | None:
+    """What is in a folder, by name; `None` for a folder that cannot be read, which is reported."""
     where = root / folder
     try:
         with os.scandir(where) as entries:
@@ -209,7 +215,7 @@ def _entries(root: Path, folder: str, problems: Problems) -> list["os.DirEntry[s
         if not folder:
             raise InputError(sentence) from error
         problems.add(sentence)
-        return []
+        return None
 
 
 def _wrong_link(path: str, top: str) -> str:

@@ -51,8 +51,10 @@ def unpack(archive: Path, into: Path) -> None:
             members = [(_spelt(member), member) for member in opened.infolist()]
             _check(members, archive.stat().st_size)
             for path, member in members:
-                if not path.endswith("/") and not is_litter(path.rpartition("/")[2]):
-                    target = into / path
+                target = into / path
+                if path.endswith("/"):
+                    target.mkdir(parents=True, exist_ok=True)  # `by_folder` reports the empty ones
+                elif not is_litter(path.rpartition("/")[2]):
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with opened.open(member) as source, target.open("xb") as file:
                         shutil.copyfileobj(source, file)  # never more than the size that was declared
@@ -196,6 +198,7 @@ def _check(members: Sequence[tuple[str, zipfile.ZipInfo]], size: int) -> None:
     if twice := [path for path, count in Counter(files).items() if count > 1]:
         raise InputError(f"{first_few(twice)}: twice in the archive. Pack it again from inside its folder.")
     _check_count(files)
+    _check_count((path for path, _ in members if path.endswith("/")), "folders")
     for path, member in members:
         _check_path(path)
         kind = stat.S_IFMT(member.external_attr >> 16)
@@ -214,10 +217,13 @@ def _check(members: Sequence[tuple[str, zipfile.ZipInfo]], size: int) -> None:
         )
 
 
-def _check_count(paths: Iterable[str]) -> None:
+def _check_count(paths: Iterable[str], what: str = "files") -> None:
     count = sum(not any(map(is_sidecar, path.split("/"))) for path in paths)
     if count > FILES:
-        raise InputError(_too_many(count))
+        raise InputError(
+            f"{count:,} {what} are more than the {FILES:,} that are taken at once. A handful of each name teaches it; "
+            "to measure on many, use linkcontext eval."
+        )
 
 
 def _check_path(path: str) -> None:
@@ -230,10 +236,3 @@ def _check_path(path: str) -> None:
         raise InputError(
             f"{excerpt(path)!r}: a path that leads out of the folder. Pack it again from inside its folder."
         )
-
-
-def _too_many(count: int) -> str:
-    return (
-        f"{count:,} files are more than the {FILES:,} that are taken at once. A handful of each name teaches it; to "
-        "measure on many, use linkcontext eval."
-    )
