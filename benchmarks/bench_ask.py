@@ -18,7 +18,7 @@ from machine import RESULTS, machine
 from rich.console import Console
 from rich.table import Table
 
-from linkcontext.models.load import load
+from linkcontext.models.loading import load
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
 from linkcontext.teach.learner import Learner

@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
+from linkcontext.data.neighbours import listed, read_made, write_neighbours
+from linkcontext.inference.vision import chunks
 from linkcontext.mining import embed
 from linkcontext.mining.embed import Block, Encoder, encode, mean, write
-from linkcontext.mining.neighbours import listed, read_made, write_neighbours
-from linkcontext.models.vision import chunks
 
 PAPER = (0.5, 0.8, 0.5)
 WIDTH = 512

@@ -25,12 +25,12 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from linkcontext.episodes.link import sample
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, prompt
-from linkcontext.episodes.sample import sample
-from linkcontext.models.load import load
-from linkcontext.models.score import Scorer
-from linkcontext.models.vision import Eyes
+from linkcontext.inference.vision import Eyes
+from linkcontext.models.loading import load
+from linkcontext.scoring.local import Scorer
 from linkcontext.source import open_data
 
 

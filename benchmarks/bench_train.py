@@ -41,13 +41,13 @@ from trl import SFTConfig, SFTTrainer
 
 from linkcontext.config import ModelConfig
 from linkcontext.data.images import open_image
+from linkcontext.episodes.link import sample
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, Message, encode, pictures, prompt
-from linkcontext.episodes.sample import sample
-from linkcontext.models.engine import Engine, Grown
-from linkcontext.models.load import Model, load, processor
-from linkcontext.models.tree import Line, lay, pack
-from linkcontext.models.vision import Eyes, Seen
+from linkcontext.inference.engine import Engine, Grown
+from linkcontext.inference.prefix_tree import Line, lay, pack
+from linkcontext.inference.vision import Eyes, Seen
+from linkcontext.models.loading import Model, load, processor
 from linkcontext.source import open_data
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.loop import train

@@ -61,16 +61,16 @@ from scipy.optimize import least_squares
 from torch.utils.flop_counter import FlopCounterMode
 
 from linkcontext.data.images import open_image
+from linkcontext.episodes.link import sample
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, Tokens, pictures, prompt
-from linkcontext.episodes.sample import sample
-from linkcontext.models.engine import Engine, Grown
-from linkcontext.models.load import load
-from linkcontext.models.score import Ask, Scorer
-from linkcontext.models.tree import NOTHING, Line, Pass, grow
-from linkcontext.models.vision import Eyes, Seen, chunks
+from linkcontext.inference.engine import Engine, Grown
+from linkcontext.inference.prefix_tree import NOTHING, Line, Pass, grow
+from linkcontext.inference.vision import Eyes, Seen, chunks
+from linkcontext.models.loading import load
+from linkcontext.scoring.local import Ask, Scorer
 from linkcontext.source import open_data
-from linkcontext.world.names import pseudo_words
+from linkcontext.worlds.pseudo_words import pseudo_words
 
 AT_HAND = ", features at hand"
 TREES = ("packed", "cached", "cached" + AT_HAND)

@@ -38,16 +38,16 @@ from scipy.stats import t as student
 from table import Found, cell, learnt, listed, slim
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
-from linkcontext.episodes.talk import HELD_OUT
-from linkcontext.evaluate import icl, isekai
-from linkcontext.evaluate.retention import retention
-from linkcontext.evaluate.run import evaluate, measure
+from linkcontext.episodes.questions import HELD_OUT
+from linkcontext.evaluation.runner import evaluate, measure
+from linkcontext.evaluation.tasks import isekai, world_icl
+from linkcontext.evaluation.tasks.retention import retention
 from linkcontext.models.average import average
-from linkcontext.models.load import Model, load
+from linkcontext.models.loading import Model, load
 from linkcontext.storage import write_text
 from linkcontext.train.config import TrainConfig
-from linkcontext.world.isekai import write_isekai
-from linkcontext.world.scenes import write_scenes
+from linkcontext.worlds.isekai import write_isekai
+from linkcontext.worlds.scenes import write_scenes
 
 LINKS = "world:replay"  # pictures of link episodes
 ATTRIBUTES = ("colour", "kind", "texture", "shape", "size", "state")
@@ -235,8 +235,8 @@ def figures(table: Table, where: Path, model: Model, main: bool) -> Iterator[dic
     def config(what: str, **options: Any) -> EvalConfig:
         return eval_config(model=model.name, out=str(where / what), **options)
 
-    asked = icl.settled(config("world-icl", data="scenes:9201", episodes=table.episodes), "world-icl")
-    metrics = measure(asked, *icl.open_benchmark(asked), model=model)
+    asked = world_icl.settled(config("world-icl", data="scenes:9201", episodes=table.episodes), "world-icl")
+    metrics = measure(asked, *world_icl.open_benchmark(asked), model=model)
     yield from ({"what": "world-icl", **row} for row in metrics["rows"] if row["scoring"] == "likelihood_sum")
     yield from ({"what": "means", **line} for line in metrics["means"] if line["scoring"] == "likelihood_sum")
     n = max(2, table.episodes // 2)
@@ -250,8 +250,8 @@ def figures(table: Table, where: Path, model: Model, main: bool) -> Iterator[dic
     images = Path(os.environ.get("LINKCONTEXT_DATA", "nowhere")) / "images"
     for data in ("digits", *(sorted(map(str, images.iterdir())) if images.is_dir() else ())):
         called = Path(data).name
-        asked = icl.settled(config(called, data=data, shots=(1, 4), episodes=n // 2), "fewshot")
-        found = measure(asked, *icl.open_benchmark(asked), model=model)
+        asked = world_icl.settled(config(called, data=data, shots=(1, 4), episodes=n // 2), "fewshot")
+        found = measure(asked, *world_icl.open_benchmark(asked), model=model)
         yield from ({"what": called, **row} for row in found["rows"] if row["scoring"] == "likelihood_sum")
     for kind in ("10", "pair"):
         data = str(Path(table.out) / f"isekai-{kind}")

@@ -27,18 +27,18 @@ from matplotlib.figure import Figure
 from table import Found, cell, learnt, listed, slim
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
-from linkcontext.evaluate import isekai
-from linkcontext.evaluate.metrics import by_place, grouped
-from linkcontext.evaluate.published import LABEL, beside
-from linkcontext.evaluate.retention import retention
-from linkcontext.evaluate.run import evaluate, measure
+from linkcontext.evaluation.metrics import by_place, grouped
+from linkcontext.evaluation.published_results import LABEL, beside
+from linkcontext.evaluation.runner import evaluate, measure
+from linkcontext.evaluation.tasks import isekai
+from linkcontext.evaluation.tasks.retention import retention
 from linkcontext.mining.embed import mine
-from linkcontext.models.load import Model, load
+from linkcontext.models.loading import Model, load
 from linkcontext.records import Episode, Prediction, read_jsonl
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
 from linkcontext.train.config import TrainConfig
-from linkcontext.world.isekai import write_isekai
+from linkcontext.worlds.isekai import write_isekai
 
 STRATEGIES = {"2-way": "2-way", "2-way-random": "2-way-random", "2-way-weight": "2-way-weight", "mix": "2-way"}
 WARM = " + warm-up"

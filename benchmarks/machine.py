@@ -24,10 +24,10 @@ import transformers as hf
 from matplotlib.figure import Figure
 
 from linkcontext.episodes.prompt import IGNORE, Tokens
-from linkcontext.models.budget import free_memory, room
-from linkcontext.models.engine import CPU_ROOM, GPU_ROOM, Engine, Grown
-from linkcontext.models.tree import Line, Spelling, grow, lay
-from linkcontext.models.vision import Seen, chunks
+from linkcontext.inference.engine import CPU_ROOM, GPU_ROOM, Engine, Grown
+from linkcontext.inference.memory import free_memory, room
+from linkcontext.inference.prefix_tree import Line, Spelling, grow, lay
+from linkcontext.inference.vision import Seen, chunks
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("linkcontext", "torch", "transformers", "trl", "accelerate", "numpy")

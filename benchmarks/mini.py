@@ -22,15 +22,15 @@ from rich.table import Table
 from linkcontext.config import eval_config
 from linkcontext.demo import built_in, teach
 from linkcontext.episodes.prompt import prompt, scaffold
-from linkcontext.evaluate.compare import interval
-from linkcontext.evaluate.draw import drawn
-from linkcontext.evaluate.metrics import BASELINES
-from linkcontext.evaluate.run import evaluate
-from linkcontext.models import bundle
-from linkcontext.models.load import Model, load
-from linkcontext.models.score import Ask, Scorer
-from linkcontext.models.vision import Eyes
+from linkcontext.evaluation.compare import interval
+from linkcontext.evaluation.draw import drawn
+from linkcontext.evaluation.metrics import BASELINES
+from linkcontext.evaluation.runner import evaluate
+from linkcontext.inference.vision import Eyes
+from linkcontext.models import bundled
+from linkcontext.models.loading import Model, load
 from linkcontext.records import Episode, Prediction, read_jsonl
+from linkcontext.scoring.local import Ask, Scorer
 from linkcontext.source import open_data
 
 RESULTS = Path(__file__).parent / "results"
@@ -222,7 +222,7 @@ def write(rows: list[dict], others: dict) -> None:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
         "commit": commit.stdout.strip(),
-        "weights": json.loads((bundle.weights_folder() / "files.json").read_text())["sha256"],
+        "weights": json.loads((bundled.weights_folder() / "files.json").read_text())["sha256"],
         "rows": rows,
         **others,
     }

@@ -23,10 +23,10 @@ from sklearn.metrics import roc_auc_score
 from table import listed
 
 from linkcontext.config import eval_config
-from linkcontext.evaluate.intervals import clustered_wilson
-from linkcontext.evaluate.run import evaluate
-from linkcontext.models.load import Model, load
-from linkcontext.models.vision import nearest
+from linkcontext.evaluation.intervals import clustered_wilson
+from linkcontext.evaluation.runner import evaluate
+from linkcontext.inference.vision import nearest
+from linkcontext.models.loading import Model, load
 from linkcontext.seeds import rng
 from linkcontext.source import open_data
 from linkcontext.storage import write_text

@@ -46,7 +46,7 @@ def nano(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
     """A small world as class folders: six classes of eight pictures."""
-    from linkcontext.world.folder import write_seed  # noqa: PLC0415 - seconds to import
+    from linkcontext.worlds.folder import write_seed  # noqa: PLC0415 - seconds to import
 
     root = tmp_path_factory.mktemp("pictures") / "w"
     write_seed(root, 6, 8, 3, 32)
@@ -78,7 +78,7 @@ def serving():
 @pytest.fixture(scope="session")
 def mini():
     """The bundled model."""
-    from linkcontext.models.load import load  # noqa: PLC0415
+    from linkcontext.models.loading import load  # noqa: PLC0415
 
     return load("mini", device="cpu")
 
@@ -86,7 +86,7 @@ def mini():
 @pytest.fixture(scope="session")
 def mini_url(mini, serving):
     """The bundled model behind the endpoint."""
-    from linkcontext.teach.serve import Endpoint, Limits  # noqa: PLC0415
+    from linkcontext.serve.server import Endpoint, Limits  # noqa: PLC0415
 
     with serving(Endpoint("mini", mini, Limits()).app()) as url:
         yield url

@@ -18,10 +18,10 @@ from PIL import Image
 from rich.console import Console
 
 from linkcontext.cli import main
-from linkcontext.cli.measure import Eval
+from linkcontext.cli.evaluate import Eval
+from linkcontext.cli.teach import Chat, Serve
 from linkcontext.cli.terminal import console, output, print_json
-from linkcontext.cli.use import Chat, Serve
-from linkcontext.teach.serve import address
+from linkcontext.serve.server import address
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
@@ -178,7 +178,7 @@ def test_addresses_that_cannot_be_served_are_sentences(capsys, tmp_path):
 def test_what_serve_says_can_be_asked(capsys, nano, monkeypatch):
     told = []
     monkeypatch.setattr(
-        "linkcontext.teach.serve.serve", lambda endpoint, heard, *_: told.append((endpoint, address(heard)))
+        "linkcontext.serve.server.serve", lambda endpoint, heard, *_: told.append((endpoint, address(heard)))
     )
     code, out, err = run(capsys, "serve", "--model", nano, "--port", 0)
     assert code == 0, err
@@ -390,7 +390,7 @@ def test_without_anywhere_to_print_a_command_ends_as_it_would(monkeypatch, capsy
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_command_that_is_stopped_leaves_nothing_half_written(capsys, tmp_path, monkeypatch, alone, number, code):
-    from linkcontext.world import folder  # noqa: PLC0415
+    from linkcontext.worlds import folder  # noqa: PLC0415
 
     def stopped(out, *_):
         (out / "half").touch()

@@ -16,7 +16,7 @@ from linkcontext.data.images import sha256
 from linkcontext.data.sources import open_folder
 from linkcontext.demo import _again, demo, teach
 from linkcontext.errors import InputError
-from linkcontext.models.load import load
+from linkcontext.models.loading import load
 from linkcontext.models.prompting import Prompting
 from linkcontext.report.demo import Asked, Lesson, write_demo
 from linkcontext.report.tables import Grid

@@ -15,7 +15,7 @@ from words import SMALL_TALK, Namer
 
 from linkcontext.episodes.prompt import Message
 from linkcontext.seeds import rng
-from linkcontext.world import concepts, questions
+from linkcontext.worlds import concepts, questions
 
 NONE = "none of these"
 OFFERED = ("Which of these is it, or is it none of these?", "Is it one of these?", "Which one is it, if any?")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from tower import EDGE, Source, normalise, world_batch
 
 from linkcontext.seeds import key
-from linkcontext.world import concepts, render
-from linkcontext.world.folder import TAUGHT_STREAM
+from linkcontext.worlds import concepts, render
+from linkcontext.worlds.folder import TAUGHT_STREAM
 
 FRESH = ("mini", "fresh")  # concepts met under a new name every time; no user's seed draws from it
 TOGETHER = 256  # pictures encoded at once

@@ -43,15 +43,15 @@ from transformers import (
 )
 
 from linkcontext.episodes.prompt import IGNORE, Tokens, encode
+from linkcontext.inference.engine import Engine, Grown
+from linkcontext.inference.prefix_tree import Spelling, lay, pack
+from linkcontext.inference.vision import Seen
 from linkcontext.mini import clip, recipe, stage
 from linkcontext.mini.tokenizer import ASSISTANT, CHAT_TEMPLATE, CONTEXT, IMAGE, SPECIAL, USER
-from linkcontext.models.engine import Engine, Grown
-from linkcontext.models.load import Template
-from linkcontext.models.tree import Spelling, lay, pack
-from linkcontext.models.vision import Seen
+from linkcontext.models.loading import Template
 from linkcontext.seeds import key
 from linkcontext.storage import replacing
-from linkcontext.world.folder import TAUGHT, taught_names
+from linkcontext.worlds.folder import TAUGHT, taught_names
 
 WIDTH, MLP, LAYERS, HEADS, HEAD = 384, 512, 4, 3, 192
 TAUGHT_PICTURES, FRESH_CONCEPTS, FRESH_PICTURES, REAL_PICTURES = 40, 1600, 20, 14

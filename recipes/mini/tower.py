@@ -31,7 +31,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 from linkcontext.mini import clip, stage, tokenizer
 from linkcontext.mini.tokenizer import TEXT_START
 from linkcontext.seeds import key
-from linkcontext.world import concepts, questions, render
+from linkcontext.worlds import concepts, questions, render
 
 EDGE, PATCH = 64, 16
 CONTENT = 128  # what a language model compares of a picture

@@ -6,8 +6,9 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from linkcontext.episodes.names import random_string
 from linkcontext.mini import tokenizer as old
-from linkcontext.world.names import pseudo_words, random_string
+from linkcontext.worlds.pseudo_words import pseudo_words
 
 VOCABULARY = 2560
 ADJECTIVES = [

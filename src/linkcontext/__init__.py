@@ -9,22 +9,26 @@
 
 from typing import TYPE_CHECKING, Any
 
+from linkcontext import _old_modules
+
 if TYPE_CHECKING:
     from linkcontext.teach.learner import Learner
 
 __all__ = ["load", "measure"]
 
+_old_modules.install()
+
 
 def load(name: str = "mini", **options: Any) -> "Learner":
     """Load a model that can be taught and asked: `mini`, `mini-base`, a folder or a Hugging Face id.
 
-    Options are those of `linkcontext.models.load.load`: dtype, device, adapter, trust_remote_code; and those of
+    Options are those of `linkcontext.models.loading.load`: dtype, device, adapter, trust_remote_code; and those of
     `linkcontext.models.prompting.Prompting`: chat_template_kwargs (a dict), max_new_tokens, generation_config.
     """
     import dataclasses  # noqa: PLC0415
     import json  # noqa: PLC0415
 
-    from linkcontext.models.load import load as load_model  # noqa: PLC0415 - torch takes seconds to import
+    from linkcontext.models.loading import load as load_model  # noqa: PLC0415 - torch takes seconds to import
     from linkcontext.models.prompting import Prompting  # noqa: PLC0415
     from linkcontext.teach.learner import Learner  # noqa: PLC0415
 
@@ -40,7 +44,7 @@ def measure(**options: Any) -> list[dict[str, Any]]:
     `measure(model="mini", data="digits", ways=2, shots=(1, 4), episodes=100, out="runs/digits")`.
     """
     from linkcontext.config import eval_config  # noqa: PLC0415
-    from linkcontext.evaluate.run import evaluate  # noqa: PLC0415
+    from linkcontext.evaluation.runner import evaluate  # noqa: PLC0415
 
     rows: list[dict[str, Any]] = evaluate(eval_config(**options))["rows"]
     return rows

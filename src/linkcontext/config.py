@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from linkcontext.episodes.names import NameKind
 from linkcontext.episodes.plan import Coherence, EpisodePlan, Form, Negatives, Order, Rule, TalkPlan
-from linkcontext.episodes.talk import HELD_OUT
+from linkcontext.episodes.questions import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.models.prompting import Prompting
-from linkcontext.world.names import NameKind
 
 Select = Literal["random", "medoid", "rices"]
 EngineName = Literal["auto", "packed", "cached", "naive"]

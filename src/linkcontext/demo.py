@@ -17,13 +17,13 @@ from rich.text import Text
 
 from linkcontext.config import eval_config
 from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.link import sample
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.pool import open_pool
-from linkcontext.episodes.sample import sample
 from linkcontext.errors import InputError
-from linkcontext.evaluate.metrics import Row
-from linkcontext.evaluate.run import evaluate
-from linkcontext.models.load import Model, load
+from linkcontext.evaluation.metrics import Row
+from linkcontext.evaluation.runner import evaluate
+from linkcontext.models.loading import Model, load
 from linkcontext.models.prompting import USUAL_PROMPTING, Prompting
 from linkcontext.report.demo import Asked, Lesson, write_demo
 from linkcontext.report.tables import Grid, bounds, share

@@ -14,6 +14,7 @@ UNREACHABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, err
 UNDECODED = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are not UTF-8; no file can hold it
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal would obey; not tabs and ends of lines
 
+NAMED = 5  # so many culprits stand in a sentence, the others are counted
 EXCERPT, END = 80, 30  # letters of a value that a message repeats, and how many of them are its last ones
 
 
@@ -37,3 +38,11 @@ def path_error(error: OSError) -> str:
     """The sentence about a user's path that cannot be opened."""
     path = f"{excerpt(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
     return f"{path}cannot be opened ({error.strerror}). Check the path and its permissions."
+
+
+def first_few(names: list[str], whole: bool = False) -> str:
+    """The first of many names, and how many more there are. Long ones are shortened unless `whole` (sentences)."""
+    more = len(names) - NAMED
+    return ", ".join(name if whole else excerpt(name) for name in names[:NAMED]) + (
+        f" and {more} more" if more > 0 else ""
+    )

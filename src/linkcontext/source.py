@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 from linkcontext.data.imagenet import PICTURES, open_imagenet
-from linkcontext.data.manifest import Dataset, cache_dir
+from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import open_digits, open_folder, open_huggingface
 from linkcontext.errors import InputError
-from linkcontext.storage import written_once
-from linkcontext.world import folder as worlds
-from linkcontext.world.scenes import write_scenes
+from linkcontext.storage import cache_dir, written_once
+from linkcontext.worlds import folder as worlds
+from linkcontext.worlds.scenes import write_scenes
 
 WORLD_CLASSES, WORLD_IMAGES, TAUGHT_IMAGES, REPLAY_IMAGES = 60, 40, 24, 16
 WORLD_VERSION = 1  # of what is drawn; kept worlds of another version are drawn anew

@@ -239,3 +239,15 @@ def _sync(new: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+
+
+def cache_dir() -> Path:
+    """Where things are kept that can be made again.
+
+    $LINKCONTEXT_CACHE, else $XDG_CACHE_HOME/linkcontext, else ~/.cache/linkcontext.
+    """
+    own = os.environ.get("LINKCONTEXT_CACHE")
+    if own:
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "linkcontext"

@@ -7,8 +7,8 @@ from linkcontext.data import images
 from linkcontext.data.copies import BITS, HASH, LEVELS, dispute, disputed, near_copies, near_pairs, repeated
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import open_folder
+from linkcontext.episodes.link import sample
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.sample import sample
 from linkcontext.records import Item
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from linkcontext.data import imagenet
 from linkcontext.data.imagenet import class_names, open_imagenet, pairs
+from linkcontext.episodes.link import sample
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.sample import sample
 from linkcontext.errors import InputError
 from linkcontext.seeds import rng
 

@@ -4,9 +4,10 @@ import json
 import pytest
 
 from linkcontext.data import manifest
-from linkcontext.data.manifest import MANIFEST, Dataset, cache_dir, first_few, read_manifest, write_manifest
-from linkcontext.errors import InputError
+from linkcontext.data.manifest import MANIFEST, Dataset, read_manifest, write_manifest
+from linkcontext.errors import InputError, first_few
 from linkcontext.records import Item, Question
+from linkcontext.storage import cache_dir
 
 
 def item(path, class_id="cat", **more):

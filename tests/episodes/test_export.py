@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from linkcontext.data.conversations import conversations, write_conversations
+from linkcontext.data.readers.conversations import conversations, write_conversations
 from linkcontext.data.scan import Problems
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.export import exported
+from linkcontext.episodes.link import sample
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, prompt
 from linkcontext.episodes.prompt import pictures as pictures_of
-from linkcontext.episodes.sample import sample
 from linkcontext.errors import InputError
 
 PLAN = EpisodePlan(ways=2, shots_per_class=(0, 2), episodes=2, names="pseudo")
@@ -75,7 +75,7 @@ def test_what_is_exported_is_read_back_equal(request, tmp_path, layout, scaffold
 def test_trl_s_collator_accepts_what_is_exported(drawn, tmp_path, supervise):
     sft = pytest.importorskip("trl.trainer.sft_trainer", reason="trl is in linkcontext[bench] alone")
     datasets = pytest.importorskip("datasets", reason="needs linkcontext[hub]")
-    from linkcontext.models.load import processor  # noqa: PLC0415 - torch
+    from linkcontext.models.loading import processor  # noqa: PLC0415 - torch
 
     dataset, episodes = drawn
     told = list(exported(episodes, dataset, SCAFFOLDS["turns"], supervise))

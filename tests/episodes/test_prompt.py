@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from linkcontext.episodes.marks import marks_pattern
 from linkcontext.episodes.prompt import (
     IGNORE,
     SCAFFOLDS,
@@ -17,6 +16,7 @@ from linkcontext.episodes.prompt import (
     prompt,
     scaffold,
 )
+from linkcontext.episodes.special_tokens import marks_pattern
 from linkcontext.errors import InputError
 from linkcontext.records import Candidate, Episode, Turn
 

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from linkcontext.cli import main
 from linkcontext.errors import InputError
-from linkcontext.models.features import fingerprint
-from linkcontext.models.load import load
+from linkcontext.models.feature_store import fingerprint
+from linkcontext.models.loading import load
 from linkcontext.records import to_json
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner

@@ -12,7 +12,7 @@ from PIL import Image
 
 from linkcontext.data import images
 from linkcontext.data.images import Upload
-from linkcontext.data.imports import imported
+from linkcontext.data.readers.imports import imported
 from linkcontext.errors import InputError
 
 pytestmark = pytest.mark.heavy

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from linkcontext.config import eval_config
 from linkcontext.errors import InputError
-from linkcontext.evaluate.compare import compare
-from linkcontext.evaluate.evidence import evidence, of_run
-from linkcontext.evaluate.retention import retention
-from linkcontext.evaluate.run import evaluate, run_folder
-from linkcontext.models.load import load
+from linkcontext.evaluation.compare import compare
+from linkcontext.evaluation.grounding.conditions import evidence, of_run
+from linkcontext.evaluation.runner import evaluate, run_folder
+from linkcontext.evaluation.tasks.retention import retention
+from linkcontext.models.loading import load
 from linkcontext.report.page import write_report
 from linkcontext.report.probe import write_probe
-from linkcontext.world.folder import write_seed
+from linkcontext.worlds.folder import write_seed
 
 pytestmark = pytest.mark.heavy
 

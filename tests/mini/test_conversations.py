@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from linkcontext.mini import conversations as talk
-from linkcontext.world import concepts
+from linkcontext.worlds import concepts
 
 WORDS = ("ab", "cd", "ef", "gh")
 FACTS = concepts.facts(concepts.decode(concepts.draw(12, "t")))

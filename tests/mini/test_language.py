@@ -11,7 +11,7 @@ from linkcontext.mini import clip, language, tokenizer
 from linkcontext.mini import conversations as talk
 from linkcontext.mini.pool import Pool
 from linkcontext.mini.recipe import recipe
-from linkcontext.world import concepts
+from linkcontext.worlds import concepts
 
 CPU = torch.device("cpu")
 RECIPE = dataclasses.replace(recipe("nano"), width=192, layers=4, mlp=256, vocabulary=768, tokens=2048)

@@ -1,6 +1,6 @@
 import pytest
 
-from linkcontext.world.folder import write_seed
+from linkcontext.worlds.folder import write_seed
 
 
 @pytest.fixture(scope="session")

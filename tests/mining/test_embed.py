@@ -19,11 +19,11 @@ from transformers import (
 )
 
 from linkcontext.data.manifest import Dataset
+from linkcontext.data.neighbours import made_file, read_neighbours
 from linkcontext.errors import InputError
 from linkcontext.mining import embed
 from linkcontext.mining.embed import Block, blocks, choose, load_encoder, mean, mine, write
-from linkcontext.mining.neighbours import made_file, read_neighbours
-from linkcontext.models import bundle
+from linkcontext.models import bundled
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +37,7 @@ def clip():
 def siglip(tmp_path_factory):
     """The folder of a tiny SigLIP with random weights."""
     folder = tmp_path_factory.mktemp("models") / "siglip"
-    words = AutoProcessor.from_pretrained(bundle.folder("mini-clip")).tokenizer
+    words = AutoProcessor.from_pretrained(bundled.folder("mini-clip")).tokenizer
     small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = small | {"vocab_size": len(words), "max_position_embeddings": 12, "projection_size": 32}
     seen = small | {"image_size": 32, "patch_size": 16}
@@ -66,8 +66,8 @@ def test_the_mean_by_hand(tmp_path):
 
 def test_features_are_those_of_the_model(clip, things):
     paths = [things.root / item.path for item in things.items[:3]]
-    model = CLIPModel.from_pretrained(bundle.folder("mini-clip"))
-    processor = AutoProcessor.from_pretrained(bundle.folder("mini-clip"))
+    model = CLIPModel.from_pretrained(bundled.folder("mini-clip"))
+    processor = AutoProcessor.from_pretrained(bundled.folder("mini-clip"))
     images = processor.image_processor(images=[embed.open_image(path) for path in paths], return_tensors="pt")
     # mini-clip was trained on texts between these marks, and reads a text at the second.
     texts = processor.tokenizer(
@@ -177,7 +177,7 @@ def test_bad_input_is_a_sentence(things, tmp_path):
     with pytest.raises(InputError, match="--encoder no/such: neither mini-clip nor a folder or hub id"):
         mine(things, out, "no/such")
     with pytest.raises(InputError, match="a llava model, and names and pictures need a CLIP or SigLIP"):
-        mine(things, out, str(bundle.folder("mini")))
+        mine(things, out, str(bundled.folder("mini")))
     assert not list(tmp_path.iterdir())
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from linkcontext.cli import main
 from linkcontext.errors import InputError
 from linkcontext.models.average import average
-from linkcontext.models.load import load
+from linkcontext.models.loading import load
 
 
 @pytest.fixture(scope="module")

@@ -123,7 +123,7 @@ def test_wrong_names_are_not_learnt_and_the_questions_behind_them_are():
 
 
 def facts_of(count: int):
-    from linkcontext.world import concepts  # noqa: PLC0415
+    from linkcontext.worlds import concepts  # noqa: PLC0415
 
     return concepts.facts(concepts.decode(concepts.draw(count, "test")))
 

@@ -3,9 +3,9 @@ import math
 
 import pytest
 
-from linkcontext.evaluate.folder import read_run
-from linkcontext.evaluate.metrics import grouped
-from linkcontext.evaluate.picks import chosen_shots, primary
+from linkcontext.evaluation.example_selection import chosen_shots, primary
+from linkcontext.evaluation.metrics import grouped
+from linkcontext.evaluation.run_dir import read_run
 from linkcontext.records import Score
 from linkcontext.report.gallery import gallery, probabilities
 

@@ -9,10 +9,18 @@ from html.parser import HTMLParser
 import pytest
 
 from linkcontext.errors import InputError
-from linkcontext.evaluate.explanation import Explained, Explanation, Piece, Reading, Token, Told, read_explanation
-from linkcontext.evaluate.folder import read_run
-from linkcontext.evaluate.metrics import grouped, rows
-from linkcontext.evaluate.picks import picks
+from linkcontext.evaluation.attribution_file import (
+    Explained,
+    Explanation,
+    Piece,
+    Reading,
+    Token,
+    Told,
+    read_explanation,
+)
+from linkcontext.evaluation.example_selection import picks
+from linkcontext.evaluation.metrics import grouped, rows
+from linkcontext.evaluation.run_dir import read_run
 from linkcontext.records import Prediction, read_jsonl, to_json, write_jsonl
 from linkcontext.report.page import summary, write_report
 from linkcontext.report.tables import share

@@ -7,7 +7,7 @@ from PIL import Image
 
 import linkcontext
 from linkcontext.errors import InputError
-from linkcontext.models.load import load
+from linkcontext.models.loading import load
 from linkcontext.source import open_data
 from linkcontext.teach.chat import answered, chat, spelled, typed
 from linkcontext.teach.dialogue import Dialogue

@@ -6,11 +6,11 @@ from PIL import Image
 import linkcontext
 from linkcontext.data.images import sha256
 from linkcontext.errors import InputError
-from linkcontext.models.load import load
+from linkcontext.models.loading import load
 from linkcontext.records import Turn
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner, spoken
-from linkcontext.teach.recognise import Recogniser
+from linkcontext.teach.recogniser import Recogniser
 
 
 @pytest.fixture(scope="module")

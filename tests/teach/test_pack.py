@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from linkcontext.cli import main
 from linkcontext.episodes.prompt import conversation
 from linkcontext.errors import InputError
-from linkcontext.models import vision
-from linkcontext.models.features import fingerprint
-from linkcontext.models.load import load
-from linkcontext.models.score import Scorer
+from linkcontext.inference import vision
+from linkcontext.models.feature_store import fingerprint
+from linkcontext.models.loading import load
 from linkcontext.records import to_json
+from linkcontext.scoring.local import Scorer
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner, Point
 from linkcontext.teach.pack import merge, named_pictures, read_pack, write_pack
@@ -354,7 +354,7 @@ def test_a_pack_that_is_trusted_needs_no_pictures(model, folder, zoo, learner):
 def test_no_pack_decides_which_model_is_loaded(folder, zoo, capsys, monkeypatch):
     loaded = []
     monkeypatch.setattr(
-        "linkcontext.evaluate.run.load", lambda name, *more: loaded.append((name, more[-2])) or nothing()
+        "linkcontext.evaluation.runner.load", lambda name, *more: loaded.append((name, more[-2])) or nothing()
     )
     ask = ["ask", str(forge(zoo, folder / "forged.pack")), str(folder / "lum.png")]
 
@@ -384,7 +384,7 @@ def test_a_model_of_the_hub_is_downloaded_only_if_it_is_named(monkeypatch):
         asked.append(options["local_files_only"])
         raise OSError("not there")
 
-    monkeypatch.setattr("linkcontext.models.load.AutoConfig.from_pretrained", config)
+    monkeypatch.setattr("linkcontext.models.loading.AutoConfig.from_pretrained", config)
     with pytest.raises(InputError, match="is only downloaded from the Hugging Face hub if --model names it"):
         load("somebody/model", download=False)
     with pytest.raises(InputError, match="not found on the Hugging Face hub"):

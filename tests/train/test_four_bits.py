@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 
 from linkcontext.config import eval_config
 from linkcontext.errors import InputError
-from linkcontext.evaluate.run import evaluate
-from linkcontext.models.family import packable, parts
-from linkcontext.models.load import load
-from linkcontext.models.score import Scorer
-from linkcontext.models.vision import Eyes
+from linkcontext.evaluation.runner import evaluate
+from linkcontext.inference.vision import Eyes
+from linkcontext.models.families import packable, parts
+from linkcontext.models.loading import load
+from linkcontext.scoring.local import Scorer
 from linkcontext.train import loop
 from linkcontext.train.checkpoint import _merged
+from linkcontext.train.estimate import NF4, dry_run, with_preset
 from linkcontext.train.loop import train
-from linkcontext.train.preset import NF4, dry_run, with_preset
 
 INSTALLED = importlib.util.find_spec("bitsandbytes") is not None
 real = pytest.mark.skipif(not INSTALLED, reason="bitsandbytes is not installed (the extra qlora)")
@@ -116,7 +116,7 @@ def test_its_engine_gives_what_whole_prompts_give(packed):
 
 
 def test_without_the_package_it_is_a_sentence(nano, monkeypatch):
-    monkeypatch.setattr("linkcontext.models.load.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("linkcontext.models.loading.importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"^--load-in-4bit needs the bitsandbytes package: pip install"):
         load(str(nano), device="cpu", load_in_4bit=True)
 
@@ -126,7 +126,7 @@ def test_where_its_kernels_do_not_run_it_is_a_sentence(nano, monkeypatch):
     def broken(*given, **more):
         raise RuntimeError("None of the available devices are supported\nby this version")
 
-    monkeypatch.setattr("linkcontext.models.load.AutoModelForImageTextToText.from_pretrained", broken)
+    monkeypatch.setattr("linkcontext.models.loading.AutoModelForImageTextToText.from_pretrained", broken)
     with pytest.raises(InputError, match=r"^--model .*: could not be loaded \(None of [a-z ]*\)\."):
         load(str(nano), device="cpu", load_in_4bit=True)
 

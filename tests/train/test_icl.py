@@ -10,17 +10,18 @@ from linkcontext.cli import main
 from linkcontext.config import ModelConfig, eval_config
 from linkcontext.data.images import sha256
 from linkcontext.data.manifest import Dataset, write_manifest
-from linkcontext.episodes.talk import HELD_OUT
+from linkcontext.episodes.questions import HELD_OUT
 from linkcontext.errors import InputError
-from linkcontext.evaluate import icl, means
-from linkcontext.evaluate.folder import read_run
-from linkcontext.evaluate.metrics import grouped
-from linkcontext.evaluate.run import measure, run_folder
+from linkcontext.evaluation import aggregate
+from linkcontext.evaluation.metrics import grouped
+from linkcontext.evaluation.run_dir import read_run
+from linkcontext.evaluation.runner import measure, run_folder
+from linkcontext.evaluation.tasks import world_icl
 from linkcontext.records import Episode, Item, Prediction, Question, read_jsonl
 from linkcontext.report.page import write_report
 from linkcontext.train import loop
 from linkcontext.train.loop import train
-from linkcontext.world.scenes import write_scenes
+from linkcontext.worlds.scenes import write_scenes
 
 SUBJECTS = ("attribute", "caption", "count", "location", "naming", "relation", "rule", "same-different")
 
@@ -89,20 +90,20 @@ def test_a_checkpoint_is_asked_all_tasks_in_both_forms(config, scenes, tmp_path)
     options = {"mixture": ("icl",), "icl_data": scenes, "steps": 1, "turns": (2,), "supervise": "query"}
     last = train(config(**options, held_out=scenes, held_out_tasks=("attribute/colour",), held_out_shots=(0, 1)))
     asked = eval_config(model=str(last), data=scenes, shots=(0, 2), episodes=27, out=str(tmp_path / "eval"))
-    asked = icl.settled(asked, "world-icl")
-    rows = measure(asked, *icl.open_benchmark(asked))["rows"]
+    asked = world_icl.settled(asked, "world-icl")
+    rows = measure(asked, *world_icl.open_benchmark(asked))["rows"]
     assert {row["task"].rpartition(" ")[2] for row in rows} == {"open", "choice"}
     kept = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     folder = read_run(tmp_path / "eval")
-    lines = means.summary(rows, groups=grouped(folder.episodes, folder.predictions))
+    lines = aggregate.summary(rows, groups=grouped(folder.episodes, folder.predictions))
     assert kept["means"] == lines
-    assert kept["curves"] == means.curves(lines)
+    assert kept["curves"] == aggregate.curves(lines)
     (tmp_path / "eval" / "metrics.json").unlink()
     page = write_report(tmp_path / "eval")  # which makes them of the rows, where the file is gone
     for told in (page.read_text(), page.with_suffix(".md").read_text()):
         assert "ICL efficiency" in told and "unseen tasks" in told
     with pytest.raises(InputError, match="--unseen Counting: no such type of task here; there is attribute, caption"):
-        measure(replace(asked, unseen=("Counting",)), *icl.open_benchmark(asked))
+        measure(replace(asked, unseen=("Counting",)), *world_icl.open_benchmark(asked))
     assert {(line["tasks"], line["form"], line["shots"]) for line in lines} == {
         (tasks, form, k)
         for tasks in ("seen tasks", "unseen tasks", *SUBJECTS)
@@ -129,7 +130,7 @@ def test_means_over_subjects_by_hand():
         row("count/parts choice", 0.3, 0.5, 4),
         row("rule/sum open", 0.1, 0.25, 2),
     ]
-    lines = {(line["tasks"], line["form"]): line for line in means.summary(rows)}
+    lines = {(line["tasks"], line["form"]): line for line in aggregate.summary(rows)}
     both = lines["seen tasks", "open"]
     assert (both["tasks"], both["form"], both["n_subjects"], both["n_queries"]) == ("seen tasks", "open", 2, 12)
     assert both["accuracy"] == pytest.approx(0.6)
@@ -140,7 +141,7 @@ def test_means_over_subjects_by_hand():
     held = lines["unseen tasks", "open"]
     assert (held["accuracy"], held["ci95"]) == (0.1, None)
     assert lines["seen tasks", "choice"]["accuracy"] == lines["count", "choice"]["accuracy"] == 0.3
-    other = {(line["tasks"], line["form"]): line for line in means.summary(rows, unseen=("count",))}
+    other = {(line["tasks"], line["form"]): line for line in aggregate.summary(rows, unseen=("count",))}
     assert other["unseen tasks", "open"]["accuracy"] == 0.7
 
 
@@ -148,7 +149,7 @@ def test_efficiency_is_the_area_above_no_shots_by_hand():
     def line(shots, accuracy, form="open"):
         return {"tasks": "t", "form": form, "scoring": "generate", "shots": shots, "accuracy": accuracy}
 
-    one, two, three = means.curves(
+    one, two, three = aggregate.curves(
         [line(0, 0.2), line(4, 0.6), line(1, 0.4), line(1, 0.5, "choice"), line(0, 0.3, "x")]
     )
     # from 0 to 1 the gain is .1 on average, from 1 to 4 it is .3: (.1 + .9) / 4
@@ -168,33 +169,34 @@ def test_efficiency_is_the_area_above_no_shots_by_hand():
 )
 def test_flags_that_a_benchmark_decides_are_refused(benchmark, options, sentence):
     with pytest.raises(InputError, match=sentence):
-        icl.settled(eval_config(**options), benchmark)
+        world_icl.settled(eval_config(**options), benchmark)
 
 
 def test_benchmarks_take_the_flags_of_tasks_and_keep_the_answers_of_files(scenes):
-    asked = icl.settled(eval_config(data=scenes, coherence="task", options=3, shots=(2,), episodes=27), "world-icl")
-    _, episodes, _ = icl.open_benchmark(asked)
+    config = eval_config(data=scenes, coherence="task", options=3, shots=(2,), episodes=27)
+    asked = world_icl.settled(config, "world-icl")
+    _, episodes, _ = world_icl.open_benchmark(asked)
     assert all(e.task.endswith(" task-coherent") for e in episodes)
     assert asked.episodes.names == "pseudo"
-    assert icl.settled(eval_config(data=scenes), "vl-icl").episodes.names == "real"
+    assert world_icl.settled(eval_config(data=scenes), "vl-icl").episodes.names == "real"
     everything = eval_config(data=scenes, tasks=("all", "attribute/colour"))
     assert everything.episodes.talk_plan().tasks == ()
     assert len(run_folder(everything).parts) == 2
     for options in ({"coherence": "task"}, {"tasks": ("attribute",), "ways": 3}):
         with pytest.raises(InputError, match=r"--(coherence|ways): not (without|together with) --tasks"):
-            icl.open_benchmark(eval_config(data=scenes, **options))
+            world_icl.open_benchmark(eval_config(data=scenes, **options))
 
 
 def test_fewshot_among_more_ways_than_letters_asks_openly():
-    asked = icl.settled(eval_config(data="digits", ways=10, shots=(1,), episodes=2), "fewshot")
-    _, episodes, left_out = icl.open_benchmark(asked)
+    asked = world_icl.settled(eval_config(data="digits", ways=10, shots=(1,), episodes=2), "fewshot")
+    _, episodes, left_out = world_icl.open_benchmark(asked)
     assert [e.id for e in episodes] == ["open-e00000", "open-e00001"]
     assert left_out == ["choice: left out, 10 ways, and there are letters for 8"]
 
 
 def test_fewshot_asks_the_same_episodes_both_ways(pictures):
-    asked = icl.settled(eval_config(data=str(pictures), shots=(1,), episodes=3, names="real"), "fewshot")
-    _, episodes, _ = icl.open_benchmark(asked)
+    asked = world_icl.settled(eval_config(data=str(pictures), shots=(1,), episodes=3, names="real"), "fewshot")
+    _, episodes, _ = world_icl.open_benchmark(asked)
     opened, choice = episodes[:3], episodes[3:]
     assert [e.id for e in opened] == [e.id.replace("choice", "open") for e in choice]
     for a, b in zip(opened, choice, strict=True):

@@ -21,9 +21,9 @@ from linkcontext.config import ModelConfig, eval_config
 from linkcontext.data.manifest import write_manifest
 from linkcontext.data.sources import open_folder
 from linkcontext.errors import InputError
-from linkcontext.evaluate.run import evaluate
-from linkcontext.models import refused
-from linkcontext.models.load import load
+from linkcontext.evaluation.runner import evaluate
+from linkcontext.models import unreadable
+from linkcontext.models.loading import load
 from linkcontext.records import cut_log
 from linkcontext.train import checkpoint, loop
 from linkcontext.train.loop import deal, rate, train
@@ -296,7 +296,7 @@ def test_a_picture_that_the_processor_refuses_is_left_out_and_named(config, pict
     shutil.copytree(pictures, root)
     bad = min(root.glob("*/*.png"))
     Image.new("RGB", (3000, 2), "red").save(bad)
-    monkeypatch.setattr(refused, "_reason", lambda model, size: "refused" if size == (3000, 2) else "")
+    monkeypatch.setattr(unreadable, "_reason", lambda model, size: "refused" if size == (3000, 2) else "")
     train(config(data=str(root), steps=1))
     assert f"left out: 1 ({bad.relative_to(root)}): refused" in caplog.text
     told = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -316,7 +316,7 @@ def test_a_refused_picture_of_a_file_is_left_out_and_another_one_is_another_trai
 ):
     Image.new("RGB", (70, 70), "red").save(tmp_path / "good.png")
     Image.new("RGB", (3000, 2), "red").save(tmp_path / "bad.png")
-    monkeypatch.setattr(refused, "_reason", lambda model, size: "refused" if size == (3000, 2) else "")
+    monkeypatch.setattr(unreadable, "_reason", lambda model, size: "refused" if size == (3000, 2) else "")
     asked = config(mixture=(talks(tmp_path, [tmp_path / "good.png", tmp_path / "bad.png"]),), steps=1)
     train(asked)
     assert "left out: 1 (bad.png): refused" in caplog.text
@@ -387,7 +387,7 @@ def test_numbers_are_looked_at_before_anything_else(config, options):
 
 
 def test_a_support_that_does_not_fit_is_refused_before_anything_is_trained(config, monkeypatch, tmp_path):
-    monkeypatch.setattr("linkcontext.models.load.Model.context", 60)
+    monkeypatch.setattr("linkcontext.models.loading.Model.context", 60)
     with pytest.raises(InputError, match=r"link/0000000: a conversation with 5 pictures needs .* context is 60"):
         train(config())
     assert not (tmp_path / "run" / "log.jsonl").exists()

@@ -11,13 +11,13 @@ from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.plan import TalkPlan
 from linkcontext.episodes.prompt import SCAFFOLDS
-from linkcontext.episodes.talk import Talks
+from linkcontext.episodes.questions import Talks
 from linkcontext.errors import InputError
-from linkcontext.evaluate.question_files import file_exam
+from linkcontext.evaluation.tasks.question_files import file_exam
 from linkcontext.records import Item, Question
 from linkcontext.train import mixture
 from linkcontext.train.mixture import Mixture, icl, link, picks, shares, taught
-from linkcontext.train.strategy import Lessons, Strategy
+from linkcontext.train.samplers import Lessons, Strategy
 
 
 def from_file(path, answers, seed):
@@ -120,8 +120,8 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path):
 def test_taught_concepts_are_asked_about_on_pictures_of_their_own(monkeypatch, tmp_path):
     monkeypatch.setenv("LINKCONTEXT_CACHE", str(tmp_path))
     monkeypatch.setattr("linkcontext.source.REPLAY_IMAGES", 1)
-    monkeypatch.setattr("linkcontext.world.folder.TAUGHT", 4)
-    monkeypatch.setattr("linkcontext.world.folder.taught_names", lambda: ["aba", "bab", "cac", "dad"])
+    monkeypatch.setattr("linkcontext.worlds.folder.TAUGHT", 4)
+    monkeypatch.setattr("linkcontext.worlds.folder.taught_names", lambda: ["aba", "bab", "cac", "dad"])
     task = taught(0)
     examples = [task(i) for i in range(12)]
     assert {next(iter(e.pictures)) for e in examples[:4]} == {f"{n}/0000.png" for n in ("aba", "bab", "cac", "dad")}

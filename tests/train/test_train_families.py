@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from linkcontext.episodes.prompt import SCAFFOLDS, conversation
-from linkcontext.models.family import parts
-from linkcontext.models.load import Model
+from linkcontext.models.families import parts
+from linkcontext.models.loading import Model
 from linkcontext.records import Turn
 from linkcontext.train.mixture import Example
-from linkcontext.train.trainee import Trainee, choose, read
+from linkcontext.train.model import Trainee, choose, read
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from families import FAMILIES

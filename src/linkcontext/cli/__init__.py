@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 
 import tyro
 
-from linkcontext.cli.measure import Compare, Eval, Probe, Report, Validate
-from linkcontext.cli.models import Average, Cache, Mini, Train
-from linkcontext.cli.pictures import Data, Episodes, Mine, World
+from linkcontext.cli.data import Data, Episodes, Mine, World
+from linkcontext.cli.evaluate import Compare, Eval, Probe, Report, Validate
+from linkcontext.cli.teach import App, AskPack, ChangePack, Chat, Demo, Serve, Teach
 from linkcontext.cli.terminal import complain, output
-from linkcontext.cli.use import App, AskPack, ChangePack, Chat, Demo, Serve, Teach
+from linkcontext.cli.train import Average, Cache, Mini, Train
 from linkcontext.errors import UNDECODED, UNREACHABLE, InputError, path_error
 
 # Errors of a disk that is full, may not be written to, or is gone: no fault of the program.

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkcontext.data.layout import name_key
-from linkcontext.data.manifest import Dataset, first_few
+from linkcontext.data.manifest import Dataset
+from linkcontext.errors import first_few
 from linkcontext.records import Item
 
 # docs/data.md says how many near-copies, and how many other pictures, are within these limits.

@@ -11,8 +11,8 @@ from typing import Any
 from linkcontext.data import images
 from linkcontext.data.layout import is_blank, normal_name, normal_split, source_group
 from linkcontext.data.manifest import Dataset, write_manifest
-from linkcontext.data.scan import progress
 from linkcontext.errors import InputError
+from linkcontext.progress import progress
 from linkcontext.records import Item
 from linkcontext.storage import read_errors
 

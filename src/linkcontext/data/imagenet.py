@@ -18,12 +18,13 @@ from pathlib import Path
 from linkcontext.data import images
 from linkcontext.data.copies import dispute
 from linkcontext.data.formats import SUFFIXES
-from linkcontext.data.manifest import Dataset, cache_dir, first_few
-from linkcontext.data.scan import Problems, as_row, is_litter, is_text, look, progress, revived
-from linkcontext.errors import InputError
+from linkcontext.data.manifest import Dataset
+from linkcontext.data.scan import Problems, as_row, is_litter, is_text, look, revived
+from linkcontext.errors import InputError, first_few
+from linkcontext.progress import progress
 from linkcontext.records import Item
 from linkcontext.seeds import rng
-from linkcontext.storage import write_text, written_once
+from linkcontext.storage import cache_dir, write_text, written_once
 
 PICTURES = {  # of a class, by split: 36 in the authors' training list; 32 to show and 50 to ask about in their test
     "imagenet-900": {"train": 36},

@@ -15,7 +15,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
-from linkcontext.data import formats, pngtext
+from linkcontext.data import formats, png_text
 from linkcontext.data.formats import HEAD
 from linkcontext.errors import InputError, excerpt
 
@@ -146,7 +146,7 @@ def _header(reader: formats.Reader, file: io.BufferedReader | io.BytesIO) -> Ima
     except ValueError:
         if reader is not PngImagePlugin.PngImageFile:
             raise
-        return reader(pngtext.without_long_texts(file))
+        return reader(png_text.without_long_texts(file))
 
 
 def _loaded(image: ImageFile.ImageFile, file: io.BufferedReader | io.BytesIO) -> ImageFile.ImageFile:
@@ -156,7 +156,7 @@ def _loaded(image: ImageFile.ImageFile, file: io.BufferedReader | io.BytesIO) ->
     except ValueError:
         if not isinstance(image, PngImagePlugin.PngImageFile):
             raise
-        image = PngImagePlugin.PngImageFile(pngtext.without_long_texts(file))
+        image = PngImagePlugin.PngImageFile(png_text.without_long_texts(file))
         image.load()
     return image
 

@@ -1,7 +1,6 @@
 """Data sets: which pictures there are, of which class. On disk: `manifest.jsonl` beside the pictures."""
 
 import errno
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,11 +9,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from linkcontext.data.layout import is_blank, normal_name
-from linkcontext.errors import InputError, excerpt
+from linkcontext.errors import InputError, excerpt, first_few
 from linkcontext.records import Item, read_jsonl, write_jsonl
 
 MANIFEST = "manifest.jsonl"
-NAMED = 5  # so many culprits stand in a sentence, the others are counted
 
 
 @dataclass(frozen=True)
@@ -104,26 +102,6 @@ def write_manifest(dataset: Dataset) -> None:
         _check(item, f"{file}:{number}")
     _check_together(dataset.items, file)
     write_jsonl(dataset.items, file)
-
-
-def cache_dir() -> Path:
-    """Where things are kept that can be made again.
-
-    $LINKCONTEXT_CACHE, else $XDG_CACHE_HOME/linkcontext, else ~/.cache/linkcontext.
-    """
-    own = os.environ.get("LINKCONTEXT_CACHE")
-    if own:
-        return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "linkcontext"
-
-
-def first_few(names: list[str], whole: bool = False) -> str:
-    """The first of many names, and how many more there are. Long ones are shortened unless `whole` (sentences)."""
-    more = len(names) - NAMED
-    return ", ".join(name if whole else excerpt(name) for name in names[:NAMED]) + (
-        f" and {more} more" if more > 0 else ""
-    )
 
 
 def _is_missing(path: Path) -> bool:

@@ -9,19 +9,16 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
-
 from linkcontext.data import formats, images
-from linkcontext.data.manifest import MANIFEST, cache_dir, first_few
-from linkcontext.errors import InputError
-from linkcontext.storage import write_text
+from linkcontext.data.manifest import MANIFEST
+from linkcontext.errors import InputError, first_few
+from linkcontext.progress import progress
+from linkcontext.storage import cache_dir, write_text
 
 # Files that other programs leave beside pictures.
 LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
@@ -33,7 +30,6 @@ SIDECARS = {  # folders of thumbnails, of resource forks, of what was deleted
 }
 PREVIEWS = (".lrdata", ".lrcat", ".lrlibrary", ".cocatalogdb", ".photoslibrary", ".aplibrary")  # of photo libraries
 SETTLED_NS = 2_000_000_000  # a younger file may change again within one tick of its file system's clock
-PATIENCE_S = 1.0  # before a progress bar is worth its line
 
 
 @dataclass(slots=True)
@@ -129,26 +125,6 @@ def _tell(root: Path, pictures: dict[str, Seen], wrong: dict[str, list[str]], pr
     for note, sentence in images.NOTES.items():
         if paths := [path for path, seen in pictures.items() if seen.looks is not None and note in seen.looks.notes]:
             problems.note(f"{root}: {sentence}: {len(paths)} ({first_few(paths)}).")
-
-
-@contextmanager
-def progress(text: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr, on a terminal only and only when it takes longer than a second or so."""
-    begun = time.monotonic()
-    bar = Progress(console=Console(stderr=True), transient=True)
-    task = bar.add_task(escape(text), total=total)
-
-    def advance() -> None:
-        bar.advance(task)
-        late = time.monotonic() - begun > PATIENCE_S
-        if late and bar.console.is_terminal and not bar.live.is_started:
-            bar.start()
-
-    try:
-        yield advance
-    finally:
-        if bar.live.is_started:
-            bar.stop()
 
 
 def _walk(root: Path, problems: Problems) -> Iterator[tuple[str, tuple[int, int]]]:

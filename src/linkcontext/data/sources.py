@@ -14,11 +14,12 @@ from linkcontext.data import hub
 from linkcontext.data.copies import dispute
 from linkcontext.data.formats import KINDS
 from linkcontext.data.layout import Layout, is_blank, mixes_scripts, name_key, named, read_layout, source_group
-from linkcontext.data.manifest import MANIFEST, Dataset, cache_dir, first_few, read_manifest
-from linkcontext.data.scan import Problems, Seen, progress, scan
-from linkcontext.errors import InputError, excerpt
+from linkcontext.data.manifest import MANIFEST, Dataset, read_manifest
+from linkcontext.data.scan import Problems, Seen, scan
+from linkcontext.errors import InputError, excerpt, first_few
+from linkcontext.progress import progress
 from linkcontext.records import Item, to_json
-from linkcontext.storage import written_once
+from linkcontext.storage import cache_dir, written_once
 
 LAYOUT = f"FOLDER/CLASS/picture.png or FOLDER/train/CLASS/picture.png, with two classes or more, {KINDS}"
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from linkcontext.data.conversations import Conversation, of
 from linkcontext.data.manifest import Dataset
+from linkcontext.data.readers.conversations import Conversation, of
 from linkcontext.episodes.prompt import Scaffold, prompt
 from linkcontext.records import Episode
 

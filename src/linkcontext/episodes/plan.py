@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from linkcontext.data.manifest import Dataset, first_few
-from linkcontext.errors import InputError
-from linkcontext.world.names import NameKind
+from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.names import NameKind
+from linkcontext.errors import InputError, first_few
 
 Negatives = Literal["random", "neighbours"]
 Rule = Literal["nearest", "topk", "linear", "intervals"]

@@ -9,9 +9,9 @@ import numpy as np
 
 from linkcontext.data.copies import disputed
 from linkcontext.data.layout import name_key
-from linkcontext.data.manifest import Dataset, first_few
+from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.plan import EpisodePlan, Rule, check
-from linkcontext.errors import InputError
+from linkcontext.errors import InputError, first_few
 from linkcontext.records import Item
 from linkcontext.seeds import Name, rng
 
@@ -186,7 +186,7 @@ def by_rule(near: Sequence[str], rule: Rule, *stream: Name) -> tuple[str, ...]:
     """Neighbours, nearest first, in the order in which an episode takes them.
 
     nearest: as they are. topk: drawn without repeats, each as likely as any other. linear and intervals: the j-th of n
-    with weight n + 1 - j (what is different is the list: `linkcontext.mining.neighbours`).
+    with weight n + 1 - j (what is different is the list: `linkcontext.data.neighbours`).
     """
     if rule == "nearest":
         return tuple(near)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from linkcontext.episodes.marks import marked, refuse_marks
+from linkcontext.episodes.special_tokens import marked, refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.records import Episode, Turn, from_dict, read_json
 

@@ -18,8 +18,8 @@ from transformers import (
 from linkcontext.errors import InputError
 from linkcontext.mini import clip, language, pool, tokenizer
 from linkcontext.mini.recipe import Recipe
-from linkcontext.models import bundle
-from linkcontext.models.tensorfile import read_weights
+from linkcontext.models import bundled
+from linkcontext.models.tensor_file import read_weights
 from linkcontext.records import read_json
 from linkcontext.storage import held, replacing, write_text
 
@@ -142,7 +142,7 @@ def _train_language(
 def pack(folders: dict[str, Path], out: Path, recipe: Recipe) -> None:
     """Put the finished folders into the package's own form."""
     told = {"size": recipe.size, "recipe": dataclasses.asdict(recipe)}
-    bundle.pack(folders, out, told)
+    bundled.pack(folders, out, told)
 
 
 def parameters(folder: Path) -> int:

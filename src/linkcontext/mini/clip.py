@@ -17,7 +17,7 @@ from linkcontext.mini import stage
 from linkcontext.mini.recipe import Recipe
 from linkcontext.mini.tokenizer import PAD, TEXT_START
 from linkcontext.seeds import key
-from linkcontext.world import concepts, questions, render
+from linkcontext.worlds import concepts, questions, render
 
 MEAN = (0.48, 0.47, 0.45)  # of the world's pictures
 STD = (0.30, 0.29, 0.29)

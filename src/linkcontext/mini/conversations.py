@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from linkcontext.episodes.names import random_string
 from linkcontext.records import Turn
 from linkcontext.seeds import rng
-from linkcontext.world import concepts, questions
-from linkcontext.world.names import pseudo_words, random_string
+from linkcontext.worlds import concepts, questions
+from linkcontext.worlds.pseudo_words import pseudo_words
 
 
 @dataclass(frozen=True, slots=True)

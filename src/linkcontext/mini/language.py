@@ -21,18 +21,18 @@ from transformers import (
 )
 
 from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, Tokens, conversation, encode, expand
+from linkcontext.inference.engine import Engine, Grown
+from linkcontext.inference.prefix_tree import Spelling, Tree, lay, pack
+from linkcontext.inference.vision import Seen
 from linkcontext.mini import clip, stage
 from linkcontext.mini import conversations as talk
 from linkcontext.mini import start as circuits
 from linkcontext.mini.pool import Pool
 from linkcontext.mini.recipe import Recipe
 from linkcontext.mini.tokenizer import ASSISTANT, CHAT_TEMPLATE, CONTEXT, IMAGE, SPECIAL
-from linkcontext.models.engine import Engine, Grown
-from linkcontext.models.load import Template
-from linkcontext.models.tree import Spelling, Tree, lay, pack
-from linkcontext.models.vision import Seen
+from linkcontext.models.loading import Template
 from linkcontext.seeds import key
-from linkcontext.world.folder import taught_names
+from linkcontext.worlds.folder import taught_names
 
 
 def configuration(recipe: Recipe, clip: CLIPModel, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:

@@ -11,9 +11,9 @@ from transformers import CLIPModel
 from linkcontext.errors import InputError
 from linkcontext.mini import clip
 from linkcontext.mini.recipe import Recipe
-from linkcontext.models.tensorfile import read_tensors, write_tensors
-from linkcontext.world import concepts, render
-from linkcontext.world.folder import TAUGHT_STREAM
+from linkcontext.models.tensor_file import read_tensors, write_tensors
+from linkcontext.worlds import concepts, render
+from linkcontext.worlds.folder import TAUGHT_STREAM
 
 FRESH = ("mini", "fresh")  # of those it meets under a new name every time; no user's seed draws from it
 TOGETHER = 16  # concepts drawn and encoded at once

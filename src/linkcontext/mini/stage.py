@@ -21,7 +21,7 @@ from rich.progress import (
 from torch import Tensor, nn
 
 from linkcontext.errors import InputError
-from linkcontext.models.tensorfile import read_tensors, write_tensors
+from linkcontext.models.tensor_file import read_tensors, write_tensors
 from linkcontext.records import cut_log
 from linkcontext.storage import append_line, write_errors
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from linkcontext.episodes.names import random_string
 from linkcontext.seeds import rng
-from linkcontext.world import concepts, questions
-from linkcontext.world.names import pseudo_words, random_string
+from linkcontext.worlds import concepts, questions
+from linkcontext.worlds.pseudo_words import pseudo_words
 
 PAD, IMAGE, USER, ASSISTANT, END, TEXT_START = (
     "<pad>",

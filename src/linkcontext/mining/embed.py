@@ -27,15 +27,15 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from linkcontext.data.copies import disputed
 from linkcontext.data.images import READER, open_image
-from linkcontext.data.manifest import Dataset, first_few
-from linkcontext.data.scan import progress
+from linkcontext.data.manifest import Dataset
+from linkcontext.data.neighbours import Floats, Rule, checked, listed, sheet, write_neighbours
 from linkcontext.data.sources import digest
-from linkcontext.episodes.marks import marks_pattern, refuse_marks
-from linkcontext.errors import InputError
-from linkcontext.mining.neighbours import Floats, Rule, checked, listed, sheet, write_neighbours
-from linkcontext.models import bundle
-from linkcontext.models.features import fingerprint
-from linkcontext.models.vision import chunks
+from linkcontext.episodes.special_tokens import marks_pattern, refuse_marks
+from linkcontext.errors import InputError, first_few
+from linkcontext.inference.vision import chunks
+from linkcontext.models import bundled
+from linkcontext.models.feature_store import fingerprint
+from linkcontext.progress import progress
 from linkcontext.records import Item
 from linkcontext.seeds import rng
 from linkcontext.storage import remove_leftovers, replacing
@@ -94,7 +94,7 @@ class Encoder:
 
 def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
     """`mini-clip`, a folder or a hub id, in float32. Raises `InputError` for what is no whole CLIP or SigLIP."""
-    source = str(bundle.folder(name)) if name == "mini-clip" else name
+    source = str(bundled.folder(name)) if name == "mini-clip" else name
     try:
         config = AutoConfig.from_pretrained(source)
         if config.model_type not in ("clip", "siglip"):

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from linkcontext.data.manifest import first_few
-from linkcontext.errors import InputError
-from linkcontext.models.load import Dtype, Model, load
+from linkcontext.errors import InputError, first_few
+from linkcontext.models.loading import Dtype, Model, load
 from linkcontext.storage import replacing, write_text
 
 

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from linkcontext.evaluate.metrics import Pair, favourites
+from linkcontext.evaluation.metrics import Pair, favourites
 from linkcontext.report.tables import Grid, share
 
 MOST = 12  # classes: more would be no picture any more

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from linkcontext.data.images import thumbnail_png
 from linkcontext.errors import InputError
-from linkcontext.evaluate import metrics
-from linkcontext.evaluate.explanation import Explained, Explanation
-from linkcontext.evaluate.metrics import Key, Pair
-from linkcontext.evaluate.picks import Picks, picks
+from linkcontext.evaluation import metrics
+from linkcontext.evaluation.attribution_file import Explained, Explanation
+from linkcontext.evaluation.example_selection import Picks, picks
+from linkcontext.evaluation.metrics import Key, Pair
 from linkcontext.records import Episode, Prediction, Turn
 
 EDGE = 112  # pixels: sharp at 72 points on most screens, and some 5 kB a picture

@@ -14,10 +14,15 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from linkcontext.episodes.talk import HELD_OUT
-from linkcontext.evaluate import legacy
-from linkcontext.evaluate.explanation import Explanation, explanation_of
-from linkcontext.evaluate.folder import (
+from linkcontext.episodes.questions import HELD_OUT
+from linkcontext.evaluation import lcl_metric
+from linkcontext.evaluation.aggregate import curves
+from linkcontext.evaluation.aggregate import summary as means_over
+from linkcontext.evaluation.attribution_file import Explanation, explanation_of
+from linkcontext.evaluation.example_selection import chosen_shots, primary
+from linkcontext.evaluation.metrics import Key, Pair, Row, grouped, rows
+from linkcontext.evaluation.published_results import Beside, benchmark, beside
+from linkcontext.evaluation.run_dir import (
     UNKNOWN_WEIGHTS,
     RunFolder,
     measured_apart,
@@ -25,17 +30,11 @@ from linkcontext.evaluate.folder import (
     read_object,
     read_run,
 )
-from linkcontext.evaluate.means import curves
-from linkcontext.evaluate.means import summary as means_over
-from linkcontext.evaluate.metrics import Key, Pair, Row, grouped, rows
-from linkcontext.evaluate.picks import chosen_shots, primary
-from linkcontext.evaluate.published import Beside, benchmark, beside
 from linkcontext.records import typed
 from linkcontext.report.confusion import Confusion, confusion, confusion_grid
 from linkcontext.report.gallery import gallery
 from linkcontext.report.plots import accuracy_by_shots
 from linkcontext.report.probe import probe_html, probe_markdown
-from linkcontext.report.reading import branches, mask
 from linkcontext.report.retention import CAPTION, retention_of, retention_unfinished
 from linkcontext.report.tables import (
     Grid,
@@ -51,6 +50,7 @@ from linkcontext.report.tables import (
     share,
     summary_grid,
 )
+from linkcontext.report.tree_view import branches, mask
 from linkcontext.storage import write_text
 
 MEANS = (
@@ -155,7 +155,7 @@ def _metrics(folder: RunFolder) -> tuple[list[Row], dict[str, Any]]:
     """Rows made anew from the predictions, and the counters of metrics.json where there is one."""
     figures = rows(folder.episodes, folder.predictions)
     if folder.config["config"].get("scoring") == "lcl-legacy":
-        figures += legacy.rows(folder.episodes, folder.predictions)
+        figures += lcl_metric.rows(folder.episodes, folder.predictions)
     path = folder.path / "metrics.json"
     kept = read_object(path, ("counters",)) if path.exists() else {}
     return figures, typed(dict[str, Any], kept.get("counters", {}), str(path), "counters")

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from linkcontext.evaluate.metrics import SCORINGS, Row
+from linkcontext.evaluation.metrics import SCORINGS, Row
 
 INK = "#010203"  # stands for currentColor, which matplotlib does not know
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito

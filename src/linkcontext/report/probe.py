@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from linkcontext.errors import InputError
-from linkcontext.evaluate.folder import check_types, read_object
-from linkcontext.evaluate.verdicts import Finding
+from linkcontext.evaluation.grounding.findings import Finding
+from linkcontext.evaluation.run_dir import check_types, read_object
 from linkcontext.records import from_dict
 from linkcontext.report.tables import Grid, bounds, chances, markdown, share, signed
 from linkcontext.storage import write_text

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from linkcontext.errors import InputError
-from linkcontext.evaluate.folder import check_types, read_object
+from linkcontext.evaluation.run_dir import check_types, read_object
 from linkcontext.records import typed
 from linkcontext.report.tables import Grid, bounds, share
 from linkcontext.storage import read_errors

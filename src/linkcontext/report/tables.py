@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from linkcontext.evaluate.metrics import BASELINES, Row
-from linkcontext.evaluate.power import detectable
-from linkcontext.evaluate.published import Beside
+from linkcontext.evaluation.metrics import BASELINES, Row
+from linkcontext.evaluation.power import detectable
+from linkcontext.evaluation.published_results import Beside
 
 ABSENT = "–"
 LIFTED = (

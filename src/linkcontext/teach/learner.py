@@ -13,17 +13,17 @@ from torch import Tensor
 from linkcontext.config import Select
 from linkcontext.data.images import pixels, sha256, thumbnail_png
 from linkcontext.data.layout import is_blank, is_printable, name_key, normal_name
-from linkcontext.data.scan import progress
-from linkcontext.episodes.marks import refuse_marks
 from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, answered, conversation, refuse_scaffold
+from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import UNDECODED, InputError
-from linkcontext.models.engine import Held
-from linkcontext.models.load import Model
+from linkcontext.evaluation.medoids import medoids, rices, vector
+from linkcontext.inference.engine import Held
+from linkcontext.inference.vision import BATCH, CHECKED, Eyes, Seen, chunks
+from linkcontext.models.loading import Model
 from linkcontext.models.prompting import REPLY_TOKENS
-from linkcontext.models.score import Ask, Scorer
-from linkcontext.models.select import medoids, rices, vector
-from linkcontext.models.vision import BATCH, CHECKED, Eyes, Seen, chunks
+from linkcontext.progress import progress
 from linkcontext.records import Turn
+from linkcontext.scoring.local import Ask, Scorer
 from linkcontext.seeds import rng
 
 log = logging.getLogger("linkcontext")

@@ -25,19 +25,20 @@ from torch import Tensor
 from linkcontext.data.copies import disputed
 from linkcontext.data.images import sha256
 from linkcontext.data.layout import name_key, named, normal_name
-from linkcontext.data.manifest import Dataset, first_few
-from linkcontext.episodes.marks import refuse_marks
+from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold
-from linkcontext.errors import InputError
-from linkcontext.models import bundle, engine
-from linkcontext.models.features import fingerprint
-from linkcontext.models.load import Model
-from linkcontext.models.vision import CHECKED, revived, tensors
+from linkcontext.episodes.special_tokens import refuse_marks
+from linkcontext.errors import InputError, first_few
+from linkcontext.inference import engine
+from linkcontext.inference.vision import CHECKED, revived, tensors
+from linkcontext.models import bundled
+from linkcontext.models.feature_store import fingerprint
+from linkcontext.models.loading import Model
 from linkcontext.records import to_json
 from linkcontext.storage import read_errors, replacing, write_errors
-from linkcontext.teach.header import FORMAT, Header, TaughtTo, check_features, check_tensors, read_header
 from linkcontext.teach.learner import Learner, Point
-from linkcontext.teach.seal import is_sealed, seal
+from linkcontext.teach.pack_header import FORMAT, Header, TaughtTo, check_features, check_tensors, read_header
+from linkcontext.teach.pack_seal import is_sealed, seal
 
 log = logging.getLogger("linkcontext")
 ELSEWHERE = "was written by another user or on another machine"
@@ -68,7 +69,7 @@ class Pack:
 
     def local_model(self) -> str:
         """The model to load if the user names none. Raises `InputError` for one that a pack from others chooses."""
-        if self.believed or self.model in bundle.NAMES[1:]:
+        if self.believed or self.model in bundled.NAMES[1:]:
             return self.model
         raise InputError(
             f"{self.path}: {ELSEWHERE}, and says that it was taught to {self.model[:100]!r}, which is "

@@ -20,8 +20,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
 from linkcontext.errors import InputError
-from linkcontext.evaluate.claim import refuse_other
-from linkcontext.models.tensorfile import DamagedError, checked_tensors, write_tensors
+from linkcontext.evaluation.open_run import refuse_other
+from linkcontext.models.tensor_file import DamagedError, checked_tensors, write_tensors
 from linkcontext.records import read_json
 from linkcontext.storage import read_errors, replacing, write_errors, write_text
 

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 import tyro
 
 from linkcontext.config import ModelConfig
+from linkcontext.data.neighbours import Rule
 from linkcontext.episodes.plan import Coherence, Form
 from linkcontext.errors import InputError
-from linkcontext.mining.neighbours import Rule
-from linkcontext.train.strategy import Kind, Names, Negatives
+from linkcontext.train.samplers import Kind, Names, Negatives
 
 Part = Literal["vision", "projector", "language"]
 Tracker = Literal["tensorboard", "wandb"]

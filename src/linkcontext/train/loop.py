@@ -33,35 +33,35 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from linkcontext.config import eval_config
 from linkcontext.data.images import sha256
 from linkcontext.data.manifest import Dataset
+from linkcontext.data.neighbours import mined
 from linkcontext.data.sources import annotations, digest
-from linkcontext.episodes.marks import refuse_marked_names, refuse_marked_questions, refuse_marks
+from linkcontext.episodes.annotations import asked
 from linkcontext.episodes.plan import TalkPlan
 from linkcontext.episodes.pool import LeftOut
 from linkcontext.episodes.prompt import SCAFFOLDS, refuse_scaffold, scaffold
-from linkcontext.episodes.subject import asked
-from linkcontext.episodes.talk import HELD_OUT, Talks
+from linkcontext.episodes.questions import HELD_OUT, Talks
+from linkcontext.episodes.special_tokens import refuse_marked_names, refuse_marked_questions, refuse_marks
 from linkcontext.errors import InputError
-from linkcontext.evaluate.draw import drawn
-from linkcontext.evaluate.metrics import rows
-from linkcontext.evaluate.probes import refuse_marked_probes, without_refused_pictures
-from linkcontext.evaluate.question_files import file_exam
-from linkcontext.evaluate.run import Asker, answer
-from linkcontext.mining.neighbours import mined
-from linkcontext.models.budget import free_memory
-from linkcontext.models.family import parts
-from linkcontext.models.identity import measured
-from linkcontext.models.load import Model, device_named, load
-from linkcontext.models.refused import without_refused
-from linkcontext.models.score import Scorer
-from linkcontext.models.vision import Eyes
+from linkcontext.evaluation.draw import drawn
+from linkcontext.evaluation.metrics import rows
+from linkcontext.evaluation.runner import Asker, answer
+from linkcontext.evaluation.tasks.question_files import file_exam
+from linkcontext.evaluation.tasks.recall_questions import refuse_marked_probes, without_refused_pictures
+from linkcontext.inference.memory import free_memory
+from linkcontext.inference.vision import Eyes
+from linkcontext.models.families import parts
+from linkcontext.models.loading import Model, device_named, load
+from linkcontext.models.unreadable import without_refused
 from linkcontext.records import cut_log, parse_json, to_json
+from linkcontext.scoring.identity import measured
+from linkcontext.scoring.local import Scorer
 from linkcontext.seeds import key
 from linkcontext.source import open_data
 from linkcontext.storage import append_line, held
 from linkcontext.train import checkpoint, mixture
 from linkcontext.train.config import TrainConfig
-from linkcontext.train.strategy import Lessons, Strategy, read_questions
-from linkcontext.train.trainee import Trainee, at_rest, choose, read
+from linkcontext.train.model import Trainee, at_rest, choose, read
+from linkcontext.train.samplers import Lessons, Strategy, read_questions
 
 log = logging.getLogger("linkcontext")
 GRADIENT_NORM = 1.0

@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.prompt import SCAFFOLDS, Message, Scaffold, conversation
 from linkcontext.episodes.prompt import pictures as shown
-from linkcontext.episodes.talk import Talks
+from linkcontext.episodes.questions import Talks
 from linkcontext.errors import InputError
-from linkcontext.evaluate.probes import Exam, Probe
+from linkcontext.evaluation.tasks.recall_questions import Exam, Probe
 from linkcontext.mini.conversations import ask
 from linkcontext.seeds import rng
 from linkcontext.source import open_data
-from linkcontext.train.strategy import Lessons, nth
-from linkcontext.world import folder
+from linkcontext.train.samplers import Lessons, nth
+from linkcontext.worlds import folder
 
 FILES = (".json", ".jsonl")  # what a file of conversations ends in
 

@@ -1,0 +1,147 @@
+"""The modules' names of version 0.1. They still import, with a warning, and leave in 0.3.
+
+>>> from linkcontext.evaluate.metrics import chance  # doctest: +SKIP
+DeprecationWarning: linkcontext.evaluate.metrics is now linkcontext.evaluation.metrics.
+"""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+PACKAGES = {"evaluate": "evaluation", "world": "worlds"}
+MODULES = {
+    "cli.measure": "cli.evaluate",
+    "cli.models": "cli.train",
+    "cli.pictures": "cli.data",
+    "cli.use": "cli.teach",
+    "data.annotated": "data.readers.annotations",
+    "data.conversations": "data.readers.conversations",
+    "data.imports": "data.readers.imports",
+    "data.jsonfile": "data.readers.json_records",
+    "data.pngtext": "data.png_text",
+    "data.upload": "data.uploads",
+    "data.vl_icl": "data.readers.vl_icl",
+    "episodes.marks": "episodes.special_tokens",
+    "episodes.sample": "episodes.link",
+    "episodes.subject": "episodes.annotations",
+    "episodes.talk": "episodes.questions",
+    "evaluate.answers": "evaluation.answers",
+    "evaluate.checks": "evaluation.checks",
+    "evaluate.choose": "evaluation.support_selection",
+    "evaluate.claim": "evaluation.open_run",
+    "evaluate.compare": "evaluation.compare",
+    "evaluate.draw": "evaluation.draw",
+    "evaluate.evidence": "evaluation.grounding.conditions",
+    "evaluate.explain": "evaluation.attribution",
+    "evaluate.explanation": "evaluation.attribution_file",
+    "evaluate.folder": "evaluation.run_dir",
+    "evaluate.icl": "evaluation.tasks.world_icl",
+    "evaluate.intervals": "evaluation.intervals",
+    "evaluate.isekai": "evaluation.tasks.isekai",
+    "evaluate.legacy": "evaluation.lcl_metric",
+    "evaluate.means": "evaluation.aggregate",
+    "evaluate.metrics": "evaluation.metrics",
+    "evaluate.picks": "evaluation.example_selection",
+    "evaluate.power": "evaluation.power",
+    "evaluate.probes": "evaluation.tasks.recall_questions",
+    "evaluate.published": "evaluation.published_results",
+    "evaluate.question_files": "evaluation.tasks.question_files",
+    "evaluate.retention": "evaluation.tasks.retention",
+    "evaluate.retention_rows": "evaluation.tasks.retention_rows",
+    "evaluate.run": "evaluation.runner",
+    "evaluate.validate": "evaluation.validate",
+    "evaluate.verdicts": "evaluation.grounding.findings",
+    "evaluate.vqa": "evaluation.vqa",
+    "mining.neighbours": "data.neighbours",
+    "models.attention": "inference.cascade_attention",
+    "models.budget": "inference.memory",
+    "models.bundle": "models.bundled",
+    "models.engine": "inference.engine",
+    "models.family": "models.families",
+    "models.features": "models.feature_store",
+    "models.flamingo": "models.idefics",
+    "models.generation": "inference.generation",
+    "models.identity": "scoring.identity",
+    "models.load": "models.loading",
+    "models.refused": "models.unreadable",
+    "models.remote": "scoring.remote",
+    "models.score": "scoring.local",
+    "models.select": "evaluation.medoids",
+    "models.tensorfile": "models.tensor_file",
+    "models.tree": "inference.prefix_tree",
+    "models.vision": "inference.vision",
+    "report.reading": "report.tree_view",
+    "teach.access": "serve.access",
+    "teach.app": "app.page",
+    "teach.away": "teach.remote_learner",
+    "teach.cards": "app.html",
+    "teach.connection": "serve.connections",
+    "teach.desk": "serve.worker",
+    "teach.header": "teach.pack_header",
+    "teach.intake": "serve.intake",
+    "teach.recognise": "teach.recogniser",
+    "teach.runs": "app.runs",
+    "teach.seal": "teach.pack_seal",
+    "teach.serve": "serve.server",
+    "teach.session": "app.session",
+    "teach.shelf": "serve.prefix_cache",
+    "teach.wire": "serve.openai_protocol",
+    "train.preset": "train.estimate",
+    "train.strategy": "train.samplers",
+    "train.trainee": "train.model",
+    "world.concepts": "worlds.concepts",
+    "world.folder": "worlds.folder",
+    "world.isekai": "worlds.isekai",
+    "world.names": "worlds.pseudo_words",
+    "world.questions": "worlds.questions",
+    "world.render": "worlds.render",
+    "world.scenes": "worlds.scenes",
+}
+
+
+class _Package(ModuleType):
+    """An old package. `linkcontext.evaluate` is also a function, and importing the package hides it: calls reach it."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        public = importlib.import_module("linkcontext")
+        return public.__getattr__(self.__name__.rpartition(".")[2])(*arguments, **options)
+
+
+class OldModules(MetaPathFinder, Loader):
+    """Finds a module under its old name, as a module whose attributes are those of the new one."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Nothing but the names of the two tables."""
+        old = fullname.removeprefix("linkcontext.")
+        if fullname == old or old not in {**MODULES, **PACKAGES}:
+            return None
+        return ModuleSpec(fullname, self, is_package=old in PACKAGES)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """An empty module: what it holds is looked up when it is asked for."""
+        return (_Package if spec.submodule_search_locations is not None else ModuleType)(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Import the module of the new name, and warn whoever imports the old one."""
+        old = module.__name__.removeprefix("linkcontext.")
+        new = importlib.import_module(f"linkcontext.{MODULES.get(old) or PACKAGES[old]}")
+        if old in MODULES:
+            warnings.warn(
+                f"{module.__name__} is now {new.__name__}. The old name leaves in linkcontext 0.3.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        module.__dict__["__getattr__"] = lambda name: getattr(new, name)
+
+
+def install() -> None:
+    """Let old names be imported, once in a process."""
+    if not any(isinstance(finder, OldModules) for finder in sys.meta_path):
+        sys.meta_path.append(OldModules())

@@ -1,0 +1,69 @@
+"""Runs as the web page shows them: only what is listed is opened."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from linkcontext.app import html
+from linkcontext.errors import InputError
+from linkcontext.evaluation.compare import cautions, compared
+from linkcontext.evaluation.run_dir import read_run
+from linkcontext.report.tables import comparison_grid, lift
+from linkcontext.storage import read_errors
+
+DEPTH = 3  # folders that are looked through: runs/demo/runs/mini-digits is a run
+
+
+def run_names(root: Path) -> list[str]:
+    """The run folders below `root`, by their paths below it. Links are not followed."""
+    found = []
+    for place, folders, files in os.walk(root):
+        depth = len(Path(place).relative_to(root).parts)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < DEPTH else []
+        if depth and {"config.json", "predictions.jsonl"} <= set(files):
+            found.append(Path(place).relative_to(root).as_posix())
+    return sorted(found)
+
+
+def report(root: Path, name: str | None) -> str:
+    """The report of a run as HTML."""
+    folder = _run(root, name)
+    page = folder / "report.html"
+    if not page.is_file() or page.is_symlink():
+        raise InputError(f"{name}: no report yet. Write it with: linkcontext report {folder}")
+    with _without(root), read_errors(page):
+        try:
+            return html.report(str(name), page.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{page}: not UTF-8. Write it again with: linkcontext report") from error
+
+
+def comparison(root: Path, a: str | None, b: str | None) -> str:
+    """The paired differences of two runs as HTML."""
+    first, second = _run(root, a), _run(root, b)
+    if a == b:
+        raise InputError("choose two different runs to compare.")
+    with _without(root):
+        one, other = read_run(first), read_run(second)
+        sentence, grid = lift(comparison_grid(compared(one, other)))
+        notes = [caution.replace(f"{root}{os.sep}", "") for caution in cautions(one, other)]
+        return html.table(" ".join([f"{sentence}.", *notes]), grid)
+
+
+@contextmanager
+def _without(root: Path) -> Iterator[None]:
+    """Name files by their paths below `root`: a browser is not told where that is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).replace(f"{root}{os.sep}", "")) from error
+
+
+def _run(root: Path, name: str | None) -> Path:
+    """A run by its name in the list: what is not in it is not opened."""
+    if not name:
+        raise InputError("choose a run first.")
+    if name not in run_names(root):
+        raise InputError(f"{name}: no such run in the list. Choose one of it.")
+    return root / name

@@ -1,0 +1,134 @@
+"""What moved an answer: its log-probability once more with each support turn left out. No attention, no gradient.
+
+All shortened prompts of an episode are lines of one tree, so that what they share is run once. Still it is work
+beside the evaluation's, and so only some episodes of a run are explained.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from linkcontext.episodes.prompt import Message, Scaffold, conversation, prompt
+from linkcontext.evaluation.attribution_file import (
+    FILE,
+    Explained,
+    Explanation,
+    Piece,
+    Reading,
+    Token,
+    Told,
+    read_explanation,
+)
+from linkcontext.evaluation.example_selection import picks
+from linkcontext.evaluation.metrics import Pair, choose, grouped
+from linkcontext.progress import progress
+from linkcontext.records import Episode, Prediction, to_json
+from linkcontext.scoring.local import Ask, Scorer
+from linkcontext.storage import write_text
+
+USUAL, LARGEST = 4, 40  # episodes, and pictures of a support: with each one, all behind it are read again
+QUERIES, CANDIDATES = 2, 3  # of an episode whose tree is shown: more would be no drawing any more
+
+
+def explain(
+    scorer: Scorer,
+    wording: Scaffold,
+    episodes: Sequence[Episode],
+    predictions: Sequence[Prediction],
+    out: Path,
+    count: int | None = None,
+) -> None:
+    """Write explain.json of `count` episodes into a run's folder, of those that its page opens first.
+
+    By default 4, and none with the naive engine, which would run every shortened prompt by itself, or with supports of
+    more than 40 pictures. A file that tells of them already stays as it is.
+    """
+    picked = picks(grouped({episode.id: episode for episode in episodes}, predictions))
+    if count is None:
+        largest = max(len(p.support_ids) for pairs in picked.episodes.values() for _, p in pairs)
+        count = 0 if scorer.engine == "naive" or largest > LARGEST else USUAL
+    if count == 0:
+        return
+    wrong, right = picked.first(count)
+    chosen = [picked.episodes[name] for name in (*wrong, *right)]
+    wanted = {p.query_id: _classes(e, p, picked.scoring) for pairs in chosen for e, p in pairs}
+    if (out / FILE).exists():
+        there = {q.query_id: [a.class_id for a in q.answers] for q in read_explanation(out / FILE).queries}
+        if wanted.items() <= there.items():
+            return
+    begun = time.perf_counter()
+    found: list[Explained] = []
+    with progress("Explaining", len(chosen)) as advance:
+        for pairs in chosen:
+            found += explained(scorer, wording, pairs, picked.scoring)
+            advance()
+    seconds = time.perf_counter() - begun
+    prompts = sum(1 + len(answer.without) for query in found for answer in query.answers)
+    seen = reading(scorer, wording, chosen[0][0][0])
+    told = Explanation(picked.shots_per_class, scorer.engine, prompts, round(seconds, 3), tuple(found), seen)
+    write_text(to_json(told) + "\n", out / FILE)
+
+
+def _classes(episode: Episode, prediction: Prediction, scoring: str) -> list[str]:
+    """The right class, and the one decided for where it is another."""
+    chosen = choose(prediction, scoring, episode.candidates)
+    return list(dict.fromkeys(c for c in (prediction.gold, chosen) if c is not None))
+
+
+def explained(scorer: Scorer, wording: Scaffold, pairs: Sequence[Pair], scoring: str) -> list[Explained]:
+    """The queries of one episode at one shot count, each scored with its whole support and without each turn of it."""
+    queries = {e.query_id(i): turn for e, _ in pairs for i, turn in enumerate(e.queries)}
+    asks, classes = [], []
+    for episode, prediction in pairs:
+        names = {c.class_id: c.name for c in episode.candidates}
+        wanted, shown = _classes(episode, prediction, scoring), episode.shown(prediction.shots_per_class)
+        supports = [shown, *(shown[:i] + shown[i + 1 :] for i in range(len(shown)))]
+        for turns in supports:
+            said = [
+                conversation(turns, wording, queries[prediction.query_id], a) for a in (None, *map(names.get, wanted))
+            ]
+            asks.append(Ask(said[0], tuple(said[1:])))
+        classes.append((prediction.query_id, wanted, len(supports)))
+    rows = iter(scorer.score(asks))
+    found = []
+    for query_id, wanted, count in classes:
+        scores = [[value for value, _ in next(rows)] for _ in range(count)]
+        told = [
+            Told(c, whole, tuple(left)) for c, (whole, *left) in zip(wanted, zip(*scores, strict=True), strict=True)
+        ]
+        found.append(Explained(query_id, tuple(told)))
+    return found
+
+
+def reading(scorer: Scorer, wording: Scaffold, episode: Episode) -> Reading:
+    """The tree of an episode's first queries at the smallest shots per class above 0, with the right names first."""
+    shots = min((k for k in episode.shots_per_class if k > 0), default=0)
+    queries = range(min(QUERIES, len(episode.queries)))
+    golds = [episode.queries[q].class_id for q in queries]
+    named = {c.class_id: c.name for c in episode.candidates}
+    names = [named[c] for c in dict.fromkeys([*golds, *named])][: max(CANDIDATES, len(set(golds)))]
+    told = [prompt(episode, q, shots, wording, name) for q in queries for name in names]
+    if scorer.engine == "naive":
+        return Reading(episode.id, shots, len(told), 0, 0, (), ())
+    return _drawn(scorer, told, episode.id, shots)
+
+
+def _drawn(scorer: Scorer, told: Sequence[list[Message]], episode_id: str, shots: int) -> Reading:
+    tree, items = scorer.tree(told)
+    tokens: list[Token] = []
+    pieces = []
+    for segment in tree.segments:
+        start = len(tokens)
+        picture = tree.picture[segment.start : segment.end]
+        # A picture's tokens follow one another, its marks and row breaks among them.
+        cuts = np.flatnonzero((picture < 0) | (np.diff(picture, prepend=-1) != 0))
+        for at, length in zip(cuts, np.diff(cuts, append=len(picture)), strict=True):
+            token, number = segment.start + int(at), int(picture[at])
+            text = scorer.model.words.decode([int(tree.ids[token])])
+            item = items[number] if number >= 0 else ""
+            tokens.append(Token(text, int(length), item, bool(tree.weight[token])))
+        pieces.append(Piece(start, len(tokens), segment.parent))
+    written_out = sum(len(tree.path(line)) for line in range(len(told)))
+    return Reading(episode_id, shots, len(told), written_out, len(tree), tuple(tokens), tuple(pieces))

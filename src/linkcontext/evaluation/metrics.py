@@ -1,0 +1,278 @@
+"""Rows of metrics from episodes and predictions, and from nothing else.
+
+A row never holds an accuracy alone: its intervals, the number of queries, the chance level, the blind
+heuristics and the nearest neighbours in the model's own vision features stand beside it.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from linkcontext.episodes.ids import drawn_as
+from linkcontext.errors import InputError
+from linkcontext.evaluation import answers
+from linkcontext.evaluation.intervals import clustered_wilson, for_new_classes
+from linkcontext.evaluation.power import detectable
+from linkcontext.records import Candidate, Episode, Prediction, Turn
+
+LIKELIHOODS = ("likelihood_sum", "likelihood_mean", "likelihood_pmi", "likelihood_calibrated")
+SCORINGS = (*LIKELIHOODS, "generate")
+# A policy that exists in several versions is reported by its best one: a reference should be hard to beat.
+BASELINES = {
+    "copy_first": ("copy_first",),
+    "copy_last": ("copy_last",),
+    "majority": ("majority",),
+    "nearest_centroid": ("nearest_centroid_tokens", "nearest_centroid_pooled"),
+    "nearest_support": ("nearest_support_tokens", "nearest_support_pooled"),
+}
+
+Row = dict[str, Any]
+Pair = tuple[Episode, Prediction]
+
+
+class Key(NamedTuple):
+    """What the queries of one row have in common."""
+
+    task: str
+    names: str
+    ways: int
+    shots_per_class: int
+    scoring: str
+
+
+def available(prediction: Prediction) -> tuple[str, ...]:
+    """The scorings this prediction has data for, in the order of `SCORINGS`."""
+    scores = prediction.candidates
+    there = {
+        "likelihood_sum": bool(scores),
+        "likelihood_mean": bool(scores),
+        "likelihood_pmi": bool(scores) and all(score.null_logprob is not None for score in scores),
+        "likelihood_calibrated": bool(scores) and all(score.prior_logprob is not None for score in scores),
+        "generate": prediction.reply is not None,
+    }
+    return tuple(scoring for scoring in SCORINGS if there[scoring])
+
+
+def candidate_scores(prediction: Prediction, scoring: str) -> dict[str, float]:
+    """Class id -> score in nats: the summed log-probability, its mean per token, its excess over the same answer with a
+    grey query picture (PMI), or over what the name has on average over the support's pictures (calibrated).
+    `InputError` where a score is not a finite number."""
+    scores = {}
+    for score in prediction.candidates:
+        value = {
+            "likelihood_sum": score.logprob,
+            "likelihood_mean": score.logprob / score.tokens if score.tokens else math.nan,
+            "likelihood_pmi": math.nan if score.null_logprob is None else score.logprob - score.null_logprob,
+            "likelihood_calibrated": math.nan if score.prior_logprob is None else score.logprob - score.prior_logprob,
+        }[scoring]
+        if not math.isfinite(value):
+            raise InputError(
+                f"predictions.jsonl: {prediction.query_id} at {prediction.shots_per_class} shots per class "
+                f"has {value} as {scoring} of {score.name!r}, which decides nothing. The model's numbers "
+                "overflowed; evaluate again in another dtype."
+            )
+        scores[score.class_id] = value
+    return scores
+
+
+def favourites(prediction: Prediction, scoring: str, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    """The class ids decided for: several when they tie exactly, none when a reply names none or several."""
+    if scoring == "generate":
+        matched = answers.match(prediction.reply or "", candidates)
+        return () if matched is None else (matched,)
+    scores = candidate_scores(prediction, scoring)
+    best = max(scores.values())
+    return tuple(class_id for class_id, score in scores.items() if score == best)
+
+
+def choose(prediction: Prediction, scoring: str, candidates: Sequence[Candidate]) -> str | None:
+    """The class id decided for; None on an exact tie, and for a reply that names no or several candidates.
+
+    `candidates` are the episode's, under the names shown there.
+    """
+    best = favourites(prediction, scoring, candidates)
+    return best[0] if len(best) == 1 else None
+
+
+def credit(prediction: Prediction, scoring: str, candidates: Sequence[Candidate]) -> float:
+    """1 for right, 0 for wrong, and 1 / (number tied) where the right class is among tied ones.
+
+    That is what breaking ties by lot would give on average; breaking them by position would pay a model
+    that sees nothing for the order of the candidates.
+    """
+    best = favourites(prediction, scoring, candidates)
+    return 1 / len(best) if prediction.gold in best else 0.0
+
+
+def rows(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> list[Row]:
+    """One row per (task, names, ways, shots per class, scoring), sorted so; the order of input is nothing.
+
+    The decisions are made anew from log-probabilities and replies; the stored `correct` is not read.
+    Accuracy may be fractional where candidates tie exactly (see `credit`).
+
+    Raises:
+        InputError: a prediction whose episode or query is not there or differs, or that comes twice.
+    """
+    return [_row(key, pairs) for key, pairs in grouped(episodes, predictions).items()]
+
+
+class Place(NamedTuple):
+    """Queries whose class has its only support picture at one place, counted from 0."""
+
+    place: int
+    accuracy: float
+    ci95: tuple[float, float]
+    n_queries: int
+
+
+def by_place(pairs: Iterable[Pair], scoring: str) -> list[Place]:
+    """Accuracy by where the queried class's only support picture stands: does a model read the middle too?
+
+    `pairs` of one support picture per class, as `grouped` has them; others are passed over.
+    """
+    places: defaultdict[int, list[tuple[float, str, str]]] = defaultdict(list)
+    for episode, prediction in pairs:
+        if prediction.shots_per_class == 1:
+            worth = credit(prediction, scoring, episode.candidates)
+            at = only_place(episode, prediction.gold)
+            places[at].append((worth, drawn_as(episode.id), query_picture(episode, prediction)))
+    return [
+        Place(
+            place,
+            math.fsum(c for c, *_ in values) / len(values),
+            clustered_wilson(*zip(*values, strict=True)),
+            len(values),
+        )
+        for place, values in sorted(places.items())
+    ]
+
+
+def query_picture(episode: Episode, prediction: Prediction) -> str:
+    """The picture that a prediction is about, by its id: the first of several, the question where there is none."""
+    query = episode.queries[int(prediction.query_id.rpartition("/q")[2])]
+    return query.item or query.question
+
+
+def only_place(episode: Episode, class_id: str) -> int:
+    """Where a class stands in the episode's first round, counted from 0."""
+    return [turn.class_id for turn in episode.shown(1)].index(class_id)
+
+
+def grouped(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> dict[Key, list[Pair]]:
+    """The predictions of each row beside their episodes: keys and pairs sorted, each pair checked."""
+    groups: defaultdict[Key, list[Pair]] = defaultdict(list)
+    queries = {e.query_id(i): (e, query) for e in episodes.values() for i, query in enumerate(e.queries)}
+    seen: set[tuple[str, int]] = set()
+    for prediction in predictions:
+        episode = _check(prediction, queries)
+        if (once := (prediction.query_id, prediction.shots_per_class)) in seen:
+            raise InputError(
+                f"predictions.jsonl: {once[0]} at {once[1]} shots per class comes twice and would count "
+                "twice. Remove one of the lines, or evaluate again into an empty folder."
+            )
+        seen.add(once)
+        for scoring in available(prediction):
+            key = Key(episode.task, episode.names, episode.ways, prediction.shots_per_class, scoring)
+            groups[key].append((episode, prediction))
+    ordered = sorted(groups, key=lambda key: (*key[:4], SCORINGS.index(key.scoring)))
+    return {key: sorted(groups[key], key=lambda pair: pair[1].query_id) for key in ordered}
+
+
+def _check(prediction: Prediction, queries: Mapping[str, tuple[Episode, Turn]]) -> Episode:
+    """The prediction's episode, once it is sure that it is about that episode's query."""
+    where = f"predictions.jsonl: {prediction.query_id}"
+    if prediction.query_id not in queries:
+        raise InputError(f"{where} is no query of episodes.jsonl. The two files are from different runs.")
+    episode, query = queries[prediction.query_id]
+    expected = {candidate.class_id for candidate in episode.candidates}
+    scored = {score.class_id for score in prediction.candidates}
+    if prediction.gold != query.class_id or (scored and scored != expected):
+        raise InputError(
+            f"{where} has another right class or other candidates than in episodes.jsonl. "
+            "The two files are from different runs."
+        )
+    return episode
+
+
+def _row(key: Key, pairs: Sequence[Pair]) -> Row:
+    predictions = [prediction for _, prediction in pairs]
+    credits = [credit(prediction, key.scoring, episode.candidates) for episode, prediction in pairs]
+    ids = [drawn_as(episode.id) for episode, _ in pairs]
+    pictures = [query_picture(episode, prediction) for episode, prediction in pairs]
+    ci95 = clustered_wilson(credits, ids, pictures)
+    taking_part = [{candidate.class_id for candidate in episode.candidates} for episode, _ in pairs]
+    ci95_classes = for_new_classes(credits, [p.gold for p in predictions], taking_part, ci95)
+    return {
+        **key._asdict(),
+        "accuracy": math.fsum(credits) / len(pairs),
+        "ci95": list(ci95),
+        "ci95_classes": None if ci95_classes is None else list(ci95_classes),
+        "n_queries": len(pairs),
+        "n_episodes": len(set(ids)),
+        "n_pictures": len(set(pictures)),
+        "detectable": detectable(ci95, min(len(set(ids)), len(set(pictures)))),
+        "answered": _answered(key, pairs),
+        "shorter": shorter(key.scoring, pairs),
+        "chance": chance(pairs),
+        "truth": _truth(key, pairs) if key.names == "swapped" else None,
+        "baselines": {name: _baseline(predictions, policies) for name, policies in BASELINES.items()},
+    }
+
+
+def chance(pairs: Sequence[Pair]) -> float:
+    """What guessing among the candidates gives."""
+    counts = [len(episode.candidates) for episode, _ in pairs]
+    return 1 / counts[0] if len(set(counts)) == 1 else math.fsum(1 / count for count in counts) / len(counts)
+
+
+def _answered(key: Key, pairs: Sequence[Pair]) -> float:
+    """Share of replies that name exactly one candidate; likelihood always answers."""
+    if key.scoring != "generate":
+        return 1.0
+    return sum(choose(p, key.scoring, e.candidates) is not None for e, p in pairs) / len(pairs)
+
+
+def shorter(scoring: str, pairs: Sequence[Pair]) -> dict[str, float] | None:
+    """How often the shortest of the candidates' names was `chosen` and how often it was `right`.
+
+    Counted are the `n_queries` whose names differ in length and for which a name was chosen; None without any.
+
+    Lengths are in tokens of the answer; in characters where only replies were taken.
+    """
+    chosen, right = [], []
+    for episode, prediction in pairs:
+        lengths = {score.class_id: score.tokens for score in prediction.candidates}
+        lengths = lengths or {c.class_id: len(c.name) for c in episode.candidates}
+        best = favourites(prediction, scoring, episode.candidates)
+        least = {class_id for class_id, length in lengths.items() if length == min(lengths.values())}
+        if best and len(least) < len(lengths):
+            chosen.append(len(least.intersection(best)) / len(best))
+            right.append(float(prediction.gold in least))
+    if not chosen:
+        return None
+    n = len(chosen)
+    return {"chosen": math.fsum(chosen) / n, "right": math.fsum(right) / n, "n_queries": n}
+
+
+def _truth(key: Key, pairs: Sequence[Pair]) -> float:
+    """Share answering with what people call the query's class, though the support calls it otherwise."""
+    shares = []
+    for episode, prediction in pairs:
+        best = favourites(prediction, key.scoring, episode.candidates)
+        shown = {candidate.class_id: candidate.name for candidate in episode.candidates}
+        true_name = next(c.truth for c in episode.candidates if c.class_id == prediction.gold)
+        shares.append(sum(shown[class_id] == true_name for class_id in best) / max(len(best), 1))
+    return math.fsum(shares) / len(pairs)
+
+
+def _baseline(predictions: Sequence[Prediction], policies: Sequence[str]) -> float | None:
+    """Accuracy of the best of the policies that answered every query; None where there is none."""
+    shares = []
+    for policy in policies:
+        answered = [prediction.baselines.get(policy) for prediction in predictions]
+        # A policy that answered some queries only would be measured on other queries than the model.
+        if None not in answered:
+            right = sum(a == p.gold for a, p in zip(answered, predictions, strict=True))
+            shares.append(right / len(predictions))
+    return max(shares, default=None)

@@ -1,0 +1,142 @@
+"""Begin a run in a folder, or make sure that the run that is there can be resumed.
+
+config.json records the options (`config`), the data and the model, and what is measured (`measured`): digests of
+weights, configuration, adapter, processor and chat template, the generation config, the scaffold's text and the
+rendered prompts. If one of these has changed the folder is refused, because its figures would be about two things.
+"""
+
+import dataclasses
+import json
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from linkcontext.config import EvalConfig
+from linkcontext.data.manifest import Dataset
+from linkcontext.data.sources import digest
+from linkcontext.episodes.prompt import Message, Scaffold
+from linkcontext.errors import InputError
+from linkcontext.evaluation.run_dir import flat, measured_apart
+from linkcontext.models.loading import Model
+from linkcontext.records import read_json, read_jsonl, write_jsonl
+from linkcontext.scoring import identity
+from linkcontext.scoring.remote import Served
+from linkcontext.storage import write_text
+
+# What may change while a run goes on: figures do not depend on it.
+FREE = ("out", "batch", "engine", "memory_gb", "explain", "unseen")
+PACKAGES = ("linkcontext", "torch", "transformers", "tokenizers", "numpy", "pillow")
+
+
+def run_identity(
+    model: Model | Served, wording: Scaffold, conversations: Iterable[Sequence[Message]]
+) -> identity.Measured:
+    """What a run measures; `conversations` are a sample of its prompts."""
+    text = dataclasses.asdict(wording)
+    return {**identity.measured(model), "scaffold": text, "prompts": identity.prompts(model, conversations)}
+
+
+def refuse_other(out: Path, earlier: Any, now: identity.Measured) -> None:
+    """Raise an `InputError` that names what has changed since the run in a folder began."""
+    if not isinstance(earlier, dict) or "weights" not in earlier:
+        raise InputError(
+            f"{out}: its config.json does not say which weights, processor and prompts it is about, because an earlier "
+            "version wrote it, so they cannot be compared. Choose another --out, or remove it."
+        )
+    if changed := measured_apart({"measured": earlier}, {"measured": json.loads(json.dumps(now))}):
+        raise InputError(
+            f"{out}: is about something else: since it began, {', '.join(changed)} changed. "
+            "Choose another --out, or remove it."
+        )
+
+
+def refuse_other_records(path: Path, records: Sequence[Any]) -> None:
+    """Raise an `InputError` if a folder holds other episodes or questions: those of a benchmark may have changed."""
+    if path.exists() and tuple(read_jsonl(type(records[0]), path)) != tuple(records):
+        raise InputError(f"{path.parent}: holds a run of other {path.stem}. Choose another --out, or remove it.")
+
+
+def resolved(config: EvalConfig) -> dict[str, Any]:
+    """The configuration as JSON has it."""
+    options: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return options
+
+
+def claim(
+    path: Path,
+    records: Sequence[Any],
+    config: EvalConfig,
+    model: Model | Served,
+    dataset: Dataset,
+    problems: list[str],
+    about: identity.Measured,
+) -> None:
+    """Write config.json and the records that are asked about (episodes or questions, at `path`), or make sure that the
+    folder holds the same run; `about` is its `run_identity`.
+
+    An option added since the run began counts as its default, because that is how the run was made.
+    """
+    out, config_path = path.parent, path.with_name("config.json")
+    data_digest = digest(dataset)
+    if config_path.exists():
+        kept = read_json(config_path)
+        _refuse_other_options(config_path, kept, config, data_digest)
+        refuse_other_records(path, records)
+        refuse_other(out, kept.get("measured"), about)
+        write_jsonl(records, path)
+        return
+    if out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+        raise InputError(f"{out}: there is something in it, and it is no run. Choose another --out.")
+    written = {
+        "command": "linkcontext " + " ".join(sys.argv[1:]),
+        "config": resolved(config),
+        "model": model.describe(),
+        "measured": about,
+        "data": {
+            "spec": config.episodes.data,
+            "root": str(dataset.root),
+            "digest": data_digest,
+            "problems": problems,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            **{p: version(p) for p in PACKAGES},
+        },
+    }
+    write_text(json.dumps(written, indent=1) + "\n", config_path)
+    write_jsonl(records, path)
+
+
+def _refuse_other_options(config_path: Path, kept: Any, config: EvalConfig, data_digest: str) -> None:
+    """Raise an `InputError` if a run was begun with other options or other data, or its config.json is damaged."""
+    out, now = config_path.parent, {"config": _bound(resolved(config)), "data": data_digest}
+    try:
+        earlier = {"config": _bound(_with_defaults(kept["config"])), "data": kept["data"]["digest"]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{config_path}: damaged. Remove {out} or choose another --out.") from error
+    if earlier != now:
+        raise InputError(
+            f"{out}: holds a run of another configuration ({_difference(earlier, now)}). "
+            "Choose another --out, or remove it."
+        )
+
+
+def _bound(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that must stay the same while a run goes on."""
+    return {name: value for name, value in options.items() if name not in FREE}
+
+
+def _with_defaults(kept: dict[str, Any]) -> dict[str, Any]:
+    defaults = resolved(EvalConfig())
+    return defaults | kept | {part: defaults[part] | kept[part] for part in ("model", "episodes")}
+
+
+def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    a, b = flat(earlier), flat(now)
+    return ", ".join(
+        f"{key} {a.get(key)} there, {b.get(key)} asked" for key in sorted({*a, *b}) if a.get(key) != b.get(key)
+    )

@@ -1,0 +1,181 @@
+"""A run's folder, read back: what was asked of whom, and what came of it.
+
+config.json        command, config, model, data, versions
+episodes.jsonl     one Episode a line
+predictions.jsonl  one Prediction a line
+metrics.json       rows and counters, made from the three
+explain.json       what moved some answers, and a prompt token by token; a run may lack it
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from linkcontext.errors import InputError
+from linkcontext.evaluation import checks
+from linkcontext.records import Episode, Prediction, Record, read_json, read_jsonl, typed
+
+# What config.json must hold, by type. What is read of `config` and `model` may be missing, but is of its type.
+CONFIG = {
+    "command": str,
+    "config": dict[str, Any],
+    "model": dict[str, Any],
+    "data": dict[str, Any],
+    "versions": dict[str, str],
+}
+MEASURED = {"measured": dict[str, Any]}  # which earlier versions did not write
+# The parts of `measured`, in words.
+WORDS = {
+    "weights": "the model's weights",
+    "configuration": "the model's configuration (config.json)",
+    "adapter": "the adapter",
+    "processor": "the processor (pictures or tokenizer)",
+    "chat_template": "the chat template, as it renders",
+    "generation": "the generation config",
+    "server": "what the server reports about itself",
+    "scaffold": "the text of the scaffold",
+    "prompts": "the rendered prompts",
+    "files": "the files that it learns from",
+}
+UNKNOWN = "unknown"  # the beginning of `weights` in `measured` where they are not known
+UNKNOWN_WEIGHTS = (
+    "The model's weights cannot be known: its server has them, or the run is of an earlier version that did not record "
+    "them. Two such runs may be of different weights."
+)
+DATA = {"spec": str, "root": str, "digest": str, "problems": tuple[str, ...]}
+OPTIONS = {"episodes": dict[str, Any], "scoring": str, "unseen": tuple[str, ...]}
+EPISODE_OPTIONS = {"tasks": tuple[str, ...]}
+MODEL = {"name": str, "class": str, "model_type": str}
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of one run. `config` is the whole of config.json."""
+
+    path: Path
+    config: dict[str, Any]
+    episodes: dict[str, Episode]
+    predictions: tuple[Prediction, ...]
+
+    @property
+    def unfinished(self) -> str:
+        """What the run lacks, in a sentence; empty where it is whole."""
+        return checks.unfinished(self.episodes.values(), self.predictions)
+
+    @property
+    def weights_unknown(self) -> bool:
+        """Whether the run records nothing that identifies the model's weights."""
+        return str(self.config.get("measured", {}).get("weights", UNKNOWN)).startswith(UNKNOWN)
+
+    @property
+    def served(self) -> bool:
+        """Whether the model was behind a server."""
+        return bool(self.config["model"].get("class") == "served")
+
+
+def read_run(run: Path) -> RunFolder:
+    """Read config, episodes and predictions, of which the last line may be cut off.
+
+    Raises `InputError`, naming the file, for one that is missing or damaged, and for predictions that do not belong to
+    the episodes or were not scored as the configuration says.
+    """
+    config = read_config(_present(run, "config.json"))
+    path = _present(run, "episodes.jsonl")
+    episodes = checks.by_id(_records(Episode, path), str(path))
+    path = _present(run, "predictions.jsonl")
+    predictions = checks.belonging(episodes, _records(Prediction, path, whole_lines=True), str(path))
+    folder = RunFolder(run, config, episodes, predictions)
+    _check_scoring(folder)
+    return folder
+
+
+def measured_apart(a: Mapping[str, Any], b: Mapping[str, Any], but: Collection[str] = ()) -> list[str]:
+    """The measured parts in which the config.json of two runs differ, in words; those in `but` do not count."""
+    mine, other = a.get("measured", {}), b.get("measured", {})
+    names = [name for name in {**WORDS, **mine, **other} if name not in but]
+    return [WORDS.get(name, name) for name in names if mine.get(name) != other.get(name)]
+
+
+def options_apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The options in which two configurations differ, with both values; `out` does not count."""
+    mine, other = flat(a), flat(b)
+    return [
+        f"{name} ({mine.get(name)}, {other.get(name)})"
+        for name in sorted({*mine, *other} - {"out"})
+        if mine.get(name) != other.get(name)
+    ]
+
+
+def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by their names, whichever part they belong to."""
+    options: dict[str, Any] = {}
+    for name, value in tree.items():
+        options |= flat(value) if isinstance(value, dict) else {name: value}
+    return options
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a config.json, its parts of the types that they must have."""
+    config = read_object(path, tuple(CONFIG))
+    parts: tuple[tuple[dict[str, Any], Mapping[str, Any]], ...] = (
+        (config, {**CONFIG, **MEASURED}),
+        (read_keys(config, "data", DATA, path), DATA),
+        (read_keys(config, "config", {}, path), OPTIONS),
+        (read_keys(config, "model", {}, path), MODEL),
+        (read_keys(config["config"], "episodes", {}, path), EPISODE_OPTIONS),
+    )
+    for values, hints in parts:
+        check_types(values, hints, path)
+    return config
+
+
+def read_keys(values: dict[str, Any], name: str, keys: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The object `name` in another one, empty if it is missing, with all `keys`."""
+    part: dict[str, Any] = typed(dict[str, Any], values.get(name, {}), str(path), name)
+    if missing := sorted({*keys} - {*part}):
+        raise InputError(f"{path}: {name} has no {', '.join(missing)}. Was it edited by hand?")
+    return part
+
+
+def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], path: Path) -> None:
+    """Raise an `InputError` for a value that is there and not of its type."""
+    for name, hint in hints.items():
+        if name in values:
+            typed(hint, values[name], str(path), name)
+
+
+def read_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The JSON object in a file, which must have these keys."""
+    values = read_json(path)
+    missing = [key for key in keys if not isinstance(values, dict) or key not in values]
+    if missing:
+        raise InputError(f"{path}: {', '.join(missing)} missing. Was the file written by another version?")
+    return dict(values)
+
+
+def _check_scoring(folder: RunFolder) -> None:
+    """Raise an `InputError` if predictions lack what the configuration asked for; a server may give replies alone."""
+    scoring, first = folder.config["config"].get("scoring"), folder.predictions[0]
+    wanted = {"likelihood": (True, False), "both": (True, True), "generate": (False, True), "lcl-legacy": (False, True)}
+    there = bool(first.candidates), first.reply is not None
+    if scoring not in wanted or there == wanted[scoring] or (folder.served and there == (False, True)):
+        return
+    raise InputError(
+        f"{folder.path / 'predictions.jsonl'}: holds {'no ' * (not there[0])}likelihoods and "
+        f"{'no ' * (not there[1])}replies, and config.json asked for --scoring {scoring}. "
+        "The files are of different runs."
+    )
+
+
+def _present(run: Path, name: str) -> Path:
+    if not (run / name).is_file():
+        raise InputError(f"{run / name} is not there. Give the folder that `linkcontext eval --out` has written.")
+    return run / name
+
+
+def _records(kind: type[Record], path: Path, whole_lines: bool = False) -> tuple[Record, ...]:
+    records = tuple(read_jsonl(kind, path, whole_lines))
+    if not records:
+        raise InputError(f"{path} is empty. Let `linkcontext eval` finish into this folder first.")
+    return records

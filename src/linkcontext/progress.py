@@ -1,0 +1,31 @@
+"""A progress bar for work on many files."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+
+PATIENCE_S = 1.0  # before a progress bar is worth its line
+
+
+@contextmanager
+def progress(text: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on stderr, on a terminal only and only when it takes longer than a second or so."""
+    begun = time.monotonic()
+    bar = Progress(console=Console(stderr=True), transient=True)
+    task = bar.add_task(escape(text), total=total)
+
+    def advance() -> None:
+        bar.advance(task)
+        late = time.monotonic() - begun > PATIENCE_S
+        if late and bar.console.is_terminal and not bar.live.is_started:
+            bar.start()
+
+    try:
+        yield advance
+    finally:
+        if bar.live.is_started:
+            bar.stop()

@@ -1,0 +1,110 @@
+"""Digests of what a run measures or trains; a run is resumed only if they are the same.
+
+The figures of a folder belong to one model, one processor and one wording. The path of a model does not show this,
+because its weights may change. Of a model behind a server only what the server reports can be compared; `linkcontext
+serve` reports the same digests.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from linkcontext.data.images import sha256
+from linkcontext.episodes.prompt import SCAFFOLDS, Message, conversation, encode, render
+from linkcontext.inference.vision import CHECKED
+from linkcontext.models.feature_store import fingerprint
+from linkcontext.models.loading import PASSING, Model
+from linkcontext.records import Turn
+from linkcontext.scoring.remote import Served
+
+UNKNOWN = "unknown: a server has them, and reports nothing that would tell when they change"
+VERSIONS = ("transformers_version", "_from_model_config")  # of a generation config: they describe a file
+
+REPORTED = "measured"  # the field of a model of `linkcontext serve` that has its digests
+DIGEST = re.compile("[0-9a-f]{64}")
+
+Measured = dict[str, Any]
+
+
+def measured(model: Model | Served) -> Measured:
+    """Digests, by name, of everything that a model's answers depend on besides the prompt."""
+    if isinstance(model, Served):
+        server = _reported(model)
+        return {"weights": _weights(server.get(REPORTED)), "server": server}
+    return {
+        "weights": fingerprint(dict(model.network.state_dict()), ""),
+        "configuration": _digest(model.configuration),
+        "adapter": _adapter(model.adapter),
+        "processor": _digest(_processor(model)),
+        "chat_template": _digest(_rendered(model)),
+        "generation": _without(model.network.generation_config.to_dict(), VERSIONS),
+    }
+
+
+def prompts(model: Model | Served, conversations: Iterable[Sequence[Message]]) -> str:
+    """A digest of conversations as the model reads them, with pictures by their ids: tokens, or for a server texts."""
+    if isinstance(model, Served):
+        return _digest([*map(list, conversations)])
+    read = [
+        encode(messages, model.template, "none" if _open(messages) else "last", reply=_open(messages))
+        for messages in conversations
+    ]
+    return _digest([[tokens.ids, tokens.labels, tokens.pictures] for tokens in read])
+
+
+def _open(messages: Sequence[Message]) -> bool:
+    """Whether the assistant is to speak next."""
+    return bool(messages[-1]["role"] != "assistant")
+
+
+def _weights(reported: Any) -> str:
+    """The digest of the weights that a server reports, if it does."""
+    digest = reported.get("weights") if isinstance(reported, dict) else None
+    return digest if isinstance(digest, str) and DIGEST.fullmatch(digest) else UNKNOWN
+
+
+def _reported(served: Served) -> dict[str, Any]:
+    """What a server reports about its model in its list of models and with an answer."""
+    (entry,) = (model for model in served.client.models.list().data if model.id == served.model)
+    answer = served.complete([{"role": "user", "content": "Hello"}], 1)
+    # vLLM gives the time of the request and a new permission with each list.
+    listed = _without(entry.model_dump(), ("created", "permission"))
+    return {**listed, "system_fingerprint": getattr(answer, "system_fingerprint", None)}
+
+
+def _processor(model: Model) -> Any:
+    images = json.loads(model.processor.image_processor.to_json_string())
+    words = model.words
+    if words.is_fast:
+        backend = json.loads(words.backend_tokenizer.to_str())
+        # Padding and truncation are set with each call, and change no prompt.
+        tokenizer = _without(backend, ("padding", "truncation"))
+    else:
+        tokenizer = {"vocabulary": words.get_vocab()}
+    return {"images": _without(images, PASSING), "tokenizer": tokenizer, "special": words.special_tokens_map}
+
+
+def _rendered(model: Model) -> list[str]:
+    """A small conversation with two pictures as the chat template writes it, up to its answer and with it."""
+    turn, query = Turn(CHECKED[0], "", "lum"), Turn(CHECKED[1], "", "")
+    made = (conversation([turn], SCAFFOLDS["turns"], query, answer) for answer in (None, "dax"))
+    return [render(messages, model.template, reply=_open(messages))[0] for messages in made]
+
+
+def _adapter(named: str | None) -> str | None:
+    """A digest of an adapter's files, or its name on the hub; None where there is no adapter."""
+    if named is None or not Path(named).is_dir():
+        return named
+    files = sorted(path for path in Path(named).iterdir() if path.name.startswith("adapter_") and path.is_file())
+    return _digest([[path.name, sha256(path)] for path in files])
+
+
+def _without(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in names}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,235 @@
+import json
+
+import pytest
+
+from linkcontext.data.readers.conversations import Conversation, conversation, conversations, of, write_conversations
+from linkcontext.data.scan import Problems
+from linkcontext.errors import InputError
+
+
+def text(words):
+    return {"type": "text", "text": words}
+
+
+def image(path):
+    return {"type": "image", "image": path}
+
+
+def said(role, *parts, **more):
+    return {"role": role, "content": list(parts), **more}
+
+
+def talk(*values):
+    return [{"from": ("human", "gpt")[i % 2], "value": value} for i, value in enumerate(values)]
+
+
+def chat(*values):
+    return [{"role": ("user", "assistant")[i % 2], "content": value} for i, value in enumerate(values)]
+
+
+def test_llava_by_hand():
+    record = {"id": 7, "image": "a.png", "conversations": talk("<image>\nWhat?\n", "A cat.", "Where?", "There.")}
+    assert conversation(record, "f:1", 0) == Conversation(
+        "7",
+        ("a.png",),
+        (
+            said("user", image("a.png"), text("What?\n")),
+            said("assistant", text("A cat.")),
+            said("user", text("Where?")),
+            said("assistant", text("There.")),
+        ),
+    )
+
+
+def test_messages_and_trl_columns_by_hand():
+    turns = [{"role": "system", "content": "S"}, *chat("One <image>\nand<image>", "A", "B?", "B")]
+    turns[4]["loss"] = True
+    found = conversation({"messages": turns, "images": ["a", "b"]}, "f:1", 3)
+    assert found.id == "record 3"
+    assert found.messages[:2] == (
+        said("system", text("S")),
+        said("user", text("One "), image("a"), text("\nand"), image("b")),
+    )
+    assert found.messages[4] == said("assistant", text("B"), loss=True)
+    parts = [{"type": "image", "text": None}, text("One "), text("two")]
+    columns = {"prompt": [{"role": "user", "content": parts}], "completion": chat("", "A")[1:], "images": ["a"]}
+    assert conversation(columns, "f:1", 0).messages == (
+        said("user", image("a"), text("One two")),
+        said("assistant", text("A"), loss=True),
+    )
+    own = {"messages": [said("user", image("own.png"), text("Q")), said("assistant", text("A"))], "system": "S"}
+    assert conversation(own, "f:1", 0).pictures == ("own.png",)
+    assert conversation(own, "f:1", 0).messages[0] == said("system", text("S"))
+
+
+@pytest.mark.parametrize(
+    ("record", "sentence"),
+    [
+        ({"image": "a", "conversations": talk("<image><image>?", "a")}, r"2 <image> marks and the record 1 pictures"),
+        ({"image": ["a", "b"], "conversations": talk("<image>?", "a")}, r"1 <image> marks and the record 2 pictures"),
+        ({"messages": chat("<image>?", "a")}, "1 <image> marks and the record 0 pictures. Make them agree"),
+        ({"id": "x", "conversations": [{"from": "cat", "value": "m"}]}, r"f:1 \(id x\): 'cat' speaks, who is neither"),
+        ({"messages": [*chat("q", "a"), {"role": "tool", "content": "42"}]}, "'tool' speaks"),
+        ({"conversations": []}, "f:1: `conversations` is missing, empty or no list. Mend the record"),
+        ({"conversations": [{"value": "q"}, *talk("q", "a")]}, "`from` is missing"),
+        ({"conversations": [{"from": "human"}]}, "`value` is missing"),
+        ({"messages": [{"role": "user"}]}, "`content` is missing"),
+        ({"prompt": chat("q"), "images": []}, "`completion` is missing"),
+        ({"messages": chat("q", " ")}, "a turn is empty"),
+        ({"image": "a", "conversations": talk("q", "<image>")}, "gpt shows <image>"),
+        ({"conversations": talk("q", "a", "q")}, "must take turns, human first, gpt last"),
+        ({"image": 3, "conversations": talk("q", "a")}, "`image` must be a path or a list of paths"),
+        ({"id": [1], "conversations": talk("q", "a")}, "`id` is missing or neither a number nor a text"),
+        ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "neither a text nor an image"),
+        ({"messages": [{"role": "user", "content": [{"type": "video_url"}]}]}, "about a video or a sound"),
+        ({"messages": chat("<audio>What is said?", "Hello."), "audios": ["x.wav"]}, r"a sound \(`audios`\)"),
+        ({"video": "x.mp4", "conversations": talk("<image>\nWhat?", "A.")}, r"a sound \(`video`\)"),
+        ({"conversations": talk("<video>\nWhat?", "A.")}, "a sound \\(<video>\\)"),
+        ({"image": "x.MP4", "conversations": talk("<image>\nWhat?", "A.")}, r"a sound \(x.MP4\)"),
+        ({"image": "a", "images": ["b"], "conversations": talk("<image>", "A.")}, "name different pictures"),
+        ({"image": "https://x.org/a.png", "conversations": talk("<image>", "A.")}, "is given as an address"),
+        ({"image": {"bytes": "x" * 10_000}, "conversations": talk("<image>", "A.")}, "an object of 1 values"),
+        ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "loss": 0.5}]}, "`loss` of an answer must be"),
+        ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "weight": "maybe"}]}, "`weight` of an answer"),
+        ({"messages": [*chat("q"), {"role": "assistant", "content": "a", "weight": 0, "loss": 1}]}, "contradict"),
+        (
+            {"messages": [*chat("q"), {"role": "assistant", "content": "a", "weight": ""}]},
+            "true or false, and is ''\\.",
+        ),
+        ({"conversations": talk("What is in <video> here?", "A."), "videos": []}, "a sound \\(<video>\\)"),
+        ({"conversations": talk("<speech>\nWhat is said?", "A."), "speech": "x.m4a"}, r"a sound \(`speech`\)"),
+        ({"image": "x.m4a", "conversations": talk("<image>\nWhat?", "A.")}, r"a sound \(x.m4a\)"),
+        (
+            {"conversations": talk("Picture 1: <img>a.png</img>\nWhat?", "A.")},
+            "a text holds a picture .<img>a.png</img>.. Write",
+        ),
+        (
+            {"messages": chat("![](data:image/png;base64,AAAA) What?", "A.")},
+            "a text holds a picture .data:image/png;base64,.",
+        ),
+        ({"system": ["S"], "conversations": talk("q", "a")}, "`system` is missing, empty or no text"),
+        ("text", "f:1: str instead of an object"),
+    ],
+)
+def test_wrong_records_get_a_sentence(record, sentence):
+    with pytest.raises(InputError, match=sentence):
+        conversation(record, "f:1", 0)
+
+
+@pytest.mark.parametrize("value", ["data:image/png;base64," + "A" * 5000, "/9j/" + "A" * 5000, "A" * 5000])
+def test_a_picture_in_the_record_is_named_and_not_repeated(value):
+    for record in ({"image": value}, {"images": [{"url": value}]}):
+        with pytest.raises(InputError, match="the record holds the picture itself") as error:
+            conversation({**record, "conversations": talk("<image>", "a")}, "f:1", 0)
+        assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("marks", "learnt"),
+    [({key: value}, learnt) for key in ("loss", "weight") for value, learnt in ((0, False), ("0", False))]
+    + [({"loss": value}, False) for value in (False, "false", "False", 0.0)]
+    + [({"loss": value}, True) for value in (True, 1, "true", "1")]
+    + [({}, None), ({"loss": None}, None), ({"loss": 0, "weight": 0}, False)],
+)
+def test_marks_of_answers_that_are_not_learnt(marks, learnt):
+    turns = [*chat("q"), {"role": "assistant", "content": "a", **marks}]
+    assert conversation({"messages": turns}, "f:1", 0).messages[1].get("loss") is learnt
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_the_line_break_after_a_picture_goes_however_lines_end(ending):
+    record = {"image": "a", "conversations": talk(f"<image>{ending}What?{ending}", "A.")}
+    assert conversation(record, "f:1", 0).messages[0]["content"] == [image("a"), text(f"What?{ending}")]
+
+
+def test_words_about_html_are_no_video():
+    assert conversation({"conversations": talk("What does the tag <video> do?", "It plays.")}, "f:1", 0).pictures == ()
+    assert conversation({"conversations": talk("And <img src='a.png'>?", "It shows.")}, "f:1", 0).pictures == ()
+
+
+def test_wrong_records_copies_and_ids_of_two_are_named_and_the_others_come(tmp_path):
+    path = tmp_path / "t.jsonl"
+    rows = [{"id": "a", "conversations": talk("q", "a")}, {"id": "a", "conversations": talk("q", "b")}]
+    rows += [{"id": "a", "conversations": talk("q", "b")}, {"conversations": talk("q")}, {"messages": chat("q", "a")}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    problems = Problems(strict=False)
+    assert [told.id for told in conversations(path, problems)] == ["a", "a#1", "a#2", "record 4"]
+    assert [sentence.partition(": ")[0] for sentence in problems.sentences] == [f"{path}:4", f"{path}"]
+    path.write_text("\n".join(map(json.dumps, [rows[0], rows[0]])))
+    problems = Problems(strict=False)
+    assert [told.id for told in conversations(path, problems)] == ["a"]
+    assert "the id a stood there before. Give each record one of its own" in problems.sentences[0]
+    with pytest.raises(InputError, match=r"t\.jsonl:2: record 1: the id a stood there before"):
+        list(conversations(path, Problems(strict=True)))
+
+
+TOLD = (
+    of(
+        "one",
+        [said("user", image("/a.png"), text("Q? "), text("A\n"), image("/b.png")), said("assistant", text("é"))],
+        "",
+    ),
+    of("two", [said("user", text("\n Q?\n"), image("/a.png"), text("\nmore ")), said("assistant", text(" A "))], ""),
+    of(
+        "none",
+        [said("user", text("Q")), said("assistant", text("A")), said("user", text("Q")), said("assistant", text("B"))],
+        "",
+    ),
+)
+SYSTEM = of("s", [said("system", text("S")), said("user", text("Q"), image("/a")), said("assistant", text("A"))], "")
+LAST = of(
+    "l",
+    [
+        said("user", image("/a")),
+        said("assistant", text("A"), loss=False),
+        said("user", text("Q")),
+        said("assistant", text("B"), loss=True),
+    ],
+    "",
+)
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
+@pytest.mark.parametrize("layout", ["llava", "messages", "trl"])
+def test_what_is_written_is_read(tmp_path, layout, name):
+    told = TOLD if layout == "llava" else (*TOLD, SYSTEM, LAST)
+    write_conversations(told, tmp_path / name, layout)
+    assert tuple(conversations(tmp_path / name, Problems(strict=True))) == told
+    assert (tmp_path / name).read_text()[0] == ("[" if name == "t.json" else "{")
+
+
+def test_layouts_by_hand(tmp_path):
+    def written(told, layout):
+        write_conversations([told], tmp_path / "t.json", layout)
+        return json.loads((tmp_path / "t.json").read_text())[0]
+
+    one = of("1", [said("user", image("/a"), text("Q")), said("assistant", text("A"))], "")
+    assert written(one, "llava") == {"id": "1", "image": "/a", "conversations": talk("<image>\nQ", "A")}
+    assert written(one, "messages") == {"id": "1", "messages": chat("<image>Q", "A"), "images": ["/a"]}
+    parts = [{"type": "image"}, text("Q")]
+    whole = [said("user", *parts), said("assistant", text("A"))]
+    assert written(one, "trl") == {"id": "1", "messages": whole, "images": ["/a"]}
+    last = written(LAST, "trl")
+    assert (len(last["prompt"]), last["completion"], last["images"]) == (3, [said("assistant", text("B"))], ["/a"])
+    assert [m.get("loss") for m in written(LAST, "messages")["messages"]] == [None, False, None, True]
+    write_conversations([], tmp_path / "none.json", "llava")
+    assert json.loads((tmp_path / "none.json").read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "layout", "sentence"),
+    [
+        (SYSTEM, "llava", "s: LLaVA's layout knows no system message"),
+        (LAST, "llava", "learns every answer. Export messages"),
+        (of("m", [said("user", text("<image>?")), said("assistant", text("A"))], ""), "messages", "Export trl"),
+        (
+            of("f", [*LAST.messages[:3], said("assistant", text("B"), loss=False)], ""),
+            "trl",
+            "every answer or the last",
+        ),
+    ],
+)
+def test_what_a_layout_cannot_say_is_refused_and_nothing_is_left(tmp_path, told, layout, sentence):
+    with pytest.raises(InputError, match=sentence):
+        write_conversations([TOLD[2], told], tmp_path / "t.json", layout)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,248 @@
+"""What validate finds: nothing in good episodes, and each planted fault by its episode's name."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import pytest
+
+from linkcontext import cli
+from linkcontext.config import EpisodeConfig, eval_config
+from linkcontext.data.manifest import Dataset
+from linkcontext.data.sources import open_folder
+from linkcontext.episodes.link import sample
+from linkcontext.episodes.plan import EpisodePlan
+from linkcontext.episodes.prompt import SCAFFOLDS
+from linkcontext.errors import InputError
+from linkcontext.evaluation.metrics import SCORINGS
+from linkcontext.evaluation.runner import Asker
+from linkcontext.evaluation.validate import (
+    balance,
+    beginnings,
+    blind_policies,
+    leaks,
+    near_leaks,
+    planted,
+    room,
+    validate,
+)
+from linkcontext.models.loading import load
+from linkcontext.records import Question
+from linkcontext.worlds.folder import write_seed
+
+TURNS = SCAFFOLDS["turns"]
+PLAN = EpisodePlan(ways=2, shots_per_class=(0, 1, 2), episodes=3)
+ASKED = EpisodeConfig()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world") / "w"
+    write_seed(root, 4, 5, 3, 32)
+    return open_folder(root)
+
+
+@pytest.fixture(scope="module")
+def model(nano):
+    return load(str(nano), device="cpu")
+
+
+@pytest.fixture
+def episodes(world):
+    return sample(world, PLAN).episodes
+
+
+@pytest.fixture
+def scorer(model, world):
+    return Asker.of(model, world, TURNS, eval_config()).scorer
+
+
+def options(world, nano, **changes):
+    return eval_config(**{"model": str(nano), "data": str(world.root), "shots": (0, 1, 2), "episodes": 3, **changes})
+
+
+def other(episode, turn):
+    """The same picture under the other class."""
+    (candidate,) = (c for c in episode.candidates if c.class_id != turn.class_id)
+    return dataclasses.replace(turn, class_id=candidate.class_id, answer=candidate.name)
+
+
+def spoilt(episodes, **changes):
+    """The second episode with something changed."""
+    return (episodes[0], dataclasses.replace(episodes[1], **changes), episodes[2])
+
+
+def test_good_episodes_pass_with_their_counts(world, nano, model):
+    lines = validate(options(world, nano), model)
+    assert lines[0] == "3 episodes of 3 of 4 classes were drawn"
+    assert lines[1:3] == [
+        f"planted {kind} answers score {worth} by {', '.join(SCORINGS)}: all 18"
+        for kind, worth in (("right", 1), ("wrong", 0))
+    ]
+    # Two queries and four support turns in each of three episodes; two beginnings each.
+    assert lines[3] == "no support holds its query's picture or a copy of it: 24 pairs"
+    assert lines[4] == "every beginning of a support is balanced: 6 supports"
+    # Two constant answers, and two copies at each of two shots per class above 0.
+    assert lines[5] == "policies blind to the query are right in exactly 1/candidates of each episode: 18 tried"
+    assert lines[7] == "the prompt's tokens come first in the conversation with each answer: 6 compared"
+
+
+def test_the_arithmetic_of_the_longest_prompt(world, nano, model):
+    line = validate(options(world, nano), model)[6]
+    # 32 pixels in patches of 16 and the pooled token: 5 tokens a picture; two a class and the query are 5.
+    assert line.startswith("every prompt fits: 18 prompts, the longest e0000")
+    _, _, counted = line.partition("at 2 shots per class: ")
+    words = counted.split()
+    assert words[:3] == ["5", "pictures", "25"]
+    text, answer, total = int(words[5]), int(words[8]), int(words[10])
+    assert 25 + text + answer == total
+    assert words[11:] == ["of", "4096", "tokens"]
+
+
+@pytest.mark.parametrize("changes", [{"order": "shuffled"}, {"ways": 3, "queries": 6}, {"names": "swapped"}])
+@pytest.mark.parametrize("wording", ["turns", "single_turn", "lcl"])
+def test_every_kind_of_episode_passes(world, nano, model, changes, wording):
+    assert len(validate(options(world, nano, scaffold=wording, shots=(0, 2), **changes), model)) == 9
+
+
+def test_classes_left_out_are_listed(world, nano, model, tmp_path):
+    shutil.copytree(world.root, tmp_path / "w")
+    small = sorted(world.names())[0]
+    for path in sorted((tmp_path / "w" / small).iterdir())[2:]:
+        path.unlink()
+    (tmp_path / "w" / "manifest.jsonl").unlink()
+    lines = validate(options(Dataset(tmp_path / "w", ()), nano), model)
+    assert lines[:2] == ["3 episodes of 3 of 4 classes were drawn", f"left out: {small} (2 of 3 pictures needed)"]
+
+
+def test_the_querys_picture_in_its_support_is_found(world, episodes):
+    leaks(episodes, world, ASKED)
+    query, support = episodes[1].queries[0], episodes[1].support
+    bad = spoilt(episodes, support=(dataclasses.replace(support[0], item=query.item), *support[1:]))
+    with pytest.raises(InputError, match=f"e00001: the query's picture {query.item} is in its support"):
+        leaks(bad, world, ASKED)
+
+
+def test_a_copy_of_the_querys_picture_is_found(world, episodes):
+    query, shown = episodes[1].queries[1], episodes[1].support[3]
+    copied = world.item(query.item).pixels  # in a file of other bytes
+    items = tuple(dataclasses.replace(i, pixels=copied) if i.id == shown.item else i for i in world.items)
+    with pytest.raises(InputError, match=rf"e0000\d: the query's picture .* is in its support \({shown.item}\)"):
+        leaks(episodes, Dataset(world.root, items), ASKED)
+
+
+def test_near_copies_in_supports_are_counted(world, episodes):
+    query, shown = episodes[1].queries[1], episodes[1].support[3]
+    assert near_leaks(episodes, world) == []
+    sketch = b"x" * 200
+    near = dataclasses.replace(world, sketches={query.item: sketch, shown.item: sketch})
+    (line,) = near_leaks(episodes, near)
+    assert re.fullmatch(r"near-copies of the query's picture in its support: in [1-9] of \d+ supports", line)
+
+
+def test_a_pair_that_was_shown_is_found_in_any_order(world, episodes):
+    query, turn = episodes[1].queries[0], episodes[1].support[0]
+    pair = dataclasses.replace(query, others=(turn.item,))
+    queries = (pair, *episodes[1].queries[1:])
+    leaks(spoilt(episodes, queries=queries), world, ASKED)  # one of two is no leak
+    turned = dataclasses.replace(turn, others=(query.item,))
+    with pytest.raises(InputError, match=f"e00001: the query's picture {query.item} is in its support"):
+        leaks(spoilt(episodes, queries=queries, support=(turned, *episodes[1].support[1:])), world, ASKED)
+
+
+def test_the_split_is_that_of_the_question_that_was_asked(world, episodes):
+    first, other, *_ = (item.id for item in world.items)
+    asked = [Question("t", "c", f"Is it {kind}?", "yes", split=kind) for kind in ("query", "support")]
+    items = tuple(dataclasses.replace(i, questions=tuple(asked)) if i.id == first else i for i in world.items)
+    data = Dataset(world.root, items)
+    turn = dataclasses.replace(episodes[0].support[0], item=first, question="Is it support?")
+    query = dataclasses.replace(episodes[0].queries[0], item=other)
+    one = dataclasses.replace(episodes[0], support=(turn,), queries=(query,))
+    leaks([one], data, EpisodeConfig(support_split="support"))
+    wrong = dataclasses.replace(one, support=(dataclasses.replace(turn, question="Is it query?"),))
+    with pytest.raises(InputError, match=f"{first} is not of the split support"):
+        leaks([wrong], data, EpisodeConfig(support_split="support"))
+
+
+def test_splits_and_groups_are_checked_when_asked_for(world, episodes):
+    with pytest.raises(InputError, match="is not of the split test"):
+        leaks(episodes, world, EpisodeConfig(query_split="test"))
+    one_group = tuple(dataclasses.replace(item, group="g") for item in world.items)
+    with pytest.raises(InputError, match=r"e00000: .* are of one group"):
+        leaks(episodes, Dataset(world.root, one_group), EpisodeConfig(groups_apart=True))
+
+
+def test_an_unbalanced_beginning_is_found(episodes):
+    balance(episodes, ASKED)
+    a, b, *_ = episodes[1].support
+    (second_of_a,) = (t for t in episodes[1].support[2:] if t.class_id == a.class_id)
+    (second_of_b,) = (t for t in episodes[1].support[2:] if t.class_id == b.class_id)
+    bad = spoilt(episodes, support=(a, second_of_a, b, second_of_b))
+    with pytest.raises(InputError, match="e00001: its first 1 shots per class"):
+        balance(bad, ASKED)
+    # As a whole it is balanced, which is all that a shuffled support promises.
+    balance(bad, EpisodeConfig(order="shuffled"))
+    with pytest.raises(InputError, match="e00001: its first 2 shots per class"):
+        balance(spoilt(episodes, support=(a, b, second_of_a, other(episodes[1], second_of_b))), ASKED)
+
+
+def test_a_class_queried_more_often_is_found(episodes):
+    blind_policies(episodes)
+    first, second = episodes[1].queries
+    with pytest.raises(InputError, match=r"e00001: 'always .*' is right [02] of 2 times"):
+        blind_policies(spoilt(episodes, queries=(first, other(episodes[1], second))))
+
+
+def test_a_name_that_stands_in_the_words_around_the_answer_is_found(episodes):
+    a, b = episodes[1].candidates
+    named = {a.class_id: "image", b.class_id: "dog"}
+    bad = spoilt(
+        episodes,
+        candidates=tuple(dataclasses.replace(c, name=named[c.class_id]) for c in (a, b)),
+        queries=tuple(dataclasses.replace(q, answer=named[q.class_id]) for q in episodes[1].queries),
+    )
+    planted(bad, TURNS, right=True)
+    with pytest.raises(InputError, match=r"e00001/q\d: the right answer 'dog' is not worth 1 by generate"):
+        planted(bad, SCAFFOLDS["lcl"], right=True)
+
+
+def test_a_prompt_that_does_not_fit_is_found(episodes, scorer):
+    text = scorer.model.network.config.text_config
+    before = text.max_position_embeddings
+    try:
+        text.max_position_embeddings = 50
+        with pytest.raises(InputError, match=r"e0000\d/q\d at 2 shots per class: the prompt needs \d+ tokens"):
+            room(episodes, scorer, TURNS)
+        # Room for the prompt alone is not enough.
+        text.max_position_embeddings = before
+        words = room(episodes, scorer, TURNS).split()
+        text.max_position_embeddings = int(words[-4]) - 1
+        with pytest.raises(InputError, match=r"and its longest answer \d+, and the model's context is"):
+            room(episodes, scorer, TURNS)
+    finally:
+        text.max_position_embeddings = before
+
+
+def test_a_template_that_rewrites_what_came_before_is_found(episodes, model, world):
+    processor = load(model.source, device="cpu").processor
+    processor.chat_template = "{{ messages | length }}" + processor.chat_template
+    rewriting = dataclasses.replace(model, processor=processor)
+    scorer = Asker.of(rewriting, world, TURNS, eval_config()).scorer
+    with pytest.raises(InputError, match=r"e00000/q0 at 0 shots per class: with the answer .* are others than"):
+        beginnings(episodes, scorer, TURNS)
+
+
+def test_the_command(world, nano, tmp_path, capsys):
+    flags = ["--model", str(nano), "--episodes", "2", "--shots", "1"]
+    cli.main(["validate", "--data", str(world.root), *flags])
+    assert "every prompt fits: 4 prompts" in " ".join(capsys.readouterr().out.split())
+    short = tmp_path / "short"
+    shutil.copytree(nano, short)
+    config = json.loads((short / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 20
+    (short / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["validate", "--data", str(world.root), *flags, "--model", str(short)])
+    assert stopped.value.code == 2
+    assert "at 1 shots per class: the prompt needs" in capsys.readouterr().err

@@ -1,0 +1,96 @@
+"""Greedy replies: clean whatever the checkpoint says, or with its penalties, the same in every engine."""
+
+import json
+import shutil
+
+import pytest
+
+from linkcontext.config import eval_config
+from linkcontext.data.sources import open_folder
+from linkcontext.episodes.link import sample
+from linkcontext.episodes.plan import EpisodePlan
+from linkcontext.episodes.prompt import SCAFFOLDS, prompt
+from linkcontext.errors import InputError
+from linkcontext.evaluation.runner import evaluate
+from linkcontext.inference.vision import Eyes
+from linkcontext.models.loading import load
+from linkcontext.models.prompting import Prompting
+from linkcontext.scoring.local import Scorer
+
+# The network of the tests says token 3 again and again.
+SETTINGS = {
+    "repetition_penalty": {"repetition_penalty": 3.0},
+    "ngram": {"no_repeat_ngram_size": 1},
+    "suppress": {"suppress_tokens": [3]},
+    "begin": {"begin_suppress_tokens": [3]},
+    "longer": {"min_new_tokens": 5},
+    "bad_words": {"bad_words_ids": [[3]]},
+    "sampling": {"do_sample": True, "temperature": 5.0, "top_k": 50},
+}
+
+
+@pytest.fixture(scope="module")
+def asked(pictures):
+    """Sources and prompts of an episode, of different lengths."""
+    dataset = open_folder(pictures)
+    (episode,) = sample(dataset, EpisodePlan(ways=2, shots_per_class=(0, 1, 2), episodes=1)).episodes
+    prompts = [prompt(episode, q, k, SCAFFOLDS["turns"]) for k in (0, 1, 2) for q in (0, 1)]
+    return {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}, prompts
+
+
+def configured(nano, folder, settings):
+    shutil.copytree(nano, folder)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    return str(folder)
+
+
+def tokens(model, asked, engine, batch=16):
+    """What a model says in tokens: as text the replies of a network that knows nothing can be empty."""
+    sources, prompts = asked
+    heard = {}
+
+    def listen(n, token, _):
+        heard.setdefault(n, []).append(token)
+        return True
+
+    Scorer(model, Eyes(model), sources, batch, engine).generate(prompts, 8, heard=listen)
+    return [[t for t in heard.get(n, []) if t not in model.ends] for n in range(len(prompts))]
+
+
+@pytest.mark.parametrize("settings", list(SETTINGS))
+def test_replies_are_the_same_in_every_engine(nano, asked, tmp_path, settings):
+    plain = tokens(load(str(nano), device="cpu"), asked, "cached")
+    source = configured(nano, tmp_path / "m", SETTINGS[settings])
+    clean = load(source, device="cpu")
+    own = load(source, device="cpu", prompting=Prompting(generation_config="model"))
+    for engine in ("cached", "naive"):
+        assert tokens(clean, asked, engine) == plain, engine
+    found = tokens(own, asked, "cached")
+    assert found == tokens(own, asked, "naive") == tokens(own, asked, "naive", batch=1)
+    assert (found == plain) == (settings in ("sampling", "longer"))
+    assert clean.network.generation_config.to_dict().items() >= SETTINGS[settings].items()  # it is kept as it was
+    recorded = own.describe()["generation_config"]
+    assert recorded == ("model" if settings == "sampling" else SETTINGS[settings])
+    assert clean.describe()["generation_config"] == "clean"
+
+
+def test_a_setting_that_cannot_be_used_is_a_sentence(nano, asked, tmp_path):
+    source = configured(nano, tmp_path / "m", {"bad_words_ids": [[7]]})
+    model = load(source, device="cpu", prompting=Prompting(generation_config="model"))
+    model.network.generation_config.bad_words_ids = [["x"]]
+    with pytest.raises(InputError, match=r"bad_words_ids .* cannot be used"):
+        tokens(model, asked, "cached")
+
+
+def test_a_run_that_is_resumed_with_another_engine_says_so(nano, pictures, tmp_path, caplog):
+    flags = {"model": str(nano), "data": str(pictures), "shots": (0, 1), "episodes": 2, "explain": 0}
+    out = tmp_path / "run"
+    metrics = evaluate(eval_config(**flags, out=str(out)))
+    assert "engines" not in metrics["counters"]
+    lines = (out / "predictions.jsonl").read_text().splitlines(keepends=True)
+    assert {json.loads(line)["engine"] for line in lines} == {"cached"}
+    (out / "predictions.jsonl").write_text("".join(lines[:4]))
+    metrics = evaluate(eval_config(**flags, engine="naive", out=str(out)))
+    assert metrics["counters"]["engines"] == "cached 4, naive 4"
+    assert "cached 4, naive 4" in caplog.text

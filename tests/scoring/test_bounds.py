@@ -1,0 +1,95 @@
+"""What a model's caches keep: no more bytes than they may, and nothing of what was refused."""
+
+import gc
+import io
+import weakref
+
+import pytest
+from PIL import Image
+
+from linkcontext.data.images import Upload
+from linkcontext.errors import InputError
+from linkcontext.inference import vision
+from linkcontext.inference.vision import Eyes
+from linkcontext.models.loading import load
+from linkcontext.scoring import local
+from linkcontext.scoring.local import Scorer
+
+
+@pytest.fixture(scope="module")
+def model(nano):
+    return load(str(nano), device="cpu")
+
+
+def upload(number, edge=32):
+    file = io.BytesIO()
+    Image.new("RGB", (edge, edge), (number, 0, 0)).save(file, "PNG")
+    return Upload(str(number), file.getvalue())
+
+
+def user(text, *pictures):
+    shown = [{"type": "image", "image": picture} for picture in pictures]
+    return [{"role": "user", "content": [*shown, {"type": "text", "text": text}]}]
+
+
+def test_a_text_that_is_refused_leaves_nothing(model):
+    asker = Scorer(model, Eyes(model), {"a": ("a", upload(1))})
+    for text in ("word " * 6000, "other " * 6000):
+        with pytest.raises(InputError, match="the model's context is"):
+            asker.prompt(user(text, "a"))
+    assert len(asker._encoded) == len(asker._lines) == 0
+    assert asker.eyes.seen == {}  # the text alone was too long: the picture was not looked at
+
+
+def test_texts_and_prompts_are_kept_up_to_a_number_of_bytes(model, monkeypatch):
+    monkeypatch.setattr(local, "TEXTS", 30_000)
+    monkeypatch.setattr(local, "LINES", 30_000)
+    asker = Scorer(model, Eyes(model), {})
+    for number in range(60):
+        asker.prompt(user(f"{number} " * 40))
+    assert 2 <= len(asker._encoded) < 60
+    assert 2 <= len(asker._lines) < 60
+    assert asker._encoded.currsize <= 30_000
+    assert asker._lines.currsize <= 30_000
+    ids = asker.prompt(user("0 " * 40)).ids
+    assert ids == Scorer(model, Eyes(model), {}).prompt(user("0 " * 40)).ids
+
+
+def test_features_are_kept_up_to_a_number_of_bytes_but_for_those_wanted_now(model):
+    eyes = Eyes(model, memory=0, counting=False)
+    for number in range(3):
+        eyes.look([(str(number), str(number), upload(number))])
+    eyes.forget({"1"})
+    assert list(eyes.seen) == ["1"]
+    assert eyes.seen["1"].nbytes >= eyes.seen["1"].tokens.nbytes
+    assert eyes.counters()["pictures"] == 0
+    eyes.forget()
+    assert eyes.seen == {}
+    gc.collect()
+    assert len(eyes._spellings) == 0
+
+
+def test_pictures_are_opened_one_at_a_time(model, monkeypatch):
+    """Of many large pictures no two are in memory as pixels at once."""
+    usual, alive = vision.open_image, []
+
+    def counted(path):
+        gc.collect()
+        assert sum(image() is not None for image in alive) == 0
+        image = usual(path)
+        alive.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(vision, "open_image", counted)
+    eyes = Eyes(model)
+    eyes.look([(str(number), str(number), upload(number, 300)) for number in range(4)])
+    assert len(alive) == len(eyes.seen) == 4
+
+
+def test_a_picture_preprocessed_elsewhere_gives_the_same_features(model):
+    eyes, other = Eyes(model), Eyes(model)
+    eyes.look([("a", "a", upload(7))])
+    made = other.preprocess(vision.open_image(upload(7)))
+    other.look([("a", "a", made)])
+    assert made.nbytes > 0
+    assert other.seen["a"].tokens.equal(eyes.seen["a"].tokens)

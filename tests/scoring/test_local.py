@@ -1,0 +1,390 @@
+"""Scores and replies: by the oracle of one whole prompt at a time, and whatever the batch."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch.nn.attention.flex_attention import create_mask
+
+from linkcontext.config import eval_config
+from linkcontext.data.sources import open_folder
+from linkcontext.episodes.link import sample
+from linkcontext.episodes.plan import EpisodePlan
+from linkcontext.episodes.prompt import SCAFFOLDS, encode, prompt
+from linkcontext.errors import InputError
+from linkcontext.evaluation.runner import evaluate
+from linkcontext.inference.engine import LEAST, Engine, Grown
+from linkcontext.inference.prefix_tree import NOTHING, Pass
+from linkcontext.inference.vision import Eyes
+from linkcontext.models.loading import load
+from linkcontext.scoring import local
+from linkcontext.scoring.local import Ask, Scorer, answer_span
+from linkcontext.worlds.folder import write_seed
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures") / "w"
+    write_seed(root, 4, 6, 5, 32)
+    return open_folder(root)
+
+
+@pytest.fixture(scope="module")
+def model(nano):
+    return load(str(nano), device="cpu")
+
+
+def scorer(model, dataset, engine="auto", batch=16, memory_gb=None):
+    sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
+    return Scorer(model, Eyes(model), sources, batch, engine, memory_gb)
+
+
+def asks(dataset, scaffold="turns"):
+    plan = EpisodePlan(ways=2, shots_per_class=(0, 1, 2), episodes=2)
+    found = []
+    for episode in sample(dataset, plan).episodes:
+        for k in episode.shots_per_class:
+            for q in range(len(episode.queries)):
+                answers = tuple(prompt(episode, q, k, SCAFFOLDS[scaffold], c.name) for c in episode.candidates)
+                found.append(Ask(prompt(episode, q, k, SCAFFOLDS[scaffold]), answers))
+    return found
+
+
+def flat(scores):
+    return torch.tensor([value for row in scores for value, _ in row])
+
+
+@pytest.mark.parametrize("scaffold", list(SCAFFOLDS))
+def test_trees_give_what_whole_prompts_give(model, dataset, scaffold):
+    questions = asks(dataset, scaffold)
+    oracle = scorer(model, dataset, "naive")
+    expected, replies = flat(oracle.score(questions)), oracle.generate([ask.messages for ask in questions])
+    for engine in ("cached", "packed"):
+        asker = scorer(model, dataset, engine)
+        assert asker.engine == engine
+        torch.testing.assert_close(flat(asker.score(questions)), expected, atol=1e-4, rtol=0)
+        assert asker.generate([ask.messages for ask in questions]) == replies
+
+
+@pytest.mark.parametrize("room", [LEAST, 40, 100])
+def test_the_room_of_a_pass_changes_nothing(model, dataset, room, monkeypatch):
+    questions = asks(dataset)
+    expected = flat(scorer(model, dataset, "packed").score(questions))
+    monkeypatch.setattr(local, "CPU_ROOM", room)
+    asker = scorer(model, dataset)
+    torch.testing.assert_close(flat(asker.score(questions[::-1])[::-1]), expected, atol=1e-4, rtol=0)
+    prompts = [ask.messages for ask in questions]
+    assert asker.generate(prompts) == scorer(model, dataset, "packed").generate(prompts[::-1])[::-1]
+
+
+def test_the_batch_changes_nothing(model, dataset):
+    questions = asks(dataset)
+    one, many = scorer(model, dataset, "naive", batch=1), scorer(model, dataset, "naive", batch=64)
+    torch.testing.assert_close(flat(one.score(questions)), flat(many.score(questions[::-1])[::-1]), atol=1e-4, rtol=0)
+
+
+def test_half_precision_decides_the_same_but_for_ties(nano, dataset):
+    """bfloat16 has eight bits: sums of four tokens differ in the second decimal, whatever the order."""
+    half = load(str(nano), dtype="bfloat16", device="cpu")
+    questions = asks(dataset)
+    fast, slow = (flat(scorer(half, dataset, engine).score(questions)) for engine in ("cached", "naive"))
+    assert (fast - slow).abs().max() < 0.5
+    a, b = fast.view(-1, 2), slow.view(-1, 2)
+    clear = (b[:, 0] - b[:, 1]).abs() > 2 * (fast - slow).abs().max()
+    assert clear.any()
+    assert (a.argmax(1) == b.argmax(1))[clear].all()
+
+
+def test_gradients_are_the_sum_of_the_naive_ones(model, dataset):
+    """Eight lines of one support, asked together or one by one."""
+    asker = scorer(model, dataset)
+    told = [messages for ask in asks(dataset)[-4:] for messages in ask.answers]
+    assert asker.score([]) == asker.generate([]) == []
+    asker._look(told)
+    grown = asker._tree(told, "last")
+    grown = Grown(grown.tree, [dataclasses.replace(p, tokens=p.tokens.clone()) for p in grown.pictures])
+    assert len(grown.tree) < sum(len(grown.tree.path(i)) for i in range(len(told))) / 2
+    network, weight = model.network, model.network.model.language_model.layers[0].self_attn.k_proj.weight
+    found = Engine(network, 0).losses([grown])
+    (together,) = torch.autograd.grad((found.nats * found.weight).sum(), [weight])
+    apart = torch.zeros_like(weight)
+    for messages in told:
+        text, short = asker._encode(messages, "last")
+        inputs = asker._processed([text], [short.pictures], "right")
+        start, end = answer_span(inputs["input_ids"][0].tolist(), short)
+        labels = torch.full_like(inputs["input_ids"], -100)
+        labels[0, start:end] = inputs["input_ids"][0, start:end]
+        loss = network(**inputs, labels=labels).loss * (end - start)
+        apart += torch.autograd.grad(loss, [weight])[0]
+    torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")  # compiling on a CPU has much to say
+def test_attention_in_blocks_gives_what_dense_masks_give(nano, dataset):
+    questions = asks(dataset)
+    expected = flat(scorer(load(str(nano), device="cpu"), dataset).score(questions))
+    blocks = load(str(nano), device="cpu")
+    blocks.network.get_decoder().set_attn_implementation("flex_attention")
+    for engine in ("packed", "cached"):
+        asker = scorer(blocks, dataset, engine)
+        assert asker.engine == engine
+        torch.testing.assert_close(flat(asker.score(questions)), expected, atol=1e-4, rtol=0)
+        oracle = scorer(load(str(nano), device="cpu"), dataset).generate([ask.messages for ask in questions])
+        assert asker.generate([ask.messages for ask in questions]) == oracle
+
+
+def test_blocks_hold_what_dense_masks_hold(nano, dataset):
+    """Trees of two lengths in one pass, as in training: every pair of a token and one that it sees, and no other."""
+    model = load(str(nano), device="cpu")
+    asker, found = scorer(model, dataset, "packed"), asks(dataset)
+    told = [[messages for ask in part for messages in ask.answers] for part in (found, found[:2])]
+    asker._look([messages for part in told for messages in part])
+    grown = [asker._tree(part, "last") for part in told]
+    rows = [(g, Pass(NOTHING, np.arange(len(g.tree)))) for g in grown]
+    length = max(len(g.tree) for g in grown)
+    assert length > 2 * 128 > 2 * len(grown[1].tree)  # several blocks, and one that is padded
+    dense = Engine(model.network, 0)._who_sees(rows, length)
+    model.network.get_decoder().set_attn_implementation("flex_attention")
+    blocks = Engine(model.network, 0)._who_sees(rows, length)
+    assert torch.equal(create_mask(blocks.mask_mod, 2, None, length, length, device="cpu"), dense)
+    count = -(-length // 128)
+    wide = torch.zeros(2, count * 128, count * 128, dtype=torch.bool)
+    wide[:, :length, :length] = dense[:, 0]
+    listed = wide.view(2, count, 128, count, 128).any(4).any(2)
+    assert torch.equal(blocks.to_dense()[:, 0].bool(), listed)
+    assert not listed.all()
+
+
+def test_a_way_back_is_tried_before_anything_is_trained(nano, dataset, monkeypatch):
+    asker = scorer(load(str(nano), device="cpu"), dataset)
+    assert asker._tried(learns=True) is None
+    assert not asker.skips(learns=True)  # there is no GPU
+
+    def forgets(self, rows):
+        with torch.no_grad():
+            return losses(self, rows)
+
+    losses = Engine.losses
+    monkeypatch.setattr(Engine, "losses", forgets)
+    assert "does not require grad" in asker._tried(learns=True)
+    assert asker._tried() is None
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")  # compiling on a CPU has much to say
+def test_on_a_cpu_attention_in_blocks_has_no_way_back(nano, dataset):
+    blocks = load(str(nano), device="cpu")
+    blocks.network.get_decoder().set_attn_implementation("flex_attention")
+    asker = scorer(blocks, dataset)
+    assert asker._tried() is None
+    assert "does not support backward on CPU" in asker._tried(learns=True)
+
+
+def test_a_network_that_ignores_masks_is_found_out(nano, dataset, monkeypatch, caplog):
+    deaf = load(str(nano), device="cpu")
+    inner = deaf.network.get_decoder()
+    forward = inner.forward
+    # As a network whose forward takes a mask and makes nothing of it.
+    monkeypatch.setattr(
+        inner, "forward", lambda attention_mask=None, **given: forward(attention_mask=None, is_causal=True, **given)
+    )
+    asker = scorer(deaf, dataset)
+    assert asker.engine == "naive"
+    assert "does not follow masks" in asker.choice[1]
+    assert "one prompt at a time" in caplog.text
+    with pytest.raises(InputError, match=r"--engine packed: .*Use --engine auto or naive"):
+        scorer(deaf, dataset, "packed").score(asks(dataset))
+
+
+def test_too_little_memory_is_refused_with_the_sum(model, dataset):
+    with pytest.raises(InputError, match=r"GB are too little: a support of \d+ tokens keeps .*Raise --memory-gb"):
+        scorer(model, dataset, memory_gb=1e-6).score(asks(dataset))
+
+
+def test_a_score_is_the_log_probability_of_the_answer_and_its_end(model, dataset):
+    ask = asks(dataset)[-1]
+    found = scorer(model, dataset).score([ask])[0]
+    for messages, (value, count) in zip(ask.answers, found, strict=True):
+        asked, told = (
+            model.processor.apply_chat_template(m, add_generation_prompt=g)
+            for m, g in ((ask.messages, True), (messages, False))
+        )
+        images = [Image.open(dataset.path(p["image"])) for m in messages for p in m["content"] if p["type"] == "image"]
+        inputs = model.processor(text=told, images=images, return_tensors="pt")
+        start = model.processor(text=asked, images=images, return_tensors="pt")["input_ids"].shape[1]
+        with torch.inference_mode():
+            logits = model.network(**inputs).logits[0].log_softmax(-1)
+        ids = inputs["input_ids"][0]
+        by_hand = sum(float(logits[i - 1, ids[i]]) for i in range(start, len(ids)))
+        assert count == len(ids) - start
+        assert value == pytest.approx(by_hand, abs=1e-4)
+        assert int(ids[-1]) == model.words.eos_token_id
+
+
+@pytest.mark.parametrize("engine", ["naive", "cached"])
+def test_what_is_said_is_heard_as_it_comes(model, dataset, engine):
+    asker, heard = scorer(model, dataset, engine), {}
+    prompts = [ask.messages for ask in asks(dataset)[-3:]]
+    whole = asker.generate(prompts, 6)
+
+    def listen(line, token, logits):
+        assert token == int(logits.argmax())
+        heard.setdefault(line, []).append(token)
+        return line != 1 or len(heard[1]) < 2
+
+    found = asker.generate(prompts, 6, heard=listen)
+    assert (found[0], found[2]) == (whole[0], whole[2])
+    assert [model.words.decode(heard[n], skip_special_tokens=True).strip() for n in range(3)] == found
+    assert len(heard[1]) == 2
+    assert whole[1].startswith(found[1])
+
+
+@pytest.mark.parametrize("engine", ["naive", "cached"])
+def test_a_prompt_is_read_as_its_answer_is_scored(model, dataset, engine):
+    asker = scorer(model, dataset, engine)
+    ask = asks(dataset)[-1]
+    (scores,) = asker.score([ask])
+    begins = len(asker.prompt(ask.messages).ids)
+    closed, goes_on = (asker.read(ask.answers, ending) for ending in ("closed", "open"))
+    for (ids, values), (fewer, _), (value, count) in zip(closed, goes_on, scores, strict=True):
+        assert ids[:-1] == fewer  # but for the token that ends the answer
+        assert len(ids) - begins == count
+        assert sum(values[begins:]) == pytest.approx(value, abs=1e-4)
+
+
+def test_each_picture_is_encoded_once(model, dataset):
+    asker = scorer(model, dataset)
+    questions = asks(dataset)
+    shown = {p["image"] for ask in questions for m in ask.messages for p in m["content"] if p["type"] == "image"}
+    asker.score(questions)
+    asker.score(questions)
+    assert asker.eyes.calls == len(shown)
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_the_sum(model, dataset):
+    small = scorer(model, dataset)
+    before = model.network.config.text_config.max_position_embeddings
+    model.network.config.text_config.max_position_embeddings = 30
+    try:
+        with pytest.raises(
+            InputError,
+            match=r"needs \d+ tokens \(5 a picture x 5 pictures \+ \d+ of text\).*context is 30: about 1 pictures fit",
+        ):
+            small.score(asks(dataset)[-1:])
+    finally:
+        model.network.config.text_config.max_position_embeddings = before
+
+
+def test_a_folder_that_is_cut_short_or_of_two_models_is_refused(nano, tmp_path):
+    def damaged(name):
+        shutil.copytree(nano, tmp_path / name)
+        return tmp_path / name
+
+    cut = damaged("cut") / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"^--model .*cut: could not be loaded .*Is the folder complete"):
+        load(str(tmp_path / "cut"), device="cpu")
+    few = damaged("few") / "model.safetensors"
+    weights = load_file(few)
+    gone = [name for name in weights if name.endswith("layers.0.mlp.up_proj.weight")]
+    save_file({k: v for k, v in weights.items() if k not in gone}, few, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"missing or of another size: model\.language.*0\.mlp\.up_proj\.weight\. Are"):
+        load(str(tmp_path / "few"), device="cpu")
+    other = damaged("other") / "config.json"
+    told = json.loads(other.read_text())
+    told["text_config"]["intermediate_size"] += 64
+    other.write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"missing or of another size: .*mlp\.down_proj\.weight.* and \d+ more"):
+        load(str(tmp_path / "other"), device="cpu")
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # read by peft
+def test_an_adapter_that_is_damaged_is_refused(nano, tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}')
+    for content in (b"", b"\0" * 20):
+        (tmp_path / "adapter_model.safetensors").write_bytes(content)
+        with pytest.raises(InputError, match=r"^--adapter .*: does not fit the model \("):
+            load(str(nano), device="cpu", adapter=str(tmp_path))
+
+
+def test_unknown_and_blind_models_are_refused(tmp_path):
+    with pytest.raises(InputError, match="not one of mini-base, mini"):
+        load("no/such-model-anywhere")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(InputError, match="reads no pictures"):
+        load(str(tmp_path))
+    for kind in ("phi4_multimodal", "qwen2_5_omni"):  # they do read pictures
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+        with pytest.raises(InputError, match=f"transformers has {kind} models, but not under AutoModelForImageText"):
+            load(str(tmp_path))
+    own = {"model_type": "internvl_chat", "auto_map": {"AutoConfig": "configuration_internvl_chat.InternVLChatConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    with pytest.raises(InputError, match=r"brings code of its own.*-hf.*--trust-remote-code"):
+        load(str(tmp_path))
+
+
+def test_pixels_in_another_precision_are_given_in_the_networks_own(model, dataset, monkeypatch):
+    """Llama 4's processor gives bfloat16."""
+    ask = asks(dataset)[-1]
+    whole = flat(scorer(model, dataset, "naive").score([ask]))
+    processed = Scorer._processed
+
+    def halved(self, *given):
+        return {k: v.double() if v.is_floating_point() else v for k, v in processed(self, *given).items()}
+
+    monkeypatch.setattr(Scorer, "_processed", halved)
+    torch.testing.assert_close(flat(scorer(model, dataset, "naive").score([ask])), whole)
+
+
+def test_a_model_without_a_chat_template_is_a_sentence(nano, tmp_path):
+    shutil.copytree(nano, tmp_path / "m")
+    (tmp_path / "m" / "chat_template.jinja").unlink()
+    question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+    with pytest.raises(InputError, match="has no chat template"):
+        encode(question, load(str(tmp_path / "m"), device="cpu").template, "none")
+
+
+@pytest.mark.parametrize("template", ["{{ 1 + 'a' }}", "{{ messages[9].role }}", "{{ 1 // 0 }}"])
+def test_a_chat_template_that_fails_is_a_sentence(nano, tmp_path, template):
+    shutil.copytree(nano, tmp_path / "m")
+    (tmp_path / "m" / "chat_template.jinja").write_text(template)
+    question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+    with pytest.raises(InputError, match="chat template refuses the conversation"):
+        encode(question, load(str(tmp_path / "m"), device="cpu").template, "none", reply=True)
+
+
+@pytest.mark.parametrize("engine", ["auto", "naive"])
+def test_a_chat_template_that_writes_no_picture_is_a_sentence(nano, tmp_path, pictures, engine):
+    shutil.copytree(nano, tmp_path / "m")
+    write = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}<|end|>{% endfor %}"
+    (tmp_path / "m" / "chat_template.jinja").write_text(write)
+    out = tmp_path / "run"
+    config = eval_config(
+        model=str(tmp_path / "m"), data=str(pictures), episodes=2, shots=(1,), engine=engine, out=str(out)
+    )
+    with pytest.raises(InputError, match="its processor refuses a conversation that its chat template has written"):
+        evaluate(config)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_a_sentence(device, nano):
+    with pytest.raises(InputError, match=f"--device {device}: "):
+        load(str(nano), device=device)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"])
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "processor_config.json", "tokenizer.json"])
+def test_a_models_folder_with_a_damaged_file_names_it(nano, tmp_path, name, text):
+    """Also where transformers would pass over it, and with it over the checkpoint's own penalties."""
+    folder = tmp_path / "model"
+    shutil.copytree(nano, folder)
+    (folder / name).write_text(text)
+    with pytest.raises(InputError, match=name):
+        load(str(folder))

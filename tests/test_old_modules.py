@@ -1,0 +1,32 @@
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import linkcontext
+from linkcontext._old_modules import MODULES
+
+
+@pytest.mark.parametrize("old", sorted(MODULES))
+def test_every_old_name_leads_to_its_module_and_warns(old):
+    with pytest.warns(DeprecationWarning, match=f"is now linkcontext.{MODULES[old]}"):
+        module = importlib.import_module(f"linkcontext.{old}")
+    new = importlib.import_module(f"linkcontext.{MODULES[old]}")
+    names = [name for name in vars(new) if not name.startswith("__")]
+    assert names
+    assert all(getattr(module, name) is getattr(new, name) for name in names)
+
+
+def test_names_that_never_were_are_not_found():
+    for name in ("linkcontext.evaluate.nothing", "linkcontext.models.scores", "linkcontext.world.metrics"):
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module(name)
+
+
+def test_a_script_with_old_imports_runs_and_is_told():
+    script = "from linkcontext.evaluate.intervals import wilson; print(wilson)"
+    done = subprocess.run([sys.executable, "-W", "default", "-c", script], capture_output=True, text=True, check=True)
+    assert "function wilson" in done.stdout
+    assert "linkcontext.evaluate.intervals is now linkcontext.evaluation.intervals" in done.stderr
+    assert linkcontext.__all__
