@@ -1,6 +1,8 @@
 import importlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +28,9 @@ def test_names_that_never_were_are_not_found():
 
 def test_a_script_with_old_imports_runs_and_is_told():
     script = "from linkcontext.evaluate.intervals import wilson; print(wilson)"
-    done = subprocess.run([sys.executable, "-W", "default", "-c", script], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-W", "default", "-c", script]
+    environment = {**os.environ, "PYTHONPATH": str(Path(linkcontext.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert "function wilson" in done.stdout
     assert "linkcontext.evaluate.intervals is now linkcontext.evaluation.intervals" in done.stderr
     assert linkcontext.__all__
