@@ -30,7 +30,7 @@ from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, prompt
 from linkcontext.inference.vision import Eyes
 from linkcontext.models.loading import load
-from linkcontext.scoring.local import Scorer
+from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 
 
@@ -149,7 +149,9 @@ def main() -> None:
     prompts = [prompt(e, q, k, scaffold) for e in sample(dataset, plan).episodes for q in range(config.queries)]
     prompts = prompts[: config.requests]
     # Offline, one by one: what is asked together there must not change what is said.
-    scorer = Scorer(model := load(config.model), Eyes(model), {i.id: (i.sha256, paths[i.id]) for i in dataset.items})
+    scorer = LocalModel(
+        model := load(config.model), Eyes(model), {i.id: (i.sha256, paths[i.id]) for i in dataset.items}
+    )
     expected = [scorer.generate([messages], 512)[0] for messages in prompts]
     found: dict = {"model": config.model, "machine": machine("cpu"), "requests": len(prompts)}
     found |= {"different_answers": len(set(expected)), "prompt_tokens": len(scorer.prompt(prompts[0]).ids)}

@@ -68,7 +68,7 @@ from linkcontext.inference.engine import Engine, Grown
 from linkcontext.inference.prefix_tree import NOTHING, Line, Pass, grow
 from linkcontext.inference.vision import Eyes, Seen, chunks
 from linkcontext.models.loading import load
-from linkcontext.scoring.local import Ask, Scorer
+from linkcontext.scoring.local import LocalModel, ScoringRequest
 from linkcontext.source import open_data
 from linkcontext.worlds.pseudo_words import pseudo_words
 
@@ -117,37 +117,40 @@ class Bundled:
             scorer = self._scorer(engine)
             self.checked[engine] = {"choice": scorer.choice, "_width": scorer._width}
 
-    def asks(self, setting: Setting) -> list[Ask]:
+    def asks(self, setting: Setting) -> list[ScoringRequest]:
         plan = EpisodePlan(setting.ways, setting.shots, episodes=1, queries=setting.queries)
         (episode,) = sample(self.data, plan).episodes
         shown = [candidate.name for candidate in episode.candidates]
         names = [*shown, *pseudo_words(setting.candidates - setting.ways, "bench_tree", avoid=shown)]
         told, turns = [(q, k) for k in setting.shots for q in range(setting.queries)], SCAFFOLDS["turns"]
-        found = [Ask(prompt(episode, *at, turns), tuple(prompt(episode, *at, turns, n) for n in names)) for at in told]
+        found = [
+            ScoringRequest(prompt(episode, *at, turns), tuple(prompt(episode, *at, turns, n) for n in names))
+            for at in told
+        ]
         for item in {item for ask in found for item in pictures(ask.messages)} - set(self.decoded):
             self.decoded[item] = open_image(self.sources[item][1])
         return found
 
-    def _scorer(self, engine: str) -> Scorer:
-        scorer = Scorer(self.model, Eyes(self.model, dict(self.hand)), self.sources, asked=engine)
+    def _scorer(self, engine: str) -> LocalModel:
+        scorer = LocalModel(self.model, Eyes(self.model, dict(self.hand)), self.sources, asked=engine)
         scorer.__dict__.update(self.checked.get(engine, {}))  # checks are made once a run, not once an episode
         return scorer
 
-    def tree(self, asks: list[Ask], engine: str) -> Found:
+    def tree(self, asks: list[ScoringRequest], engine: str) -> Found:
         scorer = self._scorer(engine)
         return [value for row in scorer.score(asks) for value, _ in row], scorer.eyes.calls
 
-    def features(self, asks: list[Ask]) -> dict:
+    def features(self, asks: list[ScoringRequest]) -> dict:
         scorer = self._scorer("cached")
         scorer._look([answer for ask in asks for answer in ask.answers])
         return scorer.eyes.seen
 
-    def lines(self, asks: list[Ask]) -> tuple[list[Line], list[Seen], int]:
+    def lines(self, asks: list[ScoringRequest]) -> tuple[list[Line], list[Seen], int]:
         scorer, told = self._scorer("cached"), [answer for ask in asks for answer in ask.answers]
         scorer._look(told)
         return scorer._lines_of(told, "last"), scorer._pictures, scorer.eyes.calls
 
-    def naive(self, asks: list[Ask], batch: int) -> Found:
+    def naive(self, asks: list[ScoringRequest], batch: int) -> Found:
         said = self._said(asks)
 
         def inputs(chunk: list[int]) -> dict:
@@ -155,7 +158,7 @@ class Bundled:
 
         return whole_prompts(self.network, [tokens for _, tokens in said], inputs, batch)
 
-    def harness(self, asks: list[Ask], batch: int) -> Found:
+    def harness(self, asks: list[ScoringRequest], batch: int) -> Found:
         said, scorer, made = iter(self._said(asks)), self._scorer("cached"), []
         told = []
         for ask in asks:
@@ -166,7 +169,7 @@ class Bundled:
                 told.append(tokens)
         return as_harness(self.network, told, made, batch)
 
-    def _said(self, asks: list[Ask]) -> list[tuple[str, Tokens]]:
+    def _said(self, asks: list[ScoringRequest]) -> list[tuple[str, Tokens]]:
         scorer = self._scorer("cached")
         return [scorer._encode(answer, "last") for ask in asks for answer in ask.answers]
 
@@ -182,9 +185,9 @@ class Bundled:
             )
         )
 
-    def longest(self, asks: list[Ask]) -> list[Ask]:
+    def longest(self, asks: list[ScoringRequest]) -> list[ScoringRequest]:
         ask = max(asks, key=lambda ask: len(pictures(ask.messages)))
-        return [Ask(ask.messages, ask.answers[:1])]
+        return [ScoringRequest(ask.messages, ask.answers[:1])]
 
     def one_picture(self) -> None:
         self._scorer("cached").eyes.encode([next(iter(self.decoded.values()))])

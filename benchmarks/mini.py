@@ -30,7 +30,7 @@ from linkcontext.inference.vision import Eyes
 from linkcontext.models import bundled
 from linkcontext.models.loading import Model, load
 from linkcontext.records import Episode, Prediction, read_jsonl
-from linkcontext.scoring.local import Ask, Scorer
+from linkcontext.scoring.local import LocalModel, ScoringRequest
 from linkcontext.source import open_data
 
 RESULTS = Path(__file__).parent / "results"
@@ -118,7 +118,7 @@ def small_talk(model: Model, data: str, episodes: int) -> dict:
         for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
-    scorer = Scorer(model, Eyes(model, kept=True), sources)
+    scorer = LocalModel(model, Eyes(model, kept=True), sources)
     right: dict[int, list[float]] = {0: [], len(TALK): []}
     for episode in drawn(config.episodes, dataset).episodes:
         for query, turn in enumerate(episode.queries):
@@ -130,7 +130,7 @@ def small_talk(model: Model, data: str, episodes: int) -> dict:
                     at = -1 if answer is None else -2
                     return [*messages[:at], *between, *messages[at:]]
 
-                asks.append(Ask(with_talk(None), tuple(with_talk(c.name) for c in episode.candidates)))
+                asks.append(ScoringRequest(with_talk(None), tuple(with_talk(c.name) for c in episode.candidates)))
             for count, scores in zip(right, scorer.score(asks), strict=True):
                 best = max(range(len(scores)), key=lambda i: scores[i][0])
                 right[count].append(float(episode.candidates[best].class_id == turn.class_id))

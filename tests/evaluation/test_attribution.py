@@ -17,7 +17,7 @@ from linkcontext.evaluation.runner import evaluate, run_folder
 from linkcontext.inference.vision import Eyes
 from linkcontext.models.loading import load
 from linkcontext.report.page import write_report
-from linkcontext.scoring.local import Ask, Scorer
+from linkcontext.scoring.local import LocalModel, ScoringRequest
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def folder(config, model):
 def scorer(model, pictures, engine="auto"):
     dataset = open_folder(pictures)
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
-    return Scorer(model, Eyes(model), sources, asked=engine)
+    return LocalModel(model, Eyes(model), sources, asked=engine)
 
 
 def test_leaving_one_out_is_asking_the_shortened_prompt(model, pictures, folder):
@@ -64,7 +64,7 @@ def test_leaving_one_out_is_asking_the_shortened_prompt(model, pictures, folder)
                 support = [turn for place, turn in enumerate(episode.support) if place != left]
                 short = dataclasses.replace(episode, ways=1, support=tuple(support))
                 asks, says = (prompt(short, number, 3, SCAFFOLDS["turns"], a) for a in (None, names[answer.class_id]))
-                [[(expected, _)]] = oracle.score([Ask(asks, (says,))])
+                [[(expected, _)]] = oracle.score([ScoringRequest(asks, (says,))])
                 assert value == pytest.approx(expected, abs=1e-4)
 
 

@@ -12,7 +12,7 @@ from linkcontext.models.families import refusal
 from linkcontext.models.loading import Model
 from linkcontext.records import Turn
 from linkcontext.scoring import local
-from linkcontext.scoring.local import Ask, Scorer
+from linkcontext.scoring.local import LocalModel, ScoringRequest
 
 NAIVE = {"paligemma": "both directions"}  # and what is said of it
 DENSE = ("gemma3", "idefics2", "mistral3_window")  # some layer has a window, or pictures see themselves: one dense mask
@@ -43,7 +43,7 @@ def asks():
     for k in (0, 1, 3):
         for query in (Turn("3", "", ""), Turn("4", "", "")):
             answers = tuple(conversation(turns[:k], SCAFFOLDS["turns"], query, name) for name in ("dax", "dax lum"))
-            found.append(Ask(conversation(turns[:k], SCAFFOLDS["turns"], query), answers))
+            found.append(ScoringRequest(conversation(turns[:k], SCAFFOLDS["turns"], query), answers))
     return found
 
 
@@ -53,9 +53,9 @@ def flat(scores):
 
 def test_trees_equal_whole_prompts(family, sources, monkeypatch):
     name, model = family
-    oracle = flat(Scorer(model, Eyes(model), sources, 3, "naive").score(asks()))
+    oracle = flat(LocalModel(model, Eyes(model), sources, 3, "naive").score(asks()))
     assert oracle.std() > 0.1
-    asker = Scorer(model, Eyes(model), sources, 3)
+    asker = LocalModel(model, Eyes(model), sources, 3)
     engine, why = asker.choice
     if name in NAIVE:
         assert engine == "naive"
@@ -68,7 +68,7 @@ def test_trees_equal_whole_prompts(family, sources, monkeypatch):
             monkeypatch.setattr(local, constant, value)
         asker.__dict__.pop("_width")
         torch.testing.assert_close(flat(asker.score(asks())), oracle, atol=1e-4, rtol=0)
-    packed = Scorer(model, asker.eyes, sources, 3, "packed")
+    packed = LocalModel(model, asker.eyes, sources, 3, "packed")
     torch.testing.assert_close(flat(packed.score(asks())), oracle, atol=1e-4, rtol=0)
     # Five pictures in forty-two prompts; LLaVA-OneVision sees a picture that is alone otherwise.
     assert asker.eyes.calls == (7 if name == "llava_onevision" else 5)
@@ -76,7 +76,7 @@ def test_trees_equal_whole_prompts(family, sources, monkeypatch):
 
 def test_what_is_held_is_not_run_again_and_changes_nothing(family, sources, monkeypatch):
     name, model = family
-    scorer = Scorer(model, Eyes(model), sources, 3)
+    scorer = LocalModel(model, Eyes(model), sources, 3)
     turns = [Turn("0", "", "lum"), Turn("1", "", "dax"), Turn("2", "", "dax")]
     queries = [Turn("3", "", ""), Turn("4", "", "")]
     prompts = [conversation(turns, SCAFFOLDS["turns"], query) for query in queries]
@@ -107,9 +107,9 @@ def test_what_is_held_is_not_run_again_and_changes_nothing(family, sources, monk
 def test_replies_equal_those_of_generate(family, sources):
     name, model = family
     model.network.generation_config.eos_token_id = 383  # no token: random networks like to end at once
-    asker = Scorer(model, Eyes(model), sources, 3)
+    asker = LocalModel(model, Eyes(model), sources, 3)
     prompts = [ask.messages for ask in asks()]
-    oracle = Scorer(model, Eyes(model), sources, 1, "naive").generate(prompts, 8)
+    oracle = LocalModel(model, Eyes(model), sources, 1, "naive").generate(prompts, 8)
     assert any(oracle) or name == "gemma3"  # which says marks only
     assert asker.generate(prompts, 8) == oracle, name
 
@@ -118,7 +118,7 @@ def test_pictures_that_touch_are_spelled_by_the_processor(sources, caplog):
     """Idefics2 writes one mark between two pictures: a tree of pictures spelled one by one would not be that prompt."""
     network, processor = FAMILIES["idefics2"]()
     model = Model("idefics2", "idefics2", network, processor)
-    asker = Scorer(model, Eyes(model), sources, 3)
+    asker = LocalModel(model, Eyes(model), sources, 3)
     both = [{"type": "image", "image": "0"}, {"type": "image", "image": "1"}, {"type": "text", "text": "?"}]
     said = [
         {"role": "user", "content": both},
@@ -136,6 +136,6 @@ def test_a_network_built_in_another_way_runs_naive(sources):
     network.model = torch.nn.Module()
     model = Model("llava", "llava", network, processor)
     assert "has no get_image_features" in refusal(network)
-    assert Scorer(model, Eyes(model), sources).engine == "naive"
+    assert LocalModel(model, Eyes(model), sources).engine == "naive"
     del network.model
     assert "has no get_image_features" in refusal(network)

@@ -15,7 +15,7 @@ from linkcontext.evaluation.runner import evaluate
 from linkcontext.inference.vision import Eyes
 from linkcontext.models.loading import load
 from linkcontext.models.prompting import Prompting
-from linkcontext.scoring.local import Scorer
+from linkcontext.scoring.local import LocalModel
 
 # The network of the tests says token 3 again and again.
 SETTINGS = {
@@ -54,7 +54,7 @@ def tokens(model, asked, engine, batch=16):
         heard.setdefault(n, []).append(token)
         return True
 
-    Scorer(model, Eyes(model), sources, batch, engine).generate(prompts, 8, heard=listen)
+    LocalModel(model, Eyes(model), sources, batch, engine).generate(prompts, 8, heard=listen)
     return [[t for t in heard.get(n, []) if t not in model.ends] for n in range(len(prompts))]
 
 

@@ -13,7 +13,7 @@ from linkcontext.inference import vision
 from linkcontext.inference.vision import Eyes
 from linkcontext.models.loading import load
 from linkcontext.scoring import local
-from linkcontext.scoring.local import Scorer
+from linkcontext.scoring.local import LocalModel
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def user(text, *pictures):
 
 
 def test_a_text_that_is_refused_leaves_nothing(model):
-    asker = Scorer(model, Eyes(model), {"a": ("a", upload(1))})
+    asker = LocalModel(model, Eyes(model), {"a": ("a", upload(1))})
     for text in ("word " * 6000, "other " * 6000):
         with pytest.raises(InputError, match="the model's context is"):
             asker.prompt(user(text, "a"))
@@ -44,7 +44,7 @@ def test_a_text_that_is_refused_leaves_nothing(model):
 def test_texts_and_prompts_are_kept_up_to_a_number_of_bytes(model, monkeypatch):
     monkeypatch.setattr(local, "TEXTS", 30_000)
     monkeypatch.setattr(local, "LINES", 30_000)
-    asker = Scorer(model, Eyes(model), {})
+    asker = LocalModel(model, Eyes(model), {})
     for number in range(60):
         asker.prompt(user(f"{number} " * 40))
     assert 2 <= len(asker._encoded) < 60
@@ -52,7 +52,7 @@ def test_texts_and_prompts_are_kept_up_to_a_number_of_bytes(model, monkeypatch):
     assert asker._encoded.currsize <= 30_000
     assert asker._lines.currsize <= 30_000
     ids = asker.prompt(user("0 " * 40)).ids
-    assert ids == Scorer(model, Eyes(model), {}).prompt(user("0 " * 40)).ids
+    assert ids == LocalModel(model, Eyes(model), {}).prompt(user("0 " * 40)).ids
 
 
 def test_features_are_kept_up_to_a_number_of_bytes_but_for_those_wanted_now(model):

@@ -18,8 +18,8 @@ from linkcontext.models import bundled
 from linkcontext.models.loading import load
 from linkcontext.models.prompting import Prompting
 from linkcontext.records import Turn
-from linkcontext.scoring.local import Ask, Scorer
-from linkcontext.scoring.remote import Remote, connect
+from linkcontext.scoring.local import LocalModel, ScoringRequest
+from linkcontext.scoring.remote import RemoteModel, connect
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.loop import train
 from linkcontext.train.mixture import link
@@ -115,11 +115,11 @@ def test_a_space_before_the_end_token_belongs_to_the_end(nano, tmp_path):
 @pytest.mark.parametrize("name", list(TEMPLATES))
 def test_both_engines_score_the_same_end(folders, name):
     model = load(str(folders[name]), device="cpu")
-    ask = Ask(TALK[:-1], answers("dax", "da"))
-    fast, slow = (Scorer(model, Eyes(model), {}, asked=engine).score([ask])[0] for engine in ("cached", "naive"))
+    ask = ScoringRequest(TALK[:-1], answers("dax", "da"))
+    fast, slow = (LocalModel(model, Eyes(model), {}, asked=engine).score([ask])[0] for engine in ("cached", "naive"))
     assert [count for _, count in fast] == [count for _, count in slow]
     assert [value for value, _ in fast] == pytest.approx([value for value, _ in slow], abs=1e-4)
-    read_back = Scorer(model, Eyes(model), {}).read(list(ask.answers), "closed")
+    read_back = LocalModel(model, Eyes(model), {}).read(list(ask.answers), "closed")
     for (ids, values), (value, count) in zip(read_back, fast, strict=True):
         end = max(i for i, token in enumerate(ids) if token == model.words.eos_token_id) + 1
         assert sum(values[end - count : end]) == pytest.approx(value, abs=1e-4)
@@ -185,7 +185,7 @@ def test_reasoning_is_turned_off_and_replies_may_be_longer(folders, caplog):
     quiet = load(str(folders["thinking"]), device="cpu", prompting=Prompting(chat_template_kwargs=NO_THINKING))
     prompt = TALK[:-1]
     for model, begins in ((thinks, "<think>\n"), (quiet, "</think>\n\n")):
-        asker = Scorer(model, Eyes(model), {})
+        asker = LocalModel(model, Eyes(model), {})
         assert model.words.decode(asker.prompt(prompt).ids).endswith(begins)
         (reply,) = asker.generate([prompt], 7)
         # The network knows nothing and never ends its reasoning: what it says in it is no answer.
@@ -215,10 +215,13 @@ def test_a_server_gives_the_figures_of_the_scorer(folders, serving, name):
     from linkcontext.serve.server import Endpoint, Limits  # noqa: PLC0415 - an extra
 
     model = load(str(folders[name]), device="cpu")
-    asks = [Ask(TALK[:-1], answers("dax", "zafokla", "daxi", "a lum")), Ask(TALK[:-1], answers("dax"))]
-    here = Scorer(model, Eyes(model), {}).score(asks)
+    asks = [
+        ScoringRequest(TALK[:-1], answers("dax", "zafokla", "daxi", "a lum")),
+        ScoringRequest(TALK[:-1], answers("dax")),
+    ]
+    here = LocalModel(model, Eyes(model), {}).score(asks)
     with serving(Endpoint("m", model, Limits()).app()) as url:
-        far = Remote(connect(f"openai:{url}"), {})
+        far = RemoteModel(connect(f"openai:{url}"), {})
         found = far.score(asks)
         far.generate([TALK[:-1]], 3)
         counters = far.counters()

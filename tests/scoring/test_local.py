@@ -23,7 +23,7 @@ from linkcontext.inference.prefix_tree import NOTHING, Pass
 from linkcontext.inference.vision import Eyes
 from linkcontext.models.loading import load
 from linkcontext.scoring import local
-from linkcontext.scoring.local import Ask, Scorer, answer_span
+from linkcontext.scoring.local import LocalModel, ScoringRequest, answer_span
 from linkcontext.worlds.folder import write_seed
 
 
@@ -41,7 +41,7 @@ def model(nano):
 
 def scorer(model, dataset, engine="auto", batch=16, memory_gb=None):
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
-    return Scorer(model, Eyes(model), sources, batch, engine, memory_gb)
+    return LocalModel(model, Eyes(model), sources, batch, engine, memory_gb)
 
 
 def asks(dataset, scaffold="turns"):
@@ -51,7 +51,7 @@ def asks(dataset, scaffold="turns"):
         for k in episode.shots_per_class:
             for q in range(len(episode.queries)):
                 answers = tuple(prompt(episode, q, k, SCAFFOLDS[scaffold], c.name) for c in episode.candidates)
-                found.append(Ask(prompt(episode, q, k, SCAFFOLDS[scaffold]), answers))
+                found.append(ScoringRequest(prompt(episode, q, k, SCAFFOLDS[scaffold]), answers))
     return found
 
 
@@ -333,12 +333,12 @@ def test_pixels_in_another_precision_are_given_in_the_networks_own(model, datase
     """Llama 4's processor gives bfloat16."""
     ask = asks(dataset)[-1]
     whole = flat(scorer(model, dataset, "naive").score([ask]))
-    processed = Scorer._processed
+    processed = LocalModel._processed
 
     def halved(self, *given):
         return {k: v.double() if v.is_floating_point() else v for k, v in processed(self, *given).items()}
 
-    monkeypatch.setattr(Scorer, "_processed", halved)
+    monkeypatch.setattr(LocalModel, "_processed", halved)
     torch.testing.assert_close(flat(scorer(model, dataset, "naive").score([ask])), whole)
 
 

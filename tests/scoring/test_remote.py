@@ -17,8 +17,8 @@ from linkcontext.inference.vision import GREY, Eyes
 from linkcontext.models.loading import load
 from linkcontext.models.prompting import Prompting
 from linkcontext.scoring import identity, remote
-from linkcontext.scoring.local import Ask, Scorer
-from linkcontext.scoring.remote import Remote, connect
+from linkcontext.scoring.local import LocalModel, ScoringRequest
+from linkcontext.scoring.remote import RemoteModel, connect
 
 
 @pytest.fixture
@@ -192,8 +192,8 @@ def test_scores_are_those_of_the_scorer(mini_url, mini):
 
     asked = [message("user", GREY, "What is this?"), message("assistant", "dax"), message("user", GREY, "And this?")]
     answers = tuple([*asked, message("assistant", name)] for name in ("dax", "a lum of dax", "x"))
-    far, here = Remote(connect(f"openai:{mini_url}"), {}), Scorer(mini, Eyes(mini), {})
-    asks = [Ask(asked, answers), Ask(asked, answers[:1])]
+    far, here = RemoteModel(connect(f"openai:{mini_url}"), {}), LocalModel(mini, Eyes(mini), {})
+    asks = [ScoringRequest(asked, answers), ScoringRequest(asked, answers[:1])]
     for found, expected in zip(far.score(asks), here.score(asks), strict=True):
         assert [count for _, count in found] == [count for _, count in expected]
         assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-3)
@@ -219,12 +219,12 @@ def test_without_likelihoods_replies_are_taken_and_it_is_said(bare, options, cap
     (picture, words) = asked[-1]["messages"][-1]["content"]
     assert picture["image_url"]["url"].startswith("data:image/png;base64,")
     assert words == {"type": "text", "text": "What is this?"}
-    far = Remote(connect(f"{address}#one"), {})
+    far = RemoteModel(connect(f"{address}#one"), {})
     question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
     assert far.generate([question]) == ["It is a lum."]
     assert far.score([]) == []
     with pytest.raises(InputError, match="likelihoods are asked for"):
-        far.score([Ask(question, (question,))])
+        far.score([ScoringRequest(question, (question,))])
 
 
 def test_what_cannot_be_reached_is_a_sentence(bare, options, monkeypatch):
@@ -251,7 +251,7 @@ def test_a_server_is_asked_for_neutral_penalties(strict, caplog):
     refused = ("repetition_penalty",) if strict else ()
     for choice in ("clean", "model"):
         with standing(refused=refused) as (address, requests):
-            far = Remote(connect(f"{address}#one", Prompting(generation_config=choice)), {})
+            far = RemoteModel(connect(f"{address}#one", Prompting(generation_config=choice)), {})
             assert far.generate([question], 5) == ["It is a lum."]
             last = requests[-1]
             assert last["max_tokens"] == 5
@@ -269,13 +269,13 @@ def test_a_server_gets_the_variables_of_the_chat_template():
     prompting = Prompting(chat_template_kwargs='{"enable_thinking": false}')
     question = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}]}]
     with standing() as (address, requests):
-        Remote(connect(f"{address}#one", prompting), {}).generate([question], 5)
+        RemoteModel(connect(f"{address}#one", prompting), {}).generate([question], 5)
         assert all(request["chat_template_kwargs"] == {"enable_thinking": False} for request in requests)
 
 
 def test_a_servers_model_is_not_told_marks(options):
     with standing() as (address, requests):
-        far = Remote(connect(f"{address}#one"), {})
+        far = RemoteModel(connect(f"{address}#one"), {})
         with pytest.raises(InputError, match=r"<\|im_end\|>"):
             far.generate([[{"role": "user", "content": [{"type": "text", "text": "a <|im_end|> b"}]}]])
         assert not any("im_end" in str(request) for request in requests)

@@ -22,7 +22,7 @@ from linkcontext.inference.vision import Eyes
 from linkcontext.models.loading import load
 from linkcontext.records import Turn
 from linkcontext.scoring.identity import measured
-from linkcontext.scoring.local import Ask, Scorer
+from linkcontext.scoring.local import LocalModel, ScoringRequest
 from linkcontext.serve.prefix_cache import Shelf, shared
 from linkcontext.serve.server import Endpoint, Limits, address, listening
 from linkcontext.serve.worker import Desk
@@ -78,7 +78,7 @@ def client(url):
 
 @pytest.fixture(scope="module")
 def offline(model):
-    return Scorer(model, Eyes(model), {})
+    return LocalModel(model, Eyes(model), {})
 
 
 def uri(path):
@@ -177,7 +177,7 @@ def test_no_part_of_a_stop_is_told(client, paths):
 def test_a_given_answer_is_scored_as_offline(client, offline, paths):
     sent, prompt, offline.sources = lesson((paths[0][0], paths[7][0]), paths[7][3])
     answers = tuple([*prompt, {"role": "assistant", "content": [{"type": "text", "text": name}]}] for name in NAMES)
-    (scores,) = offline.score([Ask(prompt, answers)])
+    (scores,) = offline.score([ScoringRequest(prompt, answers)])
     ends = {"add_generation_prompt": False}
     begins = len(offline.prompt(prompt).ids)
     for name, (value, count) in zip(NAMES, scores, strict=True):
@@ -513,14 +513,14 @@ def test_a_full_house_sends_clients_away(client, endpoint, url, paths, slow, lim
 
 
 def test_a_model_that_fails_leaves_the_server_up(client, paths, monkeypatch, caplog):
-    usual = Scorer.generate
+    usual = LocalModel.generate
 
     def fails(self, prompts, *more):
         if any(len(messages) > 1 for messages in prompts):
             raise RuntimeError("out of memory")
         return usual(self, prompts, *more)
 
-    monkeypatch.setattr(Scorer, "generate", fails)
+    monkeypatch.setattr(LocalModel, "generate", fails)
     with pytest.raises(openai.InternalServerError, match="the model failed"):
         ask(client, [shown(paths[0][0]), said("a"), shown(paths[0][0])])
     assert ask(client, [shown(paths[0][0])]).choices[0].message.content

@@ -20,7 +20,7 @@ from linkcontext.inference import vision
 from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.loading import load
 from linkcontext.records import to_json
-from linkcontext.scoring.local import Scorer
+from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner, Point
 from linkcontext.teach.pack import merge, named_pictures, read_pack, write_pack
@@ -74,7 +74,7 @@ def test_a_pack_answers_as_the_learner_did_without_its_pictures(model, folder, l
     assert pack.licence == "CC0"
     assert list(pack.concepts) == sorted(NAMES)
     found = pack.learner(model)
-    monkeypatch.setattr(Scorer, "hold", lambda *_: pytest.fail("the support was run again"))
+    monkeypatch.setattr(LocalModel, "hold", lambda *_: pytest.fail("the support was run again"))
     for name, earlier in zip(NAMES, before, strict=True):
         same(found.ask(folder / f"{name}.png"), earlier)
     assert found.scorer.eyes.calls == len(NAMES)

@@ -17,7 +17,7 @@ from linkcontext.evaluation.runner import evaluate
 from linkcontext.inference.vision import Eyes
 from linkcontext.models.families import packable, parts
 from linkcontext.models.loading import load
-from linkcontext.scoring.local import Scorer
+from linkcontext.scoring.local import LocalModel
 from linkcontext.train import loop
 from linkcontext.train.checkpoint import _merged
 from linkcontext.train.estimate import NF4, dry_run, with_preset
@@ -107,12 +107,12 @@ def test_an_adapter_stays_beside_weights_in_4_bits(nano, packed, pictures, tmp_p
     noise = (base - plain).abs().max()
     assert (expected - plain).abs().max() > 5 * noise > 0
     assert (found - expected).abs().max() < 5 * noise
-    assert Scorer(beside, Eyes(beside), {}).engine == "cached"
+    assert LocalModel(beside, Eyes(beside), {}).engine == "cached"
 
 
 @real
 def test_its_engine_gives_what_whole_prompts_give(packed):
-    assert Scorer(packed, Eyes(packed), {}).choice == ("cached", "a small tree gave what whole prompts give")
+    assert LocalModel(packed, Eyes(packed), {}).choice == ("cached", "a small tree gave what whole prompts give")
 
 
 def test_without_the_package_it_is_a_sentence(nano, monkeypatch):

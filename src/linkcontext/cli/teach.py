@@ -157,7 +157,7 @@ class AskPack:
     def run(self) -> None:
         """Ask."""
         from linkcontext.evaluation.runner import opened
-        from linkcontext.scoring.remote import Served
+        from linkcontext.scoring.remote import ServerConnection
         from linkcontext.teach.pack import operating, read_pack
         from linkcontext.teach.remote_learner import Away
 
@@ -170,7 +170,7 @@ class AskPack:
             learner: Learner | Away = pack.learner(_local_model(pack, None, self.loading))
         else:
             model = opened(self.loading.of(self.model))
-            learner = Away(pack, model) if isinstance(model, Served) else pack.learner(model)
+            learner = Away(pack, model) if isinstance(model, ServerConnection) else pack.learner(model)
         if not isinstance(learner, Away) and not self.json and self.question is None:
             console.print(operating(learner.point), markup=False, soft_wrap=True)
         for picture in self.pictures:

@@ -4,7 +4,7 @@ A tokenizer reads `<|end|>` or `<image>` as the end of a turn or as a picture wh
 question or a client's text that holds such a mark is therefore refused. It is not escaped: the processors of many
 families look for their marks in the finished text, and no escaped form is plain text to all of them.
 
-Every prompt passes the gate when it is rendered (`episodes.prompt.render`, `models.remote.Remote`). Commands that
+Every prompt passes the gate when it is rendered (`episodes.prompt.render`, `scoring.remote.RemoteModel`). Commands that
 know their texts beforehand call `refuse_marks` early, where they can name the class, the file or the message.
 """
 

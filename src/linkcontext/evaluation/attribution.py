@@ -25,7 +25,7 @@ from linkcontext.evaluation.example_selection import picks
 from linkcontext.evaluation.metrics import Pair, choose, grouped
 from linkcontext.progress import progress
 from linkcontext.records import Episode, Prediction, to_json
-from linkcontext.scoring.local import Ask, Scorer
+from linkcontext.scoring.local import LocalModel, ScoringRequest
 from linkcontext.storage import write_text
 
 USUAL, LARGEST = 4, 40  # episodes, and pictures of a support: with each one, all behind it are read again
@@ -33,7 +33,7 @@ QUERIES, CANDIDATES = 2, 3  # of an episode whose tree is shown: more would be n
 
 
 def explain(
-    scorer: Scorer,
+    scorer: LocalModel,
     wording: Scaffold,
     episodes: Sequence[Episode],
     predictions: Sequence[Prediction],
@@ -77,7 +77,7 @@ def _classes(episode: Episode, prediction: Prediction, scoring: str) -> list[str
     return list(dict.fromkeys(c for c in (prediction.gold, chosen) if c is not None))
 
 
-def explained(scorer: Scorer, wording: Scaffold, pairs: Sequence[Pair], scoring: str) -> list[Explained]:
+def explained(scorer: LocalModel, wording: Scaffold, pairs: Sequence[Pair], scoring: str) -> list[Explained]:
     """The queries of one episode at one shot count, each scored with its whole support and without each turn of it."""
     queries = {e.query_id(i): turn for e, _ in pairs for i, turn in enumerate(e.queries)}
     asks, classes = [], []
@@ -89,7 +89,7 @@ def explained(scorer: Scorer, wording: Scaffold, pairs: Sequence[Pair], scoring:
             said = [
                 conversation(turns, wording, queries[prediction.query_id], a) for a in (None, *map(names.get, wanted))
             ]
-            asks.append(Ask(said[0], tuple(said[1:])))
+            asks.append(ScoringRequest(said[0], tuple(said[1:])))
         classes.append((prediction.query_id, wanted, len(supports)))
     rows = iter(scorer.score(asks))
     found = []
@@ -102,7 +102,7 @@ def explained(scorer: Scorer, wording: Scaffold, pairs: Sequence[Pair], scoring:
     return found
 
 
-def reading(scorer: Scorer, wording: Scaffold, episode: Episode) -> Reading:
+def reading(scorer: LocalModel, wording: Scaffold, episode: Episode) -> Reading:
     """The tree of an episode's first queries at the smallest shots per class above 0, with the right names first."""
     shots = min((k for k in episode.shots_per_class if k > 0), default=0)
     queries = range(min(QUERIES, len(episode.queries)))
@@ -115,7 +115,7 @@ def reading(scorer: Scorer, wording: Scaffold, episode: Episode) -> Reading:
     return _drawn(scorer, told, episode.id, shots)
 
 
-def _drawn(scorer: Scorer, told: Sequence[list[Message]], episode_id: str, shots: int) -> Reading:
+def _drawn(scorer: LocalModel, told: Sequence[list[Message]], episode_id: str, shots: int) -> Reading:
     tree, items = scorer.tree(told)
     tokens: list[Token] = []
     pieces = []

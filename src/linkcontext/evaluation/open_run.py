@@ -23,7 +23,7 @@ from linkcontext.evaluation.run_dir import flat, measured_apart
 from linkcontext.models.loading import Model
 from linkcontext.records import read_json, read_jsonl, write_jsonl
 from linkcontext.scoring import identity
-from linkcontext.scoring.remote import Served
+from linkcontext.scoring.remote import ServerConnection
 from linkcontext.storage import write_text
 
 # What may change while a run goes on: figures do not depend on it.
@@ -32,7 +32,7 @@ PACKAGES = ("linkcontext", "torch", "transformers", "tokenizers", "numpy", "pill
 
 
 def run_identity(
-    model: Model | Served, wording: Scaffold, conversations: Iterable[Sequence[Message]]
+    model: Model | ServerConnection, wording: Scaffold, conversations: Iterable[Sequence[Message]]
 ) -> identity.Measured:
     """What a run measures; `conversations` are a sample of its prompts."""
     text = dataclasses.asdict(wording)
@@ -69,7 +69,7 @@ def claim(
     path: Path,
     records: Sequence[Any],
     config: EvalConfig,
-    model: Model | Served,
+    model: Model | ServerConnection,
     dataset: Dataset,
     problems: list[str],
     about: identity.Measured,

@@ -34,8 +34,8 @@ from linkcontext.models.prompting import REPLY_TOKENS, USUAL_PROMPTING
 from linkcontext.models.unreadable import without_refused
 from linkcontext.progress import progress
 from linkcontext.records import Episode, Prediction, Score, Turn, appending, read_jsonl
-from linkcontext.scoring.local import Ask, Scorer
-from linkcontext.scoring.remote import PREFIX, Remote, Served, connect
+from linkcontext.scoring.local import LocalModel, ScoringRequest
+from linkcontext.scoring.remote import PREFIX, RemoteModel, ServerConnection, connect
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
 
@@ -44,7 +44,7 @@ SAMPLE = 16  # episodes whose prompts a folder is compared by
 GROUP = 4  # episodes whose prompts are batched together where nothing is shared
 
 
-def evaluate(config: EvalConfig, model: Model | Served | None = None) -> dict[str, Any]:
+def evaluate(config: EvalConfig, model: Model | ServerConnection | None = None) -> dict[str, Any]:
     """Run `config` and write its folder; the content of metrics.json.
 
     With `model` that one is used instead of loading `config.model`. A folder that holds the same run goes on
@@ -81,7 +81,7 @@ def measure(
     dataset: Dataset,
     episodes: Sequence[Episode],
     left_out: Sequence[str] = (),
-    model: Model | Served | None = None,
+    model: Model | ServerConnection | None = None,
 ) -> dict[str, Any]:
     """`evaluate` for episodes that are already there, drawn or a benchmark's own."""
     wording = scaffold(config.scaffold)
@@ -97,7 +97,7 @@ def measure(
     out = run_folder(config)
     asker = Asker.of(model, dataset, wording, config)
     if config.episodes.select != "random":
-        if isinstance(asker.scorer, Remote):
+        if isinstance(asker.scorer, RemoteModel):
             raise InputError(f"--select {config.episodes.select}: a server shows no features. Use random.")
         episodes = chosen(config.episodes, dataset, asker.scorer)
     refuse_scaffold(wording, asker.scorer.marks)
@@ -106,7 +106,7 @@ def measure(
     about = run_identity(model, wording, sample_prompts(asker, episodes))
     claim(out / "episodes.jsonl", episodes, config, model, dataset, [*dataset.problems, *left_out], about)
     predict(asker, episodes, out / "predictions.jsonl")
-    if isinstance(asker.scorer, Scorer):
+    if isinstance(asker.scorer, LocalModel):
         asker.scorer.eyes.save()
     found = finish(
         out,
@@ -115,7 +115,7 @@ def measure(
         with_legacy=config.scoring == "lcl-legacy",
         unseen=config.unseen if config.episodes.tasks else None,
     )
-    if isinstance(asker.scorer, Scorer):
+    if isinstance(asker.scorer, LocalModel):
         predictions = tuple(read_jsonl(Prediction, out / "predictions.jsonl"))
         explain(asker.scorer, wording, episodes, predictions, out, config.explain)
     return found
@@ -126,7 +126,7 @@ def local(c: ModelConfig, download: bool = True) -> Model:
     return load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit, download, c.prompting)
 
 
-def opened(c: ModelConfig) -> Model | Served:
+def opened(c: ModelConfig) -> Model | ServerConnection:
     """The model of a configuration, loaded here or behind a server."""
     if not c.model.startswith(PREFIX):
         return local(c)
@@ -135,7 +135,7 @@ def opened(c: ModelConfig) -> Model | Served:
     return connect(c.model, c.prompting)
 
 
-AnyModel = TypeVar("AnyModel", bound=Model | Served)
+AnyModel = TypeVar("AnyModel", bound=Model | ServerConnection)
 
 
 def prompted(model: AnyModel, c: ModelConfig) -> AnyModel:
@@ -155,7 +155,7 @@ def sample_prompts(asker: "Asker", episodes: Sequence[Episode]) -> list[list[Mes
 
 
 def fits(asker: "Asker", episodes: Sequence[Episode]) -> None:
-    """A support that does not fit is refused before anything is written: `Scorer.check` of the longest prompts."""
+    """A support that does not fit is refused before anything is written: `LocalModel.check` of the longest prompts."""
     longest = max(episodes, key=_size)
     for candidate in longest.candidates:
         asker.scorer.check(_messages(asker, Case(longest, 0, longest.shots_per_class[-1]), candidate.name))
@@ -224,7 +224,7 @@ def run_folder(config: EvalConfig) -> Path:
 class Asker:
     """A model, a data set and a wording: everything a prediction needs besides its episode."""
 
-    scorer: Scorer | Remote
+    scorer: LocalModel | RemoteModel
     dataset: Dataset
     wording: Scaffold
     likelihood: bool
@@ -234,21 +234,21 @@ class Asker:
     new_tokens: int = REPLY_TOKENS  # of a reply
 
     @classmethod
-    def of(cls, model: Model | Served, dataset: Dataset, wording: Scaffold, config: EvalConfig) -> "Asker":
+    def of(cls, model: Model | ServerConnection, dataset: Dataset, wording: Scaffold, config: EvalConfig) -> "Asker":
         """From a configuration."""
         sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
         likelihood = config.scoring in ("likelihood", "both")
         new_tokens = model.prompting.max_new_tokens or REPLY_TOKENS
         more: dict[str, Any] = {"calibrate": config.calibrate, "new_tokens": new_tokens}
-        if isinstance(model, Served):
+        if isinstance(model, ServerConnection):
             if config.engine != "auto" or config.memory_gb is not None:
                 raise InputError(f"--engine, --memory-gb: {model.name} is computed by its server. Leave them out.")
-            remote = Remote(model, sources, config.batch)
+            remote = RemoteModel(model, sources, config.batch)
             likelihood = likelihood and remote.scores
             generate = not likelihood or config.scoring == "both"
             return cls(remote, dataset, wording, likelihood, generate, **more)
         eyes = Eyes(model, kept=True)
-        scorer = Scorer(model, eyes, sources, config.batch, config.engine, config.memory_gb)
+        scorer = LocalModel(model, eyes, sources, config.batch, config.engine, config.memory_gb)
         return cls(scorer, dataset, wording, likelihood, config.scoring != "likelihood", **more)
 
 
@@ -353,7 +353,7 @@ def _priors(asker: Asker, cases: Sequence[Case]) -> dict[tuple[str, int], list[f
     Each class has as many of these pictures as any other, and each picture is asked about with itself in the support.
     """
     supports = {(case.episode.id, case.shots_per_class): case for case in cases if case.shots_per_class > 0}
-    asks: list[Ask] = []
+    asks: list[ScoringRequest] = []
     for case in supports.values():
         shown = case.episode.shown(case.shots_per_class)
         queries = dataclasses.replace(case.episode, queries=shown)
@@ -382,9 +382,9 @@ def _messages(asker: Asker, case: Case, answer: str | None = None, grey: bool = 
     return prompt(episode, case.query, case.shots_per_class, asker.wording, answer)
 
 
-def _ask(asker: Asker, case: Case, grey: bool = False) -> Ask:
+def _ask(asker: Asker, case: Case, grey: bool = False) -> ScoringRequest:
     answers = tuple(_messages(asker, case, c.name, grey) for c in case.episode.candidates)
-    return Ask(_messages(asker, case, grey=grey), answers)
+    return ScoringRequest(_messages(asker, case, grey=grey), answers)
 
 
 def baselines(asker: Asker, episode: Episode, shots_per_class: int, query: Turn) -> dict[str, str | None]:
@@ -396,7 +396,7 @@ def baselines(asker: Asker, episode: Episode, shots_per_class: int, query: Turn)
     found: dict[str, str | None] = {"copy_first": copy_first(shown), "copy_last": copy_last(shown)}
     if episode.task.endswith(RICES):
         found["majority"] = majority([turn.class_id for turn in shown])
-    if isinstance(asker.scorer, Remote) or asker.scorer.engine == "naive":
+    if isinstance(asker.scorer, RemoteModel) or asker.scorer.engine == "naive":
         return found
     sources = asker.scorer.sources
     if any(turn.item not in sources for turn in shown):  # a blank is near nothing

@@ -12,10 +12,10 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation.draw import stocked
 from linkcontext.evaluation.medoids import medoids, rices, vector
 from linkcontext.records import Episode, Turn
-from linkcontext.scoring.local import Scorer
+from linkcontext.scoring.local import LocalModel
 
 
-def chosen(config: EpisodeConfig, dataset: Dataset, scorer: Scorer) -> tuple[Episode, ...]:
+def chosen(config: EpisodeConfig, dataset: Dataset, scorer: LocalModel) -> tuple[Episode, ...]:
     """The episodes of `drawn`, with supports chosen of all that there are to choose from.
 
     By medoid a support has the medoids of each class in its rounds, and fewer shots are the beginning of more. By
@@ -36,11 +36,11 @@ def chosen(config: EpisodeConfig, dataset: Dataset, scorer: Scorer) -> tuple[Epi
     return tuple(found)
 
 
-def _vectors(turns: Sequence[Turn], scorer: Scorer) -> torch.Tensor:
+def _vectors(turns: Sequence[Turn], scorer: LocalModel) -> torch.Tensor:
     return torch.stack([vector(scorer.eyes.recall(scorer.sources[turn.item][0])) for turn in turns])
 
 
-def _medoids(episode: Episode, shots: tuple[int, ...], scorer: Scorer) -> Episode:
+def _medoids(episode: Episode, shots: tuple[int, ...], scorer: LocalModel) -> Episode:
     ranked = {}
     for candidate in episode.candidates:
         own = [turn for turn in episode.support if turn.class_id == candidate.class_id]
@@ -50,7 +50,7 @@ def _medoids(episode: Episode, shots: tuple[int, ...], scorer: Scorer) -> Episod
     return replace(episode, task=f"{episode.task}{MEDOID}", shots_per_class=shots, support=support)
 
 
-def _likest(episode: Episode, shots: tuple[int, ...], scorer: Scorer) -> Iterator[Episode]:
+def _likest(episode: Episode, shots: tuple[int, ...], scorer: LocalModel) -> Iterator[Episode]:
     vectors, queries = _vectors(episode.support, scorer), _vectors(episode.queries, scorer)
     for number, (query, asked) in enumerate(zip(episode.queries, queries, strict=True)):
         for k in shots:

@@ -30,7 +30,7 @@ from linkcontext.evaluation.metrics import SCORINGS, credit, rows
 from linkcontext.evaluation.runner import Asker, drawn_for, local, prompted
 from linkcontext.models.loading import Model
 from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
-from linkcontext.scoring.local import Scorer
+from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 
 SHOWN = 12  # characters of a template's text before what differs
@@ -62,7 +62,7 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
         blind_policies(episodes),
     ]
     scorer = Asker.of(model, dataset, wording, config).scorer
-    assert isinstance(scorer, Scorer)
+    assert isinstance(scorer, LocalModel)
     refuse_scaffold(wording, scorer.marks)
     refuse_marked_episodes(episodes, scorer.marks)
     return [*lines, room(episodes, scorer, wording), *beginnings(episodes, scorer, wording)]
@@ -190,7 +190,7 @@ def blind_policies(episodes: Sequence[Episode]) -> str:
     return f"policies blind to the query are right in exactly 1/candidates of each episode: {tried:,} tried{over}"
 
 
-def room(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> str:
+def room(episodes: Sequence[Episode], scorer: LocalModel, wording: Scaffold) -> str:
     """The longest prompt, with its longest answer, must fit the model's context."""
     size = _sizes(episodes, scorer, wording)
     longest: dict[int, tuple[int, Episode, int]] = {}
@@ -203,7 +203,7 @@ def room(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> str:
     return f"every prompt fits: {len(list(_cases(episodes))):,} prompts, the longest {max(checked)[1]}"
 
 
-def _sizes(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> Callable[[str], int]:
+def _sizes(episodes: Sequence[Episode], scorer: LocalModel, wording: Scaffold) -> Callable[[str], int]:
     """Tokens that a picture takes. They hang on its size alone, and with a tower of CLIP's not even on that."""
     known: dict[tuple[int, int], int] = {}
 
@@ -218,7 +218,9 @@ def _sizes(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> Ca
     return size
 
 
-def _exactly(episode: Episode, query: int, shots_per_class: int, scorer: Scorer, wording: Scaffold) -> tuple[int, str]:
+def _exactly(
+    episode: Episode, query: int, shots_per_class: int, scorer: LocalModel, wording: Scaffold
+) -> tuple[int, str]:
     """The prompt's length and how it comes about, from the very tokens the model would read."""
     messages = prompt(episode, query, shots_per_class, wording)
     where = f"{episode.query_id(query)} at {shots_per_class} shots per class"
@@ -241,7 +243,7 @@ def _exactly(episode: Episode, query: int, shots_per_class: int, scorer: Scorer,
     return needed + answer, f"{where}: {parts} = {needed + answer} of {context} tokens"
 
 
-def beginnings(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -> list[str]:
+def beginnings(episodes: Sequence[Episode], scorer: LocalModel, wording: Scaffold) -> list[str]:
     """The prompt's tokens must be the first of the whole conversation's, and the answer's the next, for each name; and
     each answer must end with an end token of the model.
 
@@ -276,7 +278,7 @@ def beginnings(episodes: Sequence[Episode], scorer: Scorer, wording: Scaffold) -
     return [*(notes or [whole]), f"every answer ends with {template.end_of_answer}: {compared:,} answers"]
 
 
-def _other_beginning(question: list[Message], conversation: list[Message], scorer: Scorer) -> str | None:
+def _other_beginning(question: list[Message], conversation: list[Message], scorer: LocalModel) -> str | None:
     """A sentence about what the chat template writes before a given answer, if a prompt does not end with it."""
     template = scorer.model.template
     open_text, _ = render(question, template, reply=True)

@@ -18,7 +18,7 @@ from linkcontext.inference.vision import CHECKED
 from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.loading import PASSING, Model
 from linkcontext.records import Turn
-from linkcontext.scoring.remote import Served
+from linkcontext.scoring.remote import ServerConnection
 
 UNKNOWN = "unknown: a server has them, and reports nothing that would tell when they change"
 VERSIONS = ("transformers_version", "_from_model_config")  # of a generation config: they describe a file
@@ -29,9 +29,9 @@ DIGEST = re.compile("[0-9a-f]{64}")
 Measured = dict[str, Any]
 
 
-def measured(model: Model | Served) -> Measured:
+def measured(model: Model | ServerConnection) -> Measured:
     """Digests, by name, of everything that a model's answers depend on besides the prompt."""
-    if isinstance(model, Served):
+    if isinstance(model, ServerConnection):
         server = _reported(model)
         return {"weights": _weights(server.get(REPORTED)), "server": server}
     return {
@@ -44,9 +44,9 @@ def measured(model: Model | Served) -> Measured:
     }
 
 
-def prompts(model: Model | Served, conversations: Iterable[Sequence[Message]]) -> str:
+def prompts(model: Model | ServerConnection, conversations: Iterable[Sequence[Message]]) -> str:
     """A digest of conversations as the model reads them, with pictures by their ids: tokens, or for a server texts."""
-    if isinstance(model, Served):
+    if isinstance(model, ServerConnection):
         return _digest([*map(list, conversations)])
     read = [
         encode(messages, model.template, "none" if _open(messages) else "last", reply=_open(messages))
@@ -66,7 +66,7 @@ def _weights(reported: Any) -> str:
     return digest if isinstance(digest, str) and DIGEST.fullmatch(digest) else UNKNOWN
 
 
-def _reported(served: Served) -> dict[str, Any]:
+def _reported(served: ServerConnection) -> dict[str, Any]:
     """What a server reports about its model in its list of models and with an answer."""
     (entry,) = (model for model in served.client.models.list().data if model.id == served.model)
     answer = served.complete([{"role": "user", "content": "Hello"}], 1)

@@ -62,7 +62,7 @@ from linkcontext.records import Turn
 log = logging.getLogger("linkcontext")
 EngineName = Literal["auto", "packed", "cached", "naive"]
 # How a prompt ends. none: the assistant is to speak; open: in the middle of its last message; closed: behind that.
-Ending = Literal["none", "open", "closed"]
+PromptEnd = Literal["none", "open", "closed"]
 Sources = dict[str, tuple[str, Any]]  # item id -> (content hash, path)
 # Rounding: what a sum of log-probabilities may differ by between two orders of the same operations.
 TOLERANCE, HALF_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}, 0.3
@@ -83,7 +83,7 @@ SHAPES: Shapes = (
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ScoringRequest:
     """A prompt's messages, and for each candidate the messages with that answer."""
 
     messages: list[Message]
@@ -91,7 +91,7 @@ class Ask:
 
 
 @dataclass
-class Scorer:
+class LocalModel:
     """Runs prompts on a model. `batch` is how many naive sequences go through it at once.
 
     Figures depend neither on it nor on `memory_gb`, which bounds what a pass may take (default: what is free).
@@ -177,7 +177,7 @@ class Scorer:
         cut = {"replies_cut_in_reasoning": self.cut_short} if self.cut_short else {}
         return {"engine": engine, "engine_reason": why, **cut, **self.eyes.counters()}
 
-    def prompt(self, messages: list[Message], ending: Ending = "none") -> Tokens:
+    def prompt(self, messages: list[Message], ending: PromptEnd = "none") -> Tokens:
         """The tokens of a prompt, up to where the answer is to begin. Longer than the context is an `InputError`."""
         text, short = self._encode(messages, ending)
         self._fits(len(short.ids), short)  # before pictures, which only add to it, are looked at
@@ -230,7 +230,7 @@ class Scorer:
     def _contents(self) -> list[str]:
         return [f"{content}+alone" if alone else content for content, alone in self._numbers]
 
-    def score(self, asks: Sequence[Ask], on: Held | None = None) -> list[list[tuple[float, int]]]:
+    def score(self, asks: Sequence[ScoringRequest], on: Held | None = None) -> list[list[tuple[float, int]]]:
         """For each prompt and candidate: the answer's log-probability (nats, its end included) and its tokens.
 
         What is held is not run again, where all prompts begin with all of it.
@@ -248,7 +248,7 @@ class Scorer:
         found = iter(scored)
         return [[next(found) for _ in ask.answers] for ask in asks]
 
-    def read(self, prompts: Sequence[list[Message]], ending: Ending) -> list[tuple[list[int], list[float]]]:
+    def read(self, prompts: Sequence[list[Message]], ending: PromptEnd) -> list[tuple[list[int], list[float]]]:
         """The tokens of each prompt, and how likely (nats) each is after those before it; the first is taken as 0."""
         self._look(prompts)
         if self.engine == "naive":
@@ -265,7 +265,7 @@ class Scorer:
         new_tokens: int = REPLY_TOKENS,
         on: Held | None = None,
         heard: Heard | None = None,
-        ending: Ending = "none",
+        ending: PromptEnd = "none",
     ) -> list[str]:
         """The model's own answers, greedily, without special tokens and without reasoning; `on` as in `score`.
 
@@ -288,7 +288,7 @@ class Scorer:
                 text.set_attn_implementation(usual)
         return self._replies(said, prompts, ending)
 
-    def _shape(self, prompts: Sequence[list[Message]], ending: Ending) -> Shape:
+    def _shape(self, prompts: Sequence[list[Message]], ending: PromptEnd) -> Shape:
         """A function that applies the checkpoint's generation config to the logits of each prompt."""
         device = self.model.device
         chosen: dict[int, LogitsProcessorList] = {}
@@ -300,7 +300,9 @@ class Scorer:
 
         return shape
 
-    def _replies(self, sequences: Sequence[list[int]], prompts: Sequence[list[Message]], ending: Ending) -> list[str]:
+    def _replies(
+        self, sequences: Sequence[list[int]], prompts: Sequence[list[Message]], ending: PromptEnd
+    ) -> list[str]:
         """Generated tokens as texts. Unfinished reasoning gives an empty reply, and is counted."""
         texts = [self.model.words.decode(ids, skip_special_tokens=True).strip() for ids in sequences]
         begun = [self._encode(messages, ending)[0] for messages in prompts]
@@ -498,7 +500,7 @@ class Scorer:
         return [scores[i] for i in range(len(said))]
 
     @torch.inference_mode()
-    def _read_naive(self, messages: list[Message], ending: Ending) -> tuple[list[int], list[float]]:
+    def _read_naive(self, messages: list[Message], ending: PromptEnd) -> tuple[list[int], list[float]]:
         """One prompt's tokens and how likely each is."""
         if reads_both_ways(self.model.network):
             raise InputError("the model reads its prompt in both directions: a prompt's tokens have no likelihood.")
@@ -515,7 +517,7 @@ class Scorer:
 
     @torch.inference_mode()
     def _generate_naive(
-        self, prompts: Sequence[list[Message]], new_tokens: int, heard: Heard | None, ending: Ending
+        self, prompts: Sequence[list[Message]], new_tokens: int, heard: Heard | None, ending: PromptEnd
     ) -> list[str]:
         said = [self._encode(messages, ending) for messages in prompts]
         replies: list[list[int]] = [[]] * len(said)
@@ -546,7 +548,7 @@ class Scorer:
 
 
 def rendered(messages: Sequence[Message], ending: str, words: Words) -> tuple[str, list[tuple[int, int]]]:
-    """A conversation as text with an ending (`Ending`, or which answers count), and the spans of its answers."""
+    """A conversation as text with an ending (`PromptEnd`, or which answers count), and the spans of its answers."""
     text, spans = render(messages, words, reply=ending == "none")
     if ending == "open":
         return text[: spans[-1][1]], []

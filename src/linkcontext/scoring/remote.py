@@ -1,4 +1,4 @@
-"""A model behind an endpoint of OpenAI's kind: vLLM, SGLang, `linkcontext serve`. It is asked as a `Scorer` is.
+"""A model behind an endpoint of OpenAI's kind: vLLM, SGLang, `linkcontext serve`. It is asked as a `LocalModel` is.
 
 How likely an answer is, is read from `prompt_logprobs`: an extension of vLLM's, which gives for every token of a prompt
 its own log-probability. The answer stands in the prompt as the assistant's message, closed; `add_generation_prompt` and
@@ -25,7 +25,7 @@ from linkcontext.inference.generation import without_thought
 from linkcontext.inference.vision import CHECKED, DRAWN, drawn
 from linkcontext.models.prompting import REPLY_TOKENS, USUAL_PROMPTING, Prompting
 from linkcontext.records import Turn
-from linkcontext.scoring.local import UNFINISHED_THOUGHT, Ask, Sources
+from linkcontext.scoring.local import UNFINISHED_THOUGHT, ScoringRequest, Sources
 from linkcontext.threads import threads
 
 log = logging.getLogger("linkcontext")
@@ -47,11 +47,11 @@ class Token(NamedTuple):
     text: str
 
 
-Read = list[Token]  # of each token of a prompt but the first
+TokenLogprobs = list[Token]  # of each token of a prompt but the first
 
 
 @dataclass(frozen=True)
-class Served:
+class ServerConnection:
     """A model that a server has. `name` is what the user wrote, `model` what the server calls it."""
 
     name: str
@@ -82,7 +82,7 @@ class Served:
         return _told(self.url, lambda: ask(model=self.model, messages=messages, **options))
 
 
-def connect(name: str, prompting: Prompting = USUAL_PROMPTING) -> Served:
+def connect(name: str, prompting: Prompting = USUAL_PROMPTING) -> ServerConnection:
     """The model `openai:URL#NAME`. Without a name: $OPENAI_MODEL, or the only one there is.
 
     The key is $OPENAI_API_KEY. Raises `InputError` where nobody answers, or there is no such model.
@@ -105,7 +105,7 @@ def connect(name: str, prompting: Prompting = USUAL_PROMPTING) -> Served:
         raise InputError(f"--model {name}: the server has {', '.join(there)}. Choose one: openai:{url}#NAME.")
     if wanted and wanted not in there:
         raise InputError(f"--model {name}: the server has no {wanted}. There are {', '.join(there)}.")
-    return Served(name, url, wanted or there[0], client, prompting)
+    return ServerConnection(name, url, wanted or there[0], client, prompting)
 
 
 def _check_address(url: str, name: str) -> None:
@@ -155,7 +155,7 @@ class Refused(InputError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class PromptRecord:
     """A prompt as it is sent: which tokens are made of it, the server alone knows."""
 
     messages: list[Message]
@@ -166,10 +166,10 @@ class Sent:
 
 
 @dataclass
-class Remote:
+class RemoteModel:
     """Asks a server about prompts, `batch` at a time."""
 
-    served: Served
+    served: ServerConnection
     sources: Sources
     batch: int = 16
     engine: str = "openai"
@@ -192,7 +192,7 @@ class Remote:
             before = self._read(asked)
             goes_on = self._read(told, add_generation_prompt=False, continue_final_message=True)
             closed = self._read(told, add_generation_prompt=False)
-            other = self._read(_other_answer(Ask(asked, (told,))), add_generation_prompt=False)
+            other = self._read(_other_answer(ScoringRequest(asked, (told,))), add_generation_prompt=False)
         except Refused as error:
             return self._without(str(error))
         if not before or not goes_on or not closed or not other:
@@ -266,15 +266,15 @@ class Remote:
             return "the server's own"
         return "none" if self.neutral else "none of OpenAI's; the server's own repetition_penalty"
 
-    def prompt(self, messages: list[Message]) -> Sent:
+    def prompt(self, messages: list[Message]) -> PromptRecord:
         """The prompt, to be recorded."""
-        return Sent(messages)
+        return PromptRecord(messages)
 
     def check(self, messages: list[Message]) -> None:
         """Whether the server takes a conversation, else an `InputError` with its own words."""
         self.served.complete([self._said(message) for message in messages], 1)
 
-    def score(self, asks: Sequence[Ask]) -> list[list[tuple[float, int]]]:
+    def score(self, asks: Sequence[ScoringRequest]) -> list[list[tuple[float, int]]]:
         """For each prompt and candidate: the answer's log-probability (nats, its end included) and its tokens."""
         if not asks:
             return []
@@ -312,7 +312,7 @@ class Remote:
         with threads(self.batch) as pool:
             return list(pool.map(ask, things))
 
-    def _read(self, messages: list[Message], **more: Any) -> Read:
+    def _read(self, messages: list[Message], **more: Any) -> TokenLogprobs:
         """The tokens of a prompt as the server reads it; empty where it does not tell."""
         sent = [self._said(message) for message in messages]
         answer = self.served.complete(sent, 1, prompt_logprobs=0, **more)  # 0: of the prompt's own tokens alone
@@ -337,7 +337,7 @@ class Remote:
         return {"type": "image_url", "image_url": {"url": _uri(item, None if item in DRAWN else self.sources[item][1])}}
 
 
-def _other_answer(ask: Ask) -> list[Message]:
+def _other_answer(ask: ScoringRequest) -> list[Message]:
     """The messages of a candidate with an answer that begins like no candidate.
 
     The common beginning is all that the chat template writes before an answer. It can be longer than a prompt for a
@@ -347,7 +347,7 @@ def _other_answer(ask: Ask) -> list[Message]:
     return [*ask.answers[0][:-1], {**message, "content": [{"type": "text", "text": OTHER}]}]
 
 
-def _answer(other: Read, closed: Read, gap: int, tail: int) -> tuple[float, int]:
+def _answer(other: TokenLogprobs, closed: TokenLogprobs, gap: int, tail: int) -> tuple[float, int]:
     """An answer's log-probability and number of tokens: from where it differs from another answer to its end.
 
     Up to `gap` characters of white space before it belong to it, because the model would have to generate them.
@@ -360,7 +360,7 @@ def _answer(other: Read, closed: Read, gap: int, tail: int) -> tuple[float, int]
     return sum(token.logprob for token in tokens), len(tokens)
 
 
-def _shared(a: Read, b: Read) -> int:
+def _shared(a: TokenLogprobs, b: TokenLogprobs) -> int:
     """How many tokens two prompts begin with together."""
     differs = (i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one.id != other.id)
     return next(differs, min(len(a), len(b)))

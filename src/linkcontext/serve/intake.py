@@ -21,7 +21,7 @@ from linkcontext.episodes.prompt import Message, pictures, tokenize
 from linkcontext.errors import InputError
 from linkcontext.inference.vision import Eyes, Preprocessed
 from linkcontext.models.loading import Model
-from linkcontext.scoring.local import Ending, Sources, fits, rendered
+from linkcontext.scoring.local import PromptEnd, Sources, fits, rendered
 
 SECONDS = 60  # in which a request's body must be there
 UNFINISHED = 4  # bodies on their way may take as many bytes as so many of the largest
@@ -99,7 +99,7 @@ class Lane:
         """Call a function in this thread, after the calls that are waiting."""
         return await asyncio.get_running_loop().run_in_executor(self.pool, act, *given)
 
-    def prepare(self, messages: list[Message], ending: Ending, sources: Sources, known: Known) -> int:
+    def prepare(self, messages: list[Message], ending: PromptEnd, sources: Sources, known: Known) -> int:
         """Replace the uploads in `sources` by the processor's output, and return its bytes.
 
         Pictures that are `known` are left as they are. Raises `InputError` if a picture is damaged or the conversation

@@ -18,7 +18,7 @@ from linkcontext.data import formats
 from linkcontext.data.images import Upload, image_size, suffix
 from linkcontext.episodes.prompt import Message
 from linkcontext.errors import InputError
-from linkcontext.scoring.local import Ending, Sources
+from linkcontext.scoring.local import PromptEnd, Sources
 
 LOWEST = -9999.0  # JSON has no infinity
 NEW_TOKENS = 512  # of an answer, where --max-new-tokens says nothing
@@ -150,7 +150,7 @@ class ChatRequest(_Ignored):
     chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=16)] = {}
 
     @property
-    def ending(self) -> Ending:
+    def ending(self) -> PromptEnd:
         """How the prompt ends."""
         return "none" if self.add_generation_prompt else "open" if self.continue_final_message else "closed"
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from linkcontext.episodes.prompt import Message
 from linkcontext.inference.engine import Held, kept_rows, revived
 from linkcontext.inference.prefix_tree import Ints
-from linkcontext.scoring.local import Scorer
+from linkcontext.scoring.local import LocalModel
 
 LEAST = 16  # tokens for which it is worth it
 
@@ -14,7 +14,7 @@ LEAST = 16  # tokens for which it is worth it
 class Shelf:
     """Keys and values of prompts, at most `room` bytes of them; what was not used for longest goes first."""
 
-    def __init__(self, scorer: Scorer, room: int) -> None:
+    def __init__(self, scorer: LocalModel, room: int) -> None:
         self.scorer, self.room = scorer, room
         self.kept: list[Held] = []  # used last comes last
 

@@ -30,7 +30,7 @@ from linkcontext.errors import InputError
 from linkcontext.inference.vision import Eyes, Seen
 from linkcontext.models.loading import Model
 from linkcontext.scoring import identity
-from linkcontext.scoring.local import Scorer, Sources
+from linkcontext.scoring.local import LocalModel, Sources
 from linkcontext.serve import openai_protocol
 from linkcontext.serve.access import Access, Hosts
 from linkcontext.serve.connections import Connections, Patience
@@ -88,7 +88,7 @@ class Endpoint:
         self.large = 0  # those of them that are large
         self.lessons = {name: Lesson([], {}, {})}
         features = limits.hold // 4
-        scorer = Scorer(model, Eyes(model, memory=features, counting=False), {})
+        scorer = LocalModel(model, Eyes(model, memory=features, counting=False), {})
         shelf = Shelf(scorer, limits.hold - features)
         for called, path in packs:
             if called in self.lessons:

@@ -18,7 +18,7 @@ from linkcontext.episodes.prompt import Message
 from linkcontext.errors import InputError
 from linkcontext.inference.engine import Held
 from linkcontext.inference.vision import Seen
-from linkcontext.scoring.local import Ending, Scorer, Sources
+from linkcontext.scoring.local import LocalModel, PromptEnd, Sources
 from linkcontext.serve.openai_protocol import prompt_logprobs, token_logprob
 from linkcontext.serve.prefix_cache import Shelf
 
@@ -70,7 +70,7 @@ class Job:
     messages: list[Message]
     sources: Sources
     seen: Mapping[str, Seen]  # what is known of pictures that may have no file any more
-    ending: Ending
+    ending: PromptEnd
     new_tokens: int
     stops: tuple[str, ...]
     top: int | None  # how many likely tokens are told beside each; None where no likelihoods are wanted
@@ -101,7 +101,7 @@ class Job:
 class Desk:
     """A scorer in a thread of its own."""
 
-    def __init__(self, scorer: Scorer, shelf: Shelf) -> None:
+    def __init__(self, scorer: LocalModel, shelf: Shelf) -> None:
         self.scorer, self.shelf = scorer, shelf
         self.waiting: deque[Job] = deque()
         self.changed = threading.Condition()

@@ -23,7 +23,7 @@ from linkcontext.models.loading import Model
 from linkcontext.models.prompting import REPLY_TOKENS
 from linkcontext.progress import progress
 from linkcontext.records import Turn
-from linkcontext.scoring.local import Ask, Scorer
+from linkcontext.scoring.local import LocalModel, ScoringRequest
 from linkcontext.seeds import rng
 
 log = logging.getLogger("linkcontext")
@@ -137,7 +137,7 @@ class Learner:
         if self.select == "rices" and self.shots_per_class is None:
             raise InputError("--select rices: say with --shots-per-class how many pictures are shown to a question.")
         refuse_scaffold(self.scaffold, self.model.marks)
-        self.scorer = Scorer(self.model, Eyes(self.model), {})
+        self.scorer = LocalModel(self.model, Eyes(self.model), {})
 
     # Teaching
 
@@ -377,7 +377,9 @@ class Learner:
             asks = []
             for query in chunk:
                 messages = conversation(turns, self.scaffold, query)
-                asks.append(Ask(messages, tuple(answered(messages, self.scaffold, name) for name in self.shown)))
+                asks.append(
+                    ScoringRequest(messages, tuple(answered(messages, self.scaffold, name) for name in self.shown))
+                )
             scores += [[value for value, _ in row] for row in self.scorer.score(asks, held)]
         return torch.tensor(scores, dtype=torch.double).log_softmax(-1)
 

@@ -10,8 +10,8 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation.answers import match
 from linkcontext.models.prompting import REPLY_TOKENS
 from linkcontext.records import Candidate, Turn
-from linkcontext.scoring.local import Ask
-from linkcontext.scoring.remote import Remote, Served
+from linkcontext.scoring.local import ScoringRequest
+from linkcontext.scoring.remote import RemoteModel, ServerConnection
 from linkcontext.teach.learner import Answer, in_rounds
 from linkcontext.teach.pack import Pack
 
@@ -21,13 +21,13 @@ class Away:
     """A pack and a server. Raises `InputError` where the pack's pictures are gone or have changed."""
 
     pack: Pack
-    served: Served
+    served: ServerConnection
 
     def __post_init__(self) -> None:
         self.support = self._support()
         paths = self.pack.whole(self.served.name)
         self.looks = {pixels(path): item for item, path in paths.items()}
-        self.remote = Remote(self.served, {item: (item, path) for item, path in paths.items()})
+        self.remote = RemoteModel(self.served, {item: (item, path) for item, path in paths.items()})
 
     def ask(self, picture: Path) -> Answer:
         """Name a picture. One that was taught has its own name; any other is named by the likelihood of each name, or
@@ -48,7 +48,7 @@ class Away:
                     f"{picture}: {self.served.name} says {reply!r}, which is none of the names, or several."
                 )
             return Answer(said, {name: float(name == said) for name in names})
-        asked = Ask(messages, tuple(answered(messages, self.pack.wording, name) for name in names))
+        asked = ScoringRequest(messages, tuple(answered(messages, self.pack.wording, name) for name in names))
         scores = [value for value, _ in self.remote.score([asked])[0]]
         weights = [math.exp(value - max(scores)) for value in scores]
         found = {name: weight / math.fsum(weights) for name, weight in zip(names, weights, strict=True)}

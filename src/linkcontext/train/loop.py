@@ -54,7 +54,7 @@ from linkcontext.models.loading import Model, device_named, load
 from linkcontext.models.unreadable import without_refused
 from linkcontext.records import cut_log, parse_json, to_json
 from linkcontext.scoring.identity import measured
-from linkcontext.scoring.local import Scorer
+from linkcontext.scoring.local import LocalModel
 from linkcontext.seeds import key
 from linkcontext.source import open_data
 from linkcontext.storage import append_line, held
@@ -339,7 +339,7 @@ def _trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
     )
     if model.network.dtype != torch.float32 and accelerator.mixed_precision == "no":
         raise InputError(f"weights in {model.network.dtype} need --precision bf16, or --dtype float32.")
-    scorer = Scorer(model, Eyes(model), {})
+    scorer = LocalModel(model, Eyes(model), {})
     engine, why = scorer.choice  # which says so in the log where trees can't be trained
     if engine != "naive":
         scorer.skips(learns=True)
@@ -408,7 +408,7 @@ def _exam(config: TrainConfig) -> Callable[[Accelerator, nn.Module], Rows] | Non
         memory = float(accelerator.gather(free).min())
         # What a projector made of a picture is old after a step.
         eyes = Eyes(trainee.model) if trainee.eyes_learn else trainee.eyes
-        asker = Asker(Scorer(trainee.model, eyes, sources, memory_gb=memory), dataset, wording, True, False)
+        asker = Asker(LocalModel(trainee.model, eyes, sources, memory_gb=memory), dataset, wording, True, False)
         mine = episodes if together else episodes[accelerator.process_index :: accelerator.num_processes]
         with at_rest(trainee):
             found = [prediction for episode in mine for prediction in answer(asker, [episode])]

@@ -56,7 +56,7 @@ def query_of(message):
 
 @dataclass
 class Planted:
-    """A policy at the place of a `Scorer`."""
+    """A policy at the place of a `LocalModel`."""
 
     policy: object
     engine: str = "naive"

@@ -40,7 +40,7 @@ from linkcontext.inference.vision import GREY
 from linkcontext.models.loading import Model
 from linkcontext.models.unreadable import without_refused
 from linkcontext.records import Episode, Prediction, read_jsonl
-from linkcontext.scoring.local import Scorer
+from linkcontext.scoring.local import LocalModel
 from linkcontext.seeds import rng
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
@@ -80,7 +80,7 @@ def evidence(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
     claim(out / "episodes.jsonl", every, config, model, dataset, problems, about)
     answered(asked, out / "predictions.jsonl")
     scorer = asked[0][0].scorer
-    if isinstance(scorer, Scorer):
+    if isinstance(scorer, LocalModel):
         scorer.eyes.save()
     return finish(out, model.name, config.episodes.data, left_out, scorer.counters())
 

@@ -30,8 +30,8 @@ from linkcontext.evaluation.tasks.retention_rows import rows
 from linkcontext.models.loading import Model
 from linkcontext.progress import progress
 from linkcontext.records import appending, read_jsonl
-from linkcontext.scoring.local import Ask, Scorer
-from linkcontext.scoring.remote import Remote, Served
+from linkcontext.scoring.local import LocalModel, ScoringRequest
+from linkcontext.scoring.remote import RemoteModel, ServerConnection
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
 
@@ -41,7 +41,7 @@ GROUP = 32  # questions whose prompts are batched together
 NEW_TOKENS = 64  # of a reply: the longest description of a world takes some 40
 
 
-def retention(config: EvalConfig, model: Model | Served | None = None) -> dict[str, Any]:
+def retention(config: EvalConfig, model: Model | ServerConnection | None = None) -> dict[str, Any]:
     """Ask, and write the run's folder; the content of metrics.json.
 
     With `model` that one is used instead of loading `config.model`. Both scorings always run. A folder that
@@ -118,7 +118,9 @@ def _exam(episodes: EpisodeConfig, wording: Scaffold) -> Exam:
     return world_exam(open_data(episodes.data, episodes.strict), wording, episodes.episodes, episodes.seed)
 
 
-def _ask_all(scorer: Scorer | Remote, probes: Sequence[Probe], wording: Scaffold, path: Path, new_tokens: int) -> None:
+def _ask_all(
+    scorer: LocalModel | RemoteModel, probes: Sequence[Probe], wording: Scaffold, path: Path, new_tokens: int
+) -> None:
     """Append the answers that `path` does not hold yet."""
     with appending(path) as append:
         done = {answered.probe for answered in _belonging(probes, path)}
@@ -152,7 +154,7 @@ def _belonging(probes: Sequence[Probe], path: Path) -> list[Answered]:
 
 
 def ask(
-    scorer: Scorer | Remote, probes: Sequence[Probe], wording: Scaffold, new_tokens: int = NEW_TOKENS
+    scorer: LocalModel | RemoteModel, probes: Sequence[Probe], wording: Scaffold, new_tokens: int = NEW_TOKENS
 ) -> list[Answered]:
     """The model's reply to each probe and, where it has candidates, how likely it finds each."""
     chosen = [probe for probe in probes if probe.candidates]
@@ -167,7 +169,7 @@ def ask(
     return found
 
 
-def _candidates(probe: Probe, wording: Scaffold) -> Ask:
+def _candidates(probe: Probe, wording: Scaffold) -> ScoringRequest:
     told = (wording.query_answer.replace("{answer}", name) for name in probe.candidates)
     replies = ({"role": "assistant", "content": [{"type": "text", "text": text}]} for text in told)
-    return Ask(list(probe.messages), tuple([*probe.messages, reply] for reply in replies))
+    return ScoringRequest(list(probe.messages), tuple([*probe.messages, reply] for reply in replies))
