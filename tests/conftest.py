@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from linkcontext.worlds.folder import write_seed
+
 # Models of tests are tiny: a second thread only waits for the first, and badly where the machine has other work.
 torch.set_num_threads(1)
 
@@ -24,6 +26,12 @@ def cache_of_all_tests(tmp_path_factory):
         del os.environ["LINKCONTEXT_CACHE"]
     else:
         os.environ["LINKCONTEXT_CACHE"] = kept
+
+
+@pytest.fixture(scope="session")
+def things(tmp_path_factory):
+    """Six classes of nine invented things."""
+    return write_seed(tmp_path_factory.mktemp("mining") / "things", 6, 9, 0, 32)
 
 
 @pytest.fixture(scope="session")

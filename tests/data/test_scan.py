@@ -323,25 +323,3 @@ def test_really_without_permission(zoo):
     (zoo / "cat").chmod(0o700)
     assert list(pictures) == ["ice_bear/c.WEBP"]
     assert len(problems) == 2
-
-
-def test_progress_is_silent_where_stderr_is_no_terminal(capfd, monkeypatch):
-    monkeypatch.setattr(scan, "PATIENCE_S", 0)
-    with scan.progress("Reading", 3) as advance:
-        for _ in range(3):
-            advance()
-    assert capfd.readouterr() == ("", "")
-
-
-def test_progress_shows_on_a_terminal_after_a_while(capfd, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    with scan.progress("Reading", 1) as advance:
-        advance()
-    assert capfd.readouterr() == ("", "")
-    monkeypatch.setattr(scan, "PATIENCE_S", 0)
-    with scan.progress("Reading", 1) as advance:
-        advance()
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert "Reading" in err
