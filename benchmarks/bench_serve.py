@@ -28,7 +28,7 @@ from rich.table import Table
 from linkcontext.episodes.link import sample
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, prompt
-from linkcontext.inference.vision import Eyes
+from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
@@ -150,7 +150,7 @@ def main() -> None:
     prompts = prompts[: config.requests]
     # Offline, one by one: what is asked together there must not change what is said.
     scorer = LocalModel(
-        model := load(config.model), Eyes(model), {i.id: (i.sha256, paths[i.id]) for i in dataset.items}
+        model := load(config.model), VisionEncoder(model), {i.id: (i.sha256, paths[i.id]) for i in dataset.items}
     )
     expected = [scorer.generate([messages], 512)[0] for messages in prompts]
     found: dict = {"model": config.model, "machine": machine("cpu"), "requests": len(prompts)}

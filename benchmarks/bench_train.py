@@ -44,10 +44,11 @@ from linkcontext.data.images import open_image
 from linkcontext.episodes.link import sample
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, Message, encode, pictures, prompt
-from linkcontext.inference.engine import Engine, Grown
-from linkcontext.inference.prefix_tree import Line, lay, pack
-from linkcontext.inference.vision import Eyes, Seen
-from linkcontext.models.loading import Model, load, processor
+from linkcontext.inference.engine import TreeInputs
+from linkcontext.inference.losses import tree_losses
+from linkcontext.inference.prefix_tree import TokenSequence, expand_images, pack
+from linkcontext.inference.vision import ImageFeatures, VisionEncoder
+from linkcontext.models.loading import Model, load, load_processor
 from linkcontext.source import open_data
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.loop import train
@@ -88,7 +89,7 @@ class Lessons:
     """The answers to learn, in order, as messages, as TRL's rows and as lines of trees."""
 
     def __init__(self, model: Model, config: Bench) -> None:
-        self.model, self.eyes, data = model, Eyes(model), open_data("world:0")
+        self.model, self.eyes, data = model, VisionEncoder(model), open_data("world:0")
         self.each = SUPPORTS * config.queries  # answers to a step
         count = SUPPORTS * max(config.steps, config.block)
         plan = EpisodePlan(2, (config.shots,), episodes=count, queries=config.queries)
@@ -103,7 +104,7 @@ class Lessons:
         self.images = {item: open_image(paths[item]) for item in shown}
         self.inputs: dict[str, Tensor] = {}  # what the projector is given of a picture
         self.took = seconds(lambda: self.inputs.update(self.look(shown)))
-        self.spelling = self.eyes.encode([self.images[shown[0]]])[0].spelling
+        self.spelling = self.eyes.encode_images([self.images[shown[0]]])[0].spelling
 
     def rows(self) -> datasets.Dataset:
         """As TRL wants them: messages with places for pictures, and the pictures."""
@@ -129,7 +130,7 @@ class Lessons:
         projector = self.model.network.model.multi_modal_projector
         hook = projector.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
         for start in range(0, len(items), 32):
-            self.eyes.encode([self.images[item] for item in items[start : start + 32]])
+            self.eyes.encode_images([self.images[item] for item in items[start : start + 32]])
         hook.remove()
         return dict(zip(items, torch.cat(caught), strict=True))
 
@@ -138,14 +139,14 @@ class Lessons:
         start = number * self.each % len(self.told)
         return self.told[start : start + self.each]
 
-    def lines(self, told: Sequence[list[Message]]) -> tuple[list[Line], list[str]]:
+    def lines(self, told: Sequence[list[Message]]) -> tuple[list[TokenSequence], list[str]]:
         """Lines, and the pictures by the numbers they have there."""
         places: dict[str, int] = {}
         found = []
         for messages in told:
-            tokens = encode(messages, self.model.template, "last")
+            tokens = encode(messages, self.model.chat_template, "last")
             numbers = [places.setdefault(item, len(places)) for item in tokens.pictures]
-            found.append(lay(tokens, self.eyes.mark, numbers, [self.spelling] * len(numbers)))
+            found.append(expand_images(tokens, self.eyes.mark, numbers, [self.spelling] * len(numbers)))
         return found, list(places)
 
 
@@ -158,12 +159,12 @@ def learn(network: nn.Module, optim: torch.optim.AdamW, lessons: Lessons, number
     lines, items = lessons.lines(lessons.step(number))
     inputs = lessons.look(items) if way == "tree, new" else lessons.inputs
     projected = network.model.multi_modal_projector(torch.stack([inputs[item] for item in items]))
-    seen = [Seen(lessons.spelling, rows) for rows in projected]
+    seen = [ImageFeatures(lessons.spelling, rows) for rows in projected]
     queries = len(lines) // SUPPORTS
     groups = (
         [[line] for line in lines] if way == "rows" else [lines[i : i + queries] for i in range(0, len(lines), queries)]
     )
-    found = Engine(network, 0).losses([Grown(tree, seen) for tree in pack(groups, 0)])
+    found = tree_losses(network, [TreeInputs(tree, seen) for tree in pack(groups, 0)])
     loss = (found.nats * found.weight).sum() / found.weight.sum()
     loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), CLIP)
@@ -248,7 +249,7 @@ def trl(
             network,
             settings,
             train_dataset=lessons.rows(),
-            processing_class=processor(config.model),
+            processing_class=load_processor(config.model),
             callbacks=[clock],
         )
         trainer.remove_callback(hf.PrinterCallback)

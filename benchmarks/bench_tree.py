@@ -64,9 +64,10 @@ from linkcontext.data.images import open_image
 from linkcontext.episodes.link import sample
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, Tokens, pictures, prompt
-from linkcontext.inference.engine import Engine, Grown
-from linkcontext.inference.prefix_tree import NOTHING, Line, Pass, grow
-from linkcontext.inference.vision import Eyes, Seen, chunks
+from linkcontext.inference.engine import Engine, TreeInputs
+from linkcontext.inference.prefix_tree import TokenSequence, merge
+from linkcontext.inference.schedule import EMPTY, ForwardPass
+from linkcontext.inference.vision import ImageFeatures, VisionEncoder, chunks
 from linkcontext.models.loading import load
 from linkcontext.scoring.local import LocalModel, ScoringRequest
 from linkcontext.source import open_data
@@ -132,7 +133,7 @@ class Bundled:
         return found
 
     def _scorer(self, engine: str) -> LocalModel:
-        scorer = LocalModel(self.model, Eyes(self.model, dict(self.hand)), self.sources, asked=engine)
+        scorer = LocalModel(self.model, VisionEncoder(self.model, dict(self.hand)), self.sources, asked=engine)
         scorer.__dict__.update(self.checked.get(engine, {}))  # checks are made once a run, not once an episode
         return scorer
 
@@ -143,9 +144,9 @@ class Bundled:
     def features(self, asks: list[ScoringRequest]) -> dict:
         scorer = self._scorer("cached")
         scorer._look([answer for ask in asks for answer in ask.answers])
-        return scorer.eyes.seen
+        return scorer.eyes.features
 
-    def lines(self, asks: list[ScoringRequest]) -> tuple[list[Line], list[Seen], int]:
+    def lines(self, asks: list[ScoringRequest]) -> tuple[list[TokenSequence], list[ImageFeatures], int]:
         scorer, told = self._scorer("cached"), [answer for ask in asks for answer in ask.answers]
         scorer._look(told)
         return scorer._lines_of(told, "last"), scorer._pictures, scorer.eyes.calls
@@ -180,7 +181,7 @@ class Bundled:
                 images=[[self.decoded[item] for item in tokens.pictures] for tokens in told],
                 padding=True,
                 padding_side="right",
-                add_special_tokens=self.model.template.adds_special_tokens(texts[0]),
+                add_special_tokens=self.model.chat_template.adds_special_tokens(texts[0]),
                 return_tensors="pt",
             )
         )
@@ -190,7 +191,7 @@ class Bundled:
         return [ScoringRequest(ask.messages, ask.answers[:1])]
 
     def one_picture(self) -> None:
-        self._scorer("cached").eyes.encode([next(iter(self.decoded.values()))])
+        self._scorer("cached").eyes.encode_images([next(iter(self.decoded.values()))])
 
 
 @torch.inference_mode()
@@ -200,8 +201,10 @@ def rows(subject, asks: list, batch: int, every: bool) -> Found:
     lines, seen, calls = subject.lines(asks)
     engine, scores = Engine(subject.network, 0), [0.0] * len(lines)
     for chunk in chunks(sorted(range(len(lines)), key=lambda i: len(lines[i].ids)), batch):
-        trees = [grow([lines[i]]) for i in chunk]
-        hidden = engine.hidden([(Grown(tree, seen), Pass(NOTHING, np.arange(len(tree)))) for tree in trees], None)
+        trees = [merge([lines[i]]) for i in chunk]
+        hidden = engine.hidden(
+            [(TreeInputs(tree, seen), ForwardPass(EMPTY, np.arange(len(tree)))) for tree in trees], None
+        )
         values = engine.logits(hidden).log_softmax(-1) if every else None
         for row, (i, tree) in enumerate(zip(chunk, trees, strict=True)):
             asked = torch.from_numpy(tree.answers[0]).to(hidden.device)
@@ -296,7 +299,7 @@ def floor(subject, asks: list, config: Bench) -> dict:
     values written once.
     """
     lines, _, calls = subject.lines(asks)
-    tree, network = grow(lines), subject.network
+    tree, network = merge(lines), subject.network
     text, decoder = network.config.get_text_config(), network.get_decoder()
     weights = sum(m.weight.numel() for m in decoder.modules() if isinstance(m, torch.nn.Linear))
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -379,7 +382,7 @@ def growth(subject, config: Bench) -> dict:
             run = ways_to_score(subject, asks, {})["cached"]
             run()
             times = summary([seconds(run) for _ in range(config.repeats)])
-            row = {"x": x, "branches": len(lines), "tokens": len(grow(lines)), "seconds": times}
+            row = {"x": x, "branches": len(lines), "tokens": len(merge(lines)), "seconds": times}
             row |= {} if config.toy else {"peak": peak_of(config, subject, setting, "cached", 1)}
             rows.append(row)
             print(f"  {axis} {x}: {len(lines)} branches, {row['tokens']} tokens, {times['best']:.2f} s", flush=True)

@@ -24,10 +24,10 @@ import transformers as hf
 from matplotlib.figure import Figure
 
 from linkcontext.episodes.prompt import IGNORE, Tokens
-from linkcontext.inference.engine import CPU_ROOM, GPU_ROOM, Engine, Grown
+from linkcontext.inference.engine import CPU_MAX_TOKENS, GPU_MAX_TOKENS, Engine, TreeInputs
 from linkcontext.inference.memory import free_memory, room
-from linkcontext.inference.prefix_tree import Line, Spelling, grow, lay
-from linkcontext.inference.vision import Seen, chunks
+from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images, merge
+from linkcontext.inference.vision import ImageFeatures, chunks
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("linkcontext", "torch", "transformers", "trl", "accelerate", "numpy")
@@ -225,7 +225,7 @@ class Random:
         count, row = self.grid**2, np.arange(self.grid)
         rows = [np.zeros(count, np.int64), np.repeat(row, self.grid), np.tile(row, self.grid)]
         shift = np.stack(rows) if self.qwen else np.arange(count)[None]
-        self.spelling = Spelling(np.full(count, self.mark), np.arange(count), shift)
+        self.spelling = ImageTokens(np.full(count, self.mark), np.arange(count), shift)
         self.drawn: list[torch.Tensor] = []
 
     def asks(self, setting: Setting) -> list[Tokens]:
@@ -267,15 +267,16 @@ class Random:
         return found | ({"image_grid_thw": grid} if self.qwen else {})
 
     @torch.inference_mode()
-    def lines(self, asks: list[Tokens]) -> tuple[list[Line], list[Seen], int]:
+    def lines(self, asks: list[Tokens]) -> tuple[list[TokenSequence], list[ImageFeatures], int]:
         numbers = sorted({int(picture) for tokens in asks for picture in tokens.pictures})
         place, seen = {number: i for i, number in enumerate(numbers)}, []
         for chunk in chunks([] if self.hand else numbers, 32):
             features = self.network.model.get_image_features(**self._pixels(list(chunk))).pooler_output
-            seen += [Seen(self.spelling, rows) for rows in features]
+            seen += [ImageFeatures(self.spelling, rows) for rows in features]
         seen = [self.hand[number] for number in numbers] if self.hand else seen
         lines = [
-            lay(t, self.mark, [place[int(p)] for p in t.pictures], [self.spelling] * len(t.pictures)) for t in asks
+            expand_images(t, self.mark, [place[int(p)] for p in t.pictures], [self.spelling] * len(t.pictures))
+            for t in asks
         ]
         return lines, seen, 0 if self.hand else len(numbers)
 
@@ -285,10 +286,14 @@ class Random:
 
     def tree(self, asks: list[Tokens], engine: str) -> Found:
         lines, seen, calls = self.lines(asks)
-        tree = grow(lines)
-        usual = len(tree) if engine == "packed" else min(GPU_ROOM if self.device == "cuda" else CPU_ROOM, len(tree))
+        tree = merge(lines)
+        usual = (
+            len(tree)
+            if engine == "packed"
+            else min(GPU_MAX_TOKENS if self.device == "cuda" else CPU_MAX_TOKENS, len(tree))
+        )
         width = room(self.network, int(tree.depth.max()) + 1, free_memory(self.network.device), usual)
-        return Engine(self.network, width).scores(Grown(tree, seen)), calls
+        return Engine(self.network, width).scores(TreeInputs(tree, seen)), calls
 
     def naive(self, asks: list[Tokens], batch: int) -> Found:
         return whole_prompts(self.network, asks, self._inputs(asks), batch)

@@ -80,7 +80,7 @@ def taught(table: Teaching, model: Model, data: str) -> dict:
             (refused if name is None else kept).append((answer.name is None) == (name is None))
             if name is not None:
                 right.append(max(answer.probabilities, key=answer.probabilities.__getitem__) == name)
-                seen = learner.scorer.eyes.recall(item.sha256)
+                seen = learner.scorer.eyes.get(item.sha256)
                 near.append(nearest(seen.pooled, pooled, [n for n, _ in support])[0] == name)
                 draws.append(str(draw))
     return {

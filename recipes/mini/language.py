@@ -43,12 +43,13 @@ from transformers import (
 )
 
 from linkcontext.episodes.prompt import IGNORE, Tokens, encode
-from linkcontext.inference.engine import Engine, Grown
-from linkcontext.inference.prefix_tree import Spelling, lay, pack
-from linkcontext.inference.vision import Seen
+from linkcontext.inference.engine import TreeInputs
+from linkcontext.inference.losses import tree_losses
+from linkcontext.inference.prefix_tree import ImageTokens, expand_images, pack
+from linkcontext.inference.vision import ImageFeatures
 from linkcontext.mini import clip, recipe, stage
 from linkcontext.mini.tokenizer import ASSISTANT, CHAT_TEMPLATE, CONTEXT, IMAGE, SPECIAL, USER
-from linkcontext.models.loading import Template
+from linkcontext.models.loading import ChatTemplate
 from linkcontext.seeds import key
 from linkcontext.storage import replacing
 from linkcontext.worlds.folder import TAUGHT, taught_names
@@ -223,11 +224,11 @@ class Writer:
         pools: dict[str, features.Features],
     ) -> None:
         self.model, self.tokenizer, self.pools = model, tokenizer, pools
-        self.template = Template(reader(tokenizer))
+        self.template = ChatTemplate(reader(tokenizer))
         self.image = tokenizer.convert_tokens_to_ids(IMAGE)
         self.tokens = model.config.image_seq_length
         slots = np.arange(self.tokens)
-        self.spelling = Spelling(np.full(self.tokens, self.image), slots, slots[None])
+        self.spelling = ImageTokens(np.full(self.tokens, self.image), slots, slots[None])
         self.blocks = circuits.blocks(WIDTH)
 
     def encode(self, exchanges: Sequence[talk.Exchange]) -> Tokens:
@@ -284,15 +285,15 @@ class Writer:
     def loss(self, rows: Sequence[Tokens], strange: Sequence[np.random.Generator | None]) -> tuple[Tensor, float]:
         """Mean cross-entropy over the labelled tokens, and how often the first token of an answer is right."""
         count, lines = 0, []
-        seen: list[Seen] = []
+        seen: list[ImageFeatures] = []
         for row, stream in zip(rows, strange, strict=True):
             shown = len(row.pictures)
-            lines.append([lay(row, self.image, range(count, count + shown), [self.spelling] * shown)])
+            lines.append([expand_images(row, self.image, range(count, count + shown), [self.spelling] * shown)])
             count += shown
             if shown:
-                seen += [Seen(self.spelling, one) for one in self.seen(row.pictures, stream)]
+                seen += [ImageFeatures(self.spelling, one) for one in self.seen(row.pictures, stream)]
         trees = pack(lines, max(len(line.ids) for (line,) in lines))
-        result = Engine(self.model, 0).losses([Grown(tree, seen) for tree in trees])
+        result = tree_losses(self.model, [TreeInputs(tree, seen) for tree in trees])
         first = torch.from_numpy(np.concatenate([tree.begins for tree in trees]))
         return (result.nats * result.weight).sum() / result.weight.sum(), result.right.cpu()[
             first

@@ -75,7 +75,7 @@ def test_what_is_exported_is_read_back_equal(request, tmp_path, layout, scaffold
 def test_trl_s_collator_accepts_what_is_exported(drawn, tmp_path, supervise):
     sft = pytest.importorskip("trl.trainer.sft_trainer", reason="trl is in linkcontext[bench] alone")
     datasets = pytest.importorskip("datasets", reason="needs linkcontext[hub]")
-    from linkcontext.models.loading import processor  # noqa: PLC0415 - torch
+    from linkcontext.models.loading import load_processor  # noqa: PLC0415 - torch
 
     dataset, episodes = drawn
     told = list(exported(episodes, dataset, SCAFFOLDS["turns"], supervise))
@@ -84,7 +84,7 @@ def test_trl_s_collator_accepts_what_is_exported(drawn, tmp_path, supervise):
         "json", data_files=str(tmp_path / "e.jsonl"), split="train", cache_dir=str(tmp_path / "c")
     )
     table = table.cast_column("images", datasets.List(datasets.Image()))
-    mini = processor("mini")
+    mini = load_processor("mini")
     collator = sft.DataCollatorForVisionLanguageModeling(mini, completion_only_loss=supervise == "query")
     batch = collator([table[n] for n in range(4)])
     assert batch["pixel_values"].shape[0] == sum(len(each.pictures) for each in told[:4])

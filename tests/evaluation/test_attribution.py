@@ -14,7 +14,7 @@ from linkcontext.evaluation.example_selection import picks
 from linkcontext.evaluation.metrics import choose, grouped
 from linkcontext.evaluation.run_dir import read_run
 from linkcontext.evaluation.runner import evaluate, run_folder
-from linkcontext.inference.vision import Eyes
+from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
 from linkcontext.report.page import write_report
 from linkcontext.scoring.local import LocalModel, ScoringRequest
@@ -40,7 +40,7 @@ def folder(config, model):
 def scorer(model, pictures, engine="auto"):
     dataset = open_folder(pictures)
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
-    return LocalModel(model, Eyes(model), sources, asked=engine)
+    return LocalModel(model, VisionEncoder(model), sources, asked=engine)
 
 
 def test_leaving_one_out_is_asking_the_shortened_prompt(model, pictures, folder):

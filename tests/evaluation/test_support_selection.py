@@ -13,7 +13,7 @@ from linkcontext.evaluation.compare import compare
 from linkcontext.evaluation.draw import drawn, stocked
 from linkcontext.evaluation.medoids import majority, medoids, rices, vector
 from linkcontext.evaluation.runner import evaluate
-from linkcontext.inference.vision import Eyes
+from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
 from linkcontext.records import Episode, read_jsonl
 from linkcontext.source import open_data
@@ -56,9 +56,9 @@ def test_chosen_supports_are_among_those_there_and_as_asked(config, nano, tmp_pa
     episodes = {name: list(read_jsonl(Episode, tmp_path / name / "episodes.jsonl")) for name in found}
     dataset = open_data(config("random").episodes.data)
     stock = {e.id: e for e in stocked(config("random").episodes, dataset).episodes}
-    eyes = Eyes(load(str(nano)))
-    eyes.look([(item.id, item.sha256, dataset.root / item.path) for item in dataset.items])
-    seen = {item.id: vector(eyes.recall(item.sha256)) for item in dataset.items}
+    eyes = VisionEncoder(load(str(nano)))
+    eyes.encode([(item.id, item.sha256, dataset.root / item.path) for item in dataset.items])
+    seen = {item.id: vector(eyes.get(item.sha256)) for item in dataset.items}
     assert episodes["random"] == list(drawn(config("random").episodes, dataset).episodes)
     for plain, medoid in zip(episodes["random"], episodes["medoid"], strict=True):
         assert plain.support == stock[plain.id].support[:4]

@@ -7,8 +7,8 @@ from families import FAMILIES
 from PIL import Image
 
 from linkcontext.episodes.prompt import SCAFFOLDS, conversation
-from linkcontext.inference.vision import Eyes
-from linkcontext.models.families import refusal
+from linkcontext.inference.vision import VisionEncoder
+from linkcontext.models.families import unsupported_reason
 from linkcontext.models.loading import Model
 from linkcontext.records import Turn
 from linkcontext.scoring import local
@@ -53,9 +53,9 @@ def flat(scores):
 
 def test_trees_equal_whole_prompts(family, sources, monkeypatch):
     name, model = family
-    oracle = flat(LocalModel(model, Eyes(model), sources, 3, "naive").score(asks()))
+    oracle = flat(LocalModel(model, VisionEncoder(model), sources, 3, "naive").score(asks()))
     assert oracle.std() > 0.1
-    asker = LocalModel(model, Eyes(model), sources, 3)
+    asker = LocalModel(model, VisionEncoder(model), sources, 3)
     engine, why = asker.choice
     if name in NAIVE:
         assert engine == "naive"
@@ -64,7 +64,7 @@ def test_trees_equal_whole_prompts(family, sources, monkeypatch):
     assert engine == "cached", why
     assert (asker._width is None) == (name in DENSE)
     for room, width in ((16, 8), (48, 16), (512, 48)):
-        for constant, value in (("CPU_ROOM", room), ("APART_ROOM", room), ("WIDTH", width)):
+        for constant, value in (("CPU_MAX_TOKENS", room), ("CASCADE_MAX_TOKENS", room), ("WIDTH", width)):
             monkeypatch.setattr(local, constant, value)
         asker.__dict__.pop("_width")
         torch.testing.assert_close(flat(asker.score(asks())), oracle, atol=1e-4, rtol=0)
@@ -76,7 +76,7 @@ def test_trees_equal_whole_prompts(family, sources, monkeypatch):
 
 def test_what_is_held_is_not_run_again_and_changes_nothing(family, sources, monkeypatch):
     name, model = family
-    scorer = LocalModel(model, Eyes(model), sources, 3)
+    scorer = LocalModel(model, VisionEncoder(model), sources, 3)
     turns = [Turn("0", "", "lum"), Turn("1", "", "dax"), Turn("2", "", "dax")]
     queries = [Turn("3", "", ""), Turn("4", "", "")]
     prompts = [conversation(turns, SCAFFOLDS["turns"], query) for query in queries]
@@ -107,9 +107,9 @@ def test_what_is_held_is_not_run_again_and_changes_nothing(family, sources, monk
 def test_replies_equal_those_of_generate(family, sources):
     name, model = family
     model.network.generation_config.eos_token_id = 383  # no token: random networks like to end at once
-    asker = LocalModel(model, Eyes(model), sources, 3)
+    asker = LocalModel(model, VisionEncoder(model), sources, 3)
     prompts = [ask.messages for ask in asks()]
-    oracle = LocalModel(model, Eyes(model), sources, 1, "naive").generate(prompts, 8)
+    oracle = LocalModel(model, VisionEncoder(model), sources, 1, "naive").generate(prompts, 8)
     assert any(oracle) or name == "gemma3"  # which says marks only
     assert asker.generate(prompts, 8) == oracle, name
 
@@ -118,7 +118,7 @@ def test_pictures_that_touch_are_spelled_by_the_processor(sources, caplog):
     """Idefics2 writes one mark between two pictures: a tree of pictures spelled one by one would not be that prompt."""
     network, processor = FAMILIES["idefics2"]()
     model = Model("idefics2", "idefics2", network, processor)
-    asker = LocalModel(model, Eyes(model), sources, 3)
+    asker = LocalModel(model, VisionEncoder(model), sources, 3)
     both = [{"type": "image", "image": "0"}, {"type": "image", "image": "1"}, {"type": "text", "text": "?"}]
     said = [
         {"role": "user", "content": both},
@@ -135,7 +135,7 @@ def test_a_network_built_in_another_way_runs_naive(sources):
     network, processor = FAMILIES["llava"]()
     network.model = torch.nn.Module()
     model = Model("llava", "llava", network, processor)
-    assert "has no get_image_features" in refusal(network)
-    assert LocalModel(model, Eyes(model), sources).engine == "naive"
+    assert "has no get_image_features" in unsupported_reason(network)
+    assert LocalModel(model, VisionEncoder(model), sources).engine == "naive"
     del network.model
-    assert "has no get_image_features" in refusal(network)
+    assert "has no get_image_features" in unsupported_reason(network)

@@ -12,7 +12,7 @@ from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, prompt
 from linkcontext.errors import InputError
 from linkcontext.evaluation.runner import evaluate
-from linkcontext.inference.vision import Eyes
+from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
 from linkcontext.models.prompting import Prompting
 from linkcontext.scoring.local import LocalModel
@@ -54,7 +54,7 @@ def tokens(model, asked, engine, batch=16):
         heard.setdefault(n, []).append(token)
         return True
 
-    LocalModel(model, Eyes(model), sources, batch, engine).generate(prompts, 8, heard=listen)
+    LocalModel(model, VisionEncoder(model), sources, batch, engine).generate(prompts, 8, on_token=listen)
     return [[t for t in heard.get(n, []) if t not in model.ends] for n in range(len(prompts))]
 
 

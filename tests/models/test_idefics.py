@@ -36,14 +36,14 @@ def test_a_conversation_by_hand(folder):
     assert isinstance(model.processor, Interleaving)
     end = f"{UTTERANCE}\n" if folder.name == "instruct" else "\n"
     messages = conversation(TURNS[:1], SCAFFOLDS["turns"], Turn("1", "", ""))
-    text = model.template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = model.chat_template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     picture = f"{FAKE}<image>{FAKE}"
     assert text == (
         f"<bos>User:{picture}What is this?{end}Assistant: lum{end}User:{picture}What is this?{end}Assistant:"
     )
     shown = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     made = model.processor(text=[text], images=[shown], padding=True, return_tensors="pt")
-    assert model.words.decode(made["input_ids"][0]) == text
+    assert model.tokenizer.decode(made["input_ids"][0]) == text
     # A token reads the last picture before it: none, then the first from its mark on, then the second.
     image = model.placeholder
     marks = [i for i, token in enumerate(made["input_ids"][0].tolist()) if token == image]
@@ -54,10 +54,10 @@ def test_a_conversation_by_hand(folder):
 
 def test_an_answer_is_its_name_and_what_ends_it(folder):
     model = load(str(folder), device="cpu")
-    told = encode(conversation(TURNS[:1], SCAFFOLDS["turns"], Turn("1", "", ""), "dax"), model.template, "last")
+    told = encode(conversation(TURNS[:1], SCAFFOLDS["turns"], Turn("1", "", ""), "dax"), model.chat_template, "last")
     learnt = [label for label in told.labels if label >= 0]
-    assert model.words.decode(learnt).strip(" ") == "dax" + (UTTERANCE if folder.name == "instruct" else "\n")
-    assert model.network.generation_config.eos_token_id == [model.words.eos_token_id, learnt[-1]]
+    assert model.tokenizer.decode(learnt).strip(" ") == "dax" + (UTTERANCE if folder.name == "instruct" else "\n")
+    assert model.network.generation_config.eos_token_id == [model.tokenizer.eos_token_id, learnt[-1]]
 
 
 def test_eval_runs_it_and_says_what_it_is(folder, tmp_path, capsys):

@@ -10,7 +10,7 @@ from PIL import Image
 from linkcontext.data.images import Upload
 from linkcontext.errors import InputError
 from linkcontext.inference import vision
-from linkcontext.inference.vision import Eyes
+from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
 from linkcontext.scoring import local
 from linkcontext.scoring.local import LocalModel
@@ -33,18 +33,18 @@ def user(text, *pictures):
 
 
 def test_a_text_that_is_refused_leaves_nothing(model):
-    asker = LocalModel(model, Eyes(model), {"a": ("a", upload(1))})
+    asker = LocalModel(model, VisionEncoder(model), {"a": ("a", upload(1))})
     for text in ("word " * 6000, "other " * 6000):
         with pytest.raises(InputError, match="the model's context is"):
             asker.prompt(user(text, "a"))
     assert len(asker._encoded) == len(asker._lines) == 0
-    assert asker.eyes.seen == {}  # the text alone was too long: the picture was not looked at
+    assert asker.eyes.features == {}  # the text alone was too long: the picture was not looked at
 
 
 def test_texts_and_prompts_are_kept_up_to_a_number_of_bytes(model, monkeypatch):
     monkeypatch.setattr(local, "TEXTS", 30_000)
     monkeypatch.setattr(local, "LINES", 30_000)
-    asker = LocalModel(model, Eyes(model), {})
+    asker = LocalModel(model, VisionEncoder(model), {})
     for number in range(60):
         asker.prompt(user(f"{number} " * 40))
     assert 2 <= len(asker._encoded) < 60
@@ -52,19 +52,19 @@ def test_texts_and_prompts_are_kept_up_to_a_number_of_bytes(model, monkeypatch):
     assert asker._encoded.currsize <= 30_000
     assert asker._lines.currsize <= 30_000
     ids = asker.prompt(user("0 " * 40)).ids
-    assert ids == LocalModel(model, Eyes(model), {}).prompt(user("0 " * 40)).ids
+    assert ids == LocalModel(model, VisionEncoder(model), {}).prompt(user("0 " * 40)).ids
 
 
 def test_features_are_kept_up_to_a_number_of_bytes_but_for_those_wanted_now(model):
-    eyes = Eyes(model, memory=0, counting=False)
+    eyes = VisionEncoder(model, memory=0, counting=False)
     for number in range(3):
-        eyes.look([(str(number), str(number), upload(number))])
-    eyes.forget({"1"})
-    assert list(eyes.seen) == ["1"]
-    assert eyes.seen["1"].nbytes >= eyes.seen["1"].tokens.nbytes
+        eyes.encode([(str(number), str(number), upload(number))])
+    eyes.evict({"1"})
+    assert list(eyes.features) == ["1"]
+    assert eyes.features["1"].nbytes >= eyes.features["1"].tokens.nbytes
     assert eyes.counters()["pictures"] == 0
-    eyes.forget()
-    assert eyes.seen == {}
+    eyes.evict()
+    assert eyes.features == {}
     gc.collect()
     assert len(eyes._spellings) == 0
 
@@ -81,15 +81,15 @@ def test_pictures_are_opened_one_at_a_time(model, monkeypatch):
         return image
 
     monkeypatch.setattr(vision, "open_image", counted)
-    eyes = Eyes(model)
-    eyes.look([(str(number), str(number), upload(number, 300)) for number in range(4)])
-    assert len(alive) == len(eyes.seen) == 4
+    eyes = VisionEncoder(model)
+    eyes.encode([(str(number), str(number), upload(number, 300)) for number in range(4)])
+    assert len(alive) == len(eyes.features) == 4
 
 
 def test_a_picture_preprocessed_elsewhere_gives_the_same_features(model):
-    eyes, other = Eyes(model), Eyes(model)
-    eyes.look([("a", "a", upload(7))])
+    eyes, other = VisionEncoder(model), VisionEncoder(model)
+    eyes.encode([("a", "a", upload(7))])
     made = other.preprocess(vision.open_image(upload(7)))
-    other.look([("a", "a", made)])
+    other.encode([("a", "a", made)])
     assert made.nbytes > 0
-    assert other.seen["a"].tokens.equal(eyes.seen["a"].tokens)
+    assert other.features["a"].tokens.equal(eyes.features["a"].tokens)

@@ -13,7 +13,7 @@ from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, conversation, encode
 from linkcontext.evaluation.runner import evaluate
 from linkcontext.evaluation.validate import validate
 from linkcontext.inference.generation import without_thought
-from linkcontext.inference.vision import GREY, Eyes
+from linkcontext.inference.vision import GREY, VisionEncoder
 from linkcontext.models import bundled
 from linkcontext.models.loading import load
 from linkcontext.models.prompting import Prompting
@@ -75,20 +75,20 @@ def answers(*names):
 
 
 def words_of(model, tokens):
-    return [model.words.decode([label]) if label != IGNORE else "" for label in tokens.labels]
+    return [model.tokenizer.decode([label]) if label != IGNORE else "" for label in tokens.labels]
 
 
 @pytest.mark.parametrize("name", ["llava", "glm"])
 def test_the_end_token_is_scored_and_trained_where_the_template_writes_none(folders, name):
     model = load(str(folders[name]), device="cpu")
-    tokens = encode(TALK, model.template, "last")
-    assert tokens.ids[-1] == tokens.labels[-1] == model.words.eos_token_id
+    tokens = encode(TALK, model.chat_template, "last")
+    assert tokens.ids[-1] == tokens.labels[-1] == model.tokenizer.eos_token_id
     # With the space before it, which LLaVA's template writes behind where the model is to speak.
     assert "".join(words_of(model, tokens)) == (" dax<|end|>" if name == "llava" else "dax<|end|>")
-    earlier = encode(TALK, model.template, "every")
+    earlier = encode(TALK, model.chat_template, "every")
     assert "".join(words_of(model, earlier)).replace(" ", "") == "daxlumdax<|end|>"  # as the template renders them
     assert earlier.ids == tokens.ids
-    assert tokens.ids.count(model.words.eos_token_id) == 1
+    assert tokens.ids.count(model.tokenizer.eos_token_id) == 1
     said = model.describe()["end_of_answer"]
     assert said.startswith("'<|end|>', added")
     assert ("writes ' '" if name == "llava" else "writes nothing") in said
@@ -96,10 +96,10 @@ def test_the_end_token_is_scored_and_trained_where_the_template_writes_none(fold
 
 def test_an_answer_ends_with_the_mark_of_the_next_question_where_that_is_an_end_token(nano, tmp_path):
     """Of GLM's end tokens the template writes <|user|>, behind answers that are followed by a question."""
-    mark = load(str(nano), device="cpu").words.convert_tokens_to_ids("<|user|>")
+    mark = load(str(nano), device="cpu").tokenizer.convert_tokens_to_ids("<|user|>")
     folder = with_template(nano, tmp_path / "glm", "glm", eos_token_id=[4, mark])
     model = load(str(folder), device="cpu")
-    assert encode(TALK, model.template, "last").labels[-1] == mark
+    assert encode(TALK, model.chat_template, "last").labels[-1] == mark
 
 
 def test_a_space_before_the_end_token_belongs_to_the_end(nano, tmp_path):
@@ -108,7 +108,7 @@ def test_a_space_before_the_end_token_belongs_to_the_end(nano, tmp_path):
         "{% for message in messages %}" + PARTS + "{{ ' <|end|>' if message.role == 'assistant' }}{% endfor %}"
     )
     model = load(str(folder), device="cpu")
-    assert "".join(words_of(model, encode(TALK, model.template, "last"))) == "dax <|end|>"
+    assert "".join(words_of(model, encode(TALK, model.chat_template, "last"))) == "dax <|end|>"
     assert "as the chat template writes it" in model.describe()["end_of_answer"]
 
 
@@ -116,12 +116,14 @@ def test_a_space_before_the_end_token_belongs_to_the_end(nano, tmp_path):
 def test_both_engines_score_the_same_end(folders, name):
     model = load(str(folders[name]), device="cpu")
     ask = ScoringRequest(TALK[:-1], answers("dax", "da"))
-    fast, slow = (LocalModel(model, Eyes(model), {}, asked=engine).score([ask])[0] for engine in ("cached", "naive"))
+    fast, slow = (
+        LocalModel(model, VisionEncoder(model), {}, asked=engine).score([ask])[0] for engine in ("cached", "naive")
+    )
     assert [count for _, count in fast] == [count for _, count in slow]
     assert [value for value, _ in fast] == pytest.approx([value for value, _ in slow], abs=1e-4)
-    read_back = LocalModel(model, Eyes(model), {}).read(list(ask.answers), "closed")
+    read_back = LocalModel(model, VisionEncoder(model), {}).read(list(ask.answers), "closed")
     for (ids, values), (value, count) in zip(read_back, fast, strict=True):
-        end = max(i for i, token in enumerate(ids) if token == model.words.eos_token_id) + 1
+        end = max(i for i, token in enumerate(ids) if token == model.tokenizer.eos_token_id) + 1
         assert sum(values[end - count : end]) == pytest.approx(value, abs=1e-4)
 
 
@@ -134,8 +136,8 @@ def test_training_reads_the_same_ends_in_trees_and_one_by_one(folders, pictures,
         model = load(str(folders[name]), device="cpu")
         choose(model.network, ("projector", "language"), 0, "", 0)
         trainee = Trainee(model, why)
-        example = read(make(0), model.template)
-        assert all(tokens.labels[-1] == model.words.eos_token_id for tokens in example.tokens)
+        example = read(make(0), model.chat_template)
+        assert all(tokens.labels[-1] == model.tokenizer.eos_token_id for tokens in example.tokens)
         trainee.check(example)
         assert trainee.refused == why
         with torch.no_grad():
@@ -185,8 +187,8 @@ def test_reasoning_is_turned_off_and_replies_may_be_longer(folders, caplog):
     quiet = load(str(folders["thinking"]), device="cpu", prompting=Prompting(chat_template_kwargs=NO_THINKING))
     prompt = TALK[:-1]
     for model, begins in ((thinks, "<think>\n"), (quiet, "</think>\n\n")):
-        asker = LocalModel(model, Eyes(model), {})
-        assert model.words.decode(asker.prompt(prompt).ids).endswith(begins)
+        asker = LocalModel(model, VisionEncoder(model), {})
+        assert model.tokenizer.decode(asker.prompt(prompt).ids).endswith(begins)
         (reply,) = asker.generate([prompt], 7)
         # The network knows nothing and never ends its reasoning: what it says in it is no answer.
         assert asker.counters().get("replies_cut_in_reasoning") == (1 if model is thinks else None)
@@ -219,7 +221,7 @@ def test_a_server_gives_the_figures_of_the_scorer(folders, serving, name):
         ScoringRequest(TALK[:-1], answers("dax", "zafokla", "daxi", "a lum")),
         ScoringRequest(TALK[:-1], answers("dax")),
     ]
-    here = LocalModel(model, Eyes(model), {}).score(asks)
+    here = LocalModel(model, VisionEncoder(model), {}).score(asks)
     with serving(Endpoint("m", model, Limits()).app()) as url:
         far = RemoteModel(connect(f"openai:{url}"), {})
         found = far.score(asks)

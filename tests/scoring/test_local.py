@@ -18,9 +18,10 @@ from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.prompt import SCAFFOLDS, encode, prompt
 from linkcontext.errors import InputError
 from linkcontext.evaluation.runner import evaluate
-from linkcontext.inference.engine import LEAST, Engine, Grown
-from linkcontext.inference.prefix_tree import NOTHING, Pass
-from linkcontext.inference.vision import Eyes
+from linkcontext.inference.engine import MIN_TOKENS, Engine, TreeInputs
+from linkcontext.inference.losses import tree_losses
+from linkcontext.inference.schedule import EMPTY, ForwardPass
+from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
 from linkcontext.scoring import local
 from linkcontext.scoring.local import LocalModel, ScoringRequest, answer_span
@@ -41,7 +42,7 @@ def model(nano):
 
 def scorer(model, dataset, engine="auto", batch=16, memory_gb=None):
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
-    return LocalModel(model, Eyes(model), sources, batch, engine, memory_gb)
+    return LocalModel(model, VisionEncoder(model), sources, batch, engine, memory_gb)
 
 
 def asks(dataset, scaffold="turns"):
@@ -71,11 +72,11 @@ def test_trees_give_what_whole_prompts_give(model, dataset, scaffold):
         assert asker.generate([ask.messages for ask in questions]) == replies
 
 
-@pytest.mark.parametrize("room", [LEAST, 40, 100])
+@pytest.mark.parametrize("room", [MIN_TOKENS, 40, 100])
 def test_the_room_of_a_pass_changes_nothing(model, dataset, room, monkeypatch):
     questions = asks(dataset)
     expected = flat(scorer(model, dataset, "packed").score(questions))
-    monkeypatch.setattr(local, "CPU_ROOM", room)
+    monkeypatch.setattr(local, "CPU_MAX_TOKENS", room)
     asker = scorer(model, dataset)
     torch.testing.assert_close(flat(asker.score(questions[::-1])[::-1]), expected, atol=1e-4, rtol=0)
     prompts = [ask.messages for ask in questions]
@@ -107,10 +108,10 @@ def test_gradients_are_the_sum_of_the_naive_ones(model, dataset):
     assert asker.score([]) == asker.generate([]) == []
     asker._look(told)
     grown = asker._tree(told, "last")
-    grown = Grown(grown.tree, [dataclasses.replace(p, tokens=p.tokens.clone()) for p in grown.pictures])
+    grown = TreeInputs(grown.tree, [dataclasses.replace(p, tokens=p.tokens.clone()) for p in grown.pictures])
     assert len(grown.tree) < sum(len(grown.tree.path(i)) for i in range(len(told))) / 2
     network, weight = model.network, model.network.model.language_model.layers[0].self_attn.k_proj.weight
-    found = Engine(network, 0).losses([grown])
+    found = tree_losses(network, [grown])
     (together,) = torch.autograd.grad((found.nats * found.weight).sum(), [weight])
     apart = torch.zeros_like(weight)
     for messages in told:
@@ -146,7 +147,7 @@ def test_blocks_hold_what_dense_masks_hold(nano, dataset):
     told = [[messages for ask in part for messages in ask.answers] for part in (found, found[:2])]
     asker._look([messages for part in told for messages in part])
     grown = [asker._tree(part, "last") for part in told]
-    rows = [(g, Pass(NOTHING, np.arange(len(g.tree)))) for g in grown]
+    rows = [(g, ForwardPass(EMPTY, np.arange(len(g.tree)))) for g in grown]
     length = max(len(g.tree) for g in grown)
     assert length > 2 * 128 > 2 * len(grown[1].tree)  # several blocks, and one that is padded
     dense = Engine(model.network, 0)._who_sees(rows, length)
@@ -166,12 +167,11 @@ def test_a_way_back_is_tried_before_anything_is_trained(nano, dataset, monkeypat
     assert asker._tried(learns=True) is None
     assert not asker.skips(learns=True)  # there is no GPU
 
-    def forgets(self, rows):
+    def forgets(network, rows):
         with torch.no_grad():
-            return losses(self, rows)
+            return tree_losses(network, rows)
 
-    losses = Engine.losses
-    monkeypatch.setattr(Engine, "losses", forgets)
+    monkeypatch.setattr(local, "tree_losses", forgets)
     assert "does not require grad" in asker._tried(learns=True)
     assert asker._tried() is None
 
@@ -224,7 +224,7 @@ def test_a_score_is_the_log_probability_of_the_answer_and_its_end(model, dataset
         by_hand = sum(float(logits[i - 1, ids[i]]) for i in range(start, len(ids)))
         assert count == len(ids) - start
         assert value == pytest.approx(by_hand, abs=1e-4)
-        assert int(ids[-1]) == model.words.eos_token_id
+        assert int(ids[-1]) == model.tokenizer.eos_token_id
 
 
 @pytest.mark.parametrize("engine", ["naive", "cached"])
@@ -238,9 +238,9 @@ def test_what_is_said_is_heard_as_it_comes(model, dataset, engine):
         heard.setdefault(line, []).append(token)
         return line != 1 or len(heard[1]) < 2
 
-    found = asker.generate(prompts, 6, heard=listen)
+    found = asker.generate(prompts, 6, on_token=listen)
     assert (found[0], found[2]) == (whole[0], whole[2])
-    assert [model.words.decode(heard[n], skip_special_tokens=True).strip() for n in range(3)] == found
+    assert [model.tokenizer.decode(heard[n], skip_special_tokens=True).strip() for n in range(3)] == found
     assert len(heard[1]) == 2
     assert whole[1].startswith(found[1])
 
@@ -347,7 +347,7 @@ def test_a_model_without_a_chat_template_is_a_sentence(nano, tmp_path):
     (tmp_path / "m" / "chat_template.jinja").unlink()
     question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
     with pytest.raises(InputError, match="has no chat template"):
-        encode(question, load(str(tmp_path / "m"), device="cpu").template, "none")
+        encode(question, load(str(tmp_path / "m"), device="cpu").chat_template, "none")
 
 
 @pytest.mark.parametrize("template", ["{{ 1 + 'a' }}", "{{ messages[9].role }}", "{{ 1 // 0 }}"])
@@ -356,7 +356,7 @@ def test_a_chat_template_that_fails_is_a_sentence(nano, tmp_path, template):
     (tmp_path / "m" / "chat_template.jinja").write_text(template)
     question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
     with pytest.raises(InputError, match="chat template refuses the conversation"):
-        encode(question, load(str(tmp_path / "m"), device="cpu").template, "none", reply=True)
+        encode(question, load(str(tmp_path / "m"), device="cpu").chat_template, "none", reply=True)
 
 
 @pytest.mark.parametrize("engine", ["auto", "naive"])

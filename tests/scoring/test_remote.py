@@ -13,7 +13,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation.open_run import refuse_other
 from linkcontext.evaluation.run_dir import read_run
 from linkcontext.evaluation.runner import evaluate
-from linkcontext.inference.vision import GREY, Eyes
+from linkcontext.inference.vision import GREY, VisionEncoder
 from linkcontext.models.loading import load
 from linkcontext.models.prompting import Prompting
 from linkcontext.scoring import identity, remote
@@ -192,7 +192,7 @@ def test_scores_are_those_of_the_scorer(mini_url, mini):
 
     asked = [message("user", GREY, "What is this?"), message("assistant", "dax"), message("user", GREY, "And this?")]
     answers = tuple([*asked, message("assistant", name)] for name in ("dax", "a lum of dax", "x"))
-    far, here = RemoteModel(connect(f"openai:{mini_url}"), {}), LocalModel(mini, Eyes(mini), {})
+    far, here = RemoteModel(connect(f"openai:{mini_url}"), {}), LocalModel(mini, VisionEncoder(mini), {})
     asks = [ScoringRequest(asked, answers), ScoringRequest(asked, answers[:1])]
     for found, expected in zip(far.score(asks), here.score(asks), strict=True):
         assert [count for _, count in found] == [count for _, count in expected]

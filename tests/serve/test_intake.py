@@ -122,7 +122,7 @@ def test_nothing_is_kept_of_what_is_refused(lane, model):
         lane.prepare(user("?", *[item for item in many for _ in range(400)]), "none", many, nobody)
     assert isinstance(long["a"][1], Upload)
     assert lane.taken == 0
-    assert lane.eyes.seen == {}
+    assert lane.eyes.features == {}
 
 
 def test_a_lane_waits_until_what_it_made_is_used(lane):

@@ -18,7 +18,7 @@ from PIL import Image
 from linkcontext.data.images import sha256
 from linkcontext.episodes.prompt import SCAFFOLDS, conversation
 from linkcontext.errors import InputError
-from linkcontext.inference.vision import Eyes
+from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
 from linkcontext.records import Turn
 from linkcontext.scoring.identity import measured
@@ -78,7 +78,7 @@ def client(url):
 
 @pytest.fixture(scope="module")
 def offline(model):
-    return LocalModel(model, Eyes(model), {})
+    return LocalModel(model, VisionEncoder(model), {})
 
 
 def uri(path):
@@ -292,7 +292,7 @@ def test_the_shelf_keeps_what_was_used_last(endpoint, model, offline, paths):
     assert 16 < len(part) < len(first)
     assert offline.generate([asked[0][1]], on=part) == offline.generate([asked[0][1]])
     assert shelf.take(first, [asked[0][1]]) is first
-    assert shared(first, first.opening, ("another", *first.pictures[1:])) == 1  # the picture is no part
+    assert shared(first, first.key, ("another", *first.images[1:])) == 1  # the picture is no part
 
 
 def test_many_clients_at_once_get_each_their_own_answer(client, offline, paths):

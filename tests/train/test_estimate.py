@@ -6,8 +6,7 @@ import pytest
 
 from linkcontext.config import ModelConfig
 from linkcontext.errors import InputError
-from linkcontext.models.loading import grey
-from linkcontext.models.loading import processor as load_processor
+from linkcontext.models.loading import grey, load_processor
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.estimate import PRESETS, dry_run, with_preset
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from linkcontext.config import eval_config
 from linkcontext.errors import InputError
 from linkcontext.evaluation.runner import evaluate
-from linkcontext.inference.vision import Eyes
+from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.families import packable, parts
 from linkcontext.models.loading import load
 from linkcontext.scoring.local import LocalModel
@@ -107,12 +107,15 @@ def test_an_adapter_stays_beside_weights_in_4_bits(nano, packed, pictures, tmp_p
     noise = (base - plain).abs().max()
     assert (expected - plain).abs().max() > 5 * noise > 0
     assert (found - expected).abs().max() < 5 * noise
-    assert LocalModel(beside, Eyes(beside), {}).engine == "cached"
+    assert LocalModel(beside, VisionEncoder(beside), {}).engine == "cached"
 
 
 @real
 def test_its_engine_gives_what_whole_prompts_give(packed):
-    assert LocalModel(packed, Eyes(packed), {}).choice == ("cached", "a small tree gave what whole prompts give")
+    assert LocalModel(packed, VisionEncoder(packed), {}).choice == (
+        "cached",
+        "a small tree gave what whole prompts give",
+    )
 
 
 def test_without_the_package_it_is_a_sentence(nano, monkeypatch):

@@ -23,7 +23,7 @@ def trainee(nano, trained=("projector", "language"), rank=0, targets="language_m
 def reads(nano, pictures):
     dataset = open_folder(pictures)
     make = link(Lessons.of(dataset, Strategy(support=4, queries=2)), dataset, SCAFFOLDS["turns"], every=True)
-    template = load(str(nano), device="cpu").template
+    template = load(str(nano), device="cpu").chat_template
     return [read(make(i), template) for i in range(3)]
 
 
@@ -67,7 +67,7 @@ def test_an_example_without_pictures_reaches_the_projector_too(nano, reads):
     told = ([*words, {"role": "assistant", "content": [{"type": "text", "text": "b"}]}],)
     mute = type(one.example)("text", told, {})
     learner = trainee(nano)
-    _, grads = gradients(learner, [read(mute, learner.model.template)])
+    _, grads = gradients(learner, [read(mute, learner.model.chat_template)])
     assert set(parts(learner.network)["projector"]) == {n.removeprefix("network.") for n in grads if "projector" in n}
 
 

@@ -46,7 +46,7 @@ def test_a_tree_costs_and_teaches_what_whole_prompts_do(name, example):
     network, processor = FAMILIES[name]()
     choose(network, ("projector", "language"), 0, "", 0)
     model = Model(name, name, network, processor)
-    one = read(example, model.template)
+    one = read(example, model.chat_template)
     slow = Trainee(model, "for the sake of the test")
     slow.check(one)
     oracle, others = cost_and_gradients(slow, one)

@@ -184,10 +184,10 @@ class Episodes:
     def _show(self, episodes: "tuple[object, ...]") -> None:
         from linkcontext.episodes.prompt import coloured, encode, prompt, scaffold
         from linkcontext.inference.prefix_tree import sketch
-        from linkcontext.models.loading import template as template_of
+        from linkcontext.models.loading import load_chat_template
         from linkcontext.records import Episode
 
-        template = template_of(self.model, self.trust_remote_code, self.prompting)
+        template = load_chat_template(self.model, self.trust_remote_code, self.prompting)
         for episode in episodes:
             assert isinstance(episode, Episode)
             messages = prompt(

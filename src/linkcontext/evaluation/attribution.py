@@ -126,7 +126,7 @@ def _drawn(scorer: LocalModel, told: Sequence[list[Message]], episode_id: str, s
         cuts = np.flatnonzero((picture < 0) | (np.diff(picture, prepend=-1) != 0))
         for at, length in zip(cuts, np.diff(cuts, append=len(picture)), strict=True):
             token, number = segment.start + int(at), int(picture[at])
-            text = scorer.model.words.decode([int(tree.ids[token])])
+            text = scorer.model.tokenizer.decode([int(tree.ids[token])])
             item = items[number] if number >= 0 else ""
             tokens.append(Token(text, int(length), item, bool(tree.weight[token])))
         pieces.append(Piece(start, len(tokens), segment.parent))

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linkcontext.inference.vision import Seen
+from linkcontext.inference.vision import ImageFeatures
 
 
-def vector(seen: Seen) -> Tensor:
+def vector(seen: ImageFeatures) -> Tensor:
     """float32[width] of length 1: the tower's own summary of a picture, or the mean of its tokens."""
     return F.normalize((seen.mean if seen.pooled is None else seen.pooled).float(), dim=-1)
 

@@ -28,7 +28,7 @@ from linkcontext.evaluation.medoids import majority
 from linkcontext.evaluation.metrics import LIKELIHOODS, available, credit, grouped, rows
 from linkcontext.evaluation.open_run import claim, run_identity
 from linkcontext.evaluation.support_selection import chosen
-from linkcontext.inference.vision import GREY, Eyes, nearest
+from linkcontext.inference.vision import GREY, VisionEncoder, nearest
 from linkcontext.models.loading import Model, load
 from linkcontext.models.prompting import REPLY_TOKENS, USUAL_PROMPTING
 from linkcontext.models.unreadable import without_refused
@@ -247,7 +247,7 @@ class Asker:
             likelihood = likelihood and remote.scores
             generate = not likelihood or config.scoring == "both"
             return cls(remote, dataset, wording, likelihood, generate, **more)
-        eyes = Eyes(model, kept=True)
+        eyes = VisionEncoder(model, kept=True)
         scorer = LocalModel(model, eyes, sources, config.batch, config.engine, config.memory_gb)
         return cls(scorer, dataset, wording, likelihood, config.scoring != "likelihood", **more)
 
@@ -404,7 +404,7 @@ def baselines(asker: Asker, episode: Episode, shots_per_class: int, query: Turn)
     if any(turn.others for turn in (*shown, query)):  # several pictures are no one point to be near to
         return found
     eyes = asker.scorer.eyes
-    seen = [eyes.recall(sources[turn.item][0], alone=not shown) for turn in (*shown, query)]
+    seen = [eyes.get(sources[turn.item][0], alone=not shown) for turn in (*shown, query)]
     pooled = [s.pooled for s in seen if s.pooled is not None]
     for kind, vectors in (("tokens", [s.mean for s in seen]), ("pooled", pooled)):
         if not vectors:  # a tower without a summary

@@ -27,17 +27,17 @@ def chosen(config: EpisodeConfig, dataset: Dataset, scorer: LocalModel) -> tuple
     found: list[Episode] = []
     for episode in stocked(config, dataset).episodes:
         turns = [*episode.support, *episode.queries]
-        scorer.eyes.look([(turn.item, *scorer.sources[turn.item]) for turn in turns])
+        scorer.eyes.encode([(turn.item, *scorer.sources[turn.item]) for turn in turns])
         if config.select == "medoid":
             found.append(_medoids(episode, config.sweep, scorer))
         else:
             found += _likest(episode, config.sweep, scorer)
-        scorer.eyes.forget()
+        scorer.eyes.evict()
     return tuple(found)
 
 
 def _vectors(turns: Sequence[Turn], scorer: LocalModel) -> torch.Tensor:
-    return torch.stack([vector(scorer.eyes.recall(scorer.sources[turn.item][0])) for turn in turns])
+    return torch.stack([vector(scorer.eyes.get(scorer.sources[turn.item][0])) for turn in turns])
 
 
 def _medoids(episode: Episode, shots: tuple[int, ...], scorer: LocalModel) -> Episode:

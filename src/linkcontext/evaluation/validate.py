@@ -195,7 +195,9 @@ def room(episodes: Sequence[Episode], scorer: LocalModel, wording: Scaffold) -> 
     size = _sizes(episodes, scorer, wording)
     longest: dict[int, tuple[int, Episode, int]] = {}
     for episode, query, shots_per_class in _cases(episodes):
-        tokens = encode(prompt(episode, query, shots_per_class, wording), scorer.model.template, "none", reply=True)
+        tokens = encode(
+            prompt(episode, query, shots_per_class, wording), scorer.model.chat_template, "none", reply=True
+        )
         needed = len(tokens.ids) + sum(size(item) - 1 for item in tokens.pictures)
         if needed > longest.get(shots_per_class, (0,))[0]:
             longest[shots_per_class] = (needed, episode, query)
@@ -208,10 +210,10 @@ def _sizes(episodes: Sequence[Episode], scorer: LocalModel, wording: Scaffold) -
     known: dict[tuple[int, int], int] = {}
 
     def size(item: str) -> int:
-        edges = (0, 0) if scorer.eyes.squares else open_image(scorer.sources[item][1]).size
+        edges = (0, 0) if scorer.eyes.fixed_resolution else open_image(scorer.sources[item][1]).size
         if edges not in known:
             messages = conversation((), wording, Turn(item, "", ""))
-            short = encode(messages, scorer.model.template, "none", reply=True)
+            short = encode(messages, scorer.model.chat_template, "none", reply=True)
             known[edges] = len(scorer.prompt(messages).ids) - len(short.ids) + 1
         return known[edges]
 
@@ -228,7 +230,7 @@ def _exactly(
         needed = len(scorer.prompt(messages).ids)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    template, context = scorer.model.template, scorer.model.context
+    template, context = scorer.model.chat_template, scorer.model.context
     asked = len(encode(messages, template, "none", reply=True).ids)
     told = [prompt(episode, query, shots_per_class, wording, c.name) for c in episode.candidates]
     answer = max(len(encode(each, template, "last").ids) for each in told) - asked
@@ -250,7 +252,7 @@ def beginnings(episodes: Sequence[Episode], scorer: LocalModel, wording: Scaffol
     Some chat templates write other text before a given answer than where the model is to speak. This is reported,
     because no scaffold can change it.
     """
-    template, compared = scorer.model.template, 0
+    template, compared = scorer.model.chat_template, 0
     notes: dict[str, None] = {}
     for index, episode in enumerate(episodes[:SAMPLE]):
         query = index % len(episode.queries)
@@ -280,7 +282,7 @@ def beginnings(episodes: Sequence[Episode], scorer: LocalModel, wording: Scaffol
 
 def _other_beginning(question: list[Message], conversation: list[Message], scorer: LocalModel) -> str | None:
     """A sentence about what the chat template writes before a given answer, if a prompt does not end with it."""
-    template = scorer.model.template
+    template = scorer.model.chat_template
     open_text, _ = render(question, template, reply=True)
     text, spans = render(conversation, template)
     given = text[: spans[-1][0]]

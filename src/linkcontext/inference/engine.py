@@ -5,7 +5,7 @@ the only difference is how much room a pass has. `refusal` says which networks c
 oracle, there are whole prompts one by one (`naive`, in `linkcontext.scoring.local`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,148 +16,47 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
 from linkcontext.inference.cascade_attention import apart
-from linkcontext.inference.prefix_tree import NOTHING, Ints, Pass, Tree, passes, piece_end
-from linkcontext.inference.vision import Seen
+from linkcontext.inference.kv_cache import new_cache, truncate
+from linkcontext.inference.prefix_tree import Ints, PrefixTree
+from linkcontext.inference.schedule import ForwardPass, piece_end, schedule
+from linkcontext.inference.vision import ImageFeatures
 from linkcontext.models.families import (
     attention_kinds,
+    bidirectional_images,
     cache_argument,
-    crosses,
-    pictures_see_themselves,
-    plain,
+    is_causal,
     resampled_in_a_row,
+    uses_cross_attention,
 )
 
 LOGITS = 2**24  # so many logits are made at once
 # Tokens in a pass. Under one mask a CPU is no faster with longer ones, which take more memory: what branches do not
 # see of each other is computed in vain. Branches that are attended to apart gain from longer passes.
-CPU_ROOM, APART_ROOM = 384, 768
-GPU_ROOM = 16384
+CPU_MAX_TOKENS, CASCADE_MAX_TOKENS = 384, 768
+GPU_MAX_TOKENS = 16384
 WIDTH = 256  # tokens in a branch that is attended to apart; longer ones have a trunk of their own
-LEAST = 16  # tokens in a pass
+MIN_TOKENS = 16  # tokens in a pass
 # Told of every new token: the line's number, the token, and the logits float[vocabulary] it was the largest of. The
 # line ends where it says False.
-Heard = Callable[[int, int, Tensor], bool]
+OnToken = Callable[[int, int, Tensor], bool]
 # Takes a line's number, its tokens and reply so far, and logits float[vocabulary]; returns the logits to use.
-Shape = Callable[[int, list[int], Tensor], Tensor]
-
-
-class Trunk(DynamicLayer):  # type: ignore[misc] # transformers has no types
-    """One layer's keys and values [1, heads, length, width] in room that no pass copies, for `most` tokens at first."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self.most = most
-        self.keys: Tensor
-        self.values: Tensor
-        self.length = 0
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write at the end; gives all that is kept."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
-        end = self.length + key_states.shape[-2]
-        if end > self.keys.shape[-2]:
-            self.keys, self.values = (
-                self._wider(old, new, end) for old, new in ((self.keys, key_states), (self.values, value_states))
-            )
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-    def _wider(self, old: Tensor, new: Tensor, end: int) -> Tensor:
-        most = self.most if end <= self.most else end + end // 4
-        room = new.new_empty((*new.shape[:2], most, new.shape[-1]))
-        if self.length:
-            room[:, :, : self.length] = old[:, :, : self.length]
-        return room
-
-    def get_seq_length(self) -> int:
-        """Tokens kept."""
-        return self.length
-
-
-def trunk(network: PreTrainedModel, most: int) -> Cache:
-    """An empty cache for a network's layers, with room for so many tokens at first."""
-    layers = network.config.get_text_config().num_hidden_layers
-    return Cache(layers=[Trunk(most) for _ in range(layers)])
-
-
-def keep(cache: Cache, length: int) -> None:
-    """Forget all but the first `length` tokens."""
-    for layer in cache.layers:
-        layer.length = min(layer.length, length)
+AdjustLogits = Callable[[int, list[int], Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grown:
+class TreeInputs:
     """A tree with what is seen in its pictures, by number.
 
     The keys and values of its first `held` tokens are in `cache`, which has nothing else before and after a run.
     """
 
-    tree: Tree
-    pictures: Sequence[Seen]
+    tree: PrefixTree
+    pictures: Sequence[ImageFeatures]
     cache: Cache | None = None
     held: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """What prompts begin with, and its keys and values: it is not run again."""
-
-    opening: Ints  # int64[3 + axes, n]: ids, slots, number of the picture in order of appearance, positions
-    pictures: tuple[str, ...]  # their contents
-    cache: Cache
-
-    def __len__(self) -> int:
-        return len(self.opening[0])
-
-
-def kept_rows(held: Held) -> dict[str, Tensor]:
-    """The keys and values of what is held, by layer, as a file has them: [1, heads, n, width] each."""
-    layers = enumerate(held.cache.layers)
-    return {
-        f"{number}/{name}": getattr(layer, name)[:, :, : len(held)]
-        for number, layer in layers
-        for name in ("keys", "values")
-    }
-
-
-def revived(opening: Ints, pictures: tuple[str, ...], rows: Mapping[str, Tensor], network: PreTrainedModel) -> Held:
-    """The other way. Raises `KeyError` or `RuntimeError` where the rows are not a network's."""
-    length = opening.shape[1]
-    cache = trunk(network, length)
-    with torch.inference_mode():
-        for number, layer in enumerate(cache.layers):
-            keys, values = (rows[f"{number}/{name}"].to(network.device) for name in ("keys", "values"))
-            if keys.shape[-2] != length:
-                raise RuntimeError(f"{keys.shape[-2]} keys for {length} tokens")
-            layer.update(keys, values)
-    return Held(opening, pictures, cache)
-
-
-def opening(tree: Tree, length: int, contents: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:
-    """What `Held` tells of a tree's first tokens; `contents` are of the pictures, by number."""
-    numbers = tree.picture[:length]
-    shown = list(dict.fromkeys(numbers[numbers >= 0].tolist()))
-    places = np.full(max(shown, default=-1) + 2, -1)  # the last entry serves text
-    places[shown] = np.arange(len(shown))
-    rows = np.stack([tree.ids[:length], tree.slot[:length], places[numbers], *tree.position[:, :length]])
-    return rows, tuple(contents[number] for number in shown)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Losses:
-    """Of every asked token of some trees, in order. The sum of nats x weight is what the lines cost one by one."""
-
-    nats: Tensor  # float32[n]: cross-entropy
-    weight: Tensor  # float32[n]: how many lines ask for it
-    right: Tensor  # bool[n]: whether it would have been said
 
 
 @dataclass
@@ -177,7 +76,7 @@ class Engine:
         """Where the weights are."""
         return torch.device(self.network.device)
 
-    def logprobs(self, grown: Grown) -> Tensor:
+    def logprobs(self, grown: TreeInputs) -> Tensor:
         """float64[T]: the log-probability (nats) of every token that is asked for, 0 elsewhere."""
         tree, network = grown.tree, self.network
         found = torch.zeros(len(tree), dtype=torch.float64)
@@ -190,7 +89,7 @@ class Engine:
             cache = self._cache(grown, todo) if len(todo) > 1 or grown.held else None
             for run in todo:
                 if cache is not None:
-                    keep(cache, len(run.before))
+                    truncate(cache, len(run.before))
                 hidden = self.hidden([(grown, run)], cache)[0]
                 place[:] = -1
                 place[run.tokens] = np.arange(len(run.tokens))
@@ -201,54 +100,41 @@ class Engine:
                     values = self._targets(hidden[at], torch.from_numpy(tree.ids[mine]).to(self.device))
                     found[torch.from_numpy(mine)] = values.double().cpu()
             if cache is not None:
-                keep(cache, grown.held)
+                truncate(cache, grown.held)
         return found
 
-    def hold(self, grown: Grown, length: int) -> Cache:
+    def prefill(self, grown: TreeInputs, length: int) -> Cache:
         """The keys and values of a tree's first `length` tokens, among which there is no fork.
 
         Those that the tree holds already are copied.
         """
         tree, network = grown.tree, self.network
-        cache = trunk(network, length)
+        cache = new_cache(network, length)
         start = grown.held
         with torch.inference_mode(), apart(network, self.width is not None):
             if grown.cache is not None:
                 for layer, old in zip(cache.layers, grown.cache.layers, strict=True):
                     layer.update(old.keys[:, :, :start], old.values[:, :, :start])
             while start < length:
-                end = piece_end(tree, start, length, self.room, pictures_see_themselves(network))
-                self.hidden([(grown, Pass(np.arange(start), np.arange(start, end)))], cache)
+                end = piece_end(tree, start, length, self.room, bidirectional_images(network))
+                self.hidden([(grown, ForwardPass(np.arange(start), np.arange(start, end)))], cache)
                 start = end
         return cache
 
-    def scores(self, grown: Grown) -> list[float]:
+    def scores(self, grown: TreeInputs) -> list[float]:
         """For each line the log-probability of what it asks for."""
         values = self.logprobs(grown)
         return [float(values[torch.from_numpy(asked)].sum()) for asked in grown.tree.answers]
 
-    def losses(self, rows: Sequence[Grown]) -> Losses:
-        """For training: what every asked token costs. A row is a tree, and all rows are one pass."""
-        hidden = self.hidden([(row, Pass(NOTHING, np.arange(len(row.tree)))) for row in rows], None)
-        asked = [np.flatnonzero(row.tree.weight) for row in rows]
-        states = [
-            hidden[i, torch.from_numpy(row.tree.parent[a])] for i, (row, a) in enumerate(zip(rows, asked, strict=True))
-        ]
-        target = torch.from_numpy(np.concatenate([row.tree.ids[a] for row, a in zip(rows, asked, strict=True)]))
-        weight = torch.from_numpy(np.concatenate([row.tree.weight[a] for row, a in zip(rows, asked, strict=True)]))
-        logits, target = self.logits(torch.cat(states)), target.to(self.device)
-        nats = F.cross_entropy(logits.float(), target, reduction="none")
-        return Losses(nats, weight.to(self.device), logits.argmax(-1) == target)
-
     def replies(
         self,
-        grown: Grown,
+        grown: TreeInputs,
         new_tokens: int,
         ends: Sequence[int],
-        heard: Heard | None = None,
-        shape: Shape | None = None,
+        on_token: OnToken | None = None,
+        shape: AdjustLogits | None = None,
     ) -> list[list[int]]:
-        """For each line the tokens that follow it greedily, up to one of `ends` (left out) or to what `heard` says.
+        """For each line the tokens that follow it greedily, up to one of `ends` (left out) or to what `on_token` says.
 
         `shape` changes the logits before the largest is taken.
         """
@@ -258,27 +144,27 @@ class Engine:
             todo = self._passes(grown)
             cache = self._cache(grown, todo)
             for run in todo:
-                keep(cache, len(run.before))
+                truncate(cache, len(run.before))
                 hidden = self.hidden([(grown, run)], cache)[0]
                 here = set(run.tokens.tolist())
                 tips = {n: tree.segments[leaf].end - 1 for n, leaf in enumerate(tree.leaves)}
                 if mine := {n: tip for n, tip in tips.items() if tip in here}:
-                    self._go_on(grown, run, hidden, mine, cache, said, new_tokens, set(ends), heard, shape)
-            keep(cache, grown.held)
+                    self._go_on(grown, run, hidden, mine, cache, said, new_tokens, set(ends), on_token, shape)
+            truncate(cache, grown.held)
         return said
 
     def _go_on(
         self,
-        grown: Grown,
-        run: Pass,
+        grown: TreeInputs,
+        run: ForwardPass,
         hidden: Tensor,
         tips: dict[int, int],
         cache: Cache,
         said: list[list[int]],
         new_tokens: int,
         ends: set[int],
-        heard: Heard | None,
-        shape: Shape | None,
+        on_token: OnToken | None,
+        shape: AdjustLogits | None,
     ) -> None:
         """Say one token after the other for the lines that end in a pass, all lines at once."""
         tree = grown.tree
@@ -286,7 +172,7 @@ class Engine:
         open_lines = list(tips)
         tip = np.array([tips[n] for n in open_lines])
         place = {int(token): i for i, token in enumerate(run.tokens)}
-        sees = torch.from_numpy(tree.sees(tip, before)).to(self.device)
+        sees = torch.from_numpy(tree.can_attend(tip, before)).to(self.device)
         depth = torch.from_numpy(tree.at("depth", before)).to(self.device)[None].expand(len(tip), -1)
         at = torch.from_numpy(tree.position[:, tip].max(0)).to(self.device)
         deep = torch.from_numpy(tree.depth[tip]).to(self.device)
@@ -301,8 +187,8 @@ class Engine:
             going = [i for i, word in enumerate(words.tolist()) if word not in ends]
             for i in going:
                 said[open_lines[i]].append(int(words[i]))
-            if heard is not None:
-                going = [i for i in going if heard(open_lines[i], int(words[i]), logits[i])]
+            if on_token is not None:
+                going = [i for i in going if on_token(open_lines[i], int(words[i]), logits[i])]
             if not going or len(said[open_lines[going[0]]]) == new_tokens:
                 return
             rows = torch.tensor(going, device=self.device)
@@ -314,10 +200,10 @@ class Engine:
             masks = self._masks(sees[None], (deep[:, None] - depth)[None])
             axes = tree.position.shape[0]
             embeds = self.network.get_input_embeddings()(words[None])
-            more = self._crossing([grown], latest[None]) if crosses(self.network) else {}
+            more = self._crossing([grown], latest[None]) if uses_cross_attention(self.network) else {}
             state = self._decode(embeds, masks, at[None, None].expand(axes, 1, -1), cache, more)[0]
 
-    def hidden(self, rows: Sequence[tuple[Grown, Pass]], cache: Cache | None) -> Tensor:
+    def hidden(self, rows: Sequence[tuple[TreeInputs, ForwardPass]], cache: Cache | None) -> Tensor:
         """float[rows, longest pass, width]: the last layer's states of one pass of each row, padded on the right.
 
         A cache serves one row; it gets the pass's keys and values in any case.
@@ -329,7 +215,7 @@ class Engine:
         positions = torch.from_numpy(np.stack([tree.at("position", tokens) for tree, tokens in told], 1))
         embeds = network.get_input_embeddings()(ids.to(device))
         more: dict[str, Any] = {}
-        if crosses(network):
+        if uses_cross_attention(network):
             latest = torch.from_numpy(np.stack([_latest(*row, self._end) for row in told]))
             more = self._crossing([grown for grown, _ in rows], latest.to(device))
         else:
@@ -340,18 +226,18 @@ class Engine:
             masks = self._who_sees(rows, length)
         return self._decode(embeds, masks, positions.to(device), cache, more)
 
-    def _within(self, tree: Tree, branches: Ints) -> Tensor:
+    def _within(self, tree: PrefixTree, branches: Ints) -> Tensor:
         """The mask [g, 1, l, l] of branches int64[g, l], to be added."""
         keys, queries = branches[:, None], branches[:, :, None]
-        sees = torch.from_numpy((keys <= queries) & (queries < tree.at("until", keys)))
+        sees = torch.from_numpy((keys <= queries) & (queries < tree.at("subtree_end", keys)))
         mask = torch.full(sees.shape, -torch.inf, dtype=self.network.dtype, device=self.device)
         return mask.masked_fill(sees.to(self.device), 0)[:, None]
 
-    def _who_sees(self, rows: Sequence[tuple[Grown, Pass]], length: int) -> Any:
+    def _who_sees(self, rows: Sequence[tuple[TreeInputs, ForwardPass]], length: int) -> Any:
         """The mask of one pass of each row: dense, or in blocks for attention that skips what nobody sees."""
         usual = self.network.config.get_text_config()._attn_implementation
         straight = all(len(grown.tree.segments) == 1 and not len(run.before) for grown, run in rows)
-        if straight and usual == "sdpa" and plain(self.network):  # what fills a row up stands where nobody sees it
+        if straight and usual == "sdpa" and is_causal(self.network):  # what fills a row up stands where nobody sees it
             return torch.ones(len(rows), length, dtype=torch.bool, device=self.device)
         table = np.stack([_arranged(grown.tree, run, length) for grown, run in rows], 1)
         number, until, depth, begins = torch.from_numpy(table).to(self.device)
@@ -366,7 +252,7 @@ class Engine:
             return create_block_mask(sees_, len(rows), None, length, number.shape[1], device=str(self.device))
         q = number[:, asking, None]
         sees = (number[:, None] <= q) & (q < until[:, None])
-        if pictures_see_themselves(self.network):
+        if bidirectional_images(self.network):
             sees |= (begins[:, asking, None] == begins[:, None]) & (begins[:, asking, None] >= 0)
         return self._masks(sees, depth[:, asking, None] - depth[:, None])
 
@@ -382,14 +268,14 @@ class Engine:
         """The token after which the open Flamingo looks at no picture until the next."""
         return int(self.network.config.get_text_config().eos_token_id)
 
-    def _passes(self, grown: Grown, read: NDArray[np.bool_] | None = None) -> list[Pass]:
-        return passes(grown.tree, self.room, self.width, pictures_see_themselves(self.network), read, grown.held)
+    def _passes(self, grown: TreeInputs, read: NDArray[np.bool_] | None = None) -> list[ForwardPass]:
+        return schedule(grown.tree, self.room, self.width, bidirectional_images(self.network), read, grown.held)
 
-    def _cache(self, grown: Grown, todo: Sequence[Pass]) -> Cache:
+    def _cache(self, grown: TreeInputs, todo: Sequence[ForwardPass]) -> Cache:
         """What is held already, or an empty cache."""
         if grown.cache is not None:
             return grown.cache
-        return trunk(self.network, max(len(run.before) + len(run.tokens) for run in todo))
+        return new_cache(self.network, max(len(run.before) + len(run.tokens) for run in todo))
 
     def _targets(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Log-probabilities float32[n] of tokens after states float[n, width]."""
@@ -415,7 +301,9 @@ class Engine:
             found[kind] = mask[:, None]
         return next(iter(found.values())) if len(found) == 1 else found
 
-    def _with_pictures(self, embeds: Tensor, rows: Sequence[tuple[Grown, Pass]]) -> tuple[Tensor, dict[str, Any]]:
+    def _with_pictures(
+        self, embeds: Tensor, rows: Sequence[tuple[TreeInputs, ForwardPass]]
+    ) -> tuple[Tensor, dict[str, Any]]:
         """Features in their places; and, for models that add more of them in deeper layers, those."""
         filled = torch.zeros(embeds.shape[:2], dtype=torch.bool, device=self.device)
         tokens: list[Tensor] = []
@@ -439,7 +327,7 @@ class Engine:
             return embeds, {"visual_pos_masks": filled, "deepstack_visual_embeds": list(torch.cat(deep, 1))}
         return embeds, {}
 
-    def _crossing(self, rows: Sequence[Grown], latest: Tensor) -> dict[str, Tensor]:
+    def _crossing(self, rows: Sequence[TreeInputs], latest: Tensor) -> dict[str, Tensor]:
         """The pictures of all rows for cross-attention; a token reads the picture numbered `latest` int64[rows, n]."""
         used = [[n for n in row.unique(sorted=True).tolist() if n >= 0] for row in latest]
         most = max(1, *(len(numbers) for numbers in used))
@@ -459,7 +347,7 @@ class Engine:
         self, embeds: Tensor, masks: Any, positions: Tensor, cache: Cache | None, more: dict[str, Any]
     ) -> Tensor:
         """The language model itself: the last layer's states."""
-        core = self.network.model if crosses(self.network) else self.network.get_decoder()
+        core = self.network.model if uses_cross_attention(self.network) else self.network.get_decoder()
         out = core(
             inputs_embeds=embeds,
             attention_mask=masks,
@@ -472,7 +360,7 @@ class Engine:
         return found
 
 
-def _arranged(tree: Tree, run: Pass, length: int) -> NDArray[np.int64]:
+def _arranged(tree: PrefixTree, run: ForwardPass, length: int) -> NDArray[np.int64]:
     """int64[4, keys] of a pass filled up to `length` tokens: number, until, depth, and where its picture begins or -1.
 
     What fills it up is -1 and sees itself, for the sake of the softmax.
@@ -480,10 +368,10 @@ def _arranged(tree: Tree, run: Pass, length: int) -> NDArray[np.int64]:
     there = np.concatenate([run.before, run.tokens, np.full(length - len(run.tokens), -1)])
     slot = tree.at("slot", there, -1)
     begins = np.where(slot >= 0, there - slot, -1)
-    return np.stack([there, tree.at("until", there), tree.at("depth", there), begins])
+    return np.stack([there, tree.at("subtree_end", there), tree.at("depth", there), begins])
 
 
-def _latest(tree: Tree, tokens: Ints, end: int) -> Ints:
+def _latest(tree: PrefixTree, tokens: Ints, end: int) -> Ints:
     """int64[n]: the number of the last picture that was shown when a token came, -1 where none was since an `end`."""
     found = np.full(len(tree) + 1, -1)  # the last entry serves first tokens, whose parent is -1
     for i, (picture, slot, parent) in enumerate(zip(tree.picture, tree.slot, tree.parent, strict=True)):

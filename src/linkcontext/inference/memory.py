@@ -5,7 +5,7 @@ import torch
 from transformers import PreTrainedModel
 
 from linkcontext.errors import InputError
-from linkcontext.inference.engine import LEAST, LOGITS
+from linkcontext.inference.engine import LOGITS, MIN_TOKENS
 
 
 def room(network: PreTrainedModel, longest: int, memory: float, most: int) -> int:
@@ -28,7 +28,7 @@ def room(network: PreTrainedModel, longest: int, memory: float, most: int) -> in
         return float(1.25 * kept * (longest + tokens) + tokens * (each + pair * (longest + tokens)) + 12 * LOGITS)
 
     tokens = most
-    while tokens > LEAST and needed(tokens) > memory:
+    while tokens > MIN_TOKENS and needed(tokens) > memory:
         tokens //= 2
     if needed(tokens) > memory:
         raise InputError(

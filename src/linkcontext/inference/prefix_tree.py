@@ -1,9 +1,9 @@
 """The episode tree: many sequences that begin alike, laid out once.
 
 An evaluation asks a model the same support again and again: with every query, every candidate answer and every
-shot count. Written one below the other, these sequences (`Line`) share their beginnings, and `grow` merges what they
-share, token by token, into a `Tree`. What a token sees is then its ancestors and itself, which is exactly what it
-saw in its line; so one pass over the tree gives every line's figures.
+shot count. Written one below the other, these sequences (`TokenSequence`) share their beginnings, and `merge` joins
+what they share, token by token, into a `PrefixTree`. What a token sees is then its ancestors and itself, which is
+exactly what it saw in its line; so one pass over the tree gives every line's figures.
 
 Four lines, two shot counts of one support with one query and two candidate answers (a letter is a token):
 
@@ -36,7 +36,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Line:
+class TokenSequence:
     """One sequence as a model would read it alone. Arrays int64[n], and bool[n]."""
 
     ids: Ints
@@ -45,10 +45,10 @@ class Line:
     position: Ints  # int64[axes, n]: one axis, or three where pictures have time, height and width
     answer: NDArray[np.bool_]  # the tokens that are asked for
 
-    def __getitem__(self, span: slice) -> "Line":
+    def __getitem__(self, span: slice) -> "TokenSequence":
         """A stretch of the line."""
         names = ("ids", "picture", "slot", "position", "answer")
-        return Line(*(getattr(self, name)[..., span] for name in names))
+        return TokenSequence(*(getattr(self, name)[..., span] for name in names))
 
     @property
     def keys(self) -> Ints:
@@ -57,7 +57,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class Spelling:
+class ImageTokens:
     """How a picture stands in a prompt: its placeholders, and the marks and row breaks among them."""
 
     ids: Ints  # int64[n]
@@ -65,7 +65,7 @@ class Spelling:
     shift: Ints  # int64[axes, n]: positions, counted from where the picture begins
 
 
-def lay(tokens: Tokens, mark: int, numbers: Sequence[int], spellings: Sequence[Spelling]) -> Line:
+def expand_images(tokens: Tokens, mark: int, numbers: Sequence[int], spellings: Sequence[ImageTokens]) -> TokenSequence:
     """A conversation's line: each `mark` in turn replaced by a picture; `numbers` are the pictures' in the tree."""
     ids = np.array(tokens.ids, np.int64)
     marks = np.flatnonzero(ids == mark)
@@ -87,7 +87,7 @@ def lay(tokens: Tokens, mark: int, numbers: Sequence[int], spellings: Sequence[S
         spelled[here], picture[here], slot[here] = spelling.ids, number, spelling.slots
         position[:, here] += spelling.shift
     answer = np.repeat(np.array(tokens.labels) != IGNORE, lengths)
-    return Line(spelled, picture, slot, position, answer)
+    return TokenSequence(spelled, picture, slot, position, answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +96,12 @@ class Segment:
 
     start: int
     end: int
-    until: int
+    subtree_end: int
     parent: int  # the segment before, -1 at the root
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tree:
+class PrefixTree:
     """The merged lines, in preorder. Arrays are [T]: int64, and float32 for `weight`."""
 
     ids: Ints
@@ -110,7 +110,7 @@ class Tree:
     position: Ints  # int64[axes, T]
     parent: Ints  # -1 for a first token
     depth: Ints  # how many tokens stand before it in its line
-    until: Ints
+    subtree_end: Ints
     weight: NDArray[np.float32]  # how many lines ask for this token
     segments: tuple[Segment, ...]
     leaves: tuple[int, ...]  # for each line the segment it ends in
@@ -127,9 +127,9 @@ class Tree:
             at = self.segments[at].parent
         return np.concatenate(pieces[::-1])
 
-    def sees(self, queries: Ints, keys: Ints) -> NDArray[np.bool_]:
+    def can_attend(self, queries: Ints, keys: Ints) -> NDArray[np.bool_]:
         """bool[queries, keys]: whether a token is itself or an ancestor. What is -1 is seen by -1 alone."""
-        return (keys <= queries[:, None]) & (queries[:, None] < self.at("until", keys))
+        return (keys <= queries[:, None]) & (queries[:, None] < self.at("subtree_end", keys))
 
     def at(self, name: str, tokens: Ints, filler: int = 0) -> Ints:
         """int64[..., *tokens]: what an array of the tree says of tokens, and `filler` for those that are -1."""
@@ -177,7 +177,7 @@ class _Node:
     first: int = 0  # the token it begins with
 
 
-def grow(lines: Sequence[Line]) -> Tree:
+def merge(lines: Sequence[TokenSequence]) -> PrefixTree:
     """Merge what the lines share. Siblings stand in the order in which they first appear."""
     keys = [line.keys for line in lines]
     root = _Node(0, 0, 0, None)
@@ -206,14 +206,14 @@ def grow(lines: Sequence[Line]) -> Tree:
 
     parent = np.arange(at) - 1
     parent[[s.start for s in segments]] = [segments[s.parent].end - 1 if s.parent >= 0 else -1 for s in segments]
-    tree = Tree(
+    tree = PrefixTree(
         laid("ids"),
         laid("picture"),
         laid("slot"),
         laid("position"),
         parent,
         depth=np.concatenate([np.arange(node.start, node.end) for node in order]),
-        until=np.repeat([s.until for s in segments], [s.end - s.start for s in segments]),
+        subtree_end=np.repeat([s.subtree_end for s in segments], [s.end - s.start for s in segments]),
         weight=np.zeros(at, np.float32),
         segments=segments,
         leaves=tuple(node.number for node in ends),
@@ -270,154 +270,29 @@ def sketch(episode: Episode, scaffold: Scaffold, words: Words, mark: int, decode
     """
     shown: dict[str, int] = {}
     lines = []
-    one = Spelling(np.array([mark]), np.zeros(1, np.int64), np.zeros((1, 1), np.int64))
+    one = ImageTokens(np.array([mark]), np.zeros(1, np.int64), np.zeros((1, 1), np.int64))
     for k in episode.shots_per_class:
         for query in range(len(episode.queries)):
             for candidate in episode.candidates:
                 tokens = encode(prompt(episode, query, k, scaffold, candidate.name), words)
                 numbers = [shown.setdefault(item, len(shown)) for item in tokens.pictures]
-                lines.append(lay(tokens, mark, numbers, [one] * len(numbers)))
-    tree, items = grow(lines), list(shown)
+                lines.append(expand_images(tokens, mark, numbers, [one] * len(numbers)))
+    tree, items = merge(lines), list(shown)
     said = zip(tree.ids.tolist(), tree.picture.tolist(), strict=True)
     return tree.drawing([f"<{items[number]}>" if number >= 0 else decode([token]) for token, number in said])
 
 
-def pack(episodes: Sequence[Sequence[Line]], room: int) -> list[Tree]:
+def pack(episodes: Sequence[Sequence[TokenSequence]], room: int) -> list[PrefixTree]:
     """Episodes side by side, so that a tree has at most `room` tokens (more only where one episode alone has).
 
     Training runs one tree a row: with several episodes to a tree, little is computed for padding.
     """
-    rows: list[tuple[int, list[Line]]] = []
-    sizes = [len(grow(lines)) for lines in episodes]
+    rows: list[tuple[int, list[TokenSequence]]] = []
+    sizes = [len(merge(lines)) for lines in episodes]
     for number in sorted(range(len(episodes)), key=lambda i: -sizes[i]):
         at = next((i for i, (taken, _) in enumerate(rows) if taken + sizes[number] <= room), None)
         if at is None:
             rows.append((sizes[number], list(episodes[number])))
         else:
             rows[at] = rows[at][0] + sizes[number], [*rows[at][1], *episodes[number]]
-    return [grow(lines) for _, lines in rows]
-
-
-NOTHING = np.empty(0, np.int64)
-NOBODY = np.empty((0, 0), np.int64)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pass:
-    """One forward pass on top of `before` int64[p], ancestors of all that it runs, whose keys and values are cached.
-
-    `trunk` int64[t] follow one another and stay in the cache. `branches` int64[g, l] begin where the trunk does: each
-    row holds one or more of them, which see nothing of the trunk nor of other rows, and is filled up with -1.
-    """
-
-    before: Ints
-    trunk: Ints
-    branches: Ints = field(default_factory=lambda: NOBODY)
-
-    @property
-    def tokens(self) -> Ints:
-        """int64[t + g x l]: what is computed, in order."""
-        return np.concatenate([self.trunk, self.branches.ravel()])
-
-
-def passes(
-    tree: Tree,
-    room: int,
-    width: int | None = None,
-    whole_pictures: bool = False,
-    read: NDArray[np.bool_] | None = None,
-    held: int = 0,
-) -> list[Pass]:
-    """The tree in passes of at most `room` tokens. What fits into `width` with all that begins with it is a branch;
-    branches of one fork are run side by side, beside the trunk's next piece. What does not fit is trunk.
-
-    Without `width` a pass has one row of branches, which takes what room there is; else it has rows as long as the
-    longest branch. With room for the whole tree there is one pass and no cache. With `whole_pictures` no picture is
-    cut in two, for networks in which a picture's tokens see those after them; one that is larger than `room` gets a
-    pass to itself. `read` bool[T] leaves tokens out, of which none may have any that follow. The first `held` tokens
-    are in the cache already; no fork comes before the last of them.
-    """
-    read = np.ones(len(tree), np.bool_) if read is None else read.copy()
-    read[:held] = False
-    count = np.concatenate([[0], np.cumsum(read)])
-    below: dict[int, list[int]] = {}
-    for number, segment in enumerate(tree.segments):
-        below.setdefault(segment.parent, []).append(number)
-
-    def those(start: int, end: int) -> Ints:
-        return start + np.flatnonzero(read[start:end])
-
-    found: list[Pass] = []
-    most = room if width is None else min(width, room)
-    # A fork waits with what is in the cache there. Last in, first out: the cache only loses its end.
-    waiting: list[tuple[list[int], Ints]] = [(below.get(-1, []), np.arange(held))]
-    while waiting:
-        children, on = waiting.pop()
-        segments = [tree.segments[number] for number in children]
-        sizes = [count[segment.until] - count[segment.start] for segment in segments]
-        side = [those(s.start, s.until) for s, size in zip(segments, sizes, strict=True) if 0 < size <= most]
-        length = room if width is None else max(map(len, side), default=1)
-        rows, several = _rows(side, length), room // length
-        found += [Pass(on, NOTHING, _filled(rows[i : i + several])) for i in range(0, len(rows), several)]
-        large = [number for number, size in zip(children, sizes, strict=True) if size > most]
-        if not large:
-            continue
-        # One large child at a time; its brothers come when everything below it is done.
-        number, *others = large
-        if others:
-            waiting.append((others, on))
-        segment = tree.segments[number]
-        start = max(segment.start, held)
-        while start < segment.end and count[segment.until] - count[start] > most:
-            end = piece_end(tree, start, segment.end, room, whole_pictures)
-            piece = those(start, end)
-            beside = found[-1].branches if side and start == segment.start else NOBODY
-            if beside.size and beside.size + len(piece) <= room:
-                found[-1] = Pass(on, piece, beside)
-            else:
-                found.append(Pass(on, piece))
-            on, start = np.concatenate([on, piece]), end
-        if start == segment.end:
-            waiting.append((below.get(number, []), on))
-        elif count[segment.until] > count[start]:  # the rest of it is a branch, with all that follows
-            found.append(Pass(on, NOTHING, those(start, segment.until)[None]))
-    return found
-
-
-def _rows(branches: list[Ints], length: int) -> list[Ints]:
-    """Branches one behind the other, in rows of at most `length`."""
-    rows: list[list[Ints]] = []
-    taken = length
-    for branch in branches:
-        if taken + len(branch) > length:
-            rows.append([])
-            taken = 0
-        rows[-1].append(branch)
-        taken += len(branch)
-    return [np.concatenate(row) for row in rows]
-
-
-def _filled(rows: Sequence[Ints]) -> Ints:
-    """int64[rows, longest]: the rest is -1."""
-    found = np.full((len(rows), max(map(len, rows))), -1)
-    for row, tokens in zip(found, rows, strict=True):
-        row[: len(tokens)] = tokens
-    return found
-
-
-def piece_end(tree: Tree, start: int, limit: int, room: int, whole_pictures: bool) -> int:
-    """Where a piece of a trunk ends that begins at `start`."""
-    end = min(start + room, limit)
-    return _around_pictures(tree, start, end, limit) if whole_pictures else end
-
-
-def _around_pictures(tree: Tree, start: int, end: int, limit: int) -> int:
-    """Where to stop so as to cut no picture: before the one at `end`, or behind it if it is the first."""
-    first = end
-    while first > start and first < limit and tree.slot[first] > 0:
-        first -= 1
-    if first > start:
-        return first
-    while end < limit and tree.slot[end] > 0:
-        end += 1
-    return end
+    return [merge(lines) for _, lines in rows]

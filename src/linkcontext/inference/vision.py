@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Collection, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from linkcontext.data.images import Upload, open_image
 from linkcontext.errors import InputError
-from linkcontext.inference.prefix_tree import Ints, Spelling
-from linkcontext.models.families import crosses
+from linkcontext.inference.prefix_tree import ImageTokens, Ints
+from linkcontext.models.families import uses_cross_attention
 from linkcontext.models.feature_store import Features, fingerprint
 from linkcontext.models.loading import Model, grey
 from linkcontext.models.unreadable import naming
@@ -40,10 +40,10 @@ def chunks(things: Sequence[Thing], size: int) -> Iterator[Sequence[Thing]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ImageFeatures:
     """A picture as the language model gets it."""
 
-    spelling: Spelling
+    spelling: ImageTokens
     tokens: Tensor  # float[T, width]: the features
     pooled: Tensor | None = None  # float32[vision width]: the tower's own summary, where it has one
     deep: Tensor | None = None  # float[layers, T, width]: what is added in the first layers (Qwen3-VL)
@@ -57,6 +57,21 @@ class Seen:
     def nbytes(self) -> int:
         """The bytes of its features."""
         return sum(part.nbytes for part in (self.tokens, self.pooled, self.deep) if part is not None)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """The tensors as they are written to files, on the CPU."""
+        features = {"tokens": self.tokens, "pooled": self.pooled, "deep": self.deep}
+        written = {name: value.cpu() for name, value in features.items() if value is not None}
+        layout = {"ids": self.spelling.ids, "slots": self.spelling.slots, "shift": self.spelling.shift}
+        return written | {name: torch.from_numpy(values) for name, values in layout.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], device: torch.device) -> "ImageFeatures":
+        """The inverse of `to_tensors`."""
+        spelling = ImageTokens(*(tensors[name].numpy() for name in ("ids", "slots", "shift")))
+        return cls(
+            spelling, **{name: tensors[name].to(device) for name in ("tokens", "pooled", "deep") if name in tensors}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +88,11 @@ class Preprocessed:
 
 
 Picture = Path | Upload | Preprocessed  # what a picture is read from
-Sight = tuple[Tensor, Tensor | None, Tensor | None]  # tokens, pooled and deep of `Seen`
+Sight = tuple[Tensor, Tensor | None, Tensor | None]  # tokens, pooled and deep of `ImageFeatures`
 
 
 @dataclass
-class Eyes:
+class VisionEncoder:
     """A model's vision with a memory. `calls` counts the pictures encoded: each distinct one once, if ever.
 
     With `kept`, features are also read from and written to the disk. `memory` bounds the bytes of features that
@@ -85,45 +100,45 @@ class Eyes:
     """
 
     model: Model
-    seen: dict[str, Seen] = field(default_factory=dict)
+    features: dict[str, ImageFeatures] = field(default_factory=dict)
     calls: int = 0
     kept: bool = False
     memory: int | None = None
     counting: bool = True
     recalled: int = 0  # pictures that came from the disk
-    _unsaved: dict[str, Seen] = field(default_factory=dict, repr=False)
+    _unsaved: dict[str, ImageFeatures] = field(default_factory=dict, repr=False)
     _held: set[str] = field(default_factory=set, repr=False)  # what never leaves
     _known: set[str] = field(default_factory=set, repr=False)  # the contents of all pictures ever looked at
     # A spelling lives as long as a picture or a prompt that has it: pictures of new sizes have new spellings.
-    _spellings: MutableMapping[tuple[bytes, bytes, bytes], Spelling] = field(
+    _spellings: MutableMapping[tuple[bytes, bytes, bytes], ImageTokens] = field(
         default_factory=WeakValueDictionary, repr=False
     )
     _frames: dict[int, tuple[str, int, list[int]]] = field(default_factory=dict, repr=False)
     _squared: list[int] = field(default_factory=list, repr=False)
 
     @torch.inference_mode()
-    def look(self, pictures: Iterable[tuple[str, str, Picture | None]], alone: bool = False) -> None:
+    def encode(self, pictures: Iterable[tuple[str, str, Picture | None]], alone: bool = False) -> None:
         """Encode the pictures, (item id, content hash, path), that were not seen before.
 
         `alone` says that each is the only one of its prompt. The path of a picture that is no data is None.
         Pictures are opened one at a time: of a large one only what the processor makes of it is kept.
         """
         new = {self.key(content, alone): path for _, content, path in pictures}
-        new = {key: path for key, path in new.items() if key not in self.seen}
+        new = {key: path for key, path in new.items() if key not in self.features}
         if self.kept and new:
             for key, row in self._store.get(new).items():
-                seen = revived(row, self.model.device)
-                self.seen[key] = replace(seen, spelling=self._one(seen.spelling))
+                seen = ImageFeatures.from_tensors(row, self.model.device)
+                self.features[key] = replace(seen, spelling=self._one(seen.spelling))
                 self.recalled += 1
         if self.counting:
             self._known |= {key.removesuffix("+alone") for key, path in new.items() if path is not None}
-        left = [(key, path) for key, path in new.items() if key not in self.seen]
+        left = [(key, path) for key, path in new.items() if key not in self.features]
         for chunk in chunks(left, BATCH):
             inputs = [self._read(key, path, alone) for key, path in chunk]
-            self.seen |= dict(zip((key for key, _ in chunk), self._encode(inputs, alone), strict=True))
+            self.features |= dict(zip((key for key, _ in chunk), self._encode(inputs, alone), strict=True))
             self.calls += sum(path is not None for _, path in chunk)
         if self.kept:
-            self._unsaved |= {key: self.seen[key] for key, path in left if path is not None}
+            self._unsaved |= {key: self.features[key] for key, path in left if path is not None}
             if len(self._unsaved) >= SHARD:
                 self.save()
 
@@ -136,76 +151,76 @@ class Eyes:
         with naming(path, image):
             return self.preprocess(image, alone)
 
-    def forget(self, wanted: Collection[str] = ()) -> None:
+    def evict(self, wanted: Collection[str] = ()) -> None:
         """Remove the oldest features until at most `memory` bytes are left; those of `wanted` keys stay."""
         most = MEMORY if self.memory is None else self.memory
-        taken = sum(seen.nbytes for seen in self.seen.values())
-        for key in list(self.seen):
+        taken = sum(seen.nbytes for seen in self.features.values())
+        for key in list(self.features):
             if taken <= most:
                 return
             if key not in self._unsaved and key not in self._held and key not in wanted:
-                taken -= self.seen.pop(key).nbytes
+                taken -= self.features.pop(key).nbytes
 
-    def knows(self, content: str, alone: bool = False) -> bool:
-        """Whether a picture was looked at."""
-        return self.key(content, alone) in self.seen
+    def __contains__(self, key: object) -> bool:
+        """Whether the features of an image are in memory. `key` is as `key()` gives it."""
+        return key in self.features
 
-    def remember(self, content: str, seen: Seen) -> None:
+    def pin(self, content: str, seen: ImageFeatures) -> None:
         """Know what the same eyes saw in a picture of several, from now on: there may be no file to look at again."""
-        if content not in self.seen:
-            self.seen[content] = replace(seen, spelling=self._one(seen.spelling))
+        if content not in self.features:
+            self.features[content] = replace(seen, spelling=self._one(seen.spelling))
         self._held.add(content)
 
-    def recall(self, content: str, alone: bool = False) -> Seen:
+    def get(self, content: str, alone: bool = False) -> ImageFeatures:
         """What was seen in a picture that was looked at."""
-        return self.seen[self.key(content, alone)]
+        return self.features[self.key(content, alone)]
 
     def key(self, content: str, alone: bool) -> str:
         """The key in `seen` of a picture's features, `alone` in its prompt or beside others."""
-        return f"{content}+alone" if alone and self.crowds else content
+        return f"{content}+alone" if alone and self.resolution_depends_on_count else content
 
     @cached_property
-    def squares(self) -> bool:
+    def fixed_resolution(self) -> bool:
         """Whether every picture is brought to one size, whatever its shape: LLaVA with a tower of CLIP's."""
         config = self.model.network.config
         return bool(config.model_type == "llava" and config.vision_config.model_type == "clip_vision_model")
 
     @cached_property
-    def crowds(self) -> bool:
+    def resolution_depends_on_count(self) -> bool:
         """Whether a picture is seen otherwise among others: LLaVA-OneVision looks less closely then."""
         return bool(self.model.network.config.model_type == "llava_onevision")
 
     def save(self) -> None:
         """Write to the disk what is new."""
         if self._unsaved:
-            self._store.put({content: tensors(seen) for content, seen in self._unsaved.items()})
+            self._store.put({content: seen.to_tensors() for content, seen in self._unsaved.items()})
             self._unsaved = {}
 
     def counters(self) -> dict[str, int]:
         """Distinct pictures seen, how often the tower ran for them, and how many came from the disk."""
         return {"pictures": len(self._known), "encoder_calls": self.calls, "pictures_from_disk": self.recalled}
 
-    def encode(self, images: Sequence[Image.Image], alone: bool = False) -> list[Seen]:
+    def encode_images(self, images: Sequence[Image.Image], alone: bool = False) -> list[ImageFeatures]:
         """Features of RGB pictures, in order. Pictures of one size go through the tower together."""
         return self._encode([self.preprocess(image, alone) for image in images], alone)
 
     def preprocess(self, image: Image.Image, alone: bool = False) -> Preprocessed:
         """The processor's output for an RGB picture. Needs no weights, and can run in another thread with another
         processor."""
-        if self.squares:  # one spelling serves all
+        if self.fixed_resolution:  # one spelling serves all
             made = dict(self.model.processor.image_processor([image], return_tensors="pt"))
             return Preprocessed(self._square(), made)
         return Preprocessed(*self._spell(image, self._copies(alone)))
 
     def _copies(self, alone: bool) -> int:
-        return 2 if self.crowds and not alone else 1
+        return 2 if self.resolution_depends_on_count and not alone else 1
 
-    def _encode(self, pictures: Sequence[Preprocessed], alone: bool) -> list[Seen]:
+    def _encode(self, pictures: Sequence[Preprocessed], alone: bool) -> list[ImageFeatures]:
         copies = self._copies(alone)
         groups: dict[tuple[tuple[str, torch.Size], ...], list[int]] = {}
         for i, picture in enumerate(pictures):
             groups.setdefault(tuple((k, v.shape) for k, v in picture.inputs.items()), []).append(i)
-        features: dict[int, Seen] = {}
+        features: dict[int, ImageFeatures] = {}
         for members in groups.values():
             inputs = {k: torch.cat([pictures[i].inputs[k] for i in members]) for k in pictures[members[0]].inputs}
             rows = self._features(inputs, len(members), copies)
@@ -213,11 +228,11 @@ class Eyes:
                 rows = [row for i in members for row in self._features(pictures[i].inputs, 1, copies) or ()]
             for i, (tokens, pooled, deep) in zip(members, rows, strict=True):
                 ids = np.array(pictures[i].ids, np.int64)
-                spelling = Spelling(ids, self._slots(ids, len(tokens)), self._shift(ids, pictures[i].inputs))
-                features[i] = Seen(self._one(spelling), tokens, pooled, deep)
+                spelling = ImageTokens(ids, self._slots(ids, len(tokens)), self._shift(ids, pictures[i].inputs))
+                features[i] = ImageFeatures(self._one(spelling), tokens, pooled, deep)
         return [features[i] for i in range(len(pictures))]
 
-    def _one(self, spelling: Spelling) -> Spelling:
+    def _one(self, spelling: ImageTokens) -> ImageTokens:
         """One object for all pictures that are spelled alike, so that what is made of it is made once."""
         said = spelling.ids.tobytes(), spelling.slots.tobytes(), spelling.shift.tobytes()
         return self._spellings.setdefault(said, spelling)
@@ -225,7 +240,9 @@ class Eyes:
     def _slots(self, ids: Ints, features: int) -> Ints:
         """Which feature stands at which token of a picture's spelling."""
         here = ids == self.model.placeholder
-        if crosses(self.model.network):  # the features stand beside the words; what follows the mark reads them
+        if uses_cross_attention(
+            self.model.network
+        ):  # the features stand beside the words; what follows the mark reads them
             return np.where(here, 0, -1)
         if here.sum() != features:
             raise InputError(
@@ -241,12 +258,12 @@ class Eyes:
     def _frame(self, copies: int) -> tuple[str, int, list[int]]:
         """A text with one picture so many times, the token that stands for it, and the text's tokens."""
         if copies not in self._frames:
-            template, processor = self.model.template, self.model.processor
+            template, processor = self.model.chat_template, self.model.processor
             said = {"role": "user", "content": [{"type": "image", "image": ""}, {"type": "text", "text": "?"}]}
             text = template.apply_chat_template([said] * copies, tokenize=False, add_generation_prompt=False)
             ids: list[int] = template(text, return_offsets_mapping=True)["input_ids"]
             names = [getattr(processor, name, None) for name in ("boi_token", "image_token", "placeholder")]
-            known = [self.model.words.convert_tokens_to_ids(name) for name in names if name]
+            known = [self.model.tokenizer.convert_tokens_to_ids(name) for name in names if name]
             marks = [token for token in (*known, self.model.placeholder) if ids.count(token) == copies]
             if not marks:
                 raise InputError("its chat template writes no mark for a picture")
@@ -261,7 +278,7 @@ class Eyes:
             images=[[image] * copies],
             padding=True,
             padding_side="right",
-            add_special_tokens=self.model.template.adds_special_tokens(text),
+            add_special_tokens=self.model.chat_template.adds_special_tokens(text),
             return_tensors="pt",
         )
         ids = made["input_ids"][0].tolist()
@@ -282,7 +299,7 @@ class Eyes:
         network = self.model.network
         given = {k: v.to(self.model.device) for k, v in inputs.items()}
         given = {k: v.to(network.dtype) if v.is_floating_point() else v for k, v in given.items()}
-        if crosses(network):
+        if uses_cross_attention(network):
             return _crossing(network.model, given["pixel_values"])
         core, pooled = network.model, []
         towers = [getattr(core, n) for n in ("vision_tower", "vision_model", "visual") if hasattr(core, n)]
@@ -362,21 +379,6 @@ def _crossing(core: Any, pixels: Tensor) -> list[Sight]:
 def _flat(rows: Any) -> Tensor:
     """One picture's features, in however many pieces, as [T, width]."""
     return torch.cat([row.flatten(0, -2) if row.ndim > 1 else row[None] for row in rows])
-
-
-ARRAYS, TENSORS = ("ids", "slots", "shift"), ("tokens", "pooled", "deep")
-
-
-def tensors(seen: Seen) -> dict[str, Tensor]:
-    """As the disk has it."""
-    kept = {name: value.cpu() for name in TENSORS if (value := getattr(seen, name)) is not None}
-    return kept | {name: torch.from_numpy(getattr(seen.spelling, name)) for name in ARRAYS}
-
-
-def revived(kept: dict[str, Tensor], device: torch.device) -> Seen:
-    """The other way."""
-    spelling = Spelling(*(kept[name].numpy() for name in ARRAYS))
-    return Seen(spelling, **{name: kept[name].to(device) for name in TENSORS if name in kept})
 
 
 def drawn(item: str) -> Image.Image:

@@ -21,16 +21,17 @@ from transformers import (
 )
 
 from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, Tokens, conversation, encode, expand
-from linkcontext.inference.engine import Engine, Grown
-from linkcontext.inference.prefix_tree import Spelling, Tree, lay, pack
-from linkcontext.inference.vision import Seen
+from linkcontext.inference.engine import TreeInputs
+from linkcontext.inference.losses import tree_losses
+from linkcontext.inference.prefix_tree import ImageTokens, PrefixTree, expand_images, pack
+from linkcontext.inference.vision import ImageFeatures
 from linkcontext.mini import clip, stage
 from linkcontext.mini import conversations as talk
 from linkcontext.mini import start as circuits
 from linkcontext.mini.pool import Pool
 from linkcontext.mini.recipe import Recipe
 from linkcontext.mini.tokenizer import ASSISTANT, CHAT_TEMPLATE, CONTEXT, IMAGE, SPECIAL
-from linkcontext.models.loading import Template
+from linkcontext.models.loading import ChatTemplate
 from linkcontext.seeds import key
 from linkcontext.worlds.folder import taught_names
 
@@ -91,7 +92,7 @@ def processor(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlavaProces
 class Batch:
     """Conversations as rows of trees, and what is seen in their pictures."""
 
-    trees: list[Tree]
+    trees: list[PrefixTree]
     features: Tensor  # float32[pictures, tokens, vision_width], by the numbers that the trees have for them
 
 
@@ -100,10 +101,10 @@ class Writer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, pools: dict[str, Pool], recipe: Recipe) -> None:
         self.tokenizer, self.pools, self.recipe = tokenizer, pools, recipe
-        self.template = Template(processor(recipe, tokenizer))
+        self.template = ChatTemplate(processor(recipe, tokenizer))
         self.image = tokenizer.convert_tokens_to_ids(IMAGE)
         slots = np.arange(recipe.tokens_per_image)
-        self.spelling = Spelling(np.full(len(slots), self.image), slots, slots[None])
+        self.spelling = ImageTokens(np.full(len(slots), self.image), slots, slots[None])
         words = {tokenizer.decode([i]) for i in range(len(SPECIAL), recipe.vocabulary)}
         self.vocabulary = sorted(w for w in words if w.isascii() and w.isalpha() and w.islower())
         self.taught_names = taught_names(recipe.taught)
@@ -126,7 +127,7 @@ class Writer:
         count, lines = 0, []
         for row in rows:
             shown = len(row.pictures)
-            lines.append([lay(row, self.image, range(count, count + shown), [self.spelling] * shown)])
+            lines.append([expand_images(row, self.image, range(count, count + shown), [self.spelling] * shown)])
             count += shown
         features = [self._features(row.pictures, stream) for row in rows if row.pictures]
         empty = torch.empty(0, self.recipe.tokens_per_image, self.recipe.vision_width)
@@ -154,9 +155,11 @@ class Writer:
 def loss(model: LlavaForConditionalGeneration, batch: Batch) -> tuple[Tensor, float]:
     """Mean cross-entropy over the supervised tokens, and how often the first token of an answer is right."""
     slots = np.arange(batch.features.shape[1])
-    spelling = Spelling(np.full(len(slots), model.config.image_token_id), slots, slots[None])
+    spelling = ImageTokens(np.full(len(slots), model.config.image_token_id), slots, slots[None])
     projected = model.model.multi_modal_projector(batch.features) if len(batch.features) else ()
-    found = Engine(model, 0).losses([Grown(tree, [Seen(spelling, row) for row in projected]) for tree in batch.trees])
+    found = tree_losses(
+        model, [TreeInputs(tree, [ImageFeatures(spelling, row) for row in projected]) for tree in batch.trees]
+    )
     first = torch.from_numpy(np.concatenate([tree.begins for tree in batch.trees])).to(found.right.device)
     return (found.nats * found.weight).sum() / found.weight.sum(), found.right[first].float().mean().item()
 
@@ -168,7 +171,7 @@ def induction_batch(recipe: Recipe, name: str, step: int, device: torch.device) 
     for i in range(max(1, recipe.tokens // length)):
         ids, known = talk.induction(recipe.vocabulary, len(SPECIAL), length, talk.stream(f"{name}/induction", step, i))
         rows.append(Tokens(tuple(ids), tuple(t if k else IGNORE for t, k in zip(ids, known, strict=True)), ()))
-    lines = [[lay(row, -1, (), ())] for row in rows]
+    lines = [[expand_images(row, -1, (), ())] for row in rows]
     return Batch(pack(lines, length), torch.empty(0, 1, recipe.vision_width, device=device))
 
 

@@ -40,7 +40,7 @@ def average(
         raise InputError(f"{out}: is there already. Choose another --out.")
     model = load(names[0], dtype, "cpu", trust_remote_code=trust_remote_code)
     total = {key: _wide(value) * shares[0] for key, value in _floating(model).items()}
-    words = model.words.get_vocab()
+    words = model.tokenizer.get_vocab()
     for name, share in zip(names[1:], shares[1:], strict=True):
         del model  # room for the next
         model = load(name, dtype, "cpu", trust_remote_code=trust_remote_code)
@@ -51,7 +51,7 @@ def average(
             raise InputError(
                 f"{name}: {first_few(differ)} are not as in {names[0]}. Only models of one shape can be averaged."
             )
-        if model.words.get_vocab() != words:
+        if model.tokenizer.get_vocab() != words:
             raise InputError(f"{name}: its tokens are not those of {names[0]}, so its weights mean something else.")
         for key, value in more.items():
             total[key] += share * _wide(value)

@@ -54,38 +54,39 @@ def resampled_in_a_row(decoder: Any) -> bool:
     return cache_argument(decoder) == "cache"
 
 
-def refusal(network: PreTrainedModel) -> str | None:
+def unsupported_reason(network: PreTrainedModel) -> str | None:
     """Why a network can't be run on trees, in words; None where nothing is known against it."""
     text = network.config.get_text_config()
     kinds = attention_kinds(network) - {"full_attention", "sliding_attention"}
     how = text._attn_implementation
     found = {
         f"layers of kind {', '.join(sorted(kinds))} carry what they read from token to token": bool(kinds),
-        "PaliGemma reads its prompt in both directions, so that prompts share nothing": reads_both_ways(network),
+        "PaliGemma reads its prompt in both directions, so that prompts share nothing": prefix_lm(network),
         "its language model reads in both directions": getattr(text, "use_bidirectional_attention", None) is True,
         f"attention by {how} takes no mask of its own": how not in ("sdpa", "eager", "flex_attention"),
-        "blocks are for plain causal attention only; load it with sdpa": how == "flex_attention" and not plain(network),
-        f"{type(network).__name__} has no get_image_features": not crosses(network)
+        "blocks are for plain causal attention only; load it with sdpa": how == "flex_attention"
+        and not is_causal(network),
+        f"{type(network).__name__} has no get_image_features": not uses_cross_attention(network)
         and not hasattr(getattr(network, "model", None), "get_image_features"),
     }
     return next((why for why, true in found.items() if true), None)
 
 
-def plain(network: PreTrainedModel) -> bool:
+def is_causal(network: PreTrainedModel) -> bool:
     """Whether every layer sees all that came before and nothing else."""
-    return attention_kinds(network) == {"full_attention"} and not pictures_see_themselves(network)
+    return attention_kinds(network) == {"full_attention"} and not bidirectional_images(network)
 
 
-def reads_both_ways(network: PreTrainedModel) -> bool:
+def prefix_lm(network: PreTrainedModel) -> bool:
     """Whether a prompt's tokens see those that come later (the prefix of PaliGemma)."""
     return bool(network.config.model_type.startswith("paligemma"))
 
 
-def crosses(network: PreTrainedModel) -> bool:
+def uses_cross_attention(network: PreTrainedModel) -> bool:
     """Whether pictures are read by cross-attention (the open Flamingo) instead of standing among the words."""
     return bool(network.config.model_type == "idefics")
 
 
-def pictures_see_themselves(network: PreTrainedModel) -> bool:
+def bidirectional_images(network: PreTrainedModel) -> bool:
     """Whether the tokens of a picture see those of the same picture that come later."""
     return bool(network.config.model_type.startswith("gemma3"))

@@ -69,8 +69,8 @@ class Model:
         return torch.device(self.network.device)
 
     @property
-    def words(self) -> Any:
-        """The tokenizer."""
+    def tokenizer(self) -> Any:
+        """The tokenizer of the processor."""
         return self.processor.tokenizer
 
     @property
@@ -84,7 +84,7 @@ class Model:
         config = self.network.config
         written = getattr(self.processor, "image_token", None) or "<image>"
         known = getattr(config, "image_token_id", None)  # Idefics has it in its tokenizer alone
-        return int(known if known is not None else self.words.convert_tokens_to_ids(written))
+        return int(known if known is not None else self.tokenizer.convert_tokens_to_ids(written))
 
     @property
     def takes_features(self) -> bool:
@@ -105,7 +105,7 @@ class Model:
             "image_processor": type(self.processor.image_processor).__name__,
             "context": self.context,
             "model_type": config.model_type,
-            **self.template.describe(),
+            **self.chat_template.describe(),
             "generation_config": self.generation or self.prompting.generation_config,
         }
 
@@ -132,7 +132,7 @@ class Model:
                 images=[list(pictures) for pictures in images] if any(images) else None,
                 padding=True,
                 padding_side=side,
-                add_special_tokens=self.template.adds_special_tokens(texts[0]),
+                add_special_tokens=self.chat_template.adds_special_tokens(texts[0]),
                 return_tensors="pt",
             )
         except ValueError as error:
@@ -149,7 +149,7 @@ class Model:
     @property
     def ends(self) -> list[int]:
         """The tokens that end a reply."""
-        return list(self.template.ends)
+        return list(self.chat_template.ends)
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class Model:
     def identity(self) -> str:
         """A digest (64 hex digits) of weights, configuration, processor and template: what is kept of a prompt is of
         use to no other model."""
-        kwargs = self.template.variables
+        kwargs = self.chat_template.variables
         told = json.dumps(
             {
                 **({"template_kwargs": kwargs} if kwargs else {}),
@@ -177,16 +177,16 @@ class Model:
     @property
     def marks(self) -> re.Pattern[str]:
         """The model's own marks, which no text may hold (`episodes.marks.refuse_marks`)."""
-        return self.template.marks
+        return self.chat_template.marks
 
     @cached_property
-    def template(self) -> "Template":
+    def chat_template(self) -> "ChatTemplate":
         """The processor's chat template together with its tokenizer, as `encode` wants them."""
-        return Template(self.processor, self.prompting, self.network.generation_config)
+        return ChatTemplate(self.processor, self.prompting, self.network.generation_config)
 
 
 @dataclass(frozen=True)
-class Template:
+class ChatTemplate:
     """The chat template of a processor and the offsets of its tokenizer, as `encode` wants them."""
 
     processor: Any
@@ -385,7 +385,7 @@ def load(
     if isinstance(processor, Interleaving):
         network.generation_config.eos_token_id = processor.ends
     model = Model(name, source, network.to(there).eval(), processor, adapter, prompting or USUAL_PROMPTING)
-    model.template.warn(name)
+    model.chat_template.warn(name)
     return model
 
 
@@ -416,7 +416,7 @@ def device_named(device: str | None) -> torch.device:
     return found
 
 
-def processor(name: str, trust_remote_code: bool = False) -> Any:
+def load_processor(name: str, trust_remote_code: bool = False) -> Any:
     """The processor of a model, without its weights."""
     source = str(bundled.folder(name)) if name in bundled.NAMES[1:] else name
     _check_settings(source)
@@ -426,15 +426,15 @@ def processor(name: str, trust_remote_code: bool = False) -> Any:
         raise InputError(f"--model {name}: {_why(name, error)}") from error
 
 
-def template(name: str, trust_remote_code: bool = False, prompting: Prompting | None = None) -> Template:
+def load_chat_template(name: str, trust_remote_code: bool = False, prompting: Prompting | None = None) -> ChatTemplate:
     """The chat template of a model, without its weights."""
-    made = processor(name, trust_remote_code)
+    made = load_processor(name, trust_remote_code)
     source = str(bundled.folder(name)) if name in bundled.NAMES[1:] else name
     try:
         generation = GenerationConfig.from_pretrained(source)
     except OSError:  # it has none
         generation = None
-    chosen = Template(made, prompting or USUAL_PROMPTING, generation)
+    chosen = ChatTemplate(made, prompting or USUAL_PROMPTING, generation)
     chosen.warn(name)
     return chosen
 

@@ -49,7 +49,7 @@ def prompts(model: Model | ServerConnection, conversations: Iterable[Sequence[Me
     if isinstance(model, ServerConnection):
         return _digest([*map(list, conversations)])
     read = [
-        encode(messages, model.template, "none" if _open(messages) else "last", reply=_open(messages))
+        encode(messages, model.chat_template, "none" if _open(messages) else "last", reply=_open(messages))
         for messages in conversations
     ]
     return _digest([[tokens.ids, tokens.labels, tokens.pictures] for tokens in read])
@@ -77,7 +77,7 @@ def _reported(served: ServerConnection) -> dict[str, Any]:
 
 def _processor(model: Model) -> Any:
     images = json.loads(model.processor.image_processor.to_json_string())
-    words = model.words
+    words = model.tokenizer
     if words.is_fast:
         backend = json.loads(words.backend_tokenizer.to_str())
         # Padding and truncation are set with each call, and change no prompt.
@@ -91,7 +91,7 @@ def _rendered(model: Model) -> list[str]:
     """A small conversation with two pictures as the chat template writes it, up to its answer and with it."""
     turn, query = Turn(CHECKED[0], "", "lum"), Turn(CHECKED[1], "", "")
     made = (conversation([turn], SCAFFOLDS["turns"], query, answer) for answer in (None, "dax"))
-    return [render(messages, model.template, reply=_open(messages))[0] for messages in made]
+    return [render(messages, model.chat_template, reply=_open(messages))[0] for messages in made]
 
 
 def _adapter(named: str | None) -> str | None:

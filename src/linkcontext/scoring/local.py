@@ -38,23 +38,23 @@ from linkcontext.episodes.prompt import (
 from linkcontext.episodes.prompt import pictures as shown
 from linkcontext.errors import InputError
 from linkcontext.inference.engine import (
-    APART_ROOM,
-    CPU_ROOM,
-    GPU_ROOM,
-    LEAST,
+    CASCADE_MAX_TOKENS,
+    CPU_MAX_TOKENS,
+    GPU_MAX_TOKENS,
+    MIN_TOKENS,
     WIDTH,
+    AdjustLogits,
     Engine,
-    Grown,
-    Heard,
-    Held,
-    Shape,
-    opening,
+    OnToken,
+    TreeInputs,
 )
 from linkcontext.inference.generation import clean_generation, logits_processors, shaped, without_thought
+from linkcontext.inference.kv_cache import PrefixCache, prefix_key
+from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.memory import free_memory, room
-from linkcontext.inference.prefix_tree import Ints, Line, Spelling, Tree, grow, lay
-from linkcontext.inference.vision import CHECKED, DRAWN, Eyes, Seen, chunks, drawn
-from linkcontext.models.families import plain, reads_both_ways, refusal
+from linkcontext.inference.prefix_tree import ImageTokens, Ints, PrefixTree, TokenSequence, expand_images, merge
+from linkcontext.inference.vision import CHECKED, DRAWN, ImageFeatures, VisionEncoder, chunks, drawn
+from linkcontext.models.families import is_causal, prefix_lm, unsupported_reason
 from linkcontext.models.loading import Model
 from linkcontext.models.prompting import REPLY_TOKENS
 from linkcontext.records import Turn
@@ -78,7 +78,7 @@ UNFINISHED_THOUGHT = (
 Shapes = Sequence[tuple[int | None, int | None]]
 SHAPES: Shapes = (
     (None, None),
-    (2 * LEAST, None),
+    (2 * MIN_TOKENS, None),
 )  # room and width with which a small tree is tried: whole, and in passes
 
 
@@ -98,7 +98,7 @@ class LocalModel:
     """
 
     model: Model
-    eyes: Eyes
+    eyes: VisionEncoder
     sources: Sources
     batch: int = 16
     asked: EngineName = "auto"
@@ -108,9 +108,9 @@ class LocalModel:
         default_factory=lambda: LRUCache(TEXTS, _text_bytes), repr=False
     )
     _numbers: dict[tuple[str, bool], int] = field(default_factory=dict, repr=False)  # (content, alone) -> place
-    _pictures: list[Seen] = field(default_factory=list, repr=False)
+    _pictures: list[ImageFeatures] = field(default_factory=list, repr=False)
     # A line's key has the ids of its spellings, which stay theirs as long as these are kept beside it.
-    _lines: MutableMapping[Any, tuple[Line, list[Spelling]]] = field(
+    _lines: MutableMapping[Any, tuple[TokenSequence, list[ImageTokens]]] = field(
         default_factory=lambda: LRUCache(LINES, _line_bytes), repr=False
     )
 
@@ -130,7 +130,7 @@ class LocalModel:
         if self.asked == "naive":
             return "naive", "asked for"
         network = self.model.network
-        why = refusal(network)
+        why = unsupported_reason(network)
         if why is not None:
             return self._fallback(why)
         name = self.asked if self.asked != "auto" else "cached"
@@ -147,7 +147,12 @@ class LocalModel:
         """
         network, text = self.model.network, self.model.network.get_decoder()
         usual = text.config._attn_implementation
-        if self.model.device.type != "cuda" or usual != "sdpa" or not plain(network) or not text._supports_flex_attn:
+        if (
+            self.model.device.type != "cuda"
+            or usual != "sdpa"
+            or not is_causal(network)
+            or not text._supports_flex_attn
+        ):
             return False
         text.set_attn_implementation("flex_attention")
         why = self._tried(learns=learns)
@@ -197,14 +202,14 @@ class LocalModel:
         self._fits(len(whole), short)
         if self.engine == "naive":
             return
-        self._room(len(whole), LEAST)
+        self._room(len(whole), MIN_TOKENS)
         if self._laid(short).ids.tolist() != whole:
             self.choice = self._fallback("its processor spells these prompts in another way")
 
     def _fits(self, length: int, short: Tokens) -> None:
         fits(length, short, self.model.context)
 
-    def hold(self, prompts: Sequence[list[Message]], on: Held | None = None) -> Held | None:
+    def hold(self, prompts: Sequence[list[Message]], on: PrefixCache | None = None) -> PrefixCache | None:
         """Run what several prompts begin with, to be kept for those that come; `on` is kept already, and stays.
 
         A prompt's last token, which says what comes next, is left to be run. None where the engine is naive, which
@@ -217,20 +222,20 @@ class LocalModel:
         length = _together(grown.tree)
         if length <= grown.held:
             return on
-        cache = self._engine(grown, "cached").hold(grown, length)
-        return Held(*opening(grown.tree, length, self._contents), cache)
+        cache = self._engine(grown, "cached").prefill(grown, length)
+        return PrefixCache(*prefix_key(grown.tree, length, self._contents), cache)
 
     def begins(self, prompts: Sequence[list[Message]]) -> tuple[Ints, tuple[str, ...]]:
-        """What several prompts begin with together, as `Held` tells it; what `hold` would keep."""
+        """What several prompts begin with together, as `PrefixCache` tells it; what `hold` would keep."""
         self._look(prompts)
         tree = self._tree(prompts, "none").tree
-        return opening(tree, _together(tree), self._contents)
+        return prefix_key(tree, _together(tree), self._contents)
 
     @property
     def _contents(self) -> list[str]:
         return [f"{content}+alone" if alone else content for content, alone in self._numbers]
 
-    def score(self, asks: Sequence[ScoringRequest], on: Held | None = None) -> list[list[tuple[float, int]]]:
+    def score(self, asks: Sequence[ScoringRequest], on: PrefixCache | None = None) -> list[list[tuple[float, int]]]:
         """For each prompt and candidate: the answer's log-probability (nats, its end included) and its tokens.
 
         What is held is not run again, where all prompts begin with all of it.
@@ -254,7 +259,7 @@ class LocalModel:
         if self.engine == "naive":
             return [self._read_naive(messages, ending) for messages in prompts]
         lines = [replace(line, answer=np.arange(len(line.ids)) > 0) for line in self._lines_of(prompts, ending)]
-        grown = Grown(grow(lines), self._pictures)
+        grown = TreeInputs(merge(lines), self._pictures)
         values = self._engine(grown, self.engine).logprobs(grown).numpy()
         paths = [grown.tree.path(i) for i in range(len(lines))]
         return [(grown.tree.ids[path].tolist(), values[path].tolist()) for path in paths]
@@ -263,32 +268,32 @@ class LocalModel:
         self,
         prompts: Sequence[list[Message]],
         new_tokens: int = REPLY_TOKENS,
-        on: Held | None = None,
-        heard: Heard | None = None,
+        on: PrefixCache | None = None,
+        on_token: OnToken | None = None,
         ending: PromptEnd = "none",
     ) -> list[str]:
         """The model's own answers, greedily, without special tokens and without reasoning; `on` as in `score`.
 
-        `heard` is told each token as it comes, and ends the answer where it says False.
+        `on_token` is told each token as it comes, and ends the answer where it says False.
         """
         if not prompts:
             return []
         self._look(prompts)
         if self.engine == "naive":
-            return self._generate_naive(prompts, new_tokens, heard, ending)
+            return self._generate_naive(prompts, new_tokens, on_token, ending)
         grown, text = self._tree(prompts, ending, on), self.model.network.get_decoder()
         usual = text.config._attn_implementation
         if usual == "flex_attention":  # word by word there are no blocks to skip
             text.set_attn_implementation("sdpa")
         try:
             shape = self._shape(prompts, ending) if self.model.generation else None
-            said = self._engine(grown, self.engine).replies(grown, new_tokens, self.model.ends, heard, shape)
+            said = self._engine(grown, self.engine).replies(grown, new_tokens, self.model.ends, on_token, shape)
         finally:
             if usual == "flex_attention":
                 text.set_attn_implementation(usual)
         return self._replies(said, prompts, ending)
 
-    def _shape(self, prompts: Sequence[list[Message]], ending: PromptEnd) -> Shape:
+    def _shape(self, prompts: Sequence[list[Message]], ending: PromptEnd) -> AdjustLogits:
         """A function that applies the checkpoint's generation config to the logits of each prompt."""
         device = self.model.device
         chosen: dict[int, LogitsProcessorList] = {}
@@ -304,7 +309,7 @@ class LocalModel:
         self, sequences: Sequence[list[int]], prompts: Sequence[list[Message]], ending: PromptEnd
     ) -> list[str]:
         """Generated tokens as texts. Unfinished reasoning gives an empty reply, and is counted."""
-        texts = [self.model.words.decode(ids, skip_special_tokens=True).strip() for ids in sequences]
+        texts = [self.model.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in sequences]
         begun = [self._encode(messages, ending)[0] for messages in prompts]
         replies = [without_thought(text, prompt) for text, prompt in zip(texts, begun, strict=True)]
         if cut := sum(text is None for text in replies):
@@ -319,15 +324,15 @@ class LocalModel:
             return
         self._numbers, self._pictures = {}, []
         wanted = _looks(shown(messages) for messages in conversations)
-        self.eyes.forget({self.eyes.key(self.sources.get(item, (item,))[0], alone) for item, alone in wanted})
+        self.eyes.evict({self.eyes.key(self.sources.get(item, (item,))[0], alone) for item, alone in wanted})
         self._see(wanted)
 
     def _see(self, wanted: Iterable[tuple[str, bool]]) -> None:
         for alone in (False, True):
             items = [item for item, single in wanted if single == alone]
-            self.eyes.look([(item, *self.sources.get(item, (item, None))) for item in items], alone)
+            self.eyes.encode([(item, *self.sources.get(item, (item, None))) for item in items], alone)
 
-    def tree(self, conversations: Sequence[list[Message]]) -> tuple[Tree, dict[int, str]]:
+    def tree(self, conversations: Sequence[list[Message]]) -> tuple[PrefixTree, dict[int, str]]:
         """What conversations with their answers share, merged, and the pictures in it: number -> item id."""
         self._look(conversations)
         tree = self._tree(conversations, "last").tree
@@ -341,9 +346,9 @@ class LocalModel:
         spoken = tuple((m["role"], tuple(part.get("text") for part in m["content"])) for m in messages)
         key = (supervise, spoken)
         if (encoded := self._encoded.get(key)) is None:
-            text, spans = rendered(messages, supervise, self.model.template)
+            text, spans = rendered(messages, supervise, self.model.chat_template)
             labelled = "none" if supervise in ("open", "closed") else supervise
-            encoded = text, tokenize(text, spans, (), self.model.template, labelled)
+            encoded = text, tokenize(text, spans, (), self.model.chat_template, labelled)
             if len(encoded[1].ids) <= self.model.context and _text_bytes(encoded) <= TEXTS:  # else it is refused
                 self._encoded[key] = encoded
         text, tokens = encoded
@@ -364,17 +369,19 @@ class LocalModel:
 
     # Trees
 
-    def _tree(self, conversations: Sequence[list[Message]], supervise: str, on: Held | None = None) -> Grown:
+    def _tree(
+        self, conversations: Sequence[list[Message]], supervise: str, on: PrefixCache | None = None
+    ) -> TreeInputs:
         """What the conversations share, merged; on top of what is held, where they all begin with it."""
-        tree = grow(self._lines_of(conversations, supervise))
-        if on is None or tree.segments[0].until < len(tree) or tree.segments[0].end < len(on):
-            return Grown(tree, self._pictures)
-        rows, pictures = opening(tree, len(on), self._contents)
-        if pictures != on.pictures or not np.array_equal(rows, on.opening):
-            return Grown(tree, self._pictures)
-        return Grown(tree, self._pictures, on.cache, len(on))
+        tree = merge(self._lines_of(conversations, supervise))
+        if on is None or tree.segments[0].subtree_end < len(tree) or tree.segments[0].end < len(on):
+            return TreeInputs(tree, self._pictures)
+        rows, pictures = prefix_key(tree, len(on), self._contents)
+        if pictures != on.images or not np.array_equal(rows, on.key):
+            return TreeInputs(tree, self._pictures)
+        return TreeInputs(tree, self._pictures, on.cache, len(on))
 
-    def _lines_of(self, conversations: Sequence[list[Message]], supervise: str) -> list[Line]:
+    def _lines_of(self, conversations: Sequence[list[Message]], supervise: str) -> list[TokenSequence]:
         """Each conversation up to the end of its answer: what a template adds behind it is not asked for."""
         said = [self._encode(messages, supervise)[1] for messages in conversations]
         lines = [self._laid(short) for short in said]
@@ -383,32 +390,32 @@ class LocalModel:
         ends = [np.flatnonzero(line.answer)[-1:] for line in lines]
         return [line[: end[0] + 1] if len(end) else line for line, end in zip(lines, ends, strict=True)]
 
-    def _laid(self, short: Tokens) -> Line:
+    def _laid(self, short: Tokens) -> TokenSequence:
         """A conversation as the language model gets it: marks replaced by pictures as they are spelled."""
         alone, numbers = len(short.pictures) == 1, []
         for item in short.pictures:
             picture = item if item in DRAWN else self.sources[item][0], alone
             if picture not in self._numbers:
-                if not self.eyes.knows(*picture):  # mostly many were looked at together
+                if self.eyes.key(*picture) not in self.eyes:  # mostly many were looked at together
                     self._see(_looks([short.pictures]))
                 self._numbers[picture] = len(self._pictures)
-                self._pictures.append(self.eyes.recall(*picture))
+                self._pictures.append(self.eyes.get(*picture))
             numbers.append(self._numbers[picture])
         # Which pictures they are only changes their numbers: an episode has few texts and many conversations.
         spellings = [self._pictures[n].spelling for n in numbers]
         key = short.ids, short.labels, tuple(map(id, spellings))
         if (kept := self._lines.get(key)) is None:
-            kept = lay(short, self.eyes.mark, range(len(numbers)), spellings), spellings
+            kept = expand_images(short, self.eyes.mark, range(len(numbers)), spellings), spellings
             if len(kept[0].ids) <= self.model.context and _line_bytes(kept) <= LINES:  # else it is refused
                 self._lines[key] = kept
         line = kept[0]
         return replace(line, picture=np.array([*numbers, -1])[line.picture])
 
-    def _engine(self, grown: Grown, name: str) -> Engine:
+    def _engine(self, grown: TreeInputs, name: str) -> Engine:
         """The engine with as much room as there is memory for."""
         tree = grown.tree
         width = self._width if name == "cached" else None
-        usual = GPU_ROOM if self.model.device.type == "cuda" else APART_ROOM if width else CPU_ROOM
+        usual = GPU_MAX_TOKENS if self.model.device.type == "cuda" else CASCADE_MAX_TOKENS if width else CPU_MAX_TOKENS
         found = self._room(int(tree.depth.max()) + 1, len(tree) if name == "packed" else min(usual, len(tree)))
         if name == "packed" and found < len(tree):
             log.warning("%d tokens do not fit into one pass: the trunk is cached", len(tree))
@@ -419,9 +426,9 @@ class LocalModel:
         """How long branches may be that are attended to apart, where the network takes that."""
         network = self.model.network
         usual = network.config.get_text_config()._attn_implementation
-        if self.model.device.type != "cpu" or usual != "sdpa" or not plain(network):
+        if self.model.device.type != "cpu" or usual != "sdpa" or not is_causal(network):
             return None
-        why = self._tried(((2 * LEAST, LEAST),))
+        why = self._tried(((2 * MIN_TOKENS, MIN_TOKENS),))
         if why is not None:
             log.warning("attention to branches and trunk together: %s", why)
         return WIDTH if why is None else None
@@ -444,11 +451,11 @@ class LocalModel:
         if learns:  # some kernels have no way back; a norm of the first layer is small, and behind all of them
             first = next(p for p in network.get_decoder().layers[0].parameters() if p.ndim == 1)
             pictures = [replace(seen, tokens=seen.tokens.clone()) for seen in grown.pictures]
-            torch.autograd.grad(Engine(network, 0).losses([Grown(grown.tree, pictures)]).nats.sum(), [first])
+            torch.autograd.grad(tree_losses(network, [TreeInputs(grown.tree, pictures)]).nats.sum(), [first])
         return None
 
     @cached_property
-    def _small(self) -> tuple[Grown, list[float]]:
+    def _small(self) -> tuple[TreeInputs, list[float]]:
         """A small tree, and what the oracle makes of its lines."""
         turns = [Turn(CHECKED[0], "", "lum"), Turn(CHECKED[1], "", "dax")]
         queries = [Turn(item, "", "") for item in CHECKED]
@@ -484,7 +491,7 @@ class LocalModel:
             spans = [answer_span(ids, said[i][1]) for ids, i in zip(rows, chunk, strict=True)]
             for i, n in zip(chunk, lengths, strict=True):
                 self._fits(n, said[i][1])
-            if (kinds := inputs.get("token_type_ids")) is not None and reads_both_ways(self.model.network):
+            if (kinds := inputs.get("token_type_ids")) is not None and prefix_lm(self.model.network):
                 for row, (start, _) in enumerate(spans):
                     kinds[row, start:] = 1  # an answer is read from left to right
             # Only the answers' positions are needed, and a vocabulary is wide.
@@ -502,7 +509,7 @@ class LocalModel:
     @torch.inference_mode()
     def _read_naive(self, messages: list[Message], ending: PromptEnd) -> tuple[list[int], list[float]]:
         """One prompt's tokens and how likely each is."""
-        if reads_both_ways(self.model.network):
+        if prefix_lm(self.model.network):
             raise InputError("the model reads its prompt in both directions: a prompt's tokens have no likelihood.")
         text, short = self._encode(messages, ending)
         given = self.model.place(self._processed([text], [short.pictures], "right"))
@@ -517,11 +524,11 @@ class LocalModel:
 
     @torch.inference_mode()
     def _generate_naive(
-        self, prompts: Sequence[list[Message]], new_tokens: int, heard: Heard | None, ending: PromptEnd
+        self, prompts: Sequence[list[Message]], new_tokens: int, on_token: OnToken | None, ending: PromptEnd
     ) -> list[str]:
         said = [self._encode(messages, ending) for messages in prompts]
         replies: list[list[int]] = [[]] * len(said)
-        words, ends, taken = self.model.words, self.model.ends, self.model.generation
+        words, ends, taken = self.model.tokenizer, self.model.ends, self.model.generation
         pad = int(words.pad_token_id if words.pad_token_id is not None else words.eos_token_id)
         order = sorted(range(len(said)), key=lambda i: (len(said[i][1].pictures), len(said[i][1].ids)))
         for chunk in chunks(order, 1 if taken else self.batch):
@@ -530,7 +537,7 @@ class LocalModel:
             for i, n in zip(chunk, inputs["attention_mask"].sum(1).tolist(), strict=True):
                 self._fits(n, said[i][1])
             given = self.model.place(inputs)
-            listening = _Listening(chunk, heard, set(ends)) if heard is not None else None
+            listening = _Listening(chunk, on_token, set(ends)) if on_token is not None else None
             with clean_generation(self.model.network, ends, pad):
                 out = self.model.network.generate(
                     **given,
@@ -574,7 +581,7 @@ def _text_bytes(encoded: tuple[str, Tokens]) -> int:
     return 2 * sys.getsizeof(text) + TOKEN * len(tokens.ids)
 
 
-def _line_bytes(kept: tuple[Line, list[Spelling]]) -> int:
+def _line_bytes(kept: tuple[TokenSequence, list[ImageTokens]]) -> int:
     """About how many bytes a line takes, with the key that repeats its tokens; spellings are shared."""
     line = kept[0]
     arrays = line.ids, line.picture, line.slot, line.position, line.answer
@@ -586,17 +593,17 @@ def _looks(groups: Iterable[Sequence[str]]) -> list[tuple[str, bool]]:
     return list(dict.fromkeys((item, len(items) == 1) for items in groups for item in items))
 
 
-def _together(tree: Tree) -> int:
+def _together(tree: PrefixTree) -> int:
     """With how many tokens all lines begin, but for the last of a line, which has to be run."""
     first = tree.segments[0]
-    return first.end - (0 in tree.leaves) if first.until == len(tree) else 0
+    return first.end - (0 in tree.leaves) if first.subtree_end == len(tree) else 0
 
 
 class _Listening(StoppingCriteria):  # type: ignore[misc] # transformers has no types
     """Tells what is said in each row of a batch, and ends the rows that are not listened to any more."""
 
-    def __init__(self, numbers: Sequence[int], heard: Heard, ends: set[int]) -> None:
-        self.numbers, self.heard, self.ends = numbers, heard, ends
+    def __init__(self, numbers: Sequence[int], on_token: OnToken, ends: set[int]) -> None:
+        self.numbers, self.on_token, self.ends = numbers, on_token, ends
         self.over = [False] * len(numbers)
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
@@ -604,7 +611,7 @@ class _Listening(StoppingCriteria):  # type: ignore[misc] # transformers has no 
         for row, token in enumerate(input_ids[:, -1].tolist()):
             if not self.over[row]:
                 ended = token in self.ends
-                self.over[row] = ended or not self.heard(self.numbers[row], token, scores[-1][row])
+                self.over[row] = ended or not self.on_token(self.numbers[row], token, scores[-1][row])
         return torch.tensor(self.over, device=input_ids.device)
 
 

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from linkcontext.data.images import Upload, open_image
 from linkcontext.episodes.prompt import Message, pictures, tokenize
 from linkcontext.errors import InputError
-from linkcontext.inference.vision import Eyes, Preprocessed
+from linkcontext.inference.vision import Preprocessed, VisionEncoder
 from linkcontext.models.loading import Model
 from linkcontext.scoring.local import PromptEnd, Sources, fits, rendered
 
@@ -88,7 +88,7 @@ class Lane:
 
     def __init__(self, model: Model, name: str, whole: bool = False, room: int = ROOM) -> None:
         self.model = replace(model, processor=copy.deepcopy(model.processor))  # tokenizers serve one thread at a time
-        self.eyes = Eyes(self.model, counting=False)
+        self.eyes = VisionEncoder(self.model, counting=False)
         self.whole = whole  # the engine gives whole prompts to the model's processor: pictures are only checked here
         self.room, self.taken = room, 0
         self.changed = threading.Condition()
@@ -106,8 +106,8 @@ class Lane:
         does not fit the context; nothing of it is kept then. The caller calls `free` with the bytes later.
         """
         items = pictures(messages)
-        text, _ = rendered(messages, ending, self.model.template)
-        short = tokenize(text, (), items, self.model.template, "none")
+        text, _ = rendered(messages, ending, self.model.chat_template)
+        short = tokenize(text, (), items, self.model.chat_template, "none")
         fits(len(short.ids), short, self.model.context)  # pictures only add to it
         with self.changed:
             self.changed.wait_for(lambda: self.taken < self.room or self.closed)

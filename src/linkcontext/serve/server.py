@@ -27,7 +27,7 @@ from starlette.exceptions import HTTPException
 from linkcontext.episodes.prompt import Message, conversation, pictures
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError
-from linkcontext.inference.vision import Eyes, Seen
+from linkcontext.inference.vision import ImageFeatures, VisionEncoder
 from linkcontext.models.loading import Model
 from linkcontext.scoring import identity
 from linkcontext.scoring.local import LocalModel, Sources
@@ -56,7 +56,7 @@ class Lesson:
 
     messages: list[Message]
     sources: Sources
-    seen: Mapping[str, Seen]
+    seen: Mapping[str, ImageFeatures]
     taught: Recogniser = NOTHING_TAUGHT
     pack: str | None = None  # a digest of its pictures, names and wording
 
@@ -79,7 +79,7 @@ class Endpoint:
         self, name: str, model: Model, limits: Limits, packs: Sequence[tuple[str, Path]] = (), trust: bool = False
     ) -> None:
         # No text of more characters can fit the context, as no token has more than the longest.
-        longest = max(map(len, model.words.get_vocab()))
+        longest = max(map(len, model.tokenizer.get_vocab()))
         self.limits = replace(limits, text=min(limits.text, longest * model.context))
         self.model = model
         self.measured = identity.measured(model)
@@ -88,7 +88,7 @@ class Endpoint:
         self.large = 0  # those of them that are large
         self.lessons = {name: Lesson([], {}, {})}
         features = limits.hold // 4
-        scorer = LocalModel(model, Eyes(model, memory=features, counting=False), {})
+        scorer = LocalModel(model, VisionEncoder(model, memory=features, counting=False), {})
         shelf = Shelf(scorer, limits.hold - features)
         for called, path in packs:
             if called in self.lessons:
@@ -213,7 +213,10 @@ class Endpoint:
                 if watch.done():
                     raise Refusal(499, "the client has left.")
                 job.name = _taught_name(chat, job, self.lessons[chat.model])
-                return lane.prepare(job.messages, job.ending, job.sources, self.desk.scorer.eyes.knows)
+                encoder = self.desk.scorer.eyes
+                return lane.prepare(
+                    job.messages, job.ending, job.sources, lambda image, alone: encoder.key(image, alone) in encoder
+                )
 
             place.callback(lane.free, await lane.run(prepare))
         except InputError as error:
@@ -236,8 +239,8 @@ class Endpoint:
         """The request in a body, and its job. Raises `InputError` or `Refusal`."""
         chat = openai_protocol.read_request(body, self.limits)
         lesson = self.lessons[self._known(chat.model)]
-        started = self.model.template.variables
-        if self.model.template.read_of(chat.chat_template_kwargs) not in ({}, started):
+        started = self.model.chat_template.variables
+        if self.model.chat_template.read_of(chat.chat_template_kwargs) not in ({}, started):
             raise InputError(
                 f"chat_template_kwargs: the server was started with {json.dumps(started)}, for all requests. "
                 "Leave it out."

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from linkcontext.episodes.prompt import Message
 from linkcontext.errors import InputError
-from linkcontext.inference.engine import Held
-from linkcontext.inference.vision import Seen
+from linkcontext.inference.kv_cache import PrefixCache
+from linkcontext.inference.vision import ImageFeatures
 from linkcontext.scoring.local import LocalModel, PromptEnd, Sources
 from linkcontext.serve.openai_protocol import prompt_logprobs, token_logprob
 from linkcontext.serve.prefix_cache import Shelf
@@ -69,7 +69,7 @@ class Job:
 
     messages: list[Message]
     sources: Sources
-    seen: Mapping[str, Seen]  # what is known of pictures that may have no file any more
+    seen: Mapping[str, ImageFeatures]  # what is known of pictures that may have no file any more
     ending: PromptEnd
     new_tokens: int
     stops: tuple[str, ...]
@@ -153,7 +153,7 @@ class Desk:
             self._one_by_one(jobs, Failed(500, f"the model failed ({type(error).__name__})."))
         finally:
             self.scorer.sources = {}
-            self.scorer.eyes.forget()
+            self.scorer.eyes.evict()
 
     def _one_by_one(self, jobs: list[Job], failed: Failed) -> None:
         """After a failure of many together: each by itself, but for those who heard a part of their answer."""
@@ -170,8 +170,9 @@ class Desk:
             job.end(Done("stop", 0, None))
             return False
         self.scorer.sources |= job.sources
-        for content in job.seen.keys() - self.scorer.eyes.seen.keys():
-            self.scorer.eyes.remember(content, job.seen[content])
+        for content, features in job.seen.items():
+            if content not in self.scorer.eyes:
+                self.scorer.eyes.pin(content, features)
         try:
             job.length = len(self.scorer.prompt(job.messages, job.ending).ids)
         except InputError as error:
@@ -184,23 +185,23 @@ class Desk:
         job.new_tokens = min(job.new_tokens, free)
         return True
 
-    def _alike(self, jobs: list[Job]) -> list[tuple[Held | None, list[Job]]]:
+    def _alike(self, jobs: list[Job]) -> list[tuple[PrefixCache | None, list[Job]]]:
         """The jobs, together where they go on with the same of what is kept."""
-        found: dict[int, tuple[Held | None, list[Job]]] = {}
+        found: dict[int, tuple[PrefixCache | None, list[Job]]] = {}
         for job in jobs:
             whole = job.reads or job.ending != "none"
             kept = None if whole else self.shelf.find(job.messages)
             found.setdefault(id(kept), (kept, []))[1].append(job)
         return list(found.values())
 
-    def _say(self, jobs: list[Job], kept: Held | None) -> None:
+    def _say(self, jobs: list[Job], kept: PrefixCache | None) -> None:
         read: list[Any] = [None] * len(jobs)
         prompts, ending = [job.messages for job in jobs], jobs[0].ending
         on = self.shelf.take(kept, prompts) if kept is not None else None
         for job in jobs:
             job.tell(Begun(job.length, len(on) if on is not None else 0))
         if jobs[0].reads:
-            decode = self.scorer.model.words.decode
+            decode = self.scorer.model.tokenizer.decode
             read = [
                 prompt_logprobs(ids, values, [decode([token]) for token in ids])
                 for ids, values in self.scorer.read(prompts, ending)
@@ -233,7 +234,7 @@ class Desk:
         return not ends and job.reason == "stop"
 
     def _decoded(self, job: Job) -> str:
-        text: str = self.scorer.model.words.decode(job.said, skip_special_tokens=True)
+        text: str = self.scorer.model.tokenizer.decode(job.said, skip_special_tokens=True)
         return text.lstrip()
 
     def _tell(self, job: Job, sure: str, logprobs: list[dict[str, Any]]) -> None:
@@ -247,7 +248,7 @@ class Desk:
         """How likely a token was, and those that were likeliest, as OpenAI's protocol has it."""
         if job.top is None:
             return []
-        values, decode = logits.float().log_softmax(-1), self.scorer.model.words.decode
+        values, decode = logits.float().log_softmax(-1), self.scorer.model.tokenizer.decode
         likeliest = values.topk(job.top)
         top = [
             token_logprob(decode([other]), value)

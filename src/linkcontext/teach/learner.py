@@ -17,8 +17,8 @@ from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, answered, conversat
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import UNDECODED, InputError
 from linkcontext.evaluation.medoids import medoids, rices, vector
-from linkcontext.inference.engine import Held
-from linkcontext.inference.vision import BATCH, CHECKED, Eyes, Seen, chunks
+from linkcontext.inference.kv_cache import PrefixCache
+from linkcontext.inference.vision import BATCH, CHECKED, ImageFeatures, VisionEncoder, chunks
 from linkcontext.models.loading import Model
 from linkcontext.models.prompting import REPLY_TOKENS
 from linkcontext.progress import progress
@@ -122,11 +122,13 @@ class Learner:
     shown: dict[str, list[str]] = field(default_factory=dict)  # name -> contents (sha256) of pictures
     shots_per_class: int | None = None
     select: Select = "medoid"
-    seen: dict[str, Seen] = field(default_factory=dict, repr=False)  # content -> what the model's eyes make of it
+    seen: dict[str, ImageFeatures] = field(
+        default_factory=dict, repr=False
+    )  # content -> what the model's eyes make of it
     thumbnails: dict[str, bytes] = field(default_factory=dict, repr=False)  # content -> PNG
     pixels: dict[str, str] = field(default_factory=dict, repr=False)  # content -> hash of what is seen
     _looks: dict[str, Tensor] = field(default_factory=dict, repr=False)  # content -> vector of what was seen
-    _held: tuple[tuple[Turn, ...], Held | None] | None = field(default=None, repr=False)
+    _held: tuple[tuple[Turn, ...], PrefixCache | None] | None = field(default=None, repr=False)
     _leaning: tuple[tuple[Any, ...], list[float]] | None = field(default=None, repr=False)
     _point: tuple[tuple[Any, ...], Point | None] | None = field(default=None, repr=False)
     _most: tuple[tuple[Any, ...], int] | None = field(default=None, repr=False)
@@ -137,7 +139,7 @@ class Learner:
         if self.select == "rices" and self.shots_per_class is None:
             raise InputError("--select rices: say with --shots-per-class how many pictures are shown to a question.")
         refuse_scaffold(self.scaffold, self.model.marks)
-        self.scorer = LocalModel(self.model, Eyes(self.model), {})
+        self.scorer = LocalModel(self.model, VisionEncoder(self.model), {})
 
     # Teaching
 
@@ -153,7 +155,7 @@ class Learner:
         self.scorer.sources |= {content: (content, path) for content, path in paths.items()}  # they may have moved
         new = [content for content in contents if content not in self.thumbnails]
         small: dict[str, bytes] = {}
-        seen: dict[str, Seen] = {}
+        seen: dict[str, ImageFeatures] = {}
         with progress("Looking", len(new)) as advance:
             for chunk in chunks(new, BATCH):
                 for content in chunk:
@@ -260,7 +262,7 @@ class Learner:
         likeliest = max(found, key=found.__getitem__)
         if not self.seen:
             return Answer(likeliest, found)
-        asked = vector(self.scorer.eyes.recall(query.item))
+        asked = vector(self.scorer.eyes.get(query.item))
         fit, nearest = self._likeness(asked)
         unlike = self.point is not None and fit < self.point.fit
         return Answer(None if unlike else likeliest, found, fit, nearest)
@@ -310,7 +312,7 @@ class Learner:
         return in_rounds(rows)
 
     @property
-    def held(self) -> Held | None:
+    def held(self) -> PrefixCache | None:
         """What was shown, with its keys and values; None where whole prompts are run, or nothing was shown."""
         turns = tuple(self.rounds)
         if self._held is None or self._held[0] != turns:
@@ -319,7 +321,7 @@ class Learner:
         return self._held[1]
 
     @held.setter
-    def held(self, held: Held) -> None:
+    def held(self, held: PrefixCache) -> None:
         self._held = tuple(self.rounds), held
 
     @property
@@ -364,13 +366,13 @@ class Learner:
         """Where a picture lay when it was taught."""
         return Path(self.scorer.sources[content][1])
 
-    def _support(self, query: Turn) -> tuple[list[Turn], Held | None]:
+    def _support(self, query: Turn) -> tuple[list[Turn], PrefixCache | None]:
         """What stands before this query, and what of it is kept."""
         if self.select == "rices":
             return self._likest(query.item), None
         return self.rounds, self.held
 
-    def _chances(self, queries: Sequence[Turn], turns: Sequence[Turn], held: Held | None) -> Tensor:
+    def _chances(self, queries: Sequence[Turn], turns: Sequence[Turn], held: PrefixCache | None) -> Tensor:
         """float64[queries, names]: log-probability of each name among those that were taught."""
         scores = []
         for chunk in chunks(queries, ASKED):
@@ -388,17 +390,17 @@ class Learner:
         content, looks = sha256(_picture(path)), pixels(path)
         return next((item for item, known in self.pixels.items() if known == looks), content)
 
-    def _look(self, contents: Sequence[str]) -> dict[str, Seen]:
+    def _look(self, contents: Sequence[str]) -> dict[str, ImageFeatures]:
         """What is seen in pictures that are to be kept; nothing where whole prompts are run."""
         if self.scorer.engine == "naive":
             return {}
-        self.scorer.eyes.look([(content, *self.scorer.sources[content]) for content in contents])
-        return {content: self.scorer.eyes.recall(content) for content in contents}
+        self.scorer.eyes.encode([(content, *self.scorer.sources[content]) for content in contents])
+        return {content: self.scorer.eyes.get(content) for content in contents}
 
     def _recall(self) -> None:
         """Have what was shown at hand: it may have no file any more."""
         for content in self.seen:
-            self.scorer.eyes.remember(content, self.seen[content])
+            self.scorer.eyes.pin(content, self.seen[content])
 
     # Choosing
 
@@ -446,11 +448,11 @@ class Learner:
         if not self.seen:
             raise InputError("select rices: this engine runs whole prompts and has no features. Use random.")
         self._recall()
-        self.scorer.eyes.look([(content, *self.scorer.sources[content])])
+        self.scorer.eyes.encode([(content, *self.scorer.sources[content])])
         named = [(item, name) for name, items in self.shown.items() for item in items if itself or item != content]
         vectors = self._vectors([item for item, _ in named])
         count = (self.shots_per_class or 1) * len(self.shown)
-        order = rices(vector(self.scorer.eyes.recall(content)), vectors, count)
+        order = rices(vector(self.scorer.eyes.get(content)), vectors, count)
         return [Turn(named[place][0], named[place][1], named[place][1]) for place in order]
 
     # Likeness

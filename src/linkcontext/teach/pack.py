@@ -29,8 +29,8 @@ from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError, first_few
-from linkcontext.inference import engine
-from linkcontext.inference.vision import CHECKED, revived, tensors
+from linkcontext.inference.kv_cache import PrefixCache
+from linkcontext.inference.vision import CHECKED, ImageFeatures
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.loading import Model
@@ -136,15 +136,15 @@ class Pack:
         learner.scorer.sources |= {item: (item, path) for item, path in self.paths.items()}
         if not self.sealed:
             self._check_features(features, learner)
-        learner.seen = {item: revived(rows, model.device) for item, rows in features.items()}
+        learner.seen = {item: ImageFeatures.from_tensors(rows, model.device) for item, rows in features.items()}
         if self.sealed and (rows := _below(self.tensors, "held")):
-            learner.held = engine.revived(rows.pop("opening").numpy(), header.held, rows, model.network)
+            learner.held = PrefixCache.from_tensors(rows.pop("opening").numpy(), header.held, rows, model.network)
         if self.sealed and header.leaning:
             learner.leaning = list(header.leaning)
         return learner
 
     def _features(self) -> dict[str, dict[str, Tensor]]:
-        """What the model saw in each picture, as `vision.tensors` has it; empty for pictures without features."""
+        """The tensors of `ImageFeatures.to_tensors` for each picture; empty for pictures without features."""
         features: dict[str, dict[str, Tensor]] = {item: {} for item in self.header.items}
         for name, row in _below(self.tensors, "seen").items():
             item, _, part = name.partition("/")
@@ -153,8 +153,8 @@ class Pack:
 
     def _check_features(self, features: Mapping[str, Mapping[str, Tensor]], learner: Learner) -> None:
         """Raise `InputError` where the features of a trusted pack cannot be the model's."""
-        learner.scorer.eyes.look([(CHECKED[0], CHECKED[0], None)])
-        other, model = learner.scorer.eyes.recall(CHECKED[0]), learner.model
+        learner.scorer.eyes.encode([(CHECKED[0], CHECKED[0], None)])
+        other, model = learner.scorer.eyes.get(CHECKED[0]), learner.model
         vocabulary = model.network.get_input_embeddings().weight.shape[0]
         for item, rows in features.items():
             if wrong := check_features(rows, other, vocabulary, model.context):
@@ -247,25 +247,25 @@ def write_pack(learner: Learner, path: Path, licence: str = "", keep_state: bool
     return Pack(path, header, kept, sealed=bool(made))
 
 
-def _tensors(learner: Learner, held: engine.Held | None) -> dict[str, Tensor]:
+def _tensors(learner: Learner, held: PrefixCache | None) -> dict[str, Tensor]:
     """The tensors of a pack, as safetensors takes them: none shares its memory with another."""
     items = [item for items in learner.shown.values() for item in items]
     kept = {
         f"seen/{item}/{name}": row
         for item in items
         if item in learner.seen
-        for name, row in tensors(learner.seen[item]).items()
+        for name, row in learner.seen[item].to_tensors().items()
     }
     kept |= {
         f"thumbnail/{item}": torch.frombuffer(bytearray(learner.thumbnails[item]), dtype=torch.uint8) for item in items
     }
     if held is not None:
-        kept |= {f"held/{name}": row for name, row in engine.kept_rows(held).items()}
-        kept["held/opening"] = torch.from_numpy(held.opening)
+        kept |= {f"held/{name}": row for name, row in held.to_tensors().items()}
+        kept["held/opening"] = torch.from_numpy(held.key)
     return {name: row.detach().cpu().clone(memory_format=torch.contiguous_format) for name, row in kept.items()}
 
 
-def _header(learner: Learner, path: Path, licence: str, held: engine.Held | None) -> Header:
+def _header(learner: Learner, path: Path, licence: str, held: PrefixCache | None) -> Header:
     items = [item for items in learner.shown.values() for item in items]
     folder = path.resolve().parent
     return Header(
@@ -277,7 +277,7 @@ def _header(learner: Learner, path: Path, licence: str, held: engine.Held | None
         pixels={item: learner.pixels[item] for item in items},
         shots_per_class=learner.shots_per_class,
         select=learner.select,
-        held=held.pictures if held is not None else (),
+        held=held.images if held is not None else (),
         leaning=tuple(learner.leaning),
         rounds=tuple((turn.item, turn.answer) for turn in learner.rounds),
         point=learner.point,

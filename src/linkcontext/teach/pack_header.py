@@ -13,7 +13,7 @@ from linkcontext.data.images import Upload, open_image
 from linkcontext.data.layout import name_key
 from linkcontext.episodes.prompt import Scaffold
 from linkcontext.errors import CONTROL, InputError
-from linkcontext.inference.vision import Seen
+from linkcontext.inference.vision import ImageFeatures
 from linkcontext.records import from_dict, parse_json
 from linkcontext.teach.learner import EDGE, Point, checked
 
@@ -175,7 +175,7 @@ def check_tensors(tensors: Mapping[str, Tensor], header: Header, where: str) -> 
         open_image(Upload(f"{where}: the thumbnail of {item[:12]}", content), EDGE * EDGE)
 
 
-def check_features(rows: Mapping[str, Tensor], other: Seen, vocabulary: int, context: int) -> str:
+def check_features(rows: Mapping[str, Tensor], other: ImageFeatures, vocabulary: int, context: int) -> str:
     """What is wrong with the types and shapes of a picture's features, compared with those of another picture; "" if
     nothing is.
 
@@ -189,7 +189,7 @@ def check_features(rows: Mapping[str, Tensor], other: Seen, vocabulary: int, con
     return _wrong_spelling(rows, other, vocabulary, context) or _wrong_values(rows, other)
 
 
-def _wrong_spelling(rows: Mapping[str, Tensor], other: Seen, vocabulary: int, context: int) -> str:
+def _wrong_spelling(rows: Mapping[str, Tensor], other: ImageFeatures, vocabulary: int, context: int) -> str:
     ids, slots, shift = (rows[name] for name in ("ids", "slots", "shift"))
     length = len(ids)
     if not 1 <= length <= context or len(slots) != length or shift.shape != (other.spelling.shift.shape[0], length):
@@ -199,7 +199,7 @@ def _wrong_spelling(rows: Mapping[str, Tensor], other: Seen, vocabulary: int, co
     return "ids, slots or shift are out of range"
 
 
-def _wrong_values(rows: Mapping[str, Tensor], other: Seen) -> str:
+def _wrong_values(rows: Mapping[str, Tensor], other: ImageFeatures) -> str:
     for name, fixed in (("tokens", (1,)), ("pooled", (0,)), ("deep", (0, 2))):  # the axes that no picture changes
         own, known = rows.get(name), getattr(other, name)
         if own is None and known is None:

@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from linkcontext.config import ModelConfig
 from linkcontext.episodes.prompt import scaffold
 from linkcontext.errors import InputError
-from linkcontext.models.families import packable, parts, refusal
-from linkcontext.models.loading import Template, device_named, grey, processor
+from linkcontext.models.families import packable, parts, unsupported_reason
+from linkcontext.models.loading import ChatTemplate, device_named, grey, load_processor
 from linkcontext.train import mixture
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.model import choose
@@ -129,7 +129,7 @@ def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: Rate
     # A pass forward costs 2 operations a number and token; backward as much for states, and for numbers that learn.
     passes = 2 + (not c.lora_rank) + c.gradient_checkpointing
     work = c.steps * c.batch * tokens * 2 * passes * counts["language"]
-    why = refusal(network)
+    why = unsupported_reason(network)
     lines = [
         f"model: {c.model.model}, {total / 1e9:.2f} billion numbers (vision {counts['vision'] / 1e9:.2f}, projector "
         f"{counts['projector'] / 1e9:.3f}, language {counts['language'] / 1e9:.2f}); {trained / 1e9:.3f} billion learn"
@@ -191,9 +191,12 @@ def _configuration(model: ModelConfig) -> Any:
 
 def _picture(model: ModelConfig) -> int:
     """How many tokens a picture has, of the processor's own size for a grey one."""
-    made, said = processor(model.model, model.trust_remote_code), [{"type": "image"}, {"type": "text", "text": "?"}]
-    text = Template(made).apply_chat_template(
+    made, said = (
+        load_processor(model.model, model.trust_remote_code),
+        [{"type": "image"}, {"type": "text", "text": "?"}],
+    )
+    text = ChatTemplate(made).apply_chat_template(
         [{"role": "user", "content": said}], tokenize=False, add_generation_prompt=False
     )
     whole = made(text=[text], images=[[grey(448)]], return_tensors="pt")["input_ids"].shape[1]
-    return int(whole - len(Template(made)(text, return_offsets_mapping=True)["input_ids"]) + 1)
+    return int(whole - len(ChatTemplate(made)(text, return_offsets_mapping=True)["input_ids"]) + 1)

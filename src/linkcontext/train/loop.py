@@ -48,7 +48,7 @@ from linkcontext.evaluation.runner import Asker, answer
 from linkcontext.evaluation.tasks.question_files import file_exam
 from linkcontext.evaluation.tasks.recall_questions import refuse_marked_probes, without_refused_pictures
 from linkcontext.inference.memory import free_memory
-from linkcontext.inference.vision import Eyes
+from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.families import parts
 from linkcontext.models.loading import Model, device_named, load
 from linkcontext.models.unreadable import without_refused
@@ -87,7 +87,7 @@ def train(config: TrainConfig) -> Path:
         for check in examples.checks:
             check(trainee.model.marks)
         for example in longest:
-            trainee.check(read(example, trainee.model.template))
+            trainee.check(read(example, trainee.model.chat_template))
         exam = _exam(config)
         if accelerator.is_main_process:
             model = {"model": trainee.model.describe(), "measured": _measured(config, trainee.model)}
@@ -170,7 +170,7 @@ def _step(
     begun = time.monotonic()
     torch.manual_seed(key("train", config.seed, "dropout", step, accelerator.process_index) % 2**63)
     numbers = deal(step, config.batch, accelerator.num_processes, config.micro_batch)
-    words = accelerator.unwrap_model(wrapped).model.template
+    words = accelerator.unwrap_model(wrapped).model.chat_template
     micro = [[read(examples.example(n), words) for n in batch] for batch in numbers[accelerator.process_index]]
     reads = [each for batch in micro for each in batch]
     own = torch.tensor([sum(r.asked for r in reads), sum(len(r.tokens) for r in reads)], device=accelerator.device)
@@ -339,7 +339,7 @@ def _trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
     )
     if model.network.dtype != torch.float32 and accelerator.mixed_precision == "no":
         raise InputError(f"weights in {model.network.dtype} need --precision bf16, or --dtype float32.")
-    scorer = LocalModel(model, Eyes(model), {})
+    scorer = LocalModel(model, VisionEncoder(model), {})
     engine, why = scorer.choice  # which says so in the log where trees can't be trained
     if engine != "naive":
         scorer.skips(learns=True)
@@ -407,7 +407,7 @@ def _exam(config: TrainConfig) -> Callable[[Accelerator, nn.Module], Rows] | Non
         free = torch.tensor([free_memory(trainee.model.device) / 1e9], device=accelerator.device)
         memory = float(accelerator.gather(free).min())
         # What a projector made of a picture is old after a step.
-        eyes = Eyes(trainee.model) if trainee.eyes_learn else trainee.eyes
+        eyes = VisionEncoder(trainee.model) if trainee.eyes_learn else trainee.eyes
         asker = Asker(LocalModel(trainee.model, eyes, sources, memory_gb=memory), dataset, wording, True, False)
         mine = episodes if together else episodes[accelerator.process_index :: accelerator.num_processes]
         with at_rest(trainee):

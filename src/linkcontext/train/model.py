@@ -23,10 +23,11 @@ from linkcontext.data.images import open_image
 from linkcontext.episodes.prompt import IGNORE, Message, Tokens, closed, encode, render
 from linkcontext.episodes.prompt import pictures as shown
 from linkcontext.errors import InputError
-from linkcontext.inference.engine import Engine, Grown
-from linkcontext.inference.prefix_tree import Line, Spelling, lay, pack
-from linkcontext.inference.vision import BATCH, GREY, MEMORY, Eyes, Seen, chunks, drawn
-from linkcontext.models.families import parts, reads_both_ways
+from linkcontext.inference.engine import TreeInputs
+from linkcontext.inference.losses import tree_losses
+from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images, pack
+from linkcontext.inference.vision import BATCH, GREY, MEMORY, ImageFeatures, VisionEncoder, chunks, drawn
+from linkcontext.models.families import parts, prefix_lm
 from linkcontext.models.loading import Model
 from linkcontext.seeds import key
 from linkcontext.train.checkpoint import SCALE
@@ -112,12 +113,12 @@ class Trainee(nn.Module):
             part for part, found in parts(model.network).items() if any(p.requires_grad for p in found.values())
         }
         self.eyes_learn = bool(learning & {"vision", "projector"})
-        self.eyes = Eyes(model, kept=not self.eyes_learn)
+        self.eyes = VisionEncoder(model, kept=not self.eyes_learn)
         config = model.network.config
         # Pixtral's pictures differ in size and come to the projector in one piece.
         whole = config.model_type == "llava" and config.vision_config.model_type != "pixtral"
         self.projects = whole and "vision" not in learning
-        self._given: dict[str, tuple[Spelling, Tensor]] = {}  # what the projector is given of a picture
+        self._given: dict[str, tuple[ImageTokens, Tensor]] = {}  # what the projector is given of a picture
         # For FSDP: the units that are gathered and freed again, the same in every process whatever the pictures.
         self._no_split_modules = [type(model.network.get_decoder().layers[0]).__name__]
 
@@ -127,7 +128,7 @@ class Trainee(nn.Module):
             return self._one_by_one(reads)
         groups, seen = self._laid(reads)
         trees = pack(groups, max(len(line.ids) for lines in groups for line in lines))
-        found = Engine(self.network, 0).losses([Grown(tree, seen) for tree in trees])
+        found = tree_losses(self.network, [TreeInputs(tree, seen) for tree in trees])
         cost = (found.nats * found.weight).sum()
         if self.eyes_learn and not seen:  # every process must use every number that learns
             cost = cost + 0.0 * self._see([(GREY, True)], {})[0].tokens.sum()
@@ -148,7 +149,7 @@ class Trainee(nn.Module):
         else:
             self._whole(one.example, one.example.conversations[0], one.tokens[0])
 
-    def _laid(self, reads: Sequence[Read]) -> tuple[list[list[Line]], list[Seen]]:
+    def _laid(self, reads: Sequence[Read]) -> tuple[list[list[TokenSequence]], list[ImageFeatures]]:
         """The lines of each example, and what is seen in the pictures by the numbers they have there."""
         numbers: dict[Look, int] = {}
         places = {content: path for each in reads for content, path in each.example.pictures.values()}
@@ -165,8 +166,8 @@ class Trainee(nn.Module):
         ]
         return groups, seen
 
-    def _line(self, tokens: Tokens, numbers: Sequence[int], seen: Sequence[Seen], name: str) -> Line:
-        line = lay(tokens, self.eyes.mark, numbers, [seen[n].spelling for n in numbers])
+    def _line(self, tokens: Tokens, numbers: Sequence[int], seen: Sequence[ImageFeatures], name: str) -> TokenSequence:
+        line = expand_images(tokens, self.eyes.mark, numbers, [seen[n].spelling for n in numbers])
         if len(line.ids) > self.model.context:
             raise InputError(
                 f"{name}: a conversation with {len(numbers)} pictures needs {len(line.ids)} tokens, and the model's "
@@ -174,27 +175,30 @@ class Trainee(nn.Module):
             )
         return line
 
-    def _see(self, looks: Sequence[Look], places: Mapping[str, Path]) -> list[Seen]:
+    def _see(self, looks: Sequence[Look], places: Mapping[str, Path]) -> list[ImageFeatures]:
         """What the language model gets of pictures, with gradients where what makes it learns."""
         if not self.eyes_learn:
-            self.eyes.forget()
+            self.eyes.evict()
             with torch.autocast(self.model.device.type, enabled=False):  # kept on the disk for other runs too
                 for alone in (False, True):
                     wanted = [(c, c, places[c]) for c, single in looks if single == alone]
-                    self.eyes.look(wanted, alone)
-            return [self.eyes.recall(*look) for look in looks]
+                    self.eyes.encode(wanted, alone)
+            return [self.eyes.get(*look) for look in looks]
         if not self.projects:
-            found: dict[Look, Seen] = {}
+            found: dict[Look, ImageFeatures] = {}
             for alone in (False, True):
                 mine = [look for look in looks if look[1] == alone]
-                found |= zip(mine, self.eyes.encode([_open(c, places) for c, _ in mine], alone), strict=True)
+                found |= zip(mine, self.eyes.encode_images([_open(c, places) for c, _ in mine], alone), strict=True)
             return [found[look] for look in looks]
         self._catch([content for content, _ in looks], places)
         known = {content: self._given[content] for content, _ in looks}
         if not known:
             return []
         rows = self.network.model.multi_modal_projector(torch.stack([given for _, given in known.values()]))
-        seen = {content: Seen(spelling, row) for (content, (spelling, _)), row in zip(known.items(), rows, strict=True)}
+        seen = {
+            content: ImageFeatures(spelling, row)
+            for (content, (spelling, _)), row in zip(known.items(), rows, strict=True)
+        }
         return [seen[content] for content, _ in looks]
 
     @torch.no_grad()
@@ -211,7 +215,7 @@ class Trainee(nn.Module):
             projector = self.network.model.multi_modal_projector
             hook = projector.register_forward_pre_hook(lambda _, given, caught=caught: caught.append(given[0]))
             try:
-                seen = self.eyes.encode([_open(content, places) for content in chunk])
+                seen = self.eyes.encode_images([_open(content, places) for content in chunk])
             finally:
                 hook.remove()
             rows = torch.cat(caught)
@@ -237,14 +241,14 @@ class Trainee(nn.Module):
         if start is None or len(ids) > self.model.context:
             why = "its answer is changed by the processor" if start is None else f"needs {len(ids)} tokens, too many"
             raise InputError(f"{example.id}: {why} for this model. Use another --scaffold or a smaller --support.")
-        if (kinds := given.get("token_type_ids")) is not None and reads_both_ways(self.network):
+        if (kinds := given.get("token_type_ids")) is not None and prefix_lm(self.network):
             kinds[0, start:] = 1  # an answer is read from left to right
         logits = self.network(**given, use_cache=False).logits[0, start - 1 : start - 1 + len(answer)]
         return F.cross_entropy(logits.float(), answer, reduction="sum"), len(ids)
 
     def _processed(self, example: Example, messages: list[Message]) -> dict[str, Tensor]:
         """A conversation as the model's own processor makes it."""
-        text = closed(*render(messages, self.model.template), self.model.template)
+        text = closed(*render(messages, self.model.chat_template), self.model.chat_template)
         images = [open_image(example.pictures[item][1]) for item in shown(messages)]
         return self.model.place(self.model.processed([text], [images], "right"))
 
