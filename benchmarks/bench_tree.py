@@ -69,7 +69,8 @@ from linkcontext.inference.prefix_tree import TokenSequence, merge
 from linkcontext.inference.schedule import EMPTY, ForwardPass
 from linkcontext.inference.vision import ImageFeatures, VisionEncoder, chunks
 from linkcontext.models.loading import load
-from linkcontext.scoring.local import LocalModel, ScoringRequest
+from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringRequest
 from linkcontext.source import open_data
 from linkcontext.worlds.pseudo_words import pseudo_words
 
@@ -116,7 +117,10 @@ class Bundled:
         self.hand: dict = {}
         for engine in TREES[:2]:
             scorer = self._scorer(engine)
-            self.checked[engine] = {"choice": scorer.choice, "_width": scorer._width}
+            self.checked[engine] = {
+                "name_and_reason": scorer.choice.name_and_reason,
+                "max_branch": scorer.choice.max_branch,
+            }
 
     def asks(self, setting: Setting) -> list[ScoringRequest]:
         plan = EpisodePlan(setting.ways, setting.shots, episodes=1, queries=setting.queries)
@@ -133,8 +137,8 @@ class Bundled:
         return found
 
     def _scorer(self, engine: str) -> LocalModel:
-        scorer = LocalModel(self.model, VisionEncoder(self.model, dict(self.hand)), self.sources, asked=engine)
-        scorer.__dict__.update(self.checked.get(engine, {}))  # checks are made once a run, not once an episode
+        scorer = LocalModel(self.model, VisionEncoder(self.model, dict(self.hand)), self.sources, requested=engine)
+        scorer.choice.__dict__.update(self.checked.get(engine, {}))  # checks are made once a run, not once an episode
         return scorer
 
     def tree(self, asks: list[ScoringRequest], engine: str) -> Found:
@@ -143,13 +147,13 @@ class Bundled:
 
     def features(self, asks: list[ScoringRequest]) -> dict:
         scorer = self._scorer("cached")
-        scorer._look([answer for ask in asks for answer in ask.answers])
+        scorer.pictures.begin([answer for ask in asks for answer in ask.answers])
         return scorer.eyes.features
 
     def lines(self, asks: list[ScoringRequest]) -> tuple[list[TokenSequence], list[ImageFeatures], int]:
         scorer, told = self._scorer("cached"), [answer for ask in asks for answer in ask.answers]
-        scorer._look(told)
-        return scorer._lines_of(told, "last"), scorer._pictures, scorer.eyes.calls
+        scorer.pictures.begin(told)
+        return scorer._trees.sequences(told, "last"), scorer.pictures.seen, scorer.eyes.calls
 
     def naive(self, asks: list[ScoringRequest], batch: int) -> Found:
         said = self._said(asks)
@@ -163,7 +167,7 @@ class Bundled:
         said, scorer, made = iter(self._said(asks)), self._scorer("cached"), []
         told = []
         for ask in asks:
-            context, _ = scorer._encode(ask.messages, "none")
+            context, _ = scorer._encoder.encode(ask.messages, "none")
             for text, tokens in (next(said) for _ in ask.answers):
                 made.append(self._processed([text], [tokens]))
                 self._processed([context], [tokens])  # to know how many tokens stand before the answer
@@ -172,7 +176,7 @@ class Bundled:
 
     def _said(self, asks: list[ScoringRequest]) -> list[tuple[str, Tokens]]:
         scorer = self._scorer("cached")
-        return [scorer._encode(answer, "last") for ask in asks for answer in ask.answers]
+        return [scorer._encoder.encode(answer, "last") for ask in asks for answer in ask.answers]
 
     def _processed(self, texts: list[str], told: list[Tokens]) -> dict:
         return dict(

@@ -43,7 +43,8 @@ from linkcontext.evaluation.runner import evaluate, measure
 from linkcontext.evaluation.tasks import isekai, world_icl
 from linkcontext.evaluation.tasks.retention import retention
 from linkcontext.models.average import average
-from linkcontext.models.loading import Model, load
+from linkcontext.models.loading import load
+from linkcontext.scoring.local import LocalModel
 from linkcontext.storage import write_text
 from linkcontext.train.config import TrainConfig
 from linkcontext.worlds.isekai import write_isekai
@@ -225,15 +226,15 @@ def measured(table: Table, name: str, seed: int | None) -> list[dict]:
     where = row_folder(table, name, seed)
     if (where / "rows.json").exists():
         return json.loads((where / "rows.json").read_text())
-    model = load(trained(table, name, seed))
+    model = LocalModel.of(load(trained(table, name, seed)))
     told = [{"name": name, "seed": seed, **row} for row in figures(table, where, model, name in MAIN)]
     write_text(json.dumps(told) + "\n", where / "rows.json")
     return told
 
 
-def figures(table: Table, where: Path, model: Model, main: bool) -> Iterator[dict]:
+def figures(table: Table, where: Path, model: LocalModel, main: bool) -> Iterator[dict]:
     def config(what: str, **options: Any) -> EvalConfig:
-        return eval_config(model=model.name, out=str(where / what), **options)
+        return eval_config(model=model.card.name, out=str(where / what), **options)
 
     asked = world_icl.settled(config("world-icl", data="scenes:9201", episodes=table.episodes), "world-icl")
     metrics = measure(asked, *world_icl.open_benchmark(asked), model=model)

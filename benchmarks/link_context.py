@@ -33,8 +33,9 @@ from linkcontext.evaluation.runner import evaluate, measure
 from linkcontext.evaluation.tasks import isekai
 from linkcontext.evaluation.tasks.retention import retention
 from linkcontext.mining.embed import mine
-from linkcontext.models.loading import Model, load
+from linkcontext.models.loading import load
 from linkcontext.records import Episode, Prediction, read_jsonl
+from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
 from linkcontext.train.config import TrainConfig
@@ -136,15 +137,15 @@ def measured(table: Table, name: str, seed: int | None) -> list[dict]:
     )
     if (where / "rows.json").exists():
         return json.loads((where / "rows.json").read_text())
-    model = load(trained(table, name, seed))
+    model = LocalModel.of(load(trained(table, name, seed)))
     told = [{"name": name, "seed": seed, **row} for row in figures(table, where, model)]
     write_text(json.dumps(told, indent=1) + "\n", where / "rows.json")
     return told
 
 
-def figures(table: Table, where: Path, model: Model) -> Iterator[dict]:
+def figures(table: Table, where: Path, model: LocalModel) -> Iterator[dict]:
     def config(what: str, **options: Any) -> EvalConfig:
-        return eval_config(model=model.name, out=str(where / what), **options)
+        return eval_config(model=model.card.name, out=str(where / what), **options)
 
     for kind in ("10", "pair"):
         asked = isekai.settled(

@@ -26,11 +26,12 @@ from linkcontext.evaluation.compare import interval
 from linkcontext.evaluation.draw import drawn
 from linkcontext.evaluation.metrics import BASELINES
 from linkcontext.evaluation.runner import evaluate
-from linkcontext.inference.vision import Eyes
+from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models import bundled
 from linkcontext.models.loading import Model, load
 from linkcontext.records import Episode, Prediction, read_jsonl
-from linkcontext.scoring.local import LocalModel, ScoringRequest
+from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringRequest
 from linkcontext.source import open_data
 
 RESULTS = Path(__file__).parent / "results"
@@ -118,7 +119,7 @@ def small_talk(model: Model, data: str, episodes: int) -> dict:
         for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
-    scorer = LocalModel(model, Eyes(model, kept=True), sources)
+    scorer = LocalModel(model, VisionEncoder(model, kept=True), sources)
     right: dict[int, list[float]] = {0: [], len(TALK): []}
     for episode in drawn(config.episodes, dataset).episodes:
         for query, turn in enumerate(episode.queries):

@@ -27,6 +27,7 @@ from linkcontext.evaluation.intervals import clustered_wilson
 from linkcontext.evaluation.runner import evaluate
 from linkcontext.inference.vision import nearest
 from linkcontext.models.loading import Model, load
+from linkcontext.scoring.local import LocalModel
 from linkcontext.seeds import rng
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
@@ -111,7 +112,7 @@ def selected(table: Teaching, model: Model, data: str, folder: Path) -> Iterator
             out=str(folder / f"{Path(data).name}-{select}".replace(":", "-")),
         )
         start = time.perf_counter()
-        found = evaluate(config, model)
+        found = evaluate(config, LocalModel.of(model))
         seconds = time.perf_counter() - start
         for row in found["rows"]:
             if row["scoring"] == "likelihood_sum":

@@ -27,6 +27,7 @@ from linkcontext.models.loading import Model, load
 from linkcontext.models.prompting import USUAL_PROMPTING, Prompting
 from linkcontext.report.demo import Asked, Lesson, write_demo
 from linkcontext.report.tables import Grid, bounds, share
+from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner
 
@@ -211,7 +212,7 @@ def _rows(subject: Subject, name: str, model: Model, out: Path, seed: int) -> li
         explain=0,  # the demo's page has no place for it
         out=str(run),
     )
-    return [row for row in evaluate(config, model)["rows"] if row["scoring"] == "likelihood_sum"]
+    return [row for row in evaluate(config, LocalModel.of(model))["rows"] if row["scoring"] == "likelihood_sum"]
 
 
 def _line(subject: Subject, model: str, row: Row) -> tuple[str, ...]:

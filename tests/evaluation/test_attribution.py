@@ -17,7 +17,8 @@ from linkcontext.evaluation.runner import evaluate, run_folder
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
 from linkcontext.report.page import write_report
-from linkcontext.scoring.local import LocalModel, ScoringRequest
+from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringRequest
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +34,14 @@ def config(nano, pictures, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(config, model):
-    evaluate(config, model)
+    evaluate(config, LocalModel.of(model))
     return read_run(run_folder(config))
 
 
 def scorer(model, pictures, engine="auto"):
     dataset = open_folder(pictures)
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
-    return LocalModel(model, VisionEncoder(model), sources, asked=engine)
+    return LocalModel(model, VisionEncoder(model), sources, requested=engine)
 
 
 def test_leaving_one_out_is_asking_the_shortened_prompt(model, pictures, folder):
@@ -96,10 +97,10 @@ def test_the_file_is_kept_and_more_is_added_when_asked(model, config, folder):
     path = folder.path / "explain.json"
     before = path.read_bytes()
     for count in (0, 1, 2):
-        evaluate(dataclasses.replace(config, explain=count), model)
+        evaluate(dataclasses.replace(config, explain=count), LocalModel.of(model))
         assert path.read_bytes() == before
     predictions = (folder.path / "predictions.jsonl").read_bytes()
-    evaluate(dataclasses.replace(config, explain=3), model)
+    evaluate(dataclasses.replace(config, explain=3), LocalModel.of(model))
     assert len(read_explanation(path).queries) == 6
     assert (folder.path / "predictions.jsonl").read_bytes() == predictions
     assert "6 queries were asked again" in write_report(folder.path).read_text(encoding="utf-8")
@@ -107,9 +108,9 @@ def test_the_file_is_kept_and_more_is_added_when_asked(model, config, folder):
 
 def test_the_naive_engine_explains_when_asked(model, config, tmp_path):
     asked = dataclasses.replace(config, engine="naive", out=str(tmp_path / "naive"))
-    evaluate(dataclasses.replace(asked, explain=None), model)
+    evaluate(dataclasses.replace(asked, explain=None), LocalModel.of(model))
     assert not (tmp_path / "naive" / "explain.json").exists()
-    evaluate(dataclasses.replace(asked, explain=1), model)
+    evaluate(dataclasses.replace(asked, explain=1), LocalModel.of(model))
     found = json.loads((tmp_path / "naive" / "explain.json").read_text())
     assert (found["engine"], len(found["queries"])) == ("naive", 2)
     assert "naive engine leaves every prompt" in write_report(tmp_path / "naive").read_text(encoding="utf-8")

@@ -96,5 +96,5 @@ def test_what_cannot_be_chosen_is_a_sentence(config):
         config("medoid", choose_from=1)
     with pytest.raises(InputError, match="not together with --order"):
         config("medoid", order="shuffled")
-    with pytest.raises(InputError, match="--select rices: asked for, so there are no features"):
+    with pytest.raises(InputError, match=r"--select rices needs image features.*whole prompts"):
         evaluate(config("rices", engine="naive"))

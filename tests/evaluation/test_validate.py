@@ -29,6 +29,7 @@ from linkcontext.evaluation.validate import (
 )
 from linkcontext.models.loading import load
 from linkcontext.records import Question
+from linkcontext.scoring.local import LocalModel
 from linkcontext.worlds.folder import write_seed
 
 TURNS = SCAFFOLDS["turns"]
@@ -55,7 +56,7 @@ def episodes(world):
 
 @pytest.fixture
 def scorer(model, world):
-    return Asker.of(model, world, TURNS, eval_config()).scorer
+    return Asker.of(LocalModel.of(model), world, TURNS, eval_config()).scorer
 
 
 def options(world, nano, **changes):
@@ -74,7 +75,7 @@ def spoilt(episodes, **changes):
 
 
 def test_good_episodes_pass_with_their_counts(world, nano, model):
-    lines = validate(options(world, nano), model)
+    lines = validate(options(world, nano), LocalModel.of(model))
     assert lines[0] == "3 episodes of 3 of 4 classes were drawn"
     assert lines[1:3] == [
         f"planted {kind} answers score {worth} by {', '.join(SCORINGS)}: all 18"
@@ -89,7 +90,7 @@ def test_good_episodes_pass_with_their_counts(world, nano, model):
 
 
 def test_the_arithmetic_of_the_longest_prompt(world, nano, model):
-    line = validate(options(world, nano), model)[6]
+    line = validate(options(world, nano), LocalModel.of(model))[6]
     # 32 pixels in patches of 16 and the pooled token: 5 tokens a picture; two a class and the query are 5.
     assert line.startswith("every prompt fits: 18 prompts, the longest e0000")
     _, _, counted = line.partition("at 2 shots per class: ")
@@ -103,7 +104,7 @@ def test_the_arithmetic_of_the_longest_prompt(world, nano, model):
 @pytest.mark.parametrize("changes", [{"order": "shuffled"}, {"ways": 3, "queries": 6}, {"names": "swapped"}])
 @pytest.mark.parametrize("wording", ["turns", "single_turn", "lcl"])
 def test_every_kind_of_episode_passes(world, nano, model, changes, wording):
-    assert len(validate(options(world, nano, scaffold=wording, shots=(0, 2), **changes), model)) == 9
+    assert len(validate(options(world, nano, scaffold=wording, shots=(0, 2), **changes), LocalModel.of(model))) == 9
 
 
 def test_classes_left_out_are_listed(world, nano, model, tmp_path):
@@ -112,7 +113,7 @@ def test_classes_left_out_are_listed(world, nano, model, tmp_path):
     for path in sorted((tmp_path / "w" / small).iterdir())[2:]:
         path.unlink()
     (tmp_path / "w" / "manifest.jsonl").unlink()
-    lines = validate(options(Dataset(tmp_path / "w", ()), nano), model)
+    lines = validate(options(Dataset(tmp_path / "w", ()), nano), LocalModel.of(model))
     assert lines[:2] == ["3 episodes of 3 of 4 classes were drawn", f"left out: {small} (2 of 3 pictures needed)"]
 
 
@@ -208,7 +209,7 @@ def test_a_name_that_stands_in_the_words_around_the_answer_is_found(episodes):
 
 
 def test_a_prompt_that_does_not_fit_is_found(episodes, scorer):
-    text = scorer.model.network.config.text_config
+    text = scorer.loaded.network.config.text_config
     before = text.max_position_embeddings
     try:
         text.max_position_embeddings = 50
@@ -228,7 +229,7 @@ def test_a_template_that_rewrites_what_came_before_is_found(episodes, model, wor
     processor = load(model.source, device="cpu").processor
     processor.chat_template = "{{ messages | length }}" + processor.chat_template
     rewriting = dataclasses.replace(model, processor=processor)
-    scorer = Asker.of(rewriting, world, TURNS, eval_config()).scorer
+    scorer = Asker.of(LocalModel.of(rewriting), world, TURNS, eval_config()).scorer
     with pytest.raises(InputError, match=r"e00000/q0 at 0 shots per class: with the answer .* are others than"):
         beginnings(episodes, scorer, TURNS)
 

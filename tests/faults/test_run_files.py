@@ -18,6 +18,7 @@ from linkcontext.evaluation.tasks.retention import retention
 from linkcontext.models.loading import load
 from linkcontext.report.page import write_report
 from linkcontext.report.probe import write_probe
+from linkcontext.scoring.local import LocalModel
 from linkcontext.worlds.folder import write_seed
 
 pytestmark = pytest.mark.heavy
@@ -53,9 +54,9 @@ def folder(nano, tmp_path_factory):
     options = {"model": str(nano), "data": str(root / "w"), "shots": (0, 1), "episodes": 3, "scoring": "both"}
     config = eval_config(**options, out=str(root / "run"))
     model = load(str(nano), device="cpu")
-    evaluate(config, model)
-    evidence(of_run(config, run_folder(config)), model)
-    retention(asked_of_retention(root / "run", config), model)
+    evaluate(config, LocalModel.of(model))
+    evidence(of_run(config, run_folder(config)), LocalModel.of(model))
+    retention(asked_of_retention(root / "run", config), LocalModel.of(model))
     return root / "run", config, model
 
 
@@ -121,11 +122,11 @@ def used(run: Path, whole: Path, config, model, name: str, action: str) -> None:
         pair = (run / "probe", whole / "probe") if name.startswith("probe/") else (run, whole)
         compare(*pair)
     elif name.startswith("probe/"):
-        evidence(of_run(mine, run), model)
+        evidence(of_run(mine, run), LocalModel.of(model))
     elif name.startswith("retention/"):
-        retention(asked_of_retention(run, mine), model)
+        retention(asked_of_retention(run, mine), LocalModel.of(model))
     else:
-        evaluate(mine, model)
+        evaluate(mine, LocalModel.of(model))
 
 
 @pytest.mark.filterwarnings("ignore:Glyph:UserWarning")  # matplotlib's, of names in scripts that its font lacks

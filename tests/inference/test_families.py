@@ -7,12 +7,14 @@ from families import FAMILIES
 from PIL import Image
 
 from linkcontext.episodes.prompt import SCAFFOLDS, conversation
+from linkcontext.inference import engine as engines
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.families import unsupported_reason
 from linkcontext.models.loading import Model
 from linkcontext.records import Turn
-from linkcontext.scoring import local
-from linkcontext.scoring.local import LocalModel, ScoringRequest
+from linkcontext.scoring import engine_choice
+from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringRequest
 
 NAIVE = {"paligemma": "both directions"}  # and what is said of it
 DENSE = ("gemma3", "idefics2", "mistral3_window")  # some layer has a window, or pictures see themselves: one dense mask
@@ -56,17 +58,17 @@ def test_trees_equal_whole_prompts(family, sources, monkeypatch):
     oracle = flat(LocalModel(model, VisionEncoder(model), sources, 3, "naive").score(asks()))
     assert oracle.std() > 0.1
     asker = LocalModel(model, VisionEncoder(model), sources, 3)
-    engine, why = asker.choice
+    engine, why = asker.choice.name_and_reason
     if name in NAIVE:
         assert engine == "naive"
         assert NAIVE[name] in why
         return
     assert engine == "cached", why
-    assert (asker._width is None) == (name in DENSE)
+    assert (asker.choice.max_branch is None) == (name in DENSE)
     for room, width in ((16, 8), (48, 16), (512, 48)):
         for constant, value in (("CPU_MAX_TOKENS", room), ("CASCADE_MAX_TOKENS", room), ("WIDTH", width)):
-            monkeypatch.setattr(local, constant, value)
-        asker.__dict__.pop("_width")
+            monkeypatch.setattr(engine_choice, constant, value)
+        asker.choice.__dict__.pop("max_branch")
         torch.testing.assert_close(flat(asker.score(asks())), oracle, atol=1e-4, rtol=0)
     packed = LocalModel(model, asker.eyes, sources, 3, "packed")
     torch.testing.assert_close(flat(packed.score(asks())), oracle, atol=1e-4, rtol=0)
@@ -80,16 +82,16 @@ def test_what_is_held_is_not_run_again_and_changes_nothing(family, sources, monk
     turns = [Turn("0", "", "lum"), Turn("1", "", "dax"), Turn("2", "", "dax")]
     queries = [Turn("3", "", ""), Turn("4", "", "")]
     prompts = [conversation(turns, SCAFFOLDS["turns"], query) for query in queries]
-    early = scorer.hold([conversation(turns[:2], SCAFFOLDS["turns"], query) for query in queries])
-    held = scorer.hold(prompts, early)
+    early = scorer.prefill([conversation(turns[:2], SCAFFOLDS["turns"], query) for query in queries])
+    held = scorer.prefill(prompts, early)
     if name in NAIVE:
         assert held is None
         return
     assert len(early) < len(held)
     new = [ask for ask in asks() if len(ask.messages) == len(prompts[0])]
     ran = []
-    run = local.Engine._decode
-    monkeypatch.setattr(local.Engine, "_decode", lambda self, x, *rest: ran.append(x.shape[1]) or run(self, x, *rest))
+    run = engines.Engine._decode
+    monkeypatch.setattr(engines.Engine, "_decode", lambda self, x, *rest: ran.append(x.shape[1]) or run(self, x, *rest))
     assert flat(scorer.score(new, held)) == pytest.approx(flat(scorer.score(new)), rel=0, abs=1e-4)
     assert flat(scorer.score(new[:1], held)) == pytest.approx(flat(scorer.score(new[:1])), rel=0, abs=1e-4)
     assert scorer.generate(prompts, 4, held) == scorer.generate(prompts, 4)

@@ -12,7 +12,7 @@ from linkcontext.errors import InputError
 from linkcontext.inference import vision
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
-from linkcontext.scoring import local
+from linkcontext.scoring import prompts, trees
 from linkcontext.scoring.local import LocalModel
 
 
@@ -37,20 +37,20 @@ def test_a_text_that_is_refused_leaves_nothing(model):
     for text in ("word " * 6000, "other " * 6000):
         with pytest.raises(InputError, match="the model's context is"):
             asker.prompt(user(text, "a"))
-    assert len(asker._encoded) == len(asker._lines) == 0
+    assert len(asker._encoder._kept) == len(asker._trees._kept) == 0
     assert asker.eyes.features == {}  # the text alone was too long: the picture was not looked at
 
 
 def test_texts_and_prompts_are_kept_up_to_a_number_of_bytes(model, monkeypatch):
-    monkeypatch.setattr(local, "TEXTS", 30_000)
-    monkeypatch.setattr(local, "LINES", 30_000)
+    monkeypatch.setattr(prompts, "TEXTS", 30_000)
+    monkeypatch.setattr(trees, "LINES", 30_000)
     asker = LocalModel(model, VisionEncoder(model), {})
     for number in range(60):
         asker.prompt(user(f"{number} " * 40))
-    assert 2 <= len(asker._encoded) < 60
-    assert 2 <= len(asker._lines) < 60
-    assert asker._encoded.currsize <= 30_000
-    assert asker._lines.currsize <= 30_000
+    assert 2 <= len(asker._encoder._kept) < 60
+    assert 2 <= len(asker._trees._kept) < 60
+    assert asker._encoder._kept.currsize <= 30_000
+    assert asker._trees._kept.currsize <= 30_000
     ids = asker.prompt(user("0 " * 40)).ids
     assert ids == LocalModel(model, VisionEncoder(model), {}).prompt(user("0 " * 40)).ids
 

@@ -18,8 +18,10 @@ from linkcontext.models import bundled
 from linkcontext.models.loading import load
 from linkcontext.models.prompting import Prompting
 from linkcontext.records import Turn
-from linkcontext.scoring.local import LocalModel, ScoringRequest
-from linkcontext.scoring.remote import RemoteModel, connect
+from linkcontext.scoring.connection import connect
+from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringRequest
+from linkcontext.scoring.remote import RemoteModel
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.loop import train
 from linkcontext.train.mixture import link
@@ -117,11 +119,11 @@ def test_both_engines_score_the_same_end(folders, name):
     model = load(str(folders[name]), device="cpu")
     ask = ScoringRequest(TALK[:-1], answers("dax", "da"))
     fast, slow = (
-        LocalModel(model, VisionEncoder(model), {}, asked=engine).score([ask])[0] for engine in ("cached", "naive")
+        LocalModel(model, VisionEncoder(model), {}, requested=engine).score([ask])[0] for engine in ("cached", "naive")
     )
     assert [count for _, count in fast] == [count for _, count in slow]
     assert [value for value, _ in fast] == pytest.approx([value for value, _ in slow], abs=1e-4)
-    read_back = LocalModel(model, VisionEncoder(model), {}).read(list(ask.answers), "closed")
+    read_back = LocalModel(model, VisionEncoder(model), {}).prompt_logprobs(list(ask.answers), "closed")
     for (ids, values), (value, count) in zip(read_back, fast, strict=True):
         end = max(i for i, token in enumerate(ids) if token == model.tokenizer.eos_token_id) + 1
         assert sum(values[end - count : end]) == pytest.approx(value, abs=1e-4)

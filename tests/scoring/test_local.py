@@ -23,8 +23,10 @@ from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.schedule import EMPTY, ForwardPass
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
-from linkcontext.scoring import local
-from linkcontext.scoring.local import LocalModel, ScoringRequest, answer_span
+from linkcontext.scoring import engine_choice, selfcheck
+from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringRequest
+from linkcontext.scoring.reference import ReferenceEngine, answer_span
 from linkcontext.worlds.folder import write_seed
 
 
@@ -76,7 +78,7 @@ def test_trees_give_what_whole_prompts_give(model, dataset, scaffold):
 def test_the_room_of_a_pass_changes_nothing(model, dataset, room, monkeypatch):
     questions = asks(dataset)
     expected = flat(scorer(model, dataset, "packed").score(questions))
-    monkeypatch.setattr(local, "CPU_MAX_TOKENS", room)
+    monkeypatch.setattr(engine_choice, "CPU_MAX_TOKENS", room)
     asker = scorer(model, dataset)
     torch.testing.assert_close(flat(asker.score(questions[::-1])[::-1]), expected, atol=1e-4, rtol=0)
     prompts = [ask.messages for ask in questions]
@@ -106,8 +108,8 @@ def test_gradients_are_the_sum_of_the_naive_ones(model, dataset):
     asker = scorer(model, dataset)
     told = [messages for ask in asks(dataset)[-4:] for messages in ask.answers]
     assert asker.score([]) == asker.generate([]) == []
-    asker._look(told)
-    grown = asker._tree(told, "last")
+    asker.pictures.begin(told)
+    grown = asker._trees.merge(told, "last")
     grown = TreeInputs(grown.tree, [dataclasses.replace(p, tokens=p.tokens.clone()) for p in grown.pictures])
     assert len(grown.tree) < sum(len(grown.tree.path(i)) for i in range(len(told))) / 2
     network, weight = model.network, model.network.model.language_model.layers[0].self_attn.k_proj.weight
@@ -115,8 +117,8 @@ def test_gradients_are_the_sum_of_the_naive_ones(model, dataset):
     (together,) = torch.autograd.grad((found.nats * found.weight).sum(), [weight])
     apart = torch.zeros_like(weight)
     for messages in told:
-        text, short = asker._encode(messages, "last")
-        inputs = asker._processed([text], [short.pictures], "right")
+        encoded = _, short = asker._encoder.encode(messages, "last")
+        inputs = asker._reference._processed([encoded], "right")
         start, end = answer_span(inputs["input_ids"][0].tolist(), short)
         labels = torch.full_like(inputs["input_ids"], -100)
         labels[0, start:end] = inputs["input_ids"][0, start:end]
@@ -145,8 +147,8 @@ def test_blocks_hold_what_dense_masks_hold(nano, dataset):
     model = load(str(nano), device="cpu")
     asker, found = scorer(model, dataset, "packed"), asks(dataset)
     told = [[messages for ask in part for messages in ask.answers] for part in (found, found[:2])]
-    asker._look([messages for part in told for messages in part])
-    grown = [asker._tree(part, "last") for part in told]
+    asker.pictures.begin([messages for part in told for messages in part])
+    grown = [asker._trees.merge(part, "last") for part in told]
     rows = [(g, ForwardPass(EMPTY, np.arange(len(g.tree)))) for g in grown]
     length = max(len(g.tree) for g in grown)
     assert length > 2 * 128 > 2 * len(grown[1].tree)  # several blocks, and one that is padded
@@ -164,16 +166,16 @@ def test_blocks_hold_what_dense_masks_hold(nano, dataset):
 
 def test_a_way_back_is_tried_before_anything_is_trained(nano, dataset, monkeypatch):
     asker = scorer(load(str(nano), device="cpu"), dataset)
-    assert asker._tried(learns=True) is None
-    assert not asker.skips(learns=True)  # there is no GPU
+    assert asker.choice.selfcheck.failure(learns=True) is None
+    assert not asker.choice.use_flex_attention(learns=True)  # there is no GPU
 
     def forgets(network, rows):
         with torch.no_grad():
             return tree_losses(network, rows)
 
-    monkeypatch.setattr(local, "tree_losses", forgets)
-    assert "does not require grad" in asker._tried(learns=True)
-    assert asker._tried() is None
+    monkeypatch.setattr(selfcheck, "tree_losses", forgets)
+    assert "does not require grad" in asker.choice.selfcheck.failure(learns=True)
+    assert asker.choice.selfcheck.failure() is None
 
 
 @pytest.mark.heavy
@@ -182,8 +184,8 @@ def test_on_a_cpu_attention_in_blocks_has_no_way_back(nano, dataset):
     blocks = load(str(nano), device="cpu")
     blocks.network.get_decoder().set_attn_implementation("flex_attention")
     asker = scorer(blocks, dataset)
-    assert asker._tried() is None
-    assert "does not support backward on CPU" in asker._tried(learns=True)
+    assert asker.choice.selfcheck.failure() is None
+    assert "does not support backward on CPU" in asker.choice.selfcheck.failure(learns=True)
 
 
 def test_a_network_that_ignores_masks_is_found_out(nano, dataset, monkeypatch, caplog):
@@ -196,7 +198,7 @@ def test_a_network_that_ignores_masks_is_found_out(nano, dataset, monkeypatch, c
     )
     asker = scorer(deaf, dataset)
     assert asker.engine == "naive"
-    assert "does not follow masks" in asker.choice[1]
+    assert "does not follow masks" in asker.choice.name_and_reason[1]
     assert "one prompt at a time" in caplog.text
     with pytest.raises(InputError, match=r"--engine packed: .*Use --engine auto or naive"):
         scorer(deaf, dataset, "packed").score(asks(dataset))
@@ -251,7 +253,7 @@ def test_a_prompt_is_read_as_its_answer_is_scored(model, dataset, engine):
     ask = asks(dataset)[-1]
     (scores,) = asker.score([ask])
     begins = len(asker.prompt(ask.messages).ids)
-    closed, goes_on = (asker.read(ask.answers, ending) for ending in ("closed", "open"))
+    closed, goes_on = (asker.prompt_logprobs(ask.answers, ending) for ending in ("closed", "open"))
     for (ids, values), (fewer, _), (value, count) in zip(closed, goes_on, scores, strict=True):
         assert ids[:-1] == fewer  # but for the token that ends the answer
         assert len(ids) - begins == count
@@ -333,12 +335,12 @@ def test_pixels_in_another_precision_are_given_in_the_networks_own(model, datase
     """Llama 4's processor gives bfloat16."""
     ask = asks(dataset)[-1]
     whole = flat(scorer(model, dataset, "naive").score([ask]))
-    processed = LocalModel._processed
+    processed = ReferenceEngine._processed
 
     def halved(self, *given):
         return {k: v.double() if v.is_floating_point() else v for k, v in processed(self, *given).items()}
 
-    monkeypatch.setattr(LocalModel, "_processed", halved)
+    monkeypatch.setattr(ReferenceEngine, "_processed", halved)
     torch.testing.assert_close(flat(scorer(model, dataset, "naive").score([ask])), whole)
 
 

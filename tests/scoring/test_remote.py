@@ -16,9 +16,11 @@ from linkcontext.evaluation.runner import evaluate
 from linkcontext.inference.vision import GREY, VisionEncoder
 from linkcontext.models.loading import load
 from linkcontext.models.prompting import Prompting
-from linkcontext.scoring import identity, remote
-from linkcontext.scoring.local import LocalModel, ScoringRequest
-from linkcontext.scoring.remote import RemoteModel, connect
+from linkcontext.scoring import connection, identity
+from linkcontext.scoring.connection import connect
+from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringRequest
+from linkcontext.scoring.remote import RemoteModel
 
 
 @pytest.fixture
@@ -141,7 +143,7 @@ def test_a_run_records_the_weights_that_a_server_reports(mini_url, options, tmp_
 )
 def test_weights_that_a_server_does_not_report_are_unknown(reported):
     with standing(models={"object": "list", "data": [{"id": "one", "object": "model", **reported}]}) as (address, _):
-        assert identity.measured(connect(address))["weights"] == identity.UNKNOWN
+        assert RemoteModel(connect(address)).card.identity([])["weights"] == identity.UNKNOWN
 
 
 def test_a_resumed_run_notices_that_the_server_has_other_weights(options, tmp_path):
@@ -151,7 +153,7 @@ def test_a_resumed_run_notices_that_the_server_has_other_weights(options, tmp_pa
     for weights, why in (("a", None), ("a", None), ("b", "the model's weights")):
         model["measured"]["weights"] = weights * 64
         with standing(models={"object": "list", "data": [model]}) as (address, _):
-            now = identity.measured(connect(address))
+            now = RemoteModel(connect(address)).card.identity([])
         if why is None:
             earlier = now
         else:
@@ -228,7 +230,7 @@ def test_without_likelihoods_replies_are_taken_and_it_is_said(bare, options, cap
 
 
 def test_what_cannot_be_reached_is_a_sentence(bare, options, monkeypatch):
-    monkeypatch.setattr(remote, "RETRIES", 0)
+    monkeypatch.setattr(connection, "RETRIES", 0)
     for name, why in (
         ("openai:", r"Write openai:http://localhost:8000/v1#NAME"),
         ("openai:localhost:8000", r"Write openai:http://localhost:8000/v1#NAME"),

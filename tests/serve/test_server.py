@@ -22,7 +22,8 @@ from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
 from linkcontext.records import Turn
 from linkcontext.scoring.identity import measured
-from linkcontext.scoring.local import LocalModel, ScoringRequest
+from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringRequest
 from linkcontext.serve.prefix_cache import Shelf, shared
 from linkcontext.serve.server import Endpoint, Limits, address, listening
 from linkcontext.serve.worker import Desk
@@ -192,7 +193,7 @@ def test_a_given_answer_is_scored_as_offline(client, offline, paths):
     half = NAMES[0][:4]
     goes_on = ask(client, [*sent, said(half)], extra_body={**ends, "continue_final_message": True})
     begun = [*prompt, {"role": "assistant", "content": [{"type": "text", "text": half}]}]
-    assert goes_on.choices[0].message.content == offline.generate([begun], ending="open")[0]
+    assert goes_on.choices[0].message.content == offline.generate([begun], end="open")[0]
 
 
 def test_a_pack_is_a_model_by_name(client, model, pack, paths):
@@ -279,7 +280,7 @@ def test_a_conversation_that_goes_on_costs_its_new_tokens(client, endpoint, offl
 def test_the_shelf_keeps_what_was_used_last(endpoint, model, offline, paths):
     asked = [lesson((paths[number][0], paths[8][0]), paths[8][3]) for number in (1, 2, 3)]
     offline.sources = {k: v for _, _, sources in asked for k, v in sources.items()}
-    first, second, third = (offline.hold([prompt]) for _, prompt, _ in asked)
+    first, second, third = (offline.prefill([prompt]) for _, prompt, _ in asked)
     shelf = Shelf(offline, 10**9)
     shelf.put(first)
     shelf.room = 2 * shelf.taken + 1000

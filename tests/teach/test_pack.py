@@ -74,7 +74,7 @@ def test_a_pack_answers_as_the_learner_did_without_its_pictures(model, folder, l
     assert pack.licence == "CC0"
     assert list(pack.concepts) == sorted(NAMES)
     found = pack.learner(model)
-    monkeypatch.setattr(LocalModel, "hold", lambda *_: pytest.fail("the support was run again"))
+    monkeypatch.setattr(LocalModel, "prefill", lambda *_: pytest.fail("the support was run again"))
     for name, earlier in zip(NAMES, before, strict=True):
         same(found.ask(folder / f"{name}.png"), earlier)
     assert found.scorer.eyes.calls == len(NAMES)

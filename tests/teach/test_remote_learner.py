@@ -7,7 +7,8 @@ import pytest
 
 from linkcontext.cli import main
 from linkcontext.errors import InputError
-from linkcontext.scoring.remote import connect
+from linkcontext.scoring.connection import connect
+from linkcontext.scoring.remote import RemoteModel
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import read_pack, write_pack
@@ -26,7 +27,7 @@ def test_a_server_answers_as_the_model_does_here(mini, mini_url, tmp_path, capsy
     learner.teach({name: sorted((tmp_path / name).iterdir()) for name in named})
     pack = write_pack(learner, tmp_path / "two.pack")
     picture = dataset.path(classes[0][9].id)
-    far, here = Away(pack, connect(f"openai:{mini_url}#mini")), read_pack(pack.path).learner(mini)
+    far, here = Away(pack, RemoteModel(connect(f"openai:{mini_url}#mini"))), read_pack(pack.path).learner(mini)
     here.leaning = [0.0, 0.0]  # which a server is not asked for
     assert far.ask(picture).probabilities == pytest.approx(here.ask(picture).probabilities, abs=1e-3)
     assert far.say(picture) == here.say(picture)
@@ -38,4 +39,4 @@ def test_a_server_answers_as_the_model_does_here(mini, mini_url, tmp_path, capsy
     assert "--dtype: the server of" in capsys.readouterr().err
     next((tmp_path / "lum").iterdir()).unlink()
     with pytest.raises(InputError, match="1 of 4 are gone or have changed"):
-        Away(pack, connect(f"openai:{mini_url}#mini"))
+        Away(pack, RemoteModel(connect(f"openai:{mini_url}#mini")))

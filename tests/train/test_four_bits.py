@@ -112,7 +112,7 @@ def test_an_adapter_stays_beside_weights_in_4_bits(nano, packed, pictures, tmp_p
 
 @real
 def test_its_engine_gives_what_whole_prompts_give(packed):
-    assert LocalModel(packed, VisionEncoder(packed), {}).choice == (
+    assert LocalModel(packed, VisionEncoder(packed), {}).choice.name_and_reason == (
         "cached",
         "a small tree gave what whole prompts give",
     )

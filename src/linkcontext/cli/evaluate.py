@@ -108,15 +108,12 @@ class Eval:
 
     def _probed(self) -> dict[str, Any]:
         from linkcontext.evaluation.grounding.conditions import evidence, of_run
-        from linkcontext.evaluation.runner import evaluate, local, run_folder
+        from linkcontext.evaluation.runner import evaluate, opened, run_folder
         from linkcontext.report.probe import write_probe
-        from linkcontext.scoring.remote import PREFIX
 
         config = self.config
-        if config.model.model.startswith(PREFIX):
-            raise InputError("--probe: a model behind a server is not probed. Leave --probe out, or load it here.")
         asked = of_run(config, run_folder(config))
-        model = local(config.model)
+        model = opened(config.model)
         metrics = evaluate(config, model)
         console.print(evidence(asked, model)["sentence"], markup=False)
         write_probe(run_folder(asked))

@@ -157,7 +157,6 @@ class AskPack:
     def run(self) -> None:
         """Ask."""
         from linkcontext.evaluation.runner import opened
-        from linkcontext.scoring.remote import ServerConnection
         from linkcontext.teach.pack import operating, read_pack
         from linkcontext.teach.remote_learner import Away
 
@@ -166,13 +165,14 @@ class AskPack:
             raise InputError(f"{missing[0]}: no such picture.")
         if not self.pictures:
             raise InputError("name a picture to ask about.")
-        if self.model is None:
-            learner: Learner | Away = pack.learner(_local_model(pack, None, self.loading))
+        model = None if self.model is None else opened(self.loading.of(self.model))
+        learner: Learner | Away
+        if model is not None and model.lacks("token ids"):
+            learner = Away(pack, model)
         else:
-            model = opened(self.loading.of(self.model))
-            learner = Away(pack, model) if isinstance(model, ServerConnection) else pack.learner(model)
-        if not isinstance(learner, Away) and not self.json and self.question is None:
-            console.print(operating(learner.point), markup=False, soft_wrap=True)
+            learner = taught = pack.learner(_local_model(pack, None, self.loading) if model is None else model.loaded)
+            if not self.json and self.question is None:
+                console.print(operating(taught.point), markup=False, soft_wrap=True)
         for picture in self.pictures:
             self._answer(learner, pack, picture)
 

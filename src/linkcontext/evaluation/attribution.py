@@ -4,6 +4,7 @@ All shortened prompts of an episode are lines of one tree, so that what they sha
 beside the evaluation's, and so only some episodes of a run are explained.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,15 +26,16 @@ from linkcontext.evaluation.example_selection import picks
 from linkcontext.evaluation.metrics import Pair, choose, grouped
 from linkcontext.progress import progress
 from linkcontext.records import Episode, Prediction, to_json
-from linkcontext.scoring.local import LocalModel, ScoringRequest
+from linkcontext.scoring.protocol import ScoringModel, ScoringRequest
 from linkcontext.storage import write_text
 
+log = logging.getLogger("linkcontext")
 USUAL, LARGEST = 4, 40  # episodes, and pictures of a support: with each one, all behind it are read again
 QUERIES, CANDIDATES = 2, 3  # of an episode whose tree is shown: more would be no drawing any more
 
 
 def explain(
-    scorer: LocalModel,
+    scorer: ScoringModel,
     wording: Scaffold,
     episodes: Sequence[Episode],
     predictions: Sequence[Prediction],
@@ -42,14 +44,17 @@ def explain(
 ) -> None:
     """Write explain.json of `count` episodes into a run's folder, of those that its page opens first.
 
-    By default 4, and none with the naive engine, which would run every shortened prompt by itself, or with supports of
+    By default 4, and none where the model runs every shortened prompt whole, or with supports of
     more than 40 pictures. A file that tells of them already stays as it is.
     """
     picked = picks(grouped({episode.id: episode for episode in episodes}, predictions))
     if count is None:
         largest = max(len(p.support_ids) for pairs in picked.episodes.values() for _, p in pairs)
-        count = 0 if scorer.engine == "naive" or largest > LARGEST else USUAL
+        count = 0 if scorer.lacks("shared prefixes") or largest > LARGEST else USUAL
     if count == 0:
+        return
+    if why := scorer.lacks("log-probabilities"):
+        log.warning("--explain: answers are not explained, because log-probabilities are needed: %s.", why)
         return
     wrong, right = picked.first(count)
     chosen = [picked.episodes[name] for name in (*wrong, *right)]
@@ -77,7 +82,7 @@ def _classes(episode: Episode, prediction: Prediction, scoring: str) -> list[str
     return list(dict.fromkeys(c for c in (prediction.gold, chosen) if c is not None))
 
 
-def explained(scorer: LocalModel, wording: Scaffold, pairs: Sequence[Pair], scoring: str) -> list[Explained]:
+def explained(scorer: ScoringModel, wording: Scaffold, pairs: Sequence[Pair], scoring: str) -> list[Explained]:
     """The queries of one episode at one shot count, each scored with its whole support and without each turn of it."""
     queries = {e.query_id(i): turn for e, _ in pairs for i, turn in enumerate(e.queries)}
     asks, classes = [], []
@@ -102,7 +107,7 @@ def explained(scorer: LocalModel, wording: Scaffold, pairs: Sequence[Pair], scor
     return found
 
 
-def reading(scorer: LocalModel, wording: Scaffold, episode: Episode) -> Reading:
+def reading(scorer: ScoringModel, wording: Scaffold, episode: Episode) -> Reading:
     """The tree of an episode's first queries at the smallest shots per class above 0, with the right names first."""
     shots = min((k for k in episode.shots_per_class if k > 0), default=0)
     queries = range(min(QUERIES, len(episode.queries)))
@@ -110,13 +115,13 @@ def reading(scorer: LocalModel, wording: Scaffold, episode: Episode) -> Reading:
     named = {c.class_id: c.name for c in episode.candidates}
     names = [named[c] for c in dict.fromkeys([*golds, *named])][: max(CANDIDATES, len(set(golds)))]
     told = [prompt(episode, q, shots, wording, name) for q in queries for name in names]
-    if scorer.engine == "naive":
+    if scorer.lacks("shared prefixes"):
         return Reading(episode.id, shots, len(told), 0, 0, (), ())
     return _drawn(scorer, told, episode.id, shots)
 
 
-def _drawn(scorer: LocalModel, told: Sequence[list[Message]], episode_id: str, shots: int) -> Reading:
-    tree, items = scorer.tree(told)
+def _drawn(scorer: ScoringModel, told: Sequence[list[Message]], episode_id: str, shots: int) -> Reading:
+    tree, items = scorer.prefix_tree(told)
     tokens: list[Token] = []
     pieces = []
     for segment in tree.segments:
@@ -126,7 +131,7 @@ def _drawn(scorer: LocalModel, told: Sequence[list[Message]], episode_id: str, s
         cuts = np.flatnonzero((picture < 0) | (np.diff(picture, prepend=-1) != 0))
         for at, length in zip(cuts, np.diff(cuts, append=len(picture)), strict=True):
             token, number = segment.start + int(at), int(picture[at])
-            text = scorer.model.tokenizer.decode([int(tree.ids[token])])
+            text = scorer.loaded.tokenizer.decode([int(tree.ids[token])])
             item = items[number] if number >= 0 else ""
             tokens.append(Token(text, int(length), item, bool(tree.weight[token])))
         pieces.append(Piece(start, len(tokens), segment.parent))

@@ -20,10 +20,8 @@ from linkcontext.data.sources import digest
 from linkcontext.episodes.prompt import Message, Scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluation.run_dir import flat, measured_apart
-from linkcontext.models.loading import Model
 from linkcontext.records import read_json, read_jsonl, write_jsonl
-from linkcontext.scoring import identity
-from linkcontext.scoring.remote import ServerConnection
+from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.storage import write_text
 
 # What may change while a run goes on: figures do not depend on it.
@@ -31,15 +29,12 @@ FREE = ("out", "batch", "engine", "memory_gb", "explain", "unseen")
 PACKAGES = ("linkcontext", "torch", "transformers", "tokenizers", "numpy", "pillow")
 
 
-def run_identity(
-    model: Model | ServerConnection, wording: Scaffold, conversations: Iterable[Sequence[Message]]
-) -> identity.Measured:
+def run_identity(model: ScoringModel, wording: Scaffold, conversations: Iterable[Sequence[Message]]) -> dict[str, Any]:
     """What a run measures; `conversations` are a sample of its prompts."""
-    text = dataclasses.asdict(wording)
-    return {**identity.measured(model), "scaffold": text, "prompts": identity.prompts(model, conversations)}
+    return {**model.card.identity(conversations), "scaffold": dataclasses.asdict(wording)}
 
 
-def refuse_other(out: Path, earlier: Any, now: identity.Measured) -> None:
+def refuse_other(out: Path, earlier: Any, now: dict[str, Any]) -> None:
     """Raise an `InputError` that names what has changed since the run in a folder began."""
     if not isinstance(earlier, dict) or "weights" not in earlier:
         raise InputError(
@@ -69,10 +64,10 @@ def claim(
     path: Path,
     records: Sequence[Any],
     config: EvalConfig,
-    model: Model | ServerConnection,
+    model: ScoringModel,
     dataset: Dataset,
     problems: list[str],
-    about: identity.Measured,
+    about: dict[str, Any],
 ) -> None:
     """Write config.json and the records that are asked about (episodes or questions, at `path`), or make sure that the
     folder holds the same run; `about` is its `run_identity`.
@@ -93,7 +88,7 @@ def claim(
     written = {
         "command": "linkcontext " + " ".join(sys.argv[1:]),
         "config": resolved(config),
-        "model": model.describe(),
+        "model": model.card.describe(),
         "measured": about,
         "data": {
             "spec": config.episodes.data,

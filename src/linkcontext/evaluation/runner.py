@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -28,14 +28,15 @@ from linkcontext.evaluation.medoids import majority
 from linkcontext.evaluation.metrics import LIKELIHOODS, available, credit, grouped, rows
 from linkcontext.evaluation.open_run import claim, run_identity
 from linkcontext.evaluation.support_selection import chosen
-from linkcontext.inference.vision import GREY, VisionEncoder, nearest
+from linkcontext.inference.vision import GREY, nearest
 from linkcontext.models.loading import Model, load
 from linkcontext.models.prompting import REPLY_TOKENS, USUAL_PROMPTING
-from linkcontext.models.unreadable import without_refused
 from linkcontext.progress import progress
 from linkcontext.records import Episode, Prediction, Score, Turn, appending, read_jsonl
-from linkcontext.scoring.local import LocalModel, ScoringRequest
-from linkcontext.scoring.remote import PREFIX, RemoteModel, ServerConnection, connect
+from linkcontext.scoring.connection import PREFIX, connect
+from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringModel, ScoringRequest, require
+from linkcontext.scoring.remote import RemoteModel
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
 
@@ -44,7 +45,7 @@ SAMPLE = 16  # episodes whose prompts a folder is compared by
 GROUP = 4  # episodes whose prompts are batched together where nothing is shared
 
 
-def evaluate(config: EvalConfig, model: Model | ServerConnection | None = None) -> dict[str, Any]:
+def evaluate(config: EvalConfig, model: ScoringModel | None = None) -> dict[str, Any]:
     """Run `config` and write its folder; the content of metrics.json.
 
     With `model` that one is used instead of loading `config.model`. A folder that holds the same run goes on
@@ -54,18 +55,19 @@ def evaluate(config: EvalConfig, model: Model | ServerConnection | None = None) 
     dataset = open_data(config.episodes.data, config.episodes.strict)
     sampled = drawn(config.episodes, dataset)
     model = model or opened(config.model)
-    if isinstance(model, Model):
-        dataset, sampled = drawn_for(model, config.episodes, dataset, sampled)
+    dataset, sampled = drawn_for(model, config.episodes, dataset, sampled)
     left_out = [f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out]
     return measure(config, dataset, sampled.episodes, left_out, model)
 
 
-def drawn_for(model: Model, config: EpisodeConfig, dataset: Dataset, sampled: Sampled) -> tuple[Dataset, Sampled]:
+def drawn_for(
+    model: ScoringModel, config: EpisodeConfig, dataset: Dataset, sampled: Sampled
+) -> tuple[Dataset, Sampled]:
     """A data set and its episodes without pictures that the model's image processor refuses, drawn again if needed.
 
     With --strict, raises `InputError` for the first such picture.
     """
-    while (left := without_refused(dataset, _used(sampled.episodes), model, config.strict)) is not dataset:
+    while (left := model.pictures.without_refused(dataset, _used(sampled.episodes), config.strict)) is not dataset:
         dataset, sampled = left, drawn(config, left)
     return dataset, sampled
 
@@ -81,7 +83,7 @@ def measure(
     dataset: Dataset,
     episodes: Sequence[Episode],
     left_out: Sequence[str] = (),
-    model: Model | ServerConnection | None = None,
+    model: ScoringModel | None = None,
 ) -> dict[str, Any]:
     """`evaluate` for episodes that are already there, drawn or a benchmark's own."""
     wording = scaffold(config.scaffold)
@@ -92,22 +94,19 @@ def measure(
         if unknown := sorted({*config.unseen} - types - {*HELD_OUT}):
             raise InputError(f"--unseen {unknown[0]}: no such type of task here; there is {', '.join(sorted(types))}.")
     model = opened(config.model) if model is None else prompted(model, config.model)
-    if isinstance(model, Model):
-        without_refused(dataset, _used(episodes), model, strict=True)
+    model.pictures.without_refused(dataset, _used(episodes), strict=True)
     out = run_folder(config)
     asker = Asker.of(model, dataset, wording, config)
     if config.episodes.select != "random":
-        if isinstance(asker.scorer, RemoteModel):
-            raise InputError(f"--select {config.episodes.select}: a server shows no features. Use random.")
+        require(asker.scorer, "image features", f"--select {config.episodes.select}")
         episodes = chosen(config.episodes, dataset, asker.scorer)
-    refuse_scaffold(wording, asker.scorer.marks)
-    refuse_marked_episodes(episodes, asker.scorer.marks)
+    refuse_scaffold(wording, asker.scorer.card.special_tokens)
+    refuse_marked_episodes(episodes, asker.scorer.card.special_tokens)
     fits(asker, episodes)
     about = run_identity(model, wording, sample_prompts(asker, episodes))
     claim(out / "episodes.jsonl", episodes, config, model, dataset, [*dataset.problems, *left_out], about)
     predict(asker, episodes, out / "predictions.jsonl")
-    if isinstance(asker.scorer, LocalModel):
-        asker.scorer.eyes.save()
+    asker.scorer.pictures.save()
     found = finish(
         out,
         episodes,
@@ -115,9 +114,8 @@ def measure(
         with_legacy=config.scoring == "lcl-legacy",
         unseen=config.unseen if config.episodes.tasks else None,
     )
-    if isinstance(asker.scorer, LocalModel):
-        predictions = tuple(read_jsonl(Prediction, out / "predictions.jsonl"))
-        explain(asker.scorer, wording, episodes, predictions, out, config.explain)
+    predictions = tuple(read_jsonl(Prediction, out / "predictions.jsonl"))
+    explain(asker.scorer, wording, episodes, predictions, out, config.explain)
     return found
 
 
@@ -126,21 +124,18 @@ def local(c: ModelConfig, download: bool = True) -> Model:
     return load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit, download, c.prompting)
 
 
-def opened(c: ModelConfig) -> Model | ServerConnection:
-    """The model of a configuration, loaded here or behind a server."""
+def opened(c: ModelConfig) -> ScoringModel:
+    """The model of a configuration, loaded here or behind a server, without pictures yet."""
     if not c.model.startswith(PREFIX):
-        return local(c)
+        return LocalModel.of(local(c))
     if idle := flags(c, ModelConfig(c.model, **dataclasses.asdict(c.prompting))):
         raise InputError(f"{', '.join(idle)}: the server of {c.model} has loaded its model already. Leave it out.")
-    return connect(c.model, c.prompting)
+    return RemoteModel(connect(c.model, c.prompting))
 
 
-AnyModel = TypeVar("AnyModel", bound=Model | ServerConnection)
-
-
-def prompted(model: AnyModel, c: ModelConfig) -> AnyModel:
+def prompted(model: ScoringModel, c: ModelConfig) -> ScoringModel:
     """A loaded model, prompted as the configuration says; with the default options it keeps its own."""
-    return model if c.prompting == USUAL_PROMPTING else dataclasses.replace(model, prompting=c.prompting)
+    return model if c.prompting == USUAL_PROMPTING else model.clone(c.prompting)
 
 
 def sample_prompts(asker: "Asker", episodes: Sequence[Episode]) -> list[list[Message]]:
@@ -224,7 +219,7 @@ def run_folder(config: EvalConfig) -> Path:
 class Asker:
     """A model, a data set and a wording: everything a prediction needs besides its episode."""
 
-    scorer: LocalModel | RemoteModel
+    scorer: ScoringModel
     dataset: Dataset
     wording: Scaffold
     likelihood: bool
@@ -234,22 +229,20 @@ class Asker:
     new_tokens: int = REPLY_TOKENS  # of a reply
 
     @classmethod
-    def of(cls, model: Model | ServerConnection, dataset: Dataset, wording: Scaffold, config: EvalConfig) -> "Asker":
+    def of(cls, model: ScoringModel, dataset: Dataset, wording: Scaffold, config: EvalConfig) -> "Asker":
         """From a configuration."""
         sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
-        likelihood = config.scoring in ("likelihood", "both")
-        new_tokens = model.prompting.max_new_tokens or REPLY_TOKENS
-        more: dict[str, Any] = {"calibrate": config.calibrate, "new_tokens": new_tokens}
-        if isinstance(model, ServerConnection):
-            if config.engine != "auto" or config.memory_gb is not None:
-                raise InputError(f"--engine, --memory-gb: {model.name} is computed by its server. Leave them out.")
-            remote = RemoteModel(model, sources, config.batch)
-            likelihood = likelihood and remote.scores
-            generate = not likelihood or config.scoring == "both"
-            return cls(remote, dataset, wording, likelihood, generate, **more)
-        eyes = VisionEncoder(model, kept=True)
-        scorer = LocalModel(model, eyes, sources, config.batch, config.engine, config.memory_gb)
-        return cls(scorer, dataset, wording, likelihood, config.scoring != "likelihood", **more)
+        scorer = model.with_pictures(sources, config.batch, config.engine, config.memory_gb)
+        likelihood = config.scoring in ("likelihood", "both") and not scorer.lacks("log-probabilities")
+        return cls(
+            scorer,
+            dataset,
+            wording,
+            likelihood,
+            generate=not likelihood or config.scoring == "both",
+            calibrate=config.calibrate,
+            new_tokens=model.card.prompting.max_new_tokens or REPLY_TOKENS,
+        )
 
 
 def predict(asker: Asker, episodes: Sequence[Episode], path: Path, every: Sequence[Episode] | None = None) -> None:
@@ -270,7 +263,7 @@ def predict(asker: Asker, episodes: Sequence[Episode], path: Path, every: Sequen
         ]
         for _ in range(len(episodes) - len(left)):
             advance()
-        size = 1 if asker.scorer.engine in ("cached", "packed") else GROUP
+        size = GROUP if asker.scorer.lacks("shared prefixes") else 1
         for start in range(0, len(left), size):
             group = left[start : start + size]
             append([p for p in answer(asker, group) if (p.query_id, p.shots_per_class) not in done])
@@ -396,15 +389,14 @@ def baselines(asker: Asker, episode: Episode, shots_per_class: int, query: Turn)
     found: dict[str, str | None] = {"copy_first": copy_first(shown), "copy_last": copy_last(shown)}
     if episode.task.endswith(RICES):
         found["majority"] = majority([turn.class_id for turn in shown])
-    if isinstance(asker.scorer, RemoteModel) or asker.scorer.engine == "naive":
+    if asker.scorer.lacks("image features"):
         return found
     sources = asker.scorer.sources
     if any(turn.item not in sources for turn in shown):  # a blank is near nothing
         return found
     if any(turn.others for turn in (*shown, query)):  # several pictures are no one point to be near to
         return found
-    eyes = asker.scorer.eyes
-    seen = [eyes.get(sources[turn.item][0], alone=not shown) for turn in (*shown, query)]
+    seen = asker.scorer.pictures.features([turn.item for turn in (*shown, query)], alone=not shown)
     pooled = [s.pooled for s in seen if s.pooled is not None]
     for kind, vectors in (("tokens", [s.mean for s in seen]), ("pooled", pooled)):
         if not vectors:  # a tower without a summary

@@ -8,39 +8,33 @@ import torch
 from linkcontext.config import EpisodeConfig
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.ids import MEDOID, RICES, for_query
-from linkcontext.errors import InputError
 from linkcontext.evaluation.draw import stocked
 from linkcontext.evaluation.medoids import medoids, rices, vector
 from linkcontext.records import Episode, Turn
-from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringModel
 
 
-def chosen(config: EpisodeConfig, dataset: Dataset, scorer: LocalModel) -> tuple[Episode, ...]:
+def chosen(config: EpisodeConfig, dataset: Dataset, scorer: ScoringModel) -> tuple[Episode, ...]:
     """The episodes of `drawn`, with supports chosen of all that there are to choose from.
 
     By medoid a support has the medoids of each class in its rounds, and fewer shots are the beginning of more. By
     rices each query at each number of shots is an episode of its own, with the likest pictures last. Raises
-    `InputError` where the engine runs whole prompts, which has no features to choose by.
+    `InputError` if the model has no image features to choose by.
     """
-    if scorer.engine == "naive":
-        raise InputError(f"--select {config.select}: {scorer.choice[1]}, so there are no features to choose by.")
     found: list[Episode] = []
     for episode in stocked(config, dataset).episodes:
-        turns = [*episode.support, *episode.queries]
-        scorer.eyes.encode([(turn.item, *scorer.sources[turn.item]) for turn in turns])
         if config.select == "medoid":
             found.append(_medoids(episode, config.sweep, scorer))
         else:
             found += _likest(episode, config.sweep, scorer)
-        scorer.eyes.evict()
     return tuple(found)
 
 
-def _vectors(turns: Sequence[Turn], scorer: LocalModel) -> torch.Tensor:
-    return torch.stack([vector(scorer.eyes.get(scorer.sources[turn.item][0])) for turn in turns])
+def _vectors(turns: Sequence[Turn], scorer: ScoringModel) -> torch.Tensor:
+    return torch.stack([vector(seen) for seen in scorer.pictures.features([turn.item for turn in turns])])
 
 
-def _medoids(episode: Episode, shots: tuple[int, ...], scorer: LocalModel) -> Episode:
+def _medoids(episode: Episode, shots: tuple[int, ...], scorer: ScoringModel) -> Episode:
     ranked = {}
     for candidate in episode.candidates:
         own = [turn for turn in episode.support if turn.class_id == candidate.class_id]
@@ -50,7 +44,7 @@ def _medoids(episode: Episode, shots: tuple[int, ...], scorer: LocalModel) -> Ep
     return replace(episode, task=f"{episode.task}{MEDOID}", shots_per_class=shots, support=support)
 
 
-def _likest(episode: Episode, shots: tuple[int, ...], scorer: LocalModel) -> Iterator[Episode]:
+def _likest(episode: Episode, shots: tuple[int, ...], scorer: ScoringModel) -> Iterator[Episode]:
     vectors, queries = _vectors(episode.support, scorer), _vectors(episode.queries, scorer)
     for number, (query, asked) in enumerate(zip(episode.queries, queries, strict=True)):
         for k in shots:

@@ -27,17 +27,17 @@ from linkcontext.episodes.special_tokens import refuse_marked_episodes
 from linkcontext.errors import InputError
 from linkcontext.evaluation.draw import drawn
 from linkcontext.evaluation.metrics import SCORINGS, credit, rows
-from linkcontext.evaluation.runner import Asker, drawn_for, local, prompted
-from linkcontext.models.loading import Model
+from linkcontext.evaluation.runner import Asker, drawn_for, fits, opened, prompted
+from linkcontext.inference.vision import VisionEncoder
 from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
-from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.source import open_data
 
 SHOWN = 12  # characters of a template's text before what differs
 SAMPLE = 64  # episodes whose conversations are compared token by token
 
 
-def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
+def validate(config: EvalConfig, model: ScoringModel | None = None) -> list[str]:
     """Draw the episodes of `config` and check them: a line for each check, with over how many it went.
 
     With `model` that one is used instead of loading `config.model`. Raises `InputError`, naming the episode, for
@@ -46,7 +46,7 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
     wording = scaffold(config.scaffold)
     dataset = open_data(config.episodes.data, config.episodes.strict)
     sampled = drawn(config.episodes, dataset)
-    model = local(config.model) if model is None else prompted(model, config.model)
+    model = opened(config.model) if model is None else prompted(model, config.model)
     dataset, sampled = drawn_for(model, config.episodes, dataset, sampled)
     episodes = sampled.episodes
     used = {candidate.class_id for episode in episodes for candidate in episode.candidates}
@@ -61,10 +61,13 @@ def validate(config: EvalConfig, model: Model | None = None) -> list[str]:
         *([] if config.episodes.tasks or config.episodes.false_labels else [balance(episodes, config.episodes)]),
         blind_policies(episodes),
     ]
-    scorer = Asker.of(model, dataset, wording, config).scorer
-    assert isinstance(scorer, LocalModel)
-    refuse_scaffold(wording, scorer.marks)
-    refuse_marked_episodes(episodes, scorer.marks)
+    asker = Asker.of(model, dataset, wording, config)
+    scorer = asker.scorer
+    refuse_scaffold(wording, scorer.card.special_tokens)
+    refuse_marked_episodes(episodes, scorer.card.special_tokens)
+    if why := scorer.lacks("token ids"):
+        fits(asker, episodes)
+        return [*lines, f"the server takes the longest prompt; its tokens were not compared, because {why}"]
     return [*lines, room(episodes, scorer, wording), *beginnings(episodes, scorer, wording)]
 
 
@@ -190,13 +193,13 @@ def blind_policies(episodes: Sequence[Episode]) -> str:
     return f"policies blind to the query are right in exactly 1/candidates of each episode: {tried:,} tried{over}"
 
 
-def room(episodes: Sequence[Episode], scorer: LocalModel, wording: Scaffold) -> str:
+def room(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaffold) -> str:
     """The longest prompt, with its longest answer, must fit the model's context."""
     size = _sizes(episodes, scorer, wording)
     longest: dict[int, tuple[int, Episode, int]] = {}
     for episode, query, shots_per_class in _cases(episodes):
         tokens = encode(
-            prompt(episode, query, shots_per_class, wording), scorer.model.chat_template, "none", reply=True
+            prompt(episode, query, shots_per_class, wording), scorer.loaded.chat_template, "none", reply=True
         )
         needed = len(tokens.ids) + sum(size(item) - 1 for item in tokens.pictures)
         if needed > longest.get(shots_per_class, (0,))[0]:
@@ -205,15 +208,16 @@ def room(episodes: Sequence[Episode], scorer: LocalModel, wording: Scaffold) -> 
     return f"every prompt fits: {len(list(_cases(episodes))):,} prompts, the longest {max(checked)[1]}"
 
 
-def _sizes(episodes: Sequence[Episode], scorer: LocalModel, wording: Scaffold) -> Callable[[str], int]:
+def _sizes(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaffold) -> Callable[[str], int]:
     """Tokens that a picture takes. They hang on its size alone, and with a tower of CLIP's not even on that."""
     known: dict[tuple[int, int], int] = {}
+    squares = VisionEncoder(scorer.loaded).fixed_resolution
 
     def size(item: str) -> int:
-        edges = (0, 0) if scorer.eyes.fixed_resolution else open_image(scorer.sources[item][1]).size
+        edges = (0, 0) if squares else open_image(scorer.sources[item][1]).size
         if edges not in known:
             messages = conversation((), wording, Turn(item, "", ""))
-            short = encode(messages, scorer.model.chat_template, "none", reply=True)
+            short = encode(messages, scorer.loaded.chat_template, "none", reply=True)
             known[edges] = len(scorer.prompt(messages).ids) - len(short.ids) + 1
         return known[edges]
 
@@ -221,7 +225,7 @@ def _sizes(episodes: Sequence[Episode], scorer: LocalModel, wording: Scaffold) -
 
 
 def _exactly(
-    episode: Episode, query: int, shots_per_class: int, scorer: LocalModel, wording: Scaffold
+    episode: Episode, query: int, shots_per_class: int, scorer: ScoringModel, wording: Scaffold
 ) -> tuple[int, str]:
     """The prompt's length and how it comes about, from the very tokens the model would read."""
     messages = prompt(episode, query, shots_per_class, wording)
@@ -230,7 +234,7 @@ def _exactly(
         needed = len(scorer.prompt(messages).ids)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    template, context = scorer.model.chat_template, scorer.model.context
+    template, context = scorer.loaded.chat_template, scorer.loaded.context
     asked = len(encode(messages, template, "none", reply=True).ids)
     told = [prompt(episode, query, shots_per_class, wording, c.name) for c in episode.candidates]
     answer = max(len(encode(each, template, "last").ids) for each in told) - asked
@@ -245,14 +249,14 @@ def _exactly(
     return needed + answer, f"{where}: {parts} = {needed + answer} of {context} tokens"
 
 
-def beginnings(episodes: Sequence[Episode], scorer: LocalModel, wording: Scaffold) -> list[str]:
+def beginnings(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaffold) -> list[str]:
     """The prompt's tokens must be the first of the whole conversation's, and the answer's the next, for each name; and
     each answer must end with an end token of the model.
 
     Some chat templates write other text before a given answer than where the model is to speak. This is reported,
     because no scaffold can change it.
     """
-    template, compared = scorer.model.chat_template, 0
+    template, compared = scorer.loaded.chat_template, 0
     notes: dict[str, None] = {}
     for index, episode in enumerate(episodes[:SAMPLE]):
         query = index % len(episode.queries)
@@ -280,9 +284,9 @@ def beginnings(episodes: Sequence[Episode], scorer: LocalModel, wording: Scaffol
     return [*(notes or [whole]), f"every answer ends with {template.end_of_answer}: {compared:,} answers"]
 
 
-def _other_beginning(question: list[Message], conversation: list[Message], scorer: LocalModel) -> str | None:
+def _other_beginning(question: list[Message], conversation: list[Message], scorer: ScoringModel) -> str | None:
     """A sentence about what the chat template writes before a given answer, if a prompt does not end with it."""
-    template = scorer.model.chat_template
+    template = scorer.loaded.chat_template
     open_text, _ = render(question, template, reply=True)
     text, spans = render(conversation, template)
     given = text[: spans[-1][0]]

@@ -38,6 +38,20 @@ def clean_generation(network: PreTrainedModel, ends: Sequence[int], padding: int
         network.generation_config = usual
 
 
+@contextmanager
+def dense_attention(network: PreTrainedModel) -> Iterator[None]:
+    """Inside the block a language model with FlexAttention uses SDPA: a single token has no blocks to skip."""
+    text = network.get_decoder()
+    usual = text.config._attn_implementation
+    if usual == "flex_attention":
+        text.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        if usual == "flex_attention":
+            text.set_attn_implementation(usual)
+
+
 def logits_processors(taken: Mapping[str, Any], ends: Sequence[int], length: int, where: device) -> LogitsProcessorList:
     """The logits processors of a checkpoint's generation config (`Model.generation`) after a prompt of `length` tokens.
 

@@ -18,7 +18,6 @@ from linkcontext.inference.vision import CHECKED
 from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.loading import PASSING, Model
 from linkcontext.records import Turn
-from linkcontext.scoring.remote import ServerConnection
 
 UNKNOWN = "unknown: a server has them, and reports nothing that would tell when they change"
 VERSIONS = ("transformers_version", "_from_model_config")  # of a generation config: they describe a file
@@ -29,30 +28,35 @@ DIGEST = re.compile("[0-9a-f]{64}")
 Measured = dict[str, Any]
 
 
-def measured(model: Model | ServerConnection) -> Measured:
+def measured(model: Model) -> Measured:
     """Digests, by name, of everything that a model's answers depend on besides the prompt."""
-    if isinstance(model, ServerConnection):
-        server = _reported(model)
-        return {"weights": _weights(server.get(REPORTED)), "server": server}
     return {
         "weights": fingerprint(dict(model.network.state_dict()), ""),
-        "configuration": _digest(model.configuration),
+        "configuration": digest_of(model.configuration),
         "adapter": _adapter(model.adapter),
-        "processor": _digest(_processor(model)),
-        "chat_template": _digest(_rendered(model)),
-        "generation": _without(model.network.generation_config.to_dict(), VERSIONS),
+        "processor": digest_of(_processor(model)),
+        "chat_template": digest_of(_rendered(model)),
+        "generation": without_keys(model.network.generation_config.to_dict(), VERSIONS),
     }
 
 
-def prompts(model: Model | ServerConnection, conversations: Iterable[Sequence[Message]]) -> str:
-    """A digest of conversations as the model reads them, with pictures by their ids: tokens, or for a server texts."""
-    if isinstance(model, ServerConnection):
-        return _digest([*map(list, conversations)])
+def of_model(model: Model, conversations: Iterable[Sequence[Message]]) -> Measured:
+    """`measured`, and a digest of conversations as the model reads them."""
+    return {**measured(model), "prompts": prompts(model, conversations)}
+
+
+def measured_by_server(server: Mapping[str, Any]) -> Measured:
+    """The same of a model behind a server, as far as the server reports it; `server` is all that it reports."""
+    return {"weights": _weights(server.get(REPORTED)), "server": server}
+
+
+def prompts(model: Model, conversations: Iterable[Sequence[Message]]) -> str:
+    """A digest of conversations as the model reads them: token ids, with pictures by their ids."""
     read = [
         encode(messages, model.chat_template, "none" if _open(messages) else "last", reply=_open(messages))
         for messages in conversations
     ]
-    return _digest([[tokens.ids, tokens.labels, tokens.pictures] for tokens in read])
+    return digest_of([[tokens.ids, tokens.labels, tokens.pictures] for tokens in read])
 
 
 def _open(messages: Sequence[Message]) -> bool:
@@ -66,25 +70,16 @@ def _weights(reported: Any) -> str:
     return digest if isinstance(digest, str) and DIGEST.fullmatch(digest) else UNKNOWN
 
 
-def _reported(served: ServerConnection) -> dict[str, Any]:
-    """What a server reports about its model in its list of models and with an answer."""
-    (entry,) = (model for model in served.client.models.list().data if model.id == served.model)
-    answer = served.complete([{"role": "user", "content": "Hello"}], 1)
-    # vLLM gives the time of the request and a new permission with each list.
-    listed = _without(entry.model_dump(), ("created", "permission"))
-    return {**listed, "system_fingerprint": getattr(answer, "system_fingerprint", None)}
-
-
 def _processor(model: Model) -> Any:
     images = json.loads(model.processor.image_processor.to_json_string())
     words = model.tokenizer
     if words.is_fast:
         backend = json.loads(words.backend_tokenizer.to_str())
         # Padding and truncation are set with each call, and change no prompt.
-        tokenizer = _without(backend, ("padding", "truncation"))
+        tokenizer = without_keys(backend, ("padding", "truncation"))
     else:
         tokenizer = {"vocabulary": words.get_vocab()}
-    return {"images": _without(images, PASSING), "tokenizer": tokenizer, "special": words.special_tokens_map}
+    return {"images": without_keys(images, PASSING), "tokenizer": tokenizer, "special": words.special_tokens_map}
 
 
 def _rendered(model: Model) -> list[str]:
@@ -99,12 +94,14 @@ def _adapter(named: str | None) -> str | None:
     if named is None or not Path(named).is_dir():
         return named
     files = sorted(path for path in Path(named).iterdir() if path.name.startswith("adapter_") and path.is_file())
-    return _digest([[path.name, sha256(path)] for path in files])
+    return digest_of([[path.name, sha256(path)] for path in files])
 
 
-def _without(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def without_keys(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The values but for those of some names."""
     return {key: value for key, value in values.items() if key not in names}
 
 
-def _digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
+    """SHA-256 (64 hex digits) of a value as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

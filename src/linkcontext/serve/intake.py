@@ -21,7 +21,8 @@ from linkcontext.episodes.prompt import Message, pictures, tokenize
 from linkcontext.errors import InputError
 from linkcontext.inference.vision import Preprocessed, VisionEncoder
 from linkcontext.models.loading import Model
-from linkcontext.scoring.local import PromptEnd, Sources, fits, rendered
+from linkcontext.scoring.prompts import fits, rendered
+from linkcontext.scoring.protocol import PromptEnd, Sources
 
 SECONDS = 60  # in which a request's body must be there
 UNFINISHED = 4  # bodies on their way may take as many bytes as so many of the largest

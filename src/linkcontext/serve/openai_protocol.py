@@ -18,7 +18,7 @@ from linkcontext.data import formats
 from linkcontext.data.images import Upload, image_size, suffix
 from linkcontext.episodes.prompt import Message
 from linkcontext.errors import InputError
-from linkcontext.scoring.local import PromptEnd, Sources
+from linkcontext.scoring.protocol import PromptEnd, Sources
 
 LOWEST = -9999.0  # JSON has no infinity
 NEW_TOKENS = 512  # of an answer, where --max-new-tokens says nothing

@@ -34,19 +34,19 @@ class Shelf:
         """What has most of a prompt's beginning."""
         if not self.kept:
             return None
-        rows, pictures = self.scorer.begins([prompt])
+        rows, pictures = self.scorer.prefix_key([prompt])
         length, number = max((shared(held, rows, pictures), n) for n, held in enumerate(self.kept))
         return self.kept[number] if length >= LEAST else None
 
     def take(self, held: PrefixCache, prompts: list[list[Message]]) -> PrefixCache:
         """What of it all of the prompts begin with. Less than the whole is a copy: what goes on would overwrite it."""
-        length = shared(held, *self.scorer.begins(prompts))
+        length = shared(held, *self.scorer.prefix_key(prompts))
         if length == len(held):
             return held
         rows = {name: row[:, :, :length] for name, row in held.to_tensors().items()}
         opening = held.key[:, :length]
         pictures = held.images[: int(opening[2].max(initial=-1)) + 1]
-        return PrefixCache.from_tensors(opening, pictures, rows, self.scorer.model.network)
+        return PrefixCache.from_tensors(opening, pictures, rows, self.scorer.loaded.network)
 
 
 def shared(held: PrefixCache, rows: Ints, pictures: tuple[str, ...]) -> int:

@@ -30,7 +30,8 @@ from linkcontext.errors import InputError
 from linkcontext.inference.vision import ImageFeatures, VisionEncoder
 from linkcontext.models.loading import Model
 from linkcontext.scoring import identity
-from linkcontext.scoring.local import LocalModel, Sources
+from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import Sources
 from linkcontext.serve import openai_protocol
 from linkcontext.serve.access import Access, Hosts
 from linkcontext.serve.connections import Connections, Patience

@@ -18,7 +18,8 @@ from linkcontext.episodes.prompt import Message
 from linkcontext.errors import InputError
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.inference.vision import ImageFeatures
-from linkcontext.scoring.local import LocalModel, PromptEnd, Sources
+from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import PromptEnd, Sources
 from linkcontext.serve.openai_protocol import prompt_logprobs, token_logprob
 from linkcontext.serve.prefix_cache import Shelf
 
@@ -142,7 +143,7 @@ class Desk:
 
     def _answer(self, jobs: list[Job]) -> None:
         try:
-            self.scorer.sources = {}
+            self.scorer.sources.clear()
             ready = [job for job in jobs if self._begin(job)]
             for kept, those in self._alike(ready):
                 self._say(those, kept)
@@ -152,7 +153,7 @@ class Desk:
             log.exception("a request failed")
             self._one_by_one(jobs, Failed(500, f"the model failed ({type(error).__name__})."))
         finally:
-            self.scorer.sources = {}
+            self.scorer.sources.clear()
             self.scorer.eyes.evict()
 
     def _one_by_one(self, jobs: list[Job], failed: Failed) -> None:
@@ -178,7 +179,7 @@ class Desk:
         except InputError as error:
             job.end(Failed(400, str(error)))
             return False
-        free = self.scorer.model.context - job.length
+        free = self.scorer.loaded.context - job.length
         if free < 1:
             job.end(Failed(400, f"the prompt takes all {job.length} tokens of the model's context. Shorten it."))
             return False
@@ -201,14 +202,14 @@ class Desk:
         for job in jobs:
             job.tell(Begun(job.length, len(on) if on is not None else 0))
         if jobs[0].reads:
-            decode = self.scorer.model.tokenizer.decode
+            decode = self.scorer.loaded.tokenizer.decode
             read = [
                 prompt_logprobs(ids, values, [decode([token]) for token in ids])
-                for ids, values in self.scorer.read(prompts, ending)
+                for ids, values in self.scorer.prompt_logprobs(prompts, ending)
             ]
         most = max(job.new_tokens for job in jobs)
         if self.shelf.room and ending == "none" and not jobs[0].reads:
-            on = self.scorer.hold(prompts, on)
+            on = self.scorer.prefill(prompts, on)
             if on is not None:
                 self.shelf.put(on)
         self.scorer.generate(prompts, most, on, lambda n, *heard: self._heard(jobs[n], *heard), ending)
@@ -234,7 +235,7 @@ class Desk:
         return not ends and job.reason == "stop"
 
     def _decoded(self, job: Job) -> str:
-        text: str = self.scorer.model.tokenizer.decode(job.said, skip_special_tokens=True)
+        text: str = self.scorer.loaded.tokenizer.decode(job.said, skip_special_tokens=True)
         return text.lstrip()
 
     def _tell(self, job: Job, sure: str, logprobs: list[dict[str, Any]]) -> None:
@@ -248,7 +249,7 @@ class Desk:
         """How likely a token was, and those that were likeliest, as OpenAI's protocol has it."""
         if job.top is None:
             return []
-        values, decode = logits.float().log_softmax(-1), self.scorer.model.tokenizer.decode
+        values, decode = logits.float().log_softmax(-1), self.scorer.loaded.tokenizer.decode
         likeliest = values.topk(job.top)
         top = [
             token_logprob(decode([other]), value)

@@ -23,7 +23,8 @@ from linkcontext.models.loading import Model
 from linkcontext.models.prompting import REPLY_TOKENS
 from linkcontext.progress import progress
 from linkcontext.records import Turn
-from linkcontext.scoring.local import LocalModel, ScoringRequest
+from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringRequest
 from linkcontext.seeds import rng
 
 log = logging.getLogger("linkcontext")
@@ -317,7 +318,7 @@ class Learner:
         turns = tuple(self.rounds)
         if self._held is None or self._held[0] != turns:
             prompts = [conversation(turns, self.scaffold, Turn(item, "", "")) for item in CHECKED]
-            self._held = turns, self.scorer.hold(prompts) if turns else None
+            self._held = turns, self.scorer.prefill(prompts) if turns else None
         return self._held[1]
 
     @held.setter

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from linkcontext.data.images import pixels
 from linkcontext.episodes.prompt import Message
-from linkcontext.scoring.local import Sources
+from linkcontext.scoring.protocol import Sources
 from linkcontext.teach.dialogue import NAMING
 from linkcontext.teach.learner import Learner
 

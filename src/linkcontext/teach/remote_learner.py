@@ -10,8 +10,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation.answers import match
 from linkcontext.models.prompting import REPLY_TOKENS
 from linkcontext.records import Candidate, Turn
-from linkcontext.scoring.local import ScoringRequest
-from linkcontext.scoring.remote import RemoteModel, ServerConnection
+from linkcontext.scoring.protocol import ScoringModel, ScoringRequest
 from linkcontext.teach.learner import Answer, in_rounds
 from linkcontext.teach.pack import Pack
 
@@ -21,13 +20,13 @@ class Away:
     """A pack and a server. Raises `InputError` where the pack's pictures are gone or have changed."""
 
     pack: Pack
-    served: ServerConnection
+    model: ScoringModel
 
     def __post_init__(self) -> None:
         self.support = self._support()
-        paths = self.pack.whole(self.served.name)
+        paths = self.pack.whole(self.model.card.name)
         self.looks = {pixels(path): item for item, path in paths.items()}
-        self.remote = RemoteModel(self.served, {item: (item, path) for item, path in paths.items()})
+        self.remote = self.model.with_pictures({item: (item, path) for item, path in paths.items()})
 
     def ask(self, picture: Path) -> Answer:
         """Name a picture. One that was taught has its own name; any other is named by the likelihood of each name, or
@@ -40,12 +39,12 @@ class Away:
         if taught := next((name for name, items in self.pack.concepts.items() if query.item in items), None):
             return Answer(taught, {name: float(name == taught) for name in names}, taught=True)
         messages = conversation(self.support, self.pack.wording, query)
-        if not self.remote.scores:
+        if self.remote.lacks("log-probabilities"):
             (reply,) = self.remote.generate([messages], self._new_tokens)
             said = match(reply, [Candidate(name, name, name) for name in names])
             if said is None:
                 raise InputError(
-                    f"{picture}: {self.served.name} says {reply!r}, which is none of the names, or several."
+                    f"{picture}: {self.model.card.name} says {reply!r}, which is none of the names, or several."
                 )
             return Answer(said, {name: float(name == said) for name in names})
         asked = ScoringRequest(messages, tuple(answered(messages, self.pack.wording, name) for name in names))
@@ -62,7 +61,7 @@ class Away:
 
     @property
     def _new_tokens(self) -> int:
-        return self.served.prompting.max_new_tokens or REPLY_TOKENS
+        return self.model.card.prompting.max_new_tokens or REPLY_TOKENS
 
     def _support(self) -> list[Turn]:
         """The pictures that are shown before a query. Raises `InputError` for a choice that somebody else made."""

@@ -299,7 +299,7 @@ def _examples(
             tasks.append((share, mixture.taught(config.seed)))
         else:
             exam = file_exam(Path(name), SCAFFOLDS["turns"], count, config.seed)
-            exam = exam if model is None else without_refused_pictures(exam, model, strict=False)
+            exam = exam if model is None else without_refused_pictures(exam, LocalModel.of(model), strict=False)
             problems += exam.dataset.problems
             digests |= {name: digest(exam.dataset)}
             checks.append(partial(refuse_marked_probes, exam.probes))
@@ -340,9 +340,9 @@ def _trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
     if model.network.dtype != torch.float32 and accelerator.mixed_precision == "no":
         raise InputError(f"weights in {model.network.dtype} need --precision bf16, or --dtype float32.")
     scorer = LocalModel(model, VisionEncoder(model), {})
-    engine, why = scorer.choice  # which says so in the log where trees can't be trained
+    engine, why = scorer.choice.name_and_reason  # which says so in the log where trees can't be trained
     if engine != "naive":
-        scorer.skips(learns=True)
+        scorer.choice.use_flex_attention(learns=True)
     choose(model.network, config.parts, config.lora_rank, config.lora_targets, config.seed)
     if config.gradient_checkpointing:
         for module in model.network.modules():

@@ -71,6 +71,12 @@ class Planted:
         names = [said(answer[-1:])[0] for answer in ask.answers]
         return self.policy(ask.messages, names)
 
+    def lacks(self, capability):
+        return "" if capability == "log-probabilities" else "it is a policy"
+
+    def clone(self):
+        return replace(self)
+
     def prompt(self, messages):
         return Tokens((), (), tuple(pictures(messages)))
 

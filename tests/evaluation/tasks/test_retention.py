@@ -18,6 +18,7 @@ from linkcontext.evaluation.tasks.retention import retention, retention_folder, 
 from linkcontext.evaluation.tasks.retention_rows import choice, f1, rows
 from linkcontext.models import unreadable
 from linkcontext.models.loading import load
+from linkcontext.scoring.local import LocalModel
 from linkcontext.worlds.folder import write_seed
 
 TURNS = SCAFFOLDS["turns"]
@@ -197,7 +198,7 @@ def config(nano, world, tmp_path):
 
 
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, model, tmp_path):
-    metrics = retention(config, model)
+    metrics = retention(config, LocalModel.of(model))
     run = tmp_path / "run"
     assert {path.name for path in run.glob("[!.]*")} == {
         "config.json",
@@ -213,25 +214,25 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, model, tmp_path
     assert len(text.splitlines()) == 12
     (run / "answers.jsonl").write_text(text[: len(text) // 2])  # in the middle of a line
     (run / "metrics.json").unlink()
-    assert retention(config, model)["rows"] == metrics["rows"]
+    assert retention(config, LocalModel.of(model))["rows"] == metrics["rows"]
     assert [json.loads(line)["probe"] for line in (run / "answers.jsonl").read_text().splitlines()] == [
         json.loads(line)["probe"] for line in text.splitlines()
     ]
 
 
 def test_the_batch_changes_no_row(config, model, tmp_path):
-    one = retention(dataclasses.replace(config, batch=1, out=str(tmp_path / "one")), model)
-    assert one["rows"] == retention(config, model)["rows"]
+    one = retention(dataclasses.replace(config, batch=1, out=str(tmp_path / "one")), LocalModel.of(model))
+    assert one["rows"] == retention(config, LocalModel.of(model))["rows"]
 
 
 def test_other_runs_folders_are_refused(config, model, tmp_path):
-    retention(config, model)
+    retention(config, LocalModel.of(model))
     with pytest.raises(InputError, match=r"another configuration .*episodes 4 there, 5 asked"):
         more = dataclasses.replace(config.episodes, episodes=5)
-        retention(dataclasses.replace(config, episodes=more), model)
+        retention(dataclasses.replace(config, episodes=more), LocalModel.of(model))
     (tmp_path / "run" / "episodes.jsonl").write_text("")
     with pytest.raises(InputError, match="holds a run of episodes"):
-        retention(config, model)
+        retention(config, LocalModel.of(model))
 
 
 def test_a_picture_that_the_processor_refuses_is_not_asked_about(config, model, tmp_path, monkeypatch):
@@ -242,12 +243,12 @@ def test_a_picture_that_the_processor_refuses_is_not_asked_about(config, model, 
     file.write_text(json.dumps([{"image": name, "conversations": turns} for name in ("good.png", "bad.png")]))
     monkeypatch.setattr(unreadable, "_reason", lambda model, size: "refused" if size == (3000, 2) else "")
     options = {"model": config.model.model, "data": str(file), "out": config.out}
-    metrics = retention(eval_config(**options), model)
+    metrics = retention(eval_config(**options), LocalModel.of(model))
     assert metrics["counters"]["questions"] == 1
     told = next(tmp_path.glob("*/config.json")).read_text()
     assert "left out: 1 (bad.png): refused" in told
     with pytest.raises(InputError, match=r"bad\.png"):
-        retention(eval_config(**options, strict=True), model)
+        retention(eval_config(**options, strict=True), LocalModel.of(model))
 
 
 def test_a_file_of_questions_from_the_command_line(nano, tmp_path, capsys):

@@ -35,12 +35,10 @@ from linkcontext.evaluation import checks
 from linkcontext.evaluation.example_selection import chosen_shots
 from linkcontext.evaluation.grounding.findings import SHARES, verdicts
 from linkcontext.evaluation.open_run import claim, run_identity
-from linkcontext.evaluation.runner import Asker, fits, local, predict, prompted, sample_prompts, with_engines
+from linkcontext.evaluation.runner import Asker, fits, opened, predict, prompted, sample_prompts, with_engines
 from linkcontext.inference.vision import GREY
-from linkcontext.models.loading import Model
-from linkcontext.models.unreadable import without_refused
 from linkcontext.records import Episode, Prediction, read_jsonl
-from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringModel, require
 from linkcontext.seeds import rng
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
@@ -54,24 +52,26 @@ READ = (*DRAWS, "support_split", "query_split", "groups_apart", "seed", "strict"
 Asked = tuple[Asker, list[Episode]]
 
 
-def evidence(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
+def evidence(config: EvalConfig, model: ScoringModel | None = None) -> dict[str, Any]:
     """Probe, and write the folder; the content of probe.json.
 
     With `model` that one is used instead of loading `config.model`. A folder that holds the same probe goes on where it
     stopped.
 
     Raises:
-        InputError: flags that a probe sets itself; data with too few pictures; the folder of another run.
+        InputError: flags that a probe sets itself; a model without log-probabilities; data with too few pictures; the
+            folder of another run.
     """
     config = settled(config)
     dataset = open_data(config.episodes.data, config.episodes.strict)
-    model = local(config.model) if model is None else prompted(model, config.model)
-    dataset = without_refused(dataset, [item.id for item in dataset.items], model, config.episodes.strict)
+    model = opened(config.model) if model is None else prompted(model, config.model)
+    dataset = model.pictures.without_refused(dataset, [item.id for item in dataset.items], config.episodes.strict)
     asker = replace(Asker.of(model, dataset, scaffold(config.scaffold), config), grey=False)
+    require(asker.scorer, "log-probabilities", "probe")
     asked, left_out = plans(asker, config)
     for wordings, episodes in asked:
-        refuse_scaffold(wordings.wording, wordings.scorer.marks)
-        refuse_marked_episodes(episodes, wordings.scorer.marks)
+        refuse_scaffold(wordings.wording, wordings.scorer.card.special_tokens)
+        refuse_marked_episodes(episodes, wordings.scorer.card.special_tokens)
     out = probe_folder(config)
     every = [episode for _, episodes in asked for episode in episodes]
     conversations = [messages for other, episodes in asked for messages in sample_prompts(other, episodes)]
@@ -80,9 +80,8 @@ def evidence(config: EvalConfig, model: Model | None = None) -> dict[str, Any]:
     claim(out / "episodes.jsonl", every, config, model, dataset, problems, about)
     answered(asked, out / "predictions.jsonl")
     scorer = asked[0][0].scorer
-    if isinstance(scorer, LocalModel):
-        scorer.eyes.save()
-    return finish(out, model.name, config.episodes.data, left_out, scorer.counters())
+    scorer.pictures.save()
+    return finish(out, model.card.name, config.episodes.data, left_out, scorer.counters())
 
 
 def settled(config: EvalConfig) -> EvalConfig:
@@ -143,7 +142,7 @@ def plans(asker: Asker, config: EvalConfig) -> tuple[list[Asked], list[str]]:
     whole = [_whole(episode) for episode in shown if episode.task == "shown"]
     for name in (name for name in SCAFFOLDS if name != config.scaffold):
         # A scorer of its own, because the words decide which engine a model allows; one memory of pictures.
-        other = replace(asker, scorer=replace(asker.scorer), wording=scaffold(name))
+        other = replace(asker, scorer=asker.scorer.clone(), wording=scaffold(name))
         try:
             fits(other, whole)
             asked.append((other, list(_called(f"wording-{name}", whole))))

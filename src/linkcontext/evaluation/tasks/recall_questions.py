@@ -9,9 +9,8 @@ from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.prompt import Message, Scaffold, conversation, pictures
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError
-from linkcontext.models.loading import Model
-from linkcontext.models.unreadable import without_refused
 from linkcontext.records import Item, Turn
+from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.seeds import rng
 from linkcontext.worlds import questions
 from linkcontext.worlds.concepts import Facts, Part
@@ -82,13 +81,13 @@ def world_exam(dataset: Dataset, wording: Scaffold, count: int, seed: int) -> Ex
     return Exam(dataset, tuple(probes), names, len(TASKS) * len(dataset.items))
 
 
-def without_refused_pictures(exam: Exam, model: Model, strict: bool) -> Exam:
+def without_refused_pictures(exam: Exam, model: ScoringModel, strict: bool) -> Exam:
     """The exam without questions about pictures that the model's image processor refuses; `dataset.problems` has them.
 
     Raises `InputError` for the first of them with `strict`, and where no question is left.
     """
     shown = dict.fromkeys(item for probe in exam.probes for item in pictures(probe.messages))
-    dataset = without_refused(exam.dataset, shown, model, strict)
+    dataset = model.pictures.without_refused(exam.dataset, shown, strict)
     if dataset is exam.dataset:
         return exam
     there = {item.id for item in dataset.items}

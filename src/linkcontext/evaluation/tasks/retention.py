@@ -27,11 +27,9 @@ from linkcontext.evaluation.tasks.recall_questions import (
     world_exam,
 )
 from linkcontext.evaluation.tasks.retention_rows import rows
-from linkcontext.models.loading import Model
 from linkcontext.progress import progress
 from linkcontext.records import appending, read_jsonl
-from linkcontext.scoring.local import LocalModel, ScoringRequest
-from linkcontext.scoring.remote import RemoteModel, ServerConnection
+from linkcontext.scoring.protocol import ScoringModel, ScoringRequest
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
 
@@ -41,7 +39,7 @@ GROUP = 32  # questions whose prompts are batched together
 NEW_TOKENS = 64  # of a reply: the longest description of a world takes some 40
 
 
-def retention(config: EvalConfig, model: Model | ServerConnection | None = None) -> dict[str, Any]:
+def retention(config: EvalConfig, model: ScoringModel | None = None) -> dict[str, Any]:
     """Ask, and write the run's folder; the content of metrics.json.
 
     With `model` that one is used instead of loading `config.model`. Both scorings always run. A folder that
@@ -54,17 +52,16 @@ def retention(config: EvalConfig, model: Model | ServerConnection | None = None)
     wording = scaffold(config.scaffold)
     exam = _exam(config.episodes, wording)
     model = opened(config.model) if model is None else prompted(model, config.model)
-    if isinstance(model, Model):
-        exam = without_refused_pictures(exam, model, config.episodes.strict)
+    exam = without_refused_pictures(exam, model, config.episodes.strict)
     out = retention_folder(config)
     scorer = Asker.of(model, exam.dataset, wording, config).scorer
-    refuse_scaffold(wording, scorer.marks)
-    refuse_marked_probes(exam.probes, scorer.marks)
+    refuse_scaffold(wording, scorer.card.special_tokens)
+    refuse_marked_probes(exam.probes, scorer.card.special_tokens)
     if (out / "episodes.jsonl").exists():
         raise InputError(f"{out}: holds a run of episodes, not of this benchmark. Choose another --out.")
     about = run_identity(model, wording, (probe.messages for probe in exam.probes[:SAMPLE]))
     claim(out / "questions.jsonl", exam.probes, config, model, exam.dataset, list(exam.dataset.problems), about)
-    _ask_all(scorer, exam.probes, wording, out / "answers.jsonl", model.prompting.max_new_tokens or NEW_TOKENS)
+    _ask_all(scorer, exam.probes, wording, out / "answers.jsonl", model.card.prompting.max_new_tokens or NEW_TOKENS)
     answers = {a.probe: a for a in _belonging(exam.probes, out / "answers.jsonl")}
     counters = with_engines(scorer.counters(), (answer.engine for answer in answers.values()), out)
     counters |= {"questions": len(exam.probes), "questions_in_data": exam.total}
@@ -118,9 +115,7 @@ def _exam(episodes: EpisodeConfig, wording: Scaffold) -> Exam:
     return world_exam(open_data(episodes.data, episodes.strict), wording, episodes.episodes, episodes.seed)
 
 
-def _ask_all(
-    scorer: LocalModel | RemoteModel, probes: Sequence[Probe], wording: Scaffold, path: Path, new_tokens: int
-) -> None:
+def _ask_all(scorer: ScoringModel, probes: Sequence[Probe], wording: Scaffold, path: Path, new_tokens: int) -> None:
     """Append the answers that `path` does not hold yet."""
     with appending(path) as append:
         done = {answered.probe for answered in _belonging(probes, path)}
@@ -154,7 +149,7 @@ def _belonging(probes: Sequence[Probe], path: Path) -> list[Answered]:
 
 
 def ask(
-    scorer: LocalModel | RemoteModel, probes: Sequence[Probe], wording: Scaffold, new_tokens: int = NEW_TOKENS
+    scorer: ScoringModel, probes: Sequence[Probe], wording: Scaffold, new_tokens: int = NEW_TOKENS
 ) -> list[Answered]:
     """The model's reply to each probe and, where it has candidates, how likely it finds each."""
     chosen = [probe for probe in probes if probe.candidates]

@@ -1,0 +1,105 @@
+"""Which engine runs a model's prompts, why, and how many tokens its passes may have."""
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+
+from linkcontext.errors import InputError
+from linkcontext.inference.engine import (
+    CASCADE_MAX_TOKENS,
+    CPU_MAX_TOKENS,
+    GPU_MAX_TOKENS,
+    MIN_TOKENS,
+    WIDTH,
+    Engine,
+    TreeInputs,
+)
+from linkcontext.inference.memory import free_memory, room
+from linkcontext.models.families import is_causal, unsupported_reason
+from linkcontext.models.loading import Model
+from linkcontext.scoring.protocol import EngineName
+from linkcontext.scoring.selfcheck import SelfCheck
+
+log = logging.getLogger("linkcontext")
+PASSED = "a small tree gave what whole prompts give"
+
+
+@dataclass
+class EngineChoice:
+    """The engine for a model: the one requested, or the fastest that passes the self-check."""
+
+    loaded: Model
+    selfcheck: SelfCheck
+    requested: EngineName = "auto"
+    memory_gb: float | None = None  # for a pass; default: what is free
+
+    @cached_property
+    def name_and_reason(self) -> tuple[str, str]:
+        """The engine, and why it is this one."""
+        if self.requested == "naive":
+            return "naive", "asked for"
+        if why := unsupported_reason(self.loaded.network):
+            return self._fall_back(why)
+        name = self.requested if self.requested != "auto" else "cached"
+        if name == "packed" and self.use_flex_attention():
+            return name, f"{PASSED}, with FlexAttention"
+        why = self.selfcheck.failure()
+        return (name, PASSED) if why is None else self._fall_back(why)
+
+    def fall_back(self, why: str) -> None:
+        """Use the reference engine from now on. Raises `InputError` if another one was requested."""
+        self.name_and_reason = self._fall_back(why)
+
+    def _fall_back(self, why: str) -> tuple[str, str]:
+        if self.requested != "auto":
+            raise InputError(f"--engine {self.requested}: {why}. Use --engine auto or naive.")
+        log.warning("engine naive, one prompt at a time: %s", why)
+        return "naive", why
+
+    def use_flex_attention(self, learns: bool = False) -> bool:
+        """Let attention skip blocks that are masked (FlexAttention), for passes over whole trees; whether it does.
+
+        Only on a GPU, with plain causal layers, and if the self-check passes; with `learns` also a backward pass.
+        """
+        network, text = self.loaded.network, self.loaded.network.get_decoder()
+        usual = text.config._attn_implementation
+        if (
+            self.loaded.device.type != "cuda"
+            or usual != "sdpa"
+            or not is_causal(network)
+            or not text._supports_flex_attn
+        ):
+            return False
+        text.set_attn_implementation("flex_attention")
+        why = self.selfcheck.failure(learns=learns)
+        if why is not None:
+            text.set_attn_implementation(usual)
+            log.warning("without FlexAttention: %s", why)
+        return why is None
+
+    def engine(self, grown: TreeInputs, name: str) -> Engine:
+        """The engine for a tree, with as much room for a pass as there is memory."""
+        tree = grown.tree
+        width = self.max_branch if name == "cached" else None
+        usual = GPU_MAX_TOKENS if self.loaded.device.type == "cuda" else CASCADE_MAX_TOKENS if width else CPU_MAX_TOKENS
+        tokens = self.room(int(tree.depth.max()) + 1, len(tree) if name == "packed" else min(usual, len(tree)))
+        if name == "packed" and tokens < len(tree):
+            log.warning("%d tokens do not fit into one pass: the trunk is cached", len(tree))
+        return Engine(self.loaded.network, tokens, width)
+
+    @cached_property
+    def max_branch(self) -> int | None:
+        """The longest branch, in tokens, for cascade attention; None where it cannot be used."""
+        network = self.loaded.network
+        usual = network.config.get_text_config()._attn_implementation
+        if self.loaded.device.type != "cpu" or usual != "sdpa" or not is_causal(network):
+            return None
+        why = self.selfcheck.failure(((2 * MIN_TOKENS, MIN_TOKENS),))
+        if why is not None:
+            log.warning("attention to branches and trunk together: %s", why)
+        return WIDTH if why is None else None
+
+    def room(self, longest: int, most: int) -> int:
+        """Tokens of a pass, at most `most`, on top of `longest` cached tokens. Raises `InputError` if none fit."""
+        memory = free_memory(self.loaded.device) if self.memory_gb is None else self.memory_gb * 1e9
+        return room(self.loaded.network, longest, memory, most)
