@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from linkcontext.episodes.link import sample
+from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.prompt import SCAFFOLDS, prompt
+from linkcontext.episodes.scaffold import SCAFFOLDS, query_messages
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
 from linkcontext.scoring.local import LocalModel
@@ -146,7 +146,11 @@ def main() -> None:
     k = config.shots_per_class
     plan = EpisodePlan(shots_per_class=(k,), episodes=-(-config.requests // config.queries), queries=config.queries)
     scaffold = SCAFFOLDS["turns"]
-    prompts = [prompt(e, q, k, scaffold) for e in sample(dataset, plan).episodes for q in range(config.queries)]
+    prompts = [
+        query_messages(e, q, k, scaffold)
+        for e in sample_episodes(dataset, plan).episodes
+        for q in range(config.queries)
+    ]
     prompts = prompts[: config.requests]
     # Offline, one by one: what is asked together there must not change what is said.
     scorer = LocalModel(

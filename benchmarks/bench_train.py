@@ -41,9 +41,10 @@ from trl import SFTConfig, SFTTrainer
 
 from linkcontext.config import ModelConfig
 from linkcontext.data.images import open_image
-from linkcontext.episodes.link import sample
+from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.prompt import SCAFFOLDS, Message, encode, pictures, prompt
+from linkcontext.episodes.render import encode
+from linkcontext.episodes.scaffold import SCAFFOLDS, Message, image_ids, query_messages
 from linkcontext.inference.engine import TreeInputs
 from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.prefix_tree import TokenSequence, expand_images, pack
@@ -93,14 +94,14 @@ class Lessons:
         self.each = SUPPORTS * config.queries  # answers to a step
         count = SUPPORTS * max(config.steps, config.block)
         plan = EpisodePlan(2, (config.shots,), episodes=count, queries=config.queries)
-        self.episodes = sample(data, plan).episodes
+        self.episodes = sample_episodes(data, plan).episodes
         self.told = [
-            prompt(e, q, config.shots, SCAFFOLDS["turns"], e.queries[q].answer)
+            query_messages(e, q, config.shots, SCAFFOLDS["turns"], e.queries[q].answer)
             for e in self.episodes
             for q in range(config.queries)
         ]
         paths = {item.id: data.root / item.path for item in data.items}
-        shown = sorted({item for messages in self.told for item in pictures(messages)})
+        shown = sorted({item for messages in self.told for item in image_ids(messages)})
         self.images = {item: open_image(paths[item]) for item in shown}
         self.inputs: dict[str, Tensor] = {}  # what the projector is given of a picture
         self.took = seconds(lambda: self.inputs.update(self.look(shown)))
@@ -118,7 +119,7 @@ class Lessons:
             return {
                 "prompt": [blank(messages[:-1]) for messages in told],
                 "completion": [blank(messages[-1:]) for messages in told],
-                "images": [[self.images[item] for item in pictures(messages)] for messages in told],
+                "images": [[self.images[item] for item in image_ids(messages)] for messages in told],
             }
 
         return datasets.Dataset.from_dict({"number": list(range(len(self.told)))}).with_transform(made)

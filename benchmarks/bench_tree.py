@@ -61,9 +61,10 @@ from scipy.optimize import least_squares
 from torch.utils.flop_counter import FlopCounterMode
 
 from linkcontext.data.images import open_image
-from linkcontext.episodes.link import sample
+from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.prompt import SCAFFOLDS, Tokens, pictures, prompt
+from linkcontext.episodes.render import Tokens
+from linkcontext.episodes.scaffold import SCAFFOLDS, image_ids, query_messages
 from linkcontext.inference.engine import Engine, TreeInputs
 from linkcontext.inference.prefix_tree import TokenSequence, merge
 from linkcontext.inference.schedule import EMPTY, ForwardPass
@@ -124,15 +125,17 @@ class Bundled:
 
     def asks(self, setting: Setting) -> list[ScoringRequest]:
         plan = EpisodePlan(setting.ways, setting.shots, episodes=1, queries=setting.queries)
-        (episode,) = sample(self.data, plan).episodes
+        (episode,) = sample_episodes(self.data, plan).episodes
         shown = [candidate.name for candidate in episode.candidates]
         names = [*shown, *pseudo_words(setting.candidates - setting.ways, "bench_tree", avoid=shown)]
         told, turns = [(q, k) for k in setting.shots for q in range(setting.queries)], SCAFFOLDS["turns"]
         found = [
-            ScoringRequest(prompt(episode, *at, turns), tuple(prompt(episode, *at, turns, n) for n in names))
+            ScoringRequest(
+                query_messages(episode, *at, turns), tuple(query_messages(episode, *at, turns, n) for n in names)
+            )
             for at in told
         ]
-        for item in {item for ask in found for item in pictures(ask.messages)} - set(self.decoded):
+        for item in {item for ask in found for item in image_ids(ask.messages)} - set(self.decoded):
             self.decoded[item] = open_image(self.sources[item][1])
         return found
 
@@ -191,7 +194,7 @@ class Bundled:
         )
 
     def longest(self, asks: list[ScoringRequest]) -> list[ScoringRequest]:
-        ask = max(asks, key=lambda ask: len(pictures(ask.messages)))
+        ask = max(asks, key=lambda ask: len(image_ids(ask.messages)))
         return [ScoringRequest(ask.messages, ask.answers[:1])]
 
     def one_picture(self) -> None:

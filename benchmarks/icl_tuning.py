@@ -39,9 +39,9 @@ from table import Found, cell, learnt, listed, slim
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.episodes.questions import HELD_OUT
-from linkcontext.evaluation.runner import evaluate, measure
+from linkcontext.evaluation.runner import evaluate, evaluate_episodes
 from linkcontext.evaluation.tasks import isekai, world_icl
-from linkcontext.evaluation.tasks.retention import retention
+from linkcontext.evaluation.tasks.retention import run_retention
 from linkcontext.models.average import average
 from linkcontext.models.loading import load
 from linkcontext.scoring.local import LocalModel
@@ -237,12 +237,13 @@ def figures(table: Table, where: Path, model: LocalModel, main: bool) -> Iterato
         return eval_config(model=model.card.name, out=str(where / what), **options)
 
     asked = world_icl.settled(config("world-icl", data="scenes:9201", episodes=table.episodes), "world-icl")
-    metrics = measure(asked, *world_icl.open_benchmark(asked), model=model)
+    metrics = evaluate_episodes(asked, *world_icl.open_benchmark(asked), model=model)
     yield from ({"what": "world-icl", **row} for row in metrics["rows"] if row["scoring"] == "likelihood_sum")
     yield from ({"what": "means", **line} for line in metrics["means"] if line["scoring"] == "likelihood_sum")
     n = max(2, table.episodes // 2)
     yield from (
-        {"what": "retention", **row} for row in retention(config("retention", episodes=table.episodes), model)["rows"]
+        {"what": "retention", **row}
+        for row in run_retention(config("retention", episodes=table.episodes), model)["rows"]
     )
     if not main:
         return
@@ -252,12 +253,14 @@ def figures(table: Table, where: Path, model: LocalModel, main: bool) -> Iterato
     for data in ("digits", *(sorted(map(str, images.iterdir())) if images.is_dir() else ())):
         called = Path(data).name
         asked = world_icl.settled(config(called, data=data, shots=(1, 4), episodes=n // 2), "fewshot")
-        found = measure(asked, *world_icl.open_benchmark(asked), model=model)
+        found = evaluate_episodes(asked, *world_icl.open_benchmark(asked), model=model)
         yield from ({"what": called, **row} for row in found["rows"] if row["scoring"] == "likelihood_sum")
     for kind in ("10", "pair"):
         data = str(Path(table.out) / f"isekai-{kind}")
         asked = isekai.settled(config(f"isekai-{kind}", data=data, shots=(0, 1, 4), scoring="both"))
-        found = measure(asked, *isekai.open_isekai(data, asked.episodes.shots, asked.episodes.seed), model=model)
+        found = evaluate_episodes(
+            asked, *isekai.open_isekai(data, asked.episodes.shots, asked.episodes.seed), model=model
+        )
         chosen = ("likelihood_sum", "generate")
         yield from ({"what": f"ISEKAI-mini-{kind}", **row} for row in found["rows"] if row["scoring"] in chosen)
 

@@ -28,10 +28,10 @@ from table import Found, cell, learnt, listed, slim
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.evaluation.metrics import by_place, grouped
-from linkcontext.evaluation.published_results import LABEL, beside
-from linkcontext.evaluation.runner import evaluate, measure
+from linkcontext.evaluation.published_results import LABEL, published_beside
+from linkcontext.evaluation.runner import evaluate, evaluate_episodes
 from linkcontext.evaluation.tasks import isekai
-from linkcontext.evaluation.tasks.retention import retention
+from linkcontext.evaluation.tasks.retention import run_retention
 from linkcontext.mining.embed import mine
 from linkcontext.models.loading import load
 from linkcontext.records import Episode, Prediction, read_jsonl
@@ -152,7 +152,7 @@ def figures(table: Table, where: Path, model: LocalModel) -> Iterator[dict]:
             config(f"isekai-{kind}", data=str(Path(table.out) / f"isekai-{kind}"), shots=SHOTS, scoring="both")
         )
         e = asked.episodes
-        found = measure(asked, *isekai.open_isekai(e.data, e.shots, e.seed), model=model)
+        found = evaluate_episodes(asked, *isekai.open_isekai(e.data, e.shots, e.seed), model=model)
         yield from ({"what": f"isekai-{kind}", **row} for row in found["rows"])
     n = table.episodes
     for what, data in (("world", f"world:{table.world}"), ("digits", "digits")):
@@ -170,7 +170,7 @@ def figures(table: Table, where: Path, model: LocalModel) -> Iterator[dict]:
     for key, pairs in grouped(episodes, predictions).items():
         if key.scoring == "likelihood_sum":
             yield from ({"what": "place", **place._asdict()} for place in by_place(pairs, key.scoring))
-    found = retention(config("retention", episodes=n), model)
+    found = run_retention(config("retention", episodes=n), model)
     yield from ({"what": "retention", **row} for row in found["rows"])
 
 
@@ -188,7 +188,7 @@ def tables(found: Found) -> Iterator[tuple[str, str]]:
                 near = [found.policy("nearest_centroid", what=what, scoring=scoring, shots_per_class=k) for k in SHOTS]
                 lines.append(["nearest centroid", *("" if v is None else f"{v:.3f}" for v in near)])
             elif what.startswith("isekai"):
-                for line in beside([], what).lines:
+                for line in published_beside([], what).lines:
                     cells = [f"{line.accuracy[2 * k]:.2f}" if 2 * k in line.accuracy else "" for k in SHOTS]
                     lines.append([f"*{line.model}* ({LABEL})", *cells])
             yield f"{called}, by {said}, total shots ({n} queries a row)", listed(["", *columns], lines)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 import transformers as hf
 from matplotlib.figure import Figure
 
-from linkcontext.episodes.prompt import IGNORE, Tokens
+from linkcontext.episodes.render import IGNORE, Tokens
 from linkcontext.inference.engine import CPU_MAX_TOKENS, GPU_MAX_TOKENS, Engine, TreeInputs
 from linkcontext.inference.memory import free_memory, room
 from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images, merge

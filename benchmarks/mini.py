@@ -21,9 +21,9 @@ from rich.table import Table
 
 from linkcontext.config import eval_config
 from linkcontext.demo import built_in, teach
-from linkcontext.episodes.prompt import prompt, scaffold
-from linkcontext.evaluation.compare import interval
-from linkcontext.evaluation.draw import drawn
+from linkcontext.episodes.scaffold import load_scaffold, query_messages
+from linkcontext.evaluation.compare import paired_interval
+from linkcontext.evaluation.draw import draw_episodes
 from linkcontext.evaluation.metrics import BASELINES
 from linkcontext.evaluation.runner import evaluate
 from linkcontext.inference.vision import VisionEncoder
@@ -104,7 +104,7 @@ def beside_nearest(folder: Path) -> dict[int, tuple[float, float, float]]:
             key=np.mean,
         )
         difference = right - nearest
-        low, high = interval(difference, [p.episode_id for p in rows], [pictures[p.query_id] for p in rows])
+        low, high = paired_interval(difference, [p.episode_id for p in rows], [pictures[p.query_id] for p in rows])
         found[shots] = (float(difference.mean()), low, high)
     return found
 
@@ -121,13 +121,13 @@ def small_talk(model: Model, data: str, episodes: int) -> dict:
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
     scorer = LocalModel(model, VisionEncoder(model, kept=True), sources)
     right: dict[int, list[float]] = {0: [], len(TALK): []}
-    for episode in drawn(config.episodes, dataset).episodes:
+    for episode in draw_episodes(config.episodes, dataset).episodes:
         for query, turn in enumerate(episode.queries):
             asks = []
             for between in ([], talk):
 
                 def with_talk(answer: str | None, query: int = query, between: list = between) -> list:
-                    messages = prompt(episode, query, 4, scaffold(config.scaffold), answer)  # noqa: B023
+                    messages = query_messages(episode, query, 4, load_scaffold(config.scaffold), answer)  # noqa: B023
                     at = -1 if answer is None else -2
                     return [*messages[:at], *between, *messages[at:]]
 
@@ -141,7 +141,7 @@ def small_talk(model: Model, data: str, episodes: int) -> dict:
         "data": data,
         "without": fmean(right[0]),
         "after": fmean(right[len(TALK)]),
-        "ci95": interval(difference, ids),
+        "ci95": paired_interval(difference, ids),
         "n": len(ids),
     }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from words import SMALL_TALK, Namer
 
-from linkcontext.episodes.prompt import Message
+from linkcontext.episodes.scaffold import Message
 from linkcontext.seeds import rng
 from linkcontext.worlds import concepts, questions
 

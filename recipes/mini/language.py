@@ -42,7 +42,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from linkcontext.episodes.prompt import IGNORE, Tokens, encode
+from linkcontext.episodes.render import IGNORE, Tokens, encode
 from linkcontext.inference.engine import TreeInputs
 from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.prefix_tree import ImageTokens, expand_images, pack

@@ -27,6 +27,7 @@ MODULES = {
     "data.upload": "data.uploads",
     "data.vl_icl": "data.readers.vl_icl",
     "episodes.marks": "episodes.special_tokens",
+    "episodes.prompt": "episodes.scaffold",
     "episodes.sample": "episodes.link",
     "episodes.subject": "episodes.annotations",
     "episodes.talk": "episodes.questions",

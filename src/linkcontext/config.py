@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from linkcontext.episodes.names import NameKind
-from linkcontext.episodes.plan import Coherence, EpisodePlan, Form, Negatives, Order, Rule, TalkPlan
+from linkcontext.episodes.plan import Coherence, EpisodePlan, Form, Negatives, Order, Rule, TaskPlan
 from linkcontext.episodes.questions import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.models.prompting import Prompting
@@ -123,9 +123,9 @@ class EpisodeConfig:
         """Each of `shots` once, the fewest first."""
         return tuple(sorted({*self.shots}))
 
-    def talk_plan(self) -> TalkPlan:
+    def task_plan(self) -> TaskPlan:
         """What --tasks asks for, in the sampler's own terms."""
-        return TalkPlan(
+        return TaskPlan(
             tasks=() if "all" in self.tasks else self.tasks,
             coherence=self.coherence,
             form=self.format,

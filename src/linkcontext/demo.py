@@ -17,7 +17,7 @@ from rich.text import Text
 
 from linkcontext.config import eval_config
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.link import sample
+from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.pool import open_pool
 from linkcontext.errors import InputError
@@ -138,7 +138,7 @@ def _room(dataset: Dataset) -> tuple[int, int, int]:
             if (shown, asked) == WANTED[-1]:
                 raise
             continue
-        names = {stock.name.casefold() for stock in pool.stocks.values()}
+        names = {class_pool.name.casefold() for class_pool in pool.classes.values()}
         return shown, asked, min(MOST_THINGS, len(names))
     raise AssertionError("the last of WANTED returns or raises")
 
@@ -146,7 +146,7 @@ def _room(dataset: Dataset) -> tuple[int, int, int]:
 def _left_out(subject: Subject, console: Console) -> None:
     """What of the user's pictures is not in the demo, and why."""
     dataset = open_data(subject.spec)
-    classes = [f"left out: {c.class_id} ({c.lacks})" for c in sample(dataset, subject.plan).left_out]
+    classes = [f"left out: {c.class_id} ({c.shortfall})" for c in sample_episodes(dataset, subject.plan).left_out]
     for sentence in (*dataset.problems, *classes):
         console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
@@ -154,7 +154,7 @@ def _left_out(subject: Subject, console: Console) -> None:
 def teach(model: Model, subject: Subject) -> Lesson:
     """Show a fresh learner the support of one episode, and ask it the queries."""
     dataset = open_data(subject.spec)
-    (episode,) = sample(dataset, subject.plan).episodes
+    (episode,) = sample_episodes(dataset, subject.plan).episodes
     learner = Learner(model)
     shown = {
         c.name: tuple(dataset.path(turn.item) for turn in episode.support if turn.class_id == c.class_id)

@@ -7,7 +7,7 @@ from linkcontext.data import images
 from linkcontext.data.copies import BITS, HASH, LEVELS, dispute, disputed, near_copies, near_pairs, repeated
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import open_folder
-from linkcontext.episodes.link import sample
+from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.records import Item
 
@@ -40,7 +40,7 @@ def test_a_copy_in_other_bytes_is_never_in_its_own_support(tmp_path):
     assert len(dataset.items) == 24
     assert len({item.content for item in dataset.items}) == 8
     assert len({item.sha256 for item in dataset.items}) == 24
-    for episode in sample(dataset, EpisodePlan(2, (2,), episodes=40, queries=2)).episodes:
+    for episode in sample_episodes(dataset, EpisodePlan(2, (2,), episodes=40, queries=2)).episodes:
         for query in episode.queries:
             assert dataset.item(query.item).content not in dataset.contents([turn.item for turn in episode.support])
     assert "more than once, pixel by pixel: 8" in repeated(dataset)[0]

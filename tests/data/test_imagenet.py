@@ -10,7 +10,7 @@ from PIL import Image
 
 from linkcontext.data import imagenet
 from linkcontext.data.imagenet import class_names, open_imagenet, pairs
-from linkcontext.episodes.link import sample
+from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.errors import InputError
 from linkcontext.seeds import rng
@@ -69,7 +69,7 @@ def test_episodes_are_the_papers_pairs_with_supports_from_train_and_queries_from
         support_split="train",
         query_split="val",
     )
-    episodes = sample(dataset, plan).episodes
+    episodes = sample_episodes(dataset, plan).episodes
     met = {frozenset(c.class_id for c in e.candidates) for e in episodes}
     assert met == {frozenset(pair) for pair in pairs()}
     assert all(turn.item.startswith("train/") for e in episodes for turn in e.support)

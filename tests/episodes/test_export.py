@@ -8,11 +8,11 @@ import pytest
 from linkcontext.data.readers.conversations import conversations, write_conversations
 from linkcontext.data.scan import Problems
 from linkcontext.data.sources import open_folder
-from linkcontext.episodes.export import exported
-from linkcontext.episodes.link import sample
+from linkcontext.episodes.export import export_conversations
+from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.prompt import SCAFFOLDS, prompt
-from linkcontext.episodes.prompt import pictures as pictures_of
+from linkcontext.episodes.scaffold import SCAFFOLDS, query_messages
+from linkcontext.episodes.scaffold import image_ids as pictures_of
 from linkcontext.errors import InputError
 
 PLAN = EpisodePlan(ways=2, shots_per_class=(0, 2), episodes=2, names="pseudo")
@@ -21,21 +21,21 @@ PLAN = EpisodePlan(ways=2, shots_per_class=(0, 2), episodes=2, names="pseudo")
 @pytest.fixture(scope="module")
 def drawn(pictures):
     dataset = open_folder(pictures)
-    return dataset, sample(dataset, PLAN).episodes
+    return dataset, sample_episodes(dataset, PLAN).episodes
 
 
 def test_a_conversation_for_each_query_and_shot_count_with_the_prompt_s_words(drawn):
     dataset, episodes = drawn
-    told = list(exported(episodes, dataset, SCAFFOLDS["turns"], "query"))
+    told = list(export_conversations(episodes, dataset, SCAFFOLDS["turns"], "query"))
     assert len(told) == 2 * 2 * 2
     assert [each.id for each in told[:4]] == [f"{episodes[0].id}/q{q}/k{k}" for k in (0, 2) for q in (0, 1)]
     episode, last = episodes[0], told[3]
-    messages = prompt(episode, 1, 2, SCAFFOLDS["turns"], episode.queries[1].answer)
+    messages = query_messages(episode, 1, 2, SCAFFOLDS["turns"], episode.queries[1].answer)
     assert list(last.pictures) == [str(dataset.path(item).resolve()) for item in pictures_of(messages)]
     words = [[part.get("text") for part in message["content"]] for message in messages]
     assert [[part.get("text") for part in message["content"]] for message in last.messages] == words
     assert [message.get("loss") for message in last.messages] == [None, False] * 4 + [None, True]
-    every = list(exported(episodes, dataset, SCAFFOLDS["turns"], "every"))
+    every = list(export_conversations(episodes, dataset, SCAFFOLDS["turns"], "every"))
     assert all("loss" not in message for each in every for message in each.messages)
 
 
@@ -56,7 +56,7 @@ def drawn_pairs(drawn):
 @pytest.mark.parametrize("layout", ["llava", "messages", "trl"])
 def test_what_is_exported_is_read_back_equal(request, tmp_path, layout, scaffold, supervise, kind):
     dataset, episodes = request.getfixturevalue(kind)
-    told = list(exported(episodes, dataset, SCAFFOLDS[scaffold], supervise))
+    told = list(export_conversations(episodes, dataset, SCAFFOLDS[scaffold], supervise))
     path = tmp_path / "e.json"
     if layout == "llava" and (scaffold == "lcl" or (scaffold == "turns" and supervise == "query")):
         with pytest.raises(InputError, match="LLaVA's layout knows no system message, and learns every answer"):
@@ -78,7 +78,7 @@ def test_trl_s_collator_accepts_what_is_exported(drawn, tmp_path, supervise):
     from linkcontext.models.loading import load_processor  # noqa: PLC0415 - torch
 
     dataset, episodes = drawn
-    told = list(exported(episodes, dataset, SCAFFOLDS["turns"], supervise))
+    told = list(export_conversations(episodes, dataset, SCAFFOLDS["turns"], supervise))
     write_conversations(told, tmp_path / "e.jsonl", "trl")
     table = datasets.load_dataset(
         "json", data_files=str(tmp_path / "e.jsonl"), split="train", cache_dir=str(tmp_path / "c")
@@ -101,7 +101,9 @@ def test_trl_s_collator_accepts_what_is_exported(drawn, tmp_path, supervise):
 
 def test_ms_swift_and_llama_factory_see_marks_and_absolute_paths(drawn, tmp_path):
     dataset, episodes = drawn
-    write_conversations(exported(episodes[:1], dataset, SCAFFOLDS["turns"], "query"), tmp_path / "e.jsonl", "messages")
+    write_conversations(
+        export_conversations(episodes[:1], dataset, SCAFFOLDS["turns"], "query"), tmp_path / "e.jsonl", "messages"
+    )
     rows = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
     first = rows[0]
     assert first["messages"][0] == {"role": "user", "content": "<image>What is this?"}

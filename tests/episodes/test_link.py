@@ -11,8 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.link import EpisodePlan, LeftOut, _classes, copy_first, copy_last, draw, open_pool, sample
-from linkcontext.episodes.pool import _least_loss, _stock, by_rule, enough
+from linkcontext.episodes.link import _classes, copy_first, copy_last, draw_episode, sample_episodes
+from linkcontext.episodes.plan import EpisodePlan
+from linkcontext.episodes.pool import LeftOut, _class_pool, _least_loss, by_rule, has_enough, open_pool
 from linkcontext.errors import InputError
 from linkcontext.records import Candidate, Episode, Item, Turn, to_json
 
@@ -46,7 +47,7 @@ def contents(items, turns):
 def test_an_episode_by_hand():
     owls_and_cats = dataset(*(picture(c, n) for c in ("cat", "owl") for n in range(2)))
     plan = EpisodePlan(shots_per_class=(1, 0), episodes=1, names="swapped")
-    (episode,) = sample(owls_and_cats, plan).episodes
+    (episode,) = sample_episodes(owls_and_cats, plan).episodes
     # A change here re-draws every episode that was ever reported.
     assert episode == Episode(
         id="e00000",
@@ -61,7 +62,7 @@ def test_an_episode_by_hand():
 
 
 def test_a_query_is_answered_with_the_name_shown():
-    episode = sample(zoo(), replace(SMALL, ways=3, queries=6)).episodes[4]
+    episode = sample_episodes(zoo(), replace(SMALL, ways=3, queries=6)).episodes[4]
     names = {candidate.class_id: candidate.name for candidate in episode.candidates}
     assert (episode.id, episode.task, episode.names, episode.ways) == ("e00004", "link", "pseudo", 3)
     assert episode.shots_per_class == (0, 1, 3)
@@ -73,14 +74,14 @@ def test_a_query_is_answered_with_the_name_shown():
 
 
 def test_shuffled_episodes_are_one_for_each_shot_count():
-    episodes = sample(zoo(), replace(SMALL, order="shuffled", episodes=2)).episodes
+    episodes = sample_episodes(zoo(), replace(SMALL, order="shuffled", episodes=2)).episodes
     assert [e.id for e in episodes] == [f"e0000{index}-k{shots}" for index in range(2) for shots in ("00", "01", "03")]
     assert [e.shots_per_class for e in episodes[:3]] == [(0,), (1,), (3,)]
     assert [len(e.support) for e in episodes[:3]] == [0, 2, 6]
     assert episodes[0].task == "link-shuffled"
     assert {e.queries for e in episodes[:3]} == {episodes[0].queries}
     assert {e.candidates for e in episodes[:3]} == {episodes[0].candidates}
-    drawn_anew = sample(zoo(), replace(SMALL, order="shuffled", episodes=40, shots_per_class=(1, 2))).episodes
+    drawn_anew = sample_episodes(zoo(), replace(SMALL, order="shuffled", episodes=40, shots_per_class=(1, 2))).episodes
     pairs = [(e, f) for e, f in itertools.pairwise(drawn_anew) if e.queries == f.queries]
     assert len(pairs) == 40
     assert sum(set(e.support) <= set(f.support) for e, f in pairs) < 20
@@ -89,7 +90,7 @@ def test_shuffled_episodes_are_one_for_each_shot_count():
 def test_false_labels_mislead_their_share_and_the_same_turns_first():
     data = zoo(6, 9)
     plans = [replace(SMALL, ways=3, episodes=200, false_labels=share) for share in (0.0, 0.3, 1.0)]
-    true, some, all_false = (sample(data, plan).episodes for plan in plans)
+    true, some, all_false = (sample_episodes(data, plan).episodes for plan in plans)
     assert {e.task for e in some} == {"link-false-0.3"}
     misled = 0
     for a, b, c in zip(true, some, all_false, strict=True):
@@ -119,7 +120,7 @@ def test_policies_by_hand():
 def test_classes_with_too_few_pictures_are_left_out_and_listed():
     items = [picture(c, n) for c, count in (("cat", 4), ("elk", 3), ("owl", 9)) for n in range(count)]
     items.append(picture("elk", 7, sha256=items[5].sha256))  # a copy makes no fourth picture
-    sampled = sample(dataset(*items), SMALL)
+    sampled = sample_episodes(dataset(*items), SMALL)
     assert sampled.left_out == (LeftOut("elk", 3, "3 of 4 pictures needed"),)
     assert {t.class_id for e in sampled.episodes for t in e.queries} == {"cat", "owl"}
 
@@ -128,7 +129,7 @@ def test_pictures_that_two_classes_claim_are_never_used():
     both = {"sha256": "the same"}
     items = [picture(c, n) for c in ("cat", "owl") for n in range(5)]
     disputed = (picture("cat", 7, **both), picture("owl", 8, **both))
-    sampled = sample(dataset(*items, *disputed), replace(SMALL, episodes=60))
+    sampled = sample_episodes(dataset(*items, *disputed), replace(SMALL, episodes=60))
     assert sampled.disputed == ("cat/07.png", "owl/08.png")
     used = {t.item for e in sampled.episodes for t in (*e.support, *e.queries)}
     assert used == {item.id for item in items}
@@ -138,7 +139,7 @@ def test_pictures_that_two_classes_claim_are_never_used():
 def test_equal_names_never_meet_and_names_within_names_do(names):
     called = {"a": "Mole", "b": " mole", "c": "Ｍｏｌｅ", "d": "mole rat"}
     items = [picture(c, n, name=name) for c, name in called.items() for n in range(4)]
-    episodes = sample(dataset(*items), replace(SMALL, names=names, episodes=60)).episodes
+    episodes = sample_episodes(dataset(*items), replace(SMALL, names=names, episodes=60)).episodes
     met = {frozenset(c.class_id for c in e.candidates) for e in episodes}
     assert met == {frozenset("ad"), frozenset("bd"), frozenset("cd")}
 
@@ -146,7 +147,7 @@ def test_equal_names_never_meet_and_names_within_names_do(names):
 def test_one_content_under_two_classes_of_one_name_is_not_disputed():
     called = {"a": "mole", "b": "Mole", "c": "owl"}
     items = [picture(c, n, name=name, sha256=f"{name.lower()} {n}") for c, name in called.items() for n in range(4)]
-    assert sample(dataset(*items), SMALL).disputed == ()
+    assert sample_episodes(dataset(*items), SMALL).disputed == ()
 
 
 def test_nearest_usable_neighbours_are_taken_in_their_order():
@@ -154,11 +155,11 @@ def test_nearest_usable_neighbours_are_taken_in_their_order():
     items += [picture("g", 0)]  # too few
     near = {"a": ["g", "nowhere", "d", "f", "c", "b"], "b": ["a", "g"], "c": ["b", "a"], "e": ["e", "a", "b"]}
     plan = replace(SMALL, ways=3, negatives="neighbours", episodes=30)
-    sampled = sample(dataset(*items), plan, near)
+    sampled = sample_episodes(dataset(*items), plan, near)
     met = {frozenset(c.class_id for c in e.candidates) for e in sampled.episodes}
     assert met == {frozenset("adc"), frozenset("cba"), frozenset("eab")}
     assert {e.task for e in sampled.episodes} == {"link-neighbours"}
-    assert [(out.class_id, out.lacks) for out in sampled.left_out] == [
+    assert [(out.class_id, out.shortfall) for out in sampled.left_out] == [
         ("g", "1 of 4 pictures needed"),
         ("b", "1 of 2 usable neighbours needed; it is only ever a negative"),
         ("d", "0 of 2 usable neighbours needed; it is only ever a negative"),
@@ -171,7 +172,7 @@ def test_neighbours_come_from_the_facts_when_none_are_given(bearer):
     plan = replace(SMALL, negatives="neighbours")
     bare = (i if bearer is None or i.id.endswith(bearer) else replace(i, facts={}) for i in zoo(4).items)
     data = dataset(*bare)
-    met = {frozenset(c.class_id for c in e.candidates) for e in sample(data, plan).episodes}
+    met = {frozenset(c.class_id for c in e.candidates) for e in sample_episodes(data, plan).episodes}
     ids = ["classa", "classb", "classc", "classd"]
     assert met == {frozenset(pair) for pair in [*itertools.pairwise(ids), (ids[3], ids[0])]}
 
@@ -197,15 +198,15 @@ def test_negatives_are_drawn_for_each_episode_and_of_two_with_one_name_the_first
     items = [picture(c, n, name="elk" if c in "de" else c) for c in "abcde" for n in range(4)]
     near = {"a": ["b", "gone", "c", "d", "e"]}
     plan = replace(SMALL, negatives="neighbours", rule="linear", episodes=1500)
-    episodes = sample(dataset(*items), plan, near).episodes
+    episodes = sample_episodes(dataset(*items), plan, near).episodes
     met = Counter(c.class_id for e in episodes for c in e.candidates)
     assert [met[c] / 1500 for c in "bcde"] == pytest.approx([4 / 10, 3 / 10, 2 / 10, 1 / 10], abs=0.05)
-    assert sample(dataset(*items), replace(plan, episodes=20), near).episodes == episodes[:20]
+    assert sample_episodes(dataset(*items), replace(plan, episodes=20), near).episodes == episodes[:20]
     assert {e.task for e in episodes} == {"link-neighbours"}
-    more = sample(dataset(*items), replace(plan, ways=4, episodes=60), near).episodes
+    more = sample_episodes(dataset(*items), replace(plan, ways=4, episodes=60), near).episodes
     assert {frozenset(c.class_id for c in e.candidates) for e in more} == {frozenset("abcd"), frozenset("abce")}
     with pytest.raises(InputError, match=r"a \(3 of 4 usable neighbours needed; it is only ever a negative"):
-        sample(dataset(*items), replace(plan, ways=5), near)
+        sample_episodes(dataset(*items), replace(plan, ways=5), near)
 
 
 # Bad input
@@ -242,14 +243,14 @@ def test_negatives_are_drawn_for_each_episode_and_of_two_with_one_name_the_first
 )
 def test_a_plan_that_cannot_be_is_one_sentence(changes, sentence):
     with pytest.raises(InputError) as error:
-        sample(zoo(), replace(SMALL, **changes))
+        sample_episodes(zoo(), replace(SMALL, **changes))
     assert str(error.value) == sentence
 
 
 def test_too_few_usable_classes_list_the_first_and_count_the_rest():
     items = [picture(c, n) for c in "abcdefgh" for n in range(2)] + [picture("z", n) for n in range(4)]
     with pytest.raises(InputError) as error:
-        sample(dataset(*items), SMALL)
+        sample_episodes(dataset(*items), SMALL)
     few = ", ".join(f"{class_id} (2 of 4 pictures needed)" for class_id in "abcde")
     assert str(error.value) == (
         "pictures: usable classes: 1; an episode needs 2 with different names. "
@@ -261,19 +262,19 @@ def test_too_few_usable_classes_list_the_first_and_count_the_rest():
 @pytest.mark.parametrize("items", [[], [picture("a", n) for n in range(9)]], ids=["none", "one class"])
 def test_no_second_class_is_one_sentence(items):
     with pytest.raises(InputError, match=r"^pictures: usable classes: [01]; an episode needs 2 .* Add pictures"):
-        sample(dataset(*items), SMALL)
+        sample_episodes(dataset(*items), SMALL)
 
 
 def test_neighbours_must_be_known():
     items = dataset(*(picture(c, n) for c in "ab" for n in range(4)))
     plan = replace(SMALL, negatives="neighbours")
     with pytest.raises(InputError, match=r"Run `linkcontext mine`, or give --neighbours\.$"):
-        sample(items, plan)
+        sample_episodes(items, plan)
     with pytest.raises(InputError, match=r"a \(0 of 1 usable neighbours needed; it is only ever a negative"):
-        sample(items, plan, {"a": ["elsewhere"]})
+        sample_episodes(items, plan, {"a": ["elsewhere"]})
     wrong = dataset(*items.items, picture("c", 0, facts={"neighbours": "ab"}))
     with pytest.raises(InputError, match=r"pictures: c/00\.png: the fact `neighbours` must be a list of class ids"):
-        sample(wrong, plan)
+        sample_episodes(wrong, plan)
 
 
 # By oracle
@@ -297,7 +298,7 @@ def blind_policies(episode, shots_per_class):
 @pytest.mark.parametrize("ways", [2, 3, 4, 5])
 def test_blind_policies_are_exactly_at_chance_in_every_episode(ways, negatives, names, order):
     plan = replace(SMALL, ways=ways, queries=2 * ways, negatives=negatives, names=names, order=order)
-    for episode in sample(zoo(), plan).episodes:
+    for episode in sample_episodes(zoo(), plan).episodes:
         for shots in episode.shots_per_class:
             answers = list(blind_policies(episode, shots))
             assert (None in answers) == (shots == 0)
@@ -334,9 +335,9 @@ def test_a_class_is_usable_when_some_choice_works_and_then_one_is_drawn(drawn, s
     present = {item.split for item in items} | {"in", "out"}
     assume(set(splits) - {None} <= present)
     plan = EpisodePlan(2, (shots,), 8, 2 * queries, support_split=splits[0], query_split=splits[1], groups_apart=apart)
-    stock = _stock(plan, "a", "a", items, set())
-    assert enough(stock, plan, set()) == some_choice_works(items, plan, shots, queries, apart)
-    if enough(stock, plan, set()):
+    class_pool = _class_pool(plan, "a", "a", items, set())
+    assert has_enough(class_pool, plan, set()) == some_choice_works(items, plan, shots, queries, apart)
+    if has_enough(class_pool, plan, set()):
         assert_apart([*items, *other], plan, shots, queries)
 
 
@@ -363,7 +364,7 @@ def spread(touched, items):
 
 def assert_apart(items, plan, shots, queries):
     by_id = {item.id: item for item in items}
-    for episode in sample(dataset(*items), plan).episodes:
+    for episode in sample_episodes(dataset(*items), plan).episodes:
         held, asked = ([by_id[t.item] for t in side] for side in (episode.support, episode.queries))
         assert Counter(i.class_id for i in held) == {c: shots for c in "ab" if shots}
         assert Counter(i.class_id for i in asked) == dict.fromkeys("ab", queries)
@@ -376,7 +377,7 @@ def assert_apart(items, plan, shots, queries):
 
 def test_pictures_are_drawn_uniformly():
     data = dataset(*(picture(c, n) for c in "ab" for n in range(4)))
-    episodes = sample(data, EpisodePlan(shots_per_class=(2,), episodes=1000)).episodes
+    episodes = sample_episodes(data, EpisodePlan(shots_per_class=(2,), episodes=1000)).episodes
     for turns in ([t for e in episodes for t in e.queries], [t for e in episodes for t in e.support[:2]]):
         counts = Counter(turn.item for turn in turns)
         assert len(counts) == 8
@@ -388,7 +389,7 @@ def test_pictures_are_drawn_uniformly():
 @pytest.mark.parametrize("order", ["rounds", "shuffled"])
 def test_every_order_of_the_classes_is_equally_likely(order):
     plan = EpisodePlan(3, (2,), 600, order=order, seed=1)
-    episodes = sample(zoo(3), plan).episodes
+    episodes = sample_episodes(zoo(3), plan).episodes
     orders = [Counter(tuple(t.class_id for t in e.queries) for e in episodes)]
     if order == "rounds":
         orders += [Counter(tuple(t.class_id for t in e.support[at : at + 3]) for e in episodes) for at in (0, 3)]
@@ -411,19 +412,19 @@ def halves(support):
 def test_the_first_class_is_not_the_first_queried():
     plan = replace(SMALL, negatives="neighbours", episodes=400)
     pool = open_pool(zoo(), plan)
-    same = sum(draw(pool, i)[0].queries[0].class_id == _classes(pool, i)[0].class_id for i in range(400))
+    same = sum(draw_episode(pool, i)[0].queries[0].class_id == _classes(pool, i)[0].class_id for i in range(400))
     assert abs(same - 200) < 45  # 4.5 standard deviations
 
 
 def test_random_negatives_are_every_set_of_classes_equally_often():
-    episodes = sample(zoo(6, 2), EpisodePlan(3, (1,), 600)).episodes
+    episodes = sample_episodes(zoo(6, 2), EpisodePlan(3, (1,), 600)).episodes
     met = Counter(frozenset(c.class_id for c in e.candidates) for e in episodes)
     assert len(met) == 20
     assert all(abs(count - 30) < 25 for count in met.values())  # 4.7 standard deviations
 
 
 def test_one_class_s_pictures_say_nothing_about_another_s():
-    episodes = sample(zoo(2, 9), EpisodePlan(shots_per_class=(1,), episodes=400)).episodes
+    episodes = sample_episodes(zoo(2, 9), EpisodePlan(shots_per_class=(1,), episodes=400)).episodes
     for turns in ([e.support for e in episodes], [e.queries for e in episodes]):
         same = sum(one.item[-6:] == two.item[-6:] for one, two in turns)
         assert abs(same - 400 / 9) < 30  # 4.8 standard deviations
@@ -435,7 +436,7 @@ def test_one_class_s_pictures_say_nothing_about_another_s():
 @pytest.mark.parametrize("ways", [2, 3, 5])
 def test_every_whole_round_is_balanced_and_no_content_comes_twice(ways):
     data = zoo()
-    for episode in sample(data, replace(SMALL, ways=ways, shots_per_class=(7,), queries=2 * ways)).episodes:
+    for episode in sample_episodes(data, replace(SMALL, ways=ways, shots_per_class=(7,), queries=2 * ways)).episodes:
         for shots in range(8):
             counts = Counter(turn.class_id for turn in episode.shown(shots))
             assert set(counts.values()) <= {shots} and len(counts) == (ways if shots else 0)
@@ -444,8 +445,8 @@ def test_every_whole_round_is_balanced_and_no_content_comes_twice(ways):
 
 
 def test_more_shots_only_lengthen_the_support():
-    few = sample(zoo(), replace(SMALL, shots_per_class=(0, 2))).episodes
-    many = sample(zoo(), replace(SMALL, shots_per_class=(8, 2))).episodes
+    few = sample_episodes(zoo(), replace(SMALL, shots_per_class=(0, 2))).episodes
+    many = sample_episodes(zoo(), replace(SMALL, shots_per_class=(8, 2))).episodes
     assert {e.shots_per_class for e in many} == {(2, 8)}
     assert [(e.queries, e.candidates, e.support) for e in few] == [(e.queries, e.candidates, e.shown(2)) for e in many]
 
@@ -453,7 +454,8 @@ def test_more_shots_only_lengthen_the_support():
 def test_names_change_nothing_but_names():
     unnamed = {
         names: [
-            ([t.item for t in (*e.support, *e.queries)]) for e in sample(zoo(), replace(SMALL, names=names)).episodes
+            ([t.item for t in (*e.support, *e.queries)])
+            for e in sample_episodes(zoo(), replace(SMALL, names=names)).episodes
         ]
         for names in ("real", "pseudo", "random", "swapped")
     }
@@ -461,17 +463,17 @@ def test_names_change_nothing_but_names():
 
 
 def test_swapped_names_are_real_names_of_others():
-    for episode in sample(zoo(), replace(SMALL, ways=4, names="swapped")).episodes:
+    for episode in sample_episodes(zoo(), replace(SMALL, ways=4, names="swapped")).episodes:
         shown = {c.name for c in episode.candidates}
         assert shown == {c.truth for c in episode.candidates} == {f"the {c.class_id}" for c in episode.candidates}
         assert all(c.name != c.truth for c in episode.candidates)
 
 
 def test_pseudo_words_are_no_words_of_real_names():
-    plain = sample(zoo(), SMALL).episodes
+    plain = sample_episodes(zoo(), SMALL).episodes
     stolen = [candidate.name for episode in plain for candidate in episode.candidates]
     items = [replace(item, name=item.name + " " + " ".join(stolen).upper()) for item in zoo().items]
-    again = sample(dataset(*items), SMALL).episodes
+    again = sample_episodes(dataset(*items), SMALL).episodes
     assert not {c.name for e in again for c in e.candidates}.intersection(stolen)
 
 
@@ -485,22 +487,22 @@ def test_every_class_is_first_equally_often_up_to_one(negatives):
 
 
 def test_the_order_of_the_data_set_and_the_number_of_episodes_change_nothing():
-    episodes = sample(zoo(), SMALL).episodes
-    assert sample(dataset(*reversed(zoo().items)), SMALL).episodes == episodes
-    assert sample(zoo(), replace(SMALL, episodes=5)).episodes == episodes[:5]
-    assert sample(zoo(), replace(SMALL, seed=1)).episodes != episodes
+    episodes = sample_episodes(zoo(), SMALL).episodes
+    assert sample_episodes(dataset(*reversed(zoo().items)), SMALL).episodes == episodes
+    assert sample_episodes(zoo(), replace(SMALL, episodes=5)).episodes == episodes[:5]
+    assert sample_episodes(zoo(), replace(SMALL, seed=1)).episodes != episodes
     pool = open_pool(zoo(), SMALL)
-    assert [draw(pool, index)[0] for index in reversed(range(12))] == [*reversed(episodes)]
+    assert [draw_episode(pool, index)[0] for index in reversed(range(12))] == [*reversed(episodes)]
 
 
 def lines_of(plan, index):
     """A process of its own opens the data by itself and writes one episode."""
-    return "".join(to_json(episode) + "\n" for episode in draw(open_pool(zoo(), plan), index))
+    return "".join(to_json(episode) + "\n" for episode in draw_episode(open_pool(zoo(), plan), index))
 
 
 def test_one_process_and_three_write_the_same_bytes():
     with multiprocessing.get_context("spawn").Pool(3) as processes:
         for plan in (SMALL, replace(SMALL, order="shuffled", names="random", negatives="neighbours")):
-            alone = "".join(to_json(episode) + "\n" for episode in sample(zoo(), plan).episodes)
+            alone = "".join(to_json(episode) + "\n" for episode in sample_episodes(zoo(), plan).episodes)
             together = "".join(processes.map(partial(lines_of, plan), range(plan.episodes), chunksize=1))
             assert together.encode() == alone.encode()

@@ -9,9 +9,9 @@ import pytest
 
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.annotations import Subject, subjects
-from linkcontext.episodes.link import EpisodePlan, copy_first, copy_last, sample
-from linkcontext.episodes.plan import LETTERS, TalkPlan
-from linkcontext.episodes.questions import Talks, with_letters
+from linkcontext.episodes.link import copy_first, copy_last, sample_episodes
+from linkcontext.episodes.plan import LETTERS, EpisodePlan, TaskPlan
+from linkcontext.episodes.questions import TaskSampler, with_letters
 from linkcontext.errors import InputError
 from linkcontext.records import Item, Question, from_dict, to_json
 
@@ -37,7 +37,7 @@ def gallery(count=72):
 
 
 def talks(data=None, **changes):
-    return Talks.of(data or gallery(), replace(TalkPlan(shots=(0, 2, 6), episodes=60), **changes))
+    return TaskSampler.of(data or gallery(), replace(TaskPlan(shots=(0, 2, 6), episodes=60), **changes))
 
 
 def told(episode, data):
@@ -62,7 +62,7 @@ def test_why_a_subject_cannot_be_asked():
 
     def left_out(changed, **plan):
         items = tuple(replace(i, questions=tuple(map(changed, i.questions))) for i in data.items)
-        return {left.class_id: left.lacks for left in talks(replace(data, items=items), **plan).left_out}
+        return {left.class_id: left.shortfall for left in talks(replace(data, items=items), **plan).left_out}
 
     def some_without(question):  # of one subject, some questions with candidates and some without
         return replace(question, candidates=()) if question.answer == "red, big" else question
@@ -204,7 +204,7 @@ def test_an_episode_is_a_function_of_the_plan_the_data_and_its_number():
     assert talks(data).episodes() == talks(mixed).episodes()
     assert talks(data, episodes=5).episodes() == talks(data).episodes()[:5]
     assert talks(data).episodes() != talks(data, seed=1).episodes()
-    assert len(talks(data).talk(3, 5).support) == 5
+    assert len(talks(data).episode(3, 5).support) == 5
 
 
 def test_splits_are_kept_apart():
@@ -242,7 +242,7 @@ def test_a_plan_that_cannot_be_is_one_sentence(changes, sentence):
 def test_link_episodes_with_letters():
     items = [Item(f"{c}{n}", f"{c}{n}.png", c, c, f"{c}{n}".zfill(64)) for c in "abcd" for n in range(9)]
     plan = EpisodePlan(ways=3, shots_per_class=(0, 2), episodes=20, queries=6, names="real")
-    for episode in sample(Dataset(Path("zoo"), tuple(items)), plan).episodes:
+    for episode in sample_episodes(Dataset(Path("zoo"), tuple(items)), plan).episodes:
         letters = with_letters(episode, "test")
         assert letters.task == "link choice"
         for turn, was in zip((*letters.support, *letters.queries), (*episode.support, *episode.queries), strict=True):
@@ -260,7 +260,7 @@ def test_what_has_too_few_pictures_is_listed():
     found = talks(gallery(31), shots=(27,))  # two colours must have 27 + 4 together, or three
     assert {subject.name for (subject,) in found.subjects} == {"caption/brief", "caption/long"}
     assert [out.class_id for out in found.left_out] == ["attribute/colour", "attribute/size", "rule/by colour"]
-    assert found.left_out[0].lacks == "no two answers have 16 pictures; the commonest has 11"
+    assert found.left_out[0].shortfall == "no two answers have 16 pictures; the commonest has 11"
 
 
 def test_an_option_that_is_used_up_comes_no_more():
@@ -326,7 +326,7 @@ def test_looking_for_subjects_grows_with_the_pictures_and_not_faster():
 
     def looks(classes):
         items = [Item(f"{n}", f"{n}", f"{n % classes}", f"{n % classes}", f"{n:064d}") for n in range(20 * classes)]
-        plan = TalkPlan(shots=(2,))
+        plan = TaskPlan(shots=(2,))
         (subject,) = subjects(Dataset(Path("many"), tuple(items)), plan)
         sides = ({a: Counted(found) for a, found in side.items()} for side in (subject.supports, subject.queries))
         before = Counted.looks
@@ -358,8 +358,10 @@ def test_questions_about_two_pictures(form):
     for episode in found:
         turns = (*episode.support, *episode.queries)
         assert all(len(turn.pictures) == 2 for turn in turns)
-        together = [frozenset(turn.pictures) for turn in turns]
-        assert len(set(together)) == len(together) == 10  # no pair is shown twice, though both splits have all of them
+        image_set = [frozenset(turn.pictures) for turn in turns]
+        assert (
+            len(set(image_set)) == len(image_set) == 10
+        )  # no pair is shown twice, though both splits have all of them
         right = {"yes": 1, "no": 2}  # pictures that differ
         for turn in turns:
             answer = letters_of(turn)[1][turn.answer] if form == "choice" else turn.answer
@@ -405,7 +407,7 @@ def test_contexts_are_asked_in_turn_and_never_meet():
         assert all(sorted(asked[at : at + 4]) == [*"0123"] for at in (0, 4, 8))
     poor = tuple(item for item in data.items if of[item.id] != "2" or item.split == "query")
     (left,) = talks(replace(data, items=poor), **plan).left_out
-    assert left.lacks == "1 of 4 contexts: no two answers have 4 pictures; the commonest has 0"
+    assert left.shortfall == "1 of 4 contexts: no two answers have 4 pictures; the commonest has 0"
     with pytest.raises(InputError, match="no two answers have 8 pictures; the commonest has 5"):
         talks(data, **plan | {"shots": (16,)})
 

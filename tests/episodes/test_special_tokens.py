@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from linkcontext.cli import main
-from linkcontext.episodes.prompt import SCAFFOLDS, conversation, refuse_scaffold, render
+from linkcontext.episodes.render import render_text
+from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages, refuse_scaffold
 from linkcontext.episodes.special_tokens import USUAL_MARKS, marks_pattern, refuse_marked_episodes, refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.records import Candidate, Episode, Turn
@@ -35,10 +36,10 @@ def test_a_text_with_a_mark_is_refused_and_the_mark_is_named():
 
 def test_a_mark_that_a_text_makes_with_what_the_template_writes_is_refused():
     fine = [{"role": "user", "content": [{"type": "image", "image": "p"}, {"type": "text", "text": "fine"}]}]
-    assert render(fine, Plain())[0] == "<image>fine|>"
+    assert render_text(fine, Plain())[0] == "<image>fine|>"
     half = [*fine, {"role": "user", "content": [{"type": "text", "text": "broken <|end"}]}]
     with pytest.raises(InputError, match=r"message 2 of 2 \(user\).*<\|end\|>"):
-        render(half, Plain())
+        render_text(half, Plain())
 
 
 def test_every_text_of_episodes_and_scaffolds_is_looked_at():
@@ -103,5 +104,5 @@ def test_what_is_never_said_may_hold_a_mark(nano, marked, tmp_path):
 
 def test_conversation_is_not_changed_by_the_gate():
     words = Plain()
-    messages = conversation([Turn("p", "a", "lum")], SCAFFOLDS["turns"])
-    assert render(messages, words)[0] == "<image>What is this?|>lum|>"
+    messages = build_messages([Turn("p", "a", "lum")], SCAFFOLDS["turns"])
+    assert render_text(messages, words)[0] == "<image>What is this?|>lum|>"

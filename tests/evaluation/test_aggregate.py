@@ -1,7 +1,7 @@
 """Means over subjects: subjects that are asked about the same few pictures are no sample of their own."""
 
-from linkcontext.evaluation.aggregate import summary
-from linkcontext.evaluation.metrics import grouped, rows
+from linkcontext.evaluation.aggregate import mean_rows
+from linkcontext.evaluation.metrics import grouped, metric_rows
 from linkcontext.records import Candidate, Episode, Prediction, Turn
 
 CANDIDATES = (Candidate("a", "red", "red"), Candidate("b", "blue", "blue"))
@@ -43,12 +43,14 @@ def asked(subjects: int, pictures: int):
 def test_few_pictures_make_a_wide_interval_of_the_mean():
     narrow, wide = (
         next(
-            line for line in summary(rows(*asked(20, n)), groups=grouped(*asked(20, n))) if line["tasks"] == "attribute"
+            line
+            for line in mean_rows(metric_rows(*asked(20, n)), groups=grouped(*asked(20, n)))
+            if line["tasks"] == "attribute"
         )
         for n in (120, 3)
     )
     assert (narrow["n_pictures"], wide["n_pictures"]) == (120, 3)
     assert wide["ci95"][1] - wide["ci95"][0] > 0.6
     assert narrow["ci95"][1] - narrow["ci95"][0] < 0.1
-    without = next(line for line in summary(rows(*asked(20, 3))) if line["tasks"] == "attribute")
+    without = next(line for line in mean_rows(metric_rows(*asked(20, 3))) if line["tasks"] == "attribute")
     assert without["ci95"] == [without["accuracy"]] * 2  # each subject has two of six wrong: no spread between them

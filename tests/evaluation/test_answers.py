@@ -1,6 +1,6 @@
 import pytest
 
-from linkcontext.evaluation.answers import match, normalise
+from linkcontext.evaluation.answers import match, normalise_reply
 from linkcontext.records import Candidate
 
 # Replies in which 1 is part of a longer number or term, and in which it stands by itself.
@@ -170,4 +170,4 @@ def test_the_order_of_candidates_decides_nothing(reply):
 
 def test_normalising_twice_changes_nothing():
     for text in ("ẞ ﬁ  İ", "K \u00a0x", "Ω ͅ", "5² ½ ①", "don’t ١٫٥", "a\u200bb 👨‍👩‍👧 ™"):
-        assert normalise(normalise(text)) == normalise(text)
+        assert normalise_reply(normalise_reply(text)) == normalise_reply(text)

@@ -7,11 +7,11 @@ import pytest
 
 from linkcontext.config import eval_config
 from linkcontext.data.sources import open_folder
-from linkcontext.episodes.prompt import SCAFFOLDS, prompt
-from linkcontext.evaluation.attribution import explained, reading
-from linkcontext.evaluation.attribution_file import explanation_of, read_explanation
-from linkcontext.evaluation.example_selection import picks
-from linkcontext.evaluation.metrics import choose, grouped
+from linkcontext.episodes.scaffold import SCAFFOLDS, query_messages
+from linkcontext.evaluation.attribution import attribute_queries, view_tree
+from linkcontext.evaluation.attribution_file import attribution_of, read_attribution
+from linkcontext.evaluation.example_selection import select_examples
+from linkcontext.evaluation.metrics import chosen_class, grouped
 from linkcontext.evaluation.run_dir import read_run
 from linkcontext.evaluation.runner import evaluate, run_folder
 from linkcontext.inference.vision import VisionEncoder
@@ -47,13 +47,13 @@ def scorer(model, pictures, engine="auto"):
 def test_leaving_one_out_is_asking_the_shortened_prompt(model, pictures, folder):
     """A support written anew without the picture, one prompt at a time through the model's own processor."""
     oracle = scorer(model, pictures, "naive")
-    told = explanation_of(folder)
+    told = attribution_of(folder)
     asked = {p.query_id: p for p in folder.predictions if p.shots_per_class == 2}
     assert len(told.queries) == 4  # two episodes of two queries
     for query in told.queries:
         prediction = asked[query.query_id]
         episode = folder.episodes[prediction.episode_id]
-        chosen = choose(prediction, "likelihood_sum", episode.candidates)
+        chosen = chosen_class(prediction, "likelihood_sum", episode.candidates)
         assert [a.class_id for a in query.answers] == list(dict.fromkeys([prediction.gold, chosen]))
         number = next(i for i in (0, 1) if episode.query_id(i) == query.query_id)
         names = {c.class_id: c.name for c in episode.candidates}
@@ -64,15 +64,19 @@ def test_leaving_one_out_is_asking_the_shortened_prompt(model, pictures, folder)
             for left, value in enumerate(answer.without):
                 support = [turn for place, turn in enumerate(episode.support) if place != left]
                 short = dataclasses.replace(episode, ways=1, support=tuple(support))
-                asks, says = (prompt(short, number, 3, SCAFFOLDS["turns"], a) for a in (None, names[answer.class_id]))
+                asks, says = (
+                    query_messages(short, number, 3, SCAFFOLDS["turns"], a) for a in (None, names[answer.class_id])
+                )
                 [[(expected, _)]] = oracle.score([ScoringRequest(asks, (says,))])
                 assert value == pytest.approx(expected, abs=1e-4)
 
 
 def test_it_does_not_matter_what_is_explained_beside_it(model, pictures, folder):
-    pairs = next(iter(picks(grouped(folder.episodes, folder.predictions)).episodes.values()))
-    both = explained(scorer(model, pictures), SCAFFOLDS["turns"], pairs, "likelihood_sum")
-    alone = [explained(scorer(model, pictures), SCAFFOLDS["turns"], [pair], "likelihood_sum")[0] for pair in pairs]
+    pairs = next(iter(select_examples(grouped(folder.episodes, folder.predictions)).episodes.values()))
+    both = attribute_queries(scorer(model, pictures), SCAFFOLDS["turns"], pairs, "likelihood_sum")
+    alone = [
+        attribute_queries(scorer(model, pictures), SCAFFOLDS["turns"], [pair], "likelihood_sum")[0] for pair in pairs
+    ]
     for one, other in zip(both, alone, strict=True):
         for a, b in zip(one.answers, other.answers, strict=True):
             assert (a.logprob, *a.without) == pytest.approx((b.logprob, *b.without), abs=1e-4)
@@ -80,8 +84,8 @@ def test_it_does_not_matter_what_is_explained_beside_it(model, pictures, folder)
 
 def test_the_prompt_that_is_shown_is_the_tree_that_is_run(model, pictures, folder):
     episode = next(iter(folder.episodes.values()))
-    asker = scorer(model, pictures)
-    seen = reading(asker, SCAFFOLDS["turns"], episode)
+    evaluator = scorer(model, pictures)
+    seen = view_tree(evaluator, SCAFFOLDS["turns"], episode)
     assert (seen.prompts, seen.shots_per_class) == (4, 2)
     assert sum(token.times for token in seen.tokens) == seen.merged < seen.written_out
     turns, queries = episode.shown(2), episode.queries
@@ -90,7 +94,7 @@ def test_the_prompt_that_is_shown_is_the_tree_that_is_run(model, pictures, folde
     said = ["".join(t.text for t in seen.tokens[seen.pieces[n].start : seen.pieces[n].end] if t.asked) for n in leaves]
     names = [next(c.name for c in episode.candidates if c.class_id == query.class_id) for query in queries]
     assert said == [f"{name}<|end|>" for name in names] * 2
-    assert reading(scorer(model, pictures, "naive"), SCAFFOLDS["turns"], episode).tokens == ()
+    assert view_tree(scorer(model, pictures, "naive"), SCAFFOLDS["turns"], episode).tokens == ()
 
 
 def test_the_file_is_kept_and_more_is_added_when_asked(model, config, folder):
@@ -101,7 +105,7 @@ def test_the_file_is_kept_and_more_is_added_when_asked(model, config, folder):
         assert path.read_bytes() == before
     predictions = (folder.path / "predictions.jsonl").read_bytes()
     evaluate(dataclasses.replace(config, explain=3), LocalModel.of(model))
-    assert len(read_explanation(path).queries) == 6
+    assert len(read_attribution(path).queries) == 6
     assert (folder.path / "predictions.jsonl").read_bytes() == predictions
     assert "6 queries were asked again" in write_report(folder.path).read_text(encoding="utf-8")
 

@@ -8,7 +8,7 @@ import pytest
 from linkcontext.app.runs import comparison
 from linkcontext.episodes.ids import RICES, for_query
 from linkcontext.errors import InputError
-from linkcontext.evaluation.compare import cautions, clustered_p, compare, interval, sign_flip_p, within
+from linkcontext.evaluation.compare import clustered_p, compare, comparison_notes, paired_interval, sign_flip_p, within
 from linkcontext.evaluation.power import holm
 from linkcontext.evaluation.run_dir import read_run
 from linkcontext.records import Candidate, Episode, Prediction, Turn, read_jsonl, write_jsonl
@@ -152,21 +152,23 @@ def test_what_differs_and_what_is_missing_is_said(tmp_path):
             "config": {"episodes": {"seed": seed}, "out": run.name},
         }
         (run / "config.json").write_text(json.dumps(config))
-    assert cautions(read_run(a), read_run(b)) == ["A and B differ in the model's weights, seed (0, 1)."]
-    assert cautions(read_run(a), read_run(a)) == ["A and B differ in nothing that was recorded."]
+    assert comparison_notes(read_run(a), read_run(b)) == ["A and B differ in the model's weights, seed (0, 1)."]
+    assert comparison_notes(read_run(a), read_run(a)) == ["A and B differ in nothing that was recorded."]
     assert "A and B differ in the model" in comparison(tmp_path, "a", "b")  # the web page says it too
     kept = (b / "config.json").read_text()
     (b / "config.json").write_text(json.dumps({**json.loads(kept), "measured": {}}))
     told = "A and B differ in seed (0, 1). Only one of them records the adapter, the model's weights."
-    assert cautions(read_run(a), read_run(b))[0] == told
+    assert comparison_notes(read_run(a), read_run(b))[0] == told
     (b / "config.json").write_text(kept)
     lines = (b / "predictions.jsonl").read_text().splitlines(keepends=True)
     (b / "predictions.jsonl").write_text("".join(lines[:-2]))
-    assert cautions(read_run(a), read_run(b))[0].startswith(f"{b}: This run is not finished: 2 of its 6 predictions")
+    assert comparison_notes(read_run(a), read_run(b))[0].startswith(
+        f"{b}: This run is not finished: 2 of its 6 predictions"
+    )
     config = json.loads((b / "config.json").read_text())
     served = {"model": {"class": "served"}, "measured": {"weights": "unknown: a server has them"}}
     (b / "config.json").write_text(json.dumps({**config, **served}))
-    assert cautions(read_run(a), read_run(b))[-1].startswith(f"{b}: The model's weights cannot be known")
+    assert comparison_notes(read_run(a), read_run(b))[-1].startswith(f"{b}: The model's weights cannot be known")
 
 
 def test_selections_are_paired_by_drawn_query(tmp_path):
@@ -258,7 +260,7 @@ def test_p_is_never_nothing_and_is_seeded():
 
 
 def test_one_episode_says_nothing():
-    assert interval(np.array([1.0, 0.0]), ["e0", "e0"]) == (-1.0, 1.0)
+    assert paired_interval(np.array([1.0, 0.0]), ["e0", "e0"]) == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize(("better", "worse"), [(0.0, 0.02), (0.05, 0.05), (0.15, 0.3)])
@@ -270,7 +272,7 @@ def test_coverage_of_the_paired_interval(better, worse):
         luck = np.repeat(draws.random(80), 2)  # the two queries of an episode share their luck
         luck = np.where(draws.random(160) < 0.5, luck, draws.random(160))
         differences = np.where(luck < better, 1.0, np.where(luck > 1 - worse, -1.0, 0.0))
-        low, high = interval(differences, episodes)
+        low, high = paired_interval(differences, episodes)
         held += low <= better - worse <= high
         claimed += within({"ci95": [low, high]}, worse - better - 1e-9)
     assert held >= 0.925 * 300
@@ -280,7 +282,7 @@ def test_coverage_of_the_paired_interval(better, worse):
 def test_differences_are_clustered_by_picture_too():
     differences = np.array([1.0 if i % 17 < 6 else 0.0 for i in range(340)])
     episodes, pictures = [f"e{i // 2}" for i in range(340)], [f"p{i % 17}" for i in range(340)]
-    wide, narrow = interval(differences, episodes, pictures), interval(differences, episodes)
+    wide, narrow = paired_interval(differences, episodes, pictures), paired_interval(differences, episodes)
     assert wide[1] - wide[0] > 3 * (narrow[1] - narrow[0])
     assert clustered_p(differences, (episodes, pictures), "x") == sign_flip_p(np.full(6, 20.0), "x") == 2 / 64
     assert sign_flip_p(np.array([1.0] * 120), "x") < 0.001

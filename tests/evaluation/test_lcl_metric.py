@@ -3,7 +3,7 @@
 import pytest
 
 from linkcontext.evaluation import answers, lcl_metric
-from linkcontext.evaluation.metrics import rows
+from linkcontext.evaluation.metrics import metric_rows
 from linkcontext.records import Candidate, Episode, Prediction, Turn
 
 
@@ -23,7 +23,7 @@ def names(*shown):
     ],
 )
 def test_by_hand(reply, target, other, counted):
-    assert lcl_metric.right(reply, target, [other]) is counted
+    assert lcl_metric.lcl_correct(reply, target, [other]) is counted
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_by_hand(reply, target, other, counted):
     ],
 )
 def test_its_defects(reply, target, other, counted, truly):
-    assert lcl_metric.right(reply, target, [other]) is counted
+    assert lcl_metric.lcl_correct(reply, target, [other]) is counted
     assert answers.match(reply, names(target, other)) == truly
 
 
@@ -56,8 +56,8 @@ def predictions(*replies):
 
 def test_a_row_by_hand():
     episodes, said = predictions("fox", "Kit fox", "kit fox", "kit fox")
-    (row,) = lcl_metric.rows(episodes, iter(said))
-    (strict,) = rows(episodes, said)
+    (row,) = lcl_metric.lcl_rows(episodes, iter(said))
+    (strict,) = metric_rows(episodes, said)
     assert row.keys() == strict.keys()
     # right: fox for fox; "Kit fox" holds no "kit fox"; "kit fox" counts for the fox and for the kit fox
     assert (row["scoring"], row["accuracy"], row["n_queries"], row["chance"]) == ("lcl_legacy", 0.75, 4, 0.0)
@@ -69,12 +69,12 @@ def test_a_row_by_hand():
 
 def test_silence_is_worth_nothing_and_likelihood_has_no_such_row():
     episodes, said = predictions("", "")
-    (row,) = lcl_metric.rows(episodes, said)
+    (row,) = lcl_metric.lcl_rows(episodes, said)
     assert (row["accuracy"], row["answered"]) == (0.0, 0.0)
     episodes, said = predictions(None, None)
-    assert lcl_metric.rows(episodes, said) == []
+    assert lcl_metric.lcl_rows(episodes, said) == []
 
 
 def test_several_others_all_count():
-    assert lcl_metric.right("a fox", "fox", ["wolf", "dog"])
-    assert not lcl_metric.right("a fox or a dog", "fox", ["wolf", "dog"])
+    assert lcl_metric.lcl_correct("a fox", "fox", ["wolf", "dog"])
+    assert not lcl_metric.lcl_correct("a fox or a dog", "fox", ["wolf", "dog"])

@@ -8,7 +8,14 @@ import pytest
 from linkcontext.episodes.ids import for_query
 from linkcontext.errors import InputError
 from linkcontext.evaluation.intervals import wilson
-from linkcontext.evaluation.metrics import available, by_place, candidate_scores, choose, credit, rows
+from linkcontext.evaluation.metrics import (
+    available_scorings,
+    by_place,
+    candidate_scores,
+    chosen_class,
+    credit,
+    metric_rows,
+)
 from linkcontext.evaluation.power import detectable
 from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
 
@@ -48,9 +55,9 @@ def test_the_three_likelihoods_decide_differently():
     # sums -3 > -4; means -1.5 < -1; excess over the grey picture -2 < 1
     assert candidate_scores(p, "likelihood_mean") == {"cat": -1.5, "dog": -1.0}
     assert candidate_scores(p, "likelihood_pmi") == {"cat": -2.0, "dog": 1.0}
-    decisions = [choose(p, s, e.candidates) for s in ("likelihood_sum", "likelihood_mean", "likelihood_pmi")]
+    decisions = [chosen_class(p, s, e.candidates) for s in ("likelihood_sum", "likelihood_mean", "likelihood_pmi")]
     assert decisions == ["cat", "dog", "dog"]
-    assert [row["accuracy"] for row in rows({e.id: e}, [p])] == [1.0, 0.0, 0.0]
+    assert [row["accuracy"] for row in metric_rows({e.id: e}, [p])] == [1.0, 0.0, 0.0]
 
 
 def test_a_row_by_hand():
@@ -69,7 +76,7 @@ def test_a_row_by_hand():
         ("e1", 1): "plimbo",
     }
     made = [prediction(episodes[e], q, reply=reply, baselines=baselines) for (e, q), reply in said.items()]
-    assert rows(episodes, made) == [
+    assert metric_rows(episodes, made) == [
         {
             "task": "naming",
             "names": "pseudo",
@@ -106,7 +113,7 @@ def test_queries_with_supports_of_their_own_are_clustered_as_they_were_drawn():
         one = dataclasses.replace(drawn, id=for_query(drawn.id, query, 1), queries=(drawn.queries[query],))
         own[one.id] = one
     made = [prediction(e, 0, reply=e.queries[0].answer if e.id.startswith("e0") else "?") for e in own.values()]
-    (row,) = rows(own, made)
+    (row,) = metric_rows(own, made)
     assert (row["n_queries"], row["n_episodes"]) == (4, 2)
     assert row["ci95"] == list(wilson(0.5, 2))
     assert row["detectable"] == detectable(wilson(0.5, 2), 2)
@@ -119,11 +126,11 @@ def test_baselines_take_the_better_version_and_need_every_query():
         prediction(e, 0, (0.0, -1.0), baselines={**tokens, **pooled}),
         prediction(e, 1, (0.0, -1.0), baselines={**tokens, "nearest_centroid_pooled": "dog"}),
     ]
-    row = rows({e.id: e}, both)[0]
+    row = metric_rows({e.id: e}, both)[0]
     assert row["baselines"]["nearest_centroid"] == 1.0  # pooled; tokens would have .5
     assert row["baselines"]["copy_first"] is None
     half = [both[0], prediction(e, 1, (0.0, -1.0), baselines=tokens)]
-    assert rows({e.id: e}, half)[0]["baselines"]["nearest_centroid"] == 0.5
+    assert metric_rows({e.id: e}, half)[0]["baselines"]["nearest_centroid"] == 0.5
 
 
 def test_accuracy_by_the_place_of_the_only_support():
@@ -144,44 +151,44 @@ def test_accuracy_by_the_place_of_the_only_support():
 def test_a_tie_counts_its_share():
     e = episode(classes=("a", "b", "c"), names=("x", "y", "z"), truths=("a", "b", "c"))
     tied = prediction(e, 0, (-1.0, -1.0, -2.0), tokens=(1, 1, 1), null=(0.0, 0.0, 0.0))
-    assert choose(tied, "likelihood_sum", e.candidates) is None
+    assert chosen_class(tied, "likelihood_sum", e.candidates) is None
     assert credit(tied, "likelihood_sum", e.candidates) == 0.5
     lost = dataclasses.replace(tied, query_id=e.query_id(2), gold="c")
     assert credit(lost, "likelihood_sum", e.candidates) == 0.0
-    assert by_scoring(rows({e.id: e}, [tied, lost]))["likelihood_sum"]["accuracy"] == 0.25
+    assert by_scoring(metric_rows({e.id: e}, [tied, lost]))["likelihood_sum"]["accuracy"] == 0.25
 
 
 def test_a_model_that_sees_nothing_is_exactly_at_chance():
     episodes = {f"e{i}": episode(i) for i in range(9)}
     made = [prediction(e, q, (-1.0, -1.0)) for e in episodes.values() for q in (0, 1)]
-    assert {row["accuracy"] for row in rows(episodes, made)} == {0.5}
+    assert {row["accuracy"] for row in metric_rows(episodes, made)} == {0.5}
 
 
 def test_swapped_names_have_a_truth_column():
     e = episode(names=("dog", "cat"), kind="swapped")  # what people call a cat is shown as "dog"
     shown = prediction(e, 0, (-1.0, -2.0), reply="dog")
     true = prediction(e, 1, (-1.0, -2.0), reply="dog")  # the query is a dog, and called "cat" here
-    found = by_scoring(rows({e.id: e}, [shown, true]))
+    found = by_scoring(metric_rows({e.id: e}, [shown, true]))
     assert (found["likelihood_sum"]["accuracy"], found["likelihood_sum"]["truth"]) == (0.5, 0.5)
     tied = prediction(e, 0, (-1.0, -1.0))
-    assert rows({e.id: e}, [tied])[0]["truth"] == 0.5
+    assert metric_rows({e.id: e}, [tied])[0]["truth"] == 0.5
     silent = [prediction(e, 0, reply="?"), prediction(e, 1, reply="dog")]
-    assert (rows({e.id: e}, silent)[0]["accuracy"], rows({e.id: e}, silent)[0]["truth"]) == (0.0, 0.5)
+    assert (metric_rows({e.id: e}, silent)[0]["accuracy"], metric_rows({e.id: e}, silent)[0]["truth"]) == (0.0, 0.5)
 
 
 def test_three_swapped_names_where_neither_shown_nor_true_is_said():
     e = episode(classes=("a", "b", "c"), names=("b", "c", "a"), truths=("a", "b", "c"), kind="swapped")
-    row = rows({e.id: e}, [prediction(e, 0, reply="c")])[0]  # "b" was shown, "a" is true
+    row = metric_rows({e.id: e}, [prediction(e, 0, reply="c")])[0]  # "b" was shown, "a" is true
     assert (row["accuracy"], row["truth"]) == (0.0, 0.0)
-    assert rows({e.id: e}, [prediction(e, 0, reply="a")])[0]["truth"] == 1.0
+    assert metric_rows({e.id: e}, [prediction(e, 0, reply="a")])[0]["truth"] == 1.0
 
 
 def test_only_scorings_with_data_have_rows():
     e = episode()
-    assert [r["scoring"] for r in rows({e.id: e}, [prediction(e, 0, reply="")])] == ["generate"]
-    both = rows({e.id: e}, [prediction(e, 0, (0.0, -1.0), reply="plimbo")])
+    assert [r["scoring"] for r in metric_rows({e.id: e}, [prediction(e, 0, reply="")])] == ["generate"]
+    both = metric_rows({e.id: e}, [prediction(e, 0, (0.0, -1.0), reply="plimbo")])
     assert [r["scoring"] for r in both] == ["likelihood_sum", "likelihood_mean", "likelihood_pmi", "generate"]
-    assert rows({e.id: e}, []) == []
+    assert metric_rows({e.id: e}, []) == []
 
 
 def test_order_of_predictions_changes_nothing_and_correct_is_not_read():
@@ -193,10 +200,10 @@ def test_order_of_predictions_changes_nothing_and_correct_is_not_read():
         for q in (0, 1)
         for k in (0, 2, 16)
     ]
-    expected = rows(episodes, made)
+    expected = metric_rows(episodes, made)
     lying = [dataclasses.replace(p, correct={"likelihood_sum": True}) for p in made]
     chance.shuffle(lying)
-    assert rows(dict(reversed(episodes.items())), lying) == expected
+    assert metric_rows(dict(reversed(episodes.items())), lying) == expected
     assert [(r["names"], r["shots_per_class"]) for r in expected[::4]] == [
         (names, shots) for names in ("pseudo", "real") for shots in (0, 2, 16)
     ]
@@ -212,10 +219,10 @@ def test_order_changes_not_even_the_last_digit():
         for e in episodes.values()
         for q in (0, 1, 2)
     ]  # credits of 1, 1/2, 1/3 and 0, whose sums round differently in another order
-    expected = rows(episodes, made)
+    expected = metric_rows(episodes, made)
     for _ in range(5):
         chance.shuffle(made)
-        assert rows(episodes, made) == expected
+        assert metric_rows(episodes, made) == expected
 
 
 def test_new_classes_have_an_interval_from_six_classes_on():
@@ -228,7 +235,7 @@ def test_new_classes_have_an_interval_from_six_classes_on():
         for e in episodes.values()
         for q in (0, 1)
     ]
-    row = rows(episodes, made)[0]
+    row = metric_rows(episodes, made)[0]
     assert row["accuracy"] == pytest.approx(30 / 42)
     low, high = row["ci95_classes"]
     # Without c0 all 30 queries left are right; without another class, with all its episodes, 20 of 30.
@@ -239,7 +246,7 @@ def test_new_classes_have_an_interval_from_six_classes_on():
     few = {
         k: e for k, e in episodes.items() if "c6" not in k and {"c5", "c6"}.isdisjoint(c.class_id for c in e.candidates)
     }
-    assert rows(few, [p for p in made if p.episode_id in few])[0]["ci95_classes"] is None
+    assert metric_rows(few, [p for p in made if p.episode_id in few])[0]["ci95_classes"] is None
 
 
 @pytest.mark.parametrize(
@@ -256,20 +263,20 @@ def test_files_that_do_not_belong_together(change, sentence):
     e = episode()
     wrong = dataclasses.replace(prediction(e, 0, (0.0, -1.0)), **change)
     with pytest.raises(InputError, match=sentence):
-        rows({e.id: e}, [wrong])
+        metric_rows({e.id: e}, [wrong])
 
 
 def test_a_query_that_comes_twice():
     e = episode()
     with pytest.raises(InputError, match="e0/q0 at 1 shots per class comes twice"):
-        rows({e.id: e}, [prediction(e, 0, (0.0, -1.0))] * 2)
+        metric_rows({e.id: e}, [prediction(e, 0, (0.0, -1.0))] * 2)
 
 
 def test_without_a_grey_query_there_is_no_pmi():
     e = episode()
     p = prediction(e, 0, (-1.0, -2.0), null=(None, None))
-    assert available(p) == ("likelihood_sum", "likelihood_mean")
-    assert [row["scoring"] for row in rows({e.id: e}, [p])] == ["likelihood_sum", "likelihood_mean"]
+    assert available_scorings(p) == ("likelihood_sum", "likelihood_mean")
+    assert [row["scoring"] for row in metric_rows({e.id: e}, [p])] == ["likelihood_sum", "likelihood_mean"]
     with pytest.raises(InputError, match="likelihood_pmi"):
         candidate_scores(p, "likelihood_pmi")
 
@@ -282,20 +289,24 @@ def test_how_often_the_shorter_name_was_chosen_by_hand():
         prediction(equal, 0, (-1.0, -2.0), tokens=(3, 3)),  # names of one length say nothing
         prediction(equal, 1, (-1.0, -1.0), tokens=(4, 2)),  # a tie is half of each
     ]
-    row = by_scoring(rows({each.id: each for each in (e, equal)}, pairs))["likelihood_sum"]
+    row = by_scoring(metric_rows({each.id: each for each in (e, equal)}, pairs))["likelihood_sum"]
     assert row["shorter"] == {"chosen": 2.5 / 3, "right": 2 / 3, "n_queries": 3}
     named = [prediction(e, 0, reply="plimbo"), prediction(e, 1, reply="what?")]  # letters, without tokens: 6 and 6
-    assert by_scoring(rows({e.id: e}, named))["generate"]["shorter"] is None
+    assert by_scoring(metric_rows({e.id: e}, named))["generate"]["shorter"] is None
     of = episode(names=("plim", "tavork"))
     named = [prediction(of, 0, reply="tavork"), prediction(of, 1, reply="what?")]
-    assert by_scoring(rows({of.id: of}, named))["generate"]["shorter"] == {"chosen": 0.0, "right": 1.0, "n_queries": 1}
+    assert by_scoring(metric_rows({of.id: of}, named))["generate"]["shorter"] == {
+        "chosen": 0.0,
+        "right": 1.0,
+        "n_queries": 1,
+    }
 
 
 def test_a_preference_for_a_name_is_taken_off():
     e = episode()
     p = prediction(e, 1, (-1.0, -1.5), tokens=(1, 4))
-    assert "likelihood_calibrated" not in available(p)
+    assert "likelihood_calibrated" not in available_scorings(p)
     scores = [dataclasses.replace(s, prior_logprob=v) for s, v in zip(p.candidates, (-0.2, -2.0), strict=True)]
     p = dataclasses.replace(p, candidates=tuple(scores))
     assert candidate_scores(p, "likelihood_calibrated") == {"cat": -0.8, "dog": 0.5}
-    assert [choose(p, s, e.candidates) for s in ("likelihood_sum", "likelihood_calibrated")] == ["cat", "dog"]
+    assert [chosen_class(p, s, e.candidates) for s in ("likelihood_sum", "likelihood_calibrated")] == ["cat", "dog"]

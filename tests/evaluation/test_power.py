@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import nct
 
-from linkcontext.evaluation.compare import interval
+from linkcontext.evaluation.compare import paired_interval
 from linkcontext.evaluation.intervals import t95
 from linkcontext.evaluation.power import detectable, holm
 
@@ -26,6 +26,6 @@ def test_the_smallest_difference_by_hand():
 def test_it_is_found_in_four_of_five_runs(episodes):
     """Against the power of Student's test itself."""
     differences = np.random.default_rng(episodes).normal(0, 0.4, 2 * episodes).clip(-1, 1)
-    ci95 = interval(differences, [str(i // 2) for i in range(2 * episodes)])
+    ci95 = paired_interval(differences, [str(i // 2) for i in range(2 * episodes)])
     error = (ci95[1] - ci95[0]) / 2 / t95(episodes - 1)
     assert nct.sf(t95(episodes - 1), episodes - 1, detectable(ci95, episodes) / error) == pytest.approx(0.8, abs=0.02)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from linkcontext.evaluation.published_results import PUBLISHED, THIS_RUN, benchmark, beside
+from linkcontext.evaluation.published_results import PUBLISHED, THIS_RUN, benchmark, published_beside
 
 
 def row(shots_per_class, accuracy, scoring="likelihood_sum", ways=2):
@@ -30,7 +30,7 @@ def row(shots_per_class, accuracy, scoring="likelihood_sum", ways=2):
     ],
 )
 def test_figures_of_the_paper(name, model, first, last, columns):
-    table = beside([], name)
+    table = published_beside([], name)
     (line,) = [line for line in table.lines if line.model == model]
     values = list(line.accuracy.values())
     assert (values[0], values[-1], len(values)) == (first, last, columns)
@@ -43,7 +43,7 @@ def test_figures_of_the_paper(name, model, first, last, columns):
 
 def test_shots_are_aligned_by_their_total():
     rows = [row(0, 0.5), row(1, 0.7), row(16, 0.9), row(2, 0.6), row(1, 0.4, "lcl_legacy")]
-    table = beside(rows, "isekai-10")
+    table = published_beside(rows, "isekai-10")
     assert table.total_shots == (0, 2, 4, 6, 8, 10, 12, 14, 16, 32)
     mine = [line for line in table.lines if line.origin == THIS_RUN]
     assert [line.model for line in mine] == ["real names, 2-way, likelihood sum", "real names, 2-way, lcl legacy"]
@@ -51,7 +51,7 @@ def test_shots_are_aligned_by_their_total():
     assert mine[0].rows[2] is rows[1]
     assert mine[1].accuracy == {2: 0.4}
     assert len(table.lines) == 5 + 2
-    assert beside([row(1, 0.3, ways=4)], "isekai-10").lines[-1].accuracy == {4: 0.3}
+    assert published_beside([row(1, 0.3, ways=4)], "isekai-10").lines[-1].accuracy == {4: 0.3}
 
 
 def test_which_table_belongs_to_a_run():

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from linkcontext.config import eval_config
-from linkcontext.episodes.prompt import SCAFFOLDS
+from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
 from linkcontext.evaluation.compare import compare
 from linkcontext.evaluation.open_run import resolved

@@ -10,7 +10,7 @@ from linkcontext.config import eval_config
 from linkcontext.episodes.ids import drawn_as
 from linkcontext.errors import InputError
 from linkcontext.evaluation.compare import compare
-from linkcontext.evaluation.draw import drawn, stocked
+from linkcontext.evaluation.draw import draw_choosable, draw_episodes
 from linkcontext.evaluation.medoids import majority, medoids, rices, vector
 from linkcontext.evaluation.runner import evaluate
 from linkcontext.inference.vision import VisionEncoder
@@ -55,11 +55,11 @@ def test_chosen_supports_are_among_those_there_and_as_asked(config, nano, tmp_pa
     found = {name: evaluate(config(name)) for name in ("random", "medoid", "rices")}
     episodes = {name: list(read_jsonl(Episode, tmp_path / name / "episodes.jsonl")) for name in found}
     dataset = open_data(config("random").episodes.data)
-    stock = {e.id: e for e in stocked(config("random").episodes, dataset).episodes}
+    stock = {e.id: e for e in draw_choosable(config("random").episodes, dataset).episodes}
     eyes = VisionEncoder(load(str(nano)))
     eyes.encode([(item.id, item.sha256, dataset.root / item.path) for item in dataset.items])
     seen = {item.id: vector(eyes.get(item.sha256)) for item in dataset.items}
-    assert episodes["random"] == list(drawn(config("random").episodes, dataset).episodes)
+    assert episodes["random"] == list(draw_episodes(config("random").episodes, dataset).episodes)
     for plain, medoid in zip(episodes["random"], episodes["medoid"], strict=True):
         assert plain.support == stock[plain.id].support[:4]
         assert medoid.queries == plain.queries

@@ -11,12 +11,12 @@ from linkcontext import cli
 from linkcontext.config import EpisodeConfig, eval_config
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import open_folder
-from linkcontext.episodes.link import sample
+from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.prompt import SCAFFOLDS
+from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
 from linkcontext.evaluation.metrics import SCORINGS
-from linkcontext.evaluation.runner import Asker
+from linkcontext.evaluation.runner import Evaluator
 from linkcontext.evaluation.validate import (
     balance,
     beginnings,
@@ -51,12 +51,12 @@ def model(nano):
 
 @pytest.fixture
 def episodes(world):
-    return sample(world, PLAN).episodes
+    return sample_episodes(world, PLAN).episodes
 
 
 @pytest.fixture
 def scorer(model, world):
-    return Asker.of(LocalModel.of(model), world, TURNS, eval_config()).scorer
+    return Evaluator.of(LocalModel.of(model), world, TURNS, eval_config()).scorer
 
 
 def options(world, nano, **changes):
@@ -229,7 +229,7 @@ def test_a_template_that_rewrites_what_came_before_is_found(episodes, model, wor
     processor = load(model.source, device="cpu").processor
     processor.chat_template = "{{ messages | length }}" + processor.chat_template
     rewriting = dataclasses.replace(model, processor=processor)
-    scorer = Asker.of(LocalModel.of(rewriting), world, TURNS, eval_config()).scorer
+    scorer = Evaluator.of(LocalModel.of(rewriting), world, TURNS, eval_config()).scorer
     with pytest.raises(InputError, match=r"e00000/q0 at 0 shots per class: with the answer .* are others than"):
         beginnings(episodes, scorer, TURNS)
 

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from linkcontext.evaluation.vqa import accuracy, exact, normalise
+from linkcontext.evaluation.vqa import accuracy, exact, normalise_answer
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ from linkcontext.evaluation.vqa import accuracy, exact, normalise
     ],
 )
 def test_normalise(answer, normal):
-    assert normalise(answer) == normal
-    assert normalise(normal) == normal
+    assert normalise_answer(answer) == normal
+    assert normalise_answer(normal) == normal
 
 
 def test_exact():

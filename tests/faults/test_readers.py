@@ -12,7 +12,7 @@ from PIL import Image
 
 from linkcontext.data import images
 from linkcontext.data.images import Upload
-from linkcontext.data.readers.imports import imported
+from linkcontext.data.readers.imports import import_files
 from linkcontext.errors import InputError
 
 pytestmark = pytest.mark.heavy
@@ -108,7 +108,7 @@ def test_mutated_records_of_other_tools(tmp_path, count):
         path.write_text(json.dumps(mutated(value, chance)))
         source = path.parent if layout == "vl-icl" else path
         try:
-            result = imported(layout, str(source), str(root), str(out) if chance.random() < 0.5 else None)
+            result = import_files(layout, str(source), str(root), str(out) if chance.random() < 0.5 else None)
             sentences = (*result.found, *result.problems)
             read += 1
         except InputError as error:

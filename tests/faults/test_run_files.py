@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from linkcontext.config import eval_config
 from linkcontext.errors import InputError
 from linkcontext.evaluation.compare import compare
-from linkcontext.evaluation.grounding.conditions import evidence, of_run
+from linkcontext.evaluation.grounding.conditions import probe_grounding, probe_of_run
 from linkcontext.evaluation.runner import evaluate, run_folder
-from linkcontext.evaluation.tasks.retention import retention
+from linkcontext.evaluation.tasks.retention import run_retention
 from linkcontext.models.loading import load
 from linkcontext.report.page import write_report
 from linkcontext.report.probe import write_probe
@@ -55,8 +55,8 @@ def folder(nano, tmp_path_factory):
     config = eval_config(**options, out=str(root / "run"))
     model = load(str(nano), device="cpu")
     evaluate(config, LocalModel.of(model))
-    evidence(of_run(config, run_folder(config)), LocalModel.of(model))
-    retention(asked_of_retention(root / "run", config), LocalModel.of(model))
+    probe_grounding(probe_of_run(config, run_folder(config)), LocalModel.of(model))
+    run_retention(asked_of_retention(root / "run", config), LocalModel.of(model))
     return root / "run", config, model
 
 
@@ -122,9 +122,9 @@ def used(run: Path, whole: Path, config, model, name: str, action: str) -> None:
         pair = (run / "probe", whole / "probe") if name.startswith("probe/") else (run, whole)
         compare(*pair)
     elif name.startswith("probe/"):
-        evidence(of_run(mine, run), LocalModel.of(model))
+        probe_grounding(probe_of_run(mine, run), LocalModel.of(model))
     elif name.startswith("retention/"):
-        retention(asked_of_retention(run, mine), LocalModel.of(model))
+        run_retention(asked_of_retention(run, mine), LocalModel.of(model))
     else:
         evaluate(mine, LocalModel.of(model))
 

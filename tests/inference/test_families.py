@@ -6,7 +6,7 @@ import torch
 from families import FAMILIES
 from PIL import Image
 
-from linkcontext.episodes.prompt import SCAFFOLDS, conversation
+from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.inference import engine as engines
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.families import unsupported_reason
@@ -44,8 +44,8 @@ def asks():
     found = []
     for k in (0, 1, 3):
         for query in (Turn("3", "", ""), Turn("4", "", "")):
-            answers = tuple(conversation(turns[:k], SCAFFOLDS["turns"], query, name) for name in ("dax", "dax lum"))
-            found.append(ScoringRequest(conversation(turns[:k], SCAFFOLDS["turns"], query), answers))
+            answers = tuple(build_messages(turns[:k], SCAFFOLDS["turns"], query, name) for name in ("dax", "dax lum"))
+            found.append(ScoringRequest(build_messages(turns[:k], SCAFFOLDS["turns"], query), answers))
     return found
 
 
@@ -57,23 +57,23 @@ def test_trees_equal_whole_prompts(family, sources, monkeypatch):
     name, model = family
     oracle = flat(LocalModel(model, VisionEncoder(model), sources, 3, "naive").score(asks()))
     assert oracle.std() > 0.1
-    asker = LocalModel(model, VisionEncoder(model), sources, 3)
-    engine, why = asker.choice.name_and_reason
+    evaluator = LocalModel(model, VisionEncoder(model), sources, 3)
+    engine, why = evaluator.choice.name_and_reason
     if name in NAIVE:
         assert engine == "naive"
         assert NAIVE[name] in why
         return
     assert engine == "cached", why
-    assert (asker.choice.max_branch is None) == (name in DENSE)
+    assert (evaluator.choice.max_branch is None) == (name in DENSE)
     for room, width in ((16, 8), (48, 16), (512, 48)):
         for constant, value in (("CPU_MAX_TOKENS", room), ("CASCADE_MAX_TOKENS", room), ("WIDTH", width)):
             monkeypatch.setattr(engine_choice, constant, value)
-        asker.choice.__dict__.pop("max_branch")
-        torch.testing.assert_close(flat(asker.score(asks())), oracle, atol=1e-4, rtol=0)
-    packed = LocalModel(model, asker.eyes, sources, 3, "packed")
+        evaluator.choice.__dict__.pop("max_branch")
+        torch.testing.assert_close(flat(evaluator.score(asks())), oracle, atol=1e-4, rtol=0)
+    packed = LocalModel(model, evaluator.eyes, sources, 3, "packed")
     torch.testing.assert_close(flat(packed.score(asks())), oracle, atol=1e-4, rtol=0)
     # Five pictures in forty-two prompts; LLaVA-OneVision sees a picture that is alone otherwise.
-    assert asker.eyes.calls == (7 if name == "llava_onevision" else 5)
+    assert evaluator.eyes.calls == (7 if name == "llava_onevision" else 5)
 
 
 def test_what_is_held_is_not_run_again_and_changes_nothing(family, sources, monkeypatch):
@@ -81,8 +81,8 @@ def test_what_is_held_is_not_run_again_and_changes_nothing(family, sources, monk
     scorer = LocalModel(model, VisionEncoder(model), sources, 3)
     turns = [Turn("0", "", "lum"), Turn("1", "", "dax"), Turn("2", "", "dax")]
     queries = [Turn("3", "", ""), Turn("4", "", "")]
-    prompts = [conversation(turns, SCAFFOLDS["turns"], query) for query in queries]
-    early = scorer.prefill([conversation(turns[:2], SCAFFOLDS["turns"], query) for query in queries])
+    prompts = [build_messages(turns, SCAFFOLDS["turns"], query) for query in queries]
+    early = scorer.prefill([build_messages(turns[:2], SCAFFOLDS["turns"], query) for query in queries])
     held = scorer.prefill(prompts, early)
     if name in NAIVE:
         assert held is None
@@ -109,26 +109,26 @@ def test_what_is_held_is_not_run_again_and_changes_nothing(family, sources, monk
 def test_replies_equal_those_of_generate(family, sources):
     name, model = family
     model.network.generation_config.eos_token_id = 383  # no token: random networks like to end at once
-    asker = LocalModel(model, VisionEncoder(model), sources, 3)
+    evaluator = LocalModel(model, VisionEncoder(model), sources, 3)
     prompts = [ask.messages for ask in asks()]
     oracle = LocalModel(model, VisionEncoder(model), sources, 1, "naive").generate(prompts, 8)
     assert any(oracle) or name == "gemma3"  # which says marks only
-    assert asker.generate(prompts, 8) == oracle, name
+    assert evaluator.generate(prompts, 8) == oracle, name
 
 
 def test_pictures_that_touch_are_spelled_by_the_processor(sources, caplog):
     """Idefics2 writes one mark between two pictures: a tree of pictures spelled one by one would not be that prompt."""
     network, processor = FAMILIES["idefics2"]()
     model = Model("idefics2", "idefics2", network, processor)
-    asker = LocalModel(model, VisionEncoder(model), sources, 3)
+    evaluator = LocalModel(model, VisionEncoder(model), sources, 3)
     both = [{"type": "image", "image": "0"}, {"type": "image", "image": "1"}, {"type": "text", "text": "?"}]
     said = [
         {"role": "user", "content": both},
         {"role": "assistant", "content": [{"type": "text", "text": "dax"}]},
     ]
-    assert asker.engine == "cached"
-    asker.check(said)
-    assert asker.engine == "naive"
+    assert evaluator.engine == "cached"
+    evaluator.check(said)
+    assert evaluator.engine == "naive"
     assert "in another way" in caplog.text
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from linkcontext.config import eval_config
 from linkcontext.data.sources import open_folder
-from linkcontext.episodes.link import sample
+from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.prompt import SCAFFOLDS, prompt
+from linkcontext.episodes.scaffold import SCAFFOLDS, query_messages
 from linkcontext.errors import InputError
 from linkcontext.evaluation.runner import evaluate
 from linkcontext.inference.vision import VisionEncoder
@@ -33,8 +33,8 @@ SETTINGS = {
 def asked(pictures):
     """Sources and prompts of an episode, of different lengths."""
     dataset = open_folder(pictures)
-    (episode,) = sample(dataset, EpisodePlan(ways=2, shots_per_class=(0, 1, 2), episodes=1)).episodes
-    prompts = [prompt(episode, q, k, SCAFFOLDS["turns"]) for k in (0, 1, 2) for q in (0, 1)]
+    (episode,) = sample_episodes(dataset, EpisodePlan(ways=2, shots_per_class=(0, 1, 2), episodes=1)).episodes
+    prompts = [query_messages(episode, q, k, SCAFFOLDS["turns"]) for k in (0, 1, 2) for q in (0, 1)]
     return {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}, prompts
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-from linkcontext.episodes.prompt import IGNORE
+from linkcontext.episodes.render import IGNORE
 from linkcontext.mini import clip, language, tokenizer
 from linkcontext.mini import conversations as talk
 from linkcontext.mini.pool import Pool

@@ -10,7 +10,8 @@ from tokenizers import AddedToken
 from transformers import IdeficsImageProcessorPil, IdeficsProcessor
 
 from linkcontext import cli
-from linkcontext.episodes.prompt import SCAFFOLDS, conversation, encode
+from linkcontext.episodes.render import encode
+from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.models.idefics import UTTERANCE, Interleaving
 from linkcontext.models.loading import load
 from linkcontext.records import Turn
@@ -35,7 +36,7 @@ def test_a_conversation_by_hand(folder):
     model = load(str(folder), device="cpu")
     assert isinstance(model.processor, Interleaving)
     end = f"{UTTERANCE}\n" if folder.name == "instruct" else "\n"
-    messages = conversation(TURNS[:1], SCAFFOLDS["turns"], Turn("1", "", ""))
+    messages = build_messages(TURNS[:1], SCAFFOLDS["turns"], Turn("1", "", ""))
     text = model.chat_template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     picture = f"{FAKE}<image>{FAKE}"
     assert text == (
@@ -54,7 +55,7 @@ def test_a_conversation_by_hand(folder):
 
 def test_an_answer_is_its_name_and_what_ends_it(folder):
     model = load(str(folder), device="cpu")
-    told = encode(conversation(TURNS[:1], SCAFFOLDS["turns"], Turn("1", "", ""), "dax"), model.chat_template, "last")
+    told = encode(build_messages(TURNS[:1], SCAFFOLDS["turns"], Turn("1", "", ""), "dax"), model.chat_template, "last")
     learnt = [label for label in told.labels if label >= 0]
     assert model.tokenizer.decode(learnt).strip(" ") == "dax" + (UTTERANCE if folder.name == "instruct" else "\n")
     assert model.network.generation_config.eos_token_id == [model.tokenizer.eos_token_id, learnt[-1]]

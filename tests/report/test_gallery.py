@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from linkcontext.evaluation.example_selection import chosen_shots, primary
+from linkcontext.evaluation.example_selection import main_scoring, main_shots
 from linkcontext.evaluation.metrics import grouped
 from linkcontext.evaluation.run_dir import read_run
 from linkcontext.records import Score
@@ -108,9 +108,9 @@ def test_ties_are_neither_right_nor_wrong(groups_and_root):
 
 @pytest.mark.parametrize(("counts", "expected"), [([0, 1, 2, 4, 8, 16], 4), ([0], 0), ([3, 5], 3), ([16, 8], 8)])
 def test_which_shot_count_is_shown(counts, expected):
-    assert chosen_shots(counts) == expected
+    assert main_shots(counts) == expected
 
 
 def test_which_scoring_is_shown():
-    assert primary(["generate", "likelihood_mean", "likelihood_sum"]) == "likelihood_sum"
-    assert primary(["generate"]) == "generate"
+    assert main_scoring(["generate", "likelihood_mean", "likelihood_sum"]) == "likelihood_sum"
+    assert main_scoring(["generate"]) == "generate"

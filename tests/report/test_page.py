@@ -10,23 +10,23 @@ import pytest
 
 from linkcontext.errors import InputError
 from linkcontext.evaluation.attribution_file import (
-    Explained,
-    Explanation,
-    Piece,
-    Reading,
-    Token,
-    Told,
-    read_explanation,
+    AnswerAttribution,
+    Attribution,
+    QueryAttribution,
+    TreeSegment,
+    TreeToken,
+    TreeView,
+    read_attribution,
 )
-from linkcontext.evaluation.example_selection import picks
-from linkcontext.evaluation.metrics import grouped, rows
+from linkcontext.evaluation.example_selection import select_examples
+from linkcontext.evaluation.metrics import grouped, metric_rows
 from linkcontext.evaluation.run_dir import read_run
 from linkcontext.records import Prediction, read_jsonl, to_json, write_jsonl
 from linkcontext.report.page import summary, write_report
 from linkcontext.report.tables import share
 from linkcontext.storage import write_text
 
-TWO = (Piece(2, 3, 0), Piece(3, 4, 0))
+TWO = (TreeSegment(2, 3, 0), TreeSegment(3, 4, 0))
 VOID = {"meta", "img", "br", "link", "path", "use", "rect"}
 
 
@@ -67,20 +67,22 @@ def read(path):
 def with_explanation(run, item="circle/0.png", text="<|user|>"):
     """One query of which the fourth support picture spoke for the right name, and a tree of four tokens."""
     folder = read_run(run)
-    picked = picks(grouped(folder.episodes, folder.predictions))
+    picked = select_examples(grouped(folder.episodes, folder.predictions))
     episode, prediction = picked.episodes[picked.wrong[0]][0]
-    told = [Told(prediction.gold, -1.0, (-1.0, -1.0, -1.0, -3.5, -1.0, -0.9, -1.0, -1.0))]
-    told += [Told(c.class_id, -2.0, (-2.0,) * 8) for c in episode.candidates if c.class_id != prediction.gold]
-    tokens = (Token(text, 1, "", False), Token("<image>", 17, item, False), Token(" a", 1, "", True))
-    reading = Reading(episode.id, 1, 2, 40, 20, (*tokens, Token("b", 1, "", True)), (Piece(0, 2, -1), *TWO))
-    found = Explanation(4, "cached", 18, 1.25, (Explained(prediction.query_id, tuple(told)),), reading)
+    told = [AnswerAttribution(prediction.gold, -1.0, (-1.0, -1.0, -1.0, -3.5, -1.0, -0.9, -1.0, -1.0))]
+    told += [
+        AnswerAttribution(c.class_id, -2.0, (-2.0,) * 8) for c in episode.candidates if c.class_id != prediction.gold
+    ]
+    tokens = (TreeToken(text, 1, "", False), TreeToken("<image>", 17, item, False), TreeToken(" a", 1, "", True))
+    reading = TreeView(episode.id, 1, 2, 40, 20, (*tokens, TreeToken("b", 1, "", True)), (TreeSegment(0, 2, -1), *TWO))
+    found = Attribution(4, "cached", 18, 1.25, (QueryAttribution(prediction.query_id, tuple(told)),), reading)
     write_text(to_json(found), run / "explain.json")
     return prediction
 
 
 def with_metrics(run):
     folder = read_run(run)
-    made = {"rows": rows(folder.episodes, folder.predictions), "counters": {"image tokens": 17}}
+    made = {"rows": metric_rows(folder.episodes, folder.predictions), "counters": {"image tokens": 17}}
     (run / "metrics.json").write_text(json.dumps(made), encoding="utf-8")
     return made["rows"]
 
@@ -120,7 +122,7 @@ def test_the_page_says_what_moved_an_answer_and_how_a_prompt_is_read(make_run):
     run = make_run()
     without = Page(read(write_report(run)))
     assert "--explain 4" in without.text
-    assert "Explanation" not in read(run / "report.md")
+    assert "Attribution" not in read(run / "report.md")
     with_explanation(run)
     html = read(write_report(run))
     page = Page(html)
@@ -141,7 +143,7 @@ def test_the_page_says_what_moved_an_answer_and_how_a_prompt_is_read(make_run):
 def test_more_episodes_are_opened_where_more_are_explained(make_run):
     run = make_run(episodes=30)
     folder = read_run(run)
-    picked = picks(grouped(folder.episodes, folder.predictions))
+    picked = select_examples(grouped(folder.episodes, folder.predictions))
     for limit in range(30):
         fewer, more = picked.first(limit), picked.first(limit + 1)
         assert all(b[: len(a)] == a for a, b in zip(fewer, more, strict=True))
@@ -173,7 +175,7 @@ def test_an_explanation_that_is_damaged_or_of_another_run_is_named(make_run, old
 def test_an_explanation_is_read_as_it_was_written(make_run):
     run = make_run()
     prediction = with_explanation(run)
-    found = read_explanation(run / "explain.json")
+    found = read_attribution(run / "explain.json")
     assert found.queries[0].query_id == prediction.query_id
     assert to_json(found) == read(run / "explain.json")
 

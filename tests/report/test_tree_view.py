@@ -2,20 +2,27 @@ import re
 
 import numpy as np
 
-from linkcontext.evaluation.attribution_file import Piece, Reading, Token
+from linkcontext.evaluation.attribution_file import TreeSegment, TreeToken, TreeView
 from linkcontext.report.tree_view import branches, mask
 
 # The tree at the head of models/tree.py: Q, x and y below it, and behind a support A a the same.
 WORDS = "QxyAaQxy"
-PIECES = (Piece(0, 1, -1), Piece(1, 2, 0), Piece(2, 3, 0), Piece(3, 6, -1), Piece(6, 7, 3), Piece(7, 8, 3))
+PIECES = (
+    TreeSegment(0, 1, -1),
+    TreeSegment(1, 2, 0),
+    TreeSegment(2, 3, 0),
+    TreeSegment(3, 6, -1),
+    TreeSegment(6, 7, 3),
+    TreeSegment(7, 8, 3),
+)
 SEES = ["0", "01", "02", "3", "34", "345", "3456", "3457"]
 
 
 def reading(pieces=PIECES):
     tokens = tuple(
-        Token("<image>" if w == "Q" else w, 3 if w == "Q" else 1, "q" * (w == "Q"), w in "xy") for w in WORDS
+        TreeToken("<image>" if w == "Q" else w, 3 if w == "Q" else 1, "q" * (w == "Q"), w in "xy") for w in WORDS
     )
-    return Reading("e", 1, 4, 24, 12, tokens, pieces)
+    return TreeView("e", 1, 4, 24, 12, tokens, pieces)
 
 
 def test_pieces_are_nested_and_numbered_as_the_model_counts():
@@ -27,7 +34,9 @@ def test_pieces_are_nested_and_numbered_as_the_model_counts():
         ("a", 1, False),
         ("picture", 3, False),
     ]
-    line = Reading("e", 1, 1, 2, 2, (Token(" a\n", 1, "", False), Token("", 1, "", True)), (Piece(0, 2, -1),))
+    line = TreeView(
+        "e", 1, 1, 2, 2, (TreeToken(" a\n", 1, "", False), TreeToken("", 1, "", True)), (TreeSegment(0, 2, -1),)
+    )
     (only,) = branches(line)
     assert (only.title, [box.text for box in only.boxes]) == ("branch", ["·a⏎", "∅"])
 

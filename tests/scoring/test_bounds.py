@@ -33,25 +33,25 @@ def user(text, *pictures):
 
 
 def test_a_text_that_is_refused_leaves_nothing(model):
-    asker = LocalModel(model, VisionEncoder(model), {"a": ("a", upload(1))})
+    evaluator = LocalModel(model, VisionEncoder(model), {"a": ("a", upload(1))})
     for text in ("word " * 6000, "other " * 6000):
         with pytest.raises(InputError, match="the model's context is"):
-            asker.prompt(user(text, "a"))
-    assert len(asker._encoder._kept) == len(asker._trees._kept) == 0
-    assert asker.eyes.features == {}  # the text alone was too long: the picture was not looked at
+            evaluator.prompt(user(text, "a"))
+    assert len(evaluator._encoder._kept) == len(evaluator._trees._kept) == 0
+    assert evaluator.eyes.features == {}  # the text alone was too long: the picture was not looked at
 
 
 def test_texts_and_prompts_are_kept_up_to_a_number_of_bytes(model, monkeypatch):
     monkeypatch.setattr(prompts, "TEXTS", 30_000)
     monkeypatch.setattr(trees, "LINES", 30_000)
-    asker = LocalModel(model, VisionEncoder(model), {})
+    evaluator = LocalModel(model, VisionEncoder(model), {})
     for number in range(60):
-        asker.prompt(user(f"{number} " * 40))
-    assert 2 <= len(asker._encoder._kept) < 60
-    assert 2 <= len(asker._trees._kept) < 60
-    assert asker._encoder._kept.currsize <= 30_000
-    assert asker._trees._kept.currsize <= 30_000
-    ids = asker.prompt(user("0 " * 40)).ids
+        evaluator.prompt(user(f"{number} " * 40))
+    assert 2 <= len(evaluator._encoder._kept) < 60
+    assert 2 <= len(evaluator._trees._kept) < 60
+    assert evaluator._encoder._kept.currsize <= 30_000
+    assert evaluator._trees._kept.currsize <= 30_000
+    ids = evaluator.prompt(user("0 " * 40)).ids
     assert ids == LocalModel(model, VisionEncoder(model), {}).prompt(user("0 " * 40)).ids
 
 

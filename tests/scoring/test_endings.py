@@ -9,7 +9,8 @@ import torch
 from linkcontext import cli
 from linkcontext.config import ModelConfig, eval_config
 from linkcontext.data.sources import open_folder
-from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, conversation, encode
+from linkcontext.episodes.render import IGNORE, encode
+from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.evaluation.runner import evaluate
 from linkcontext.evaluation.validate import validate
 from linkcontext.inference.generation import without_thought
@@ -53,7 +54,7 @@ THINKING = (
 )
 TEMPLATES = {"llava": LLAVA, "glm": GLM, "thinking": THINKING}
 NO_THINKING = """{"enable_thinking": false}"""
-TALK = conversation([Turn(GREY, "a", "dax"), Turn(GREY, "b", "lum")], SCAFFOLDS["turns"], Turn(GREY, "a", ""), "dax")
+TALK = build_messages([Turn(GREY, "a", "dax"), Turn(GREY, "b", "lum")], SCAFFOLDS["turns"], Turn(GREY, "a", ""), "dax")
 
 
 def with_template(source, folder, name, **generation):
@@ -73,7 +74,7 @@ def folders(nano, tmp_path_factory):
 
 def answers(*names):
     """The conversation with each name as its last answer."""
-    return tuple([*TALK[:-1], conversation([Turn("", "", name)], SCAFFOLDS["turns"])[-1]] for name in names)
+    return tuple([*TALK[:-1], build_messages([Turn("", "", name)], SCAFFOLDS["turns"])[-1]] for name in names)
 
 
 def words_of(model, tokens):
@@ -189,11 +190,11 @@ def test_reasoning_is_turned_off_and_replies_may_be_longer(folders, caplog):
     quiet = load(str(folders["thinking"]), device="cpu", prompting=Prompting(chat_template_kwargs=NO_THINKING))
     prompt = TALK[:-1]
     for model, begins in ((thinks, "<think>\n"), (quiet, "</think>\n\n")):
-        asker = LocalModel(model, VisionEncoder(model), {})
-        assert model.tokenizer.decode(asker.prompt(prompt).ids).endswith(begins)
-        (reply,) = asker.generate([prompt], 7)
+        evaluator = LocalModel(model, VisionEncoder(model), {})
+        assert model.tokenizer.decode(evaluator.prompt(prompt).ids).endswith(begins)
+        (reply,) = evaluator.generate([prompt], 7)
         # The network knows nothing and never ends its reasoning: what it says in it is no answer.
-        assert asker.counters().get("replies_cut_in_reasoning") == (1 if model is thinks else None)
+        assert evaluator.counters().get("replies_cut_in_reasoning") == (1 if model is thinks else None)
         assert reply == "" or model is quiet
     assert "more --max-new-tokens" in caplog.text
     assert quiet.identity != thinks.identity  # what is kept of a prompt is of no use to the other

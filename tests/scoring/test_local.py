@@ -13,9 +13,10 @@ from torch.nn.attention.flex_attention import create_mask
 
 from linkcontext.config import eval_config
 from linkcontext.data.sources import open_folder
-from linkcontext.episodes.link import sample
+from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.prompt import SCAFFOLDS, encode, prompt
+from linkcontext.episodes.render import encode
+from linkcontext.episodes.scaffold import SCAFFOLDS, query_messages
 from linkcontext.errors import InputError
 from linkcontext.evaluation.runner import evaluate
 from linkcontext.inference.engine import MIN_TOKENS, Engine, TreeInputs
@@ -50,11 +51,11 @@ def scorer(model, dataset, engine="auto", batch=16, memory_gb=None):
 def asks(dataset, scaffold="turns"):
     plan = EpisodePlan(ways=2, shots_per_class=(0, 1, 2), episodes=2)
     found = []
-    for episode in sample(dataset, plan).episodes:
+    for episode in sample_episodes(dataset, plan).episodes:
         for k in episode.shots_per_class:
             for q in range(len(episode.queries)):
-                answers = tuple(prompt(episode, q, k, SCAFFOLDS[scaffold], c.name) for c in episode.candidates)
-                found.append(ScoringRequest(prompt(episode, q, k, SCAFFOLDS[scaffold]), answers))
+                answers = tuple(query_messages(episode, q, k, SCAFFOLDS[scaffold], c.name) for c in episode.candidates)
+                found.append(ScoringRequest(query_messages(episode, q, k, SCAFFOLDS[scaffold]), answers))
     return found
 
 
@@ -68,10 +69,10 @@ def test_trees_give_what_whole_prompts_give(model, dataset, scaffold):
     oracle = scorer(model, dataset, "naive")
     expected, replies = flat(oracle.score(questions)), oracle.generate([ask.messages for ask in questions])
     for engine in ("cached", "packed"):
-        asker = scorer(model, dataset, engine)
-        assert asker.engine == engine
-        torch.testing.assert_close(flat(asker.score(questions)), expected, atol=1e-4, rtol=0)
-        assert asker.generate([ask.messages for ask in questions]) == replies
+        evaluator = scorer(model, dataset, engine)
+        assert evaluator.engine == engine
+        torch.testing.assert_close(flat(evaluator.score(questions)), expected, atol=1e-4, rtol=0)
+        assert evaluator.generate([ask.messages for ask in questions]) == replies
 
 
 @pytest.mark.parametrize("room", [MIN_TOKENS, 40, 100])
@@ -79,10 +80,10 @@ def test_the_room_of_a_pass_changes_nothing(model, dataset, room, monkeypatch):
     questions = asks(dataset)
     expected = flat(scorer(model, dataset, "packed").score(questions))
     monkeypatch.setattr(engine_choice, "CPU_MAX_TOKENS", room)
-    asker = scorer(model, dataset)
-    torch.testing.assert_close(flat(asker.score(questions[::-1])[::-1]), expected, atol=1e-4, rtol=0)
+    evaluator = scorer(model, dataset)
+    torch.testing.assert_close(flat(evaluator.score(questions[::-1])[::-1]), expected, atol=1e-4, rtol=0)
     prompts = [ask.messages for ask in questions]
-    assert asker.generate(prompts) == scorer(model, dataset, "packed").generate(prompts[::-1])[::-1]
+    assert evaluator.generate(prompts) == scorer(model, dataset, "packed").generate(prompts[::-1])[::-1]
 
 
 def test_the_batch_changes_nothing(model, dataset):
@@ -105,11 +106,11 @@ def test_half_precision_decides_the_same_but_for_ties(nano, dataset):
 
 def test_gradients_are_the_sum_of_the_naive_ones(model, dataset):
     """Eight lines of one support, asked together or one by one."""
-    asker = scorer(model, dataset)
+    evaluator = scorer(model, dataset)
     told = [messages for ask in asks(dataset)[-4:] for messages in ask.answers]
-    assert asker.score([]) == asker.generate([]) == []
-    asker.pictures.begin(told)
-    grown = asker._trees.merge(told, "last")
+    assert evaluator.score([]) == evaluator.generate([]) == []
+    evaluator.pictures.begin(told)
+    grown = evaluator._trees.merge(told, "last")
     grown = TreeInputs(grown.tree, [dataclasses.replace(p, tokens=p.tokens.clone()) for p in grown.pictures])
     assert len(grown.tree) < sum(len(grown.tree.path(i)) for i in range(len(told))) / 2
     network, weight = model.network, model.network.model.language_model.layers[0].self_attn.k_proj.weight
@@ -117,8 +118,8 @@ def test_gradients_are_the_sum_of_the_naive_ones(model, dataset):
     (together,) = torch.autograd.grad((found.nats * found.weight).sum(), [weight])
     apart = torch.zeros_like(weight)
     for messages in told:
-        encoded = _, short = asker._encoder.encode(messages, "last")
-        inputs = asker._reference._processed([encoded], "right")
+        encoded = _, short = evaluator._encoder.encode(messages, "last")
+        inputs = evaluator._reference._processed([encoded], "right")
         start, end = answer_span(inputs["input_ids"][0].tolist(), short)
         labels = torch.full_like(inputs["input_ids"], -100)
         labels[0, start:end] = inputs["input_ids"][0, start:end]
@@ -135,20 +136,20 @@ def test_attention_in_blocks_gives_what_dense_masks_give(nano, dataset):
     blocks = load(str(nano), device="cpu")
     blocks.network.get_decoder().set_attn_implementation("flex_attention")
     for engine in ("packed", "cached"):
-        asker = scorer(blocks, dataset, engine)
-        assert asker.engine == engine
-        torch.testing.assert_close(flat(asker.score(questions)), expected, atol=1e-4, rtol=0)
+        evaluator = scorer(blocks, dataset, engine)
+        assert evaluator.engine == engine
+        torch.testing.assert_close(flat(evaluator.score(questions)), expected, atol=1e-4, rtol=0)
         oracle = scorer(load(str(nano), device="cpu"), dataset).generate([ask.messages for ask in questions])
-        assert asker.generate([ask.messages for ask in questions]) == oracle
+        assert evaluator.generate([ask.messages for ask in questions]) == oracle
 
 
 def test_blocks_hold_what_dense_masks_hold(nano, dataset):
     """Trees of two lengths in one pass, as in training: every pair of a token and one that it sees, and no other."""
     model = load(str(nano), device="cpu")
-    asker, found = scorer(model, dataset, "packed"), asks(dataset)
+    evaluator, found = scorer(model, dataset, "packed"), asks(dataset)
     told = [[messages for ask in part for messages in ask.answers] for part in (found, found[:2])]
-    asker.pictures.begin([messages for part in told for messages in part])
-    grown = [asker._trees.merge(part, "last") for part in told]
+    evaluator.pictures.begin([messages for part in told for messages in part])
+    grown = [evaluator._trees.merge(part, "last") for part in told]
     rows = [(g, ForwardPass(EMPTY, np.arange(len(g.tree)))) for g in grown]
     length = max(len(g.tree) for g in grown)
     assert length > 2 * 128 > 2 * len(grown[1].tree)  # several blocks, and one that is padded
@@ -165,17 +166,17 @@ def test_blocks_hold_what_dense_masks_hold(nano, dataset):
 
 
 def test_a_way_back_is_tried_before_anything_is_trained(nano, dataset, monkeypatch):
-    asker = scorer(load(str(nano), device="cpu"), dataset)
-    assert asker.choice.selfcheck.failure(learns=True) is None
-    assert not asker.choice.use_flex_attention(learns=True)  # there is no GPU
+    evaluator = scorer(load(str(nano), device="cpu"), dataset)
+    assert evaluator.choice.selfcheck.failure(learns=True) is None
+    assert not evaluator.choice.use_flex_attention(learns=True)  # there is no GPU
 
     def forgets(network, rows):
         with torch.no_grad():
             return tree_losses(network, rows)
 
     monkeypatch.setattr(selfcheck, "tree_losses", forgets)
-    assert "does not require grad" in asker.choice.selfcheck.failure(learns=True)
-    assert asker.choice.selfcheck.failure() is None
+    assert "does not require grad" in evaluator.choice.selfcheck.failure(learns=True)
+    assert evaluator.choice.selfcheck.failure() is None
 
 
 @pytest.mark.heavy
@@ -183,9 +184,9 @@ def test_a_way_back_is_tried_before_anything_is_trained(nano, dataset, monkeypat
 def test_on_a_cpu_attention_in_blocks_has_no_way_back(nano, dataset):
     blocks = load(str(nano), device="cpu")
     blocks.network.get_decoder().set_attn_implementation("flex_attention")
-    asker = scorer(blocks, dataset)
-    assert asker.choice.selfcheck.failure() is None
-    assert "does not support backward on CPU" in asker.choice.selfcheck.failure(learns=True)
+    evaluator = scorer(blocks, dataset)
+    assert evaluator.choice.selfcheck.failure() is None
+    assert "does not support backward on CPU" in evaluator.choice.selfcheck.failure(learns=True)
 
 
 def test_a_network_that_ignores_masks_is_found_out(nano, dataset, monkeypatch, caplog):
@@ -196,9 +197,9 @@ def test_a_network_that_ignores_masks_is_found_out(nano, dataset, monkeypatch, c
     monkeypatch.setattr(
         inner, "forward", lambda attention_mask=None, **given: forward(attention_mask=None, is_causal=True, **given)
     )
-    asker = scorer(deaf, dataset)
-    assert asker.engine == "naive"
-    assert "does not follow masks" in asker.choice.name_and_reason[1]
+    evaluator = scorer(deaf, dataset)
+    assert evaluator.engine == "naive"
+    assert "does not follow masks" in evaluator.choice.name_and_reason[1]
     assert "one prompt at a time" in caplog.text
     with pytest.raises(InputError, match=r"--engine packed: .*Use --engine auto or naive"):
         scorer(deaf, dataset, "packed").score(asks(dataset))
@@ -231,16 +232,16 @@ def test_a_score_is_the_log_probability_of_the_answer_and_its_end(model, dataset
 
 @pytest.mark.parametrize("engine", ["naive", "cached"])
 def test_what_is_said_is_heard_as_it_comes(model, dataset, engine):
-    asker, heard = scorer(model, dataset, engine), {}
+    evaluator, heard = scorer(model, dataset, engine), {}
     prompts = [ask.messages for ask in asks(dataset)[-3:]]
-    whole = asker.generate(prompts, 6)
+    whole = evaluator.generate(prompts, 6)
 
     def listen(line, token, logits):
         assert token == int(logits.argmax())
         heard.setdefault(line, []).append(token)
         return line != 1 or len(heard[1]) < 2
 
-    found = asker.generate(prompts, 6, on_token=listen)
+    found = evaluator.generate(prompts, 6, on_token=listen)
     assert (found[0], found[2]) == (whole[0], whole[2])
     assert [model.tokenizer.decode(heard[n], skip_special_tokens=True).strip() for n in range(3)] == found
     assert len(heard[1]) == 2
@@ -249,11 +250,11 @@ def test_what_is_said_is_heard_as_it_comes(model, dataset, engine):
 
 @pytest.mark.parametrize("engine", ["naive", "cached"])
 def test_a_prompt_is_read_as_its_answer_is_scored(model, dataset, engine):
-    asker = scorer(model, dataset, engine)
+    evaluator = scorer(model, dataset, engine)
     ask = asks(dataset)[-1]
-    (scores,) = asker.score([ask])
-    begins = len(asker.prompt(ask.messages).ids)
-    closed, goes_on = (asker.prompt_logprobs(ask.answers, ending) for ending in ("closed", "open"))
+    (scores,) = evaluator.score([ask])
+    begins = len(evaluator.prompt(ask.messages).ids)
+    closed, goes_on = (evaluator.prompt_logprobs(ask.answers, ending) for ending in ("closed", "open"))
     for (ids, values), (fewer, _), (value, count) in zip(closed, goes_on, scores, strict=True):
         assert ids[:-1] == fewer  # but for the token that ends the answer
         assert len(ids) - begins == count
@@ -261,12 +262,12 @@ def test_a_prompt_is_read_as_its_answer_is_scored(model, dataset, engine):
 
 
 def test_each_picture_is_encoded_once(model, dataset):
-    asker = scorer(model, dataset)
+    evaluator = scorer(model, dataset)
     questions = asks(dataset)
     shown = {p["image"] for ask in questions for m in ask.messages for p in m["content"] if p["type"] == "image"}
-    asker.score(questions)
-    asker.score(questions)
-    assert asker.eyes.calls == len(shown)
+    evaluator.score(questions)
+    evaluator.score(questions)
+    assert evaluator.eyes.calls == len(shown)
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_the_sum(model, dataset):

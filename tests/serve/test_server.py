@@ -16,7 +16,7 @@ import uvicorn
 from PIL import Image
 
 from linkcontext.data.images import sha256
-from linkcontext.episodes.prompt import SCAFFOLDS, conversation
+from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.errors import InputError
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
@@ -105,7 +105,7 @@ def lesson(pictures, query, names=NAMES):
     for path, name in zip(pictures, names, strict=True):
         turns.append(Turn(sha256(path), name, name))
         sent += [shown(path), said(name)]
-    prompt = conversation(turns, SCAFFOLDS["turns"], Turn(sha256(query), "", ""))
+    prompt = build_messages(turns, SCAFFOLDS["turns"], Turn(sha256(query), "", ""))
     return [*sent, shown(query)], prompt, {sha256(p): (sha256(p), p) for p in (*pictures, query)}
 
 
@@ -240,7 +240,7 @@ def test_a_client_s_system_message_stands_before_a_pack(endpoint, client, model,
     query = shown(paths[2][5])
     later = {"role": "system", "content": "Later."}
     _, job = endpoint._job(json.dumps({"model": "zoo", "messages": [*said_first, query, later]}).encode())
-    own = conversation(learner.rounds, learner.scaffold)
+    own = build_messages(learner.rounds, learner.scaffold)
     assert [message["role"] for message in job.messages[:2]] == ["system", "system"]
     assert [message["content"][0]["text"] for message in job.messages[:2]] == ["Name system.", "Name developer."]
     assert job.messages[2 : 2 + len(own)] == own

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from linkcontext.cli import main
-from linkcontext.episodes.prompt import conversation
+from linkcontext.episodes.scaffold import build_messages
 from linkcontext.errors import InputError
 from linkcontext.inference import vision
 from linkcontext.models.feature_store import fingerprint
@@ -455,7 +455,7 @@ def test_what_was_taught_stays_at_hand_however_much_is_seen(model, folder, learn
 
 
 def test_a_longer_name_leaves_room_for_fewer_pictures(model, folder, learner, monkeypatch):
-    most = learner.scorer.length(conversation(learner.rounds, learner.scaffold, learner.query(folder / "lum.png")))
+    most = learner.scorer.length(build_messages(learner.rounds, learner.scaffold, learner.query(folder / "lum.png")))
     network = replace(model)
     monkeypatch.setattr(type(network), "context", property(lambda self: most + 12))  # and an answer
     fresh = Learner(network)

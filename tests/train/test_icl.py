@@ -15,7 +15,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation import aggregate
 from linkcontext.evaluation.metrics import grouped
 from linkcontext.evaluation.run_dir import read_run
-from linkcontext.evaluation.runner import measure, run_folder
+from linkcontext.evaluation.runner import evaluate_episodes, run_folder
 from linkcontext.evaluation.tasks import world_icl
 from linkcontext.records import Episode, Item, Prediction, Question, read_jsonl
 from linkcontext.report.page import write_report
@@ -91,19 +91,19 @@ def test_a_checkpoint_is_asked_all_tasks_in_both_forms(config, scenes, tmp_path)
     last = train(config(**options, held_out=scenes, held_out_tasks=("attribute/colour",), held_out_shots=(0, 1)))
     asked = eval_config(model=str(last), data=scenes, shots=(0, 2), episodes=27, out=str(tmp_path / "eval"))
     asked = world_icl.settled(asked, "world-icl")
-    rows = measure(asked, *world_icl.open_benchmark(asked))["rows"]
+    rows = evaluate_episodes(asked, *world_icl.open_benchmark(asked))["rows"]
     assert {row["task"].rpartition(" ")[2] for row in rows} == {"open", "choice"}
     kept = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     folder = read_run(tmp_path / "eval")
-    lines = aggregate.summary(rows, groups=grouped(folder.episodes, folder.predictions))
+    lines = aggregate.mean_rows(rows, groups=grouped(folder.episodes, folder.predictions))
     assert kept["means"] == lines
-    assert kept["curves"] == aggregate.curves(lines)
+    assert kept["curves"] == aggregate.shot_curves(lines)
     (tmp_path / "eval" / "metrics.json").unlink()
     page = write_report(tmp_path / "eval")  # which makes them of the rows, where the file is gone
     for told in (page.read_text(), page.with_suffix(".md").read_text()):
         assert "ICL efficiency" in told and "unseen tasks" in told
     with pytest.raises(InputError, match="--unseen Counting: no such type of task here; there is attribute, caption"):
-        measure(replace(asked, unseen=("Counting",)), *world_icl.open_benchmark(asked))
+        evaluate_episodes(replace(asked, unseen=("Counting",)), *world_icl.open_benchmark(asked))
     assert {(line["tasks"], line["form"], line["shots"]) for line in lines} == {
         (tasks, form, k)
         for tasks in ("seen tasks", "unseen tasks", *SUBJECTS)
@@ -130,7 +130,7 @@ def test_means_over_subjects_by_hand():
         row("count/parts choice", 0.3, 0.5, 4),
         row("rule/sum open", 0.1, 0.25, 2),
     ]
-    lines = {(line["tasks"], line["form"]): line for line in aggregate.summary(rows)}
+    lines = {(line["tasks"], line["form"]): line for line in aggregate.mean_rows(rows)}
     both = lines["seen tasks", "open"]
     assert (both["tasks"], both["form"], both["n_subjects"], both["n_queries"]) == ("seen tasks", "open", 2, 12)
     assert both["accuracy"] == pytest.approx(0.6)
@@ -141,7 +141,7 @@ def test_means_over_subjects_by_hand():
     held = lines["unseen tasks", "open"]
     assert (held["accuracy"], held["ci95"]) == (0.1, None)
     assert lines["seen tasks", "choice"]["accuracy"] == lines["count", "choice"]["accuracy"] == 0.3
-    other = {(line["tasks"], line["form"]): line for line in aggregate.summary(rows, unseen=("count",))}
+    other = {(line["tasks"], line["form"]): line for line in aggregate.mean_rows(rows, unseen=("count",))}
     assert other["unseen tasks", "open"]["accuracy"] == 0.7
 
 
@@ -149,7 +149,7 @@ def test_efficiency_is_the_area_above_no_shots_by_hand():
     def line(shots, accuracy, form="open"):
         return {"tasks": "t", "form": form, "scoring": "generate", "shots": shots, "accuracy": accuracy}
 
-    one, two, three = aggregate.curves(
+    one, two, three = aggregate.shot_curves(
         [line(0, 0.2), line(4, 0.6), line(1, 0.4), line(1, 0.5, "choice"), line(0, 0.3, "x")]
     )
     # from 0 to 1 the gain is .1 on average, from 1 to 4 it is .3: (.1 + .9) / 4
@@ -180,7 +180,7 @@ def test_benchmarks_take_the_flags_of_tasks_and_keep_the_answers_of_files(scenes
     assert asked.episodes.names == "pseudo"
     assert world_icl.settled(eval_config(data=scenes), "vl-icl").episodes.names == "real"
     everything = eval_config(data=scenes, tasks=("all", "attribute/colour"))
-    assert everything.episodes.talk_plan().tasks == ()
+    assert everything.episodes.task_plan().tasks == ()
     assert len(run_folder(everything).parts) == 2
     for options in ({"coherence": "task"}, {"tasks": ("attribute",), "ways": 3}):
         with pytest.raises(InputError, match=r"--(coherence|ways): not (without|together with) --tasks"):

@@ -9,11 +9,11 @@ import pytest
 
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import open_folder
-from linkcontext.episodes.plan import TalkPlan
-from linkcontext.episodes.prompt import SCAFFOLDS
-from linkcontext.episodes.questions import Talks
+from linkcontext.episodes.plan import TaskPlan
+from linkcontext.episodes.questions import TaskSampler
+from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
-from linkcontext.evaluation.tasks.question_files import file_exam
+from linkcontext.evaluation.tasks.question_files import file_recall_test
 from linkcontext.records import Item, Question
 from linkcontext.train import mixture
 from linkcontext.train.mixture import Mixture, icl, link, picks, shares, taught
@@ -21,7 +21,7 @@ from linkcontext.train.samplers import Lessons, Strategy
 
 
 def from_file(path, answers, seed):
-    return mixture.from_file(file_exam(path, SCAFFOLDS["turns"], answers, seed), path, seed)
+    return mixture.from_file(file_recall_test(path, SCAFFOLDS["turns"], answers, seed), path, seed)
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +135,9 @@ def test_icl_conversations_learn_every_answer_or_the_last():
         question = Question("attribute", "colour", "What colour?", ("red", "blue")[n % 2], ("red", "blue"))
         items.append(Item(f"{n}.png", f"{n}.png", "p", "p", f"{n:064d}", questions=(question,)))
     data = Dataset(Path("gallery"), tuple(items))
-    talks = Talks.of(data, TalkPlan(shots=(1, 3)))
-    every = icl(talks, data, SCAFFOLDS["turns"], True, (1, 3, 3), 0)
-    last = icl(talks, data, SCAFFOLDS["turns"], False, (1, 3, 3), 0)
+    sampler = TaskSampler.of(data, TaskPlan(shots=(1, 3)))
+    every = icl(sampler, data, SCAFFOLDS["turns"], True, (1, 3, 3), 0)
+    last = icl(sampler, data, SCAFFOLDS["turns"], False, (1, 3, 3), 0)
     lengths = [len(every(n).conversations) for n in range(300)]
     assert {1, 3} == set(lengths)
     assert lengths.count(3) / 300 == pytest.approx(2 / 3, abs=0.08)
@@ -145,6 +145,6 @@ def test_icl_conversations_learn_every_answer_or_the_last():
         assert last(n).conversations == every(n).conversations[-1:]
         assert [len(messages) for messages in every(n).conversations] == [2 * (k + 1) for k in range(lengths[n])]
         assert said(every(n).conversations[0]) in ("red", "blue")
-    assert every(0, 3).conversations == icl(talks, data, SCAFFOLDS["turns"], True, (3,), 0)(0).conversations
+    assert every(0, 3).conversations == icl(sampler, data, SCAFFOLDS["turns"], True, (3,), 0)(0).conversations
     with pytest.raises(InputError, match="has no turns"):
-        icl(talks, data, SCAFFOLDS["single_turn"], True, (1,), 0)
+        icl(sampler, data, SCAFFOLDS["single_turn"], True, (1,), 0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from linkcontext.data.sources import open_folder
-from linkcontext.episodes.prompt import SCAFFOLDS
+from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
 from linkcontext.models.families import parts
 from linkcontext.models.loading import load

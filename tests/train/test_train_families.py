@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from linkcontext.episodes.prompt import SCAFFOLDS, conversation
+from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.models.families import parts
 from linkcontext.models.loading import Model
 from linkcontext.records import Turn
@@ -29,7 +29,8 @@ def example(tmp_path_factory):
         found[str(i)] = (f"{i}" * 64, folder / f"{i}.png")
     turns = [Turn("0", "", "lum"), Turn("1", "", "dax")]
     told = [
-        conversation(turns, SCAFFOLDS["turns"], Turn(item, "", ""), name) for item, name in (("2", "dax"), ("3", "lum"))
+        build_messages(turns, SCAFFOLDS["turns"], Turn(item, "", ""), name)
+        for item, name in (("2", "dax"), ("3", "lum"))
     ]
     return Example("one", tuple(told), found)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from linkcontext.app import html
 from linkcontext.errors import InputError
-from linkcontext.evaluation.compare import cautions, compared
+from linkcontext.evaluation.compare import compare_runs, comparison_notes
 from linkcontext.evaluation.run_dir import read_run
 from linkcontext.report.tables import comparison_grid, lift
 from linkcontext.storage import read_errors
@@ -46,8 +46,8 @@ def comparison(root: Path, a: str | None, b: str | None) -> str:
         raise InputError("choose two different runs to compare.")
     with _without(root):
         one, other = read_run(first), read_run(second)
-        sentence, grid = lift(comparison_grid(compared(one, other)))
-        notes = [caution.replace(f"{root}{os.sep}", "") for caution in cautions(one, other)]
+        sentence, grid = lift(comparison_grid(compare_runs(one, other)))
+        notes = [caution.replace(f"{root}{os.sep}", "") for caution in comparison_notes(one, other)]
         return html.table(" ".join([f"{sentence}.", *notes]), grid)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from linkcontext.data.formats import HEAD
 from linkcontext.data.images import open_image, sha256, suffix
 from linkcontext.data.uploads import FILES, UPLOAD_BYTES, by_folder, lay_out, unpack
-from linkcontext.episodes.link import sample
+from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.errors import InputError
 from linkcontext.models.loading import Model
@@ -80,7 +80,7 @@ class Session:
         """Start over with three classes of a data set under invented names, and pictures to ask about."""
         dataset = open_data(spec)
         plan = EpisodePlan(3, (SHOWN,), episodes=1, queries=3 * ASKED, names="pseudo", seed=seed)
-        (episode,) = sample(dataset, plan).episodes
+        (episode,) = sample_episodes(dataset, plan).episodes
         self.restart()
         named = {
             c.name: [dataset.path(turn.item) for turn in episode.support if turn.class_id == c.class_id]

@@ -116,11 +116,11 @@ class Data:
             write_manifest(dataset)
 
     def _imported(self, layout: Any) -> None:
-        from linkcontext.data.readers.imports import imported
+        from linkcontext.data.readers.imports import import_files
 
         if self.write:
             raise InputError("--write: with --layout, say --out instead, which writes a folder of its own.")
-        result = imported(layout, self.data, self.images, self.out, self.strict)
+        result = import_files(layout, self.data, self.images, self.out, self.strict)
         for line in result.found:
             console.print(line, markup=False, soft_wrap=True)
         print_problems(result.problems)
@@ -156,23 +156,23 @@ class Episodes:
         """Draw them."""
         if self.export and not self.out:
             raise InputError(f"--export {self.export}: say with --out which file to write.")
-        from linkcontext.evaluation.draw import drawn
+        from linkcontext.evaluation.draw import draw_episodes
         from linkcontext.records import write_jsonl
         from linkcontext.source import open_data
 
         dataset = open_data(self.episodes.data, self.episodes.strict)
-        sampled = drawn(self.episodes, dataset)
-        left_out = [f"left out: {out.class_id} ({out.lacks})" for out in sampled.left_out]
+        sampled = draw_episodes(self.episodes, dataset)
+        left_out = [f"left out: {out.class_id} ({out.shortfall})" for out in sampled.left_out]
         print_problems([*left_out, *dataset.problems])
         if self.out and self.export:
             from linkcontext.data.readers.conversations import write_conversations
-            from linkcontext.episodes.export import exported
-            from linkcontext.episodes.prompt import refuse_scaffold, scaffold
+            from linkcontext.episodes.export import export_conversations
+            from linkcontext.episodes.scaffold import load_scaffold, refuse_scaffold
             from linkcontext.episodes.special_tokens import USUAL_MARKS, refuse_marked_episodes
 
-            refuse_scaffold(scaffold(self.scaffold), USUAL_MARKS)
+            refuse_scaffold(load_scaffold(self.scaffold), USUAL_MARKS)
             refuse_marked_episodes(sampled.episodes, USUAL_MARKS)
-            told = exported(sampled.episodes, dataset, scaffold(self.scaffold), self.supervise)
+            told = export_conversations(sampled.episodes, dataset, load_scaffold(self.scaffold), self.supervise)
             write_conversations(told, Path(self.out), self.export)
             console.print(f"conversations of {len(sampled.episodes)} episodes in {self.out}", soft_wrap=True)
         elif self.out:
@@ -182,7 +182,8 @@ class Episodes:
             self._show(sampled.episodes[: self.show])
 
     def _show(self, episodes: "tuple[object, ...]") -> None:
-        from linkcontext.episodes.prompt import coloured, encode, prompt, scaffold
+        from linkcontext.episodes.render import colour_labels, encode
+        from linkcontext.episodes.scaffold import load_scaffold, query_messages
         from linkcontext.inference.prefix_tree import sketch
         from linkcontext.models.loading import load_chat_template
         from linkcontext.records import Episode
@@ -190,16 +191,16 @@ class Episodes:
         template = load_chat_template(self.model, self.trust_remote_code, self.prompting)
         for episode in episodes:
             assert isinstance(episode, Episode)
-            messages = prompt(
-                episode, 0, episode.shots_per_class[-1], scaffold(self.scaffold), episode.queries[0].answer
+            messages = query_messages(
+                episode, 0, episode.shots_per_class[-1], load_scaffold(self.scaffold), episode.queries[0].answer
             )
             console.rule(episode.id)
             if self.tree:
                 words = template.processor.tokenizer
                 mark = words.convert_tokens_to_ids(template.processor.image_token)
-                print(sketch(episode, scaffold(self.scaffold), template, mark, words.decode))
+                print(sketch(episode, load_scaffold(self.scaffold), template, mark, words.decode))
                 continue
-            shown = coloured(encode(messages, template, "every"), template.processor.tokenizer.decode)
+            shown = colour_labels(encode(messages, template, "every"), template.processor.tokenizer.decode)
             console.print(shown, markup=True)
 
 

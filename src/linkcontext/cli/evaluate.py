@@ -59,10 +59,10 @@ class Eval:
         if self.benchmark == "retention":
             self._retention()
             return
-        from linkcontext.evaluation.runner import evaluate, measure, opened, run_folder
+        from linkcontext.evaluation.runner import evaluate, evaluate_episodes, opened, run_folder
         from linkcontext.evaluation.tasks import world_icl
         from linkcontext.evaluation.tasks.isekai import open_isekai, settled
-        from linkcontext.evaluation.tasks.retention import beside, retention
+        from linkcontext.evaluation.tasks.retention import retention_of_run, run_retention
         from linkcontext.report.page import write_report
         from linkcontext.report.retention import retention_table
         from linkcontext.report.tables import curves_table, metrics_table, summary_table
@@ -70,20 +70,20 @@ class Eval:
         config = settled(self.config) if self.benchmark == "isekai" else self.config
         if self.benchmark is not None and self.benchmark != "isekai":
             config = world_icl.settled(config, self.benchmark)
-        known = beside(config, self.retention, run_folder(config)) if self.retention is not None else None
+        known = retention_of_run(config, self.retention, run_folder(config)) if self.retention is not None else None
         model = opened(config.model) if known else None  # loaded once for both
         if self.benchmark is not None and self.benchmark != "isekai":
             dataset, episodes, left_out = world_icl.open_benchmark(config)
-            metrics = measure(config, dataset, episodes, left_out, model)
+            metrics = evaluate_episodes(config, dataset, episodes, left_out, model)
         elif self.benchmark == "isekai":
             e = config.episodes
-            metrics = measure(config, *open_isekai(e.data, e.shots, e.seed), model=model)
+            metrics = evaluate_episodes(config, *open_isekai(e.data, e.shots, e.seed), model=model)
         elif self.probe:
             metrics = self._probed()
         else:
             metrics = evaluate(config, model)
         if known is not None:
-            console.print(retention_table(retention(known, model)["rows"]))
+            console.print(retention_table(run_retention(known, model)["rows"]))
         page = write_report(run_folder(config))
         _print_problems(run_folder(config))
         if config.episodes.tasks:
@@ -96,10 +96,10 @@ class Eval:
         console.print(f"report: {page}", markup=False)
 
     def _retention(self) -> None:
-        from linkcontext.evaluation.tasks.retention import retention, retention_folder, settled
+        from linkcontext.evaluation.tasks.retention import retention_folder, run_retention, settled
         from linkcontext.report.retention import retention_table
 
-        metrics = retention(self.config)
+        metrics = run_retention(self.config)
         config = settled(self.config)
         _print_problems(retention_folder(config))
         console.print(f"{config.model.model} on {config.episodes.data}", markup=False)
@@ -107,15 +107,15 @@ class Eval:
         console.print(f"answers: {retention_folder(config) / 'answers.jsonl'}", soft_wrap=True)
 
     def _probed(self) -> dict[str, Any]:
-        from linkcontext.evaluation.grounding.conditions import evidence, of_run
+        from linkcontext.evaluation.grounding.conditions import probe_grounding, probe_of_run
         from linkcontext.evaluation.runner import evaluate, opened, run_folder
         from linkcontext.report.probe import write_probe
 
         config = self.config
-        asked = of_run(config, run_folder(config))
+        asked = probe_of_run(config, run_folder(config))
         model = opened(config.model)
         metrics = evaluate(config, model)
-        console.print(evidence(asked, model)["sentence"], markup=False)
+        console.print(probe_grounding(asked, model)["sentence"], markup=False)
         write_probe(run_folder(asked))
         return metrics
 
@@ -135,10 +135,10 @@ class Probe:
 
     def run(self) -> None:
         """Probe."""
-        from linkcontext.evaluation.grounding.conditions import evidence, probe_folder
+        from linkcontext.evaluation.grounding.conditions import probe_folder, probe_grounding
         from linkcontext.report.probe import probe_table, write_probe
 
-        probe = evidence(self.config)
+        probe = probe_grounding(self.config)
         console.print(probe_table(probe["findings"]))
         for finding in probe["findings"]:
             console.print(f"{finding['probe']}: {finding['verdict']}", markup=False)
@@ -169,13 +169,13 @@ class Compare:
 
     def run(self) -> None:
         """Compare."""
-        from linkcontext.evaluation.compare import cautions, compared
+        from linkcontext.evaluation.compare import compare_runs, comparison_notes
         from linkcontext.evaluation.run_dir import read_run
         from linkcontext.report.tables import comparison_table
 
         a, b = read_run(Path(self.run_a)), read_run(Path(self.run_b))
-        console.print(comparison_table(compared(a, b)))
-        for caution in cautions(a, b):
+        console.print(comparison_table(compare_runs(a, b)))
+        for caution in comparison_notes(a, b):
             console.print(caution, style="yellow", markup=False, soft_wrap=True)
 
 

@@ -97,7 +97,7 @@ class Teach:
 
     def _taught(self, out: Path, named: dict[str, list[Path]]) -> "Pack":
         """The pack that is there, or a new one, with these pictures."""
-        from linkcontext.episodes.prompt import scaffold
+        from linkcontext.episodes.scaffold import load_scaffold
         from linkcontext.evaluation.runner import local
         from linkcontext.teach.learner import Learner, checked
         from linkcontext.teach.pack import read_pack, write_pack
@@ -115,7 +115,7 @@ class Teach:
             learner = earlier.learner(_local_model(earlier, self.model, self.loading))
         else:
             model = local(self.loading.of(self.model or "mini"))
-            learner = Learner(model, scaffold(self.scaffold), {}, self.shots_per_class, self.select)
+            learner = Learner(model, load_scaffold(self.scaffold), {}, self.shots_per_class, self.select)
         if len({*learner.shown, *map(checked, named)}) < 2:
             raise InputError(f"{self.data}: one name. With one there is nothing to choose; at least two are needed.")
         learner.teach(self._taken(learner.model, named))
@@ -167,7 +167,7 @@ class AskPack:
             raise InputError("name a picture to ask about.")
         model = None if self.model is None else opened(self.loading.of(self.model))
         learner: Learner | Away
-        if model is not None and model.lacks("token ids"):
+        if model is not None and model.shortfall("token ids"):
             learner = Away(pack, model)
         else:
             learner = taught = pack.learner(_local_model(pack, None, self.loading) if model is None else model.loaded)

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.plan import LETTERS, TalkPlan
+from linkcontext.episodes.plan import LETTERS, TaskPlan
 from linkcontext.episodes.pool import LeftOut
 from linkcontext.records import Item, Question
 
@@ -26,13 +26,13 @@ Contents = tuple[str, ...] | frozenset[tuple[str, int]]  # pictures in this orde
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Annotation:
     """A question of a picture, and what is seen in all pictures that it is about: in order, and in any order."""
 
     item: Item
     question: Question
     contents: tuple[str, ...]
-    together: frozenset[tuple[str, int]]
+    image_set: frozenset[tuple[str, int]]
 
     @property
     def split(self) -> str:
@@ -47,8 +47,8 @@ class Subject:
     task: str
     concept: str
     context: str
-    supports: dict[str, tuple[Asked, ...]]
-    queries: dict[str, tuple[Asked, ...]]
+    supports: dict[str, tuple[Annotation, ...]]
+    queries: dict[str, tuple[Annotation, ...]]
 
     @property
     def name(self) -> str:
@@ -63,12 +63,14 @@ class Subject:
             return "invented"
         return "shared" if len(sets) == 1 else "own"
 
-    def usable(self, plan: TalkPlan) -> "Subject | None":
+    def usable(self, plan: TaskPlan) -> "Subject | None":
         """Without answers that have too few pictures for a support; None if two are not left, or nothing to ask."""
         if self._unfit(plan):
             return None
         if self.kind == "own":
-            return self if different(all_of(self.supports)) >= self.needed(plan) and all_of(self.queries) else None
+            return (
+                self if count_different(all_of(self.supports)) >= self.needed(plan) and all_of(self.queries) else None
+            )
         counts, least = self._counts(), self._least(plan)
         for options in range(min(plan.options, len(counts)), 1, -1):
             kept = [answer for answer, count in counts.items() if count >= least(options)]
@@ -78,27 +80,27 @@ class Subject:
                 return left if all_of(left.queries) else None
         return None
 
-    def needed(self, plan: TalkPlan) -> int:
+    def needed(self, plan: TaskPlan) -> int:
         """How many pictures an episode takes in all from those of a support: one may answer several questions."""
         count = max(plan.options, *(len(each.question.candidates) for each in all_of(self.queries)), 0)
         asked = count if self.kind == "own" else plan.options
-        queries = {each.together for each in all_of(self.queries)}
-        again = Counter({each.contents: each.together for each in all_of(self.supports)}.values())
+        queries = {each.image_set for each in all_of(self.queries)}
+        again = Counter({each.contents: each.image_set for each in all_of(self.supports)}.values())
         return max(plan.shots) + asked * max((count for seen, count in again.items() if seen in queries), default=0)
 
     def _counts(self) -> dict[str, int]:
         """How many pictures a support has of each answer that can be an option."""
         asked = [answer for answer, found in self.queries.items() if found]
         # An answer that is never right would be a candidate for show, but for the query that brings its names.
-        return {a: different(found) for a, found in self.supports.items() if len(asked) < 2 or a in asked}
+        return {a: count_different(found) for a, found in self.supports.items() if len(asked) < 2 or a in asked}
 
-    def _least(self, plan: TalkPlan) -> Callable[[int], int]:
+    def _least(self, plan: TaskPlan) -> Callable[[int], int]:
         """How many pictures each of so many answers must have, for all to have enough together."""
         found, needed = all_of(self.supports), self.needed(plan)
-        alone = different(found) < len(found)  # some have two answers: then each must have enough by itself
+        alone = count_different(found) < len(found)  # some have two answers: then each must have enough by itself
         return lambda options: needed if alone else -(-needed // options)
 
-    def _unfit(self, plan: TalkPlan) -> str:
+    def _unfit(self, plan: TaskPlan) -> str:
         """Why none of it can be asked, whatever pictures there are."""
         counts = {len(each.question.candidates) for each in (*all_of(self.supports), *all_of(self.queries))}
         if not all_of(self.queries):
@@ -109,40 +111,40 @@ class Subject:
             return f"a question has {max(counts)} options, and there are letters for {len(LETTERS)}"
         return ""
 
-    def lacking(self, plan: TalkPlan) -> LeftOut:
+    def lacking(self, plan: TaskPlan) -> LeftOut:
         """For the list of what could not be asked."""
-        needed, count = self.needed(plan), different(all_of(self.supports))
-        lacks = f"it takes {needed} pictures and has {count}"
+        needed, count = self.needed(plan), count_different(all_of(self.supports))
+        shortfall = f"it takes {needed} pictures and has {count}"
         if self.kind != "own":
             most = max(self._counts().values(), default=0)
-            lacks = f"no two answers have {self._least(plan)(2)} pictures; the commonest has {most}"
-        return LeftOut(self.name, count, self._unfit(plan) or lacks)
+            shortfall = f"no two answers have {self._least(plan)(2)} pictures; the commonest has {most}"
+        return LeftOut(self.name, count, self._unfit(plan) or shortfall)
 
 
-def asked(item: Item) -> tuple[Question, ...]:
+def questions_about(item: Item) -> tuple[Question, ...]:
     """What can be asked about a picture: its annotations' questions, or else what it is called."""
     if item.questions:
         return item.questions
     return (Question("naming", "class", NAMING, item.name),)
 
 
-def subjects(dataset: Dataset, plan: TalkPlan) -> tuple[Subject, ...]:
+def subjects(dataset: Dataset, plan: TaskPlan) -> tuple[Subject, ...]:
     """All subjects of a data set, what is seen once for each answer, sorted by name."""
-    found: dict[tuple[str, str, str], dict[str, list[Asked]]] = {}
+    found: dict[tuple[str, str, str], dict[str, list[Annotation]]] = {}
     beside = {other for item in dataset.items for question in item.questions for other in question.others}
     for item in sorted(dataset.items, key=lambda item: item.id):
         if item.id in beside and not item.questions:
             continue
-        for question in asked(item):
+        for question in questions_about(item):
             answers = found.setdefault((question.task, question.concept, question.context), {})
             contents = dataset.contents((item.id, *question.others))
-            together = frozenset(Counter(contents).items())
-            answers.setdefault(question.answer, []).append(Asked(item, question, contents, together))
+            image_set = frozenset(Counter(contents).items())
+            answers.setdefault(question.answer, []).append(Annotation(item, question, contents, image_set))
 
-    def side(answers: dict[str, list[Asked]], split: str | None) -> dict[str, tuple[Asked, ...]]:
+    def side(answers: dict[str, list[Annotation]], split: str | None) -> dict[str, tuple[Annotation, ...]]:
         kept = {}
         for answer, told in sorted(answers.items()):
-            once: dict[tuple[str, ...], Asked] = {}
+            once: dict[tuple[str, ...], Annotation] = {}
             for each in told:
                 if split in (None, each.split):
                     once.setdefault(each.contents, each)
@@ -155,7 +157,9 @@ def subjects(dataset: Dataset, plan: TalkPlan) -> tuple[Subject, ...]:
     )
 
 
-def lacking(chosen: Sequence[Subject], kept: dict[str, tuple[Subject, ...]], plan: TalkPlan) -> Iterator[LeftOut]:
+def left_out_subjects(
+    chosen: Sequence[Subject], kept: dict[str, tuple[Subject, ...]], plan: TaskPlan
+) -> Iterator[LeftOut]:
     """What is left out, a line for each subject: whole, or some of its contexts."""
     lost: dict[str, list[Subject]] = {}
     for subject in chosen:
@@ -164,27 +168,27 @@ def lacking(chosen: Sequence[Subject], kept: dict[str, tuple[Subject, ...]], pla
     for name, subjects in lost.items():
         first = subjects[0].lacking(plan)
         of = f"{len(subjects)} of {len(subjects) + len(kept[name])} contexts: " if name in kept else ""
-        yield replace(first, lacks=f"{of}{first.lacks}")
+        yield replace(first, shortfall=f"{of}{first.shortfall}")
 
 
-def all_of(side: dict[str, tuple[Asked, ...]]) -> tuple[Asked, ...]:
+def all_of(side: dict[str, tuple[Annotation, ...]]) -> tuple[Annotation, ...]:
     """One side of a subject, whatever the answer."""
     return tuple(each for asked in side.values() for each in asked)
 
 
-def different(asked: Sequence[Asked]) -> int:
+def count_different(asked: Sequence[Annotation]) -> int:
     """How many pictures, or pairs of them, differ."""
     return len({each.contents for each in asked})
 
 
-def is_left(pool: Sequence[Asked], taken: set[Contents]) -> bool:
+def has_untaken(pool: Sequence[Annotation], taken: set[Contents]) -> bool:
     """Whether `draw` finds one."""
-    return any(each.contents not in taken and each.together not in taken for each in pool)
+    return any(each.contents not in taken and each.image_set not in taken for each in pool)
 
 
-def draw(pool: Sequence[Asked], taken: set[Contents], chance: np.random.Generator) -> Asked:
+def draw_annotation(pool: Sequence[Annotation], taken: set[Contents], chance: np.random.Generator) -> Annotation:
     """One of the pool whose pictures are not taken, and from now on are."""
-    there = [each for each in pool if each.contents not in taken and each.together not in taken]
+    there = [each for each in pool if each.contents not in taken and each.image_set not in taken]
     found = there[int(chance.integers(len(there)))]
     taken.add(found.contents)
     return found

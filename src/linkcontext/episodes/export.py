@@ -5,13 +5,13 @@ from typing import Literal
 
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.readers.conversations import Conversation, of
-from linkcontext.episodes.prompt import Scaffold, prompt
+from linkcontext.episodes.scaffold import Scaffold, query_messages
 from linkcontext.records import Episode
 
 Supervise = Literal["every", "query"]
 
 
-def exported(
+def export_conversations(
     episodes: Iterable[Episode], dataset: Dataset, scaffold: Scaffold, supervise: Supervise
 ) -> Iterator[Conversation]:
     """A conversation for each query after each of its episode's shot counts: the support, the query, its answer.
@@ -22,7 +22,7 @@ def exported(
     for episode in episodes:
         for shots in episode.shots_per_class:
             for number, query in enumerate(episode.queries):
-                messages = prompt(episode, number, shots, scaffold, query.answer)
+                messages = query_messages(episode, number, shots, scaffold, query.answer)
                 last = len(messages) - 1
                 told = []
                 for place, message in enumerate(messages):

@@ -41,8 +41,8 @@ class EpisodePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class TalkPlan:
-    """What conversations to draw (`episodes.talk`). `shots` are counted in all. `tasks` are tasks, or subjects as
+class TaskPlan:
+    """What conversations to draw (`episodes.questions`). `shots` are counted in all. `tasks` are tasks, or subjects as
     task/concept; none: all there are."""
 
     tasks: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ class TalkPlan:
     said: bool = False  # what is seen is said in front of the question, and no picture is shown
 
 
-def check(plan: EpisodePlan, dataset: Dataset) -> None:
+def check_link_plan(plan: EpisodePlan, dataset: Dataset) -> None:
     """A plan that contradicts itself, or asks for what the data set does not know."""
     shots, splits = plan.shots_per_class, {item.split for item in dataset.items}
     kinds = ((plan.names, NameKind), (plan.negatives, Negatives), (plan.rule, Rule), (plan.order, Order))
@@ -86,7 +86,7 @@ def check(plan: EpisodePlan, dataset: Dataset) -> None:
         raise InputError(f"{dataset.root}: no picture has a group, so groups cannot be kept apart.")
 
 
-def check_talk(plan: TalkPlan) -> None:
+def check_task_plan(plan: TaskPlan) -> None:
     """Raises `InputError` for a plan that cannot be."""
     if not 2 <= plan.options <= len(LETTERS):
         raise InputError(f"--options {plan.options}: give 2 to {len(LETTERS)}.")

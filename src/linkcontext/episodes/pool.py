@@ -10,7 +10,7 @@ import numpy as np
 from linkcontext.data.copies import disputed
 from linkcontext.data.layout import name_key
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.plan import EpisodePlan, Rule, check
+from linkcontext.episodes.plan import EpisodePlan, Rule, check_link_plan
 from linkcontext.errors import InputError, first_few
 from linkcontext.records import Item
 from linkcontext.seeds import Name, rng
@@ -22,11 +22,11 @@ class LeftOut:
 
     class_id: str
     pictures: int
-    lacks: str  # "5 of 17 pictures needed"
+    shortfall: str  # "5 of 17 pictures needed"
 
 
 @dataclass(frozen=True, slots=True)
-class Stock:
+class ClassPool:
     """The pictures of one class in play. Of copies within a class only the first by id is here.
 
     A source is what support and query may not share: a content, and with `groups_apart` a group too.
@@ -38,16 +38,16 @@ class Stock:
     supports: tuple[str, ...]  # item ids
     queries: tuple[str, ...]
     source: dict[str, str]  # item id -> source
-    supply: dict[str, tuple[int, int]]  # source -> how many supports and queries it holds
+    group_capacity: dict[str, tuple[int, int]]  # source -> how many supports and queries it holds
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class EpisodePool:
     """Everything an episode is drawn from: the usable classes and who meets whom."""
 
     plan: EpisodePlan
-    stocks: dict[str, Stock]
-    firsts: tuple[str, ...]  # classes that can be an episode's first
+    classes: dict[str, ClassPool]
+    anchors: tuple[str, ...]  # classes that can be an episode's first
     # Of each first its ways - 1 negatives, or with a rule all that they are drawn from; empty where any class may meet.
     nearest: dict[str, tuple[str, ...]]
     taken_names: frozenset[str]
@@ -55,30 +55,32 @@ class Pool:
     disputed: tuple[str, ...]
 
 
-def open_pool(dataset: Dataset, plan: EpisodePlan, neighbours: Mapping[str, Sequence[str]] | None = None) -> Pool:
+def open_pool(
+    dataset: Dataset, plan: EpisodePlan, neighbours: Mapping[str, Sequence[str]] | None = None
+) -> EpisodePool:
     """Find the usable classes once; `draw` then makes any episode alone. Raises like `sample`."""
-    check(plan, dataset)
-    names, classes = dataset.names(), _in_play(dataset, plan)
-    claims = disputed(item for items in classes.values() for item in items)
+    check_link_plan(plan, dataset)
+    names, in_play = dataset.names(), _in_play(dataset, plan)
+    claims = disputed(item for items in in_play.values() for item in items)
     contradicted = {item.id for same in claims.values() for item in same}
-    every = [_stock(plan, class_id, names[class_id], items, contradicted) for class_id, items in classes.items()]
-    stocks = {stock.class_id: stock for stock in every if enough(stock, plan, set())}
+    every = [_class_pool(plan, class_id, names[class_id], items, contradicted) for class_id, items in in_play.items()]
+    classes = {one.class_id: one for one in every if has_enough(one, plan, set())}
     left_out = [
-        LeftOut(s.class_id, s.pictures, _lacks(s, plan, classes[s.class_id], contradicted))
-        for s in every
-        if s.class_id not in stocks
+        LeftOut(one.class_id, one.pictures, _shortfall(one, plan, in_play[one.class_id], contradicted))
+        for one in every
+        if one.class_id not in classes
     ]
     nearest: dict[str, tuple[str, ...]] = {}
     if plan.negatives == "neighbours":
         known = _known_neighbours(dataset) if neighbours is None else neighbours
-        nearest, lonely = _nearest(stocks, plan, known)
+        nearest, lonely = _nearest(classes, plan, known)
         left_out += lonely
-    firsts = tuple(nearest if plan.negatives == "neighbours" else stocks)
-    if not firsts or len({name_key(stock.name) for stock in stocks.values()}) < plan.ways:
-        raise InputError(_too_few(dataset, plan, len(stocks), left_out))
+    anchors = tuple(nearest if plan.negatives == "neighbours" else classes)
+    if not anchors or len({name_key(class_pool.name) for class_pool in classes.values()}) < plan.ways:
+        raise InputError(_too_few(dataset, plan, len(classes), left_out))
     spoken = {name.casefold() for name in names.values()}
     taken = spoken.union(*(name.split() for name in spoken))
-    return Pool(plan, stocks, firsts, nearest, frozenset(taken), tuple(left_out), tuple(sorted(contradicted)))
+    return EpisodePool(plan, classes, anchors, nearest, frozenset(taken), tuple(left_out), tuple(sorted(contradicted)))
 
 
 def _in_play(dataset: Dataset, plan: EpisodePlan) -> dict[str, list[Item]]:
@@ -90,15 +92,17 @@ def _in_play(dataset: Dataset, plan: EpisodePlan) -> dict[str, list[Item]]:
     }
 
 
-def _stock(plan: EpisodePlan, class_id: str, name: str, items: Sequence[Item], contradicted: set[str]) -> Stock:
+def _class_pool(
+    plan: EpisodePlan, class_id: str, name: str, items: Sequence[Item], contradicted: set[str]
+) -> ClassPool:
     """What a class can give under the plan, whether or not it is enough."""
     items = [item for item in items if item.id not in contradicted]
     source = _sources(items) if plan.groups_apart else {item.id: item.content for item in items}
     supports = _first_copies(item for item in items if plan.support_split in (None, item.split))
     queries = _first_copies(item for item in items if plan.query_split in (None, item.split))
     held, asked = (Counter(source[item] for item in side) for side in (supports, queries))
-    supply = {each: (held[each], asked[each]) for each in dict.fromkeys(source.values())}
-    return Stock(class_id, name, len({item.content for item in items}), supports, queries, source, supply)
+    group_capacity = {each: (held[each], asked[each]) for each in dict.fromkeys(source.values())}
+    return ClassPool(class_id, name, len({item.content for item in items}), supports, queries, source, group_capacity)
 
 
 def _first_copies(items: Iterable[Item]) -> tuple[str, ...]:
@@ -123,21 +127,21 @@ def _sources(items: Iterable[Item]) -> dict[str, str]:
     return {item.id: root(f"group {item.group}") for item in items}
 
 
-def _lacks(stock: Stock, plan: EpisodePlan, items: Sequence[Item], contradicted: set[str]) -> str:
+def _shortfall(class_pool: ClassPool, plan: EpisodePlan, items: Sequence[Item], contradicted: set[str]) -> str:
     """What keeps a class out, in the words of the list shown to the user."""
     lost = sum(item.id in contradicted for item in items)
-    return _short_of(stock, plan) + (f", {lost} more are in another class too" if lost else "")
+    return _short_of(class_pool, plan) + (f", {lost} more are in another class too" if lost else "")
 
 
-def _short_of(stock: Stock, plan: EpisodePlan) -> str:
+def _short_of(class_pool: ClassPool, plan: EpisodePlan) -> str:
     show, ask = max(plan.shots_per_class), plan.queries_per_class
-    if plan.groups_apart and stock.pictures >= show + ask:
-        have = f"{stock.pictures} pictures in {len(stock.supply)} groups"
+    if plan.groups_apart and class_pool.pictures >= show + ask:
+        have = f"{class_pool.pictures} pictures in {len(class_pool.group_capacity)} groups"
         return f"{have}, which do not part into {show} supports and {ask} queries"
     if plan.support_split == plan.query_split:
-        return f"{stock.pictures} of {show + ask} pictures needed"
-    have = f"{len(stock.supports)} of {show} supports and {len(stock.queries)} of {ask} queries needed"
-    return f"{have}, {stock.pictures} different pictures in all"
+        return f"{class_pool.pictures} of {show + ask} pictures needed"
+    have = f"{len(class_pool.supports)} of {show} supports and {len(class_pool.queries)} of {ask} queries needed"
+    return f"{have}, {class_pool.pictures} different pictures in all"
 
 
 def _known_neighbours(dataset: Dataset) -> dict[str, Sequence[str]]:
@@ -152,27 +156,27 @@ def _known_neighbours(dataset: Dataset) -> dict[str, Sequence[str]]:
 
 
 def _nearest(
-    stocks: Mapping[str, Stock], plan: EpisodePlan, known: Mapping[str, Sequence[str]]
+    classes: Mapping[str, ClassPool], plan: EpisodePlan, known: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, tuple[str, ...]], list[LeftOut]]:
     """What each class's negatives are taken from, and the classes that have too few and so are never first."""
     if not any(known.values()):
         raise InputError("No class has a list of neighbours. Run `linkcontext mine`, or give --neighbours.")
     nearest: dict[str, tuple[str, ...]] = {}
     lonely: list[LeftOut] = []
-    for class_id, stock in stocks.items():
-        usable = [stocks[other] for other in known.get(class_id, ()) if other in stocks]
-        met = differently_named([stock, *usable], plan.ways)[1:]
+    for class_id, class_pool in classes.items():
+        usable = [classes[other] for other in known.get(class_id, ()) if other in classes]
+        met = differently_named([class_pool, *usable], plan.ways)[1:]
         if len(met) == plan.ways - 1:
             nearest[class_id] = tuple(other.class_id for other in (met if plan.rule == "nearest" else usable))
         else:
             lack = f"{len(met)} of {plan.ways - 1} usable neighbours needed; it is only ever a negative"
-            lonely.append(LeftOut(class_id, stock.pictures, lack))
+            lonely.append(LeftOut(class_id, class_pool.pictures, lack))
     return nearest, lonely
 
 
 def _too_few(dataset: Dataset, plan: EpisodePlan, usable: int, left_out: Sequence[LeftOut]) -> str:
     """One sentence for the user with the first few culprits."""
-    listed = first_few([f"{out.class_id} ({out.lacks})" for out in left_out])
+    listed = first_few([f"{out.class_id} ({out.shortfall})" for out in left_out])
     problems = first_few(list(dataset.problems), whole=True)
     return (
         f"{dataset.root}: usable classes: {usable}; an episode needs {plan.ways} with different names. "
@@ -196,22 +200,22 @@ def by_rule(near: Sequence[str], rule: Rule, *stream: Name) -> tuple[str, ...]:
     return tuple(near[place] for place in np.argsort(waits))
 
 
-def differently_named(stocks: Iterable[Stock], ways: int) -> list[Stock]:
+def differently_named(classes: Iterable[ClassPool], ways: int) -> list[ClassPool]:
     """The first `ways` classes whose names differ; the later of two equal names does not meet the earlier."""
-    met: dict[str, Stock] = {}
-    for stock in stocks:
-        met.setdefault(name_key(stock.name), stock)
+    met: dict[str, ClassPool] = {}
+    for class_pool in classes:
+        met.setdefault(name_key(class_pool.name), class_pool)
         if len(met) == ways:
             break
     return list(met.values())
 
 
-def enough(stock: Stock, plan: EpisodePlan, given_up: set[str]) -> bool:
+def has_enough(class_pool: ClassPool, plan: EpisodePlan, given_up: set[str]) -> bool:
     """Can the queries be completed and the support still be filled once these sources are given up?"""
-    rest = [supply for source, supply in stock.supply.items() if source not in given_up]
-    gone = [stock.supply[source] for source in given_up]
+    rest = [group_capacity for source, group_capacity in class_pool.group_capacity.items() if source not in given_up]
+    gone = [class_pool.group_capacity[source] for source in given_up]
     missing = max(0, plan.queries_per_class - sum(queries for _, queries in gone))
-    spare = len(stock.supports) - sum(supports for supports, _ in gone) - max(plan.shots_per_class)
+    spare = len(class_pool.supports) - sum(supports for supports, _ in gone) - max(plan.shots_per_class)
     # Most often even the dearest sources can be spared, which saves the search.
     dearest = sorted((supports for supports, queries in rest if queries), reverse=True)[:missing]
     if len(dearest) == missing and sum(dearest) <= spare:
@@ -219,10 +223,10 @@ def enough(stock: Stock, plan: EpisodePlan, given_up: set[str]) -> bool:
     return _least_loss(rest, missing) <= spare
 
 
-def _least_loss(supply: list[tuple[int, int]], queries: int) -> float:
+def _least_loss(group_capacity: list[tuple[int, int]], queries: int) -> float:
     """The fewest supports to give up for that many queries: a knapsack over sources (supports, queries)."""
     loss = [0.0] + [math.inf] * queries
-    for supports, offered in supply:
+    for supports, offered in group_capacity:
         for wanted in range(queries, 0, -1):
             loss[wanted] = min(loss[wanted], loss[max(0, wanted - offered)] + supports)
     return loss[queries]

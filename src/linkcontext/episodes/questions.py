@@ -1,7 +1,7 @@
 """Conversations with a sense: turns about one concept, so that an answer informs the next (arXiv 2403.12736).
 
-An episode asks about one subject (`episodes.subject`: attribute/colour, count/things, ...), one context of it after the
-other, after a support drawn by its coherence:
+An episode asks about one subject (`episodes.annotations`: attribute/colour, count/things, ...), one context of it after
+the other, after a support drawn by its coherence:
 
     concept   turns about the query's subject: its options come equally often, by lot or in rounds, as far as there are
               pictures
@@ -25,18 +25,18 @@ from functools import cached_property
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.annotations import (
     NAMING,
-    Asked,
+    Annotation,
     Contents,
     Subject,
     all_of,
-    different,
-    draw,
-    is_left,
-    lacking,
+    count_different,
+    draw_annotation,
+    has_untaken,
+    left_out_subjects,
     subjects,
 )
 from linkcontext.episodes.names import shown_names
-from linkcontext.episodes.plan import LETTERS, TalkPlan, check_talk
+from linkcontext.episodes.plan import LETTERS, TaskPlan, check_task_plan
 from linkcontext.episodes.pool import LeftOut
 from linkcontext.errors import InputError
 from linkcontext.records import Candidate, Episode, Question, Turn
@@ -46,18 +46,18 @@ HELD_OUT = ("relation", "same-different", "rule")  # task types that nothing is 
 
 
 @dataclass(frozen=True)
-class Talks:
+class TaskSampler:
     """The subjects of a data set under a plan; `talk` makes any episode alone."""
 
-    plan: TalkPlan
+    plan: TaskPlan
     subjects: tuple[tuple[Subject, ...], ...]  # the contexts of each
     others: tuple[tuple[Subject, ...], ...]  # what supports without coherence are about
     left_out: tuple[LeftOut, ...]  # subjects that were asked for and have too few pictures
 
     @classmethod
-    def of(cls, dataset: Dataset, plan: TalkPlan) -> "Talks":
+    def of(cls, dataset: Dataset, plan: TaskPlan) -> "TaskSampler":
         """Raises `InputError` for a plan that cannot be, and where no picture answers what is asked."""
-        check_talk(plan)
+        check_task_plan(plan)
         found = subjects(dataset, plan)
         wanted = [t for t in plan.tasks if not any(t in (s.task, s.name) for s in found)]
         there = ", ".join(sorted({s.task for s in found} | {s.name for s in found}))
@@ -75,20 +75,20 @@ class Talks:
             if left := each.usable(plan):
                 kept[each.name] = (*kept.get(each.name, ()), left)
         usable = tuple(kept[name] for name in dict.fromkeys(s.name for s in chosen) if name in kept)
-        left_out = tuple(lacking(chosen, kept, plan))
+        left_out = tuple(left_out_subjects(chosen, kept, plan))
         if not usable:
-            lacks = "; ".join(f"{left.class_id}: {left.lacks}" for left in left_out[:3])
+            shortfall = "; ".join(f"{left.class_id}: {left.shortfall}" for left in left_out[:3])
             raise InputError(
-                f"{dataset.root}: nothing that is asked for can be asked ({lacks or 'no picture has a question'}). "
+                f"{dataset.root}: nothing that is asked for can be asked ({shortfall or 'no picture has a question'}). "
                 "Use scenes:SEED, data with questions, or fewer --shots."
             )
         return cls(plan, usable, usable if plan.only else tuple(kept.values()), left_out)
 
     def episodes(self) -> tuple[Episode, ...]:
         """All of the plan. Every subject comes equally often."""
-        return tuple(self.talk(index) for index in range(self.plan.episodes))
+        return tuple(self.episode(index) for index in range(self.plan.episodes))
 
-    def talk(self, index: int, turns: int | None = None) -> Episode:
+    def episode(self, index: int, turns: int | None = None) -> Episode:
         """Episode `index`; with `turns` its support is that long instead of the plan's."""
         plan, stream = self.plan, ("talk", self.plan.seed, index)
         block, place = divmod(index, len(self.subjects))
@@ -97,10 +97,10 @@ class Talks:
         order = rng("talk", plan.seed, "contexts", contexts[0].name, again).permutation(len(contexts))
         subject = contexts[int(order[place])]
         choice = plan.form == "choice" or (plan.form == "mixed" and rng(*stream, "form").random() < 0.5)
-        voice = Voice(subject, plan, choice, stream)
-        taken: set[Contents] = {query.together for query in voice.queries}
+        writer = QuestionWriter(subject, plan, choice, stream)
+        taken: set[Contents] = {query.image_set for query in writer.queries}
         length = max(plan.shots) if turns is None else turns
-        support = tuple(self._voice(voice, taken, number).support(number, taken) for number in range(length))
+        support = tuple(self._support_writer(writer, taken, number).support(number, taken) for number in range(length))
         told = "" if plan.coherence == "concept" else f" {plan.coherence}-coherent"
         return Episode(
             id=f"e{index:05d}",
@@ -108,31 +108,31 @@ class Talks:
             names=plan.names if subject.kind == "invented" else "real",
             ways=1,
             shots_per_class=tuple(sorted(plan.shots)) if turns is None else (length,),
-            candidates=voice.candidates,
+            candidates=writer.candidates,
             support=support,
-            queries=tuple(voice.turn(query, number, "query") for number, query in enumerate(voice.queries)),
+            queries=tuple(writer.turn(query, number, "query") for number, query in enumerate(writer.queries)),
         )
 
-    def _voice(self, voice: "Voice", taken: set[Contents], number: int) -> "Voice":
+    def _support_writer(self, writer: "QuestionWriter", taken: set[Contents], number: int) -> "QuestionWriter":
         """Whose question a support turn has: of each subject one context, the query's own of its subject.
 
         Where others have shown all pictures of a subject, the query's stands in, which has enough for every turn.
         """
         if self.plan.coherence == "concept":
-            return voice
-        task, stream = voice.subject.task, (*voice.stream, number)
+            return writer
+        task, stream = writer.subject.task, (*writer.stream, number)
         pool = [contexts for contexts in self.others if self.plan.coherence == "none" or contexts[0].task == task]
         contexts = pool[int(rng(*stream, "subject").integers(len(pool)))]
-        subject = contexts[int(rng(*voice.stream, "context", contexts[0].name).integers(len(contexts)))]
-        subject = voice.subject if subject.name == voice.subject.name else subject
-        other = Voice(subject, self.plan, voice.choice, stream)
-        return other if other.left(taken) else voice
+        subject = contexts[int(rng(*writer.stream, "context", contexts[0].name).integers(len(contexts)))]
+        subject = writer.subject if subject.name == writer.subject.name else subject
+        other = QuestionWriter(subject, self.plan, writer.choice, stream)
+        return other if other.left(taken) else writer
 
 
-class Voice:
+class QuestionWriter:
     """A subject in one episode: its options, their names, its queries, and how turns are worded."""
 
-    def __init__(self, subject: Subject, plan: TalkPlan, choice: bool, stream: tuple[Name, ...]) -> None:
+    def __init__(self, subject: Subject, plan: TaskPlan, choice: bool, stream: tuple[Name, ...]) -> None:
         self.subject, self.plan, self.choice, self.stream = subject, plan, choice, stream
         answers = sorted(subject.queries)
         order = [answers[place] for place in rng(*stream, "options").permutation(len(answers))]
@@ -153,31 +153,31 @@ class Voice:
             return tuple(Candidate(text, text, text) for text in sorted(self.queries[0].question.candidates))
         return tuple(sorted((Candidate(o, self.shown[o], o) for o in self.options), key=lambda c: c.name))
 
-    def _queries(self) -> list[Asked]:
+    def _queries(self) -> list[Annotation]:
         """Different pictures to ask about: one for each candidate to be right once."""
         chance, taken = rng(*self.stream, "queries"), set[Contents]()
         if self.subject.kind != "own":
             pools = (self.subject.queries[option] for option in self.options)
-            found = [draw(pool, taken, chance) for pool in pools if is_left(pool, taken)]
+            found = [draw_annotation(pool, taken, chance) for pool in pools if has_untaken(pool, taken)]
         else:
             pool = all_of(self.subject.queries)
-            found = [draw(pool, taken, chance)]
+            found = [draw_annotation(pool, taken, chance)]
             count = len(found[0].question.candidates)
             alike = [each for each in pool if len(each.question.candidates) == count]
-            while self.choice and len(found) < min(count, different(alike)):
-                found.append(draw(alike, taken, chance))
+            while self.choice and len(found) < min(count, count_different(alike)):
+                found.append(draw_annotation(alike, taken, chance))
         return [found[place] for place in chance.permutation(len(found))]
 
     def left(self, taken: set[Contents]) -> list[str]:
         """The answers of which a support can still show one."""
         answers = sorted(self.subject.supports) if self.subject.kind == "own" else self.options
-        return [answer for answer in answers if is_left(self.subject.supports[answer], taken)]
+        return [answer for answer in answers if has_untaken(self.subject.supports[answer], taken)]
 
     def support(self, number: int, taken: set[Contents]) -> Turn:
         """A turn about what was not `taken` yet, and from now on is."""
         chance = rng(*self.stream, "support", number)
         if self.subject.kind == "own":
-            found = draw(all_of(self.subject.supports), taken, chance)
+            found = draw_annotation(all_of(self.subject.supports), taken, chance)
         else:
             left = self.left(taken)
             option = left[int(chance.integers(len(left)))]
@@ -185,10 +185,10 @@ class Voice:
                 block, place = divmod(number, len(self.options))
                 due = self.options[int(rng(*self.stream, "round", block).permutation(len(self.options))[place])]
                 option = due if due in left else option
-            found = draw(self.subject.supports[option], taken, chance)
+            found = draw_annotation(self.subject.supports[option], taken, chance)
         return self.turn(found, number, "support")
 
-    def turn(self, asked: Asked, number: int, part: str) -> Turn:
+    def turn(self, asked: Annotation, number: int, part: str) -> Turn:
         """The question as it is asked, and its answer. The right letters of an episode's queries are all different."""
         question = asked.question
         right = self.shown.get(question.answer, question.answer)

@@ -14,7 +14,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation.intervals import effective_n, wilson
 from linkcontext.evaluation.metrics import Key, Pair, Row, credit, query_picture
 
-TASK = re.compile(r"(.*) (open|choice)(?: (?:task|none)-coherent)?")  # as `episodes.talk` writes a row's task
+TASK = re.compile(r"(.*) (open|choice)(?: (?:task|none)-coherent)?")  # as `episodes.questions` writes a row's task
 
 
 def type_of(task: str) -> tuple[str, str]:
@@ -26,7 +26,7 @@ def type_of(task: str) -> tuple[str, str]:
     return subject.partition("/")[0], form
 
 
-def summary(
+def mean_rows(
     rows: Iterable[Row], unseen: Collection[str] = HELD_OUT, groups: Mapping[Key, Sequence[Pair]] | None = None
 ) -> list[Row]:
     """Means over subjects, each of equal weight: a line for each type of task, form, shots and scoring, and lines for
@@ -44,7 +44,7 @@ def summary(
     return [_line(*key, mine, groups or {}) for key, mine in sorted(found.items())]
 
 
-def curves(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def shot_curves(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of accuracy by shots, after VL-ICL: without any, the highest, and the efficiency of learning in context.
 
     Here that is the area between the curve and the accuracy without shots, over the most shots; below 0 where shots

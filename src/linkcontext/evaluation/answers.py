@@ -84,7 +84,7 @@ _HYPHEN_BEFORE, _HYPHEN_AFTER = regex.compile(r"\w[-–]\Z"), regex.compile(r"[-
 
 
 @lru_cache(maxsize=65536)  # an episode's few names come again with every reply
-def normalise(text: str) -> str:
+def normalise_reply(text: str) -> str:
     """Compatibility-composed (NFKC), case-folded, digits of all scripts as 0-9, every run of white space one space.
 
     Invisible characters are left out; apostrophes and minus signs are the same however they are typed.
@@ -103,18 +103,18 @@ def match(reply: str, candidates: Sequence[Candidate]) -> str | None:
     is used up, so "kit fox" does not also name "fox"; "a kit fox or a fox" names both. A name that two candidates share
     decides for neither.
     """
-    text = normalise(reply)
+    text = normalise_reply(reply)
     used = [False] * len(text)
     edges = {0, len(text)} if text.isascii() else {m.start() for m in regex.finditer(r"\X", text)} | {len(text)}
     named: set[str] = set()
-    names = {normalise(candidate.name) for candidate in candidates} - {""}
+    names = {normalise_reply(candidate.name) for candidate in candidates} - {""}
     for length in sorted({len(name) for name in names}, reverse=True):
         # Names of one length are all found before any is used up: no order among candidates may decide.
         spans = {name: _spans(name, text, edges, used) for name in names if len(name) == length}
         named |= {name for name, starts in spans.items() if starts}
         for start in (start for starts in spans.values() for start in starts):
             used[start : start + length] = [True] * length
-    winners = {candidate.class_id for candidate in candidates if normalise(candidate.name) in named}
+    winners = {candidate.class_id for candidate in candidates if normalise_reply(candidate.name) in named}
     return winners.pop() if len(winners) == 1 else None
 
 

@@ -14,7 +14,7 @@ FILE = "explain.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class AnswerAttribution:
     """An answer's log-probability (nats, end of answer included), and what it is without each support turn."""
 
     class_id: str
@@ -23,15 +23,15 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class QueryAttribution:
     """A query: the right answer, and behind it the one decided for where that is another."""
 
     query_id: str
-    answers: tuple[Told, ...]
+    answers: tuple[AnswerAttribution, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class TreeToken:
     """A token of a tree. A picture's placeholders are one, `times` of them; `item` is empty where there is none."""
 
     text: str
@@ -41,7 +41,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TreeSegment:
     """Tokens `start` to `end` of a list, which follow one another without a fork after those of `parent`."""
 
     start: int
@@ -50,7 +50,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TreeView:
     """The tree of some queries of one episode at one shot count. No tokens where nothing is shared."""
 
     episode_id: str
@@ -58,32 +58,32 @@ class Reading:
     prompts: int
     written_out: int  # tokens of the prompts one by one
     merged: int  # tokens of the tree
-    tokens: tuple[Token, ...]
-    pieces: tuple[Piece, ...]
+    tokens: tuple[TreeToken, ...]
+    pieces: tuple[TreeSegment, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class Attribution:
     """What explain.json holds. `prompts` were scored for it beside the run's own, which took `seconds`."""
 
     shots_per_class: int
     engine: str
     prompts: int
     seconds: float
-    queries: tuple[Explained, ...]
-    reading: Reading
+    queries: tuple[QueryAttribution, ...]
+    reading: TreeView
 
 
-def read_explanation(path: Path) -> Explanation:
+def read_attribution(path: Path) -> Attribution:
     """The explanation in a file; an `InputError` when it is damaged."""
     values = read_object(path, ("shots_per_class", "engine", "prompts", "seconds", "queries", "reading"))
-    explanation = from_dict(Explanation, values, str(path))
+    explanation = from_dict(Attribution, values, str(path))
     if complaint := _complaint(explanation):
         raise InputError(f"{path}: no explanation ({complaint}). It is damaged: remove it and evaluate again.")
     return explanation
 
 
-def _complaint(found: Explanation) -> str:
+def _complaint(found: Attribution) -> str:
     """Whether queries have answers, and pieces make one tree; empty where they do."""
     if not all(query.answers for query in found.queries):
         return "a query has no answer"
@@ -95,12 +95,12 @@ def _complaint(found: Explanation) -> str:
     return "" if at == len(found.reading.tokens) else "its tree does not hang together"
 
 
-def explanation_of(folder: RunFolder) -> Explanation | None:
+def attribution_of(folder: RunFolder) -> Attribution | None:
     """The explanation in a run's folder, None where there is none; an `InputError` when it is of another run."""
     path = folder.path / FILE
     if not path.exists():
         return None
-    found = read_explanation(path)
+    found = read_attribution(path)
     support = {p.query_id: p for p in folder.predictions if p.shots_per_class == found.shots_per_class}
     for query in found.queries:
         asked = support.get(query.query_id)

@@ -16,7 +16,7 @@ ANEW = "Evaluate again into an empty folder."
 Queries = Mapping[str, tuple[Episode, Turn]]  # query id -> its episode, and the query
 
 
-def by_id(episodes: Iterable[Episode], where: str) -> dict[str, Episode]:
+def episodes_by_id(episodes: Iterable[Episode], where: str) -> dict[str, Episode]:
     """The episodes by their ids. Raises `InputError`, naming `where`, for a repeated or an impossible one."""
     known: dict[str, Episode] = {}
     for episode in episodes:
@@ -48,7 +48,9 @@ def queries_of(episodes: Mapping[str, Episode]) -> Queries:
     return {e.query_id(i): (e, query) for e in episodes.values() for i, query in enumerate(e.queries)}
 
 
-def belonging(episodes: Mapping[str, Episode], predictions: Iterable[Prediction], where: str) -> tuple[Prediction, ...]:
+def check_predictions(
+    episodes: Mapping[str, Episode], predictions: Iterable[Prediction], where: str
+) -> tuple[Prediction, ...]:
     """The predictions, after a check that each is about a query of these episodes, and possible.
 
     Raises `InputError`, naming `where` and the query, for a prediction that is about no query or shots per class of the

@@ -32,10 +32,10 @@ def compare(run_a: Path, run_b: Path) -> list[Row]:
     Raises:
         InputError: a file that is missing or damaged; other pictures or other episodes; nothing in common.
     """
-    return compared(read_run(run_a), read_run(run_b))
+    return compare_runs(read_run(run_a), read_run(run_b))
 
 
-def compared(a: RunFolder, b: RunFolder) -> list[Row]:
+def compare_runs(a: RunFolder, b: RunFolder) -> list[Row]:
     """`compare` for two runs that were read already."""
     run_a, run_b = a.path, b.path
     if a.config["data"]["digest"] != b.config["data"]["digest"]:
@@ -57,7 +57,7 @@ def compared(a: RunFolder, b: RunFolder) -> list[Row]:
     return [row | {"p_holm": p} for row, p in zip(found, adjusted, strict=True)]
 
 
-def cautions(a: RunFolder, b: RunFolder) -> list[str]:
+def comparison_notes(a: RunFolder, b: RunFolder) -> list[str]:
     """What a reader must know before the figures: which run is unfinished, and in what the two differ."""
     unfinished = [f"{run.path}: {run.unfinished}" for run in (a, b) if run.unfinished]
     recorded = [{*run.config.get("measured", {})} - ({"weights"} if run.weights_unknown else set()) for run in (a, b)]
@@ -75,7 +75,7 @@ def within(row: Row, margin: float) -> bool:
     return bool(row["ci95"][0] >= -margin)
 
 
-def interval(differences: Floats, *clusterings: Sequence[str]) -> Interval:
+def paired_interval(differences: Floats, *clusterings: Sequence[str]) -> Interval:
     """95 % interval of the mean paired difference, float[n] in [-1, 1], clustered by episode and by query picture.
 
     A t-interval with the variance between the G clusters, never closer to the mean than
@@ -154,7 +154,7 @@ def _rows(key: Key, a: RunFolder, b: RunFolder, pairs_a: list[Pair], pairs_b: li
     if not episodes:
         return
     differences = np.array(credits_b) - np.array(credits_a)
-    ci95 = interval(differences, episodes, pictures)
+    ci95 = paired_interval(differences, episodes, pictures)
     yield {
         **key._asdict(),
         "n_queries": len(episodes),

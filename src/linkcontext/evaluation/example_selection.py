@@ -12,7 +12,7 @@ SHOTS_PER_CLASS = 4  # more would fill a page with support, and make a probe lon
 
 
 @dataclass(frozen=True, slots=True)
-class Picks:
+class SelectedExamples:
     """The episodes at one shot count, judged by one scoring. `wrong` ones have a query that is not right."""
 
     shots_per_class: int
@@ -28,11 +28,11 @@ class Picks:
         return self.wrong[:n_wrong], self.right[: limit - n_wrong]
 
 
-def picks(groups: Mapping[Key, list[Pair]]) -> Picks:
+def select_examples(groups: Mapping[Key, list[Pair]]) -> SelectedExamples:
     """The episodes at the largest shots per class up to 4 (the smallest if all are more), by the summed likelihood,
     or by the replies where only they were scored. They are drawn by a hash of their ids: not simply the first."""
-    scoring = primary([key.scoring for key in groups])
-    shots = chosen_shots([key.shots_per_class for key in groups])
+    scoring = main_scoring([key.scoring for key in groups])
+    shots = main_shots([key.shots_per_class for key in groups])
     episodes: dict[str, list[Pair]] = {}
     for key, pairs in groups.items():
         if (key.shots_per_class, key.scoring) == (shots, scoring):
@@ -44,15 +44,15 @@ def picks(groups: Mapping[Key, list[Pair]]) -> Picks:
     ordered = sorted(episodes, key=lambda name: stream_key("gallery", name))
     wrong = tuple(name for name in ordered if credits[name] < len(episodes[name]))
     right = tuple(name for name in ordered if credits[name] == len(episodes[name]))
-    return Picks(shots, scoring, episodes, credits, wrong, right)
+    return SelectedExamples(shots, scoring, episodes, credits, wrong, right)
 
 
-def primary(scorings: Sequence[str]) -> str:
+def main_scoring(scorings: Sequence[str]) -> str:
     """The scoring a page speaks of where it speaks of one: the first of `SCORINGS` that is there."""
     return next(scoring for scoring in metrics.SCORINGS if scoring in scorings)
 
 
-def chosen_shots(shots_per_class: Sequence[int]) -> int:
+def main_shots(shots_per_class: Sequence[int]) -> int:
     """The largest shots per class up to 4, else the smallest there is."""
     few = [shots for shots in shots_per_class if shots <= SHOTS_PER_CLASS]
     return max(few) if few else min(shots_per_class)

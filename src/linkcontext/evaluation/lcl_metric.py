@@ -18,35 +18,35 @@ SCORING = "lcl_legacy"
 MARKS = str.maketrans("", "", "\"'.")  # left out of the target, never of the reply: a name with one can't be right
 
 
-def right(reply: str, target: str, others: Sequence[str]) -> bool:
+def lcl_correct(reply: str, target: str, others: Sequence[str]) -> bool:
     """Does the released code count a reply as right for a target, the others being the episode's other names?"""
     wanted = target.translate(MARKS).strip().lower()
     rest = reply.replace(wanted, "")
     return wanted in reply and not any(other.lower() in rest for other in others)
 
 
-def named(reply: str, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+def lcl_matches(reply: str, candidates: Sequence[Candidate]) -> tuple[str, ...]:
     """The class ids for which the reply would have counted as right: none, one or several."""
     names = {candidate.class_id: candidate.name for candidate in candidates}
     return tuple(
         class_id
         for class_id, name in names.items()
-        if right(reply, name, [other for other_id, other in names.items() if other_id != class_id])
+        if lcl_correct(reply, name, [other for other_id, other in names.items() if other_id != class_id])
     )
 
 
-def rows(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> list[Row]:
+def lcl_rows(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> list[Row]:
     """A row like those of `metrics.rows` for each of its `generate` rows, made from the same replies.
 
     `answered` is the share of replies that would be right for some class, `chance` is 0. Raises like `metrics.rows`.
     """
     known = tuple(predictions)
-    strict = {tuple(row[name] for name in metrics.Key._fields): row for row in metrics.rows(episodes, known)}
+    strict = {tuple(row[name] for name in metrics.Key._fields): row for row in metrics.metric_rows(episodes, known)}
     found = []
     for key, pairs in metrics.grouped(episodes, known).items():
         if key.scoring != "generate":
             continue
-        said = [named(prediction.reply or "", episode.candidates) for episode, prediction in pairs]
+        said = [lcl_matches(prediction.reply or "", episode.candidates) for episode, prediction in pairs]
         gold = [prediction.gold for _, prediction in pairs]
         values = [float(g in s) for g, s in zip(gold, said, strict=True)]
         pictures = [metrics.query_picture(episode, prediction) for episode, prediction in pairs]

@@ -41,7 +41,7 @@ class Key(NamedTuple):
     scoring: str
 
 
-def available(prediction: Prediction) -> tuple[str, ...]:
+def available_scorings(prediction: Prediction) -> tuple[str, ...]:
     """The scorings this prediction has data for, in the order of `SCORINGS`."""
     scores = prediction.candidates
     there = {
@@ -86,7 +86,7 @@ def favourites(prediction: Prediction, scoring: str, candidates: Sequence[Candid
     return tuple(class_id for class_id, score in scores.items() if score == best)
 
 
-def choose(prediction: Prediction, scoring: str, candidates: Sequence[Candidate]) -> str | None:
+def chosen_class(prediction: Prediction, scoring: str, candidates: Sequence[Candidate]) -> str | None:
     """The class id decided for; None on an exact tie, and for a reply that names no or several candidates.
 
     `candidates` are the episode's, under the names shown there.
@@ -105,7 +105,7 @@ def credit(prediction: Prediction, scoring: str, candidates: Sequence[Candidate]
     return 1 / len(best) if prediction.gold in best else 0.0
 
 
-def rows(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> list[Row]:
+def metric_rows(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> list[Row]:
     """One row per (task, names, ways, shots per class, scoring), sorted so; the order of input is nothing.
 
     The decisions are made anew from log-probabilities and replies; the stored `correct` is not read.
@@ -172,7 +172,7 @@ def grouped(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) 
                 "twice. Remove one of the lines, or evaluate again into an empty folder."
             )
         seen.add(once)
-        for scoring in available(prediction):
+        for scoring in available_scorings(prediction):
             key = Key(episode.task, episode.names, episode.ways, prediction.shots_per_class, scoring)
             groups[key].append((episode, prediction))
     ordered = sorted(groups, key=lambda key: (*key[:4], SCORINGS.index(key.scoring)))
@@ -230,7 +230,7 @@ def _answered(key: Key, pairs: Sequence[Pair]) -> float:
     """Share of replies that name exactly one candidate; likelihood always answers."""
     if key.scoring != "generate":
         return 1.0
-    return sum(choose(p, key.scoring, e.candidates) is not None for e, p in pairs) / len(pairs)
+    return sum(chosen_class(p, key.scoring, e.candidates) is not None for e, p in pairs) / len(pairs)
 
 
 def shorter(scoring: str, pairs: Sequence[Pair]) -> dict[str, float] | None:

@@ -17,7 +17,7 @@ from typing import Any
 from linkcontext.config import EvalConfig
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import digest
-from linkcontext.episodes.prompt import Message, Scaffold
+from linkcontext.episodes.scaffold import Message, Scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluation.run_dir import flat, measured_apart
 from linkcontext.records import read_json, read_jsonl, write_jsonl
@@ -60,7 +60,7 @@ def resolved(config: EvalConfig) -> dict[str, Any]:
     return options
 
 
-def claim(
+def open_run_dir(
     path: Path,
     records: Sequence[Any],
     config: EvalConfig,

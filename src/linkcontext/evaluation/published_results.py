@@ -19,7 +19,7 @@ MISTAKEN = {"idefics": "this run is of Idefics (open Flamingo in transformers), 
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PublishedRow:
     """One model's accuracies by total shots. A published line has no `row`: neither n nor interval was printed."""
 
     model: str
@@ -36,7 +36,7 @@ class Beside:
     label: str
     source: str
     total_shots: tuple[int, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[PublishedRow, ...]
 
 
 def benchmark(spec: str, task: str) -> str | None:
@@ -49,7 +49,7 @@ def benchmark(spec: str, task: str) -> str | None:
     return found if found in _read()["tables"] else None
 
 
-def beside(rows: Sequence[Row], name: str, model_type: str = "") -> Beside:
+def published_beside(rows: Sequence[Row], name: str, model_type: str = "") -> Beside:
     """The published table `isekai-10`, `isekai-pair` or `imagenet-100`, and below it a line of each kind of row.
 
     A run's lines are told apart by names, ways and scoring; shot counts that only one side has stay empty on the other.
@@ -57,7 +57,8 @@ def beside(rows: Sequence[Row], name: str, model_type: str = "") -> Beside:
     table = _read()["tables"][name]
     shots = table["total_shots"]
     lines = [
-        Line(model, PUBLISHED, dict(zip(shots, values, strict=True)), {}) for model, values in table["accuracy"].items()
+        PublishedRow(model, PUBLISHED, dict(zip(shots, values, strict=True)), {})
+        for model, values in table["accuracy"].items()
     ]
     kinds: dict[str, dict[int, Row]] = {}
     for row in rows:
@@ -65,7 +66,7 @@ def beside(rows: Sequence[Row], name: str, model_type: str = "") -> Beside:
         kinds.setdefault(kind, {})[row["ways"] * row["shots_per_class"]] = row
     for kind, mine in kinds.items():
         ordered = dict(sorted(mine.items()))
-        lines.append(Line(kind, THIS_RUN, {total: row["accuracy"] for total, row in ordered.items()}, ordered))
+        lines.append(PublishedRow(kind, THIS_RUN, {total: row["accuracy"] for total, row in ordered.items()}, ordered))
     every = tuple(sorted({total for line in lines for total in line.accuracy}))
     label = "; ".join([f"{name}: {LABEL}", *([MISTAKEN[model_type]] if model_type in MISTAKEN else [])])
     return Beside(name, label, _read()["source"], every, tuple(lines))

@@ -82,9 +82,9 @@ def read_run(run: Path) -> RunFolder:
     """
     config = read_config(_present(run, "config.json"))
     path = _present(run, "episodes.jsonl")
-    episodes = checks.by_id(_records(Episode, path), str(path))
+    episodes = checks.episodes_by_id(_records(Episode, path), str(path))
     path = _present(run, "predictions.jsonl")
-    predictions = checks.belonging(episodes, _records(Prediction, path, whole_lines=True), str(path))
+    predictions = checks.check_predictions(episodes, _records(Prediction, path, whole_lines=True), str(path))
     folder = RunFolder(run, config, episodes, predictions)
     _check_scoring(folder)
     return folder

@@ -15,19 +15,19 @@ import numpy as np
 from linkcontext.config import EpisodeConfig, EvalConfig, ModelConfig, flags
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.ids import RICES
-from linkcontext.episodes.link import Sampled, copy_first, copy_last
-from linkcontext.episodes.prompt import Message, Scaffold, prompt, refuse_scaffold, scaffold
+from linkcontext.episodes.link import SampledEpisodes, copy_first, copy_last
 from linkcontext.episodes.questions import HELD_OUT
+from linkcontext.episodes.scaffold import Message, Scaffold, load_scaffold, query_messages, refuse_scaffold
 from linkcontext.episodes.special_tokens import refuse_marked_episodes
 from linkcontext.errors import InputError
 from linkcontext.evaluation import checks, lcl_metric
-from linkcontext.evaluation.aggregate import curves, summary, type_of
-from linkcontext.evaluation.attribution import explain
-from linkcontext.evaluation.draw import drawn
+from linkcontext.evaluation.aggregate import mean_rows, shot_curves, type_of
+from linkcontext.evaluation.attribution import write_attribution
+from linkcontext.evaluation.draw import draw_episodes
 from linkcontext.evaluation.medoids import majority
-from linkcontext.evaluation.metrics import LIKELIHOODS, available, credit, grouped, rows
-from linkcontext.evaluation.open_run import claim, run_identity
-from linkcontext.evaluation.support_selection import chosen
+from linkcontext.evaluation.metrics import LIKELIHOODS, available_scorings, credit, grouped, metric_rows
+from linkcontext.evaluation.open_run import open_run_dir, run_identity
+from linkcontext.evaluation.support_selection import select_supports
 from linkcontext.inference.vision import GREY, nearest
 from linkcontext.models.loading import Model, load
 from linkcontext.models.prompting import REPLY_TOKENS, USUAL_PROMPTING
@@ -51,24 +51,24 @@ def evaluate(config: EvalConfig, model: ScoringModel | None = None) -> dict[str,
     With `model` that one is used instead of loading `config.model`. A folder that holds the same run goes on
     where it stopped; one that holds another is an `InputError`.
     """
-    scaffold(config.scaffold)  # a wrong one is said before a model is loaded
+    load_scaffold(config.scaffold)  # a wrong one is said before a model is loaded
     dataset = open_data(config.episodes.data, config.episodes.strict)
-    sampled = drawn(config.episodes, dataset)
+    sampled = draw_episodes(config.episodes, dataset)
     model = model or opened(config.model)
     dataset, sampled = drawn_for(model, config.episodes, dataset, sampled)
-    left_out = [f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out]
-    return measure(config, dataset, sampled.episodes, left_out, model)
+    left_out = [f"{c.class_id}: left out, {c.shortfall}" for c in sampled.left_out]
+    return evaluate_episodes(config, dataset, sampled.episodes, left_out, model)
 
 
 def drawn_for(
-    model: ScoringModel, config: EpisodeConfig, dataset: Dataset, sampled: Sampled
-) -> tuple[Dataset, Sampled]:
+    model: ScoringModel, config: EpisodeConfig, dataset: Dataset, sampled: SampledEpisodes
+) -> tuple[Dataset, SampledEpisodes]:
     """A data set and its episodes without pictures that the model's image processor refuses, drawn again if needed.
 
     With --strict, raises `InputError` for the first such picture.
     """
     while (left := model.pictures.without_refused(dataset, _used(sampled.episodes), config.strict)) is not dataset:
-        dataset, sampled = left, drawn(config, left)
+        dataset, sampled = left, draw_episodes(config, left)
     return dataset, sampled
 
 
@@ -78,7 +78,7 @@ def _used(episodes: Sequence[Episode]) -> dict[str, None]:
     return dict.fromkeys(item for turn in turns for item in turn.pictures)
 
 
-def measure(
+def evaluate_episodes(
     config: EvalConfig,
     dataset: Dataset,
     episodes: Sequence[Episode],
@@ -86,7 +86,7 @@ def measure(
     model: ScoringModel | None = None,
 ) -> dict[str, Any]:
     """`evaluate` for episodes that are already there, drawn or a benchmark's own."""
-    wording = scaffold(config.scaffold)
+    wording = load_scaffold(config.scaffold)
     if config.episodes.tasks:
         types = {type_of(episode.task)[0] for episode in episodes} | {
             told.partition("/")[0] for told in left_out if "/" in told.partition(":")[0]
@@ -96,26 +96,26 @@ def measure(
     model = opened(config.model) if model is None else prompted(model, config.model)
     model.pictures.without_refused(dataset, _used(episodes), strict=True)
     out = run_folder(config)
-    asker = Asker.of(model, dataset, wording, config)
+    evaluator = Evaluator.of(model, dataset, wording, config)
     if config.episodes.select != "random":
-        require(asker.scorer, "image features", f"--select {config.episodes.select}")
-        episodes = chosen(config.episodes, dataset, asker.scorer)
-    refuse_scaffold(wording, asker.scorer.card.special_tokens)
-    refuse_marked_episodes(episodes, asker.scorer.card.special_tokens)
-    fits(asker, episodes)
-    about = run_identity(model, wording, sample_prompts(asker, episodes))
-    claim(out / "episodes.jsonl", episodes, config, model, dataset, [*dataset.problems, *left_out], about)
-    predict(asker, episodes, out / "predictions.jsonl")
-    asker.scorer.pictures.save()
-    found = finish(
+        require(evaluator.scorer, "image features", f"--select {config.episodes.select}")
+        episodes = select_supports(config.episodes, dataset, evaluator.scorer)
+    refuse_scaffold(wording, evaluator.scorer.card.special_tokens)
+    refuse_marked_episodes(episodes, evaluator.scorer.card.special_tokens)
+    check_fits(evaluator, episodes)
+    about = run_identity(model, wording, sample_prompts(evaluator, episodes))
+    open_run_dir(out / "episodes.jsonl", episodes, config, model, dataset, [*dataset.problems, *left_out], about)
+    append_predictions(evaluator, episodes, out / "predictions.jsonl")
+    evaluator.scorer.pictures.save()
+    found = write_metrics(
         out,
         episodes,
-        asker.scorer.counters(),
+        evaluator.scorer.counters(),
         with_legacy=config.scoring == "lcl-legacy",
         unseen=config.unseen if config.episodes.tasks else None,
     )
     predictions = tuple(read_jsonl(Prediction, out / "predictions.jsonl"))
-    explain(asker.scorer, wording, episodes, predictions, out, config.explain)
+    write_attribution(evaluator.scorer, wording, episodes, predictions, out, config.explain)
     return found
 
 
@@ -138,22 +138,22 @@ def prompted(model: ScoringModel, c: ModelConfig) -> ScoringModel:
     return model if c.prompting == USUAL_PROMPTING else model.clone(c.prompting)
 
 
-def sample_prompts(asker: "Asker", episodes: Sequence[Episode]) -> list[list[Message]]:
+def sample_prompts(evaluator: "Evaluator", episodes: Sequence[Episode]) -> list[list[Message]]:
     """Conversations with each answer, of episodes spread evenly over all of them, at their fewest and most shots."""
     step = max(1, len(episodes) // SAMPLE)
     return [
-        _messages(asker, Case(episode, place % len(episode.queries), shots), candidate.name)
+        _messages(evaluator, QueryCase(episode, place % len(episode.queries), shots), candidate.name)
         for place, episode in enumerate(episodes[::step][:SAMPLE])
         for shots in sorted({episode.shots_per_class[0], episode.shots_per_class[-1]})
         for candidate in episode.candidates
     ]
 
 
-def fits(asker: "Asker", episodes: Sequence[Episode]) -> None:
+def check_fits(evaluator: "Evaluator", episodes: Sequence[Episode]) -> None:
     """A support that does not fit is refused before anything is written: `LocalModel.check` of the longest prompts."""
     longest = max(episodes, key=_size)
     for candidate in longest.candidates:
-        asker.scorer.check(_messages(asker, Case(longest, 0, longest.shots_per_class[-1]), candidate.name))
+        evaluator.scorer.check(_messages(evaluator, QueryCase(longest, 0, longest.shots_per_class[-1]), candidate.name))
 
 
 def _size(episode: Episode) -> tuple[int, int]:
@@ -163,7 +163,7 @@ def _size(episode: Episode) -> tuple[int, int]:
     return sum(len(turn.pictures) for turn in said), sum(len(turn.question) + len(turn.answer) for turn in said)
 
 
-def finish(
+def write_metrics(
     out: Path,
     episodes: Sequence[Episode],
     counters: dict[str, Any],
@@ -172,14 +172,14 @@ def finish(
 ) -> dict[str, Any]:
     """Metrics of the predictions in a run's folder; with types of tasks that are `unseen`, means over tasks too."""
     asked = {e.id: e for e in episodes}
-    predictions = checks.belonging(
+    predictions = checks.check_predictions(
         asked, read_jsonl(Prediction, out / "predictions.jsonl"), str(out / "predictions.jsonl")
     )
-    found = rows(asked, predictions) + (lcl_metric.rows(asked, predictions) if with_legacy else [])
+    found = metric_rows(asked, predictions) + (lcl_metric.lcl_rows(asked, predictions) if with_legacy else [])
     metrics = {"rows": found, "counters": with_engines(counters, (p.engine for p in predictions), out)}
     if unseen is not None:
-        means = summary(found, unseen, grouped(asked, predictions))
-        metrics |= {"means": means, "curves": curves(means)}
+        means = mean_rows(found, unseen, grouped(asked, predictions))
+        metrics |= {"means": means, "curves": shot_curves(means)}
     write_text(json.dumps(metrics, indent=1) + "\n", out / "metrics.json")
     return metrics
 
@@ -216,7 +216,7 @@ def run_folder(config: EvalConfig) -> Path:
 
 
 @dataclass(frozen=True)
-class Asker:
+class Evaluator:
     """A model, a data set and a wording: everything a prediction needs besides its episode."""
 
     scorer: ScoringModel
@@ -229,11 +229,11 @@ class Asker:
     new_tokens: int = REPLY_TOKENS  # of a reply
 
     @classmethod
-    def of(cls, model: ScoringModel, dataset: Dataset, wording: Scaffold, config: EvalConfig) -> "Asker":
+    def of(cls, model: ScoringModel, dataset: Dataset, wording: Scaffold, config: EvalConfig) -> "Evaluator":
         """From a configuration."""
         sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
         scorer = model.with_pictures(sources, config.batch, config.engine, config.memory_gb)
-        likelihood = config.scoring in ("likelihood", "both") and not scorer.lacks("log-probabilities")
+        likelihood = config.scoring in ("likelihood", "both") and not scorer.shortfall("log-probabilities")
         return cls(
             scorer,
             dataset,
@@ -245,16 +245,18 @@ class Asker:
         )
 
 
-def predict(asker: Asker, episodes: Sequence[Episode], path: Path, every: Sequence[Episode] | None = None) -> None:
+def append_predictions(
+    evaluator: Evaluator, episodes: Sequence[Episode], path: Path, every: Sequence[Episode] | None = None
+) -> None:
     """Append the predictions that `path` does not hold yet, a group of episodes at a time.
 
     `every` holds all episodes whose predictions may be in the file, by default `episodes`. Raises `InputError` for a
     prediction in the file that belongs to none of them.
     """
-    known = checks.by_id(episodes if every is None else every, str(path.with_name("episodes.jsonl")))
+    known = checks.episodes_by_id(episodes if every is None else every, str(path.with_name("episodes.jsonl")))
     with appending(path) as append, progress("Asking", len(episodes)) as advance:
-        there = checks.belonging(known, read_jsonl(Prediction, path), str(path))
-        _check_kind(asker, there, path)
+        there = checks.check_predictions(known, read_jsonl(Prediction, path), str(path))
+        _check_kind(evaluator, there, path)
         done = {(p.query_id, p.shots_per_class) for p in there}
         left = [
             e
@@ -263,21 +265,21 @@ def predict(asker: Asker, episodes: Sequence[Episode], path: Path, every: Sequen
         ]
         for _ in range(len(episodes) - len(left)):
             advance()
-        size = GROUP if asker.scorer.lacks("shared prefixes") else 1
+        size = GROUP if evaluator.scorer.shortfall("shared prefixes") else 1
         for start in range(0, len(left), size):
             group = left[start : start + size]
-            append([p for p in answer(asker, group) if (p.query_id, p.shots_per_class) not in done])
+            append([p for p in predict_episodes(evaluator, group) if (p.query_id, p.shots_per_class) not in done])
             for _ in group:
                 advance()
 
 
-def _check_kind(asker: Asker, there: Sequence[Prediction], path: Path) -> None:
+def _check_kind(evaluator: Evaluator, there: Sequence[Prediction], path: Path) -> None:
     """Raise an `InputError` if the predictions that are there were not scored as the others will be."""
     for prediction in there:
-        calibrate = asker.calibrate and prediction.shots_per_class > 0
-        wanted = {"likelihood_pmi": asker.grey, "likelihood_calibrated": calibrate}
-        kinds = {scoring for scoring in LIKELIHOODS if asker.likelihood and wanted.get(scoring, True)}
-        if {*available(prediction)} != kinds | ({"generate"} if asker.generate else set()):
+        calibrate = evaluator.calibrate and prediction.shots_per_class > 0
+        wanted = {"likelihood_pmi": evaluator.grey, "likelihood_calibrated": calibrate}
+        kinds = {scoring for scoring in LIKELIHOODS if evaluator.likelihood and wanted.get(scoring, True)}
+        if {*available_scorings(prediction)} != kinds | ({"generate"} if evaluator.generate else set()):
             raise InputError(
                 f"{path}: its predictions hold other scores than are asked for now. They were edited, or the server "
                 "gives no likelihoods any more. Choose another --out, or remove it."
@@ -285,7 +287,7 @@ def _check_kind(asker: Asker, there: Sequence[Prediction], path: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class QueryCase:
     """One query at one shot count."""
 
     episode: Episode
@@ -293,22 +295,22 @@ class Case:
     shots_per_class: int
 
 
-def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
+def predict_episodes(evaluator: Evaluator, episodes: Sequence[Episode]) -> Iterator[Prediction]:
     """The predictions of some episodes."""
-    cases = [Case(e, q, k) for e in episodes for k in e.shots_per_class for q in range(len(e.queries))]
+    cases = [QueryCase(e, q, k) for e in episodes for k in e.shots_per_class for q in range(len(e.queries))]
     scores: dict[int, list[tuple[float, int]]] = {}
     nulls: dict[tuple[str, int, str, int], Sequence[tuple[float | None, int]]] = {}
-    if asker.likelihood:
-        asks = [_ask(asker, case) for case in cases]
+    if evaluator.likelihood:
+        asks = [_ask(evaluator, case) for case in cases]
         blind = {_blind(c): c for c in cases}
-        blind = blind if asker.grey else {}
-        found = asker.scorer.score([*asks, *(_ask(asker, case, grey=True) for case in blind.values())])
+        blind = blind if evaluator.grey else {}
+        found = evaluator.scorer.score([*asks, *(_ask(evaluator, case, grey=True) for case in blind.values())])
         scores = dict(enumerate(found[: len(asks)]))
         nulls = dict(zip(blind, found[len(asks) :], strict=True))
-    priors = _priors(asker, cases) if asker.likelihood and asker.calibrate else {}
-    make = partial(_messages, asker)
-    prompts = [make(case) for case in cases] if asker.generate else []
-    replies = asker.scorer.generate(prompts, asker.new_tokens) if asker.generate else [None] * len(cases)
+    priors = _priors(evaluator, cases) if evaluator.likelihood and evaluator.calibrate else {}
+    make = partial(_messages, evaluator)
+    prompts = [make(case) for case in cases] if evaluator.generate else []
+    replies = evaluator.scorer.generate(prompts, evaluator.new_tokens) if evaluator.generate else [None] * len(cases)
     for i, (case, reply) in enumerate(zip(cases, replies, strict=True)):
         e, query = case.episode, case.episode.queries[case.query]
         null = nulls.get(_blind(case), [(None, 0)] * len(e.candidates))
@@ -330,16 +332,16 @@ def answer(asker: Asker, episodes: Sequence[Episode]) -> Iterator[Prediction]:
             query.class_id,
             reply,
             {},
-            asker.scorer.prompt(make(case)).sha256(),
+            evaluator.scorer.prompt(make(case)).sha256(),
             tuple(turn.item for turn in e.shown(case.shots_per_class)),
-            baselines(asker, e, case.shots_per_class, query),
-            asker.scorer.engine,
+            baselines(evaluator, e, case.shots_per_class, query),
+            evaluator.scorer.engine,
         )
-        correct = {s: credit(prediction, s, e.candidates) == 1 for s in available(prediction)}
+        correct = {s: credit(prediction, s, e.candidates) == 1 for s in available_scorings(prediction)}
         yield dataclasses.replace(prediction, correct=correct)
 
 
-def _priors(asker: Asker, cases: Sequence[Case]) -> dict[tuple[str, int], list[float]]:
+def _priors(evaluator: Evaluator, cases: Sequence[QueryCase]) -> dict[tuple[str, int], list[float]]:
     """For each episode and shots per class above 0: each candidate's mean log-probability among the candidates over the
     support's own pictures (batch calibration, arXiv 2309.17249, on the support), as `ask` subtracts it.
 
@@ -350,8 +352,8 @@ def _priors(asker: Asker, cases: Sequence[Case]) -> dict[tuple[str, int], list[f
     for case in supports.values():
         shown = case.episode.shown(case.shots_per_class)
         queries = dataclasses.replace(case.episode, queries=shown)
-        asks += [_ask(asker, Case(queries, place, case.shots_per_class)) for place in range(len(shown))]
-    rows = iter(asker.scorer.score(asks))
+        asks += [_ask(evaluator, QueryCase(queries, place, case.shots_per_class)) for place in range(len(shown))]
+    rows = iter(evaluator.scorer.score(asks))
     priors = {}
     for key, case in supports.items():
         scores = np.array([[value for value, _ in next(rows)] for _ in case.episode.shown(case.shots_per_class)])
@@ -359,28 +361,30 @@ def _priors(asker: Asker, cases: Sequence[Case]) -> dict[tuple[str, int], list[f
     return priors
 
 
-def _blind(case: Case) -> tuple[str, int, str, int]:
+def _blind(case: QueryCase) -> tuple[str, int, str, int]:
     """What two queries must share to be the same without their pictures."""
     query = case.episode.queries[case.query]
     return case.episode.id, case.shots_per_class, query.question, len(query.others)
 
 
-def _messages(asker: Asker, case: Case, answer: str | None = None, grey: bool = False) -> list[dict[str, Any]]:
+def _messages(
+    evaluator: Evaluator, case: QueryCase, answer: str | None = None, grey: bool = False
+) -> list[dict[str, Any]]:
     episode = case.episode
     if grey:
         asked = episode.queries[case.query]
         blind = dataclasses.replace(asked, item=GREY, others=(GREY,) * len(asked.others))
         queries = tuple(blind if i == case.query else q for i, q in enumerate(episode.queries))
         episode = dataclasses.replace(episode, queries=queries)
-    return prompt(episode, case.query, case.shots_per_class, asker.wording, answer)
+    return query_messages(episode, case.query, case.shots_per_class, evaluator.wording, answer)
 
 
-def _ask(asker: Asker, case: Case, grey: bool = False) -> ScoringRequest:
-    answers = tuple(_messages(asker, case, c.name, grey) for c in case.episode.candidates)
-    return ScoringRequest(_messages(asker, case, grey=grey), answers)
+def _ask(evaluator: Evaluator, case: QueryCase, grey: bool = False) -> ScoringRequest:
+    answers = tuple(_messages(evaluator, case, c.name, grey) for c in case.episode.candidates)
+    return ScoringRequest(_messages(evaluator, case, grey=grey), answers)
 
 
-def baselines(asker: Asker, episode: Episode, shots_per_class: int, query: Turn) -> dict[str, str | None]:
+def baselines(evaluator: Evaluator, episode: Episode, shots_per_class: int, query: Turn) -> dict[str, str | None]:
     """What policies without a language model would answer: the class id, or None where there is no support.
 
     The majority of the support answers where it was chosen for the query; elsewhere it is balanced.
@@ -389,14 +393,14 @@ def baselines(asker: Asker, episode: Episode, shots_per_class: int, query: Turn)
     found: dict[str, str | None] = {"copy_first": copy_first(shown), "copy_last": copy_last(shown)}
     if episode.task.endswith(RICES):
         found["majority"] = majority([turn.class_id for turn in shown])
-    if asker.scorer.lacks("image features"):
+    if evaluator.scorer.shortfall("image features"):
         return found
-    sources = asker.scorer.sources
+    sources = evaluator.scorer.sources
     if any(turn.item not in sources for turn in shown):  # a blank is near nothing
         return found
     if any(turn.others for turn in (*shown, query)):  # several pictures are no one point to be near to
         return found
-    seen = asker.scorer.pictures.features([turn.item for turn in (*shown, query)], alone=not shown)
+    seen = evaluator.scorer.pictures.features([turn.item for turn in (*shown, query)], alone=not shown)
     pooled = [s.pooled for s in seen if s.pooled is not None]
     for kind, vectors in (("tokens", [s.mean for s in seen]), ("pooled", pooled)):
         if not vectors:  # a tower without a summary

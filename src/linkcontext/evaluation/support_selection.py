@@ -8,13 +8,13 @@ import torch
 from linkcontext.config import EpisodeConfig
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.ids import MEDOID, RICES, for_query
-from linkcontext.evaluation.draw import stocked
+from linkcontext.evaluation.draw import draw_choosable
 from linkcontext.evaluation.medoids import medoids, rices, vector
 from linkcontext.records import Episode, Turn
 from linkcontext.scoring.protocol import ScoringModel
 
 
-def chosen(config: EpisodeConfig, dataset: Dataset, scorer: ScoringModel) -> tuple[Episode, ...]:
+def select_supports(config: EpisodeConfig, dataset: Dataset, scorer: ScoringModel) -> tuple[Episode, ...]:
     """The episodes of `drawn`, with supports chosen of all that there are to choose from.
 
     By medoid a support has the medoids of each class in its rounds, and fewer shots are the beginning of more. By
@@ -22,7 +22,7 @@ def chosen(config: EpisodeConfig, dataset: Dataset, scorer: ScoringModel) -> tup
     `InputError` if the model has no image features to choose by.
     """
     found: list[Episode] = []
-    for episode in stocked(config, dataset).episodes:
+    for episode in draw_choosable(config, dataset).episodes:
         if config.select == "medoid":
             found.append(_medoids(episode, config.sweep, scorer))
         else:

@@ -11,23 +11,21 @@ from linkcontext.data.copies import near_copies, repeated
 from linkcontext.data.images import open_image
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.link import copy_first, copy_last
-from linkcontext.episodes.prompt import (
-    IGNORE,
+from linkcontext.episodes.render import IGNORE, encode, render_text
+from linkcontext.episodes.scaffold import (
     Message,
     Scaffold,
-    conversation,
-    encode,
-    pictures,
-    prompt,
+    build_messages,
+    image_ids,
+    load_scaffold,
+    query_messages,
     refuse_scaffold,
-    render,
-    scaffold,
 )
 from linkcontext.episodes.special_tokens import refuse_marked_episodes
 from linkcontext.errors import InputError
-from linkcontext.evaluation.draw import drawn
-from linkcontext.evaluation.metrics import SCORINGS, credit, rows
-from linkcontext.evaluation.runner import Asker, drawn_for, fits, opened, prompted
+from linkcontext.evaluation.draw import draw_episodes
+from linkcontext.evaluation.metrics import SCORINGS, credit, metric_rows
+from linkcontext.evaluation.runner import Evaluator, check_fits, drawn_for, opened, prompted
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
 from linkcontext.scoring.protocol import ScoringModel
@@ -43,15 +41,15 @@ def validate(config: EvalConfig, model: ScoringModel | None = None) -> list[str]
     With `model` that one is used instead of loading `config.model`. Raises `InputError`, naming the episode, for
     the first thing found wrong.
     """
-    wording = scaffold(config.scaffold)
+    wording = load_scaffold(config.scaffold)
     dataset = open_data(config.episodes.data, config.episodes.strict)
-    sampled = drawn(config.episodes, dataset)
+    sampled = draw_episodes(config.episodes, dataset)
     model = opened(config.model) if model is None else prompted(model, config.model)
     dataset, sampled = drawn_for(model, config.episodes, dataset, sampled)
     episodes = sampled.episodes
     used = {candidate.class_id for episode in episodes for candidate in episode.candidates}
     lines = [f"{len(episodes):,} episodes of {len(used)} of {len(dataset.by_class())} classes were drawn"]
-    lines += [f"left out: {out.class_id} ({out.lacks})" for out in sampled.left_out]
+    lines += [f"left out: {out.class_id} ({out.shortfall})" for out in sampled.left_out]
     lines += [*dataset.problems, *repeated(dataset)]
     lines += [
         planted(episodes, wording, right=True),
@@ -61,12 +59,12 @@ def validate(config: EvalConfig, model: ScoringModel | None = None) -> list[str]
         *([] if config.episodes.tasks or config.episodes.false_labels else [balance(episodes, config.episodes)]),
         blind_policies(episodes),
     ]
-    asker = Asker.of(model, dataset, wording, config)
-    scorer = asker.scorer
+    evaluator = Evaluator.of(model, dataset, wording, config)
+    scorer = evaluator.scorer
     refuse_scaffold(wording, scorer.card.special_tokens)
     refuse_marked_episodes(episodes, scorer.card.special_tokens)
-    if why := scorer.lacks("token ids"):
-        fits(asker, episodes)
+    if why := scorer.shortfall("token ids"):
+        check_fits(evaluator, episodes)
         return [*lines, f"the server takes the longest prompt; its tokens were not compared, because {why}"]
     return [*lines, room(episodes, scorer, wording), *beginnings(episodes, scorer, wording)]
 
@@ -87,7 +85,7 @@ def planted(episodes: Sequence[Episode], wording: Scaffold, *, right: bool) -> s
                     f"written as {prediction.reply!r}. Use another --scaffold or --names: a name stands in other words."
                 )
         made.append(prediction)
-    found = rows({episode.id: episode for episode in episodes}, made)
+    found = metric_rows({episode.id: episode for episode in episodes}, made)
     assert all(row["accuracy"] == worth for row in found), "a row is not the mean of its predictions"
     return f"planted {kind} answers score {worth:g} by {', '.join(SCORINGS)}: all {len(made):,}"
 
@@ -199,7 +197,7 @@ def room(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaffold) -
     longest: dict[int, tuple[int, Episode, int]] = {}
     for episode, query, shots_per_class in _cases(episodes):
         tokens = encode(
-            prompt(episode, query, shots_per_class, wording), scorer.loaded.chat_template, "none", reply=True
+            query_messages(episode, query, shots_per_class, wording), scorer.loaded.chat_template, "none", reply=True
         )
         needed = len(tokens.ids) + sum(size(item) - 1 for item in tokens.pictures)
         if needed > longest.get(shots_per_class, (0,))[0]:
@@ -216,7 +214,7 @@ def _sizes(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaffold)
     def size(item: str) -> int:
         edges = (0, 0) if squares else open_image(scorer.sources[item][1]).size
         if edges not in known:
-            messages = conversation((), wording, Turn(item, "", ""))
+            messages = build_messages((), wording, Turn(item, "", ""))
             short = encode(messages, scorer.loaded.chat_template, "none", reply=True)
             known[edges] = len(scorer.prompt(messages).ids) - len(short.ids) + 1
         return known[edges]
@@ -228,7 +226,7 @@ def _exactly(
     episode: Episode, query: int, shots_per_class: int, scorer: ScoringModel, wording: Scaffold
 ) -> tuple[int, str]:
     """The prompt's length and how it comes about, from the very tokens the model would read."""
-    messages = prompt(episode, query, shots_per_class, wording)
+    messages = query_messages(episode, query, shots_per_class, wording)
     where = f"{episode.query_id(query)} at {shots_per_class} shots per class"
     try:
         needed = len(scorer.prompt(messages).ids)
@@ -236,14 +234,14 @@ def _exactly(
         raise InputError(f"{where}: {error}") from error
     template, context = scorer.loaded.chat_template, scorer.loaded.context
     asked = len(encode(messages, template, "none", reply=True).ids)
-    told = [prompt(episode, query, shots_per_class, wording, c.name) for c in episode.candidates]
+    told = [query_messages(episode, query, shots_per_class, wording, c.name) for c in episode.candidates]
     answer = max(len(encode(each, template, "last").ids) for each in told) - asked
     if needed + answer > context:
         raise InputError(
             f"{where}: the prompt takes {needed} tokens and its longest answer {answer}, and the model's context is "
             f"{context}. Use fewer shots per class, fewer ways, or a model with a longer context."
         )
-    shown = len(pictures(messages))
+    shown = len(image_ids(messages))
     text = asked - shown
     parts = f"{shown} pictures {needed - text} + text {text} + answer {answer}"
     return needed + answer, f"{where}: {parts} = {needed + answer} of {context} tokens"
@@ -262,10 +260,10 @@ def beginnings(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaff
         query = index % len(episode.queries)
         shots_per_class = episode.shots_per_class[index % len(episode.shots_per_class)]
         where = f"{episode.query_id(query)} at {shots_per_class} shots per class"
-        question = prompt(episode, query, shots_per_class, wording)
+        question = query_messages(episode, query, shots_per_class, wording)
         before = encode(question, template, "none", reply=True).ids
         for candidate in episode.candidates:
-            conversation = prompt(episode, query, shots_per_class, wording, candidate.name)
+            conversation = query_messages(episode, query, shots_per_class, wording, candidate.name)
             tokens = encode(conversation, template, "last")
             answer = [i for i, label in enumerate(tokens.labels) if label != IGNORE]
             if template.ends and tokens.ids[answer[-1]] not in template.ends:
@@ -287,10 +285,10 @@ def beginnings(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaff
 def _other_beginning(question: list[Message], conversation: list[Message], scorer: ScoringModel) -> str | None:
     """A sentence about what the chat template writes before a given answer, if a prompt does not end with it."""
     template = scorer.loaded.chat_template
-    open_text, _ = render(question, template, reply=True)
-    text, spans = render(conversation, template)
+    open_text, _ = render_text(question, template, reply=True)
+    text, spans = render_text(conversation, template)
     given = text[: spans[-1][0]]
-    before, _ = render(question, template)
+    before, _ = render_text(question, template)
     if given == open_text or not given.startswith(before):  # what was said before is written in another way
         return None
     differ = (i for i, (one, other) in enumerate(zip(given, open_text, strict=False)) if one != other)

@@ -19,7 +19,7 @@ _PARTED = re.compile(r"[;:/\[\]\"“”{}()=+\\_\-<>@`,?!*]")
 
 
 @lru_cache(maxsize=65536)  # the same few answers come again and again
-def normalise(answer: str) -> str:
+def normalise_answer(answer: str) -> str:
     """Lower case, without punctuation and articles, numbers up to ten as digits, single spaces.
 
     Apostrophes are dropped, which makes "dont" and "don't" one answer as the table of contractions of the
@@ -31,13 +31,13 @@ def normalise(answer: str) -> str:
 
 def exact(reply: str, answer: str) -> float:
     """1 where both are the same after `normalise`, else 0."""
-    return float(normalise(reply) == normalise(answer))
+    return float(normalise_answer(reply) == normalise_answer(answer))
 
 
 def accuracy(reply: str, answers: Sequence[str]) -> float:
     """VQA accuracy in [0, 1]: min(matches / 3, 1), averaged over the ways to leave one of the answers out."""
-    said = normalise(reply)
-    same = [normalise(answer) == said for answer in answers]
+    said = normalise_answer(reply)
+    same = [normalise_answer(answer) == said for answer in answers]
     matches = sum(same)
     # Where the one left out is a match, one match fewer is left.
     return sum(min((matches - left_out) / AGREED, 1.0) for left_out in same) / len(same)

@@ -28,7 +28,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from linkcontext.episodes.prompt import IGNORE, Scaffold, Tokens, Words, encode, prompt
+from linkcontext.episodes.render import IGNORE, ChatTokenizer, Tokens, encode
+from linkcontext.episodes.scaffold import Scaffold, query_messages
 from linkcontext.errors import InputError
 from linkcontext.records import Episode
 
@@ -263,7 +264,9 @@ def _preorder(root: _Node) -> Iterator[_Node]:
         waiting.extend(reversed(node.children.values()))
 
 
-def sketch(episode: Episode, scaffold: Scaffold, words: Words, mark: int, decode: Callable[[list[int]], str]) -> str:
+def sketch(
+    episode: Episode, scaffold: Scaffold, words: ChatTokenizer, mark: int, decode: Callable[[list[int]], str]
+) -> str:
     """The drawing of an episode's tree: every shot count, query and candidate; a picture is one token with its id.
 
     `mark` is the token that the chat template of `words` writes for a picture, and `decode` makes words of tokens.
@@ -274,7 +277,7 @@ def sketch(episode: Episode, scaffold: Scaffold, words: Words, mark: int, decode
     for k in episode.shots_per_class:
         for query in range(len(episode.queries)):
             for candidate in episode.candidates:
-                tokens = encode(prompt(episode, query, k, scaffold, candidate.name), words)
+                tokens = encode(query_messages(episode, query, k, scaffold, candidate.name), words)
                 numbers = [shown.setdefault(item, len(shown)) for item in tokens.pictures]
                 lines.append(expand_images(tokens, mark, numbers, [one] * len(numbers)))
     tree, items = merge(lines), list(shown)

@@ -20,7 +20,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from linkcontext.episodes.prompt import IGNORE, SCAFFOLDS, Tokens, conversation, encode, expand
+from linkcontext.episodes.render import IGNORE, Tokens, encode, expand_placeholders
+from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.inference.engine import TreeInputs
 from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.prefix_tree import ImageTokens, PrefixTree, expand_images, pack
@@ -112,7 +113,7 @@ class Writer:
 
     def tokens(self, said: talk.Conversation) -> Tokens:
         """One conversation; answers whose class is new carry no loss."""
-        messages = conversation(said.turns, SCAFFOLDS["turns"])
+        messages = build_messages(said.turns, SCAFFOLDS["turns"])
         tokens = encode(messages, self.template, "every")
         labels, answer = list(tokens.labels), -1
         for i, label in enumerate(tokens.labels):
@@ -182,7 +183,7 @@ def bridge_batch(writer: Writer, name: str, step: int, device: torch.device) -> 
         stream = talk.stream(f"{name}/bridge", step, i)
         shape = talk.LinkShape(ways=4, turns=8, repeats=1.0, hard=0.0)
         said = writer.tokens(talk.link(shape, "fresh", *_extent(writer), writer.vocabulary, stream))
-        tokens = expand(said, writer.image, lambda _: recipe.tokens_per_image)
+        tokens = expand_placeholders(said, writer.image, lambda _: recipe.tokens_per_image)
         ids = np.array(tokens.ids)
         of = {
             picture: stream.integers(len(SPECIAL), recipe.vocabulary, recipe.tokens_per_image)

@@ -176,7 +176,7 @@ class Model:
 
     @property
     def marks(self) -> re.Pattern[str]:
-        """The model's own marks, which no text may hold (`episodes.marks.refuse_marks`)."""
+        """The model's own marks, which no text may hold (`episodes.special_tokens.refuse_marks`)."""
         return self.chat_template.marks
 
     @cached_property

@@ -9,8 +9,8 @@ from pathlib import Path
 from linkcontext.data.images import thumbnail_png
 from linkcontext.errors import InputError
 from linkcontext.evaluation import metrics
-from linkcontext.evaluation.attribution_file import Explained, Explanation
-from linkcontext.evaluation.example_selection import Picks, picks
+from linkcontext.evaluation.attribution_file import Attribution, QueryAttribution
+from linkcontext.evaluation.example_selection import SelectedExamples, select_examples
 from linkcontext.evaluation.metrics import Key, Pair
 from linkcontext.records import Episode, Prediction, Turn
 
@@ -108,9 +108,9 @@ class Gallery:
     missing: int
 
 
-def gallery(groups: dict[Key, list[Pair]], root: Path, why: Explanation | None = None, limit: int = LIMIT) -> Gallery:
+def gallery(groups: dict[Key, list[Pair]], root: Path, why: Attribution | None = None, limit: int = LIMIT) -> Gallery:
     """Up to `limit` episodes as `Picks` has them, more where more are explained; the same run always shows the same."""
-    picked = picks(groups)
+    picked = select_examples(groups)
     explained = {query.query_id: query for query in why.queries} if why else {}
     asked = {episode.id for pairs in picked.episodes.values() for episode, p in pairs if p.query_id in explained}
     wrong, right = picked.first(max(limit, len(asked)))
@@ -145,7 +145,10 @@ def verdict(prediction: Prediction, scoring: str, episode: Episode) -> str:
 
 
 def _open(
-    picked: Picks, episode_id: str, explained: dict[str, Explained], picture: Callable[[str, int], Picture]
+    picked: SelectedExamples,
+    episode_id: str,
+    explained: dict[str, QueryAttribution],
+    picture: Callable[[str, int], Picture],
 ) -> Opened:
     pairs = picked.episodes[episode_id]
     episode = pairs[0][0]

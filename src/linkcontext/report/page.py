@@ -16,12 +16,12 @@ from markupsafe import Markup
 
 from linkcontext.episodes.questions import HELD_OUT
 from linkcontext.evaluation import lcl_metric
-from linkcontext.evaluation.aggregate import curves
-from linkcontext.evaluation.aggregate import summary as means_over
-from linkcontext.evaluation.attribution_file import Explanation, explanation_of
-from linkcontext.evaluation.example_selection import chosen_shots, primary
-from linkcontext.evaluation.metrics import Key, Pair, Row, grouped, rows
-from linkcontext.evaluation.published_results import Beside, benchmark, beside
+from linkcontext.evaluation.aggregate import mean_rows as means_over
+from linkcontext.evaluation.aggregate import shot_curves
+from linkcontext.evaluation.attribution_file import Attribution, attribution_of
+from linkcontext.evaluation.example_selection import main_scoring, main_shots
+from linkcontext.evaluation.metrics import Key, Pair, Row, grouped, metric_rows
+from linkcontext.evaluation.published_results import Beside, benchmark, published_beside
 from linkcontext.evaluation.run_dir import (
     UNKNOWN_WEIGHTS,
     RunFolder,
@@ -92,7 +92,7 @@ def write_report(run: Path) -> Path:
     folder = read_run(run)
     found, counters = _metrics(folder)
     tables = _tables(folder, found)
-    groups, why = grouped(folder.episodes, folder.predictions), explanation_of(folder)
+    groups, why = grouped(folder.episodes, folder.predictions), attribution_of(folder)
     mistaken = confusions(groups)
     text = _markdown(folder, found, tables, counters, mistaken, why)
     page = _html(folder, found, tables, counters, groups, mistaken, why)
@@ -118,8 +118,8 @@ def cautions(folder: RunFolder) -> list[str]:
 
 def summary(model: str, found: Sequence[Row]) -> list[str]:
     """One sentence or two for each (task, names, ways), at the shots per class that the gallery shows too."""
-    scoring = primary([row["scoring"] for row in found])
-    shots = chosen_shots([row["shots_per_class"] for row in found])
+    scoring = main_scoring([row["scoring"] for row in found])
+    shots = main_shots([row["shots_per_class"] for row in found])
     at_shots = [row for row in found if row["shots_per_class"] == shots]
     sentences = []
     for row in (row for row in at_shots if row["scoring"] == scoring):
@@ -153,9 +153,9 @@ def _figure(row: Row) -> str:
 
 def _metrics(folder: RunFolder) -> tuple[list[Row], dict[str, Any]]:
     """Rows made anew from the predictions, and the counters of metrics.json where there is one."""
-    figures = rows(folder.episodes, folder.predictions)
+    figures = metric_rows(folder.episodes, folder.predictions)
     if folder.config["config"].get("scoring") == "lcl-legacy":
-        figures += lcl_metric.rows(folder.episodes, folder.predictions)
+        figures += lcl_metric.lcl_rows(folder.episodes, folder.predictions)
     path = folder.path / "metrics.json"
     kept = read_object(path, ("counters",)) if path.exists() else {}
     return figures, typed(dict[str, Any], kept.get("counters", {}), str(path), "counters")
@@ -166,7 +166,7 @@ def _tables(folder: RunFolder, found: Sequence[Row]) -> list[Tables]:
     made, config = [], folder.config["config"]
     if config.get("episodes", {}).get("tasks"):
         means = means_over(found, config.get("unseen", HELD_OUT), grouped(folder.episodes, folder.predictions))
-        made.append(Tables("Means over tasks", (summary_grid(means), curves_grid(curves(means))), MEANS))
+        made.append(Tables("Means over tasks", (summary_grid(means), curves_grid(shot_curves(means))), MEANS))
     if retained := retention_of(folder.path):
         made.append(Tables("What it still knows without a support", (retained,), f"{CAPTION}."))
     return made
@@ -193,12 +193,14 @@ def published(folder: RunFolder, found: Sequence[Row]) -> list[Beside]:
     """The published tables that rows lie beside, each with its rows."""
     spec, kind = folder.config["data"]["spec"], folder.config["model"].get("model_type", "")
     names = dict.fromkeys(name for row in found if (name := benchmark(spec, row["task"])))
-    return [beside([row for row in found if benchmark(spec, row["task"]) == name], name, kind) for name in names]
+    return [
+        published_beside([row for row in found if benchmark(spec, row["task"]) == name], name, kind) for name in names
+    ]
 
 
 def confusions(groups: Groups) -> dict[str, Confusion]:
     """One of each setting, at the shots per class and by the scoring that the gallery has too: its title -> it."""
-    scoring, shots = primary([key.scoring for key in groups]), chosen_shots([key.shots_per_class for key in groups])
+    scoring, shots = main_scoring([key.scoring for key in groups]), main_shots([key.shots_per_class for key in groups])
     chosen = {key: pairs for key, pairs in groups.items() if (key.scoring, key.shots_per_class) == (scoring, shots)}
 
     def title(key: Key) -> str:
@@ -214,7 +216,7 @@ def worst(found: Confusion) -> str:
     return f"Most often mistaken: {', '.join(told)}." if told else ""
 
 
-def cost(why: Explanation) -> str:
+def cost(why: Attribution) -> str:
     """What the explanation took, in a sentence."""
     return (
         f"{len(why.queries)} queries were asked again with each support picture, and what is said of it, left out: "
@@ -229,7 +231,7 @@ def _html(
     counters: dict[str, Any],
     groups: Groups,
     mistaken: dict[str, Confusion],
-    why: Explanation | None,
+    why: Attribution | None,
 ) -> str:
     above, grid = lift(metrics_grid(found))
     source = resources.files("linkcontext.report").joinpath("page.html.j2").read_text(encoding="utf-8")
@@ -275,7 +277,7 @@ def _markdown(
     tables: Sequence[Tables],
     counters: dict[str, Any],
     mistaken: dict[str, Confusion],
-    why: Explanation | None,
+    why: Attribution | None,
 ) -> str:
     config, data = folder.config, folder.config["data"]
     listed = {

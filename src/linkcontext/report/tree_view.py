@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from linkcontext.evaluation.attribution_file import Piece, Reading, Token
+from linkcontext.evaluation.attribution_file import TreeSegment, TreeToken, TreeView
 
 BLANKS = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥"})
 
@@ -30,7 +30,7 @@ class Branch:
     below: tuple["Branch", ...]
 
 
-def branches(reading: Reading) -> tuple[Branch, ...]:
+def branches(reading: TreeView) -> tuple[Branch, ...]:
     """The tree, from its roots. Tokens are numbered as the model counts them, a picture's placeholders each."""
     below: dict[int, list[int]] = {}
     for number, piece in enumerate(reading.pieces):
@@ -48,19 +48,19 @@ def branches(reading: Reading) -> tuple[Branch, ...]:
     return tuple(map(branch, below.get(-1, [])))
 
 
-def _title(tokens: Sequence[Token], first: bool, goes_on: bool) -> str:
+def _title(tokens: Sequence[TreeToken], first: bool, goes_on: bool) -> str:
     """What a piece is: shared by all, shared by some, or an answer."""
     if first and goes_on:
         return "trunk"
     return "answer" if all(token.asked for token in tokens) else "branch"
 
 
-def _box(token: Token) -> Box:
+def _box(token: TreeToken) -> Box:
     text = "picture" if token.item else token.text.translate(BLANKS) or "∅"
     return Box(text, token.times, token.item, token.asked)
 
 
-def mask(reading: Reading) -> Markup:
+def mask(reading: TreeView) -> Markup:
     """Who sees whom as one `<svg>`: a row is a token, its columns are what it sees. A picture counts as one."""
     pieces, count = reading.pieces, len(reading.tokens)
     shapes = []
@@ -80,7 +80,7 @@ def mask(reading: Reading) -> Markup:
     )
 
 
-def _seen(columns: Piece, rows: Piece) -> str:
+def _seen(columns: TreeSegment, rows: TreeSegment) -> str:
     """Every token of a piece sees all of a piece before it."""
     width, height = columns.end - columns.start, rows.end - rows.start
     return f'<rect class="sees" x="{columns.start}" y="{rows.start}" width="{width}" height="{height}"/>'

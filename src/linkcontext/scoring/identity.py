@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from linkcontext.data.images import sha256
-from linkcontext.episodes.prompt import SCAFFOLDS, Message, conversation, encode, render
+from linkcontext.episodes.render import encode, render_text
+from linkcontext.episodes.scaffold import SCAFFOLDS, Message, build_messages
 from linkcontext.inference.vision import CHECKED
 from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.loading import PASSING, Model
@@ -85,8 +86,8 @@ def _processor(model: Model) -> Any:
 def _rendered(model: Model) -> list[str]:
     """A small conversation with two pictures as the chat template writes it, up to its answer and with it."""
     turn, query = Turn(CHECKED[0], "", "lum"), Turn(CHECKED[1], "", "")
-    made = (conversation([turn], SCAFFOLDS["turns"], query, answer) for answer in (None, "dax"))
-    return [render(messages, model.chat_template, reply=_open(messages))[0] for messages in made]
+    made = (build_messages([turn], SCAFFOLDS["turns"], query, answer) for answer in (None, "dax"))
+    return [render_text(messages, model.chat_template, reply=_open(messages))[0] for messages in made]
 
 
 def _adapter(named: str | None) -> str | None:

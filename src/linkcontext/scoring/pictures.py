@@ -7,8 +7,8 @@ from PIL import Image
 
 from linkcontext.data.images import open_image
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.prompt import Message
-from linkcontext.episodes.prompt import pictures as shown
+from linkcontext.episodes.scaffold import Message
+from linkcontext.episodes.scaffold import image_ids as shown
 from linkcontext.inference.vision import DRAWN, ImageFeatures, VisionEncoder, drawn
 from linkcontext.models.unreadable import without_refused
 from linkcontext.scoring.protocol import Sources

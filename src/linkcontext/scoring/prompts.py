@@ -7,8 +7,9 @@ from typing import Any
 
 from cachetools import LRUCache
 
-from linkcontext.episodes.prompt import Message, Tokens, Words, closed, render, tokenize
-from linkcontext.episodes.prompt import pictures as shown
+from linkcontext.episodes.render import ChatTokenizer, Tokens, end_last_answer, render_text, tokenize
+from linkcontext.episodes.scaffold import Message
+from linkcontext.episodes.scaffold import image_ids as shown
 from linkcontext.errors import InputError
 from linkcontext.models.loading import Model
 
@@ -44,12 +45,12 @@ class PromptEncoder:
         fits(length, short, self.loaded.context)
 
 
-def rendered(messages: Sequence[Message], end: str, words: Words) -> tuple[str, list[tuple[int, int]]]:
+def rendered(messages: Sequence[Message], end: str, words: ChatTokenizer) -> tuple[str, list[tuple[int, int]]]:
     """A conversation as text, and the spans of its answers. `end` is as in `PromptEncoder.encode`."""
-    text, spans = render(messages, words, reply=end == "none")
+    text, spans = render_text(messages, words, reply=end == "none")
     if end == "open":
         return text[: spans[-1][1]], []
-    return (text if end == "none" else closed(text, spans, words)), spans
+    return (text if end == "none" else end_last_answer(text, spans, words)), spans
 
 
 def fits(length: int, short: Tokens, context: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.prompt import Message
+from linkcontext.episodes.scaffold import Message
 from linkcontext.errors import InputError
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.inference.prefix_tree import PrefixTree
@@ -109,7 +109,7 @@ class ScoringModel(Protocol):
         """The network with its processor. Raises `InputError` where the model lacks "token ids"."""
         ...
 
-    def lacks(self, capability: Capability) -> str:
+    def shortfall(self, capability: Capability) -> str:
         """Why the model cannot do this; empty if it can."""
         ...
 
@@ -174,5 +174,5 @@ class ScoringModel(Protocol):
 
 def require(model: ScoringModel, capability: Capability, by: str) -> None:
     """Raise an `InputError` that names what needs a capability (`by`: a flag or command) if the model lacks it."""
-    if why := model.lacks(capability):
+    if why := model.shortfall(capability):
         raise InputError(f"{by} needs {capability}, and {model.card.name} gives none: {why}.")

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
-from linkcontext.episodes.prompt import IGNORE, Message, Tokens
+from linkcontext.episodes.render import IGNORE, Tokens
+from linkcontext.episodes.scaffold import Message
 from linkcontext.errors import InputError
 from linkcontext.inference.engine import OnToken
 from linkcontext.inference.generation import clean_generation, logits_processors

@@ -15,7 +15,7 @@ from typing import Any, Never, Self, TypeVar
 
 from linkcontext.data.images import png, portable
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.prompt import Message
+from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.special_tokens import USUAL_MARKS, refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.inference.generation import without_thought
@@ -100,9 +100,9 @@ class RemoteModel:
     @property
     def loaded(self) -> Never:
         """Raises `InputError`: the weights are not here."""
-        raise InputError(f"{self.card.name}: {self.lacks('token ids')}.")
+        raise InputError(f"{self.card.name}: {self.shortfall('token ids')}.")
 
-    def lacks(self, capability: Capability) -> str:
+    def shortfall(self, capability: Capability) -> str:
         """Why the model cannot do this; empty if it can."""
         if capability == "log-probabilities":
             return self._format.refusal
@@ -114,7 +114,7 @@ class RemoteModel:
 
     def counters(self) -> dict[str, Any]:
         """What metrics.json records about how a run was computed."""
-        refusal = self.lacks("log-probabilities")
+        refusal = self.shortfall("log-probabilities")
         counters: dict[str, Any] = {
             "engine": self.engine,
             "engine_reason": f"{self.connection.model} at {self.connection.url}",
@@ -153,7 +153,7 @@ class RemoteModel:
         tokens."""
         if not requests:
             return []
-        if refusal := self.lacks("log-probabilities"):
+        if refusal := self.shortfall("log-probabilities"):
             raise InputError(f"{self.connection.url}: likelihoods are asked for, and there are none: {refusal}.")
         closed = [
             answer for request in requests if request.answers for answer in (other_answer(request), *request.answers)
@@ -187,7 +187,7 @@ class RemoteModel:
 
     def prompt_logprobs(self, prompts: Sequence[list[Message]], end: PromptEnd) -> list[tuple[list[int], list[float]]]:
         """The token ids of each prompt and their log-probabilities (nats). The first token's id is not given: -1."""
-        if refusal := self.lacks("log-probabilities"):
+        if refusal := self.shortfall("log-probabilities"):
             raise InputError(f"{self.connection.url}: there are no log-probabilities of prompts: {refusal}.")
         more = {
             "none": {},
@@ -202,7 +202,7 @@ class RemoteModel:
 
     def prefix_tree(self, conversations: Sequence[list[Message]]) -> Never:
         """Raises `InputError`: prompts are sent whole."""
-        raise InputError(f"{self.card.name}: {self.lacks('shared prefixes')}.")
+        raise InputError(f"{self.card.name}: {self.shortfall('shared prefixes')}.")
 
     @cached_property
     def _format(self) -> AnswerFormat:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from linkcontext.episodes.prompt import SCAFFOLDS, Message, conversation
+from linkcontext.episodes.scaffold import SCAFFOLDS, Message, build_messages
 from linkcontext.inference.vision import CHECKED
 from linkcontext.records import Turn
 from linkcontext.scoring.connection import Refused
@@ -44,7 +44,7 @@ def answer_format(read: ReadPrompt) -> AnswerFormat:
     """Find out how a server ends answers, from one small conversation read four times: up to its answer, with the
     answer left open, with it closed, and closed with another answer."""
     turn, query = Turn(CHECKED[0], "", "lum"), Turn(CHECKED[1], "", "")
-    prompt, answered = (conversation([turn], SCAFFOLDS["turns"], query, answer) for answer in (None, "dax"))
+    prompt, answered = (build_messages([turn], SCAFFOLDS["turns"], query, answer) for answer in (None, "dax"))
     try:
         before = read(prompt)
         left_open = read(answered, add_generation_prompt=False, continue_final_message=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from linkcontext.episodes.prompt import SCAFFOLDS, Message, conversation
+from linkcontext.episodes.scaffold import SCAFFOLDS, Message, build_messages
 from linkcontext.errors import InputError
 from linkcontext.inference.engine import MIN_TOKENS, Engine, TreeInputs
 from linkcontext.inference.generation import dense_attention, logits_processors, shaped
@@ -86,7 +86,7 @@ class SelfCheck:
         """Conversations with no and with two turns of support, for two queries and two answers each."""
         turns = [Turn(CHECKED[0], "", "lum"), Turn(CHECKED[1], "", "dax")]
         return [
-            conversation(turns[:k], SCAFFOLDS["turns"], Turn(item, "", ""), name)
+            build_messages(turns[:k], SCAFFOLDS["turns"], Turn(item, "", ""), name)
             for k in (0, 2)
             for item in CHECKED
             for name in ("dax", "lum a")

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from cachetools import LRUCache
 
-from linkcontext.episodes.prompt import Message, Tokens
+from linkcontext.episodes.render import Tokens
+from linkcontext.episodes.scaffold import Message
 from linkcontext.inference.engine import TreeInputs
 from linkcontext.inference.kv_cache import PrefixCache, prefix_key
 from linkcontext.inference.prefix_tree import ImageTokens, PrefixTree, TokenSequence, expand_images, merge

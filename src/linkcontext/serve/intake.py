@@ -17,7 +17,8 @@ from PIL import Image
 from starlette.requests import ClientDisconnect, Request
 
 from linkcontext.data.images import Upload, open_image
-from linkcontext.episodes.prompt import Message, pictures, tokenize
+from linkcontext.episodes.render import tokenize
+from linkcontext.episodes.scaffold import Message, image_ids
 from linkcontext.errors import InputError
 from linkcontext.inference.vision import Preprocessed, VisionEncoder
 from linkcontext.models.loading import Model
@@ -106,7 +107,7 @@ class Lane:
         Pictures that are `known` are left as they are. Raises `InputError` if a picture is damaged or the conversation
         does not fit the context; nothing of it is kept then. The caller calls `free` with the bytes later.
         """
-        items = pictures(messages)
+        items = image_ids(messages)
         text, _ = rendered(messages, ending, self.model.chat_template)
         short = tokenize(text, (), items, self.model.chat_template, "none")
         fits(len(short.ids), short, self.model.context)  # pictures only add to it

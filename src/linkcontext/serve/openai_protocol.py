@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from linkcontext.data import formats
 from linkcontext.data.images import Upload, image_size, suffix
-from linkcontext.episodes.prompt import Message
+from linkcontext.episodes.scaffold import Message
 from linkcontext.errors import InputError
 from linkcontext.scoring.protocol import PromptEnd, Sources
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from linkcontext.episodes.prompt import Message
+from linkcontext.episodes.scaffold import Message
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.inference.prefix_tree import Ints
 from linkcontext.scoring.local import LocalModel

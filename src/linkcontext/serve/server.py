@@ -24,7 +24,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from linkcontext.episodes.prompt import Message, conversation, pictures
+from linkcontext.episodes.scaffold import Message, build_messages, image_ids
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.inference.vision import ImageFeatures, VisionEncoder
@@ -68,7 +68,7 @@ class Lesson:
             raise InputError(f"{where}: its support is no turns of a conversation. Teach it with --scaffold turns.")
         if learner.select == "rices" and learner.shots_per_class is not None:
             raise InputError(f"{where}: its support is chosen for each picture. Teach it with --select medoid.")
-        turns = conversation(learner.rounds, learner.scaffold)
+        turns = build_messages(learner.rounds, learner.scaffold)
         digest = hashlib.sha256(json.dumps([turns, learner.shown]).encode()).hexdigest()
         return cls(turns, learner.scorer.sources, learner.seen, Recogniser.of(learner), digest)
 
@@ -271,7 +271,7 @@ def _taught_name(chat: ChatRequest, job: Job, lesson: Lesson) -> str | None:
     """
     if chat.ending != "none" or chat.stops or chat.logprobs or chat.prompt_logprobs is not None:
         return None
-    own = Counter(pictures(job.messages)) - Counter(pictures(lesson.messages))
+    own = Counter(image_ids(job.messages)) - Counter(image_ids(lesson.messages))
     if max(own.values(), default=0) > 1:
         return None
     return lesson.taught.name(job.messages, job.sources)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from linkcontext.episodes.prompt import Message
+from linkcontext.episodes.scaffold import Message
 from linkcontext.errors import InputError
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.inference.vision import ImageFeatures

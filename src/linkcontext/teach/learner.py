@@ -13,7 +13,7 @@ from torch import Tensor
 from linkcontext.config import Select
 from linkcontext.data.images import pixels, sha256, thumbnail_png
 from linkcontext.data.layout import is_blank, is_printable, name_key, normal_name
-from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold, answered, conversation, refuse_scaffold
+from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold, build_messages, refuse_scaffold, with_answer
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import UNDECODED, InputError
 from linkcontext.evaluation.medoids import medoids, rices, vector
@@ -284,7 +284,7 @@ class Learner:
         query = self.query(picture, question)
         turns, held = self._support(query) if taught else ([], None)
         (reply,) = self.scorer.generate(
-            [conversation([*turns, *talk], self.scaffold, query)], self.reply_tokens(new_tokens), held
+            [build_messages([*turns, *talk], self.scaffold, query)], self.reply_tokens(new_tokens), held
         )
         return reply
 
@@ -296,7 +296,7 @@ class Learner:
         """How many tokens a prompt of what was shown, of `talk` and of a query has, whether or not they fit."""
         self._recall()
         turns = [*(self.rounds if taught else ()), *talk]
-        return self.scorer.length(conversation(turns, self.scaffold, query)) if turns or query else 0
+        return self.scorer.length(build_messages(turns, self.scaffold, query)) if turns or query else 0
 
     def query(self, picture: str | Path, question: str = "") -> Turn:
         """A question about a picture, which is known by its content from now on."""
@@ -317,7 +317,7 @@ class Learner:
         """What was shown, with its keys and values; None where whole prompts are run, or nothing was shown."""
         turns = tuple(self.rounds)
         if self._held is None or self._held[0] != turns:
-            prompts = [conversation(turns, self.scaffold, Turn(item, "", "")) for item in CHECKED]
+            prompts = [build_messages(turns, self.scaffold, Turn(item, "", "")) for item in CHECKED]
             self._held = turns, self.scorer.prefill(prompts) if turns else None
         return self._held[1]
 
@@ -379,9 +379,9 @@ class Learner:
         for chunk in chunks(queries, ASKED):
             asks = []
             for query in chunk:
-                messages = conversation(turns, self.scaffold, query)
+                messages = build_messages(turns, self.scaffold, query)
                 asks.append(
-                    ScoringRequest(messages, tuple(answered(messages, self.scaffold, name) for name in self.shown))
+                    ScoringRequest(messages, tuple(with_answer(messages, self.scaffold, name) for name in self.shown))
                 )
             scores += [[value for value, _ in row] for row in self.scorer.score(asks, held)]
         return torch.tensor(scores, dtype=torch.double).log_softmax(-1)
@@ -423,7 +423,7 @@ class Learner:
         for count in range(most, 0, -1):
             turns = in_rounds({name: self._chosen(name, items, count) for name, items in self.shown.items()})
             try:
-                self.scorer.prompt(conversation(turns, self.scaffold, turns[0], max(self.shown, key=len)))
+                self.scorer.prompt(build_messages(turns, self.scaffold, turns[0], max(self.shown, key=len)))
             except InputError:
                 if count == 1:
                     raise

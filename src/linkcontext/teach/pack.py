@@ -26,7 +26,7 @@ from linkcontext.data.copies import disputed
 from linkcontext.data.images import sha256
 from linkcontext.data.layout import name_key, named, normal_name
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.prompt import SCAFFOLDS, Scaffold
+from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError, first_few
 from linkcontext.inference.kv_cache import PrefixCache

@@ -11,7 +11,7 @@ from torch import Tensor
 from linkcontext.config import Select
 from linkcontext.data.images import Upload, open_image
 from linkcontext.data.layout import name_key
-from linkcontext.episodes.prompt import Scaffold
+from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.errors import CONTROL, InputError
 from linkcontext.inference.vision import ImageFeatures
 from linkcontext.records import from_dict, parse_json

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from linkcontext.data.images import pixels
-from linkcontext.episodes.prompt import Message
+from linkcontext.episodes.scaffold import Message
 from linkcontext.scoring.protocol import Sources
 from linkcontext.teach.dialogue import NAMING
 from linkcontext.teach.learner import Learner

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from linkcontext.data.images import pixels, sha256
-from linkcontext.episodes.prompt import answered, conversation
+from linkcontext.episodes.scaffold import build_messages, with_answer
 from linkcontext.errors import InputError
 from linkcontext.evaluation.answers import match
 from linkcontext.models.prompting import REPLY_TOKENS
@@ -38,8 +38,8 @@ class Away:
         names = list(self.pack.concepts)
         if taught := next((name for name, items in self.pack.concepts.items() if query.item in items), None):
             return Answer(taught, {name: float(name == taught) for name in names}, taught=True)
-        messages = conversation(self.support, self.pack.wording, query)
-        if self.remote.lacks("log-probabilities"):
+        messages = build_messages(self.support, self.pack.wording, query)
+        if self.remote.shortfall("log-probabilities"):
             (reply,) = self.remote.generate([messages], self._new_tokens)
             said = match(reply, [Candidate(name, name, name) for name in names])
             if said is None:
@@ -47,7 +47,7 @@ class Away:
                     f"{picture}: {self.model.card.name} says {reply!r}, which is none of the names, or several."
                 )
             return Answer(said, {name: float(name == said) for name in names})
-        asked = ScoringRequest(messages, tuple(answered(messages, self.pack.wording, name) for name in names))
+        asked = ScoringRequest(messages, tuple(with_answer(messages, self.pack.wording, name) for name in names))
         scores = [value for value, _ in self.remote.score([asked])[0]]
         weights = [math.exp(value - max(scores)) for value in scores]
         found = {name: weight / math.fsum(weights) for name, weight in zip(names, weights, strict=True)}
@@ -56,7 +56,7 @@ class Away:
     def say(self, picture: Path, question: str = "") -> str:
         """The server's words about a picture, after what the pack taught."""
         query = self._query(picture, question)
-        messages = conversation(self.support, self.pack.wording, query)
+        messages = build_messages(self.support, self.pack.wording, query)
         return self.remote.generate([messages], self._new_tokens)[0]
 
     @property

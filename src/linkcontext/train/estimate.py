@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from linkcontext.config import ModelConfig
-from linkcontext.episodes.prompt import scaffold
+from linkcontext.episodes.scaffold import load_scaffold
 from linkcontext.errors import InputError
 from linkcontext.models.families import packable, parts, unsupported_reason
 from linkcontext.models.loading import ChatTemplate, device_named, grey, load_processor
@@ -106,7 +106,7 @@ def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: Rate
     strategy = Strategy(c.strategy, c.ways, c.support, c.queries, c.names, c.negatives, c.rule, c.split, c.seed)
     strategy.plan()
     mixture.shares(c.mixture)
-    scaffold(c.scaffold)
+    load_scaffold(c.scaffold)
     with torch.device("meta"):
         network = AutoModelForImageTextToText.from_config(sizes, dtype=torch.bfloat16)
         counts = {part: sum(p.numel() for p in found.values()) for part, found in parts(network).items()}

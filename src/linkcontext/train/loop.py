@@ -35,18 +35,18 @@ from linkcontext.data.images import sha256
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.neighbours import mined
 from linkcontext.data.sources import annotations, digest
-from linkcontext.episodes.annotations import asked
-from linkcontext.episodes.plan import TalkPlan
+from linkcontext.episodes.annotations import questions_about
+from linkcontext.episodes.plan import TaskPlan
 from linkcontext.episodes.pool import LeftOut
-from linkcontext.episodes.prompt import SCAFFOLDS, refuse_scaffold, scaffold
-from linkcontext.episodes.questions import HELD_OUT, Talks
+from linkcontext.episodes.questions import HELD_OUT, TaskSampler
+from linkcontext.episodes.scaffold import SCAFFOLDS, load_scaffold, refuse_scaffold
 from linkcontext.episodes.special_tokens import refuse_marked_names, refuse_marked_questions, refuse_marks
 from linkcontext.errors import InputError
-from linkcontext.evaluation.draw import drawn
-from linkcontext.evaluation.metrics import rows
-from linkcontext.evaluation.runner import Asker, answer
-from linkcontext.evaluation.tasks.question_files import file_exam
-from linkcontext.evaluation.tasks.recall_questions import refuse_marked_probes, without_refused_pictures
+from linkcontext.evaluation.draw import draw_episodes
+from linkcontext.evaluation.metrics import metric_rows
+from linkcontext.evaluation.runner import Evaluator, predict_episodes
+from linkcontext.evaluation.tasks.question_files import file_recall_test
+from linkcontext.evaluation.tasks.recall_questions import refuse_marked_recall, without_refused_pictures
 from linkcontext.inference.memory import free_memory
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.families import parts
@@ -260,7 +260,7 @@ def _examples(
 ) -> tuple[mixture.Mixture, list[mixture.Example], dict[str, Any]]:
     """The run's examples, the longest example of each task, and the digests and problems of the data."""
     shares = mixture.shares(config.mixture)
-    wording = scaffold(config.scaffold)
+    wording = load_scaffold(config.scaffold)
     c = config
     digests: dict[str, str] = {}
     problems: list[str] = []
@@ -288,9 +288,9 @@ def _examples(
             plan = _talks(config, pictures)
             if name == "letters":
                 plan = dataclasses.replace(plan, form="choice", said=True)
-            talks = Talks.of(pictures, plan)
-            make_talk = mixture.icl(talks, pictures, wording, c.supervise != "query", c.turns, c.seed)
-            problems += [problem for problem in _problems(pictures, talks.left_out) if problem not in problems]
+            sampler = TaskSampler.of(pictures, plan)
+            make_talk = mixture.icl(sampler, pictures, wording, c.supervise != "query", c.turns, c.seed)
+            problems += [problem for problem in _problems(pictures, sampler.left_out) if problem not in problems]
             digests |= {name: digest(pictures), f"{name} annotations": annotations(pictures)}
             checks.append(partial(refuse_marked_questions, pictures.items))
             longest.append(make_talk(0, max(c.turns)))
@@ -298,11 +298,11 @@ def _examples(
         elif name == "taught":
             tasks.append((share, mixture.taught(config.seed)))
         else:
-            exam = file_exam(Path(name), SCAFFOLDS["turns"], count, config.seed)
+            exam = file_recall_test(Path(name), SCAFFOLDS["turns"], count, config.seed)
             exam = exam if model is None else without_refused_pictures(exam, LocalModel.of(model), strict=False)
             problems += exam.dataset.problems
             digests |= {name: digest(exam.dataset)}
-            checks.append(partial(refuse_marked_probes, exam.probes))
+            checks.append(partial(refuse_marked_recall, exam.probes))
             tasks.append((share, mixture.from_file(exam, Path(name), config.seed)))
     for problem in problems:
         log.warning(problem)
@@ -312,13 +312,13 @@ def _examples(
 
 def _problems(dataset: Dataset, left_out: Sequence[LeftOut]) -> list[str]:
     """What is wrong with a data set, and what of it is not trained on."""
-    return [*dataset.problems, *(f"{out.class_id}: left out, {out.lacks}" for out in left_out)]
+    return [*dataset.problems, *(f"{out.class_id}: left out, {out.shortfall}" for out in left_out)]
 
 
-def _talks(config: TrainConfig, pictures: Dataset) -> TalkPlan:
+def _talks(config: TrainConfig, pictures: Dataset) -> TaskPlan:
     """What the conversations are about: never the held-out types of tasks, unless they are named."""
-    every = {question.task for item in pictures.items for question in asked(item)}
-    return TalkPlan(
+    every = {question.task for item in pictures.items for question in questions_about(item)}
+    return TaskPlan(
         tasks=config.tasks or tuple(sorted(every - set(HELD_OUT))),
         coherence=config.coherence,
         form=config.format,
@@ -383,21 +383,21 @@ def _measured(config: TrainConfig, model: Model) -> dict[str, Any]:
     """Digests of what a training depends on besides its configuration and its pictures."""
     named = [config.questions, config.neighbours, *mixture.shares(config.mixture)]
     files = {name: sha256(Path(name)) for name in named if name is not None and Path(name).is_file()}
-    return {**measured(model), "scaffold": dataclasses.asdict(scaffold(config.scaffold)), "files": files}
+    return {**measured(model), "scaffold": dataclasses.asdict(load_scaffold(config.scaffold)), "files": files}
 
 
 def _exam(config: TrainConfig) -> Callable[[Accelerator, nn.Module], Rows] | None:
     """The evaluation during training: accuracy by likelihood on held-out episodes of invented names."""
     if config.held_out is None:
         return None
-    dataset, wording = open_data(config.held_out), scaffold(config.scaffold)
+    dataset, wording = open_data(config.held_out), load_scaffold(config.scaffold)
     wanted = eval_config(
         shots=config.held_out_shots,
         episodes=config.held_out_episodes,
         seed=config.seed,
         **({"tasks": config.held_out_tasks} if config.held_out_tasks else {"ways": config.ways}),
     )
-    episodes = drawn(wanted.episodes, dataset).episodes
+    episodes = draw_episodes(wanted.episodes, dataset).episodes
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
 
     def ask(accelerator: Accelerator, wrapped: nn.Module) -> Rows:
@@ -408,12 +408,12 @@ def _exam(config: TrainConfig) -> Callable[[Accelerator, nn.Module], Rows] | Non
         memory = float(accelerator.gather(free).min())
         # What a projector made of a picture is old after a step.
         eyes = VisionEncoder(trainee.model) if trainee.eyes_learn else trainee.eyes
-        asker = Asker(LocalModel(trainee.model, eyes, sources, memory_gb=memory), dataset, wording, True, False)
+        evaluator = Evaluator(LocalModel(trainee.model, eyes, sources, memory_gb=memory), dataset, wording, True, False)
         mine = episodes if together else episodes[accelerator.process_index :: accelerator.num_processes]
         with at_rest(trainee):
-            found = [prediction for episode in mine for prediction in answer(asker, [episode])]
+            found = [prediction for episode in mine for prediction in predict_episodes(evaluator, [episode])]
         found = found if together else gather_object(found)
-        return [row for row in rows({e.id: e for e in episodes}, found) if row["scoring"] == "likelihood_sum"]
+        return [row for row in metric_rows({e.id: e for e in episodes}, found) if row["scoring"] == "likelihood_sum"]
 
     return ask
 

@@ -4,7 +4,7 @@ Example n of a run is a pure function of the mixture, the seed and n, so a run c
 number of processes gets the same examples.
 
     link        link episodes of the data set
-    icl         conversations that share a sense, about annotated pictures (`episodes.talk`)
+    icl         conversations that share a sense, about annotated pictures (`episodes.questions`)
     letters     choices among letters about what is said, not shown: how letters are answered with
     taught      questions about the concepts that the bundled models know by name
     FILE.json   (or .jsonl) the conversations of a LLaVA file, or the questions of a VQA file with the commonest answer
@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.prompt import SCAFFOLDS, Message, Scaffold, conversation
-from linkcontext.episodes.prompt import pictures as shown
-from linkcontext.episodes.questions import Talks
+from linkcontext.episodes.questions import TaskSampler
+from linkcontext.episodes.scaffold import SCAFFOLDS, Message, Scaffold, build_messages
+from linkcontext.episodes.scaffold import image_ids as shown
 from linkcontext.errors import InputError
-from linkcontext.evaluation.tasks.recall_questions import Exam, Probe
+from linkcontext.evaluation.tasks.recall_questions import RecallQuestion, RecallTest
 from linkcontext.mini.conversations import ask
 from linkcontext.seeds import rng
 from linkcontext.source import open_data
@@ -52,7 +52,7 @@ Task = Callable[[int], Example]  # the examples of a task, by number
 class Mixture:
     """The tasks, which of them example n is of (int[N]), and which of that task's examples it is (int[N]).
 
-    `checks` pass what the tasks may say through the gate of `episodes.marks`.
+    `checks` pass what the tasks may say through the gate of `episodes.special_tokens`.
     """
 
     tasks: tuple[Task, ...]
@@ -113,27 +113,27 @@ def link(lessons: Lessons, dataset: Dataset, wording: Scaffold, every: bool) -> 
 
     def make(index: int, count: int | None = None) -> Example:
         lesson = lessons.lesson(index, count)
-        told = [conversation(lesson.support, wording, query, query.answer) for query in lesson.queries]
+        told = [build_messages(lesson.support, wording, query, query.answer) for query in lesson.queries]
         if every:
-            told = [conversation(lesson.support[: n + 1], wording) for n in range(len(lesson.support))] + told
+            told = [build_messages(lesson.support[: n + 1], wording) for n in range(len(lesson.support))] + told
         return _example(lesson.id, told, dataset)
 
     return make
 
 
 def icl(
-    talks: Talks, dataset: Dataset, wording: Scaffold, every: bool, turns: Sequence[int], seed: int
+    sampler: TaskSampler, dataset: Dataset, wording: Scaffold, every: bool, turns: Sequence[int], seed: int
 ) -> "Callable[..., Example]":
     """Conversations of a number of `turns`, each as likely; with `every` all answers are learnt, else the last."""
-    name = "letters" if talks.plan.said else "icl"
+    name = "letters" if sampler.plan.said else "icl"
     if not wording.turns:
         raise InputError(f"--mixture {name}: the scaffold {wording.name} has no turns. Use turns.")
 
     def make(index: int, count: int | None = None) -> Example:
         if count is None:
             count = turns[int(rng("train", seed, "icl", "turns", index).integers(len(turns)))]
-        said = talks.talk(index, count).support
-        told = [conversation(said[: n + 1], wording) for n in (range(count) if every else [count - 1])]
+        said = sampler.episode(index, count).support
+        told = [build_messages(said[: n + 1], wording) for n in (range(count) if every else [count - 1])]
         return _example(f"{name}/{index:07d}", told, dataset)
 
     return make
@@ -146,14 +146,14 @@ def taught(seed: int) -> Task:
     def make(index: int) -> Example:
         item = nth(dataset.items, index, "train", seed, "taught")
         turn = ask(folder.facts_of(item.facts), item.name, item.id, rng("train", seed, "taught", "asked", index))
-        return _example(f"taught/{index:07d}", [conversation((), SCAFFOLDS["turns"], turn, turn.answer)], dataset)
+        return _example(f"taught/{index:07d}", [build_messages((), SCAFFOLDS["turns"], turn, turn.answer)], dataset)
 
     return make
 
 
-def from_file(exam: Exam, path: Path, seed: int) -> Task:
+def from_file(exam: RecallTest, path: Path, seed: int) -> Task:
     """The answers drawn from a file; those of one conversation are together."""
-    records: dict[str, list[Probe]] = {}
+    records: dict[str, list[RecallQuestion]] = {}
     for probe in exam.probes:
         records.setdefault(probe.id.partition("/")[0], []).append(probe)
     groups = list(records.values())
@@ -166,7 +166,7 @@ def from_file(exam: Exam, path: Path, seed: int) -> Task:
     return make
 
 
-def _answer(probe: Probe) -> Message:
+def _answer(probe: RecallQuestion) -> Message:
     text = Counter(probe.gold).most_common(1)[0][0]
     return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 

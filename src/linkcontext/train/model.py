@@ -20,8 +20,9 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from linkcontext.data.images import open_image
-from linkcontext.episodes.prompt import IGNORE, Message, Tokens, closed, encode, render
-from linkcontext.episodes.prompt import pictures as shown
+from linkcontext.episodes.render import IGNORE, Tokens, encode, end_last_answer, render_text
+from linkcontext.episodes.scaffold import Message
+from linkcontext.episodes.scaffold import image_ids as shown
 from linkcontext.errors import InputError
 from linkcontext.inference.engine import TreeInputs
 from linkcontext.inference.losses import tree_losses
@@ -248,7 +249,7 @@ class Trainee(nn.Module):
 
     def _processed(self, example: Example, messages: list[Message]) -> dict[str, Tensor]:
         """A conversation as the model's own processor makes it."""
-        text = closed(*render(messages, self.model.chat_template), self.model.chat_template)
+        text = end_last_answer(*render_text(messages, self.model.chat_template), self.model.chat_template)
         images = [open_image(example.pictures[item][1]) for item in shown(messages)]
         return self.model.place(self.model.processed([text], [images], "right"))
 

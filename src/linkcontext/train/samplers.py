@@ -21,10 +21,10 @@ from typing import Literal, TypeVar
 from linkcontext.data.layout import is_blank
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.neighbours import Rule
-from linkcontext.episodes.link import draw
+from linkcontext.episodes.link import draw_episode
 from linkcontext.episodes.names import shown_names
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.pool import Pool, by_rule, differently_named, open_pool
+from linkcontext.episodes.pool import EpisodePool, by_rule, differently_named, open_pool
 from linkcontext.errors import InputError
 from linkcontext.records import Turn
 from linkcontext.seeds import Name, key, rng
@@ -94,7 +94,7 @@ class Lessons:
     """All lessons of a strategy. `near` ranks the usable neighbours of each class that can be first."""
 
     strategy: Strategy
-    pool: Pool
+    pool: EpisodePool
     near: Mapping[str, Sequence[str]]
     questions: Sequence[str] = ()
 
@@ -109,15 +109,15 @@ class Lessons:
         """Raises `InputError` where too few classes have enough pictures, and as `open_pool`."""
         pool = open_pool(dataset, strategy.plan(), neighbours)
         known = pool.nearest if neighbours is None else neighbours
-        near = {first: [other for other in known.get(first, ()) if other in pool.stocks] for first in pool.firsts}
+        near = {first: [other for other in known.get(first, ()) if other in pool.classes] for first in pool.anchors}
         return cls(strategy, pool, near, questions)
 
     def lesson(self, index: int, count: int | None = None) -> Lesson:
         """One lesson, with `count` support pictures where that is given. Every class is first equally often."""
         s, stream = self.strategy, ("train", self.strategy.seed, index)
-        first = nth(self.pool.firsts, index, "train", s.seed, "first")
+        first = nth(self.pool.anchors, index, "train", s.seed, "first")
         nearest = {first: self._negatives(first, *stream)}
-        (episode,) = draw(replace(self.pool, firsts=(first,), nearest=nearest), index)
+        (episode,) = draw_episode(replace(self.pool, anchors=(first,), nearest=nearest), index)
         called = {candidate.class_id: candidate.name for candidate in episode.candidates}
         if s.names == "lcl":
             called[first] = shown_names("random", [called[first]], *stream, avoid=self.pool.taken_names)[0]
@@ -142,12 +142,12 @@ class Lessons:
 
     def _negatives(self, first: str, *stream: Name) -> tuple[str, ...]:
         """Classes that meet the first, drawn by the rule; of two with one name the first drawn."""
-        near, stocks = self.near[first], self.pool.stocks
+        near, classes = self.near[first], self.pool.classes
         if self.strategy.negatives == "random":
             return ()
         drawn = by_rule(near, self.strategy.rule, *stream, "negatives")
-        met = differently_named([stocks[first], *(stocks[other] for other in drawn)], self.strategy.ways)
-        return tuple(stock.class_id for stock in met[1:])
+        met = differently_named([classes[first], *(classes[other] for other in drawn)], self.strategy.ways)
+        return tuple(class_pool.class_id for class_pool in met[1:])
 
     def _question(self, number: int, *stream: Name) -> str:
         if not self.questions:

@@ -5,7 +5,7 @@ from PIL import Image
 
 from linkcontext.data.manifest import MANIFEST
 from linkcontext.data.readers.conversations import conversations
-from linkcontext.data.readers.imports import imported
+from linkcontext.data.readers.imports import import_files
 from linkcontext.data.scan import Problems
 from linkcontext.data.sources import open_folder
 from linkcontext.errors import InputError
@@ -39,7 +39,7 @@ def seeds(tmp_path, picture):
 
 def test_pictures_with_questions_become_a_folder_that_is_read(seeds, tmp_path):
     out = tmp_path / "out"
-    result = imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(out))
+    result = import_files("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(out))
     assert result.found == (
         "3 questions about 2 pictures",
         "Instances Counting: 3 questions, concepts: 1",
@@ -61,7 +61,7 @@ def test_where_no_picture_can_be_opened_nothing_is_written(seeds, tmp_path):
         (tmp_path / "SEED-Bench-image" / name).write_bytes(b"no picture")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match=r"holds no picture that can be used\. Left out: "):
-        imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"))
+        import_files("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"))
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -72,7 +72,7 @@ def test_a_task_of_vl_icl_is_imported_from_its_own_folder(tmp_path, picture, mon
     for name in ("query", "support"):
         (folder / f"{name}.json").write_text(json.dumps([record] if name == "query" else []))
     monkeypatch.chdir(folder)
-    assert imported("vl-icl", ".", None, str(tmp_path / "out")).found[0] == "1 questions about 1 pictures"
+    assert import_files("vl-icl", ".", None, str(tmp_path / "out")).found[0] == "1 questions about 1 pictures"
     assert open_folder(tmp_path / "out", strict=True).items[0].questions[0].task == "clevr"
 
 
@@ -81,35 +81,35 @@ def test_without_links_pictures_are_copied(seeds, tmp_path, monkeypatch):
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr("pathlib.Path.hardlink_to", refuse)
-    imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"))
+    import_files("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"))
     assert (tmp_path / "out" / "b.jpg").read_bytes() == (tmp_path / "SEED-Bench-image" / "b.jpg").read_bytes()
 
 
 def test_strict_stops_at_the_first_problem_and_writes_nothing(seeds, tmp_path):
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match=r"record 4 \(question_id 5\): its picture gone is not below .* Say --images"):
-        imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"), strict=True)
+        import_files("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"), strict=True)
     questions = json.loads(seeds.read_text())
     questions["questions"] = questions["questions"][:4]
     seeds.write_text(json.dumps(questions))
     with pytest.raises(InputError, match=r"c\.png: the file is empty"):
-        imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"), strict=True)
+        import_files("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"), strict=True)
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_what_cannot_be_imported(seeds, tmp_path):
     with pytest.raises(InputError, match="there is something in it already"):
-        imported("seed", str(seeds), None, str(tmp_path))
+        import_files("seed", str(seeds), None, str(tmp_path))
     with pytest.raises(InputError, match=r"holds no question that can be used\. Left out: .*gone"):
-        imported("seed", str(seeds), str(tmp_path / "nowhere"), None)
+        import_files("seed", str(seeds), str(tmp_path / "nowhere"), None)
     with pytest.raises(InputError, match="hub is read with --layout conversations and written to --out"):
-        imported("seed", "hf:x", None, None)
+        import_files("seed", "hf:x", None, None)
     rows = [["/etc/x.png", {"POS": ["a"], "NEG": ["b"]}], ["../x.png", {"POS": ["a"], "NEG": ["b"]}]]
     path = tmp_path / "Attribute" / "color.json"
     path.parent.mkdir()
     path.write_text(json.dumps(rows))
     with pytest.raises(InputError, match=r"record 0: a picture must be named by a path without \.\. or \.names"):
-        imported("vl-checklist", str(path), None, None)
+        import_files("vl-checklist", str(path), None, None)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def pairs(tmp_path, picture):
 
 
 def test_questions_about_several_pictures_keep_them_all(pairs, tmp_path):
-    result = imported("vl-icl", str(pairs), None, str(tmp_path / "out"))
+    result = import_files("vl-icl", str(pairs), None, str(tmp_path / "out"))
     assert result.found == (
         "11 questions about 11 pictures, 11 of them about several at once",
         "matching_mi: 11 questions, concepts: 1",
@@ -157,7 +157,7 @@ def test_a_folder_that_was_imported_is_read_whole_whatever_its_paths(pairs, tmp_
     query[0]["image"][1] = "./11.png"
     query[1]["image"][1] = ".h/a.png"
     (pairs / "query.json").write_text(json.dumps(query))
-    result = imported("vl-icl", str(pairs), None, str(tmp_path / "out"))
+    result = import_files("vl-icl", str(pairs), None, str(tmp_path / "out"))
     assert result.found[0] == "10 questions about 10 pictures, 10 of them about several at once"
     assert "record 1: a picture must be named by a path without .. or .names" in result.problems[0]
     dataset = open_folder(tmp_path / "out", strict=True)
@@ -175,7 +175,7 @@ def test_a_picture_is_never_written_into_another(tmp_path, picture):
     questions = [seed(1, "a.png"), seed(2, "a")]
     path = tmp_path / "SEED-Bench.json"
     path.write_text(json.dumps({"questions": questions, "question_type": {"Instances Counting": 5}}))
-    (problem,) = imported("seed", str(path), None, str(tmp_path / "out")).problems
+    (problem,) = import_files("seed", str(path), None, str(tmp_path / "out")).problems
     assert "another picture is called a.png already" in problem
     assert (tmp_path / "a.png").read_bytes() == before
 
@@ -192,17 +192,17 @@ def test_conversations_are_checked_and_written_with_the_places_of_their_pictures
     path = tmp_path / "llava.json"
     path.write_text(json.dumps(rows))
     for out in (None, str(tmp_path / "out")):
-        result = imported("conversations", str(path), None, out)
+        result = import_files("conversations", str(path), None, out)
         assert result.found == ("2 conversations, 3 answers, 1 pictures",)
         assert "record 2 (id 3): `conversations` is missing" in result.problems[0]
         assert "a picture is not below" in result.problems[1]
     told = list(conversations(tmp_path / "out" / "conversations.json", Problems(strict=True)))
     assert [each.pictures for each in told] == [(str((tmp_path / "images" / "a.png").resolve()),), ()]
     with pytest.raises(InputError, match=r"its picture gone\.png is not below"):
-        imported("conversations", str(path), None, None, strict=True)
+        import_files("conversations", str(path), None, None, strict=True)
     path.write_text("[]")
     with pytest.raises(InputError, match="holds no conversation that can be used"):
-        imported("conversations", str(path), None, str(tmp_path / "other"))
+        import_files("conversations", str(path), None, str(tmp_path / "other"))
     assert not (tmp_path / "other").exists()
 
 
@@ -219,7 +219,7 @@ def test_a_hugging_face_data_set_of_conversations(tmp_path, picture, several):
     table = datasets.Dataset.from_dict(columns).cast_column("images" if several else "image", feature)
     table.to_parquet(tmp_path / "t.parquet")
     out = tmp_path / "out"
-    result = imported("conversations", f"hf:{tmp_path / 't.parquet'}", None, str(out))
+    result = import_files("conversations", f"hf:{tmp_path / 't.parquet'}", None, str(out))
     told = list(conversations(out / "conversations.json", Problems(strict=True)))
     if several:
         assert result.found == ("1 conversations, 1 answers, 2 pictures",)
@@ -235,14 +235,14 @@ def test_questions_that_contradict_each_other_are_left_out_with_their_number(see
     told = json.loads(seeds.read_text())
     told["questions"] += [seed(7, "b.jpg", "C"), {**seed(8, "b.jpg", "C"), "question": "How many dogs?"}]
     seeds.write_text(json.dumps(told))
-    result = imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"))
+    result = import_files("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"))
     assert any("different answers about the same picture: 2 (b.jpg, b.jpg)" in each for each in result.problems)
     dataset = open_folder(tmp_path / "out")
     assert [q.question for q in dataset.item("b.jpg").questions] == ["How many dogs?"]
     with pytest.raises(InputError, match="different answers about the same picture"):
         told["questions"] = [seed(1, "b.jpg"), seed(2, "b.jpg", "B")]
         seeds.write_text(json.dumps(told))
-        imported("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), None, strict=True)
+        import_files("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), None, strict=True)
 
 
 def test_questions_that_contradict_each_other_about_copies_of_a_picture_are_left_out(seeds, tmp_path):
@@ -251,7 +251,7 @@ def test_questions_that_contradict_each_other_about_copies_of_a_picture_are_left
     Image.open(place / "b.jpg").save(place / "copy.png")
     told["questions"] = [seed(1, "b.jpg"), seed(2, "copy.png", "B"), {**seed(3, "copy.png"), "question": "How long?"}]
     seeds.write_text(json.dumps(told))
-    result = imported("seed", str(seeds), str(place), str(tmp_path / "out"))
+    result = import_files("seed", str(seeds), str(place), str(tmp_path / "out"))
     assert any("different answers about the same picture: 2 (b.jpg, copy.png)" in each for each in result.problems)
     assert result.found[0] == "1 questions about 1 pictures"
     assert [item.path for item in open_folder(tmp_path / "out").items] == ["copy.png"]
@@ -264,7 +264,7 @@ def test_what_is_not_called_a_picture_must_begin_as_one(tmp_path, picture):
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A."}]
     path = tmp_path / "talk.json"
     path.write_text(json.dumps([{"image": name, "conversations": turns} for name in ("good", "clip", "notes.txt")]))
-    result = imported("conversations", str(path), None, None)
+    result = import_files("conversations", str(path), None, None)
     assert result.found == ("1 conversations, 1 answers, 1 pictures",)
     assert "clip: of the format video" in result.problems[0]
     assert "notes.txt: not a picture" in result.problems[1]

@@ -7,11 +7,20 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from linkcontext.config import eval_config
-from linkcontext.episodes.prompt import Tokens, pictures, scaffold
+from linkcontext.episodes.render import Tokens
+from linkcontext.episodes.scaffold import image_ids, load_scaffold
 from linkcontext.errors import InputError
-from linkcontext.evaluation.grounding.conditions import answered, drawn, evidence, finish, of_run, plans, settled
-from linkcontext.evaluation.grounding.findings import LINKING, Effect, Probe, judged
-from linkcontext.evaluation.runner import Asker
+from linkcontext.evaluation.grounding.conditions import (
+    check_probe_config,
+    draw_conditions,
+    plan_conditions,
+    predict_conditions,
+    probe_grounding,
+    probe_of_run,
+    write_findings,
+)
+from linkcontext.evaluation.grounding.findings import LINKING, Comparison, Effect, judged
+from linkcontext.evaluation.runner import Evaluator
 from linkcontext.inference.vision import GREY
 from linkcontext.records import write_jsonl
 from linkcontext.source import open_data
@@ -40,7 +49,7 @@ def links(messages, names):
     seen = Counter(
         reply
         for m, reply in zip(shown, replies, strict=True)
-        if [classed(i) for i in pictures([m])] == [query_of(query)]
+        if [classed(i) for i in image_ids([m])] == [query_of(query)]
     )
     return {name: float(seen[name]) for name in names}
 
@@ -51,7 +60,7 @@ def links_in_turns(messages, names):
 
 
 def query_of(message):
-    return classed(pictures([message])[-1])
+    return classed(image_ids([message])[-1])
 
 
 @dataclass
@@ -71,14 +80,14 @@ class Planted:
         names = [said(answer[-1:])[0] for answer in ask.answers]
         return self.policy(ask.messages, names)
 
-    def lacks(self, capability):
+    def shortfall(self, capability):
         return "" if capability == "log-probabilities" else "it is a policy"
 
     def clone(self):
         return replace(self)
 
     def prompt(self, messages):
-        return Tokens((), (), tuple(pictures(messages)))
+        return Tokens((), (), tuple(image_ids(messages)))
 
     def check(self, messages):
         pass
@@ -99,10 +108,12 @@ def config(world):
 
 def probed(policy, config, out):
     dataset = open_data(config.episodes.data, False)
-    asked, left_out = plans(Asker(Planted(policy), dataset, scaffold(config.scaffold), True, False, False), config)
+    asked, left_out = plan_conditions(
+        Evaluator(Planted(policy), dataset, load_scaffold(config.scaffold), True, False, False), config
+    )
     write_jsonl([episode for _, episodes in asked for episode in episodes], out / "episodes.jsonl")
-    answered(asked, out / "predictions.jsonl")
-    return finish(out, "planted", config.episodes.data, left_out, {})
+    predict_conditions(asked, out / "predictions.jsonl")
+    return write_findings(out, "planted", config.episodes.data, left_out, {})
 
 
 def by_name(probe):
@@ -177,7 +188,7 @@ def test_a_trace_is_no_linking_however_sure_it_is():
         (0.06, 0.06, False, "no (an effect above .057 would show)"),  # .04 x (1.984 + .845) / 1.984
     ):
         effect = Effect(value, (value - 0.04, value + 0.04), p, 0.5, 200, 100, 150)
-        finding = judged(Probe("x", "", (), "", effect, "yes", "no"), p)
+        finding = judged(Comparison("x", "", (), "", effect, "yes", "no"), p)
         assert (finding.passes, finding.verdict) == (passes, said)
 
 
@@ -186,7 +197,7 @@ def test_the_bundled_models_are_told_apart(model, tmp_path):
     """Of three classes two ways alone can be asked, which keeps it short."""
     write_seed(tmp_path / "w", 3, 12, 7, 64)
     config = eval_config(model=model, data=str(tmp_path / "w"), shots=(1,), episodes=16, out=str(tmp_path / "probe"))
-    probe = evidence(config)
+    probe = probe_grounding(config)
     assert [line.partition(":")[0] for line in probe["left_out"]] == ["8 ways", "4 ways"]
     assert (probe["conclusion"] == "links") == (model == "mini"), probe["sentence"]
     assert (model == "mini") == any(finding["passes"] for finding in probe["findings"] if finding["probe"] in LINKING)
@@ -195,14 +206,16 @@ def test_the_bundled_models_are_told_apart(model, tmp_path):
 @pytest.mark.heavy
 @pytest.mark.parametrize("model", ["mini", "mini-base"])
 def test_the_bundled_models_are_told_apart_by_all_probes(model, tmp_path):
-    probe = evidence(eval_config(model=model, data="world:7", shots=(4,), episodes=60, out=str(tmp_path / "probe")))
+    probe = probe_grounding(
+        eval_config(model=model, data="world:7", shots=(4,), episodes=60, out=str(tmp_path / "probe"))
+    )
     assert not probe["left_out"]
     assert probe["conclusion"] == ("links" if model == "mini" else "does not link"), probe["sentence"]
 
 
 def test_one_thing_is_changed_and_the_queries_stay(config):
     told = {}
-    for episode in drawn(config, open_data(config.episodes.data, False)):
+    for episode in draw_conditions(config, open_data(config.episodes.data, False)):
         told.setdefault(episode.task, {})[episode.id.partition("/")[2]] = episode
     assert {len(episodes) for episodes in told.values()} == {16}
     for key, shown in told["shown"].items():
@@ -231,41 +244,43 @@ def test_a_probe_that_was_killed_goes_on_and_ends_the_same(config, tmp_path):
     (tmp_path / "predictions.jsonl").write_text(text[: len(text) // 2])  # in the middle of a line
     assert probed(copies_last, few, tmp_path) == whole
     planted = Planted(copies_last)
-    asked, _ = plans(Asker(planted, open_data(config.episodes.data, False), scaffold("turns"), True, False, False), few)
-    answered(asked, tmp_path / "predictions.jsonl")
+    asked, _ = plan_conditions(
+        Evaluator(planted, open_data(config.episodes.data, False), load_scaffold("turns"), True, False, False), few
+    )
+    predict_conditions(asked, tmp_path / "predictions.jsonl")
     assert planted.asks == 0
 
 
 def test_a_model_is_probed_into_a_folder(nano, pictures, tmp_path):
     config = eval_config(model=str(nano), data=str(pictures), shots=(1,), episodes=2, out=str(tmp_path / "probe"))
-    probe = evidence(config)
+    probe = probe_grounding(config)
     files = {path.name for path in (tmp_path / "probe").glob("[!.]*")}
     assert files == {"config.json", "episodes.jsonl", "predictions.jsonl", "probe.json"}
     assert json.loads((tmp_path / "probe" / "probe.json").read_text()) == probe
     assert {"shown", "shuffled", "blank", "none", "real", "swapped", "ways-4", "wording-lcl"} <= {
         row["task"] for row in probe["rows"]
     }
-    assert evidence(config) | {"counters": {}} == probe | {"counters": {}}
+    assert probe_grounding(config) | {"counters": {}} == probe | {"counters": {}}
     with pytest.raises(InputError, match="another configuration"):
-        evidence(replace(config, episodes=replace(config.episodes, seed=1)))
+        probe_grounding(replace(config, episodes=replace(config.episodes, seed=1)))
 
 
 def test_what_a_probe_sets_itself_is_refused():
     with pytest.raises(InputError, match=r"--names, --scoring, --explain: a probe sets this itself"):
-        settled(eval_config(shots=(4,), names="real", scoring="both", explain=0))
+        check_probe_config(eval_config(shots=(4,), names="real", scoring="both", explain=0))
     for shots in ((0,), (1, 4)):
         with pytest.raises(InputError, match="one number per class"):
-            settled(eval_config(shots=shots))
+            check_probe_config(eval_config(shots=shots))
 
 
 def test_the_probe_of_a_run_asks_what_the_run_asked(tmp_path):
     unlike = {"names": "random", "scoring": "both", "explain": 2}  # a probe's own
     run = eval_config(data="digits", shots=(0, 1, 4, 16), ways=3, seed=5, episodes=7, **unlike)
-    asked = of_run(run, tmp_path)
+    asked = probe_of_run(run, tmp_path)
     e = asked.episodes
     assert (e.data, e.shots, e.names, e.ways, e.seed, e.episodes) == ("digits", (4,), "pseudo", 3, 5, 7)
     assert asked.out == str(tmp_path / "probe")
-    assert settled(asked) == asked
-    assert of_run(eval_config(shots=(8, 16)), tmp_path).episodes.shots == (8,)
+    assert check_probe_config(asked) == asked
+    assert probe_of_run(eval_config(shots=(8, 16)), tmp_path).episodes.shots == (8,)
     with pytest.raises(InputError, match="give --shots"):
-        of_run(eval_config(shots=(0,)), tmp_path)
+        probe_of_run(eval_config(shots=(0,)), tmp_path)

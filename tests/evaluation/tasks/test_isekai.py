@@ -9,7 +9,7 @@ from PIL import Image
 
 from linkcontext.config import eval_config
 from linkcontext.episodes.link import copy_first, copy_last
-from linkcontext.episodes.prompt import SCAFFOLDS
+from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
 from linkcontext.evaluation.tasks.isekai import open_isekai, settled
 from linkcontext.evaluation.validate import balance, blind_policies, planted

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from linkcontext.episodes.prompt import SCAFFOLDS
+from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
-from linkcontext.evaluation.tasks.question_files import file_exam
+from linkcontext.evaluation.tasks.question_files import file_recall_test
 
 TURNS = SCAFFOLDS["turns"]
 VQA = "v2_OpenEnded_mscoco_val2014_questions.json"
@@ -64,7 +64,7 @@ def annotation(number=7, people=10):
 
 def test_a_conversation_gives_a_probe_for_each_answer_after_the_right_ones_before(llava):
     path = llava({"id": "x", "image": "a.png", "conversations": talk("<image>\nWhat?", "A cat.", "Colour?", "Red")})
-    exam = file_exam(path, TURNS, 256, 0)
+    exam = file_recall_test(path, TURNS, 256, 0)
     first, second = sorted(exam.probes, key=lambda probe: probe.id)
     asked = {"role": "user", "content": [image("a.png"), text("What?")]}
     assert first.messages == (asked,)
@@ -80,14 +80,14 @@ def test_a_conversation_gives_a_probe_for_each_answer_after_the_right_ones_befor
 
 def test_pictures_are_found_beside_the_file_and_below_images(llava, tmp_path):
     path = llava({"image": ["a.png", "b.png"], "conversations": talk("First <image> then <image>: same?", "no")})
-    exam = file_exam(path, TURNS, 256, 0)
+    exam = file_recall_test(path, TURNS, 256, 0)
     parts = exam.probes[0].messages[0]["content"]
     assert parts == [text("First "), image("a.png"), text(" then "), image("b.png"), text(": same?")]
     assert exam.dataset.path("b.png") == tmp_path / "images" / "b.png"
 
 
 def test_a_record_without_a_picture_is_asked_in_words(llava):
-    (probe,) = file_exam(llava({"conversations": talk("Two and two?", "4")}), TURNS, 9, 0).probes
+    (probe,) = file_recall_test(llava({"conversations": talk("Two and two?", "4")}), TURNS, 9, 0).probes
     assert probe.messages == ({"role": "user", "content": [text("Two and two?")]},)
 
 
@@ -98,7 +98,7 @@ def test_messages_and_images_are_asked_too_and_answers_not_to_be_learnt_are_not(
     record = {"messages": [*turns, {"role": "assistant", "content": "Red"}], "images": ["a.png"]}
     path = tmp_path / "talk.jsonl"
     path.write_text(json.dumps(record) + "\n" + json.dumps({**record, "messages": record["messages"][1:3]}) + "\n")
-    (probe,) = file_exam(path, TURNS, 9, 0).probes
+    (probe,) = file_recall_test(path, TURNS, 9, 0).probes
     assert (probe.id, probe.gold, len(probe.messages)) == ("record 0/answer 1", ("Red",), 4)
     assert probe.messages[0] == {"role": "system", "content": [text("Be brief.")]}
 
@@ -106,12 +106,12 @@ def test_messages_and_images_are_asked_too_and_answers_not_to_be_learnt_are_not(
 def test_fewer_questions_are_the_first_of_more_and_their_pictures_alone_are_opened(llava):
     records = [{"image": "a.png", "conversations": talk(f"<image>{i}?", str(i))} for i in range(30)]
     path = llava(*records)
-    many, few = file_exam(path, TURNS, 20, 3), file_exam(path, TURNS, 5, 3)
+    many, few = file_recall_test(path, TURNS, 20, 3), file_recall_test(path, TURNS, 5, 3)
     assert few.probes == many.probes[:5]
     assert few.total == 30
-    assert file_exam(path, TURNS, 20, 4).probes != many.probes
+    assert file_recall_test(path, TURNS, 20, 4).probes != many.probes
     missing = llava(*records, {"image": "gone.png", "conversations": talk("<image>?", "x")})
-    chosen = [file_exam(missing, TURNS, 1, seed).probes[0].id for seed in range(3)]
+    chosen = [file_recall_test(missing, TURNS, 1, seed).probes[0].id for seed in range(3)]
     assert "record 30/answer 0" not in chosen
 
 
@@ -135,13 +135,13 @@ def test_bad_llava_records_are_named(llava, record, complaint):
     good = {"image": "a.png", "conversations": talk("<image>?", "a")}
     path = llava(good, record)
     with pytest.raises(InputError, match=complaint) as error:
-        file_exam(path, TURNS, 256, 0)
+        file_recall_test(path, TURNS, 256, 0)
     assert str(path) in str(error.value)
 
 
 def test_vqa_questions_find_their_annotations_and_coco_pictures(vqa, tmp_path):
     path = vqa([question()], [annotation(8), annotation(7)], data_subtype="val2014")
-    exam = file_exam(path, TURNS, 256, 0)
+    exam = file_recall_test(path, TURNS, 256, 0)
     (probe,) = exam.probes
     assert probe.messages == ({"role": "user", "content": [image("42"), text("What colour?")]},)
     assert (probe.task, probe.gold, probe.cluster) == ("vqa", ("red",) * 10, "42")
@@ -154,12 +154,12 @@ def test_vqa_questions_find_their_annotations_and_coco_pictures(vqa, tmp_path):
     [({}, "000000000042.jpg"), ({"file_name": "p.png"}, "p.png"), ({"image": "q.png"}, "images/q.png")],
 )
 def test_vqa_pictures_by_other_names(vqa, tmp_path, more, picture):
-    exam = file_exam(vqa([question(**more)], [annotation()], picture), TURNS, 1, 0)
+    exam = file_recall_test(vqa([question(**more)], [annotation()], picture), TURNS, 1, 0)
     assert exam.dataset.root / exam.dataset.items[-1].path == tmp_path / picture
 
 
 def test_the_scaffold_is_put_around_vqa_questions(vqa):
-    lcl = file_exam(vqa([question()], [annotation()], "000000000042.jpg"), SCAFFOLDS["lcl"], 1, 0).probes[0]
+    lcl = file_recall_test(vqa([question()], [annotation()], "000000000042.jpg"), SCAFFOLDS["lcl"], 1, 0).probes[0]
     assert lcl.messages[0]["role"] == "system"
     assert lcl.messages[1]["content"][0]["text"].startswith("[FINAL QUESTION]: Based on the previous examples, What")
 
@@ -185,14 +185,14 @@ def test_the_scaffold_is_put_around_vqa_questions(vqa):
 )
 def test_bad_vqa_records_are_named(vqa, questions, annotations, complaint):
     with pytest.raises(InputError, match=complaint):
-        file_exam(vqa(questions, annotations), TURNS, 256, 0)
+        file_recall_test(vqa(questions, annotations), TURNS, 256, 0)
 
 
 def test_files_that_are_neither(tmp_path, vqa):
     path = vqa([question()], [annotation()])
     (tmp_path / ANNOTATIONS).unlink()
     with pytest.raises(InputError, match=f"annotations are not beside it .*{ANNOTATIONS}"):
-        file_exam(path, TURNS, 1, 0)
+        file_recall_test(path, TURNS, 1, 0)
     for content, complaint in (
         ("{", "not JSON"),
         ('{"a": 1}', "neither a conversation of LLaVA"),
@@ -200,6 +200,6 @@ def test_files_that_are_neither(tmp_path, vqa):
     ):
         (tmp_path / "other.json").write_text(content)
         with pytest.raises(InputError, match=complaint):
-            file_exam(tmp_path / "other.json", TURNS, 1, 0)
+            file_recall_test(tmp_path / "other.json", TURNS, 1, 0)
     with pytest.raises(InputError, match="cannot be read"):
-        file_exam(tmp_path / "gone.json", TURNS, 1, 0)
+        file_recall_test(tmp_path / "gone.json", TURNS, 1, 0)

@@ -11,11 +11,11 @@ from linkcontext import cli
 from linkcontext.config import eval_config
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import open_folder
-from linkcontext.episodes.prompt import SCAFFOLDS, pictures
+from linkcontext.episodes.scaffold import SCAFFOLDS, image_ids
 from linkcontext.errors import InputError
-from linkcontext.evaluation.tasks.recall_questions import Answered, Exam, Probe, world_exam
-from linkcontext.evaluation.tasks.retention import retention, retention_folder, settled
-from linkcontext.evaluation.tasks.retention_rows import choice, f1, rows
+from linkcontext.evaluation.tasks.recall_questions import RecallAnswer, RecallQuestion, RecallTest, world_recall_test
+from linkcontext.evaluation.tasks.retention import retention_folder, run_retention, settled
+from linkcontext.evaluation.tasks.retention_rows import choice_credit, f1, retention_rows
 from linkcontext.models import unreadable
 from linkcontext.models.loading import load
 from linkcontext.scoring.local import LocalModel
@@ -39,7 +39,9 @@ def model(nano):
 def perfect(exam):
     """What a model would answer that knows everything."""
     return {
-        probe.id: Answered(probe.id, probe.gold[0], tuple(float(name == probe.gold[0]) for name in probe.candidates))
+        probe.id: RecallAnswer(
+            probe.id, probe.gold[0], tuple(float(name == probe.gold[0]) for name in probe.candidates)
+        )
         for probe in exam.probes
     }
 
@@ -49,10 +51,10 @@ def by_task(found):
 
 
 def test_questions_and_right_answers_come_from_the_facts(world):
-    exam = world_exam(world, TURNS, 5, 0)
+    exam = world_recall_test(world, TURNS, 5, 0)
     assert [probe.task for probe in exam.probes] == ["naming"] * 5 + ["counting"] * 5 + ["describing"] * 5
     for probe in exam.probes:
-        item = world.item(pictures(probe.messages)[0])
+        item = world.item(image_ids(probe.messages)[0])
         asked = probe.messages[0]["content"][1]["text"]
         assert len(probe.messages) == 1
         assert probe.cluster == item.class_id
@@ -68,15 +70,15 @@ def test_questions_and_right_answers_come_from_the_facts(world):
 
 
 def test_fewer_questions_are_the_first_of_more_whatever_the_order_of_the_data(world):
-    few, many = world_exam(world, TURNS, 3, 0), world_exam(world, TURNS, 99, 0)
+    few, many = world_recall_test(world, TURNS, 3, 0), world_recall_test(world, TURNS, 99, 0)
     assert many.total == len(many.probes) == 3 * 24
     for task in ("naming", "counting", "describing"):
         assert [p for p in few.probes if p.task == task] == [p for p in many.probes if p.task == task][:3]
-    assert {p.id for p in world_exam(world, TURNS, 3, 1).probes} != {p.id for p in few.probes}
+    assert {p.id for p in world_recall_test(world, TURNS, 3, 1).probes} != {p.id for p in few.probes}
 
 
 def test_the_place_of_the_right_name_tells_nothing(world):
-    exam = world_exam(world, TURNS, 99, 0)
+    exam = world_recall_test(world, TURNS, 99, 0)
     naming = [probe for probe in exam.probes if probe.candidates]
     assert all(list(probe.candidates) == sorted(probe.candidates) for probe in naming)
     others = [set(probe.candidates) - {probe.gold[0]} for probe in naming]
@@ -84,18 +86,18 @@ def test_the_place_of_the_right_name_tells_nothing(world):
 
 
 def test_a_model_that_knows_everything_gets_one_and_one_that_knows_nothing_gets_zero(world):
-    exam = world_exam(world, TURNS, 24, 0)
-    assert [row["accuracy"] for row in rows(exam, perfect(exam))] == [1.0] * 4
-    wrong = {probe.id: Answered(probe.id, "nothing", (0.0,) * len(probe.candidates)) for probe in exam.probes}
-    found = by_task(rows(exam, wrong))
+    exam = world_recall_test(world, TURNS, 24, 0)
+    assert [row["accuracy"] for row in retention_rows(exam, perfect(exam))] == [1.0] * 4
+    wrong = {probe.id: RecallAnswer(probe.id, "nothing", (0.0,) * len(probe.candidates)) for probe in exam.probes}
+    found = by_task(retention_rows(exam, wrong))
     # Ten ties are worth a tenth.
     assert found.pop(("naming", "likelihood_sum"))["accuracy"] == pytest.approx(0.1)
     assert [row["accuracy"] for row in found.values()] == [0.0] * 3
 
 
 def test_rows_and_their_references(world):
-    exam = world_exam(world, TURNS, 24, 0)
-    found = by_task(rows(exam, perfect(exam)))
+    exam = world_recall_test(world, TURNS, 24, 0)
+    found = by_task(retention_rows(exam, perfect(exam)))
     assert list(found) == [
         ("naming", "likelihood_sum"),
         ("naming", "generate"),
@@ -117,23 +119,23 @@ def test_rows_and_their_references(world):
 
 
 def test_a_reply_is_matched_against_all_names_and_numbers_may_be_words(world):
-    exam = world_exam(world, TURNS, 1, 0)
+    exam = world_recall_test(world, TURNS, 1, 0)
     naming, counting, _ = exam.probes
     word = {"2": "Two.", "3": "three", "4": "four", "5": "five", "6": "6."}[counting.gold[0]]
     other = next(name for name in exam.names if name not in naming.candidates)
     said = perfect(exam)
-    said[counting.id] = Answered(counting.id, word)
+    said[counting.id] = RecallAnswer(counting.id, word)
     said[naming.id] = dataclasses.replace(said[naming.id], reply=f"A {naming.gold[0].upper()}!")
-    assert [row["accuracy"] for row in rows(exam, said)] == [1.0] * 4
+    assert [row["accuracy"] for row in retention_rows(exam, said)] == [1.0] * 4
     said[naming.id] = dataclasses.replace(said[naming.id], reply=f"{naming.gold[0]} or {other}")
-    assert by_task(rows(exam, said))["naming", "generate"]["accuracy"] == 0.0
+    assert by_task(retention_rows(exam, said))["naming", "generate"]["accuracy"] == 0.0
 
 
 def test_choice():
-    probe = Probe("p", "naming", "a", (), ("b",), ("a", "b", "c"))
-    assert choice(probe, Answered("p", "", (-3.0, -1.0, -2.0))) == 1.0
-    assert choice(probe, Answered("p", "", (-1.0, -1.0, -2.0))) == 0.5
-    assert choice(probe, Answered("p", "", (-1.0, -2.0, -3.0))) == 0.0
+    probe = RecallQuestion("p", "naming", "a", (), ("b",), ("a", "b", "c"))
+    assert choice_credit(probe, RecallAnswer("p", "", (-3.0, -1.0, -2.0))) == 1.0
+    assert choice_credit(probe, RecallAnswer("p", "", (-1.0, -1.0, -2.0))) == 0.5
+    assert choice_credit(probe, RecallAnswer("p", "", (-1.0, -2.0, -3.0))) == 0.0
 
 
 def test_f1_by_hand():
@@ -150,14 +152,19 @@ def test_f1_by_hand():
 def test_vqa_and_llava_rows():
     people = ("red",) * 3 + ("blue",) * 7
     probes = (
-        Probe("1", "vqa", "x", (), people),
-        Probe("2", "vqa", "y", (), ("two",) * 10),
-        Probe("3", "llava", "x", (), ("A dog",)),
-        Probe("4", "llava", "y", (), ("red dog",)),
+        RecallQuestion("1", "vqa", "x", (), people),
+        RecallQuestion("2", "vqa", "y", (), ("two",) * 10),
+        RecallQuestion("3", "llava", "x", (), ("A dog",)),
+        RecallQuestion("4", "llava", "y", (), ("red dog",)),
     )
-    exam = Exam(Dataset(None, ()), probes, (), 4)
-    said = {"1": Answered("1", "Red"), "2": Answered("2", "2"), "3": Answered("3", "dog."), "4": Answered("4", "dog")}
-    vqa, llava = rows(exam, said)
+    exam = RecallTest(Dataset(None, ()), probes, (), 4)
+    said = {
+        "1": RecallAnswer("1", "Red"),
+        "2": RecallAnswer("2", "2"),
+        "3": RecallAnswer("3", "dog."),
+        "4": RecallAnswer("4", "dog"),
+    }
+    vqa, llava = retention_rows(exam, said)
     assert (vqa["metric"], vqa["accuracy"], vqa["n_queries"]) == ("vqa_accuracy", pytest.approx((0.9 + 1) / 2), 2)
     assert (llava["metric"], llava["accuracy"]) == ("exact_match", 0.5)
     assert vqa["blind"] == pytest.approx(0.5)  # always "blue", or always "two"
@@ -167,13 +174,13 @@ def test_vqa_and_llava_rows():
 def test_a_world_without_facts_or_with_few_names_is_refused(world):
     bare = tuple(dataclasses.replace(item, facts={}) for item in world.items)
     with pytest.raises(InputError, match="comes without the facts of a drawn world"):
-        world_exam(Dataset(world.root, bare), TURNS, 1, 0)
+        world_recall_test(Dataset(world.root, bare), TURNS, 1, 0)
     odd = tuple(dataclasses.replace(item, facts={**item.facts, "family": "fish"}) for item in world.items)
     with pytest.raises(InputError, match="comes without the facts"):
-        world_exam(Dataset(world.root, odd), TURNS, 1, 0)
+        world_recall_test(Dataset(world.root, odd), TURNS, 1, 0)
     few = tuple(item for item in world.items if item.name in sorted(world.names())[:9])
     with pytest.raises(InputError, match="has 9 names, and 10 are needed"):
-        world_exam(Dataset(world.root, few), TURNS, 1, 0)
+        world_recall_test(Dataset(world.root, few), TURNS, 1, 0)
 
 
 def test_the_flags_as_this_benchmark_reads_them():
@@ -198,7 +205,7 @@ def config(nano, world, tmp_path):
 
 
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, model, tmp_path):
-    metrics = retention(config, LocalModel.of(model))
+    metrics = run_retention(config, LocalModel.of(model))
     run = tmp_path / "run"
     assert {path.name for path in run.glob("[!.]*")} == {
         "config.json",
@@ -214,25 +221,25 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, model, tmp_path
     assert len(text.splitlines()) == 12
     (run / "answers.jsonl").write_text(text[: len(text) // 2])  # in the middle of a line
     (run / "metrics.json").unlink()
-    assert retention(config, LocalModel.of(model))["rows"] == metrics["rows"]
+    assert run_retention(config, LocalModel.of(model))["rows"] == metrics["rows"]
     assert [json.loads(line)["probe"] for line in (run / "answers.jsonl").read_text().splitlines()] == [
         json.loads(line)["probe"] for line in text.splitlines()
     ]
 
 
 def test_the_batch_changes_no_row(config, model, tmp_path):
-    one = retention(dataclasses.replace(config, batch=1, out=str(tmp_path / "one")), LocalModel.of(model))
-    assert one["rows"] == retention(config, LocalModel.of(model))["rows"]
+    one = run_retention(dataclasses.replace(config, batch=1, out=str(tmp_path / "one")), LocalModel.of(model))
+    assert one["rows"] == run_retention(config, LocalModel.of(model))["rows"]
 
 
 def test_other_runs_folders_are_refused(config, model, tmp_path):
-    retention(config, LocalModel.of(model))
+    run_retention(config, LocalModel.of(model))
     with pytest.raises(InputError, match=r"another configuration .*episodes 4 there, 5 asked"):
         more = dataclasses.replace(config.episodes, episodes=5)
-        retention(dataclasses.replace(config, episodes=more), LocalModel.of(model))
+        run_retention(dataclasses.replace(config, episodes=more), LocalModel.of(model))
     (tmp_path / "run" / "episodes.jsonl").write_text("")
     with pytest.raises(InputError, match="holds a run of episodes"):
-        retention(config, LocalModel.of(model))
+        run_retention(config, LocalModel.of(model))
 
 
 def test_a_picture_that_the_processor_refuses_is_not_asked_about(config, model, tmp_path, monkeypatch):
@@ -243,12 +250,12 @@ def test_a_picture_that_the_processor_refuses_is_not_asked_about(config, model, 
     file.write_text(json.dumps([{"image": name, "conversations": turns} for name in ("good.png", "bad.png")]))
     monkeypatch.setattr(unreadable, "_reason", lambda model, size: "refused" if size == (3000, 2) else "")
     options = {"model": config.model.model, "data": str(file), "out": config.out}
-    metrics = retention(eval_config(**options), LocalModel.of(model))
+    metrics = run_retention(eval_config(**options), LocalModel.of(model))
     assert metrics["counters"]["questions"] == 1
     told = next(tmp_path.glob("*/config.json")).read_text()
     assert "left out: 1 (bad.png): refused" in told
     with pytest.raises(InputError, match=r"bad\.png"):
-        retention(eval_config(**options, strict=True), LocalModel.of(model))
+        run_retention(eval_config(**options, strict=True), LocalModel.of(model))
 
 
 def test_a_file_of_questions_from_the_command_line(nano, tmp_path, capsys):

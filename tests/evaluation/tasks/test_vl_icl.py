@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from linkcontext.config import eval_config
-from linkcontext.data.readers.imports import imported
+from linkcontext.data.readers.imports import import_files
 from linkcontext.evaluation.tasks import world_icl
 from linkcontext.evaluation.validate import blind_policies, leaks
 
@@ -76,7 +76,7 @@ def benchmark(tmp_path_factory):
 
 def test_every_task_is_asked_openly_and_as_a_choice(benchmark, tmp_path):
     out = tmp_path / "vl-icl"
-    assert not imported("vl-icl", str(benchmark), None, str(out), strict=True).problems
+    assert not import_files("vl-icl", str(benchmark), None, str(out), strict=True).problems
     asked = world_icl.settled(eval_config(data=str(out), episodes=60), "vl-icl")
     dataset, episodes, left_out = world_icl.open_benchmark(asked)
     assert left_out == []

@@ -74,7 +74,7 @@ Places = tuple[str, ...]  # paths where a picture may lie, the one it is called 
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ImportedQuestion:
     """A question as a file has it, and where. `split` is empty where the file has none."""
 
     where: str
@@ -83,7 +83,7 @@ class Asked:
     split: str = ""
 
 
-def seed(path: Path, problems: Problems) -> Iterator[Asked]:
+def seed(path: Path, problems: Problems) -> Iterator[ImportedQuestion]:
     """SEED-Bench: the task is the question type by its name, candidates are the choices, A first.
 
     Questions about videos, several pictures or pictures to be made are left out and counted.
@@ -96,7 +96,7 @@ def seed(path: Path, problems: Problems) -> Iterator[Asked]:
     others: Counter[str] = Counter()
     for where, record in records(path, "questions"):
         with problems.leaving_out():
-            number = once("question_id", record, seen, where)
+            number = unique_id("question_id", record, seen, where)
             kind = get(record, "data_type", str, where)
             if kind.lower() in ("image", "single image"):
                 yield _seed(record, f"{where} (question_id {excerpt(number)})", names)
@@ -108,17 +108,17 @@ def seed(path: Path, problems: Problems) -> Iterator[Asked]:
         )
 
 
-def _seed(record: dict[str, Any], where: str, tasks: dict[str, str]) -> Asked:
+def _seed(record: dict[str, Any], where: str, tasks: dict[str, str]) -> ImportedQuestion:
     task = tasks.get(word(record, "question_type_id", where))
     if task is None:
         raise InputError(f"{where}: `question_type_id` is none of {excerpt(', '.join(tasks))}. Mend the record.")
     choices = {letter: word(record, f"choice_{letter.lower()}", where) for letter in "ABCD"}
     letter, text = (get(record, key, str, where) for key in ("answer", "question"))
     question = Question(task, task, text, choices.get(letter, ""), tuple(choices.values()))
-    return Asked(where, ((get(record, "data_id", str, where),),), checked(question, where, letter))
+    return ImportedQuestion(where, ((get(record, "data_id", str, where),),), check_question(question, where, letter))
 
 
-def vl_checklist(path: Path, problems: Problems) -> Iterator[Asked]:
+def vl_checklist(path: Path, problems: Problems) -> Iterator[ImportedQuestion]:
     """VL-Checklist: which of two descriptions fits; what they differ in is the concept, as the file's path says.
 
     They are written in lower case: in relations the right one alone is partly in capitals ("key ON keyboard"). Which
@@ -144,8 +144,8 @@ def vl_checklist(path: Path, problems: Problems) -> Iterator[Asked]:
                     pair = (fits.lower(), not_fits.lower())
                     order = rng("vl-checklist", record[0], *sorted(pair)).permutation(2)
                     shown = tuple(sorted(pair)[place] for place in order)
-                    question = checked(Question(task, concept, WHICH, pair[0], shown), where, fits)
-                    yield Asked(where, ((record[0], f"{root}/{record[0]}"),), question)
+                    question = check_question(Question(task, concept, WHICH, pair[0], shown), where, fits)
+                    yield ImportedQuestion(where, ((record[0], f"{root}/{record[0]}"),), question)
 
 
 def _checklist_task(file: Path) -> tuple[str, str]:
@@ -159,7 +159,7 @@ def _checklist_task(file: Path) -> tuple[str, str]:
     return " ".join(parts).lower(), CALLED.get(concept, concept)
 
 
-def visual_genome(path: Path, problems: Problems) -> Iterator[Asked]:
+def visual_genome(path: Path, problems: Problems) -> Iterator[ImportedQuestion]:
     """Visual Genome: colour, material, size, state and action of things, and relations between two, spatial or actions.
 
     Only what the word lists of this module know is asked; and only where all things of that name in the picture agree,
@@ -174,13 +174,15 @@ def visual_genome(path: Path, problems: Problems) -> Iterator[Asked]:
         seen: set[str] = set()
         for where, record in records(file):
             with problems.leaving_out():
-                number = once("id" if isinstance(record, dict) and "id" in record else "image_id", record, seen, where)
+                number = unique_id(
+                    "id" if isinstance(record, dict) and "id" in record else "image_id", record, seen, where
+                )
                 usual = (f"VG_100K/{number}.jpg", f"VG_100K_2/{number}.jpg", f"{number}.jpg")
                 picture = (places[number],) if number in places else usual
                 place = f"{where} (image_id {excerpt(number)})"
                 said = _relations(record, place) if "relationships" in record else _attributes(record, place)
                 for question in _agreed(said):
-                    yield Asked(place, (picture,), question)
+                    yield ImportedQuestion(place, (picture,), question)
 
 
 def _genome_places(file: Path) -> dict[str, str]:
@@ -255,7 +257,7 @@ def folded(text: str) -> str:
     return normal_name(text).casefold()
 
 
-def checked(question: Question, where: str, told: str) -> Question:
+def check_question(question: Question, where: str, told: str) -> Question:
     """The question. Raises `InputError` if its answer is none of its candidates, two of these are alike, or a text is
     blank."""
     c = question.candidates
@@ -270,7 +272,7 @@ def checked(question: Question, where: str, told: str) -> Question:
     return question
 
 
-def once(key: str, record: Any, seen: set[str], where: str) -> str:
+def unique_id(key: str, record: Any, seen: set[str], where: str) -> str:
     """The id of a record, which none before it has."""
     name = word(record, key, where)
     if name in seen:

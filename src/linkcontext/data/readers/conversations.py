@@ -50,7 +50,7 @@ LONGEST = 4096  # bytes of a path; a longer one is no path
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 Layout = Literal["llava", "messages", "trl"]
-Message = dict[str, Any]  # as in `episodes.prompt`; an assistant's may have "loss": is it learnt?
+Message = dict[str, Any]  # as in `episodes.scaffold`; an assistant's may have "loss": is it learnt?
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def validated(found: Iterable[tuple[str, Any]], source: str, problems: Problems)
     again = 0
     for number, (where, record) in enumerate(found):
         try:
-            told = conversation(record, where, number)
+            told = parse_conversation(record, where, number)
             said = hash((told.pictures, *[part.get("text") for m in told.messages for part in m["content"]]))
             if told.id in seen:
                 if problems.strict or seen[told.id] == said:
@@ -97,7 +97,7 @@ def validated(found: Iterable[tuple[str, Any]], source: str, problems: Problems)
         problems.note(f"{source}: records whose id stood there before, now ID#NUMBER: {again}.")
 
 
-def conversation(record: Any, where: str, number: int) -> Conversation:
+def parse_conversation(record: Any, where: str, number: int) -> Conversation:
     """A record of any of the layouts; without an id it is called `record NUMBER`.
 
     Raises `InputError` for a record that is wrong, or about a video or a sound.

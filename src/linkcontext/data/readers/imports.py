@@ -44,7 +44,7 @@ class Imported:
     problems: tuple[str, ...]
 
 
-def beside(name: str) -> list[str]:
+def possible_paths(name: str) -> list[str]:
     """Where a picture may lie, below the folder of the file that names it.
 
     A file written elsewhere may separate folders as Windows does, or compose letters with accents in another way.
@@ -57,7 +57,7 @@ def beside(name: str) -> list[str]:
     return [place for each in dict.fromkeys(names) for place in (each, f"images/{each}")]
 
 
-def imported(layout: Layout, source: str, images: str | None, out: str | None, strict: bool = False) -> Imported:
+def import_files(layout: Layout, source: str, images: str | None, out: str | None, strict: bool = False) -> Imported:
     """Read all of a file, or of `hf:NAME`, and with `out` write a folder of what is right in it.
 
     Pictures are looked for below `images`, without it beside the file. With `out` those that get questions are
@@ -90,7 +90,7 @@ class _Pictures:
         """A path below the root for each picture, given the paths to try. None where one is missing."""
         paths = []
         for places in pictures:
-            tried = [place for name in places for place in beside(name)]
+            tried = [place for name in places for place in possible_paths(name)]
             # os.path, because a file may name a million pictures, and a Path takes longer to make than to look for
             paths.append(next((place for place in tried if os.path.isfile(os.path.join(self.root, place))), ""))  # noqa: PTH113, PTH118
             if not paths[-1]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from linkcontext.data.readers.annotations import Asked, Places, checked, folded, once
+from linkcontext.data.readers.annotations import ImportedQuestion, Places, check_question, folded, unique_id
 from linkcontext.data.readers.json_records import get, records, word
 from linkcontext.data.scan import Problems
 from linkcontext.errors import InputError
@@ -22,7 +22,7 @@ OPERATORS = ("+", "-", "x")  # of operator induction, in the order of a support'
 TO_IMAGE = ("open_t2i_mi", "cobsat")  # tasks whose answer is a picture
 
 
-def vl_icl(path: Path, problems: Problems) -> Iterator[Asked]:
+def vl_icl(path: Path, problems: Problems) -> Iterator[ImportedQuestion]:
     """VL-ICL's image-to-text tasks. The task is the folder's name, the split `support` or `query`.
 
     The concept is what support and query must share to go together: the operator where it is induced, else the task. A
@@ -37,20 +37,20 @@ def vl_icl(path: Path, problems: Problems) -> Iterator[Asked]:
             problems.note(f"{folder}: left out, because its answers are pictures or its questions have none.")
             continue
         own = False  # queries that bring their support
-        told: list[Asked] = []
+        told: list[ImportedQuestion] = []
         for split in ("query", "support"):
             seen: set[str] = set()
             for where, record in records(folder / f"{split}.json") if split == "query" or not own else ():
                 with problems.leaving_out():
                     found = list(_asked(record, where, folder.name, split))
                     if "id" in record:
-                        once("id", record, seen, where)
+                        unique_id("id", record, seen, where)
                     own = own or "support" in record
                     told += found
         yield from _offered(told)
 
 
-def _offered(told: Sequence[Asked]) -> Iterator[Asked]:
+def _offered(told: Sequence[ImportedQuestion]) -> Iterator[ImportedQuestion]:
     """The questions of a task, with candidates where few have the same answer."""
     found: dict[str, list[str]] = {}
     for each in told:
@@ -72,7 +72,7 @@ def _offered(told: Sequence[Asked]) -> Iterator[Asked]:
         yield replace(each, question=replace(q, candidates=candidates))
 
 
-def _asked(record: Any, where: str, task: str, split: str) -> Iterator[Asked]:
+def _asked(record: Any, where: str, task: str, split: str) -> Iterator[ImportedQuestion]:
     """The questions of a record: mostly one."""
     if isinstance(record, dict) and {"same", "diff"} <= record.keys():  # matching_mi has its support in pairs
         for each in ("same", "diff"):
@@ -84,8 +84,8 @@ def _asked(record: Any, where: str, task: str, split: str) -> Iterator[Asked]:
     own = get(record, "support", dict, where) if "support" in record else {}
     for label, shown in own.items():
         for picture in _plain_list(shown, "images", where):
-            told = checked(Question(task, task, question, label, classes, context=context), where, label)
-            yield Asked(where, (_places(picture, task),), told, "support")
+            told = check_question(Question(task, task, question, label, classes, context=context), where, label)
+            yield ImportedQuestion(where, (_places(picture, task),), told, "support")
     pictures = tuple(_places(name, task) for name in _plain_list(record, "image", where))
     answers = record.get("answer")
     if not isinstance(answers, list):
@@ -97,8 +97,8 @@ def _asked(record: Any, where: str, task: str, split: str) -> Iterator[Asked]:
     if len(answers) != len(sharing):
         raise InputError(f"{where}: `answer` must be one, or one for each of {', '.join(OPERATORS)}. Mend the record.")
     for shared, answer in zip(sharing, answers, strict=True):
-        told = checked(Question(task, shared, question, answer, classes, context=context), where, answer)
-        yield Asked(where, pictures, told, split)
+        told = check_question(Question(task, shared, question, answer, classes, context=context), where, answer)
+        yield ImportedQuestion(where, pictures, told, split)
 
 
 def _places(name: str, task: str) -> Places:

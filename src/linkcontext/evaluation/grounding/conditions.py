@@ -26,16 +26,24 @@ from typing import Any
 from linkcontext.config import EpisodeConfig, EvalConfig, flags
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.neighbours import mined
-from linkcontext.episodes.link import sample
+from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.prompt import SCAFFOLDS, refuse_scaffold, scaffold
+from linkcontext.episodes.scaffold import SCAFFOLDS, load_scaffold, refuse_scaffold
 from linkcontext.episodes.special_tokens import refuse_marked_episodes
 from linkcontext.errors import InputError
 from linkcontext.evaluation import checks
-from linkcontext.evaluation.example_selection import chosen_shots
-from linkcontext.evaluation.grounding.findings import SHARES, verdicts
-from linkcontext.evaluation.open_run import claim, run_identity
-from linkcontext.evaluation.runner import Asker, fits, opened, predict, prompted, sample_prompts, with_engines
+from linkcontext.evaluation.example_selection import main_shots
+from linkcontext.evaluation.grounding.findings import SHARES, judge_predictions
+from linkcontext.evaluation.open_run import open_run_dir, run_identity
+from linkcontext.evaluation.runner import (
+    Evaluator,
+    append_predictions,
+    check_fits,
+    opened,
+    prompted,
+    sample_prompts,
+    with_engines,
+)
 from linkcontext.inference.vision import GREY
 from linkcontext.records import Episode, Prediction, read_jsonl
 from linkcontext.scoring.protocol import ScoringModel, require
@@ -49,10 +57,10 @@ WAYS = (8, 4, 2)
 DRAWS = ("data", "ways", "shots", "episodes", "negatives", "neighbours", "rule")
 READ = (*DRAWS, "support_split", "query_split", "groups_apart", "seed", "strict")
 
-Asked = tuple[Asker, list[Episode]]
+Condition = tuple[Evaluator, list[Episode]]
 
 
-def evidence(config: EvalConfig, model: ScoringModel | None = None) -> dict[str, Any]:
+def probe_grounding(config: EvalConfig, model: ScoringModel | None = None) -> dict[str, Any]:
     """Probe, and write the folder; the content of probe.json.
 
     With `model` that one is used instead of loading `config.model`. A folder that holds the same probe goes on where it
@@ -62,13 +70,13 @@ def evidence(config: EvalConfig, model: ScoringModel | None = None) -> dict[str,
         InputError: flags that a probe sets itself; a model without log-probabilities; data with too few pictures; the
             folder of another run.
     """
-    config = settled(config)
+    config = check_probe_config(config)
     dataset = open_data(config.episodes.data, config.episodes.strict)
     model = opened(config.model) if model is None else prompted(model, config.model)
     dataset = model.pictures.without_refused(dataset, [item.id for item in dataset.items], config.episodes.strict)
-    asker = replace(Asker.of(model, dataset, scaffold(config.scaffold), config), grey=False)
-    require(asker.scorer, "log-probabilities", "probe")
-    asked, left_out = plans(asker, config)
+    evaluator = replace(Evaluator.of(model, dataset, load_scaffold(config.scaffold), config), grey=False)
+    require(evaluator.scorer, "log-probabilities", "probe")
+    asked, left_out = plan_conditions(evaluator, config)
     for wordings, episodes in asked:
         refuse_scaffold(wordings.wording, wordings.scorer.card.special_tokens)
         refuse_marked_episodes(episodes, wordings.scorer.card.special_tokens)
@@ -76,15 +84,15 @@ def evidence(config: EvalConfig, model: ScoringModel | None = None) -> dict[str,
     every = [episode for _, episodes in asked for episode in episodes]
     conversations = [messages for other, episodes in asked for messages in sample_prompts(other, episodes)]
     problems = [*dataset.problems, *left_out]
-    about = run_identity(model, asker.wording, conversations)
-    claim(out / "episodes.jsonl", every, config, model, dataset, problems, about)
-    answered(asked, out / "predictions.jsonl")
+    about = run_identity(model, evaluator.wording, conversations)
+    open_run_dir(out / "episodes.jsonl", every, config, model, dataset, problems, about)
+    predict_conditions(asked, out / "predictions.jsonl")
     scorer = asked[0][0].scorer
     scorer.pictures.save()
-    return finish(out, model.card.name, config.episodes.data, left_out, scorer.counters())
+    return write_findings(out, model.card.name, config.episodes.data, left_out, scorer.counters())
 
 
-def settled(config: EvalConfig) -> EvalConfig:
+def check_probe_config(config: EvalConfig) -> EvalConfig:
     """The configuration as a probe reads it: one number of shots per class, names and orders of its own."""
     e = config.episodes
     idle = flags(e, _read(e))
@@ -97,14 +105,14 @@ def settled(config: EvalConfig) -> EvalConfig:
     return config
 
 
-def of_run(config: EvalConfig, run: Path) -> EvalConfig:
+def probe_of_run(config: EvalConfig, run: Path) -> EvalConfig:
     """The probe that belongs to a run: its data, ways, episodes, seed and wording, at its largest shots per class up to
     4; in the folder `probe` of the run's own."""
     e = config.episodes
     shots = [k for k in e.shots if k > 0]
     if e.tasks or not shots:
         raise InputError("--probe: links between pictures and names are probed. Leave --tasks out, and give --shots.")
-    kept = replace(_read(e), shots=(chosen_shots(shots),))
+    kept = replace(_read(e), shots=(main_shots(shots),))
     out = str(run / "probe")
     return replace(config, episodes=kept, scoring="likelihood", calibrate=False, explain=None, out=out)
 
@@ -123,41 +131,41 @@ def probe_folder(config: EvalConfig) -> Path:
     return Path("runs") / "-".join([*words, f"seed{e.seed}"])
 
 
-def plans(asker: Asker, config: EvalConfig) -> tuple[list[Asked], list[str]]:
+def plan_conditions(evaluator: Evaluator, config: EvalConfig) -> tuple[list[Condition], list[str]]:
     """All that is asked, and who asks it; and what is left out because the data or the model's context are too small.
 
     Raises an `InputError` only where the episodes as they are drawn cannot be asked.
     """
-    shown = drawn(config, asker.dataset)
-    fits(asker, shown)
-    asked, left_out = [(asker, shown)], []
+    shown = draw_conditions(config, evaluator.dataset)
+    check_fits(evaluator, shown)
+    asked, left_out = [(evaluator, shown)], []
     for ways in (ways for ways in WAYS if ways != config.episodes.ways):
         placed = any(e.ways > ways for _, episodes in asked for e in episodes)
         try:
-            episodes = _more_ways(config, asker.dataset, ways, placed)
-            fits(asker, episodes)
-            asked.append((asker, episodes))
+            episodes = _more_ways(config, evaluator.dataset, ways, placed)
+            check_fits(evaluator, episodes)
+            asked.append((evaluator, episodes))
         except InputError as error:
             left_out.append(f"{ways} ways: {error}")
     whole = [_whole(episode) for episode in shown if episode.task == "shown"]
     for name in (name for name in SCAFFOLDS if name != config.scaffold):
         # A scorer of its own, because the words decide which engine a model allows; one memory of pictures.
-        other = replace(asker, scorer=asker.scorer.clone(), wording=scaffold(name))
+        other = replace(evaluator, scorer=evaluator.scorer.clone(), wording=load_scaffold(name))
         try:
-            fits(other, whole)
+            check_fits(other, whole)
             asked.append((other, list(_called(f"wording-{name}", whole))))
         except InputError as error:
             left_out.append(f"wording {name}: {error}")
     return asked, left_out
 
 
-def drawn(config: EvalConfig, dataset: Dataset) -> list[Episode]:
+def draw_conditions(config: EvalConfig, dataset: Dataset) -> list[Episode]:
     """All that is asked in the configuration's own wording and with its number of ways."""
     plan, near = _plan(config), mined(config.episodes.neighbours, dataset)
     few = replace(plan, shots_per_class=plan.shots_per_class[-1:])
 
     def under(plan: EpisodePlan, **changes: Any) -> Sequence[Episode]:
-        return sample(dataset, replace(plan, **changes), near).episodes
+        return sample_episodes(dataset, replace(plan, **changes), near).episodes
 
     base = under(plan)
     whole = [_whole(episode) for episode in base]
@@ -182,22 +190,26 @@ def _more_ways(config: EvalConfig, dataset: Dataset, ways: int, placed: bool) ->
     plan = replace(_plan(config), ways=ways)
     plan = replace(plan, episodes=max(2, round(plan.episodes * config.episodes.ways / ways)))
     plan = replace(plan, shots_per_class=plan.shots_per_class[-1:]) if placed else plan
-    return list(_called(f"ways-{ways}", sample(dataset, plan, mined(config.episodes.neighbours, dataset)).episodes))
+    return list(
+        _called(f"ways-{ways}", sample_episodes(dataset, plan, mined(config.episodes.neighbours, dataset)).episodes)
+    )
 
 
-def answered(asked: Sequence[Asked], path: Path) -> None:
+def predict_conditions(asked: Sequence[Condition], path: Path) -> None:
     """Append the predictions that `path` does not hold yet."""
     every = [episode for _, episodes in asked for episode in episodes]
-    for asker, episodes in asked:
-        predict(asker, episodes, path, every)
+    for evaluator, episodes in asked:
+        append_predictions(evaluator, episodes, path, every)
 
 
-def finish(out: Path, model: str, data: str, left_out: Sequence[str], counters: dict[str, Any]) -> dict[str, Any]:
+def write_findings(
+    out: Path, model: str, data: str, left_out: Sequence[str], counters: dict[str, Any]
+) -> dict[str, Any]:
     """What the predictions in a probe's folder say; writes probe.json."""
     episodes = {episode.id: episode for episode in read_jsonl(Episode, out / "episodes.jsonl")}
     path = out / "predictions.jsonl"
-    predictions = checks.belonging(episodes, read_jsonl(Prediction, path), str(path))
-    found = verdicts(model, episodes, predictions)
+    predictions = checks.check_predictions(episodes, read_jsonl(Prediction, path), str(path))
+    found = judge_predictions(model, episodes, predictions)
     counters = with_engines(counters, (p.engine for p in predictions), out)
     probe = {"model": model, "data": data, **found, "left_out": list(left_out), "counters": counters}
     text = json.dumps(probe, indent=1) + "\n"

@@ -14,9 +14,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linkcontext.evaluation.compare import clustered_p, interval
+from linkcontext.evaluation.compare import clustered_p, paired_interval
 from linkcontext.evaluation.intervals import Interval, clustered_wilson
-from linkcontext.evaluation.metrics import Key, Pair, Row, credit, favourites, grouped, only_place, query_picture, rows
+from linkcontext.evaluation.metrics import (
+    Key,
+    Pair,
+    Row,
+    credit,
+    favourites,
+    grouped,
+    metric_rows,
+    only_place,
+    query_picture,
+)
 from linkcontext.evaluation.power import LEVEL, detectable, holm
 from linkcontext.records import Episode, Prediction
 
@@ -80,7 +90,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class Comparison:
     """A finding before it is judged beside the others. `more` is added to whatever the verdict is."""
 
     name: str
@@ -94,7 +104,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Answers:
+class ConditionResults:
     """The pairs and rows of a probe's folder by condition: a task and its shots per class."""
 
     pairs: dict[tuple[str, int], list[Pair]]
@@ -102,7 +112,7 @@ class Answers:
     shots_per_class: int
 
     @classmethod
-    def of(cls, episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> "Answers":
+    def of(cls, episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> "ConditionResults":
         """From a folder's records."""
         told = tuple(predictions)
 
@@ -110,7 +120,7 @@ class Answers:
             return {(k.task, k.shots_per_class): v for k, v in found.items() if k.scoring == SCORING}
 
         pairs = kept(grouped(episodes, told))
-        made = kept({Key(*(row[name] for name in Key._fields)): row for row in rows(episodes, told)})
+        made = kept({Key(*(row[name] for name in Key._fields)): row for row in metric_rows(episodes, told)})
         return cls(pairs, made, max(shots for task, shots in pairs if task == "shown"))
 
     def at(self, task: str) -> list[Pair]:
@@ -128,9 +138,9 @@ class Answers:
         return Figure(label, row["accuracy"], tuple(row["ci95"]), row["n_queries"], row["chance"])
 
 
-def verdicts(model: str, episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> dict[str, Any]:
+def judge_predictions(model: str, episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> dict[str, Any]:
     """`conclusion` (links, partly, does not link, not shown), `sentence`, `findings` and `rows`, as JSON has them."""
-    answers = Answers.of(episodes, predictions)
+    answers = ConditionResults.of(episodes, predictions)
     found = findings(answers)
     conclusion, sentence = concluded(model, found, answers)
     return {
@@ -141,14 +151,14 @@ def verdicts(model: str, episodes: Mapping[str, Episode], predictions: Iterable[
     }
 
 
-def findings(answers: Answers) -> list[Finding]:
+def findings(answers: ConditionResults) -> list[Finding]:
     """Every probe, judged."""
     probes = [make(answers) for make in PROBES]
     adjusted = holm([probe.effect.p for probe in probes])
     return [judged(probe, p) for probe, p in zip(probes, adjusted, strict=True)]
 
 
-def concluded(model: str, found: Sequence[Finding], answers: Answers) -> tuple[str, str]:
+def concluded(model: str, found: Sequence[Finding], answers: ConditionResults) -> tuple[str, str]:
     """One word and one sentence for all findings."""
     linking = [f for f in found if f.probe in LINKING]
     passed, failed = ([f.probe for f in linking if f.passes is truth] for truth in (True, False))
@@ -181,7 +191,7 @@ def concluded(model: str, found: Sequence[Finding], answers: Answers) -> tuple[s
     )
 
 
-def judged(probe: Probe, p_holm: float) -> Finding:
+def judged(probe: Comparison, p_holm: float) -> Finding:
     """The finding of a probe whose p-value is adjusted."""
     e = probe.effect
     surely, least = p_holm <= LEVEL, detectable(e.ci95, min(e.n_episodes, e.n_pictures))
@@ -232,7 +242,7 @@ def lost(pairs: Sequence[Pair], without: Sequence[Pair], full: float, *stream: s
     value = float(differences.mean())
     p = clustered_p(differences, (episodes, pictures), "evidence", *stream) if value > 0 else 1.0
     counts = len(pairs), len(set(episodes)), len(set(pictures))
-    return Effect(value, interval(differences, episodes, pictures), p, full, *counts)
+    return Effect(value, paired_interval(differences, episodes, pictures), p, full, *counts)
 
 
 def weakest(effects: Mapping[str, Effect]) -> tuple[str, Effect]:
@@ -267,10 +277,10 @@ def _over(pairs: Sequence[Pair], *stream: str | int) -> Effect:
 # Probes
 
 
-def _label_swap(answers: Answers) -> Probe:
+def _label_swap(answers: ConditionResults) -> Comparison:
     shown, row = answers.figure("by the names shown", "swapped"), answers.rows["swapped", answers.shots_per_class]
     knows = shown.ci95[1] < shown.chance
-    return Probe(
+    return Comparison(
         "label swap",
         "gives the name that is shown, as often as with new names",
         (shown,),
@@ -282,9 +292,9 @@ def _label_swap(answers: Answers) -> Probe:
     )
 
 
-def _false_labels(answers: Answers) -> Probe:
+def _false_labels(answers: ConditionResults) -> Comparison:
     curve = [answers.figure(f"{share:.0%} false", f"false-{share:g}") for share in SHARES]
-    return Probe(
+    return Comparison(
         "false labels",
         "gives the true name ever less often, and is below chance when all are false",
         (answers.figure("none false", "shown"), *curve),
@@ -295,10 +305,10 @@ def _false_labels(answers: Answers) -> Probe:
     )
 
 
-def _taken_away(name: str, task: str, done: str, yes: str, no: str) -> Callable[[Answers], Probe]:
-    def probe(answers: Answers) -> Probe:
+def _taken_away(name: str, task: str, done: str, yes: str, no: str) -> Callable[[ConditionResults], Comparison]:
+    def probe(answers: ConditionResults) -> Comparison:
         drawn = answers.figure("as drawn", "shown")
-        return Probe(
+        return Comparison(
             name,
             "falls to chance",
             (drawn, answers.figure(done, task)),
@@ -311,10 +321,10 @@ def _taken_away(name: str, task: str, done: str, yes: str, no: str) -> Callable[
     return probe
 
 
-def _new_names(answers: Answers) -> Probe:
+def _new_names(answers: ConditionResults) -> Comparison:
     known = answers.figure("real, not shown", "real", 0)
     knows = known.ci95[0] > known.chance
-    return Probe(
+    return Comparison(
         "new names",
         "is right with invented names too; without a support knows only what it was taught",
         (answers.figure("invented", "shown"), answers.figure("real", "real"), known),
@@ -326,11 +336,11 @@ def _new_names(answers: Answers) -> Probe:
     )
 
 
-def _order(answers: Answers) -> Probe:
+def _order(answers: ConditionResults) -> Comparison:
     tasks = {f"order {i}": task for i, task in enumerate(("shown", *answers.tasks("order-")), 1)}
     name, effect = weakest({name: _over(answers.at(task), "order", task) for name, task in tasks.items()})
     same, (low, high) = agreement([answers.at(task) for task in tasks.values()])
-    return Probe(
+    return Comparison(
         "order",
         "is right in every order, and says the same",
         tuple(answers.figure(name, task) for name, task in tasks.items()),
@@ -342,7 +352,7 @@ def _order(answers: Answers) -> Probe:
     )
 
 
-def _place(answers: Answers) -> Probe:
+def _place(answers: ConditionResults) -> Comparison:
     # With one shot every condition has single pictures; only these two are as drawn and in the wording asked for.
     tasks = [task for task in ("shown", *answers.tasks("ways-")) if (task, 1) in answers.pairs]
     ways, task = max((answers.pairs[task, 1][0][0].ways, task) for task in tasks)
@@ -355,7 +365,7 @@ def _place(answers: Answers) -> Probe:
         for name, e in effects.items()
     )
     name, effect = weakest(effects)
-    return Probe(
+    return Comparison(
         "place",
         "reads every place of the support",
         figures,
@@ -366,10 +376,10 @@ def _place(answers: Answers) -> Probe:
     )
 
 
-def _wording(answers: Answers) -> Probe:
+def _wording(answers: ConditionResults) -> Comparison:
     tasks = {"its own": "shown"} | {task.removeprefix("wording-"): task for task in answers.tasks("wording-")}
     name, effect = weakest({name: _over(answers.at(task), "wording", task) for name, task in tasks.items()})
-    return Probe(
+    return Comparison(
         "wording",
         "is right in other words too",
         tuple(answers.figure(name, task) for name, task in tasks.items()),
@@ -380,11 +390,11 @@ def _wording(answers: Answers) -> Probe:
     )
 
 
-def _ways(answers: Answers) -> Probe:
+def _ways(answers: ConditionResults) -> Comparison:
     tasks = {answers.at(task)[0][0].ways: task for task in ("shown", *answers.tasks("ways-"))}
     named = {f"{ways} ways": tasks[ways] for ways in sorted(tasks)}
     name, effect = weakest({name: _over(answers.at(task), "ways", task) for name, task in named.items()})
-    return Probe(
+    return Comparison(
         "ways",
         "is above chance among more names too",
         tuple(answers.figure(name, task) for name, task in named.items()),
@@ -395,7 +405,7 @@ def _ways(answers: Answers) -> Probe:
     )
 
 
-PROBES: tuple[Callable[[Answers], Probe], ...] = (
+PROBES: tuple[Callable[[ConditionResults], Comparison], ...] = (
     _label_swap,
     _false_labels,
     _taken_away(

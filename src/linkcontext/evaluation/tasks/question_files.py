@@ -14,21 +14,21 @@ from pathlib import Path
 
 from linkcontext.data.images import open_image, sha256
 from linkcontext.data.manifest import Dataset
-from linkcontext.data.readers.annotations import once
-from linkcontext.data.readers.conversations import KEYS, conversation
-from linkcontext.data.readers.imports import beside
+from linkcontext.data.readers.annotations import unique_id
+from linkcontext.data.readers.conversations import KEYS, parse_conversation
+from linkcontext.data.readers.imports import possible_paths
 from linkcontext.data.readers.json_records import first_key, get, records, under, word
-from linkcontext.episodes.prompt import Scaffold, pictures
-from linkcontext.episodes.prompt import conversation as worded
+from linkcontext.episodes.scaffold import Scaffold, image_ids
+from linkcontext.episodes.scaffold import build_messages as worded
 from linkcontext.errors import InputError, excerpt, first_few
-from linkcontext.evaluation.tasks.recall_questions import Exam, Probe, drawn
+from linkcontext.evaluation.tasks.recall_questions import RecallQuestion, RecallTest, random_subset
 from linkcontext.evaluation.vqa import PEOPLE
 from linkcontext.records import Item, Turn
 
 Places = Callable[[str], list[str]]  # a picture as the file names it -> paths below the folder to try
 
 
-def file_exam(path: Path, wording: Scaffold, count: int, seed: int) -> Exam:
+def file_recall_test(path: Path, wording: Scaffold, count: int, seed: int) -> RecallTest:
     """Up to `count` of the questions in a JSON file, and the pictures they ask about.
 
     The file is read twice, record by record: to know how many answers it has, and for those that are drawn. Raises
@@ -36,7 +36,7 @@ def file_exam(path: Path, wording: Scaffold, count: int, seed: int) -> Exam:
     damaged, and marks in the text that do not fit the number of pictures.
     """
     files: list[Path] = [path]
-    places: Places = beside
+    places: Places = possible_paths
     kind = first_key(path, (*KEYS, "questions"))
     if kind == "questions":
         told = path if next(records(path, "annotations"), None) else _annotations_beside(path)
@@ -50,32 +50,32 @@ def file_exam(path: Path, wording: Scaffold, count: int, seed: int) -> Exam:
     # The files are items too: a run belongs to the words that were asked as much as to the pictures.
     items = [Item(file.name, file.name, "", "", sha256(file)) for file in files]
     items += _pictures(chosen, path, places).values()
-    return Exam(Dataset(path.parent, tuple(items)), tuple(chosen), (), total)
+    return RecallTest(Dataset(path.parent, tuple(items)), tuple(chosen), (), total)
 
 
-def _drawn(probes: Callable[[], Iterator[Probe]], count: int, seed: int) -> tuple[int, list[Probe]]:
+def _drawn(probes: Callable[[], Iterator[RecallQuestion]], count: int, seed: int) -> tuple[int, list[RecallQuestion]]:
     """How many there are, and those that are drawn, in the order of drawing."""
     total = sum(1 for _ in probes())
-    places = drawn(range(total), count, "retention", "file", seed)
+    places = random_subset(range(total), count, "retention", "file", seed)
     wanted = set(places)
     found = {place: probe for place, probe in enumerate(probes()) if place in wanted}
     return total, [found[place] for place in places]
 
 
-def _answered(path: Path) -> Iterator[Probe]:
+def _answered(path: Path) -> Iterator[RecallQuestion]:
     for number, (where, record) in enumerate(records(path)):
         if not isinstance(record, dict) or not any(key in record for key in KEYS):
             raise InputError(
                 f"{where}: neither a conversation of LLaVA (`conversations`) nor one of messages + images "
                 "(`messages`), and the file no object with VQA's `questions`. Name a file of one of these kinds."
             )
-        told = conversation(record, where, number)
+        told = parse_conversation(record, where, number)
         cluster = told.pictures[0] if told.pictures else f"record {number}"
         for at, message in enumerate(told.messages):
             if message["role"] == "assistant" and message.get("loss", True):
                 gold = message["content"][0]["text"]
                 name = f"record {number}/answer {(at - 1) // 2}"
-                yield Probe(name, "llava", cluster, told.messages[:at], (gold,))
+                yield RecallQuestion(name, "llava", cluster, told.messages[:at], (gold,))
 
 
 def _annotations_beside(path: Path) -> Path:
@@ -89,16 +89,16 @@ def _annotations_beside(path: Path) -> Path:
     raise InputError(f"{path}: its annotations are not beside it ({looked}). Put them there.")
 
 
-def _vqa(path: Path, answers: dict[str, tuple[str, ...]], wording: Scaffold) -> Iterator[Probe]:
+def _vqa(path: Path, answers: dict[str, tuple[str, ...]], wording: Scaffold) -> Iterator[RecallQuestion]:
     seen: set[str] = set()
     for where, record in records(path, "questions"):
-        number = once("question_id", record, seen, where)
+        number = unique_id("question_id", record, seen, where)
         if number not in answers:
             raise InputError(f"{where}: question_id {number} has no annotation. Are the two files of one set?")
         named = record.get("file_name") or record.get("image") or word(record, "image_id", where)
         turn = Turn(str(named), "", "", get(record, "question", str, where))
         messages = tuple(worded((), wording, turn))
-        yield Probe(f"question {number}", "vqa", turn.item, messages, answers[number])
+        yield RecallQuestion(f"question {number}", "vqa", turn.item, messages, answers[number])
 
 
 def _answers(path: Path) -> dict[str, tuple[str, ...]]:
@@ -110,7 +110,7 @@ def _answers(path: Path) -> dict[str, tuple[str, ...]]:
             raise InputError(
                 f"{where}: {len(people)} answers, and VQA accuracy is defined over {PEOPLE}. Mend the record."
             )
-        answers[once("question_id", record, seen, where)] = people
+        answers[unique_id("question_id", record, seen, where)] = people
     return answers
 
 
@@ -127,11 +127,11 @@ def _vqa_places(part: str) -> Places:
     return places
 
 
-def _pictures(probes: Iterable[Probe], path: Path, places: Places) -> dict[str, Item]:
+def _pictures(probes: Iterable[RecallQuestion], path: Path, places: Places) -> dict[str, Item]:
     """The pictures of some questions, as they name them."""
     found: dict[str, Item] = {}
     for probe in probes:
-        for name in pictures(probe.messages):
+        for name in image_ids(probe.messages):
             if name not in found:
                 found[name] = _picture(name, path, f"{path}: {probe.id}", places)
     return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.prompt import Message, Scaffold, conversation, pictures
+from linkcontext.episodes.scaffold import Message, Scaffold, build_messages, image_ids
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.records import Item, Turn
@@ -22,7 +22,7 @@ CHOICES = 10  # names among which a picture's name is found by likelihood
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class RecallQuestion:
     """A question and its right answer: `messages` end where the model is to speak.
 
     `gold` is one answer, or those of several people; `candidates` are there where likelihood decides too.
@@ -38,7 +38,7 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class RecallAnswer:
     """What a model made of one probe: its reply, and the log-probability (nats) of each candidate."""
 
     probe: str
@@ -48,19 +48,19 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Exam:
+class RecallTest:
     """Probes and the pictures they ask about.
 
     `names` are all that a reply may name, `total` is how many probes the data would have given.
     """
 
     dataset: Dataset
-    probes: tuple[Probe, ...]
+    probes: tuple[RecallQuestion, ...]
     names: tuple[str, ...]
     total: int
 
 
-def world_exam(dataset: Dataset, wording: Scaffold, count: int, seed: int) -> Exam:
+def world_recall_test(dataset: Dataset, wording: Scaffold, count: int, seed: int) -> RecallTest:
     """Naming, counting and describing, up to `count` questions of each, about pictures that come with facts.
 
     Raises `InputError` for pictures without facts, and below ten names.
@@ -73,39 +73,39 @@ def world_exam(dataset: Dataset, wording: Scaffold, count: int, seed: int) -> Ex
         )
     probes = []
     for task in TASKS:
-        for item in drawn(dataset.items, count, "retention", task, seed):
+        for item in random_subset(dataset.items, count, "retention", task, seed):
             question, gold = _question(task, item, _facts(dataset, item))
-            messages = conversation((), wording, Turn(item.id, item.class_id, gold, question))
+            messages = build_messages((), wording, Turn(item.id, item.class_id, gold, question))
             choices = _choices(item, names, seed) if task == "naming" else ()
-            probes.append(Probe(f"{task}/{item.id}", task, item.class_id, tuple(messages), (gold,), choices))
-    return Exam(dataset, tuple(probes), names, len(TASKS) * len(dataset.items))
+            probes.append(RecallQuestion(f"{task}/{item.id}", task, item.class_id, tuple(messages), (gold,), choices))
+    return RecallTest(dataset, tuple(probes), names, len(TASKS) * len(dataset.items))
 
 
-def without_refused_pictures(exam: Exam, model: ScoringModel, strict: bool) -> Exam:
+def without_refused_pictures(exam: RecallTest, model: ScoringModel, strict: bool) -> RecallTest:
     """The exam without questions about pictures that the model's image processor refuses; `dataset.problems` has them.
 
     Raises `InputError` for the first of them with `strict`, and where no question is left.
     """
-    shown = dict.fromkeys(item for probe in exam.probes for item in pictures(probe.messages))
+    shown = dict.fromkeys(item for probe in exam.probes for item in image_ids(probe.messages))
     dataset = model.pictures.without_refused(exam.dataset, shown, strict)
     if dataset is exam.dataset:
         return exam
     there = {item.id for item in dataset.items}
-    probes = tuple(probe for probe in exam.probes if there.issuperset(pictures(probe.messages)))
+    probes = tuple(probe for probe in exam.probes if there.issuperset(image_ids(probe.messages)))
     if not probes:
         raise InputError(f"no question is left, because all pictures are refused. {dataset.problems[-1]}")
     return replace(exam, dataset=dataset, probes=probes)
 
 
-def refuse_marked_probes(probes: Iterable[Probe], marks: re.Pattern[str]) -> None:
-    """Pass what is said in probes, their answers and their candidates through the gate of `episodes.marks`."""
+def refuse_marked_recall(probes: Iterable[RecallQuestion], marks: re.Pattern[str]) -> None:
+    """Pass what is said in probes, their answers and their candidates through the gate of `episodes.special_tokens`."""
     for probe in probes:
         written = [part["text"] for m in probe.messages for part in m["content"] if part["type"] == "text"]
         for text in (*written, *probe.gold, *probe.candidates):
             refuse_marks(text, marks, f"{probe.id} of {probe.task}")
 
 
-def drawn(things: Sequence[Thing], count: int, *stream: str | int) -> list[Thing]:
+def random_subset(things: Sequence[Thing], count: int, *stream: str | int) -> list[Thing]:
     """Up to `count` of the things in random order; a smaller count gives the beginning of a larger one."""
     return [things[place] for place in rng(*stream).permutation(len(things))[:count]]
 
@@ -113,7 +113,7 @@ def drawn(things: Sequence[Thing], count: int, *stream: str | int) -> list[Thing
 def _choices(item: Item, names: Sequence[str], seed: int) -> tuple[str, ...]:
     """The picture's name among nine others, sorted: no place may tell it."""
     others = [name for name in names if name != item.name]
-    return tuple(sorted([item.name, *drawn(others, CHOICES - 1, "retention", "names", item.id, seed)]))
+    return tuple(sorted([item.name, *random_subset(others, CHOICES - 1, "retention", "names", item.id, seed)]))
 
 
 def _question(task: str, item: Item, facts: Facts) -> tuple[str, str]:

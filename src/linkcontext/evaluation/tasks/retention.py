@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from linkcontext.config import EpisodeConfig, EvalConfig, flags
-from linkcontext.episodes.prompt import Scaffold, refuse_scaffold, scaffold
+from linkcontext.episodes.scaffold import Scaffold, load_scaffold, refuse_scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluation.checks import ANEW, ROUNDING
-from linkcontext.evaluation.open_run import claim, run_identity
-from linkcontext.evaluation.runner import Asker, opened, prompted, with_engines
-from linkcontext.evaluation.tasks.question_files import file_exam
+from linkcontext.evaluation.open_run import open_run_dir, run_identity
+from linkcontext.evaluation.runner import Evaluator, opened, prompted, with_engines
+from linkcontext.evaluation.tasks.question_files import file_recall_test
 from linkcontext.evaluation.tasks.recall_questions import (
-    Answered,
-    Exam,
-    Probe,
-    refuse_marked_probes,
+    RecallAnswer,
+    RecallQuestion,
+    RecallTest,
+    refuse_marked_recall,
     without_refused_pictures,
-    world_exam,
+    world_recall_test,
 )
-from linkcontext.evaluation.tasks.retention_rows import rows
+from linkcontext.evaluation.tasks.retention_rows import retention_rows
 from linkcontext.progress import progress
 from linkcontext.records import appending, read_jsonl
 from linkcontext.scoring.protocol import ScoringModel, ScoringRequest
@@ -39,7 +39,7 @@ GROUP = 32  # questions whose prompts are batched together
 NEW_TOKENS = 64  # of a reply: the longest description of a world takes some 40
 
 
-def retention(config: EvalConfig, model: ScoringModel | None = None) -> dict[str, Any]:
+def run_retention(config: EvalConfig, model: ScoringModel | None = None) -> dict[str, Any]:
     """Ask, and write the run's folder; the content of metrics.json.
 
     With `model` that one is used instead of loading `config.model`. Both scorings always run. A folder that
@@ -49,23 +49,23 @@ def retention(config: EvalConfig, model: ScoringModel | None = None) -> dict[str
         InputError: flags that only episodes have; data without right answers; the folder of another run.
     """
     config = settled(config)
-    wording = scaffold(config.scaffold)
+    wording = load_scaffold(config.scaffold)
     exam = _exam(config.episodes, wording)
     model = opened(config.model) if model is None else prompted(model, config.model)
     exam = without_refused_pictures(exam, model, config.episodes.strict)
     out = retention_folder(config)
-    scorer = Asker.of(model, exam.dataset, wording, config).scorer
+    scorer = Evaluator.of(model, exam.dataset, wording, config).scorer
     refuse_scaffold(wording, scorer.card.special_tokens)
-    refuse_marked_probes(exam.probes, scorer.card.special_tokens)
+    refuse_marked_recall(exam.probes, scorer.card.special_tokens)
     if (out / "episodes.jsonl").exists():
         raise InputError(f"{out}: holds a run of episodes, not of this benchmark. Choose another --out.")
     about = run_identity(model, wording, (probe.messages for probe in exam.probes[:SAMPLE]))
-    claim(out / "questions.jsonl", exam.probes, config, model, exam.dataset, list(exam.dataset.problems), about)
+    open_run_dir(out / "questions.jsonl", exam.probes, config, model, exam.dataset, list(exam.dataset.problems), about)
     _ask_all(scorer, exam.probes, wording, out / "answers.jsonl", model.card.prompting.max_new_tokens or NEW_TOKENS)
     answers = {a.probe: a for a in _belonging(exam.probes, out / "answers.jsonl")}
     counters = with_engines(scorer.counters(), (answer.engine for answer in answers.values()), out)
     counters |= {"questions": len(exam.probes), "questions_in_data": exam.total}
-    metrics = {"rows": rows(exam, answers), "counters": counters}
+    metrics = {"rows": retention_rows(exam, answers), "counters": counters}
     write_text(json.dumps(metrics, indent=1) + "\n", out / "metrics.json")
     return metrics
 
@@ -88,7 +88,7 @@ def settled(config: EvalConfig) -> EvalConfig:
     return dataclasses.replace(config, episodes=asked, scoring="both")
 
 
-def beside(config: EvalConfig, data: str, run: Path) -> EvalConfig:
+def retention_of_run(config: EvalConfig, data: str, run: Path) -> EvalConfig:
     """What `retention` is to be asked for beside a run, in the folder `retention` of the run's.
 
     Raises `InputError` for data without right answers, before anything else is asked.
@@ -96,7 +96,7 @@ def beside(config: EvalConfig, data: str, run: Path) -> EvalConfig:
     e = config.episodes
     episodes = EpisodeConfig(data=data, episodes=e.episodes, seed=e.seed, strict=e.strict)
     chosen = settled(dataclasses.replace(config, episodes=episodes, calibrate=False, out=str(run / "retention")))
-    _exam(chosen.episodes, scaffold(chosen.scaffold))
+    _exam(chosen.episodes, load_scaffold(chosen.scaffold))
     return chosen
 
 
@@ -109,29 +109,31 @@ def retention_folder(config: EvalConfig) -> Path:
     return Path("runs") / "-".join(words)
 
 
-def _exam(episodes: EpisodeConfig, wording: Scaffold) -> Exam:
+def _exam(episodes: EpisodeConfig, wording: Scaffold) -> RecallTest:
     if episodes.data.endswith((".json", ".jsonl")):
-        return file_exam(Path(episodes.data), wording, episodes.episodes, episodes.seed)
-    return world_exam(open_data(episodes.data, episodes.strict), wording, episodes.episodes, episodes.seed)
+        return file_recall_test(Path(episodes.data), wording, episodes.episodes, episodes.seed)
+    return world_recall_test(open_data(episodes.data, episodes.strict), wording, episodes.episodes, episodes.seed)
 
 
-def _ask_all(scorer: ScoringModel, probes: Sequence[Probe], wording: Scaffold, path: Path, new_tokens: int) -> None:
+def _ask_all(
+    scorer: ScoringModel, probes: Sequence[RecallQuestion], wording: Scaffold, path: Path, new_tokens: int
+) -> None:
     """Append the answers that `path` does not hold yet."""
     with appending(path) as append:
         done = {answered.probe for answered in _belonging(probes, path)}
         left = [probe for probe in probes if probe.id not in done]
         with progress("Asking", len(left)) as advance:
             for start in range(0, len(left), GROUP):
-                answers = ask(scorer, left[start : start + GROUP], wording, new_tokens)
+                answers = answer_questions(scorer, left[start : start + GROUP], wording, new_tokens)
                 append(answers)
                 for _ in answers:
                     advance()
 
 
-def _belonging(probes: Sequence[Probe], path: Path) -> list[Answered]:
+def _belonging(probes: Sequence[RecallQuestion], path: Path) -> list[RecallAnswer]:
     """The answers in a file. Raises `InputError` for one that belongs to no question, is repeated or is impossible."""
-    known, checked = {probe.id: probe for probe in probes}, dict[str, Answered]()
-    for answered in read_jsonl(Answered, path):
+    known, checked = {probe.id: probe for probe in probes}, dict[str, RecallAnswer]()
+    for answered in read_jsonl(RecallAnswer, path):
         probe = known.get(answered.probe)
         if probe is None or answered.probe in checked:
             why = "is to no question of this run" if probe is None else "comes twice"
@@ -148,9 +150,9 @@ def _belonging(probes: Sequence[Probe], path: Path) -> list[Answered]:
     return list(checked.values())
 
 
-def ask(
-    scorer: ScoringModel, probes: Sequence[Probe], wording: Scaffold, new_tokens: int = NEW_TOKENS
-) -> list[Answered]:
+def answer_questions(
+    scorer: ScoringModel, probes: Sequence[RecallQuestion], wording: Scaffold, new_tokens: int = NEW_TOKENS
+) -> list[RecallAnswer]:
     """The model's reply to each probe and, where it has candidates, how likely it finds each."""
     chosen = [probe for probe in probes if probe.candidates]
     scores = dict(zip((p.id for p in chosen), scorer.score([_candidates(p, wording) for p in chosen]), strict=True))
@@ -160,11 +162,11 @@ def ask(
         logprobs = tuple(value for value, _ in scores.get(probe.id, ()))
         if not all(map(math.isfinite, logprobs)):
             raise InputError(f"{probe.id}: a candidate's likelihood is {logprobs}. Try another --dtype.")
-        found.append(Answered(probe.id, reply, logprobs, scorer.engine))
+        found.append(RecallAnswer(probe.id, reply, logprobs, scorer.engine))
     return found
 
 
-def _candidates(probe: Probe, wording: Scaffold) -> ScoringRequest:
+def _candidates(probe: RecallQuestion, wording: Scaffold) -> ScoringRequest:
     told = (wording.query_answer.replace("{answer}", name) for name in probe.candidates)
     replies = ({"role": "assistant", "content": [{"type": "text", "text": text}]} for text in told)
     return ScoringRequest(list(probe.messages), tuple([*probe.messages, reply] for reply in replies))

@@ -7,7 +7,7 @@ from typing import Any
 
 from linkcontext.evaluation import answers, vqa
 from linkcontext.evaluation.intervals import clustered_wilson
-from linkcontext.evaluation.tasks.recall_questions import CHOICES, Answered, Exam, Probe
+from linkcontext.evaluation.tasks.recall_questions import CHOICES, RecallAnswer, RecallQuestion, RecallTest
 from linkcontext.records import Candidate
 from linkcontext.worlds.questions import stated
 
@@ -18,7 +18,7 @@ Metric = Callable[[str, Sequence[str]], float]  # a reply and the right answers 
 Row = dict[str, Any]
 
 
-def rows(exam: Exam, found: Mapping[str, Answered]) -> list[Row]:
+def retention_rows(exam: RecallTest, found: Mapping[str, RecallAnswer]) -> list[Row]:
     """One row per task and scoring, in the order the tasks come in; `found` has an answer to every probe.
 
     A row has task, scoring, metric, accuracy (the mean of that metric), ci95 (clustered by class or picture),
@@ -30,7 +30,7 @@ def rows(exam: Exam, found: Mapping[str, Answered]) -> list[Row]:
         probes = [probe for probe in exam.probes if probe.task == task]
         said = [found[probe.id] for probe in probes]
         if task == "naming":
-            credits = [choice(p, a) for p, a in zip(probes, said, strict=True)]
+            credits = [choice_credit(p, a) for p, a in zip(probes, said, strict=True)]
             row = {"task": task, "scoring": "likelihood_sum", "metric": "accuracy"}
             made.append(row | _figures(probes, credits) | {"chance": 1 / CHOICES, "blind": None})
         name, metric, chance = _metric(task, exam)
@@ -40,7 +40,7 @@ def rows(exam: Exam, found: Mapping[str, Answered]) -> list[Row]:
     return made
 
 
-def _figures(probes: Sequence[Probe], values: Sequence[float]) -> Row:
+def _figures(probes: Sequence[RecallQuestion], values: Sequence[float]) -> Row:
     return {
         "accuracy": math.fsum(values) / len(values),
         "ci95": list(clustered_wilson(values, [probe.cluster for probe in probes])),
@@ -48,7 +48,7 @@ def _figures(probes: Sequence[Probe], values: Sequence[float]) -> Row:
     }
 
 
-def _metric(task: str, exam: Exam) -> tuple[str, Metric, float | None]:
+def _metric(task: str, exam: RecallTest) -> tuple[str, Metric, float | None]:
     """What is averaged: its name, the figure of one reply, and what guessing gives."""
     if task == "vqa":
         return "vqa_accuracy", vqa.accuracy, None
@@ -62,7 +62,7 @@ def _metric(task: str, exam: Exam) -> tuple[str, Metric, float | None]:
     return "accuracy", lambda reply, gold: float(answers.match(reply, names) == gold[0]), 1 / len(names)
 
 
-def choice(probe: Probe, answered: Answered) -> float:
+def choice_credit(probe: RecallQuestion, answered: RecallAnswer) -> float:
     """1 where the right name is the likeliest, shared with those it ties with."""
     best = max(answered.logprobs)
     top = [name for name, value in zip(probe.candidates, answered.logprobs, strict=True) if value == best]
@@ -75,7 +75,7 @@ def f1(reply: str, caption: str) -> float:
     return 2 * len(said & true) / (len(said) + len(true))  # a caption always states something
 
 
-def _blind(probes: Sequence[Probe], metric: Metric) -> float:
+def _blind(probes: Sequence[RecallQuestion], metric: Metric) -> float:
     """The best constant reply's figure, looked for among the commonest right answers."""
     commonest = Counter(answer for probe in probes for answer in probe.gold).most_common(COMMONEST)
     return max(math.fsum(metric(reply, p.gold) for p in probes) / len(probes) for reply, _ in commonest)

@@ -8,8 +8,8 @@ vl-icl         the image-to-text tasks of VL-ICL (arXiv 2403.13164), with its ef
 
 All are asked openly and as a choice among letters. The last three are folders that `linkcontext data FILE --layout NAME
 --out DIR` made of the published files; supports are drawn from them (VL-ICL's own support set), of the query's concept.
-Supports and queries are counterbalanced as everywhere (`episodes.sample`, `episodes.talk`), so that copying the first
-or the last answer, or always giving one letter, is right by chance only.
+Supports and queries are counterbalanced as everywhere (`episodes.link`, `episodes.questions`), so that copying the
+first or the last answer, or always giving one letter, is right by chance only.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.plan import LETTERS
 from linkcontext.episodes.questions import with_letters
 from linkcontext.errors import InputError
-from linkcontext.evaluation.draw import drawn
+from linkcontext.evaluation.draw import draw_episodes
 from linkcontext.evaluation.runner import run_folder
 from linkcontext.records import Episode
 from linkcontext.source import open_data
@@ -58,18 +58,20 @@ def open_benchmark(config: EvalConfig) -> tuple[Dataset, tuple[Episode, ...], li
     """Pictures, the episodes of a settled configuration in both forms, and the classes left out."""
     e = config.episodes
     dataset = open_data(e.data, e.strict)
-    sampled = drawn(e, dataset)
-    left_out = [f"{c.class_id}: left out, {c.lacks}" for c in sampled.left_out]
+    sampled = draw_episodes(e, dataset)
+    left_out = [f"{c.class_id}: left out, {c.shortfall}" for c in sampled.left_out]
     choice: tuple[Episode, ...] = ()
     if e.tasks:
         try:
-            lettered = drawn(dataclasses.replace(e, format="choice"), dataset)
+            lettered = draw_episodes(dataclasses.replace(e, format="choice"), dataset)
         except InputError as error:  # which asking openly did not raise
             left_out.append(f"choice: left out, {error}")
         else:
             choice, known = lettered.episodes, {c.class_id for c in sampled.left_out}
             left_out += [
-                f"{c.class_id}: left out as a choice, {c.lacks}" for c in lettered.left_out if c.class_id not in known
+                f"{c.class_id}: left out as a choice, {c.shortfall}"
+                for c in lettered.left_out
+                if c.class_id not in known
             ]
     elif e.ways > len(LETTERS):
         left_out.append(f"choice: left out, {e.ways} ways, and there are letters for {len(LETTERS)}")

@@ -1,8 +1,6 @@
-"""Wording: episodes into messages, messages into tokens with labels. All words that a model reads are made here.
+"""Messages as text and as tokens with labels. Labels are made here, where tokens are made.
 
-A scaffold is data: what is said around a support picture, its answer and the query. The same renderer serves
-training and evaluation: an evaluation prompt is a training conversation without its last answer, and its tokens
-are asserted to be the first tokens of that conversation.
+The tokens of an evaluation prompt are asserted to be the first tokens of the same conversation with its answer.
 """
 
 import dataclasses
@@ -13,143 +11,21 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Protocol
 
+from linkcontext.episodes.scaffold import Message, image_ids
 from linkcontext.episodes.special_tokens import marked, refuse_marks
 from linkcontext.errors import InputError
-from linkcontext.records import Episode, Turn, from_dict, read_json
 
-IGNORE = -100  # a token that carries no loss
-Message = dict[str, Any]  # {"role": ..., "content": [{"type": "image", "image": id} | {"type": "text", "text": ...}]}
+IGNORE = -100  # label of a token that carries no loss
 
 
-@dataclass(frozen=True, slots=True)
-class Scaffold:
-    """What is said around the pictures. `{image}`, `{question}` and `{answer}` are filled in;
-    `{image}` is all pictures of a turn.
-
-    With `turns` every support picture is a turn of the conversation; without, the whole support stands in
-    the user's one message, each picture followed by its answer.
-    """
-
-    name: str
-    support: str
-    support_answer: str
-    query: str
-    query_answer: str
-    question: str = "What is this?"
-    system: str = ""
-    turns: bool = True
-
-
-SCAFFOLDS = {
-    "turns": Scaffold("turns", "{image}{question}", "{answer}", "{image}{question}", "{answer}"),
-    "single_turn": Scaffold(
-        "single_turn", "{image}{question} ", "{answer}\n", "{image}{question}", "{answer}", turns=False
-    ),
-    # The prompts of Link-Context Learning (arXiv 2308.07891).
-    "lcl": Scaffold(
-        "lcl",
-        "[BEGIN EXAMPLE] {question} {image}?",
-        'there is "{answer}" in the image. [END EXAMPLE]',
-        "[FINAL QUESTION]: Based on the previous examples, {question} {image}?",
-        'there is "{answer}" in the image.',
-        question="What is in the image",
-        system="Look for the causal relation between the examples, and answer the final question from them.",
-    ),
-}
-
-
-def scaffold(name: str) -> Scaffold:
-    """A scaffold by name, or from a JSON file with the fields of `Scaffold`."""
-    if name in SCAFFOLDS:
-        return SCAFFOLDS[name]
-    path = Path(name)
-    if not path.is_file():
-        known = ", ".join(SCAFFOLDS)
-        raise InputError(f"--scaffold {name}: neither one of {known} nor a file. Name one, or write a JSON file.")
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: a JSON object was expected, with the fields of a scaffold. Mend the file.")
-    made = from_dict(Scaffold, values, str(path))
-    for field, marks in (
-        ("support", "{image}"),
-        ("query", "{image}"),
-        ("support_answer", "{answer}"),
-        ("query_answer", "{answer}"),
-    ):
-        if getattr(made, field).count(marks) != 1:
-            raise InputError(f"{path}: `{field}` must hold {marks} exactly once.")
-    return made
-
-
-def refuse_scaffold(scaffold: Scaffold, marks: re.Pattern[str]) -> None:
-    """Raise an `InputError` if a scaffold's own words hold one of the model's marks; `{image}` is none."""
-    for name in ("support", "support_answer", "query", "query_answer", "question", "system"):
-        refuse_marks(getattr(scaffold, name), marks, f"--scaffold {scaffold.name}: its `{name}`")
-
-
-def _content(text: str, turn: Turn, scaffold: Scaffold) -> list[dict[str, str]]:
-    """A user's text as message parts, the turn's pictures where `{image}` stands."""
-    filled = text.replace("{question}", turn.question or scaffold.question)
-    before, _, after = filled.partition("{image}")
-    parts = [{"type": "text", "text": before}] if before else []
-    parts += [{"type": "image", "image": item} for item in turn.pictures]
-    return [*parts, {"type": "text", "text": after}] if after else parts
-
-
-def _reply(text: str) -> Message:
-    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
-
-
-def conversation(
-    turns: Sequence[Turn], scaffold: Scaffold, final: Turn | None = None, answer: str | None = None
-) -> list[Message]:
-    """Messages of support `turns` and, where given, a `final` query. Its answer is written only when `answer` is."""
-    messages = [{"role": "system", "content": [{"type": "text", "text": scaffold.system}]}] if scaffold.system else []
-    if scaffold.turns:
-        for turn in turns:
-            messages.append({"role": "user", "content": _content(scaffold.support, turn, scaffold)})
-            messages.append(_reply(scaffold.support_answer.replace("{answer}", turn.answer)))
-        opening: list[dict[str, str]] = []
-    else:
-        opening = [
-            part
-            for turn in turns
-            for part in (
-                *_content(scaffold.support, turn, scaffold),
-                {"type": "text", "text": scaffold.support_answer.replace("{answer}", turn.answer)},
-            )
-        ]
-    if final is not None:
-        messages.append({"role": "user", "content": [*opening, *_content(scaffold.query, final, scaffold)]})
-    return messages if answer is None else answered(messages, scaffold, answer)
-
-
-def answered(messages: Sequence[Message], scaffold: Scaffold, answer: str) -> list[Message]:
-    """A conversation that ends in a query, with its answer."""
-    return [*messages, _reply(scaffold.query_answer.replace("{answer}", answer))]
-
-
-def prompt(
-    episode: Episode, query: int, shots_per_class: int, scaffold: Scaffold, answer: str | None = None
-) -> list[Message]:
-    """The messages of one query after its support; with `answer`, the assistant's reply is written as well."""
-    return conversation(episode.shown(shots_per_class), scaffold, episode.queries[query], answer)
-
-
-def pictures(messages: Sequence[Message]) -> list[str]:
-    """The item ids of a conversation's pictures, in order."""
-    return [part["image"] for m in messages for part in m["content"] if part["type"] == "image"]
-
-
-class Words(Protocol):
+class ChatTokenizer(Protocol):
     """The part of a tokenizer that is used here: a chat template, and tokens that know where they came from."""
 
     @property
     def marks(self) -> re.Pattern[str]:
-        """The model's own marks, which no text may hold (`episodes.marks`)."""
+        """The model's own marks, which no text may hold (`episodes.special_tokens`)."""
 
     @property
     def ends(self) -> dict[int, str]:
@@ -182,7 +58,9 @@ class Tokens:
         return hashlib.sha256(json.dumps([self.ids, self.pictures]).encode()).hexdigest()
 
 
-def render(messages: Sequence[Message], words: Words, *, reply: bool = False) -> tuple[str, list[tuple[int, int]]]:
+def render_text(
+    messages: Sequence[Message], words: ChatTokenizer, *, reply: bool = False
+) -> tuple[str, list[tuple[int, int]]]:
     """The conversation as text, and where the assistant's answers stand in it, with the `gap` before them.
 
     The template is rendered a second time with a mark in place of every text, so that an answer is found where
@@ -229,19 +107,21 @@ def _place(messages: Sequence[Message], number: int) -> str:
     return f"message {number + 1} of {len(messages)} ({messages[number]['role']})"
 
 
-def encode(messages: Sequence[Message], words: Words, supervise: str = "last", *, reply: bool = False) -> Tokens:
+def encode(
+    messages: Sequence[Message], words: ChatTokenizer, supervise: str = "last", *, reply: bool = False
+) -> Tokens:
     """Tokens of a conversation, each picture one placeholder as in the chat template's text.
 
     `supervise` says which answers carry the loss: `last`, `every` or `none`. An answer's loss covers its
     words and the token that ends it. With `reply` the text ends where the assistant is to speak.
     """
-    text, spans = render(messages, words, reply=reply)
+    text, spans = render_text(messages, words, reply=reply)
     if supervise != "none" and messages[-1]["role"] == "assistant":
-        text = closed(text, spans, words)
-    return tokenize(text, spans, pictures(messages), words, supervise)
+        text = end_last_answer(text, spans, words)
+    return tokenize(text, spans, image_ids(messages), words, supervise)
 
 
-def closed(text: str, spans: Sequence[tuple[int, int]], words: Words) -> str:
+def end_last_answer(text: str, spans: Sequence[tuple[int, int]], words: ChatTokenizer) -> str:
     """A conversation whose last answer is followed by one of the model's end tokens.
 
     If the template writes none there, the text is cut after the last answer and `end_mark` is added. Earlier answers
@@ -254,7 +134,9 @@ def closed(text: str, spans: Sequence[tuple[int, int]], words: Words) -> str:
     return text[:end] + words.end_mark
 
 
-def tokenize(text: str, spans: Sequence[tuple[int, int]], shown: Sequence[str], words: Words, supervise: str) -> Tokens:
+def tokenize(
+    text: str, spans: Sequence[tuple[int, int]], shown: Sequence[str], words: ChatTokenizer, supervise: str
+) -> Tokens:
     """Tokens of a rendered conversation, in which the assistant's answers stand at `spans`."""
     found = words(text, return_offsets_mapping=True)
     ids, offsets = found["input_ids"], found["offset_mapping"]
@@ -276,7 +158,7 @@ def tokenize(text: str, spans: Sequence[tuple[int, int]], shown: Sequence[str], 
     return Tokens(tuple(ids), tuple(labels), tuple(shown))
 
 
-def expand(tokens: Tokens, placeholder: int, counts: Callable[[str], int]) -> Tokens:
+def expand_placeholders(tokens: Tokens, placeholder: int, counts: Callable[[str], int]) -> Tokens:
     """Every picture's one placeholder repeated as often as the picture has tokens."""
     seen = iter(tokens.pictures)
     ids: list[int] = []
@@ -292,7 +174,7 @@ def expand(tokens: Tokens, placeholder: int, counts: Callable[[str], int]) -> To
     return dataclasses.replace(tokens, ids=tuple(ids), labels=tuple(labels))
 
 
-def coloured(tokens: Tokens, decode: Callable[[list[int]], str]) -> str:
+def colour_labels(tokens: Tokens, decode: Callable[[list[int]], str]) -> str:
     """The conversation for the terminal (rich markup): what carries loss is green, the rest is dim."""
     pieces = []
     for token, label in zip(tokens.ids, tokens.labels, strict=True):

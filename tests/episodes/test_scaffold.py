@@ -4,18 +4,8 @@ import json
 
 import pytest
 
-from linkcontext.episodes.prompt import (
-    IGNORE,
-    SCAFFOLDS,
-    Tokens,
-    coloured,
-    conversation,
-    encode,
-    expand,
-    pictures,
-    prompt,
-    scaffold,
-)
+from linkcontext.episodes.render import IGNORE, Tokens, colour_labels, encode, expand_placeholders
+from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages, image_ids, load_scaffold, query_messages
 from linkcontext.episodes.special_tokens import marks_pattern
 from linkcontext.errors import InputError
 from linkcontext.records import Candidate, Episode, Turn
@@ -64,7 +54,7 @@ def text_of(ids):
 
 
 def test_turns_by_hand():
-    messages = prompt(EPISODE, 0, 1, SCAFFOLDS["turns"], "yyy")
+    messages = query_messages(EPISODE, 0, 1, SCAFFOLDS["turns"], "yyy")
     tokens = encode(messages, Letters(), "every")
     assert text_of(tokens.ids) == "U#What is this?Axx.U#What is this?Ayyy.U#What is this?Ayyy."
     labelled = "".join(chr(i) if i != IGNORE else "_" for i in tokens.labels)
@@ -75,15 +65,15 @@ def test_turns_by_hand():
 def test_a_turn_without_an_item_has_no_picture():
     query = Turn("q", "", "")
     for words in SCAFFOLDS.values():
-        seen, unseen = (conversation([Turn(item, "", "lum")], words, query) for item in ("a", ""))
-        assert (pictures(seen), pictures(unseen)) == (["a", "q"], ["q"])
+        seen, unseen = (build_messages([Turn(item, "", "lum")], words, query) for item in ("a", ""))
+        assert (image_ids(seen), image_ids(unseen)) == (["a", "q"], ["q"])
         assert unseen == [{**m, "content": [p for p in m["content"] if p.get("image") != "a"]} for m in seen]
 
 
 def test_single_turn_and_lcl_by_hand():
-    single = encode(prompt(EPISODE, 0, 1, SCAFFOLDS["single_turn"]), Letters(), "none", reply=True)
+    single = encode(query_messages(EPISODE, 0, 1, SCAFFOLDS["single_turn"]), Letters(), "none", reply=True)
     assert text_of(single.ids) == "U#What is this? xx\n#What is this? yyy\n#What is this?A"
-    lcl = encode(prompt(EPISODE, 0, 1, SCAFFOLDS["lcl"], "yyy"), Letters(), "last")
+    lcl = encode(query_messages(EPISODE, 0, 1, SCAFFOLDS["lcl"], "yyy"), Letters(), "last")
     text = text_of(lcl.ids)
     assert "U[BEGIN EXAMPLE] What is in the image #?A" in text
     assert 'there is "xx" in the image. [END EXAMPLE].' in text
@@ -94,9 +84,9 @@ def test_single_turn_and_lcl_by_hand():
 @pytest.mark.parametrize("name", list(SCAFFOLDS))
 @pytest.mark.parametrize("shots_per_class", [0, 1, 2])
 def test_the_prompt_is_the_beginning_of_the_conversation(name, shots_per_class):
-    asked = encode(prompt(EPISODE, 0, shots_per_class, SCAFFOLDS[name]), Letters(), "none", reply=True)
+    asked = encode(query_messages(EPISODE, 0, shots_per_class, SCAFFOLDS[name]), Letters(), "none", reply=True)
     for candidate in EPISODE.candidates:
-        told = encode(prompt(EPISODE, 0, shots_per_class, SCAFFOLDS[name], candidate.name), Letters())
+        told = encode(query_messages(EPISODE, 0, shots_per_class, SCAFFOLDS[name], candidate.name), Letters())
         assert told.ids[: len(asked.ids)] == asked.ids
         assert set(told.labels[: len(asked.ids)]) == {IGNORE}
     assert len(asked.pictures) == 2 * shots_per_class + 1
@@ -104,13 +94,13 @@ def test_the_prompt_is_the_beginning_of_the_conversation(name, shots_per_class):
 
 def test_an_answer_that_stands_in_the_question_is_found_where_it_is_answered():
     turn = Turn("p", "a", "What", question="What is What?")
-    tokens = encode(conversation([turn], SCAFFOLDS["turns"]), Letters(), "every")
+    tokens = encode(build_messages([turn], SCAFFOLDS["turns"]), Letters(), "every")
     assert [i for i, label in enumerate(tokens.labels) if label != IGNORE] == [16, 17, 18, 19, 20]
 
 
 def test_an_answer_that_stands_in_the_template_is_found_where_it_is_answered():
     """`A` is how the template marks the assistant."""
-    tokens = encode(conversation([Turn("p", "a", "A"), Turn("q", "a", "U#")], SCAFFOLDS["turns"]), Letters(), "every")
+    tokens = encode(build_messages([Turn("p", "a", "A"), Turn("q", "a", "U#")], SCAFFOLDS["turns"]), Letters(), "every")
     assert text_of(tokens.ids) == "U#What is this?AA.U#What is this?AU#."
     assert [i for i, label in enumerate(tokens.labels) if label != IGNORE] == [16, 17, 34, 35, 36]
 
@@ -122,16 +112,16 @@ def test_a_template_that_rewrites_what_is_said_is_refused():
             return text.upper()
 
     with pytest.raises(InputError, match="changes what is said"):
-        encode(conversation(SUPPORT, SCAFFOLDS["turns"]), Shouting(), "every")
+        encode(build_messages(SUPPORT, SCAFFOLDS["turns"]), Shouting(), "every")
 
 
 def test_expand_by_hand():
     tokens = Tokens((1, 7, 2, 7), (IGNORE, IGNORE, 2, IGNORE), ("a", "b"))
-    found = expand(tokens, 7, {"a": 2, "b": 3}.__getitem__)
+    found = expand_placeholders(tokens, 7, {"a": 2, "b": 3}.__getitem__)
     assert found.ids == (1, 7, 7, 2, 7, 7, 7)
     assert found.labels == (IGNORE, IGNORE, IGNORE, 2, IGNORE, IGNORE, IGNORE)
     with pytest.raises(InputError, match="fewer placeholders"):
-        expand(Tokens((1, 7), (IGNORE, IGNORE), ("a", "b")), 7, lambda _: 1)
+        expand_placeholders(Tokens((1, 7), (IGNORE, IGNORE), ("a", "b")), 7, lambda _: 1)
 
 
 def test_the_hash_tells_pictures_and_words_apart():
@@ -140,11 +130,11 @@ def test_the_hash_tells_pictures_and_words_apart():
 
 
 def test_pictures_in_order():
-    assert pictures(prompt(EPISODE, 0, 2, SCAFFOLDS["single_turn"])) == ["one", "two", "three", "four", "q"]
+    assert image_ids(query_messages(EPISODE, 0, 2, SCAFFOLDS["single_turn"])) == ["one", "two", "three", "four", "q"]
 
 
 def test_coloured_shows_what_carries_loss():
-    shown = coloured(Tokens((65, 66), (IGNORE, 66), ()), text_of)
+    shown = colour_labels(Tokens((65, 66), (IGNORE, 66), ()), text_of)
     assert shown == "[dim]A[/][bold green]B[/]"
 
 
@@ -158,13 +148,13 @@ def test_a_scaffold_from_a_file(tmp_path):
         "query_answer": "a {answer}",
     }
     path.write_text(json.dumps(fields))
-    assert scaffold(str(path)).support_answer == "a {answer}"
+    assert load_scaffold(str(path)).support_answer == "a {answer}"
     path.write_text(json.dumps({**fields, "query": "no picture"}))
     with pytest.raises(InputError, match=r"`query` must hold \{image\} exactly once"):
-        scaffold(str(path))
+        load_scaffold(str(path))
     for content, sentence in (("{", "not JSON"), ("[1]", "object was expected"), ("[" * 100_000, "nested too deeply")):
         path.write_text(content)
         with pytest.raises(InputError, match=sentence):
-            scaffold(str(path))
+            load_scaffold(str(path))
     with pytest.raises(InputError, match="neither one of turns"):
-        scaffold("nowhere")
+        load_scaffold("nowhere")

@@ -1,0 +1,138 @@
+"""What is said around pictures: a scaffold, and the messages that it makes of an episode.
+
+A scaffold is data: the text around a support picture, its answer and the query. Training and evaluation build their
+messages here, so that an evaluation prompt is a training conversation without its last answer. `episodes.render` turns
+messages into text and tokens.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from linkcontext.episodes.special_tokens import refuse_marks
+from linkcontext.errors import InputError
+from linkcontext.records import Episode, Turn, from_dict, read_json
+
+Message = dict[str, Any]  # {"role": ..., "content": [{"type": "image", "image": id} | {"type": "text", "text": ...}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Scaffold:
+    """What is said around the pictures. `{image}`, `{question}` and `{answer}` are filled in;
+    `{image}` is all pictures of a turn.
+
+    With `turns` every support picture is a turn of the conversation; without, the whole support stands in
+    the user's one message, each picture followed by its answer.
+    """
+
+    name: str
+    support: str
+    support_answer: str
+    query: str
+    query_answer: str
+    question: str = "What is this?"
+    system: str = ""
+    turns: bool = True
+
+
+SCAFFOLDS = {
+    "turns": Scaffold("turns", "{image}{question}", "{answer}", "{image}{question}", "{answer}"),
+    "single_turn": Scaffold(
+        "single_turn", "{image}{question} ", "{answer}\n", "{image}{question}", "{answer}", turns=False
+    ),
+    # The prompts of Link-Context Learning (arXiv 2308.07891).
+    "lcl": Scaffold(
+        "lcl",
+        "[BEGIN EXAMPLE] {question} {image}?",
+        'there is "{answer}" in the image. [END EXAMPLE]',
+        "[FINAL QUESTION]: Based on the previous examples, {question} {image}?",
+        'there is "{answer}" in the image.',
+        question="What is in the image",
+        system="Look for the causal relation between the examples, and answer the final question from them.",
+    ),
+}
+
+
+def load_scaffold(name: str) -> Scaffold:
+    """A scaffold by name, or from a JSON file with the fields of `Scaffold`."""
+    if name in SCAFFOLDS:
+        return SCAFFOLDS[name]
+    path = Path(name)
+    if not path.is_file():
+        known = ", ".join(SCAFFOLDS)
+        raise InputError(f"--scaffold {name}: neither one of {known} nor a file. Name one, or write a JSON file.")
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: a JSON object was expected, with the fields of a scaffold. Mend the file.")
+    made = from_dict(Scaffold, values, str(path))
+    for field, marks in (
+        ("support", "{image}"),
+        ("query", "{image}"),
+        ("support_answer", "{answer}"),
+        ("query_answer", "{answer}"),
+    ):
+        if getattr(made, field).count(marks) != 1:
+            raise InputError(f"{path}: `{field}` must hold {marks} exactly once.")
+    return made
+
+
+def refuse_scaffold(scaffold: Scaffold, marks: re.Pattern[str]) -> None:
+    """Raise an `InputError` if a scaffold's own words hold one of the model's marks; `{image}` is none."""
+    for name in ("support", "support_answer", "query", "query_answer", "question", "system"):
+        refuse_marks(getattr(scaffold, name), marks, f"--scaffold {scaffold.name}: its `{name}`")
+
+
+def _content(text: str, turn: Turn, scaffold: Scaffold) -> list[dict[str, str]]:
+    """A user's text as message parts, the turn's pictures where `{image}` stands."""
+    filled = text.replace("{question}", turn.question or scaffold.question)
+    before, _, after = filled.partition("{image}")
+    parts = [{"type": "text", "text": before}] if before else []
+    parts += [{"type": "image", "image": item} for item in turn.pictures]
+    return [*parts, {"type": "text", "text": after}] if after else parts
+
+
+def _reply(text: str) -> Message:
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+
+def build_messages(
+    turns: Sequence[Turn], scaffold: Scaffold, final: Turn | None = None, answer: str | None = None
+) -> list[Message]:
+    """Messages of support `turns` and, where given, a `final` query. Its answer is written only when `answer` is."""
+    messages = [{"role": "system", "content": [{"type": "text", "text": scaffold.system}]}] if scaffold.system else []
+    if scaffold.turns:
+        for turn in turns:
+            messages.append({"role": "user", "content": _content(scaffold.support, turn, scaffold)})
+            messages.append(_reply(scaffold.support_answer.replace("{answer}", turn.answer)))
+        opening: list[dict[str, str]] = []
+    else:
+        opening = [
+            part
+            for turn in turns
+            for part in (
+                *_content(scaffold.support, turn, scaffold),
+                {"type": "text", "text": scaffold.support_answer.replace("{answer}", turn.answer)},
+            )
+        ]
+    if final is not None:
+        messages.append({"role": "user", "content": [*opening, *_content(scaffold.query, final, scaffold)]})
+    return messages if answer is None else with_answer(messages, scaffold, answer)
+
+
+def with_answer(messages: Sequence[Message], scaffold: Scaffold, answer: str) -> list[Message]:
+    """A conversation that ends in a query, with its answer."""
+    return [*messages, _reply(scaffold.query_answer.replace("{answer}", answer))]
+
+
+def query_messages(
+    episode: Episode, query: int, shots_per_class: int, scaffold: Scaffold, answer: str | None = None
+) -> list[Message]:
+    """The messages of one query after its support; with `answer`, the assistant's reply is written as well."""
+    return build_messages(episode.shown(shots_per_class), scaffold, episode.queries[query], answer)
+
+
+def image_ids(messages: Sequence[Message]) -> list[str]:
+    """The item ids of a conversation's pictures, in order."""
+    return [part["image"] for m in messages for part in m["content"] if part["type"] == "image"]
