@@ -167,7 +167,7 @@ class AskPack:
             raise InputError("name a picture to ask about.")
         model = None if self.model is None else opened(self.loading.of(self.model))
         learner: Learner | Away
-        if model is not None and model.shortfall("token ids"):
+        if model is not None and model.lacks("token ids"):
             learner = Away(pack, model)
         else:
             learner = taught = pack.learner(_local_model(pack, None, self.loading) if model is None else model.loaded)

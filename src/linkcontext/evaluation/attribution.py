@@ -50,10 +50,10 @@ def write_attribution(
     picked = select_examples(grouped({episode.id: episode for episode in episodes}, predictions))
     if count is None:
         largest = max(len(p.support_ids) for pairs in picked.episodes.values() for _, p in pairs)
-        count = 0 if scorer.shortfall("shared prefixes") or largest > LARGEST else USUAL
+        count = 0 if scorer.lacks("shared prefixes") or largest > LARGEST else USUAL
     if count == 0:
         return
-    if why := scorer.shortfall("log-probabilities"):
+    if why := scorer.lacks("log-probabilities"):
         log.warning("--explain: answers are not explained, because log-probabilities are needed: %s.", why)
         return
     wrong, right = picked.first(count)
@@ -118,7 +118,7 @@ def view_tree(scorer: ScoringModel, wording: Scaffold, episode: Episode) -> Tree
     named = {c.class_id: c.name for c in episode.candidates}
     names = [named[c] for c in dict.fromkeys([*golds, *named])][: max(CANDIDATES, len(set(golds)))]
     told = [query_messages(episode, q, shots, wording, name) for q in queries for name in names]
-    if scorer.shortfall("shared prefixes"):
+    if scorer.lacks("shared prefixes"):
         return TreeView(episode.id, shots, len(told), 0, 0, (), ())
     return _drawn(scorer, told, episode.id, shots)
 

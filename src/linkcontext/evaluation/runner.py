@@ -233,7 +233,7 @@ class Evaluator:
         """From a configuration."""
         sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
         scorer = model.with_pictures(sources, config.batch, config.engine, config.memory_gb)
-        likelihood = config.scoring in ("likelihood", "both") and not scorer.shortfall("log-probabilities")
+        likelihood = config.scoring in ("likelihood", "both") and not scorer.lacks("log-probabilities")
         return cls(
             scorer,
             dataset,
@@ -265,7 +265,7 @@ def append_predictions(
         ]
         for _ in range(len(episodes) - len(left)):
             advance()
-        size = GROUP if evaluator.scorer.shortfall("shared prefixes") else 1
+        size = GROUP if evaluator.scorer.lacks("shared prefixes") else 1
         for start in range(0, len(left), size):
             group = left[start : start + size]
             append([p for p in predict_episodes(evaluator, group) if (p.query_id, p.shots_per_class) not in done])
@@ -393,7 +393,7 @@ def baselines(evaluator: Evaluator, episode: Episode, shots_per_class: int, quer
     found: dict[str, str | None] = {"copy_first": copy_first(shown), "copy_last": copy_last(shown)}
     if episode.task.endswith(RICES):
         found["majority"] = majority([turn.class_id for turn in shown])
-    if evaluator.scorer.shortfall("image features"):
+    if evaluator.scorer.lacks("image features"):
         return found
     sources = evaluator.scorer.sources
     if any(turn.item not in sources for turn in shown):  # a blank is near nothing

@@ -63,7 +63,7 @@ def validate(config: EvalConfig, model: ScoringModel | None = None) -> list[str]
     scorer = evaluator.scorer
     refuse_scaffold(wording, scorer.card.special_tokens)
     refuse_marked_episodes(episodes, scorer.card.special_tokens)
-    if why := scorer.shortfall("token ids"):
+    if why := scorer.lacks("token ids"):
         check_fits(evaluator, episodes)
         return [*lines, f"the server takes the longest prompt; its tokens were not compared, because {why}"]
     return [*lines, room(episodes, scorer, wording), *beginnings(episodes, scorer, wording)]

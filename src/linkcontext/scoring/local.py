@@ -82,7 +82,7 @@ class LocalModel:
         """The engine that runs prompts: `cached`, `packed` or `naive`."""
         return self.choice.name_and_reason[0]
 
-    def shortfall(self, capability: Capability) -> str:
+    def lacks(self, capability: Capability) -> str:
         """Why the model cannot do this; empty if it can. The reference engine has no features and shares nothing."""
         whole = capability in ("image features", "shared prefixes") and self.engine == "naive"
         return f"its engine runs whole prompts ({self.choice.name_and_reason[1]})" if whole else ""
@@ -218,7 +218,7 @@ class LocalModel:
 
     def prefix_tree(self, conversations: Sequence[list[Message]]) -> tuple[PrefixTree, dict[int, str]]:
         """What conversations with their answers share, merged; and the item id of each picture number in it."""
-        if why := self.shortfall("shared prefixes"):
+        if why := self.lacks("shared prefixes"):
             raise InputError(f"there is no prefix tree: {why}.")
         self._begin(conversations)
         tree = self._trees.merge(conversations, "last").tree

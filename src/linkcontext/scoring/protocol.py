@@ -109,7 +109,7 @@ class ScoringModel(Protocol):
         """The network with its processor. Raises `InputError` where the model lacks "token ids"."""
         ...
 
-    def shortfall(self, capability: Capability) -> str:
+    def lacks(self, capability: Capability) -> str:
         """Why the model cannot do this; empty if it can."""
         ...
 
@@ -174,5 +174,5 @@ class ScoringModel(Protocol):
 
 def require(model: ScoringModel, capability: Capability, by: str) -> None:
     """Raise an `InputError` that names what needs a capability (`by`: a flag or command) if the model lacks it."""
-    if why := model.shortfall(capability):
+    if why := model.lacks(capability):
         raise InputError(f"{by} needs {capability}, and {model.card.name} gives none: {why}.")

@@ -100,9 +100,9 @@ class RemoteModel:
     @property
     def loaded(self) -> Never:
         """Raises `InputError`: the weights are not here."""
-        raise InputError(f"{self.card.name}: {self.shortfall('token ids')}.")
+        raise InputError(f"{self.card.name}: {self.lacks('token ids')}.")
 
-    def shortfall(self, capability: Capability) -> str:
+    def lacks(self, capability: Capability) -> str:
         """Why the model cannot do this; empty if it can."""
         if capability == "log-probabilities":
             return self._format.refusal
@@ -114,7 +114,7 @@ class RemoteModel:
 
     def counters(self) -> dict[str, Any]:
         """What metrics.json records about how a run was computed."""
-        refusal = self.shortfall("log-probabilities")
+        refusal = self.lacks("log-probabilities")
         counters: dict[str, Any] = {
             "engine": self.engine,
             "engine_reason": f"{self.connection.model} at {self.connection.url}",
@@ -153,7 +153,7 @@ class RemoteModel:
         tokens."""
         if not requests:
             return []
-        if refusal := self.shortfall("log-probabilities"):
+        if refusal := self.lacks("log-probabilities"):
             raise InputError(f"{self.connection.url}: likelihoods are asked for, and there are none: {refusal}.")
         closed = [
             answer for request in requests if request.answers for answer in (other_answer(request), *request.answers)
@@ -187,7 +187,7 @@ class RemoteModel:
 
     def prompt_logprobs(self, prompts: Sequence[list[Message]], end: PromptEnd) -> list[tuple[list[int], list[float]]]:
         """The token ids of each prompt and their log-probabilities (nats). The first token's id is not given: -1."""
-        if refusal := self.shortfall("log-probabilities"):
+        if refusal := self.lacks("log-probabilities"):
             raise InputError(f"{self.connection.url}: there are no log-probabilities of prompts: {refusal}.")
         more = {
             "none": {},
@@ -202,7 +202,7 @@ class RemoteModel:
 
     def prefix_tree(self, conversations: Sequence[list[Message]]) -> Never:
         """Raises `InputError`: prompts are sent whole."""
-        raise InputError(f"{self.card.name}: {self.shortfall('shared prefixes')}.")
+        raise InputError(f"{self.card.name}: {self.lacks('shared prefixes')}.")
 
     @cached_property
     def _format(self) -> AnswerFormat:

@@ -39,7 +39,7 @@ class Away:
         if taught := next((name for name, items in self.pack.concepts.items() if query.item in items), None):
             return Answer(taught, {name: float(name == taught) for name in names}, taught=True)
         messages = build_messages(self.support, self.pack.wording, query)
-        if self.remote.shortfall("log-probabilities"):
+        if self.remote.lacks("log-probabilities"):
             (reply,) = self.remote.generate([messages], self._new_tokens)
             said = match(reply, [Candidate(name, name, name) for name in names])
             if said is None:

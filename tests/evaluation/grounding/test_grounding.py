@@ -80,7 +80,7 @@ class Planted:
         names = [said(answer[-1:])[0] for answer in ask.answers]
         return self.policy(ask.messages, names)
 
-    def shortfall(self, capability):
+    def lacks(self, capability):
         return "" if capability == "log-probabilities" else "it is a policy"
 
     def clone(self):
