@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -73,6 +74,12 @@ def test_a_folder_that_is_new_is_removed_where_nothing_is_written_into_it(tmp_pa
         write_text("1", tmp_path / "new" / "config.json")
         raise InputError("refused")
     assert (tmp_path / "new" / "config.json").exists()
+
+
+def test_a_folder_that_vanishes_while_it_is_held_leaves_the_error_of_the_work(tmp_path):
+    with pytest.raises(InputError, match="the disk is gone"), held(tmp_path / "new"):
+        shutil.rmtree(tmp_path / "new")
+        raise InputError("the disk is gone")
 
 
 def test_a_run_folder_is_cleared_when_it_is_held(tmp_path):

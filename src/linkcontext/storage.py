@@ -139,7 +139,14 @@ def occupied(folder: Path) -> bool:
     """Whether there is anything but an empty folder; leftovers of killed processes do not count."""
     if not folder.is_dir():
         return folder.exists()
-    return any(not WORKSPACE.fullmatch(entry.name) for entry in folder.iterdir())
+    with read_errors(folder):
+        return any(not WORKSPACE.fullmatch(entry.name) for entry in folder.iterdir())
+
+
+def holds_files(folder: Path) -> bool:
+    """Whether a folder is there and holds anything that is not hidden."""
+    with read_errors(folder):
+        return folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir())
 
 
 def written_once(folder: Path, write: Callable[[Path], None], durable: bool = False) -> Path:
@@ -188,8 +195,8 @@ def held(folder: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            if fresh and [entry.name for entry in folder.iterdir()] == [LOCK]:
-                with suppress(OSError):  # another process has just come
+            with suppress(OSError):  # another process has just come, or the disk is gone: the block's own error counts
+                if fresh and [entry.name for entry in folder.iterdir()] == [LOCK]:
                     (folder / LOCK).unlink()
                     folder.rmdir()
             raise

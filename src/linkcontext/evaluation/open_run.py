@@ -22,7 +22,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation.run_dir import flat, measured_apart
 from linkcontext.records import read_json, read_jsonl, write_jsonl
 from linkcontext.scoring.protocol import ScoringModel
-from linkcontext.storage import write_text
+from linkcontext.storage import holds_files, write_text
 
 # What may change while a run goes on: figures do not depend on it.
 FREE = ("out", "batch", "engine", "memory_gb", "explain", "unseen")
@@ -83,7 +83,7 @@ def open_run_dir(
         refuse_other(out, kept.get("measured"), about)
         write_jsonl(records, path)
         return
-    if out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+    if holds_files(out):
         raise InputError(f"{out}: there is something in it, and it is no run. Choose another --out.")
     written = {
         "command": "linkcontext " + " ".join(sys.argv[1:]),

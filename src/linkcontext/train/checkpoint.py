@@ -23,7 +23,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation.open_run import refuse_other
 from linkcontext.models.tensor_file import DamagedError, checked_tensors, write_tensors
 from linkcontext.records import read_json
-from linkcontext.storage import read_errors, replacing, write_errors, write_text
+from linkcontext.storage import holds_files, read_errors, replacing, write_errors, write_text
 
 STATE, LATEST = "training.safetensors", "latest"
 SCALE = 2.0  # of an adapter: alpha over rank
@@ -33,7 +33,7 @@ def claim(out: Path, told: dict[str, Any], free: tuple[str, ...]) -> None:
     """Write config.json, or make sure that the folder holds this run. `free` are options that may change."""
     path = out / "config.json"
     if not path.exists():
-        if any(not entry.name.startswith(".") for entry in out.iterdir()):
+        if holds_files(out):
             raise InputError(f"{out}: there is something in it, and it is no training. Choose another --out.")
         write_text(json.dumps(told, indent=1) + "\n", path)
         return
