@@ -56,7 +56,7 @@ def main() -> None:
         packed, plain = (read_pack(Path(folder) / "it.pack").learner(model) for _ in range(2))
 
     def run_again(picture: Path) -> dict[str, float]:
-        plain._held = None
+        plain._computed.pop("prefix", None)  # the KV cache of the support
         return plain.ask(picture).probabilities
 
     ways = {

@@ -2,7 +2,7 @@
 
 Teaching: five classes with 8 pictures each under their own names, again and again with other classes; then pictures of
 these five and of a sixth. `ask` names the former; AUROC tells how well pictures of the sixth are told from them by
-`fit`, by the probability of the likeliest name, and what the operating point keeps and refuses.
+their similarity, by the probability of the likeliest name, and which pictures the rejection threshold accepts.
 Selection: five-way episodes whose supports are chosen of 24 pictures of each class: at random, by medoid, by RICES.
 Digits, and the class folders in $LINKCONTEXT_DATA/images where there are any. Writes benchmarks/results/teaching.json
 and prints the tables of docs/teaching.md. `--toy` for a dry run.
@@ -71,17 +71,18 @@ def taught(table: Teaching, model: Model, data: str) -> dict:
         learner.teach({name: [dataset.path(i.id) for i in items[:SHOWN]] for name, items in five.items()})
         sixth = [(None, i) for i in pictures[chosen[-1]][: CLASSES * table.asked]]
         asked = [(name, i) for name, items in five.items() for i in items[SHOWN : SHOWN + table.asked]]
-        support = [(name, learner.seen[content]) for name, contents in learner.shown.items() for content in contents]
+        by_name, features = learner.pictures.by_name, learner.pictures.features
+        support = [(name, features[content]) for name, contents in by_name.items() for content in contents]
         pooled = [seen.pooled for _, seen in support]
         for name, item in [*asked, *sixth]:
             answer = learner.ask(dataset.path(item.id))
-            fits.append(answer.fit)
+            fits.append(answer.similarity)
             sure.append(max(answer.probabilities.values()))
             known.append(name is not None)
             (refused if name is None else kept).append((answer.name is None) == (name is None))
             if name is not None:
                 right.append(max(answer.probabilities, key=answer.probabilities.__getitem__) == name)
-                seen = learner.scorer.eyes.get(item.sha256)
+                seen = learner.local_model.eyes.get(item.sha256)
                 near.append(nearest(seen.pooled, pooled, [n for n, _ in support])[0] == name)
                 draws.append(str(draw))
     return {

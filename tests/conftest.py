@@ -94,7 +94,7 @@ def mini():
 @pytest.fixture(scope="session")
 def mini_url(mini, serving):
     """The bundled model behind the endpoint."""
-    from linkcontext.serve.server import Endpoint, Limits  # noqa: PLC0415
+    from linkcontext.serve.endpoint import Endpoint, Limits  # noqa: PLC0415
 
     with serving(Endpoint("mini", mini, Limits()).app()) as url:
         yield url

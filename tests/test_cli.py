@@ -19,7 +19,8 @@ from rich.console import Console
 
 from linkcontext.cli import main
 from linkcontext.cli.evaluate import Eval
-from linkcontext.cli.teach import Chat, Serve
+from linkcontext.cli.serve import Serve
+from linkcontext.cli.teach import Chat
 from linkcontext.cli.terminal import console, output, print_json
 from linkcontext.serve.server import address
 
@@ -183,9 +184,9 @@ def test_what_serve_says_can_be_asked(capsys, nano, monkeypatch):
     code, out, err = run(capsys, "serve", "--model", nano, "--port", 0)
     assert code == 0, err
     ((endpoint, where),) = told
-    endpoint.desk.close()
+    endpoint.worker.close()
     assert out == f"{Path(nano).name} at {where}\n"
-    assert list(endpoint.lessons) == [Path(nano).name]
+    assert list(endpoint.prompts) == [Path(nano).name]
 
 
 @pytest.fixture

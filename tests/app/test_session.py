@@ -31,7 +31,7 @@ def session(model, tmp_path):
 
 
 def shown(session):
-    return {name: len(items) for name, items in session.dialogue.learner.shown.items()}
+    return {name: len(items) for name, items in session.dialogue.learner.pictures.by_name.items()}
 
 
 def test_names_and_what_is_said_are_shown_as_text(session, world):
@@ -39,8 +39,8 @@ def test_names_and_what_is_said_are_shown_as_text(session, world):
     session.teach(markup, world[0][:2])
     session.teach("b & c", world[1][:2])
     session.say(markup, [world[0][5]])
-    page = html.taught(session) + html.chat(session) + html.answered(session, *session.ask(world[0][3]))
-    page += html.told([markup], True) + html.report(markup, f"<html>{markup}</html>")
+    page = html.concept_cards(session) + html.chat_lines(session) + html.answer_card(session, *session.ask(world[0][3]))
+    page += html.notice([markup], True) + html.report_frame(markup, f"<html>{markup}</html>")
     assert "<script" not in page
     assert page.count("&lt;script&gt;") >= 5
     assert "b &amp; c" in page
@@ -119,9 +119,9 @@ def test_a_pack_from_elsewhere_is_not_opened(session, world, tmp_path, monkeypat
 def test_a_picture_that_was_taught_is_said_to_be_so(session, world):
     session.teach("a", world[0][:2])
     session.teach("b", world[1][:2])
-    page = html.answered(session, *session.ask(world[0][0]))
+    page = html.answer_card(session, *session.ask(world[0][0]))
     assert "This picture was taught" in page
-    assert "This picture was taught" not in html.answered(session, *session.ask(world[0][5]))
+    assert "This picture was taught" not in html.answer_card(session, *session.ask(world[0][5]))
 
 
 def test_a_pack_is_opened_without_any_picture_s_file(session, world, tmp_path, model):
@@ -137,7 +137,7 @@ def test_a_pack_is_opened_without_any_picture_s_file(session, world, tmp_path, m
     assert other.open_pack(pack) == ["a: 2 pictures.", "b: 2 pictures."]
     assert other.ask(world[0][5])[1].answer.probabilities == pytest.approx(probabilities, abs=1e-4)
     pack.write_bytes(pack.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"^zoo\.pack: no pack, or a damaged one"):
+    with pytest.raises(InputError, match=r"^zoo\.pack: not a pack, or damaged"):
         other.open_pack(pack)
     assert shown(other) == {"a": 2, "b": 2}
 
@@ -146,7 +146,7 @@ def test_an_example_has_pictures_that_were_not_shown(session):
     session.teach_example("digits", 1)
     assert list(shown(session).values()) == [4, 4, 4]
     assert len(session.unseen) == 6
-    taught = {item for items in session.dialogue.learner.shown.values() for item in items}
+    taught = {item for items in session.dialogue.learner.pictures.by_name.values() for item in items}
     assert not taught & {session.dialogue.learner.query(path).item for path in session.unseen}
     _, reply = session.ask_unseen(0)
     assert set(reply.answer.probabilities) == set(shown(session))
@@ -186,6 +186,6 @@ def test_a_disk_that_takes_nothing_is_told_without_a_path(session, tmp_path):
     with zipfile.ZipFile(tmp_path / "zoo.zip", "w") as archive:
         archive.writestr("a/1.png", b"")
     session.close()  # its folder is gone
-    with pytest.raises(InputError, match="could not be kept") as error:
+    with pytest.raises(InputError, match="could not be stored") as error:
         session.teach_archive(tmp_path / "zoo.zip")
     assert str(session.folder.parent) not in str(error.value)

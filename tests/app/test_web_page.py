@@ -104,11 +104,11 @@ def zipped(path, members):
 
 def test_teach_ask_forget_and_keep(page, world, tmp_path):
     teach(page, "cactihog", world[0][:4])
-    page.locator("#told").get_by_text("cactihog: 4 pictures.").wait_for()
+    page.locator("#notice").get_by_text("cactihog: 4 pictures.").wait_for()
     teach(page, MARKUP, world[7][:4])
     page.locator("#taught figure").nth(1).wait_for()
     assert names(page) == ["cactihog", MARKUP]
-    sent(page, "asked", str(world[0][12]))
+    sent(page, "query", str(world[0][12]))
     page.locator("#answer .lc-name").wait_for()
     assert page.locator("#answer .lc-name").inner_text() == "cactihog"
     assert page.locator("#answer .lc-nearest figure").count() == 3
@@ -116,13 +116,13 @@ def test_teach_ask_forget_and_keep(page, world, tmp_path):
         float(text.split()[0]) for text in page.locator("#answer .lc-bars li > span:last-child").all_inner_texts()
     ]
     assert sum(shares) == pytest.approx(100, abs=0.2)
-    page.get_by_role("button", name="Keep what was taught").click()
+    page.get_by_role("button", name="Save or load").click()
     page.get_by_role("button", name="Make a pack").click()
     with page.expect_download() as download:
         page.locator("a[download]").last.click()
     download.value.save_as(tmp_path / "zoo.pack")
     page.get_by_role("button", name="Start over").click()
-    page.get_by_text("Nothing was taught yet.").wait_for()
+    page.get_by_text("Nothing is taught yet.").wait_for()
     sent(page, "pack", str(tmp_path / "zoo.pack"))
     page.locator("#taught figure").nth(1).wait_for()
     assert names(page) == ["cactihog", MARKUP]
@@ -158,8 +158,8 @@ def test_folders_and_zips_teach_many_names(page, world, tmp_path):
     again = {f"zoo/tavork/{n}.png": p.read_bytes() for n, p in enumerate(world[22][:3])}
     sent(page, "archive", zipped(tmp_path / "more.zip", {**again, "zoo/tavork/notes.png": b"text"}))
     page.locator("#taught figure").nth(2).wait_for()
-    assert "zoo/tavork/notes.png: not a picture" in page.locator("#told").inner_text()
-    sent(page, "asked", str(world[22][20]))
+    assert "zoo/tavork/notes.png: not a picture" in page.locator("#notice").inner_text()
+    sent(page, "query", str(world[22][20]))
     page.locator("#answer .lc-name").wait_for()
     assert page.locator("#answer .lc-name").inner_text() == "tavork"
 
@@ -182,14 +182,14 @@ def test_what_strangers_send_is_a_sentence_and_nothing_half_done(page, world, tm
         )
     ):
         sent(page, "archive", zipped(tmp_path / f"{number}.zip", members))
-        page.locator("#told .lc-wrong").get_by_text(sentence).wait_for()
+        page.locator("#notice .lc-wrong").get_by_text(sentence).wait_for()
     for name, files, sentence in (
         ("x" * 500, [world[0][0]], "at most 100 letters"),
         ("cat", [world[0][0], text], "words.png: not a picture"),
         ("<image>", [world[0][0]], "one of the model's own marks"),
     ):
         teach(page, name, files)
-        page.locator("#told .lc-wrong").get_by_text(sentence).wait_for()
+        page.locator("#notice .lc-wrong").get_by_text(sentence).wait_for()
         page.reload()
         page.get_by_role("button", name="Three invented things").wait_for()
     huge = tmp_path / "huge.png"

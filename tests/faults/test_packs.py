@@ -18,8 +18,9 @@ from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.loading import load
 from linkcontext.records import to_json
 from linkcontext.source import open_data
+from linkcontext.teach.class_pictures import pictures_by_class_name
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.pack import named_pictures, read_pack, write_pack
+from linkcontext.teach.pack import read_pack, write_pack
 
 pytestmark = pytest.mark.heavy
 NAMES = ("lum", "dax", "tove")
@@ -49,7 +50,7 @@ def zoo(model, tmp_path_factory):
             shutil.copy(dataset.path(item.id), folder / "zoo" / name)
     shutil.copy(dataset.path(dataset.items[9].id), folder / "new.png")
     learner = Learner(model)
-    learner.teach(named_pictures(open_data(str(folder / "zoo"))))
+    learner.teach(pictures_by_class_name(open_data(str(folder / "zoo"))))
     return write_pack(learner, folder / "zoo.pack")
 
 

@@ -217,7 +217,7 @@ def test_a_variable_that_the_template_does_not_read_is_said(nano, caplog):
 @pytest.mark.parametrize("name", ["thinking", "llava"])
 def test_a_server_gives_the_figures_of_the_scorer(folders, serving, name):
     """The answer begins where candidates differ from the template, not where a reply would begin."""
-    from linkcontext.serve.server import Endpoint, Limits  # noqa: PLC0415 - an extra
+    from linkcontext.serve.endpoint import Endpoint, Limits  # noqa: PLC0415 - an extra
 
     model = load(str(folders[name]), device="cpu")
     asks = [

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 from linkcontext.cli import main
 from linkcontext.errors import InputError
 from linkcontext.serve.access import Access, Hosts, check_exposure, checked_key, checked_names
-from linkcontext.serve.server import listening
+from linkcontext.serve.server import listen
 
 JSON = {"Content-Type": "application/json"}
 LOCAL = Hosts()
@@ -59,10 +59,10 @@ def test_other_names_are_those_that_were_given():
 
 
 def test_a_socket_says_which_hosts_are_its_own():
-    with listening("127.0.0.1", 0) as inner:
+    with listen("127.0.0.1", 0) as inner:
         assert Hosts.of(inner, ["zoo"]) == Hosts(frozenset({"localhost", "zoo"}))
         check_exposure(inner, "127.0.0.1", None, False)
-    with listening("0.0.0.0", 0) as outer:
+    with listen("0.0.0.0", 0) as outer:
         assert Hosts.of(outer).addresses
         with pytest.raises(InputError, match=r"--host 0\.0\.0\.0.*has no key"):
             check_exposure(outer, "0.0.0.0", None, False)
@@ -112,7 +112,7 @@ def test_a_key_is_one_that_can_be_sent_and_is_asked_for():
         (None, "", "LINKCONTEXT_API_KEY"),
         ("a b", None, "--api-key"),
     ):
-        with pytest.raises(InputError, match=f"{name}: a key is 1 to 512"):
+        with pytest.raises(InputError, match=f"{name}: a key has 1 to 512"):
             checked_key(flag, variable, False)
     with pytest.raises(InputError, match="--no-auth: LINKCONTEXT_API_KEY gives a key"):
         checked_key(None, "variable", True)

@@ -10,7 +10,7 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 
 from linkcontext.serve import connections
-from linkcontext.serve.connections import Connections, Patience
+from linkcontext.serve.connections import Connections, Timeouts
 
 HALF = b"GET / HTTP/1.1\r\nHost: loc"
 WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -27,12 +27,12 @@ async def app(scope, receive, send):
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
-    monkeypatch.setattr(connections, "EVERY", 0.05)
+    monkeypatch.setattr(connections, "CHECK_INTERVAL", 0.05)
 
 
 @contextmanager
-def served(patience, most=None):
-    group = Connections(patience, most)
+def served(timeouts, most=None):
+    group = Connections(timeouts, most)
     config = uvicorn.Config(app, port=0, http=group, ws="none", log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -66,7 +66,7 @@ def until_closed(client):
 
 
 def test_headers_that_do_not_end_are_not_waited_for():
-    with served(Patience(headers=0.3)) as (group, connect):
+    with served(Timeouts(headers=0.3)) as (group, connect):
         client = connect()
         client.sendall(HALF)
         stopped = threading.Event()
@@ -89,7 +89,7 @@ def test_headers_that_do_not_end_are_not_waited_for():
 
 
 def test_a_second_request_has_the_same_time():
-    with served(Patience(headers=0.5)) as (_, connect):
+    with served(Timeouts(headers=0.5)) as (_, connect):
         client = connect()
         client.sendall(WHOLE)
         assert b"200 OK" in client.recv(1000)
@@ -98,7 +98,7 @@ def test_a_second_request_has_the_same_time():
 
 
 def test_a_body_that_does_not_come_is_not_waited_for():
-    with served(Patience(body=0.3)) as (_, connect):
+    with served(Timeouts(body=0.3)) as (_, connect):
         client = connect()
         client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc")
         assert until_closed(client) == b""
@@ -108,7 +108,7 @@ def test_a_body_that_does_not_come_is_not_waited_for():
 
 
 def test_a_client_that_does_not_read_its_answer_is_not_waited_for():
-    with served(Patience(reading=0.3)) as (group, connect):
+    with served(Timeouts(reading=0.3)) as (group, connect):
         client = connect()
         client.sendall(WHOLE.replace(b"/ ", b"/large ", 1))
         while not group.open:  # until the server has accepted it
@@ -122,7 +122,7 @@ def test_a_client_that_does_not_read_its_answer_is_not_waited_for():
 
 
 def test_the_connection_that_waits_longest_makes_room():
-    with served(Patience(), most=4) as (group, connect):
+    with served(Timeouts(), most=4) as (group, connect):
         waiting = []
         for _ in range(10):
             waiting.append(connect())

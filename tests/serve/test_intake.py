@@ -11,7 +11,7 @@ from linkcontext.data.images import Upload
 from linkcontext.errors import InputError
 from linkcontext.inference.vision import Preprocessed
 from linkcontext.models.loading import load
-from linkcontext.serve.intake import Bodies, Lane, Refusal
+from linkcontext.serve.intake import BodyReader, PreprocessingThread, Refusal
 
 
 class Client:
@@ -40,7 +40,7 @@ def refusal(task):
 
 def test_a_body_is_read_whole_and_in_time():
     async def run():
-        bodies, clients = Bodies(10, seconds=0.2), [Client() for _ in range(4)]
+        bodies, clients = BodyReader(10, seconds=0.2), [Client() for _ in range(4)]
         tasks = [asyncio.create_task(bodies.read(client.request)) for client in clients]
         clients[0].send(b"ab", b"cd", None)
         clients[1].send(b"x" * 8, b"x" * 8)
@@ -49,14 +49,14 @@ def test_a_body_is_read_whole_and_in_time():
         await asyncio.wait(tasks)
         assert tasks[0].result() == b"abcd"
         assert [refusal(task) for task in tasks[1:]] == [413, 408, 499]
-        assert bodies.coming == []
+        assert bodies.unfinished == []
 
     asyncio.run(run())
 
 
 def test_of_too_many_large_bodies_the_largest_makes_room():
     async def run():
-        bodies, clients = Bodies(100), [Client() for _ in range(6)]
+        bodies, clients = BodyReader(100), [Client() for _ in range(6)]
         tasks = [asyncio.create_task(bodies.read(client.request)) for client in clients]
         for size, client in zip((95, 90, 91, 92, 93), clients, strict=False):
             client.send(b"x" * size)
@@ -64,7 +64,7 @@ def test_of_too_many_large_bodies_the_largest_makes_room():
         clients[5].send(b"small", None)
         await asyncio.sleep(0.05)
         assert tasks[5].result() == b"small"
-        assert sum(len(body.data) for body in bodies.coming) <= 400
+        assert sum(len(body.data) for body in bodies.unfinished) <= 400
         for client in clients[:5]:
             client.send(b"", None)
         await asyncio.wait(tasks)
@@ -80,10 +80,10 @@ def model(nano):
 
 
 @pytest.fixture
-def lane(model):
-    lane = Lane(model, "test")
-    yield lane
-    lane.close()
+def thread(model):
+    thread = PreprocessingThread(model, "test")
+    yield thread
+    thread.close()
 
 
 def upload(edge=32, cut=None):
@@ -101,51 +101,51 @@ def nobody(content, alone):
     return False
 
 
-def test_pictures_are_preprocessed_and_their_bytes_counted(lane):
+def test_pictures_are_preprocessed_and_their_bytes_counted(thread):
     sources = {"a": ("a", upload()), "b": ("b", upload())}
-    size = lane.prepare(user("?", "a", "b"), "none", sources, lambda content, alone: content == "b")
+    size = thread.prepare(user("?", "a", "b"), "none", sources, lambda content, alone: content == "b")
     assert isinstance(sources["a"][1], Preprocessed)
     assert isinstance(sources["b"][1], Upload)  # known
-    assert lane.taken == size == sources["a"][1].nbytes > 0
-    lane.free(size)
-    assert lane.taken == 0
+    assert thread.waiting_bytes == size == sources["a"][1].nbytes > 0
+    thread.free(size)
+    assert thread.waiting_bytes == 0
 
 
-def test_nothing_is_kept_of_what_is_refused(lane, model):
+def test_nothing_is_kept_of_what_is_refused(thread, model):
     damaged, long = {"a": ("a", upload(cut=200))}, {"a": ("a", upload())}
     with pytest.raises(InputError, match=r"messages\.0\.content\.0: the picture is damaged"):
-        lane.prepare(user("?", "a"), "none", damaged, nobody)
+        thread.prepare(user("?", "a"), "none", damaged, nobody)
     with pytest.raises(InputError, match="the model's context is"):
-        lane.prepare(user("word " * 6000, "a"), "none", long, nobody)
+        thread.prepare(user("word " * 6000, "a"), "none", long, nobody)
     with pytest.raises(InputError, match="pictures fit"):  # the text alone fits, and is refused before they are encoded
         many = {str(number): (str(number), upload()) for number in range(3)}
-        lane.prepare(user("?", *[item for item in many for _ in range(400)]), "none", many, nobody)
+        thread.prepare(user("?", *[item for item in many for _ in range(400)]), "none", many, nobody)
     assert isinstance(long["a"][1], Upload)
-    assert lane.taken == 0
-    assert lane.eyes.features == {}
+    assert thread.waiting_bytes == 0
+    assert thread.eyes.features == {}
 
 
-def test_a_lane_waits_until_what_it_made_is_used(lane):
-    lane.room = 1
+def test_a_thread_waits_until_what_it_made_is_used(thread):
+    thread.max_bytes = 1
     first, second = {"a": ("a", upload())}, {"b": ("b", upload())}
 
     async def run():
-        size = await lane.run(lane.prepare, user("?", "a"), "none", first, nobody)
-        waiting = asyncio.create_task(lane.run(lane.prepare, user("?", "b"), "none", second, nobody))
+        size = await thread.run(thread.prepare, user("?", "a"), "none", first, nobody)
+        waiting = asyncio.create_task(thread.run(thread.prepare, user("?", "b"), "none", second, nobody))
         await asyncio.sleep(0.1)
         assert not waiting.done()
-        lane.free(size)
-        lane.free(await waiting)
+        thread.free(size)
+        thread.free(await waiting)
 
     asyncio.run(run())
-    assert lane.taken == 0
+    assert thread.waiting_bytes == 0
 
 
 def test_where_whole_prompts_are_run_pictures_are_only_checked(model):
-    lane = Lane(model, "whole", whole=True)
+    thread = PreprocessingThread(model, "whole", whole=True)
     try:
         sources = {"a": ("a", upload())}
-        assert lane.prepare(user("?", "a"), "none", sources, nobody) == 0
+        assert thread.prepare(user("?", "a"), "none", sources, nobody) == 0
         assert isinstance(sources["a"][1], Upload)
     finally:
-        lane.close()
+        thread.close()

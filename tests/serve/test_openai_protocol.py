@@ -25,7 +25,7 @@ def picture(width, height, colour=0):
     return {"type": "image_url", "image_url": {"url": address}}
 
 
-def conversation(*parts):
+def build_messages(*parts):
     return conversation_of(read(messages=[{"role": "user", "content": list(parts)}]).messages, LIMITS)
 
 
@@ -58,7 +58,7 @@ def test_what_would_change_a_sampled_answer_is_named():
         ({"repetition_penalty": 1.2}, "repetition_penalty: "),
         ({"logit_bias": {"5": 1}}, "logit_bias: "),
         ({"response_format": {"type": "json_object"}}, "response_format.type: "),
-        ({"tools": [{"type": "function"}]}, "tools: not known here"),
+        ({"tools": [{"type": "function"}]}, "tools: not supported"),
         ({"n": 2}, "n: "),
         ({"min_tokens": 5}, "min_tokens: "),
         ({"stop": ["x"] * (STOPS + 1)}, "stop: list should have at most 16 items"),
@@ -70,12 +70,12 @@ def test_what_would_change_a_sampled_answer_is_named():
         ({"messages": [{"role": "user", "content": "x"}] * (PARTS + 1)}, "messages"),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 3000}] * 2},
-            "messages: 6,000 texts",
+            "messages: has 6,000 texts",
         ),
         ({"messages": [{}] * 4000}, "messages.0.role: field required"),
-        ({f"field{number}": 1 for number in range(100)}, "an object of 102 fields"),
+        ({f"field{number}": 1 for number in range(100)}, "an object has 102 fields"),
         ({"model": "x" * 1000}, "model: string should have at most 256 characters"),
-        ({"x" * 100_000: 1}, "not known here"),
+        ({"x" * 100_000: 1}, "not supported"),
         ({"metadata": {"a": json.loads("[" * 190 + "]" * 190)}, "n": 2}, "n: "),
     ],
 )
@@ -101,15 +101,15 @@ def test_quotes_and_commas_in_a_text_are_no_values():
 
 def test_texts_are_measured_together_before_anything_reads_them():
     half = {"type": "text", "text": "x" * 500}
-    assert conversation(half, half).pixels == 0
+    assert build_messages(half, half).pixels == 0
     with pytest.raises(InputError, match="their texts have 1,001 characters, and at most 1,000"):
-        conversation(half, half, {"type": "text", "text": "x"})
+        build_messages(half, half, {"type": "text", "text": "x"})
 
 
 def test_pictures_have_a_number_and_pixels_together():
-    assert conversation(picture(100, 50), picture(100, 50, 9)).pixels == 10_000
-    assert conversation(picture(100, 100), picture(100, 100)).pixels == 10_000  # one picture, shown twice
+    assert build_messages(picture(100, 50), picture(100, 50, 9)).pixels == 10_000
+    assert build_messages(picture(100, 100), picture(100, 100)).pixels == 10_000  # one picture, shown twice
     with pytest.raises(InputError, match=r"messages.0.content.1: has 100 x 51 pixels, and .* may have 10,000 together"):
-        conversation(picture(100, 50), picture(100, 51))
+        build_messages(picture(100, 50), picture(100, 51))
     with pytest.raises(InputError, match=r"messages.0.content.3: a request may have 3 pictures"):
-        conversation(*[picture(4, 4)] * 4)
+        build_messages(*[picture(4, 4)] * 4)

@@ -24,9 +24,10 @@ from linkcontext.records import Turn
 from linkcontext.scoring.identity import measured
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringRequest
-from linkcontext.serve.prefix_cache import Shelf, shared
-from linkcontext.serve.server import Endpoint, Limits, address, listening
-from linkcontext.serve.worker import Desk
+from linkcontext.serve.endpoint import Endpoint, Limits
+from linkcontext.serve.prefix_cache import PrefixCacheLRU, common_length
+from linkcontext.serve.server import address, listen
+from linkcontext.serve.worker import ModelWorker
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import read_pack, write_pack
@@ -121,14 +122,15 @@ def refused(client, kind, messages, **more):
 
 
 def test_the_answer_is_the_model_s_own(client, offline, paths):
-    sent, prompt, offline.sources = lesson((paths[0][0], paths[7][0]), paths[7][3])
+    sent, prompt, sources = lesson((paths[0][0], paths[7][0]), paths[7][3])
+    offline.sources |= sources
     found = ask(client, sent)
     assert found.choices[0].message.content == offline.generate([prompt])[0] != ""
     assert found.choices[0].finish_reason == "stop"
     assert found.usage.prompt_tokens == len(offline.prompt(prompt).ids)
     assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
     assert [m.id for m in client.models.list()] == ["mini", "zoo"]
-    assert client.models.retrieve("mini").max_model_len == offline.model.context
+    assert client.models.retrieve("mini").max_model_len == offline.loaded.context
 
 
 def test_a_stream_says_the_same_token_by_token(client, paths):
@@ -176,7 +178,8 @@ def test_no_part_of_a_stop_is_told(client, paths):
 
 
 def test_a_given_answer_is_scored_as_offline(client, offline, paths):
-    sent, prompt, offline.sources = lesson((paths[0][0], paths[7][0]), paths[7][3])
+    sent, prompt, sources = lesson((paths[0][0], paths[7][0]), paths[7][3])
+    offline.sources |= sources
     answers = tuple([*prompt, {"role": "assistant", "content": [{"type": "text", "text": name}]}] for name in NAMES)
     (scores,) = offline.score([ScoringRequest(prompt, answers)])
     ends = {"add_generation_prompt": False}
@@ -201,20 +204,24 @@ def test_a_pack_is_a_model_by_name(client, model, pack, paths):
     for query in (paths[2][5], paths[9][5]):
         found = client.chat.completions.create(model="zoo", messages=[shown(query)], temperature=0)
         assert found.choices[0].message.content == learner.say(query)
-        assert found.choices[0].message.content in learner.shown
-        assert len(learner.held) <= found.usage.prompt_tokens_details.cached_tokens < found.usage.prompt_tokens
+        assert found.choices[0].message.content in learner.pictures.by_name
+        assert (
+            len(learner.prefill_support())
+            <= found.usage.prompt_tokens_details.cached_tokens
+            < found.usage.prompt_tokens
+        )
     assert ask(client, [shown(query)]).usage.prompt_tokens < found.usage.prompt_tokens
 
 
 def test_a_picture_that_was_taught_is_named_without_the_model(client, endpoint, paths, monkeypatch):
-    monkeypatch.setattr(endpoint.desk, "put", lambda _: pytest.fail("the model was asked"))
+    monkeypatch.setattr(endpoint.worker, "submit", lambda _: pytest.fail("the model was asked"))
     for query, name in ((paths[2][0], "tavork"), (paths[9][1], "gaspik")):
         found = client.chat.completions.create(model="zoo", messages=[shown(query)])
         assert (found.choices[0].message.content, found.choices[0].finish_reason) == (name, "stop")
         assert found.model_extra == {"taught": True}
         pieces = client.chat.completions.create(model="zoo", messages=[shown(query)], stream=True)
         assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == name
-    assert endpoint.inside == 0
+    assert endpoint.requests.taken == 0
 
 
 def test_a_correction_in_the_conversation_holds(client, paths):
@@ -239,19 +246,20 @@ def test_a_client_s_system_message_stands_before_a_pack(endpoint, client, model,
     said_first = [{"role": role, "content": f"Name {role}."} for role in ("system", "developer")]
     query = shown(paths[2][5])
     later = {"role": "system", "content": "Later."}
-    _, job = endpoint._job(json.dumps({"model": "zoo", "messages": [*said_first, query, later]}).encode())
-    own = build_messages(learner.rounds, learner.scaffold)
-    assert [message["role"] for message in job.messages[:2]] == ["system", "system"]
-    assert [message["content"][0]["text"] for message in job.messages[:2]] == ["Name system.", "Name developer."]
-    assert job.messages[2 : 2 + len(own)] == own
-    assert [message["role"] for message in job.messages[2 + len(own) :]] == ["user", "system"]
+    _, request = endpoint.parse(json.dumps({"model": "zoo", "messages": [*said_first, query, later]}).encode())
+    own = build_messages(learner.choose_support(), learner.scaffold)
+    assert [message["role"] for message in request.messages[:2]] == ["system", "system"]
+    assert [message["content"][0]["text"] for message in request.messages[:2]] == ["Name system.", "Name developer."]
+    assert request.messages[2 : 2 + len(own)] == own
+    assert [message["role"] for message in request.messages[2 + len(own) :]] == ["user", "system"]
     found = client.chat.completions.create(model="zoo", messages=[*said_first, query], temperature=0)
     assert found.choices[0].message.content
     assert found.usage.prompt_tokens_details.cached_tokens == 0
 
 
 def test_a_conversation_that_goes_on_costs_its_new_tokens(client, endpoint, offline, paths):
-    sent, prompt, offline.sources = lesson((paths[1][0], paths[8][0]), paths[8][3], ("snobo", "davti"))
+    sent, prompt, sources = lesson((paths[1][0], paths[8][0]), paths[8][3], ("snobo", "davti"))
+    offline.sources |= sources
     (reply,) = offline.generate([prompt])
     sent2, prompt2, sources2 = lesson((paths[1][0], paths[8][0]), paths[1][5], ("snobo", "davti"))
     text = [{"type": "text", "text": reply}]
@@ -274,26 +282,26 @@ def test_a_conversation_that_goes_on_costs_its_new_tokens(client, endpoint, offl
     assert cached[1:4] == [whole, whole, whole]
     assert length["first"] - 20 < cached[4] < whole  # all but the query
     assert cached[5:] == [length["next"] - 1, whole]
-    assert 0 < endpoint.desk.shelf.taken <= endpoint.limits.hold
+    assert 0 < endpoint.worker.prefix_cache.nbytes <= endpoint.limits.hold
 
 
-def test_the_shelf_keeps_what_was_used_last(endpoint, model, offline, paths):
+def test_the_prefix_cache_keeps_what_was_used_last(endpoint, model, offline, paths):
     asked = [lesson((paths[number][0], paths[8][0]), paths[8][3]) for number in (1, 2, 3)]
-    offline.sources = {k: v for _, _, sources in asked for k, v in sources.items()}
+    offline.sources |= {k: v for _, _, sources in asked for k, v in sources.items()}
     first, second, third = (offline.prefill([prompt]) for _, prompt, _ in asked)
-    shelf = Shelf(offline, 10**9)
-    shelf.put(first)
-    shelf.room = 2 * shelf.taken + 1000
+    cache = PrefixCacheLRU(offline, 10**9)
+    cache.add(first)
+    cache.max_bytes = 2 * cache.nbytes + 1000
     for held in (second, first, third):
-        shelf.put(held)
-    assert shelf.kept == [first, third]
-    assert shelf.find(asked[2][1]) is third
-    part = shelf.take(first, [asked[0][1][:3], asked[0][1]])
+        cache.add(held)
+    assert cache.entries == [first, third]
+    assert cache.match(asked[2][1]) is third
+    part = cache.fork(first, [asked[0][1][:3], asked[0][1]])
     assert part is not first
     assert 16 < len(part) < len(first)
     assert offline.generate([asked[0][1]], on=part) == offline.generate([asked[0][1]])
-    assert shelf.take(first, [asked[0][1]]) is first
-    assert shared(first, first.key, ("another", *first.images[1:])) == 1  # the picture is no part
+    assert cache.fork(first, [asked[0][1]]) is first
+    assert common_length(first, first.key, ("another", *first.images[1:])) == 1  # the picture is no part
 
 
 def test_many_clients_at_once_get_each_their_own_answer(client, offline, paths):
@@ -304,7 +312,7 @@ def test_many_clients_at_once_get_each_their_own_answer(client, offline, paths):
         names = [syllables[number % 7] + end + syllables[number % 6] for end in ("bo", "ti")]
         query = paths[(first, second)[number % 2]][5 + number % 7]
         asked.append(lesson((paths[first][number % 4], paths[second][0]), query, names))
-    offline.sources = {k: v for _, _, sources in asked for k, v in sources.items()}
+    offline.sources |= {k: v for _, _, sources in asked for k, v in sources.items()}
     expected = [offline.generate([prompt])[0] for _, prompt, _ in asked]
     assert len(set(expected)) > 20
 
@@ -323,7 +331,7 @@ def test_what_cannot_be_read_is_a_sentence(client, url, paths):
     assert told.startswith("messages.0.content: field required")
     assert "messages" in refused(client, openai.BadRequestError, [])
     assert "messages.0.role" in refused(client, openai.BadRequestError, [{"role": "tool", "content": "x"}])
-    assert "tools: not known here" in refused(client, openai.BadRequestError, [good], extra_body={"tools": [{}]})
+    assert "tools: not supported" in refused(client, openai.BadRequestError, [good], extra_body={"tools": [{}]})
     assert "temperature: " in refused(client, openai.BadRequestError, [good], extra_body={"temperature": -1})
     assert "n: " in refused(client, openai.BadRequestError, [good], n=2)
     assert "top_logprobs" in refused(client, openai.BadRequestError, [good], top_logprobs=2)
@@ -332,7 +340,7 @@ def test_what_cannot_be_read_is_a_sentence(client, url, paths):
         client, openai.BadRequestError, [{**good, "content": [*good["content"], {"type": "text", "text": "<image>"}]}]
     )
     assert "context" in refused(client, openai.BadRequestError, [{"role": "user", "content": "word " * 6000}])
-    with pytest.raises(openai.NotFoundError, match=r"there is no model bar\. There are mini, zoo"):
+    with pytest.raises(openai.NotFoundError, match=r"there is no model bar\. The models are mini, zoo"):
         client.chat.completions.create(model="bar", messages=[good])
     for data in ("\u00e9", "!", ""):
         part = picture_part(f"data:image/png;base64,{data}")
@@ -365,10 +373,10 @@ def test_nothing_waits_and_nothing_is_held_after_good_and_bad_requests(client, e
     refused(client, openai.BadRequestError, [{"role": "user", "content": [picture_part(address)]}])
     refused(client, openai.BadRequestError, [{"role": "user", "content": "word " * 6000}])
     assert ask(client, [shown(paths[0][0])]).choices
-    until(lambda: endpoint.inside == endpoint.large == 0)
-    assert [lane.taken for lane in endpoint.lanes] == [0, 0]
-    assert endpoint.bodies.coming == []
-    until(lambda: endpoint.desk.scorer.sources == {})
+    until(lambda: endpoint.requests.taken == endpoint.large_requests.taken == 0)
+    assert [thread.waiting_bytes for thread in endpoint.preprocessing] == [0, 0]
+    assert endpoint.bodies.unfinished == []
+    until(lambda: endpoint.worker.local_model.sources == {})
 
 
 def test_large_requests_take_a_part_of_the_places(client, endpoint, paths, slow, limits):
@@ -381,7 +389,7 @@ def test_large_requests_take_a_part_of_the_places(client, endpoint, paths, slow,
     }
     with ThreadPoolExecutor(9) as pool:
         waiting = [pool.submit(ask, client, [large]) for _ in range(limits.queue // 4)]
-        until(lambda: endpoint.large == limits.queue // 4 and heard)
+        until(lambda: endpoint.large_requests.taken == limits.queue // 4 and heard)
         with pytest.raises(openai.RateLimitError, match="8 large requests are waiting already"):
             ask(client, [large])
         small = pool.submit(ask, client, [shown(paths[0][0])])
@@ -397,13 +405,13 @@ def test_a_body_on_its_way_takes_no_place(client, endpoint, url, paths):
     try:
         for sender in slow:
             sender.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
-        until(lambda: len(endpoint.bodies.coming) == 40)
-        assert endpoint.inside == 0
+        until(lambda: len(endpoint.bodies.unfinished) == 40)
+        assert endpoint.requests.taken == 0
         assert ask(client, [shown(paths[0][0])]).choices
     finally:
         for sender in slow:
             sender.close()
-    until(lambda: endpoint.bodies.coming == [])
+    until(lambda: endpoint.bodies.unfinished == [])
 
 
 def test_neutral_penalties_and_the_template_s_own_variables_are_taken(client, paths):
@@ -437,7 +445,7 @@ def test_only_pictures_in_the_request_are_opened(client, paths, tmp_path):
     assert "not a picture" in sentence("data:image/png;base64,")
     cut = base64.b64encode(paths[0][0].read_bytes()[:200]).decode()
     assert "messages.0.content.0: the picture is damaged" in sentence(f"data:image/png;base64,{cut}")
-    assert "Only the user" in sentence(uri(paths[0][0]), "assistant")
+    assert "Only the user's" in sentence(uri(paths[0][0]), "assistant")
 
 
 def test_a_request_that_is_too_large_is_not_read(client, url, limits):
@@ -458,17 +466,17 @@ def test_a_request_that_is_too_large_is_not_read(client, url, limits):
 def slow(endpoint, monkeypatch):
     """Lets the model say a token only when it is told to."""
     gate, heard = threading.Semaphore(0), []
-    usual = Desk._heard
+    usual = ModelWorker._on_token
 
-    def waits(self, job, token, logits):
-        heard.append(job)
+    def waits(self, request, token, logits):
+        heard.append(request)
         assert gate.acquire(timeout=20)
-        return usual(self, job, token, logits)
+        return usual(self, request, token, logits)
 
-    monkeypatch.setattr(Desk, "_heard", waits)
+    monkeypatch.setattr(ModelWorker, "_on_token", waits)
     yield gate, heard
     gate.release(10_000)
-    until(lambda: endpoint.inside == 0)
+    until(lambda: endpoint.requests.taken == 0)
 
 
 def until(true):
@@ -492,11 +500,11 @@ def test_a_client_that_leaves_is_not_answered_any_further(client, url, paths, sl
             with pytest.raises(httpx.ReadTimeout):
                 other.post(f"{url}/chat/completions", content=body, headers=JSON, timeout=0.5)
     until(lambda: heard)
-    job = heard[0]
-    until(lambda: job.gone)
+    request = heard[0]
+    until(lambda: request.cancelled)
     gate.release()
-    until(lambda: job.over)
-    assert job.said == []
+    until(lambda: request.finished)
+    assert request.token_ids == []
     gate.release(10_000)
     assert ask(client, [shown(paths[0][0])]).choices[0].message.content
 
@@ -505,7 +513,7 @@ def test_a_full_house_sends_clients_away(client, endpoint, url, paths, slow, lim
     gate, heard = slow
     with ThreadPoolExecutor(limits.queue) as pool:
         inside = [pool.submit(ask, client, [shown(paths[0][0])]) for _ in range(limits.queue)]
-        until(lambda: endpoint.inside == limits.queue and heard)
+        until(lambda: endpoint.requests.taken == limits.queue and heard)
         with pytest.raises(openai.RateLimitError, match="32 requests are waiting already") as caught:
             ask(client, [shown(paths[0][0])])
         assert caught.value.response.headers["retry-after"] == "1"
@@ -528,16 +536,16 @@ def test_a_model_that_fails_leaves_the_server_up(client, paths, monkeypatch, cap
 
 
 def test_an_address_is_taken_before_anything_is_answered_there(endpoint):
-    with listening("127.0.0.1", 0) as heard:
+    with listen("127.0.0.1", 0) as heard:
         port = heard.getsockname()[1]
         assert address(heard) == f"http://127.0.0.1:{port}/v1"
         with pytest.raises(InputError, match=rf"--port {port}: cannot be served there \(Address already in use\)"):
-            listening("127.0.0.1", port)
+            listen("127.0.0.1", port)
         with pytest.raises(InputError, match=r"--host no\.such\.host\.invalid --port 0: cannot be served there"):
-            listening("no.such.host.invalid", 0)
+            listen("no.such.host.invalid", 0)
         with ThreadPoolExecutor(1) as early:
             waits = early.submit(httpx.get, f"{address(heard)}/models", timeout=20)
-            config = uvicorn.Config(endpoint.app(), log_level="warning", lifespan="off")  # the desk stays open
+            config = uvicorn.Config(endpoint.app(), log_level="warning", lifespan="off")  # the worker stays open
             server = uvicorn.Server(config)
             serving = threading.Thread(target=server.run, args=[[heard]])
             serving.start()

@@ -9,7 +9,7 @@ import linkcontext
 from linkcontext.errors import InputError
 from linkcontext.models.loading import load
 from linkcontext.source import open_data
-from linkcontext.teach.chat import answered, chat, spelled, typed
+from linkcontext.teach.chat import chat, input_lines, reply_lines, split_line
 from linkcontext.teach.dialogue import Dialogue
 from linkcontext.teach.pack import read_pack
 
@@ -60,15 +60,15 @@ def test_what_was_taught_holds_through_twenty_turns(mini, paths):
     right, left_out = [], 0
     for said, pictures in script:
         reply = talk.say(said, pictures)
-        left_out += any("small talk" in note for note in reply.notes)
-        taught = talk.learner.shown
+        left_out += any("are dropped" in note for note in reply.notes)
+        taught = talk.learner.pictures.by_name
         assert talk.tokens()[0] <= 420
         if len(taught) > 1:
             right += [talk.learner.ask(p).name == name for name in taught for p in unseen[name]]
     assert all(right)
     assert len(right) == 2 * 2 * 8 + 11 * 3 * 2
     assert left_out > 0
-    counts = {name: len(items) for name, items in talk.learner.shown.items()}
+    counts = {name: len(items) for name, items in talk.learner.pictures.by_name.items()}
     assert counts == {
         "cactihog": 2,
         "plimbo": 3,
@@ -82,10 +82,10 @@ def test_a_correction_moves_the_picture_and_takes_the_wrong_answer_back(nano, pa
     assert talk.say("no, it's a cactihog").notes == ("Plimbo has no picture left and is forgotten.",)
     talk.teach("plimbo", paths[7][:2])
     talk.ask(paths[0][3])
-    assert [turn.question for turn in talk.talk] == [""]
+    assert [turn.question for turn in talk.history] == [""]
     reply = talk.say("No! A CACTIHOG.")
     assert reply.text == "cactihog: 2 pictures."
-    assert not talk.talk
+    assert not talk.history
     moved = talk.say("actually, plimbo")
     assert (moved.text, moved.notes) == ("plimbo: 3 pictures.", ("1 of them was cactihog before.",))
     assert talk.ask().answer.name == "plimbo"  # at once, and the model is not asked
@@ -94,9 +94,9 @@ def test_a_correction_moves_the_picture_and_takes_the_wrong_answer_back(nano, pa
     assert talk.ask().text == "cactihog (this picture was taught)"
     talk.say("no, a plimbo")
     talk.say("no, thank you")
-    assert list(talk.learner.shown) == ["cactihog", "plimbo"]
+    assert list(talk.learner.pictures.by_name) == ["cactihog", "plimbo"]
     assert talk.say("forget the plimbo").text == "plimbo is forgotten."
-    assert list(talk.learner.shown) == ["cactihog"]
+    assert list(talk.learner.pictures.by_name) == ["cactihog"]
 
 
 def test_small_talk_goes_oldest_first_and_what_was_taught_stays(nano, paths):
@@ -109,12 +109,12 @@ def test_small_talk_goes_oldest_first_and_what_was_taught_stays(nano, paths):
     talk.budget = talk.tokens()[0] + 30
     gone = sum(len(talk.ask(paths[0][8], question).notes) for question in questions[3:])
     assert gone >= 2
-    kept = [turn.question for turn in talk.talk]
+    kept = [turn.question for turn in talk.history]
     assert kept == questions[-len(kept) :]
-    before = dict(talk.learner.shown), list(talk.talk)
-    with pytest.raises(InputError, match="never gives way"):
+    before = dict(talk.learner.pictures.by_name), list(talk.history)
+    with pytest.raises(InputError, match="never dropped"):
         talk.teach("c", paths[2][:30])
-    assert (dict(talk.learner.shown), list(talk.talk)) == before
+    assert (dict(talk.learner.pictures.by_name), list(talk.history)) == before
 
 
 def test_what_cannot_be_taught_is_a_sentence_and_changes_nothing(nano, paths, tmp_path):
@@ -134,7 +134,7 @@ def test_what_cannot_be_taught_is_a_sentence_and_changes_nothing(nano, paths, tm
     ):
         with pytest.raises(InputError, match=sentence):
             talk.say(said, pictures)
-        assert (talk.learner.shown, talk.talk, talk.last) == ({}, [], ())
+        assert (talk.learner.pictures.by_name, talk.history, talk.last) == ({}, [], ())
 
 
 def test_a_line_begins_with_its_pictures(tmp_path, monkeypatch):
@@ -142,18 +142,18 @@ def test_a_line_begins_with_its_pictures(tmp_path, monkeypatch):
     (tmp_path / "my zoo").mkdir()
     for name in ("a.png", "b.PNG", "my zoo/1.png", "my zoo/2.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name, "PNG")
-    assert spelled("a.png") == ([Path("a.png")], "")
-    assert spelled("a.png: it's a cactihog") == ([Path("a.png")], "it's a cactihog")
-    assert spelled("a.png b.PNG these are mine") == ([Path("a.png"), Path("b.PNG")], "these are mine")
-    assert spelled('"my zoo/1.png": what is this?') == ([Path("my zoo/1.png")], "what is this?")
-    assert spelled("my zoo/1.png: what is this?") == ([Path("my zoo/1.png")], "what is this?")
-    assert spelled('"my zoo/": these are mine')[0] == [Path("my zoo/1.png"), Path("my zoo/2.png")]
-    assert spelled("[ab].*: these are mine") == ([], "[ab].*: these are mine")
-    assert spelled("?.png: these are mine") == ([Path("a.png")], "these are mine")
-    assert spelled("what is in b.png") == ([], "what is in b.png")  # no such file
+    assert split_line("a.png") == ([Path("a.png")], "")
+    assert split_line("a.png: it's a cactihog") == ([Path("a.png")], "it's a cactihog")
+    assert split_line("a.png b.PNG these are mine") == ([Path("a.png"), Path("b.PNG")], "these are mine")
+    assert split_line('"my zoo/1.png": what is this?') == ([Path("my zoo/1.png")], "what is this?")
+    assert split_line("my zoo/1.png: what is this?") == ([Path("my zoo/1.png")], "what is this?")
+    assert split_line('"my zoo/": these are mine')[0] == [Path("my zoo/1.png"), Path("my zoo/2.png")]
+    assert split_line("[ab].*: these are mine") == ([], "[ab].*: these are mine")
+    assert split_line("?.png: these are mine") == ([Path("a.png")], "these are mine")
+    assert split_line("what is in b.png") == ([], "what is in b.png")  # no such file
     for line in ("what is in a.png", "what is in 'b.PNG'?"):
         with pytest.raises(InputError, match="a line begins with its picture"):
-            spelled(line)
+            split_line(line)
 
 
 def test_lines_are_answered_until_quit(nano, paths):
@@ -164,20 +164,20 @@ def test_lines_are_answered_until_quit(nano, paths):
     assert heard[0] == "red fox: 2 pictures."
     assert heard[1].startswith("! 'plimbo' was not taught")
     assert heard[2] == "! /dance: no such command. /help lists them."
-    assert heard[3].startswith("! a name is missing")
+    assert heard[3].startswith("! the name is missing")
     assert heard[4].startswith("! 'a: a quote is not closed")
     assert heard[5].startswith("mine: ")
     assert heard[6] == "red fox: 2 pictures"
-    assert "tokens of context are taken" in heard[8]
+    assert "tokens of the context are used" in heard[8]
     assert heard[9].startswith("! nowhere.png: cannot be read")
     assert "/forget NAME" in heard[10]
     assert len(heard) == 11
-    (said,) = answered(talk, "/forget red fox")
+    (said,) = reply_lines(talk, "/forget red fox")
     assert said == "red fox is forgotten."
     for line in ("quit", "/exit", "Quit"):
         chat(talk, [line, "/dance"], lambda _: pytest.fail("the dialogue went on"))
-    assert list(answered(talk, "help")) == list(answered(talk, "/help"))
-    said, about = answered(talk, f"{paths[0][3]}: what colour is it?")
+    assert list(reply_lines(talk, "help")) == list(reply_lines(talk, "/help"))
+    said, about = reply_lines(talk, f"{paths[0][3]}: what colour is it?")
     assert str(paths[0][3]) in about
 
 
@@ -190,7 +190,7 @@ def test_what_was_taught_in_lines_is_kept_in_a_pack(nano, paths, tmp_path):
     assert heard[2].startswith("! ")
     assert not list(tmp_path.iterdir())
     chat(talk, [f"/teach owl {paths[1][0]}", f'/save "{kept}"', f"/save {kept}"], heard.append)
-    assert "is there already" in heard[-1]
+    assert "exists already" in heard[-1]
     pack = read_pack(kept)
     assert {name: len(items) for name, items in pack.concepts.items()} == {"fox": 1, "owl": 1}
     assert pack.licence == "CC0"
@@ -222,11 +222,11 @@ def test_names_that_look_alike_are_one(nano, paths):
     talk.teach("\ufb01sh", paths[0][:1])  # with a ligature
     talk.teach("fish", paths[0][1:2])
     talk.teach("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", paths[1][:1])  # Persian, with a joiner
-    assert [len(items) for items in talk.learner.shown.values()] == [2, 1]
-    with pytest.raises(InputError, match="a name is needed"):
+    assert [len(items) for items in talk.learner.pictures.by_name.values()] == [2, 1]
+    with pytest.raises(InputError, match="the name is blank"):
         talk.teach("\u3164", paths[2][:1])  # a letter that nobody sees
 
 
 def test_without_stdin_a_dialogue_ends(monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
-    assert list(typed(lambda _: None)) == []
+    assert list(input_lines(lambda _: None)) == []

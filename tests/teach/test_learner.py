@@ -9,8 +9,11 @@ from linkcontext.errors import InputError
 from linkcontext.models.loading import load
 from linkcontext.records import Turn
 from linkcontext.source import open_data
-from linkcontext.teach.learner import Learner, spoken
+from linkcontext.teach.answer import answer_line
+from linkcontext.teach.calibration import name_log_probabilities
+from linkcontext.teach.learner import Learner
 from linkcontext.teach.recogniser import Recogniser
+from linkcontext.teach.support import Support
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +57,17 @@ def test_a_picture_that_was_taught_answers_its_own_name(nano, paths, tmp_path, m
     model = linkcontext.load(str(nano))
     model.teach({"a": paths[0][:1], "b": paths[1][:1]})  # one picture a name
     Image.open(paths[1][0]).save(tmp_path / "again.bmp")  # the same pixels in other bytes
-    monkeypatch.setattr(type(model.scorer), "score", lambda *_: pytest.fail("the model was asked"))
+    monkeypatch.setattr(type(model.local_model), "score", lambda *_: pytest.fail("the model was asked"))
     for picture, name in ((paths[0][0], "a"), (paths[1][0], "b"), (tmp_path / "again.bmp", "b")):
         answer = model.ask(picture)
         assert (answer.name, answer.taught) == (name, True)
         assert answer.probabilities == {other: float(other == name) for other in "ab"}
         assert (answer.nearest[0].name, answer.nearest[0].similarity) == (name, pytest.approx(1))
-        assert spoken(answer) == f"{name} (this picture was taught)"
+        assert answer_line(answer) == f"{name} (this picture was taught)"
     model.teach({"a": [tmp_path / "again.bmp"]})  # a correction, by a copy
     assert model.ask(paths[1][0]).name == "a"
-    assert model.shown == {"a": [sha256(paths[0][0]), sha256(paths[1][0])]}
-    assert model.path(sha256(paths[1][0])) == paths[1][0]  # where its bytes are
+    assert model.pictures.by_name == {"a": [sha256(paths[0][0]), sha256(paths[1][0])]}
+    assert model.pictures.paths[sha256(paths[1][0])] == paths[1][0]  # where its bytes are
     assert model.ask(paths[0][0]).name == "a"  # with one name left there is still something to say
     model.teach({"b": [paths[1][0]]})
     assert model.ask(tmp_path / "again.bmp").name == "b"
@@ -76,14 +79,14 @@ def test_a_picture_under_two_names_is_found_by_its_pixels(nano, paths, tmp_path)
     with pytest.raises(InputError, match=r"copy.tif: is shown as 'a' \(in .*0000.png\) and as 'b'. Name it once"):
         model.teach({"a": [paths[0][0]], "b": [tmp_path / "copy.tif"]})
     model.teach({"a": [paths[0][0], tmp_path / "copy.tif"]})
-    assert model.shown == {"a": [sha256(paths[0][0])]}
+    assert model.pictures.by_name == {"a": [sha256(paths[0][0])]}
 
 
 def test_names_with_composed_letters_are_one(nano, paths):
     model = linkcontext.load(str(nano))
     model.teach({"caf\u00e9": paths[0][:1]})
     model.teach({"cafe\u0301": paths[0][1:2]})
-    assert {name: len(items) for name, items in model.shown.items()} == {"caf\u00e9": 2}
+    assert {name: len(items) for name, items in model.pictures.by_name.items()} == {"caf\u00e9": 2}
 
 
 @pytest.mark.parametrize("select", ["medoid", "rices"])
@@ -92,16 +95,21 @@ def test_probabilities_are_calibrated_whatever_is_shown(nano, paths, select):
     model = Learner(load(str(nano)), shots_per_class=2, select=select)
     model.teach({"a": paths[0][:3], "a longer name": paths[1][:3]})
     query, picture = model.query(paths[2][0]), paths[2][0]
-    turns = model.rounds
+    turns = model.choose_support()
     if select == "rices":
-        own = [model._likest(turn.item, itself=False) for turn in turns]
+        own = [model._similar_support(turn.item, without_itself=True) for turn in turns]
         assert all(turn.item not in {t.item for t in support} for turn, support in zip(turns, own, strict=True))
-        support = model._likest(query.item)
+        support = model._similar_support(query.item)
     else:
         own, support = [turns] * len(turns), turns
-    mean = sum(model._chances([Turn(t.item, "", "")], s, None)[0] for t, s in zip(turns, own, strict=True)) / len(turns)
-    expected = (model._chances([query], support, None)[0] - mean).softmax(0)
-    assert any(abs(value) > 0.1 for value in model.leaning)
+
+    def scores(turn, support):
+        names = model.pictures.names
+        return name_log_probabilities(model.local_model, model.scaffold, [turn], Support(support), names)[0]
+
+    mean = sum(scores(Turn(t.item, "", ""), s) for t, s in zip(turns, own, strict=True)) / len(turns)
+    expected = (scores(query, support) - mean).softmax(0)
+    assert any(abs(value) > 0.1 for value in model.estimate_name_bias())
     assert list(model.ask(picture).probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
 
 
@@ -110,12 +118,12 @@ def test_calibration_follows_every_picture_that_rices_can_show(nano, paths):
     lessons = {"a": paths[0][:3], "a longer name": paths[1][:3]}, {"a": paths[0][3:8]}
     model, fresh = (Learner(load(str(nano)), shots_per_class=1, select="rices") for _ in range(2))
     model.teach(lessons[0])
-    assert model.leaning
+    assert model.estimate_name_bias()
     for lesson in lessons[1:]:
         model.teach(lesson)
     for lesson in lessons:
         fresh.teach(lesson)
-    assert model.leaning == pytest.approx(fresh.leaning, abs=1e-4)
+    assert model.estimate_name_bias() == pytest.approx(fresh.estimate_name_bias(), abs=1e-4)
 
 
 def test_a_name_is_taken_away_in_whatever_spelling(nano, paths):
@@ -123,14 +131,14 @@ def test_a_name_is_taken_away_in_whatever_spelling(nano, paths):
     model.teach({"caf\u00e9 noir": paths[0][:1], "b": paths[1][:1]})
     model.rename(" cafe\u0301  noir", "c")
     model.forget("c ")
-    assert list(model.shown) == ["b"]
+    assert list(model.pictures.by_name) == ["b"]
 
 
 def test_bad_lessons_are_sentences(nano, paths, tmp_path):
     model = linkcontext.load(str(nano))
     with pytest.raises(InputError, match="at least two names"):
         model.ask(paths[0][0])
-    with pytest.raises(InputError, match="at least one picture"):
+    with pytest.raises(InputError, match="Give at least one picture"):
         model.teach({"a": []})
     with pytest.raises(InputError, match="no such picture"):
         model.teach({"a": [tmp_path / "nowhere.png"]})

@@ -22,8 +22,11 @@ from linkcontext.models.loading import load
 from linkcontext.records import to_json
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
-from linkcontext.teach.learner import Learner, Point
-from linkcontext.teach.pack import merge, named_pictures, read_pack, write_pack
+from linkcontext.teach.class_pictures import pictures_by_class_name
+from linkcontext.teach.learner import Learner
+from linkcontext.teach.pack import read_pack, write_pack
+from linkcontext.teach.rejection import RejectionThreshold
+from linkcontext.teach.taught_pictures import TaughtPictures
 
 NAMES = ("lum", "dax", "tove")
 
@@ -52,7 +55,7 @@ def fill(tmp_path):
 @pytest.fixture
 def learner(model, folder):
     found = Learner(model)
-    found.teach(named_pictures(open_data(str(folder / "zoo"))))
+    found.teach(pictures_by_class_name(open_data(str(folder / "zoo"))))
     return found
 
 
@@ -77,9 +80,9 @@ def test_a_pack_answers_as_the_learner_did_without_its_pictures(model, folder, l
     monkeypatch.setattr(LocalModel, "prefill", lambda *_: pytest.fail("the support was run again"))
     for name, earlier in zip(NAMES, before, strict=True):
         same(found.ask(folder / f"{name}.png"), earlier)
-    assert found.scorer.eyes.calls == len(NAMES)
-    assert found.point == learner.point == pack.point
-    assert all(data.startswith(b"\x89PNG") for data in found.thumbnails.values())
+    assert found.local_model.eyes.calls == len(NAMES)
+    assert found.estimate_rejection_threshold() == learner.estimate_rejection_threshold() == pack.rejection_threshold
+    assert all(data.startswith(b"\x89PNG") for data in found.pictures.thumbnails.values())
 
 
 def test_names_are_taken_away_changed_and_put_together_in_place(model, folder, learner):
@@ -93,13 +96,13 @@ def test_names_are_taken_away_changed_and_put_together_in_place(model, folder, l
     again = read_pack(folder / "zoo.pack").learner(model)
     same(again.ask(folder / "dax.png"), found.ask(folder / "dax.png"))
     whole = Learner(model)
-    merge(whole, learner)
+    whole.pictures.merge(learner.pictures)
     with pytest.raises(InputError, match="tove: taught in both"):
-        merge(whole, again)
+        whole.pictures.merge(again.pictures)
     again.forget("tove")
-    again.shown["axo"] = again.shown["wug"]
+    again.pictures.by_name["axo"] = again.pictures.by_name["wug"]
     with pytest.raises(InputError, match="is 'lum' here and"):
-        merge(whole, again)
+        whole.pictures.merge(again.pictures)
     with pytest.raises(InputError, match=r"'dax' was not taught\. The names are: wug"):
         again.forget("dax")
     with pytest.raises(InputError, match="is taught already"):
@@ -110,7 +113,7 @@ def test_another_model_is_taught_from_the_pictures_if_they_are_there(model, fold
     write_pack(learner, folder / "zoo.pack")
     other = load("mini-base")
     taught = Learner(other)
-    taught.teach(named_pictures(open_data(str(folder / "zoo"))))
+    taught.teach(pictures_by_class_name(open_data(str(folder / "zoo"))))
     same(read_pack(folder / "zoo.pack").learner(other).ask(folder / "lum.png"), taught.ask(folder / "lum.png"))
     (folder / "zoo" / "lum" / "0000.png").unlink()
     with pytest.raises(InputError, match=r"1 of 24 are gone or have changed: .*0000.png.* Put them back"):
@@ -122,11 +125,11 @@ def test_a_pack_that_was_cut_or_edited_is_refused(folder, learner):
     write_pack(learner, path)
     whole = path.read_bytes()
     for bytes_, why in (
-        (whole[: len(whole) // 2], "damaged one"),
+        (whole[: len(whole) // 2], "or damaged"),
         (whole.replace(b'\\"lum\\"', b'\\"lam\\"', 1), "not what was written"),
         (whole[:-1] + bytes([whole[-1] ^ 1]), "not what was written"),
-        (b"", "damaged one"),
-        (b"\x89PNG\r\n", "damaged one"),
+        (b"", "or damaged"),
+        (b"\x89PNG\r\n", "or damaged"),
     ):
         path.write_bytes(bytes_)
         with pytest.raises(InputError, match=why):
@@ -136,40 +139,41 @@ def test_a_pack_that_was_cut_or_edited_is_refused(folder, learner):
 
 
 def test_bad_names_teach_nothing(learner, folder):
-    shown = {name: list(items) for name, items in learner.shown.items()}
+    shown = {name: list(items) for name, items in learner.pictures.by_name.items()}
     picture = folder / "lum.png"
     (folder / "text.png").write_text("no picture")
     for named, why in (
         ({"a" * 500: [picture]}, "at most 100 letters"),
-        ({"a\x1b[31m": [picture]}, "can be printed"),
+        ({"a\x1b[31m": [picture]}, "printable"),
         ({"LUM": [picture]}, "differ only in case"),
         ({"l\u200dum": [picture]}, "differ only in case or in invisible"),
-        ({"\u3164": [picture]}, "a name is needed"),
-        ({"\u200d": [picture]}, "a name is needed"),
+        ({"\u3164": [picture]}, "the name is blank"),
+        ({"\u200d": [picture]}, "the name is blank"),
         ({"new": [picture], "newer": [picture]}, "is shown as 'new' and as 'newer'"),
         ({"new": [picture], "bad": [folder / "text.png"]}, "not a picture"),
     ):
         with pytest.raises(InputError, match=why):
             learner.teach(named)
-        assert learner.shown == shown
+        assert learner.pictures.by_name == shown
     learner.teach({"<b>wug</b>": [picture]})
     learner.teach({"lum": [picture]})  # the last word counts, and a name without pictures is gone
-    assert list(learner.shown) == sorted(NAMES)
-    assert len(learner.shown["lum"]) == 9
+    assert list(learner.pictures.by_name) == sorted(NAMES)
+    assert len(learner.pictures.by_name["lum"]) == 9
 
 
 def test_what_is_like_none_of_them_is_said_so(model, folder, learner):
     """By hand: ten pictures at e1 but for one at 60 degrees towards e3, and ten at e2. Nineteen of twenty are kept."""
-    found = Learner(model, shown={"a": [f"a{i}" for i in range(10)], "b": [f"b{i}" for i in range(10)]})
-    vectors = {**dict.fromkeys(found.shown["a"], (1.0, 0.0, 0.0)), **dict.fromkeys(found.shown["b"], (0.0, 1.0, 0.0))}
+    by_name = {name: [f"{name}{i}" for i in range(10)] for name in "ab"}
+    vectors = {**dict.fromkeys(by_name["a"], (1.0, 0.0, 0.0)), **dict.fromkeys(by_name["b"], (0.0, 1.0, 0.0))}
     vectors["a7"] = (0.5, 0.0, 0.75**0.5)
-    seen = next(iter(learner.seen.values()))
-    found.seen = {item: replace(seen, pooled=torch.tensor(vector)) for item, vector in vectors.items()}
+    seen = next(iter(learner.pictures.features.values()))
+    features = {item: replace(seen, pooled=torch.tensor(vector)) for item, vector in vectors.items()}
+    found = Learner(model, pictures=TaughtPictures(by_name, features=features))
     # The others of an e1: eight at e1 and the one aside, whose mean has the cosine 8.5 / sqrt(8.5^2 + .75) with it.
     beside = 8.5 / (8.5**2 + 0.75) ** 0.5
-    assert found.point == Point(pytest.approx((0.5 + beside) / 2), 0.95, 1.0, 20)
+    assert found.estimate_rejection_threshold() == RejectionThreshold(pytest.approx((0.5 + beside) / 2), 0.95, 1.0, 20)
     learner.forget("dax")
-    assert learner.point is None  # 16 pictures are too few
+    assert learner.estimate_rejection_threshold() is None  # 16 pictures are too few
     assert learner.ask(folder / "dax.png").name is not None
 
 
@@ -185,7 +189,7 @@ def test_the_command_line_teaches_asks_and_changes(nano, folder, capsys):
     main(["ask", pack, str(folder / "lum.png")])
     main(["pack", pack, "--rename", "lum", "wug", "--remove", "dax"])
     out = capsys.readouterr().out
-    assert "Of the 24 pictures, each left out in turn" in out
+    assert "With each of the 24 pictures left out in turn" in out
     assert "wug: 8 pictures" in out
     with pytest.raises(SystemExit):
         main(["ask", pack, str(folder / "nowhere.png")])
@@ -201,7 +205,7 @@ def zoo(learner, folder):
 def base(model, tmp_path_factory):
     """A pack that no test changes."""
     folder, learner = fill(tmp_path_factory.mktemp("base")), Learner(model)
-    learner.teach(named_pictures(open_data(str(folder / "zoo"))))
+    learner.teach(pictures_by_class_name(open_data(str(folder / "zoo"))))
     return write_pack(learner, folder / "zoo.pack")
 
 
@@ -224,30 +228,30 @@ def forge(pack, path, tensors=None, text=None, seal=None, **changes):
         ({"text": '{"format": ' + "9" * 5_000 + "}"}, "a number is too long"),
         ({"held": None}, "held must be"),
         ({"surprise": 1}, "unknown surprise"),
-        ({"concepts": {"lum": ["/etc/passwd"], "dax": ["x"]}}, "not known by a hash"),
+        ({"concepts": {"lum": ["/etc/passwd"], "dax": ["x"]}}, "not one of 64 digits"),
         ({"concepts": {"lum": [], "dax": []}}, "has no picture"),
         ({"concepts": []}, "concepts must be an object"),
-        ({"shots_per_class": -1}, "shots_per_class is no number"),
+        ({"shots_per_class": -1}, "shots_per_class must be at least 1"),
         ({"shots_per_class": True}, "shots_per_class must be a whole number"),
         ({"shots_per_class": 10**400}, "shots_per_class must be a whole number"),
         ({"select": "best"}, "select must be one of"),
-        ({"select": "rices"}, "rices without shots_per_class"),
-        ({"rounds": [["x", "lum"]]}, "its rounds have pictures under other names"),
-        ({"leaning": [0.0]}, "not one number for each name"),
+        ({"select": "rices"}, "select is rices, which needs shots_per_class"),
+        ({"rounds": [["x", "lum"]]}, "rounds has pictures under other names"),
+        ({"leaning": [0.0]}, "leaning does not have one number for each name"),
         ({"leaning": ["x", 0, 0]}, "leaning must be a finite number"),
-        ({"point": {"fit": 2, "kept": 1, "refused": 1, "pictures": 24}}, "its point has impossible values"),
+        ({"point": {"fit": 2, "kept": 1, "refused": 1, "pictures": 24}}, "point has impossible values"),
         ({"point": [1]}, "point must be an object"),
         ({"licence": "x" * 200_000}, "longer than"),
         ({"licence": "\x1b[31m"}, "control characters"),
         (
             {"model": {"name": "openai:http://127.0.0.1:9/v1#x", "identity": "0" * 64}},
-            "none that this machine can load",
+            "not one that this machine can load",
         ),
-        ({"model": {"name": "mini", "identity": "0"}}, "not known by a hash"),
+        ({"model": {"name": "mini", "identity": "0"}}, "not one of 64 digits"),
         ({"model": "mini"}, "model must be an object"),
         ({"scaffold": "turns"}, "scaffold must be an object"),
-        ({"pixels": {}}, "not of the same pictures"),
-        ({"paths": {}}, "not of the same pictures"),
+        ({"pixels": {}}, "not have the same pictures"),
+        ({"paths": {}}, "not have the same pictures"),
     ],
 )
 def test_a_forged_pack_is_a_sentence(base, tmp_path, changes, why):
@@ -297,7 +301,8 @@ def test_a_pack_from_elsewhere_answers_by_its_pictures_and_names(model, folder, 
     assert zoo.sealed
     assert not forged.sealed
     taught = forged.learner(model)
-    assert (taught.point, taught.shown) == (learner.point, learner.shown)
+    assert taught.estimate_rejection_threshold() == learner.estimate_rejection_threshold()
+    assert taught.pictures.by_name == learner.pictures.by_name
     for name in NAMES:
         same(taught.ask(folder / f"{name}.png"), learner.ask(folder / f"{name}.png"))
     (folder / "elsewhere").mkdir()
@@ -327,9 +332,9 @@ def test_classes_are_named_as_they_are_shown_or_as_their_folders(folder, tmp_pat
         shutil.copyfile(folder / f"{picture}.png", tmp_path / "data" / name / "1.png")
     dataset = open_data(str(tmp_path / "data"))
     for given in ("red_fox", "red fox", " red  fox"):
-        assert list(named_pictures(dataset, (given, "cafe\u0301"))) == ["red fox", "caf\u00e9"]
+        assert list(pictures_by_class_name(dataset, (given, "cafe\u0301"))) == ["red fox", "caf\u00e9"]
     with pytest.raises(InputError, match="--classes wolf"):
-        named_pictures(dataset, ("wolf",))
+        pictures_by_class_name(dataset, ("wolf",))
 
 
 def test_a_pack_that_is_trusted_needs_no_pictures(model, folder, zoo, learner):
@@ -363,7 +368,7 @@ def test_no_pack_decides_which_model_is_loaded(folder, zoo, capsys, monkeypatch)
 
     for arguments, expected, why in (
         (ask, [], "name it with --model"),
-        ([*ask, "--trust-remote-code"], [], "no pack decides whose code is run"),
+        ([*ask, "--trust-remote-code"], [], "a pack never decides whose code is run"),
         ([*ask, "--trust-pack"], [(zoo.model, False)], "loaded"),
         (["ask", str(zoo.path), ask[2]], [(zoo.model, False)], "loaded"),
         (["ask", str(zoo.path), ask[2], "--model", "a/b"], [("a/b", True)], "loaded"),
@@ -450,20 +455,24 @@ def test_what_was_taught_stays_at_hand_however_much_is_seen(model, folder, learn
     for name in ("dax", "tove", "lum"):
         answer = found.ask(folder / f"{name}.png")
     same(answer, before)
-    found.teach(named_pictures(open_data(str(folder / "moved"))))  # pictures that moved are known where they are now
-    assert all(found.path(item).is_file() for items in found.shown.values() for item in items)
+    found.teach(
+        pictures_by_class_name(open_data(str(folder / "moved")))
+    )  # pictures that moved are known where they are now
+    assert all(found.pictures.paths[item].is_file() for items in found.pictures.by_name.values() for item in items)
 
 
 def test_a_longer_name_leaves_room_for_fewer_pictures(model, folder, learner, monkeypatch):
-    most = learner.scorer.length(build_messages(learner.rounds, learner.scaffold, learner.query(folder / "lum.png")))
+    most = learner.local_model.length(
+        build_messages(learner.choose_support(), learner.scaffold, learner.query(folder / "lum.png"))
+    )
     network = replace(model)
     monkeypatch.setattr(type(network), "context", property(lambda self: most + 12))  # and an answer
     fresh = Learner(network)
-    fresh.teach(named_pictures(open_data(str(folder / "zoo"))))
-    assert len(fresh.rounds) == 24
+    fresh.teach(pictures_by_class_name(open_data(str(folder / "zoo"))))
+    assert len(fresh.choose_support()) == 24
     fresh.rename("lum", "a name that winds and winds")
-    assert len(fresh.rounds) < 24
-    assert set(fresh.ask(folder / "lum.png").probabilities) == set(fresh.shown)
+    assert len(fresh.choose_support()) < 24
+    assert set(fresh.ask(folder / "lum.png").probabilities) == set(fresh.pictures.by_name)
 
 
 def test_packs_keep_how_they_were_written(nano, folder, capsys):
@@ -471,14 +480,14 @@ def test_packs_keep_how_they_were_written(nano, folder, capsys):
     base = ["teach", "--data", str(folder / "zoo"), "--model", str(nano)]
     main([*base, "--out", pack, "--classes", "dax", "lum", "--no-state"])
     main(["pack", pack, "--licence", "CC0"])
-    assert "without keys and values" in capsys.readouterr().out.splitlines()[-5]
+    assert "without the KV cache" in capsys.readouterr().out.splitlines()[-5]
     main([*base, "--out", pack, "--classes", "lum"])
-    assert "without keys and values" in capsys.readouterr().out
+    assert "without the KV cache" in capsys.readouterr().out
     for arguments, why in (
         ([*base, "--out", pack, "--select", "random"], "--select: is for new packs"),
-        ([*base, "--out", other, "--classes", "dax"], "at least two are needed"),
-        ([*base, "--out", other, "--shots-per-class", "-1"], "at least one picture of each name"),
-        ([*base, "--out", other, "--select", "rices"], "say with --shots-per-class"),
+        ([*base, "--out", other, "--classes", "dax"], "needs at least two"),
+        ([*base, "--out", other, "--shots-per-class", "-1"], "--shots-per-class -1: must be at least 1"),
+        ([*base, "--out", other, "--select", "rices"], "needs --shots-per-class"),
     ):
         with pytest.raises(SystemExit):
             main(arguments)
@@ -490,7 +499,7 @@ def test_packs_keep_how_they_were_written(nano, folder, capsys):
     main(["teach", "--data", str(other_zoo), "--model", str(nano), "--out", other, "--licence", "CC-BY-NC"])
     with pytest.raises(SystemExit):
         main(["pack", pack, "--merge", other])
-    assert "'CC-BY-NC', 'CC0'. Say with --licence" in " ".join(capsys.readouterr().err.split())
+    assert "'CC-BY-NC', 'CC0'. Give one for all with --licence" in " ".join(capsys.readouterr().err.split())
     main(["pack", pack, "--merge", other, "--licence", "CC-BY-NC"])
     assert set(read_pack(folder / "zoo.pack").concepts) == {"dax", "lum", "axo", "yex"}
 

@@ -12,7 +12,7 @@ from linkcontext.scoring.remote import RemoteModel
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import read_pack, write_pack
-from linkcontext.teach.remote_learner import Away
+from linkcontext.teach.remote_learner import RemoteLearner
 
 
 def test_a_server_answers_as_the_model_does_here(mini, mini_url, tmp_path, capsys):
@@ -27,8 +27,8 @@ def test_a_server_answers_as_the_model_does_here(mini, mini_url, tmp_path, capsy
     learner.teach({name: sorted((tmp_path / name).iterdir()) for name in named})
     pack = write_pack(learner, tmp_path / "two.pack")
     picture = dataset.path(classes[0][9].id)
-    far, here = Away(pack, RemoteModel(connect(f"openai:{mini_url}#mini"))), read_pack(pack.path).learner(mini)
-    here.leaning = [0.0, 0.0]  # which a server is not asked for
+    far, here = RemoteLearner(pack, RemoteModel(connect(f"openai:{mini_url}#mini"))), read_pack(pack.path).learner(mini)
+    here.restore(name_bias=[0.0, 0.0])  # a server is not asked for it
     assert far.ask(picture).probabilities == pytest.approx(here.ask(picture).probabilities, abs=1e-3)
     assert far.say(picture) == here.say(picture)
     main(["ask", str(pack.path), str(picture), "--model", f"openai:{mini_url}#mini", "--json"])
@@ -39,4 +39,4 @@ def test_a_server_answers_as_the_model_does_here(mini, mini_url, tmp_path, capsy
     assert "--dtype: the server of" in capsys.readouterr().err
     next((tmp_path / "lum").iterdir()).unlink()
     with pytest.raises(InputError, match="1 of 4 are gone or have changed"):
-        Away(pack, RemoteModel(connect(f"openai:{mini_url}#mini")))
+        RemoteLearner(pack, RemoteModel(connect(f"openai:{mini_url}#mini")))

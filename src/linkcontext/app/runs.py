@@ -1,4 +1,4 @@
-"""Runs as the web page shows them: only what is listed is opened."""
+"""The runs that the web page shows. Only runs in its list can be opened."""
 
 import os
 from collections.abc import Iterator
@@ -12,18 +12,18 @@ from linkcontext.evaluation.run_dir import read_run
 from linkcontext.report.tables import comparison_grid, lift
 from linkcontext.storage import read_errors
 
-DEPTH = 3  # folders that are looked through: runs/demo/runs/mini-digits is a run
+DEPTH = 3  # of folders that are searched: runs/demo/runs/mini-digits is a run
 
 
 def run_names(root: Path) -> list[str]:
-    """The run folders below `root`, by their paths below it. Links are not followed."""
-    found = []
+    """The run folders below `root`, as paths relative to it. Links are not followed."""
+    names = []
     for place, folders, files in os.walk(root):
         depth = len(Path(place).relative_to(root).parts)
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < DEPTH else []
         if depth and {"config.json", "predictions.jsonl"} <= set(files):
-            found.append(Path(place).relative_to(root).as_posix())
-    return sorted(found)
+            names.append(Path(place).relative_to(root).as_posix())
+    return sorted(names)
 
 
 def report(root: Path, name: str | None) -> str:
@@ -31,12 +31,12 @@ def report(root: Path, name: str | None) -> str:
     folder = _run(root, name)
     page = folder / "report.html"
     if not page.is_file() or page.is_symlink():
-        raise InputError(f"{name}: no report yet. Write it with: linkcontext report {folder}")
-    with _without(root), read_errors(page):
+        raise InputError(f"{name}: has no report yet. Write it with: linkcontext report {folder}")
+    with _relative_errors(root), read_errors(page):
         try:
-            return html.report(str(name), page.read_text(encoding="utf-8"))
+            return html.report_frame(str(name), page.read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
-            raise InputError(f"{page}: not UTF-8. Write it again with: linkcontext report") from error
+            raise InputError(f"{page}: is not UTF-8. Write it again with: linkcontext report") from error
 
 
 def comparison(root: Path, a: str | None, b: str | None) -> str:
@@ -44,7 +44,7 @@ def comparison(root: Path, a: str | None, b: str | None) -> str:
     first, second = _run(root, a), _run(root, b)
     if a == b:
         raise InputError("choose two different runs to compare.")
-    with _without(root):
+    with _relative_errors(root):
         one, other = read_run(first), read_run(second)
         sentence, grid = lift(comparison_grid(compare_runs(one, other)))
         notes = [caution.replace(f"{root}{os.sep}", "") for caution in comparison_notes(one, other)]
@@ -52,8 +52,8 @@ def comparison(root: Path, a: str | None, b: str | None) -> str:
 
 
 @contextmanager
-def _without(root: Path) -> Iterator[None]:
-    """Name files by their paths below `root`: a browser is not told where that is."""
+def _relative_errors(root: Path) -> Iterator[None]:
+    """Shorten paths in errors to those relative to `root`: a browser must not learn where that is."""
     try:
         yield
     except InputError as error:
@@ -61,9 +61,9 @@ def _without(root: Path) -> Iterator[None]:
 
 
 def _run(root: Path, name: str | None) -> Path:
-    """A run by its name in the list: what is not in it is not opened."""
+    """The folder of a run in the list. Raises `InputError` for any other name."""
     if not name:
         raise InputError("choose a run first.")
     if name not in run_names(root):
-        raise InputError(f"{name}: no such run in the list. Choose one of it.")
+        raise InputError(f"{name}: no such run in the list. Choose one from the list.")
     return root / name

@@ -1,7 +1,7 @@
-"""One visitor of the web page: a dialogue, the pictures that were sent, and what was said. Nothing here knows Gradio.
+"""A visitor of the web page: a dialogue, the uploaded pictures, and the lines of the chat. It does not use Gradio.
 
-Files that were sent are read once, checked, and kept under the hash of their content; names and paths that a browser
-told are never opened.
+Uploaded files are read once, checked, and stored under the hash of their content. Names and paths that a browser sends
+are never opened.
 """
 
 import dataclasses
@@ -22,18 +22,19 @@ from linkcontext.errors import InputError
 from linkcontext.models.loading import Model
 from linkcontext.source import open_data
 from linkcontext.storage import read_errors, replacing
-from linkcontext.teach.dialogue import Dialogue, Reply, pictures_of
-from linkcontext.teach.learner import Answer, Learner
+from linkcontext.teach.answer import Answer
+from linkcontext.teach.dialogue import Dialogue, Reply, count_pictures
+from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import read_pack, write_pack
 
-SHOWN, ASKED = 4, 2  # pictures of each thing of an example
+SHOTS, QUERIES = 4, 2  # pictures per class of an example
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """What was said by whom, with its pictures."""
+class ChatLine:
+    """A line of the chat with its pictures."""
 
-    who: str  # you, model, or sorry where a sentence says what went wrong
+    who: str  # you, model, or sorry for an error
     text: str
     pictures: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
@@ -41,82 +42,84 @@ class Line:
 
 @dataclass
 class Session:
-    """What one visitor has taught and said. `folder` is the session's own and goes with it."""
+    """What one visitor has taught and said. `folder` belongs to the session and is removed with it."""
 
     model: Model
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="linkcontext-")))
-    lines: list[Line] = field(default_factory=list)
-    unseen: tuple[Path, ...] = ()  # pictures of an example that can be asked about
-    _sent: dict[Path, list[str]] = field(default_factory=dict, init=False, repr=False)  # the names of sent files
+    lines: list[ChatLine] = field(default_factory=list)
+    unseen: tuple[Path, ...] = ()  # pictures of an example that were not taught
+    _sent: dict[Path, list[str]] = field(
+        default_factory=dict, init=False, repr=False
+    )  # names under which files were sent
 
     def __post_init__(self) -> None:
         self.dialogue = Dialogue(Learner(self.model))
 
     def close(self) -> None:
-        """Remove what was sent."""
+        """Remove all uploaded files."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def teach(self, name: str, files: Sequence[Path]) -> list[str]:
-        """Show pictures under a name; sentences about what happened."""
+        """Show pictures under a name; returns sentences about what happened."""
         if not name.strip() or not files:
-            raise InputError("a name and at least one picture of it are needed. Give both.")
-        with self._named_as_sent():
-            reply = self.dialogue.teach(name, self._keep(files))
+            raise InputError("teaching needs a name and at least one picture. Give both.")
+        with self._errors_as_sent():
+            reply = self.dialogue.teach(name, self._store(files))
         return [reply.text, *reply.notes]
 
     def teach_archive(self, archive: Path) -> list[str]:
         """Teach from a zip with one folder of pictures for each name."""
-        with self._named_as_sent(archive), tempfile.TemporaryDirectory(dir=self.folder) as into:
+        with self._errors_as_sent(archive), tempfile.TemporaryDirectory(dir=self.folder) as into:
             unpack(archive, Path(into))
             return self._teach_folder(Path(into))
 
     def teach_folder(self, files: Mapping[str, Path]) -> list[str]:
-        """Teach from a folder with one folder of pictures for each name: paths in it, and the files that were sent."""
-        with self._named_as_sent(), tempfile.TemporaryDirectory(dir=self.folder) as into:
+        """Teach from a folder with one folder of pictures for each name: uploaded files by their paths in it."""
+        with self._errors_as_sent(), tempfile.TemporaryDirectory(dir=self.folder) as into:
             lay_out(files, Path(into))
             return self._teach_folder(Path(into))
 
     def teach_example(self, spec: str, seed: int) -> list[str]:
-        """Start over with three classes of a data set under invented names, and pictures to ask about."""
+        """Start over with three classes of a data set under invented names, and with unseen pictures of them."""
         dataset = open_data(spec)
-        plan = EpisodePlan(3, (SHOWN,), episodes=1, queries=3 * ASKED, names="pseudo", seed=seed)
+        plan = EpisodePlan(3, (SHOTS,), episodes=1, queries=3 * QUERIES, names="pseudo", seed=seed)
         (episode,) = sample_episodes(dataset, plan).episodes
         self.restart()
         named = {
             c.name: [dataset.path(turn.item) for turn in episode.support if turn.class_id == c.class_id]
             for c in episode.candidates
         }
-        said, notes = self.dialogue.lesson(named)
+        lines, notes = self.dialogue.teach_all(named)
         self.unseen = tuple(dataset.path(query.item) for query in episode.queries)
-        return [*said, *notes]
+        return [*lines, *notes]
 
     def ask(self, file: Path) -> tuple[Path, Reply]:
-        """What a picture that was sent is called."""
-        with self._named_as_sent():
-            (picture,) = self._keep([file])
+        """Ask about an uploaded picture; returns its copy, too."""
+        with self._errors_as_sent():
+            (picture,) = self._store([file])
             return picture, self.dialogue.ask(picture)
 
     def ask_unseen(self, number: int) -> tuple[Path, Reply]:
-        """What a picture of the example is called."""
+        """Ask about an unseen picture of the example."""
         return self.unseen[number], self.dialogue.ask(self.unseen[number])
 
     def say(self, text: str, files: Sequence[Path]) -> None:
-        """Say something in the chat. What cannot be done is a line of its own, and the chat goes on."""
-        kept: tuple[Path, ...] = ()
+        """Say something in the chat. An error becomes a line of its own, and the chat goes on."""
+        pictures: tuple[Path, ...] = ()
         try:
-            with self._named_as_sent():
-                kept = self._keep(files)
-                self.lines.append(Line("you", text, kept))
+            with self._errors_as_sent():
+                pictures = self._store(files)
+                self.lines.append(ChatLine("you", text, pictures))
                 if text.startswith("/"):
-                    raise InputError(
-                        f"{text.split(maxsplit=1)[0]}: there are no commands here. Send a picture, and say or ask."
-                    )
-                reply = self.dialogue.say(text, kept)
+                    command = text.split(maxsplit=1)[0]
+                    raise InputError(f"{command}: there are no commands here. Send a picture, say what it is, or ask.")
+                reply = self.dialogue.say(text, pictures)
             own = ("In the model's own words, about the last picture.",) if reply.own_words is not None else ()
-            self.lines.append(Line("model", reply.text, notes=(*own, *reply.notes)))
+            self.lines.append(ChatLine("model", reply.text, notes=(*own, *reply.notes)))
         except InputError as error:
-            said = () if self.lines and self.lines[-1].who == "you" else (Line("you", text),)
-            self.lines += [*said, Line("sorry", str(error))]
+            if not self.lines or self.lines[-1].who != "you":
+                self.lines.append(ChatLine("you", text))
+            self.lines.append(ChatLine("sorry", str(error)))
 
     def restart(self) -> None:
         """Forget everything."""
@@ -124,62 +127,62 @@ class Session:
         self.lines, self.unseen = [], ()
 
     def save_pack(self) -> Path:
-        """What was taught, in a file that can be kept and opened again."""
-        if len(self.dialogue.learner.shown) < 2:
-            raise InputError("teach at least two names before a pack is made: with one there is nothing to choose.")
+        """Write a pack of everything taught; returns its path."""
+        if len(self.dialogue.learner.pictures.names) < 2:
+            raise InputError("teach at least two names before you make a pack: with one there is nothing to choose.")
         path = self.folder / "taught.pack"
-        with self._named_as_sent():
+        with self._errors_as_sent():
             write_pack(self.dialogue.learner, path)
         return path
 
     def open_pack(self, file: Path) -> list[str]:
-        """Start over with the content of a pack that was written here for this model. No picture's file is opened."""
-        with self._named_as_sent(file):
+        """Start over with a pack that was written here for this model. The files of its pictures are not opened."""
+        with self._errors_as_sent(file):
             pack = read_pack(file)
             if not pack.sealed:
                 raise InputError(
-                    f"{file}: was not written by this page's user on this machine. Teach its pictures here."
+                    f"{file}: was not written by this page's user on this machine. Teach its pictures here instead."
                 )
             if pack.header.model.identity != self.model.identity:
                 raise InputError(
-                    f"{file}: was taught to {pack.model}, and {self.model.name} is served. Teach the pictures "
+                    f"{file}: was taught to {pack.model}, and this page serves {self.model.name}. Teach the pictures "
                     "here, or start the page with --model."
                 )
-            places = {item: str(self.folder / item) for item in pack.header.items}  # there are no such files
-            nowhere = dataclasses.replace(pack.header, paths=places)
-            dialogue = Dialogue(dataclasses.replace(pack, header=nowhere).learner(self.model))
-            dialogue.tokens()
+            paths = {item: str(self.folder / item) for item in pack.header.items}  # there are no such files
+            header = dataclasses.replace(pack.header, paths=paths)
+            dialogue = Dialogue(dataclasses.replace(pack, header=header).learner(self.model))
+            dialogue.tokens()  # raises an error now if the pack does not fit the context
         self.restart()
         self.dialogue = dialogue
-        return [f"{name}: {pictures_of(dialogue.learner, name)}." for name in dialogue.learner.shown]
+        return [f"{name}: {count_pictures(dialogue.learner, name)}." for name in dialogue.learner.pictures.names]
 
-    def likest(self, answer: Answer) -> list[tuple[str, bytes, float]]:
-        """The pictures that were shown and are most like the one asked about: name, PNG, cosine."""
-        small = self.dialogue.learner.thumbnails
-        return [(n.name, small[n.picture], n.similarity) for n in answer.nearest if n.picture in small]
+    def nearest(self, answer: Answer) -> list[tuple[str, bytes, float]]:
+        """The taught pictures most similar to the query picture: name, PNG, cosine similarity."""
+        thumbnails = self.dialogue.learner.pictures.thumbnails
+        return [(n.name, thumbnails[n.picture], n.similarity) for n in answer.nearest if n.picture in thumbnails]
 
     def _teach_folder(self, folder: Path) -> list[str]:
         classes = by_folder(folder)
         named = {
-            name: self._keep(paths, [path.relative_to(folder).as_posix() for path in paths])
+            name: self._store(paths, [path.relative_to(folder).as_posix() for path in paths])
             for name, paths in classes.pictures.items()
         }
-        lines, notes = self.dialogue.lesson(named)
+        lines, notes = self.dialogue.teach_all(named)
         return [*lines, *notes, *(f"Left out: {problem}" for problem in classes.problems)]
 
-    def _keep(self, files: Sequence[Path], names: Sequence[str] = ()) -> tuple[Path, ...]:
-        """Copies of pictures, each named by the hash of its content. `names` are the names they were sent under."""
+    def _store(self, files: Sequence[Path], names: Sequence[str] = ()) -> tuple[Path, ...]:
+        """Check pictures and copy them, each under the hash of its content. `names` are those they were sent under."""
         if len(files) > FILES:
-            raise InputError(f"{len(files):,} files are more than the {FILES:,} that are taken at once. Send fewer.")
+            raise InputError(f"{len(files):,} files are more than the {FILES:,} that can be sent at once. Send fewer.")
         names = names or [file.name for file in files]
         for file, name in zip(files, names, strict=True):
             self._sent.setdefault(file, []).append(name)
             with read_errors(file):
                 size = file.stat().st_size
             if size > UPLOAD_BYTES:
-                raise InputError(f"{name}: larger than {UPLOAD_BYTES // 1_000_000} MB. Send a smaller one.")
+                raise InputError(f"{name}: is larger than {UPLOAD_BYTES // 1_000_000} MB. Send a smaller file.")
             open_image(file)
-        kept = []
+        copies = []
         for file, name in zip(files, names, strict=True):
             with file.open("rb") as opened:
                 ending = suffix(opened.read(HEAD))
@@ -188,12 +191,12 @@ class Session:
             if not path.exists():
                 with replacing(path) as new:
                     shutil.copyfile(file, new)
-            kept.append(path)
-        return tuple(kept)
+            copies.append(path)
+        return tuple(copies)
 
     @contextmanager
-    def _named_as_sent(self, *files: Path) -> Iterator[None]:
-        """Errors name files as they were sent, never by their paths on this machine."""
+    def _errors_as_sent(self, *files: Path) -> Iterator[None]:
+        """Rewrite paths in errors to the names under which files were sent: a browser must not learn the paths here."""
         self._sent = {file: [file.name] for file in files}
         try:
             yield
@@ -201,9 +204,7 @@ class Session:
             sentence = str(error)
             for path in sorted(self._sent, key=lambda path: -len(str(path))):
                 sentence = sentence.replace(str(path), " and ".join(dict.fromkeys(self._sent[path])))
-            here = rf"{re.escape(str(self.folder))}/(tmp\w+/)?"  # also in a folder that an archive was unpacked into
+            here = rf"{re.escape(str(self.folder))}/(tmp\w+/)?"  # an archive is unpacked into a folder tmp...
             raise InputError(re.sub(here, "", sentence)) from error
-        except OSError as error:  # whose path is one of this machine
-            raise InputError(
-                f"what was sent could not be kept ({error.strerror}). Is the server's disk full?"
-            ) from error
+        except OSError as error:  # it names a path of this machine
+            raise InputError(f"the files could not be stored ({error.strerror}). Is the server's disk full?") from error

@@ -17,7 +17,8 @@ import tyro
 
 from linkcontext.cli.data import Data, Episodes, Mine, World
 from linkcontext.cli.evaluate import Compare, Eval, Probe, Report, Validate
-from linkcontext.cli.teach import App, AskPack, ChangePack, Chat, Demo, Serve, Teach
+from linkcontext.cli.serve import App, Serve
+from linkcontext.cli.teach import AskPack, ChangePack, Chat, Demo, Teach
 from linkcontext.cli.terminal import complain, output
 from linkcontext.cli.train import Average, Cache, Mini, Train
 from linkcontext.errors import UNDECODED, UNREACHABLE, InputError, path_error

@@ -48,6 +48,11 @@ class Prompting:
         """The variables of the chat template."""
         return dict(json.loads(self.chat_template_kwargs or "{}"))
 
+    @property
+    def reply_tokens(self) -> int:
+        """The maximum number of tokens of a reply about a picture."""
+        return self.max_new_tokens or REPLY_TOKENS
+
 
 RESERVED = ("conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message", "chat_template")
 

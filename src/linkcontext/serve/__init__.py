@@ -1,1 +1,1 @@
-"""A model behind an endpoint of OpenAI's kind."""
+"""An HTTP endpoint for OpenAI clients: requests, access, the thread that runs the model, and the responses."""

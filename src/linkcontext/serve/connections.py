@@ -1,102 +1,105 @@
-"""Connections of the endpoint: how many there are, and how long each may wait for its client.
+"""Limits on the endpoint's connections: how many may be open, and how long each may wait for its client.
 
-uvicorn limits neither the time for a request's headers, nor the time for reading an answer, nor the number of
+uvicorn limits neither the time for a request's headers, nor the time for reading a response, nor the number of
 connections. `Connection` passes everything on to uvicorn's own protocol and only observes what it waits for.
-`Connections` closes those that wait too long and, when all places are taken, the one that has waited longest.
+`Connections` closes those that wait too long and, at the maximum number, the one that has waited longest.
 """
 
 import asyncio
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-MOST = 512  # open connections
-EVERY = 1.0  # seconds between two looks at all connections
+MAX_CONNECTIONS = 512
+CHECK_INTERVAL = 1.0  # seconds
 Phase = Literal["idle", "headers", "body", "answer", "reading", "closing"]
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """For how many seconds a server waits for its client."""
+class Timeouts:
+    """How many seconds the server waits for a client."""
 
     headers: float = 10  # until the headers of a request are complete
-    body: float = 60  # until its body is
-    reading: float = 60  # until the client reads on in its answer
-    closing: float = 10  # until a connection that is over is closed
-    idle: float = 30  # until the next request; uvicorn itself closes most of them earlier
+    body: float = 60  # until its body is complete
+    reading: float = 60  # until the client reads more of the response
+    closing: float = 10  # until the connection is closed
+    idle: float = 30  # until the next request; uvicorn itself closes most connections earlier
 
     def of(self, phase: Phase) -> float:
-        """The seconds for a phase; computing the answer has no limit."""
-        return float("inf") if phase == "answer" else float(getattr(self, phase))
+        """The timeout of a phase. Computing the answer has none."""
+        seconds: dict[str, float] = asdict(self)
+        return seconds.get(phase, float("inf"))
 
 
 class Connections:
-    """The open connections of one server: what uvicorn calls its protocol class."""
+    """The open connections of one server. uvicorn calls it as its protocol class."""
 
-    def __init__(self, patience: Patience, most: int | None = None) -> None:
-        self.patience = patience
-        self.most = most or min(MOST, _files() // 2)  # the other half is for what else the process opens
+    def __init__(self, timeouts: Timeouts, most: int | None = None) -> None:
+        self.timeouts = timeouts
+        # Half of the files that the process may open: the other half is for everything else.
+        self.most = most or min(MAX_CONNECTIONS, _max_open_files() // 2)
         self.open: set[Connection] = set()
-        self.looking = False
+        self.checking = False
 
     def __call__(self, **options: Any) -> "Connection":
         """The protocol of a new connection."""
         return Connection(self, H11Protocol(**options))
 
     def add(self, connection: "Connection") -> bool:
-        """Register a new connection and return True, or False if the server is answering all the others.
+        """Register a new connection. False if there is no room for it.
 
-        When all places are taken, the connection that has waited longest for its client is closed.
+        At the maximum, the connection that has waited longest for its client is closed; there is no room if all of them
+        are being answered.
         """
         if len(self.open) >= self.most:
-            waiting = [other for other in self.open if other.look()[0] != "answer"]
+            waiting = [other for other in self.open if other.observe()[0] != "answer"]
             if not waiting:
                 return False
             min(waiting, key=lambda other: other.since).abort()
         self.open.add(connection)
-        if not self.looking:
-            self.looking = True
-            asyncio.get_running_loop().call_later(EVERY, self._look)
+        if not self.checking:
+            self.checking = True
+            asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._check)
         return True
 
-    def _look(self) -> None:
-        """Close the connections that waited too long, and look again while there are any."""
+    def _check(self) -> None:
+        """Close connections that waited too long, and check again later while there are any."""
         for connection in list(self.open):
-            phase, seconds = connection.look()
-            if seconds > self.patience.of(phase):
+            phase, seconds = connection.observe()
+            if seconds > self.timeouts.of(phase):
                 connection.abort()
-        self.looking = bool(self.open)
-        if self.looking:
-            asyncio.get_running_loop().call_later(EVERY, self._look)
+        self.checking = bool(self.open)
+        if self.checking:
+            asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._check)
 
 
-def _files() -> int:
-    """How many files and sockets the process may have open."""
+def _max_open_files() -> int:
+    """The number of files and sockets that the process may have open."""
     if sys.platform == "win32":
-        return 2 * MOST
-    import resource  # noqa: PLC0415 - only there
+        return 2 * MAX_CONNECTIONS
+    import resource  # noqa: PLC0415 - does not exist on Windows
 
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 class Connection(asyncio.Protocol):
-    """One connection, handled by `inner`."""
+    """One connection, handled by uvicorn's protocol `inner`."""
 
     def __init__(self, group: Connections, inner: Any) -> None:
         self.group, self.inner = group, inner
         self.transport: asyncio.Transport | None = None
-        self.since = time.monotonic()  # when the present phase began
-        self.pauses = 0  # how often the client did not keep up with its answer
+        self.since = time.monotonic()  # when the current phase began
+        self.pauses = 0  # how often the client did not keep up with the response
         self.paused = False
         self._at: tuple[Any, ...] = ()
 
-    def look(self) -> tuple[Phase, float]:
-        """The present phase, and for how many seconds it has lasted."""
+    def observe(self) -> tuple[Phase, float]:
+        """The current phase, and for how many seconds it has lasted."""
         phase = self._phase()
         at = phase, self.pauses, id(self.inner.cycle)
         if at != self._at:
@@ -116,48 +119,48 @@ class Connection(asyncio.Protocol):
         return "answer"
 
     def abort(self) -> None:
-        """Close at once; data that was not sent yet is lost."""
+        """Close the connection at once. Data that was not sent yet is lost."""
         self.group.open.discard(self)
         if self.transport is not None:
             self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let uvicorn have it, if there is a place."""
+        """Pass the connection on, or answer with status 503 if there is no room."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         if self.group.add(self):
             self.inner.connection_made(transport)
-            self.look()
+            self.observe()
         else:
             self.inner = None
             transport.write(FULL)
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Pass it on."""
+        """Pass data on."""
         if self.inner is not None:
             self.inner.data_received(data)
-            self.look()
+            self.observe()
 
     def eof_received(self) -> None:
-        """Pass it on."""
+        """Pass the end of the client's data on."""
         if self.inner is not None:
             self.inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Pass it on, and free the place."""
+        """Pass the loss on, and remove the connection."""
         self.group.open.discard(self)
         if self.inner is not None:
             self.inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Note that the client does not keep up."""
+        """Note that the client does not keep up with the response."""
         self.paused, self.pauses = True, self.pauses + 1
         if self.inner is not None:
             self.inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """Note that it has caught up."""
+        """Note that the client has caught up."""
         self.paused = False
         if self.inner is not None:
             self.inner.resume_writing()

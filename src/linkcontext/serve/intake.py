@@ -1,8 +1,8 @@
-"""From the bytes of a request to a job for the model: received, read and preprocessed beside the model's thread.
+"""The intake of a request: its body is received, and its pictures are preprocessed, outside of the model's thread.
 
-Bodies that are still on their way are bounded together, so that clients that send slowly hold little memory and none of
-the places of those that wait. Small and large requests have a thread each, so that a small one never waits until a
-large one's pictures are decoded.
+All bodies that are being received share a limit in bytes, so that slow clients hold little memory; they take no place
+in the queue. Small and large requests have a thread each, so that a small one never waits while the pictures of a large
+one are decoded.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ from linkcontext.models.loading import Model
 from linkcontext.scoring.prompts import fits, rendered
 from linkcontext.scoring.protocol import PromptEnd, Sources
 
-SECONDS = 60  # in which a request's body must be there
-UNFINISHED = 4  # bodies on their way may take as many bytes as so many of the largest
+BODY_SECONDS = 60  # in which a request's body must arrive
+UNFINISHED = 4  # all bodies being received may take as many bytes as this number of the largest
 SMALL_BODY, SMALL_PIXELS = 1_000_000, 4_000_000  # bytes and pixels of a small request
-ROOM = 256_000_000  # bytes of preprocessed pictures that wait for the model, in each lane
-Known = Callable[[str, bool], bool]  # whether features of a picture, by content and alone or not, are at hand
+MAX_WAITING_BYTES = 256_000_000  # of preprocessed pictures that wait for the model, in each thread
+Known = Callable[[str, bool], bool]  # whether the features of a picture, by content and alone or not, are cached
 Result = TypeVar("Result")
 
 
 class Refusal(Exception):
-    """A request that is not taken: an HTTP status and a sentence."""
+    """A request is refused, with an HTTP status and a message."""
 
-    def __init__(self, status: int, why: str, code: str | None = None) -> None:
-        super().__init__(why)
+    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+        super().__init__(message)
         self.status, self.code = status, code
 
 
@@ -47,84 +47,85 @@ class _Body:
     refused: bool = False
 
 
-class Bodies:
-    """The bodies that are on their way: each of at most `most` bytes, and all together of a few times as many."""
+class BodyReader:
+    """Receives bodies of at most `max_bytes` each, and of a few times as many bytes all together."""
 
-    def __init__(self, most: int, seconds: float = SECONDS) -> None:
-        self.most, self.seconds = most, seconds
-        self.coming: list[_Body] = []
+    def __init__(self, max_bytes: int, seconds: float = BODY_SECONDS) -> None:
+        self.max_bytes, self.seconds = max_bytes, seconds
+        self.unfinished: list[_Body] = []
 
     async def read(self, request: Request) -> bytes:
         """The body of a request. Raises `Refusal` if it is too large, too slow, or one of too many large ones."""
         body = _Body()
-        self.coming.append(body)
+        self.unfinished.append(body)
         try:
             async with asyncio.timeout(self.seconds):
                 async for piece in request.stream():
                     body.data += piece
                     self._check(body)
         except TimeoutError as error:
-            raise Refusal(408, f"the request's body did not come within {self.seconds:.4g} seconds.") from error
+            raise Refusal(408, f"the request's body did not arrive within {self.seconds:.4g} seconds.") from error
         except ClientDisconnect as error:
-            raise Refusal(499, "the client has left.") from error
+            raise Refusal(499, "the client has disconnected.") from error
         finally:
-            self.coming.remove(body)
+            self.unfinished.remove(body)
         return bytes(body.data)
 
     def _check(self, body: _Body) -> None:
-        if len(body.data) > self.most:
-            raise Refusal(413, f"a request may have {self.most:,} bytes, and this one has more. Show less.")
-        if sum(len(other.data) for other in self.coming) > UNFINISHED * self.most:
-            largest = max(self.coming, key=lambda other: len(other.data))
+        if len(body.data) > self.max_bytes:
+            raise Refusal(413, f"a request may have {self.max_bytes:,} bytes, and this one has more. Send less.")
+        if sum(len(other.data) for other in self.unfinished) > UNFINISHED * self.max_bytes:
+            largest = max(self.unfinished, key=lambda other: len(other.data))
             largest.refused = True
             largest.data.clear()
         if body.refused:
             raise Refusal(429, "too many large requests are being sent at once. Ask again in a moment.", "queue_full")
 
 
-class Lane:
-    """A thread that reads requests and preprocesses their pictures, with a processor of its own.
+class PreprocessingThread:
+    """A thread that parses requests and preprocesses their pictures, with its own copy of the model's processor.
 
-    What it has preprocessed and the model has not used yet is at most `room` bytes and one request more.
+    Preprocessed pictures that the model has not used yet take at most `max_bytes`, and one request more. With `whole`
+    the engine gives whole prompts to the model's processor, and pictures are only checked here.
     """
 
-    def __init__(self, model: Model, name: str, whole: bool = False, room: int = ROOM) -> None:
+    def __init__(self, model: Model, name: str, whole: bool = False, max_bytes: int = MAX_WAITING_BYTES) -> None:
         self.model = replace(model, processor=copy.deepcopy(model.processor))  # tokenizers serve one thread at a time
         self.eyes = VisionEncoder(self.model, counting=False)
-        self.whole = whole  # the engine gives whole prompts to the model's processor: pictures are only checked here
-        self.room, self.taken = room, 0
+        self.whole = whole
+        self.max_bytes, self.waiting_bytes = max_bytes, 0
         self.changed = threading.Condition()
         self.closed = False
         self.pool = ThreadPoolExecutor(1, name)
 
-    async def run(self, act: Callable[..., Result], *given: Any) -> Result:
+    async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function in this thread, after the calls that are waiting."""
-        return await asyncio.get_running_loop().run_in_executor(self.pool, act, *given)
+        return await asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
 
     def prepare(self, messages: list[Message], ending: PromptEnd, sources: Sources, known: Known) -> int:
-        """Replace the uploads in `sources` by the processor's output, and return its bytes.
+        """Replace the uploads in `sources` by the processor's output, and return the output's size in bytes.
 
-        Pictures that are `known` are left as they are. Raises `InputError` if a picture is damaged or the conversation
-        does not fit the context; nothing of it is kept then. The caller calls `free` with the bytes later.
+        Pictures that are `known` stay as they are. Raises `InputError`, and keeps nothing, if a picture is damaged or
+        the conversation does not fit the context. The caller must call `free` with the size later.
         """
         items = image_ids(messages)
         text, _ = rendered(messages, ending, self.model.chat_template)
         short = tokenize(text, (), items, self.model.chat_template, "none")
-        fits(len(short.ids), short, self.model.context)  # pictures only add to it
+        fits(len(short.ids), short, self.model.context)  # before pictures, which only add to it, are decoded
         with self.changed:
-            self.changed.wait_for(lambda: self.taken < self.room or self.closed)
-        made: dict[str, Preprocessed] = {}
+            self.changed.wait_for(lambda: self.waiting_bytes < self.max_bytes or self.closed)
+        preprocessed: dict[str, Preprocessed] = {}
         for content, upload in sources.values():
             if isinstance(upload, Upload) and not known(content, len(items) == 1):
                 image = open_image(upload)
                 if not self.whole:
-                    made[content] = self._preprocess(image, upload, len(items) == 1)
-        longer = sum(len(made[item].ids) - 1 for item in items if item in made)
+                    preprocessed[content] = self._preprocess(image, upload, len(items) == 1)
+        longer = sum(len(preprocessed[item].ids) - 1 for item in items if item in preprocessed)
         fits(len(short.ids) + longer, short, self.model.context)
-        sources |= {content: (content, picture) for content, picture in made.items()}
-        size = sum(picture.nbytes for picture in made.values())
+        sources |= {content: (content, picture) for content, picture in preprocessed.items()}
+        size = sum(picture.nbytes for picture in preprocessed.values())
         with self.changed:
-            self.taken += size
+            self.waiting_bytes += size
         return size
 
     def _preprocess(self, image: Image.Image, upload: Upload, alone: bool) -> Preprocessed:
@@ -134,13 +135,13 @@ class Lane:
             raise InputError(f"{upload}: the model's processor refuses the picture ({error}). Change it.") from error
 
     def free(self, size: int) -> None:
-        """Release the room of preprocessed pictures that are used or no longer wanted."""
+        """Release the bytes of preprocessed pictures that were used or are no longer needed."""
         with self.changed:
-            self.taken -= size
+            self.waiting_bytes -= size
             self.changed.notify_all()
 
     def close(self) -> None:
-        """Stop the thread; calls that are waiting are cancelled."""
+        """Stop the thread. Calls that wait are cancelled."""
         with self.changed:
             self.closed = True
             self.changed.notify_all()

@@ -1,8 +1,8 @@
-"""OpenAI's chat protocol: the fields of a request, their limits, and the shapes of the answers.
+"""OpenAI's chat protocol: the fields of a request, their limits, and the shapes of responses.
 
-Beside OpenAI's fields there are three of vLLM's: `prompt_logprobs`, `add_generation_prompt` and
-`continue_final_message`, with which an answer that is given can be scored. A field is accepted if it can be honoured or
-if it makes no difference to a greedy answer; any other is refused by its name.
+Three fields are vLLM's: `prompt_logprobs`, `add_generation_prompt` and `continue_final_message`, with which a given
+answer can be scored. A field is accepted if it is supported or makes no difference to a greedy answer; any other is
+refused by name.
 """
 
 import base64
@@ -21,30 +21,30 @@ from linkcontext.errors import InputError
 from linkcontext.scoring.protocol import PromptEnd, Sources
 
 LOWEST = -9999.0  # JSON has no infinity
-NEW_TOKENS = 512  # of an answer, where --max-new-tokens says nothing
-FIELDS = 64  # of one object
-PARTS = 4096  # texts and pictures of one request
+NEW_TOKENS = 512  # maximum of an answer without --max-new-tokens
+FIELDS = 64  # maximum of one object
+PARTS = 4096  # maximum of texts and pictures of one request
 STOPS, STOP_CHARS = 16, 256
 NAME_CHARS = 256  # of a model's name
-PUNCTUATION = 32  # quotes, commas and brackets that a part of a message takes, at most
-ECHO = 300  # characters of a sentence about a request, which may repeat some of it
+PUNCTUATION = 32  # maximum of quotes, commas and brackets for one part of a message
+ECHO = 300  # characters of an error message, which may repeat a part of the request
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What the endpoint accepts."""
 
-    queue: int = 64  # requests that wait or are answered
+    queue: int = 64  # requests that wait or are being answered
     body: int = 32_000_000  # bytes of one request
     new_tokens: int = NEW_TOKENS  # of one answer
-    hold: int = 1_000_000_000  # bytes kept of conversations and of pictures' features
+    hold: int = 1_000_000_000  # bytes of KV caches and of image features
     pictures: int = 256  # of one request
     pixels: int = 100_000_000  # of all pictures of one request
     text: int = 1_000_000  # characters of all texts of one request
 
 
 class _Object(BaseModel):
-    """An object of a request. A field that is null, an empty list or an empty object counts as absent."""
+    """An object in a request. A field that is null, an empty list or an empty object counts as absent."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -54,7 +54,7 @@ class _Object(BaseModel):
         if not isinstance(values, dict):
             return values
         if len(values) > FIELDS:
-            raise ValueError(f"an object of {len(values):,} fields, where at most {FIELDS} are read")
+            raise ValueError(f"an object has {len(values):,} fields, and at most {FIELDS} are allowed")
         return {name: value for name, value in values.items() if value not in (None, [], {})}
 
 
@@ -98,14 +98,14 @@ def _as_list(stop: Any) -> Any:
 
 
 class _Ignored(_Object):
-    """Fields that are accepted because they make no difference here."""
+    """Fields that are accepted although they have no effect."""
 
-    # How answers are sampled: they are greedy, and the response says so.
+    # Sampling: answers are greedy, and the response lists these fields as ignored.
     temperature: float = Field(0, ge=0, le=2)
     top_p: float = Field(1, ge=0, le=1)
     top_k: int = Field(-1, ge=-1)
     min_p: float = Field(0, ge=0, le=1)
-    # A greedy answer is the same with every seed, and nothing is stored of who asks.
+    # A greedy answer does not depend on the seed, and nothing is stored about clients.
     seed: int = 0
     user: str = ""
     metadata: dict[str, Any] = {}
@@ -114,7 +114,7 @@ class _Ignored(_Object):
     safety_identifier: str = ""
     prompt_cache_key: str = ""
     parallel_tool_calls: bool = True
-    # These may only have the value that changes nothing.
+    # Accepted only with the value that has no effect.
     n: Literal[1] = 1
     best_of: Literal[1] = 1
     presence_penalty: float = Field(0, ge=0, le=0)
@@ -156,18 +156,23 @@ class ChatRequest(_Ignored):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Texts that end an answer, and are left out of it."""
+        """Texts that end an answer and are not part of it."""
         return tuple(text for text in self.stop if text)
 
     @property
     def ignored(self) -> list[str]:
-        """The fields whose value would change a sampled answer and changes nothing here."""
-        neutral = {"temperature": (0,), "top_p": (1,), "top_k": (-1, 0), "min_p": (0,)}
-        return [name for name, values in neutral.items() if getattr(self, name) not in values]
+        """The fields whose value would change a sampled answer, and has no effect on a greedy one."""
+        changes = {
+            "temperature": self.temperature != 0,
+            "top_p": self.top_p != 1,
+            "top_k": self.top_k not in (-1, 0),
+            "min_p": self.min_p != 0,
+        }
+        return [name for name, changed in changes.items() if changed]
 
 
 def read_request(body: bytes, limits: Limits) -> ChatRequest:
-    """The request that a body holds. Raises `InputError`: what is wrong in which field."""
+    """Parse and check the body of a request. Raises `InputError` with the field and what is wrong with it."""
     _check_size(body, limits)
     try:
         request = ChatRequest.model_validate_json(body)
@@ -175,20 +180,22 @@ def read_request(body: bytes, limits: Limits) -> ChatRequest:
         raise InputError(_sentence(error)) from error
     parts = [1 if isinstance(message.content, str) else len(message.content) for message in request.messages]
     if sum(parts) > PARTS:
-        raise InputError(f"messages: {sum(parts):,} texts and pictures, and at most {PARTS:,} are read. Send fewer.")
+        raise InputError(
+            f"messages: has {sum(parts):,} texts and pictures, and at most {PARTS:,} are allowed. Send fewer."
+        )
     if request.add_generation_prompt and request.continue_final_message:
-        raise InputError("continue_final_message: an answer goes on or begins. Say add_generation_prompt: false, too.")
+        raise InputError("continue_final_message: needs add_generation_prompt: false. Add it.")
     if request.ending != "none" and request.messages[-1].role != "assistant":
-        raise InputError("add_generation_prompt: false needs a message of the assistant at the end. Add it.")
+        raise InputError("add_generation_prompt: false needs a message of the assistant at the end. Add one.")
     if request.stream and request.prompt_logprobs is not None:
-        raise InputError("prompt_logprobs: not in a stream. Leave one of them out.")
+        raise InputError("prompt_logprobs: cannot be used with stream: true. Leave one of them out.")
     if request.top_logprobs and not request.logprobs:
-        raise InputError("top_logprobs: belongs to logprobs: true. Say both, or neither.")
+        raise InputError("top_logprobs: needs logprobs: true. Give both, or neither.")
     return request
 
 
 def _check_size(body: bytes, limits: Limits) -> None:
-    """Refuse a body of very many values before it is parsed, because parsing it would stop all other threads."""
+    """Raise `InputError` for a body with very many values before it is parsed: parsing would stall all threads."""
     quotes = body.count(b'"') - body.count(b'\\"')
     others = sum(body.count(mark) for mark in (b",", b"[", b"{"))
     if quotes > PUNCTUATION * PARTS or others > PUNCTUATION * PARTS + limits.text:
@@ -198,13 +205,13 @@ def _check_size(body: bytes, limits: Limits) -> None:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The error that says most about what is wrong with a request, as a sentence."""
-    # Where a value may have one of several forms, the deepest error is that of the form that was meant.
+    """The most specific of the errors about a request, as a sentence."""
+    # If a value may have several forms, the deepest error is about the form that the client meant.
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     first = max(errors, key=lambda one: len(one["loc"]))
     where = ".".join(str(part) for part in first["loc"] if part != "str" and "[" not in str(part))[:ECHO]
     if first["type"] == "extra_forbidden":
-        return f"{where}: not known here. Leave it out."
+        return f"{where}: not supported. Leave it out."
     if first["type"] == "json_invalid":
         return f"the body is not JSON ({first['msg'].removeprefix('Invalid JSON: ')})."
     message = first["msg"].removeprefix("Value error, ")[:ECHO]
@@ -213,7 +220,7 @@ def _sentence(error: ValidationError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages as prompts have them, their pictures by content, and the pixels that these have together."""
+    """Messages in the form of prompts, their pictures by content, and the total number of pixels."""
 
     messages: list[Message]
     sources: Sources
@@ -221,10 +228,10 @@ class Conversation:
 
 
 def conversation_of(messages: Sequence[_Message], limits: Limits) -> Conversation:
-    """The conversation of a request; nothing of it is decoded or tokenised yet.
+    """The conversation of a request. Its pictures are not decoded yet, and its texts are not tokenised.
 
-    Pictures must be in the request itself: no address and no path is opened. Raises `InputError` where
-    the texts are too long, or the pictures too many or too large.
+    Pictures must be in the request itself: no URL and no path is opened. Raises `InputError` if the texts are too long,
+    or the pictures too many or too large.
     """
     read: list[Message] = []
     sources: Sources = {}
@@ -240,10 +247,10 @@ def conversation_of(messages: Sequence[_Message], limits: Limits) -> Conversatio
                 continue
             where = f"messages.{number}.content.{place}"
             if role != "user":
-                raise InputError(f"{where}: a picture in a message of the {role}. Only the user shows pictures.")
+                raise InputError(f"{where}: a message of the {role} has a picture. Only the user's messages can.")
             count += 1
             if count > limits.pictures:
-                raise InputError(f"{where}: a request may have {limits.pictures:,} pictures. Show fewer.")
+                raise InputError(f"{where}: a request may have {limits.pictures:,} pictures. Send fewer.")
             upload = _upload(where, part.image_url.url)
             item = hashlib.sha256(upload.content).hexdigest()
             if item not in sources:
@@ -261,8 +268,8 @@ def _check_texts(messages: Sequence[_Message], limits: Limits) -> None:
         length += sum(len(t) if isinstance(t, str) else len(t.text) for t in texts if not isinstance(t, _Picture))
     if length > limits.text:
         raise InputError(
-            f"messages: their texts have {length:,} characters, and at most {limits.text:,} are read: more cannot fit "
-            "the model's context or this server's limit. Shorten them."
+            f"messages: their texts have {length:,} characters, and at most {limits.text:,} are allowed, by this "
+            "server's limit or the model's context. Shorten them."
         )
 
 
@@ -271,7 +278,7 @@ def _pixels(upload: Upload, left: int, most: int) -> int:
     if width * height > left:
         raise InputError(
             f"{upload}: has {width:,} x {height:,} pixels, and the pictures of a request may have {most:,} together. "
-            "Scale them down, or show fewer."
+            "Scale them down, or send fewer."
         )
     return width * height
 
@@ -281,12 +288,12 @@ def _upload(where: str, uri: str) -> Upload:
     head, _, data = uri.partition(",")
     if not head.startswith("data:") or not head.endswith(";base64"):
         raise InputError(
-            f"{where}: the picture's URL is no data URI, and this server opens no others. Send the picture itself: "
+            f"{where}: the picture's URL is not a data URI, and this server opens no others. Send the picture itself: "
             "data:image/png;base64,..."
         )
     try:
         content = base64.b64decode(data, validate=True)
-    except ValueError as error:  # binascii.Error, or letters that are not ASCII
+    except ValueError as error:  # binascii.Error, or characters that are not ASCII
         raise InputError(f"{where}: the picture is not base64 ({error}). Encode the file's bytes.") from error
     if suffix(content) is None:
         raise InputError(f"{where}: not a picture ({formats.KINDS} are read). Convert it.")
@@ -294,22 +301,22 @@ def _upload(where: str, uri: str) -> Upload:
 
 
 def failure(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
-    """An error as clients of OpenAI's know it."""
+    """The body of an error response."""
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
-def event(content: dict[str, Any] | str) -> str:
-    """One event of a stream."""
+def server_sent(content: dict[str, Any] | str) -> str:
+    """One server-sent event of a streamed response."""
     return f"data: {content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)}\n\n"
 
 
 def token_logprob(text: str, logprob: float) -> dict[str, Any]:
-    """A token and how likely it was."""
+    """A token and its log-probability."""
     return {"token": text, "logprob": max(logprob, LOWEST), "bytes": list(text.encode())}
 
 
 def prompt_logprobs(ids: Sequence[int], values: Sequence[float], words: Sequence[str]) -> list[dict[str, Any] | None]:
-    """How likely each token of a prompt was, as vLLM has it: the first had nothing before it."""
+    """The log-probability of each token of a prompt, in vLLM's shape. The first token has none."""
     rows = [
         {str(token): {"logprob": max(value, LOWEST), "rank": None, "decoded_token": text}}
         for token, value, text in zip(ids, values, words, strict=True)
@@ -317,11 +324,11 @@ def prompt_logprobs(ids: Sequence[int], values: Sequence[float], words: Sequence
     return [None, *rows[1:]]
 
 
-def usage(prompt: int, said: int, cached: int) -> dict[str, Any]:
-    """What a request took, in tokens."""
+def usage(prompt: int, completion: int, cached: int) -> dict[str, Any]:
+    """The token counts of a request."""
     return {
         "prompt_tokens": prompt,
-        "completion_tokens": said,
-        "total_tokens": prompt + said,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached},
     }

@@ -1,7 +1,7 @@
-"""The one thread that a served model works in: who waits, who is answered, and who has left.
+"""The thread that runs a served model.
 
-Requests that wait at the same time are answered together: what their prompts share is computed once, and none can see
-another's. What was computed for a conversation is kept for its next turn.
+Requests that wait at the same time are answered together: what their prompts share is computed once, and no request
+can see another's prompt. The KV cache of a conversation is kept for its next turn.
 """
 
 import asyncio
@@ -21,32 +21,32 @@ from linkcontext.inference.vision import ImageFeatures
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import PromptEnd, Sources
 from linkcontext.serve.openai_protocol import prompt_logprobs, token_logprob
-from linkcontext.serve.prefix_cache import Shelf
+from linkcontext.serve.prefix_cache import PrefixCacheLRU
 
 log = logging.getLogger("linkcontext")
-TOGETHER = 16  # requests that are answered at once
+MAX_BATCH = 16  # requests that are answered together
 UNFINISHED = "\ufffd"  # what the first bytes of a character are decoded to
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """The prompt is understood."""
+class Started:
+    """The prompt was read."""
 
     prompt_tokens: int
-    cached_tokens: int
+    cached_tokens: int  # of these, not computed again
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """More of the answer. A token's piece may be empty: a character can take several."""
+class Delta:
+    """More text of the answer. It may be empty: one character can take several tokens."""
 
     text: str
     logprobs: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """The answer is over."""
+class Finished:
+    """The answer is complete."""
 
     reason: str  # stop | length
     tokens: int
@@ -55,202 +55,211 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """There is no answer."""
+    """The request is not answered."""
 
     status: int
-    why: str
+    message: str
 
 
-Told = Begun | Piece | Done | Failed
+Event = Started | Delta | Finished | Failed
 
 
 @dataclass(eq=False)
-class Job:
-    """A request that waits for its answer. `tell` may be called from any thread."""
+class GenerationRequest:
+    """A request to generate an answer, and its state while it is answered.
+
+    `on_event` gets its events, from any thread; the last one is `Finished` or `Failed`.
+    """
 
     messages: list[Message]
     sources: Sources
-    seen: Mapping[str, ImageFeatures]  # what is known of pictures that may have no file any more
+    features: Mapping[str, ImageFeatures]  # of pictures whose files may be gone
     ending: PromptEnd
     new_tokens: int
     stops: tuple[str, ...]
-    top: int | None  # how many likely tokens are told beside each; None where no likelihoods are wanted
-    reads: bool  # whether the prompt's own likelihoods are wanted
+    top_logprobs: int | None  # alternatives for each token; None if no log-probabilities are wanted
+    wants_prompt_logprobs: bool
     pixels: int = 0  # of the client's pictures
-    name: str | None = None  # the answer, if it is the name of a taught picture: the model is not run
-    tell: Callable[[Told], object] = lambda told: None
-    gone: bool = False  # the client has left
-    length: int = 0  # of the prompt, in tokens
-    said: list[int] = field(default_factory=list)
-    text: str = ""  # told so far
+    taught_name: str | None = None  # the answer, if the request asks for the name of a taught picture
+    on_event: Callable[[Event], object] = lambda event: None
+    cancelled: bool = False  # the client has disconnected
+    prompt_tokens: int = 0
+    token_ids: list[int] = field(default_factory=list)  # generated so far
+    text: str = ""  # sent so far
     reason: str = "stop"
     stopped: bool = False  # by one of `stops`
-    over: bool = False
+    finished: bool = False
 
-    def leave(self, watch: "asyncio.Future[None]") -> None:
-        """Note that the client has left, unless the watch was cancelled."""
-        if not watch.cancelled():
-            self.gone = True
+    def cancel(self, disconnect: "asyncio.Future[None]") -> None:
+        """Note that the client has disconnected, unless the watch for that was itself cancelled."""
+        if not disconnect.cancelled():
+            self.cancelled = True
 
-    def end(self, told: Done | Failed) -> None:
-        """Tell the last thing, once."""
-        if not self.over:
-            self.over = True
-            self.tell(told)
+    def finish(self, event: Finished | Failed) -> None:
+        """Send the last event, once."""
+        if not self.finished:
+            self.finished = True
+            self.on_event(event)
 
 
-class Desk:
-    """A scorer in a thread of its own."""
+class ModelWorker:
+    """A model in a thread of its own, and the requests that wait for it."""
 
-    def __init__(self, scorer: LocalModel, shelf: Shelf) -> None:
-        self.scorer, self.shelf = scorer, shelf
-        self.waiting: deque[Job] = deque()
+    def __init__(self, local_model: LocalModel, prefix_cache: PrefixCacheLRU) -> None:
+        self.local_model, self.prefix_cache = local_model, prefix_cache
+        self.tokenizer = local_model.loaded.tokenizer
+        self.waiting: deque[GenerationRequest] = deque()
         self.changed = threading.Condition()
         self.closing = False
-        self.thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="model", daemon=True)
         self.thread.start()
 
-    def put(self, job: Job) -> None:
-        """Let a job wait for its turn."""
+    def submit(self, request: GenerationRequest) -> None:
+        """Queue a request."""
         with self.changed:
-            self.waiting.append(job)
+            self.waiting.append(request)
             self.changed.notify()
 
     def close(self) -> None:
-        """Stop; what waits is not answered."""
+        """Stop the thread. Requests that wait fail with status 503."""
         with self.changed:
             self.closing = True
             self.changed.notify()
         self.thread.join()
 
-    def _work(self) -> None:
-        while jobs := self._next():
-            self._answer(jobs)
+    def _run(self) -> None:
+        while requests := self._next_batch():
+            self._answer(requests)
 
-    def _next(self) -> list[Job]:
-        """Jobs that can be answered together, those that wait longest first; none at the end."""
+    def _next_batch(self) -> list[GenerationRequest]:
+        """Wait for requests that can be answered together, the oldest first; none when closing."""
         with self.changed:
             self.changed.wait_for(lambda: self.waiting or self.closing)
             if self.closing:
-                for job in self.waiting:
-                    job.end(Failed(503, "the server is stopping."))
+                for request in self.waiting:
+                    request.finish(Failed(503, "the server is stopping."))
                 return []
             first = self.waiting[0]
-            found = [job for job in self.waiting if (job.ending, job.reads) == (first.ending, first.reads)][:TOGETHER]
-            for job in found:
-                self.waiting.remove(job)
-            return found
+            kind = first.ending, first.wants_prompt_logprobs
+            batch = [one for one in self.waiting if (one.ending, one.wants_prompt_logprobs) == kind][:MAX_BATCH]
+            for request in batch:
+                self.waiting.remove(request)
+            return batch
 
-    def _answer(self, jobs: list[Job]) -> None:
+    def _answer(self, requests: list[GenerationRequest]) -> None:
         try:
-            self.scorer.sources.clear()
-            ready = [job for job in jobs if self._begin(job)]
-            for kept, those in self._alike(ready):
-                self._say(those, kept)
+            self.local_model.sources.clear()
+            ready = [request for request in requests if self._prepare(request)]
+            for prefix, group in self._by_prefix(ready):
+                self._generate(group, prefix)
         except InputError as error:
-            self._one_by_one(jobs, Failed(400, str(error)))
-        except Exception as error:  # whatever a network throws, the next request finds the thread alive
+            self._retry_alone(requests, Failed(400, str(error)))
+        except Exception as error:  # whatever a network raises, the thread must live on for the next request
             log.exception("a request failed")
-            self._one_by_one(jobs, Failed(500, f"the model failed ({type(error).__name__})."))
+            self._retry_alone(requests, Failed(500, f"the model failed ({type(error).__name__})."))
         finally:
-            self.scorer.sources.clear()
-            self.scorer.eyes.evict()
+            self.local_model.sources.clear()
+            self.local_model.eyes.evict()
 
-    def _one_by_one(self, jobs: list[Job], failed: Failed) -> None:
-        """After a failure of many together: each by itself, but for those who heard a part of their answer."""
-        left = [job for job in jobs if not job.over]
-        for job in left:
-            if len(left) == 1 or job.said:
-                job.end(failed)
+    def _retry_alone(self, requests: list[GenerationRequest], failure: Failed) -> None:
+        """After a failure, answer each request alone, except those that were sent a part of their answer."""
+        unfinished = [request for request in requests if not request.finished]
+        for request in unfinished:
+            if len(unfinished) == 1 or request.token_ids:
+                request.finish(failure)
             else:
-                self._answer([job])
+                self._answer([request])
 
-    def _begin(self, job: Job) -> bool:
-        """Whether a job can be answered; if not, it is told why."""
-        if job.gone:
-            job.end(Done("stop", 0, None))
+    def _prepare(self, request: GenerationRequest) -> bool:
+        """Give the model a request's pictures and measure its prompt. False if it is not to be answered."""
+        if request.cancelled:
+            request.finish(Finished("stop", 0, None))
             return False
-        self.scorer.sources |= job.sources
-        for content, features in job.seen.items():
-            if content not in self.scorer.eyes:
-                self.scorer.eyes.pin(content, features)
+        eyes = self.local_model.eyes
+        self.local_model.sources |= request.sources
+        for content, features in request.features.items():
+            if content not in eyes:
+                eyes.pin(content, features)
         try:
-            job.length = len(self.scorer.prompt(job.messages, job.ending).ids)
+            request.prompt_tokens = len(self.local_model.prompt(request.messages, request.ending).ids)
         except InputError as error:
-            job.end(Failed(400, str(error)))
+            request.finish(Failed(400, str(error)))
             return False
-        free = self.scorer.loaded.context - job.length
-        if free < 1:
-            job.end(Failed(400, f"the prompt takes all {job.length} tokens of the model's context. Shorten it."))
+        room = self.local_model.loaded.context - request.prompt_tokens
+        if room < 1:
+            message = f"the prompt takes all {request.prompt_tokens} tokens of the model's context. Shorten it."
+            request.finish(Failed(400, message))
             return False
-        job.new_tokens = min(job.new_tokens, free)
+        request.new_tokens = min(request.new_tokens, room)
         return True
 
-    def _alike(self, jobs: list[Job]) -> list[tuple[PrefixCache | None, list[Job]]]:
-        """The jobs, together where they go on with the same of what is kept."""
-        found: dict[int, tuple[PrefixCache | None, list[Job]]] = {}
-        for job in jobs:
-            whole = job.reads or job.ending != "none"
-            kept = None if whole else self.shelf.find(job.messages)
-            found.setdefault(id(kept), (kept, []))[1].append(job)
-        return list(found.values())
+    def _by_prefix(self, requests: list[GenerationRequest]) -> list[tuple[PrefixCache | None, list[GenerationRequest]]]:
+        """Group requests by the cached prefix that they continue."""
+        groups: dict[int, tuple[PrefixCache | None, list[GenerationRequest]]] = {}
+        for request in requests:
+            whole = request.wants_prompt_logprobs or request.ending != "none"
+            prefix = None if whole else self.prefix_cache.match(request.messages)
+            groups.setdefault(id(prefix), (prefix, []))[1].append(request)
+        return list(groups.values())
 
-    def _say(self, jobs: list[Job], kept: PrefixCache | None) -> None:
-        read: list[Any] = [None] * len(jobs)
-        prompts, ending = [job.messages for job in jobs], jobs[0].ending
-        on = self.shelf.take(kept, prompts) if kept is not None else None
-        for job in jobs:
-            job.tell(Begun(job.length, len(on) if on is not None else 0))
-        if jobs[0].reads:
-            decode = self.scorer.loaded.tokenizer.decode
-            read = [
-                prompt_logprobs(ids, values, [decode([token]) for token in ids])
-                for ids, values in self.scorer.prompt_logprobs(prompts, ending)
+    def _generate(self, requests: list[GenerationRequest], entry: PrefixCache | None) -> None:
+        """Answer requests that continue the same cached prefix, or none."""
+        prompts, ending = [request.messages for request in requests], requests[0].ending
+        prefix = self.prefix_cache.fork(entry, prompts) if entry is not None else None
+        for request in requests:
+            request.on_event(Started(request.prompt_tokens, len(prefix) if prefix is not None else 0))
+        rows: list[Any] = [None] * len(requests)
+        if requests[0].wants_prompt_logprobs:
+            rows = [
+                prompt_logprobs(ids, values, [self.tokenizer.decode([token]) for token in ids])
+                for ids, values in self.local_model.prompt_logprobs(prompts, ending)
             ]
-        most = max(job.new_tokens for job in jobs)
-        if self.shelf.room and ending == "none" and not jobs[0].reads:
-            on = self.scorer.prefill(prompts, on)
-            if on is not None:
-                self.shelf.put(on)
-        self.scorer.generate(prompts, most, on, lambda n, *heard: self._heard(jobs[n], *heard), ending)
-        for job, row in zip(jobs, read, strict=True):
-            if not job.stopped:
-                self._tell(job, self._decoded(job).rstrip(), [])
-            job.end(Done(job.reason, len(job.said), row))
+        elif self.prefix_cache.max_bytes and ending == "none":
+            prefix = self.local_model.prefill(prompts, prefix)
+            if prefix is not None:
+                self.prefix_cache.add(prefix)
+        most = max(request.new_tokens for request in requests)
+        self.local_model.generate(
+            prompts, most, prefix, lambda n, token, logits: self._on_token(requests[n], token, logits), ending
+        )
+        for request, row in zip(requests, rows, strict=True):
+            if not request.stopped:
+                self._send(request, self._decoded(request).rstrip(), [])
+            request.finish(Finished(request.reason, len(request.token_ids), row))
 
-    def _heard(self, job: Job, token: int, logits: Tensor) -> bool:
-        """A token of the answer; whether there is to be another."""
-        if job.gone:
+    def _on_token(self, request: GenerationRequest, token: int, logits: Tensor) -> bool:
+        """Add a generated token to an answer. Returns whether generation continues."""
+        if request.cancelled:
             return False
-        job.said.append(token)
-        whole = self._decoded(job)
-        ends = [at for at in map(whole.find, job.stops) if at >= 0]
-        job.stopped = bool(ends)
-        # What may turn out to be no part of the answer waits: half a character, half a stop, space at the end.
-        half = max((len(text) - 1 for text in job.stops), default=0)
-        sure = whole[: min(ends)] if ends else whole[: max(0, len(whole) - half)].rstrip(UNFINISHED)
-        self._tell(job, sure.rstrip(), self._likelihoods(job, token, logits))
-        if len(job.said) == job.new_tokens and not ends:
-            job.reason = "length"
-        return not ends and job.reason == "stop"
+        request.token_ids.append(token)
+        text = self._decoded(request)
+        ends = [at for at in map(text.find, request.stops) if at >= 0]
+        request.stopped = bool(ends)
+        # Text that may not belong to the answer is held back: half a character, half a stop string, trailing space.
+        half = max((len(stop) - 1 for stop in request.stops), default=0)
+        certain = text[: min(ends)] if ends else text[: max(0, len(text) - half)].rstrip(UNFINISHED)
+        self._send(request, certain.rstrip(), self._token_logprobs(request, token, logits))
+        if len(request.token_ids) == request.new_tokens and not ends:
+            request.reason = "length"
+        return not ends and request.reason == "stop"
 
-    def _decoded(self, job: Job) -> str:
-        text: str = self.scorer.loaded.tokenizer.decode(job.said, skip_special_tokens=True)
+    def _decoded(self, request: GenerationRequest) -> str:
+        text: str = self.tokenizer.decode(request.token_ids, skip_special_tokens=True)
         return text.lstrip()
 
-    def _tell(self, job: Job, sure: str, logprobs: list[dict[str, Any]]) -> None:
-        """What is new in an answer so far."""
-        more = sure[len(job.text) :]
-        if more or logprobs:
-            job.text += more
-            job.tell(Piece(more, logprobs))
+    def _send(self, request: GenerationRequest, text: str, logprobs: list[dict[str, Any]]) -> None:
+        """Send the part of an answer's text that was not sent yet."""
+        new = text[len(request.text) :]
+        if new or logprobs:
+            request.text += new
+            request.on_event(Delta(new, logprobs))
 
-    def _likelihoods(self, job: Job, token: int, logits: Tensor) -> list[dict[str, Any]]:
-        """How likely a token was, and those that were likeliest, as OpenAI's protocol has it."""
-        if job.top is None:
+    def _token_logprobs(self, request: GenerationRequest, token: int, logits: Tensor) -> list[dict[str, Any]]:
+        """The log-probability of a token and of the most likely ones, in the shape of OpenAI's protocol."""
+        if request.top_logprobs is None:
             return []
-        values, decode = logits.float().log_softmax(-1), self.scorer.loaded.tokenizer.decode
-        likeliest = values.topk(job.top)
+        values, decode = logits.float().log_softmax(-1), self.tokenizer.decode
+        likeliest = values.topk(request.top_logprobs)
         top = [
             token_logprob(decode([other]), value)
             for value, other in zip(likeliest.values.tolist(), likeliest.indices.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""`linkcontext chat`: a dialogue in plain lines, typed or piped. Pictures are given by their paths."""
+"""`linkcontext chat`: a dialogue in lines of text, typed or piped. Pictures are given by their paths."""
 
 import glob
 import importlib.util
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from linkcontext.data.formats import SUFFIXES
 from linkcontext.errors import UNREACHABLE, InputError, path_error
-from linkcontext.teach.dialogue import Dialogue, Reply, pictures_of
+from linkcontext.teach.dialogue import Dialogue, Reply, count_pictures
 from linkcontext.teach.pack import write_pack
 
 HELP = """\
@@ -22,9 +22,9 @@ other.png: what colour is it?   ask in your own words; a line without a picture 
 no, that is a plimbo            correct the last picture
 /teach NAME PICTURE...          the same as "PICTURE...: this is a NAME", also /teach "red fox" a.png b.png
 /ask PICTURE [QUESTION]         the same as "PICTURE: QUESTION"
-/forget NAME                    take a name out
-/names                          what was taught, and how full the context is
-/save zoo.pack                  keep what was taught in a pack: chat --pack and linkcontext ask take it
+/forget NAME                    remove a name and its pictures
+/names                          list the taught names, and how full the context is
+/save zoo.pack                  save the taught names in a pack, for chat --pack and linkcontext ask
 /help, /quit\
 """
 QUIT = ("/quit", "/exit", "quit", "exit")
@@ -32,14 +32,14 @@ _WORD = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|(\S+?))(:?)(?=\s|$)""")
 
 
 def chat(dialogue: Dialogue, lines: Iterable[str], show: Callable[[str], None]) -> None:
-    """Answer lines until they end or one says /quit. What cannot be done is a sentence, and the dialogue goes on."""
+    """Answer lines until they end or one is /quit. An error is shown as a line with "!", and the dialogue goes on."""
     for line in lines:
         if line.strip().casefold() in QUIT:
             return
         if line.strip():
             try:
-                for said in answered(dialogue, line.strip()):
-                    show(said)
+                for answer in reply_lines(dialogue, line.strip()):
+                    show(answer)
             except InputError as error:
                 show(f"! {error}")
             except OSError as error:
@@ -48,18 +48,18 @@ def chat(dialogue: Dialogue, lines: Iterable[str], show: Callable[[str], None]) 
                 show(f"! {path_error(error)}")
 
 
-def typed(show: Callable[[str], None]) -> Iterator[str]:
-    """Lines from the terminal with a prompt, or from a pipe without one, until they end; none without a stdin."""
+def input_lines(show: Callable[[str], None]) -> Iterator[str]:
+    """Lines from the terminal, with a prompt, or from a pipe, without one. There are none if stdin is closed."""
     if sys.stdin is None:
         return
     if isinstance(sys.stdin, io.TextIOWrapper):  # paths are bytes, which need not be of the input's encoding
         sys.stdin.reconfigure(errors="surrogateescape")
     if importlib.util.find_spec("readline") is not None:
-        importlib.import_module("readline")  # lines can be edited, and come again with the arrow keys
+        importlib.import_module("readline")  # editing, and the history on the arrow keys
     if not sys.stdin.isatty():
         yield from sys.stdin
         return
-    show("Show pictures and say what they are. /help says how, /quit ends.")
+    show("Show pictures and say what they are. /help lists what you can write, /quit ends.")
     while True:
         try:
             yield input("> ")
@@ -67,17 +67,17 @@ def typed(show: Callable[[str], None]) -> Iterator[str]:
             return
 
 
-def answered(dialogue: Dialogue, line: str) -> Iterator[str]:
-    """What is said back to a line."""
+def reply_lines(dialogue: Dialogue, line: str) -> Iterator[str]:
+    """The lines that answer one line."""
     if "\0" in line:
-        raise InputError("the line holds a zero byte, which neither a path nor a sentence has. Leave it out.")
+        raise InputError("the line holds a zero byte, which neither a path nor a sentence can hold. Remove it.")
     command, _, rest = line.partition(" ")
     if line.casefold() in ("/help", "help"):
         yield HELP
     elif command == "/names":
         yield from _names(dialogue)
     elif command == "/save":
-        yield from _saved(dialogue, rest.strip())
+        yield from _save(dialogue, rest.strip())
     else:
         reply = _reply(dialogue, command, rest.strip(), line)
         yield reply.text
@@ -91,7 +91,7 @@ def _reply(dialogue: Dialogue, command: str, rest: str, line: str) -> Reply:
         name, *paths = _split(rest)
         return dialogue.teach(name, [picture for path in paths for picture in _pictures(path)])
     if command == "/ask":
-        pictures, question = spelled(rest)
+        pictures, question = split_line(rest)
         if len(pictures) != 1:
             raise InputError("/ask PICTURE [QUESTION]: name one picture.")
         return dialogue.ask(pictures[0], question)
@@ -99,42 +99,42 @@ def _reply(dialogue: Dialogue, command: str, rest: str, line: str) -> Reply:
         return dialogue.forget(" ".join(_split(rest)))
     if re.fullmatch(r"/\w+", command) and not os.path.exists(command):  # noqa: PTH110
         raise InputError(f"{command}: no such command. /help lists them.")
-    pictures, words = spelled(line)
-    return dialogue.say(words, pictures)
+    pictures, sentence = split_line(line)
+    return dialogue.say(sentence, pictures)
 
 
-def spelled(line: str) -> tuple[list[Path], str]:
-    """The pictures that a line begins with, and what it says behind them."""
-    # os.path: for words that are too long to be a path, Path raises an error.
-    path, colon, words = line.partition(": ")
-    if colon and os.path.isfile(path):  # noqa: PTH113 - a path with spaces needs no quotes where a colon ends it
-        return [Path(path)], words.strip()
+def split_line(line: str) -> tuple[list[Path], str]:
+    """Split a line into the pictures that it begins with and the sentence that follows them."""
+    # os.path: Path raises an error for words that are too long to be a path.
+    path, colon, sentence = line.partition(": ")
+    if colon and os.path.isfile(path):  # noqa: PTH113 - a path with spaces needs no quotes if a colon follows
+        return [Path(path)], sentence.strip()
     pictures: list[Path] = []
     at = 0
-    while found := _WORD.match(line, at):
-        path = next(text for text in found.groups() if text is not None)
+    while word := _WORD.match(line, at):
+        path = next(text for text in word.groups() if text is not None)
         if not (path.lower().endswith(SUFFIXES) or ("/" in path and os.path.isdir(path))):  # noqa: PTH112
             break
         pictures += _pictures(path)
-        at = found.end()
-        if found[4]:
+        at = word.end()
+        if word[4]:
             break
-    words = line[at:].lstrip(" :").strip()
+    sentence = line[at:].lstrip(" :").strip()
     if not pictures:
-        _refuse_late_picture(words)
-    return pictures, words
+        _refuse_late_picture(sentence)
+    return pictures, sentence
 
 
-def _refuse_late_picture(words: str) -> None:
-    """Raise `InputError` where a picture is named behind other words: the question would be about the last picture."""
-    for word in words.split():
+def _refuse_late_picture(sentence: str) -> None:
+    """Raise `InputError` for a picture behind other words: the question would be about the last picture instead."""
+    for word in sentence.split():
         path = word.strip("\"'?!.,;:()")
         if path.lower().endswith(SUFFIXES) and os.path.isfile(path):  # noqa: PTH113
-            raise InputError(f"{path}: a line begins with its picture. Write it first: {path}: {words[:60]}")
+            raise InputError(f"{path}: a line begins with its picture. Write it first: {path}: {sentence[:60]}")
 
 
 def _pictures(path: str) -> list[Path]:
-    """A picture, those that a pattern means, or those in a folder."""
+    """The picture at a path, those that match a pattern, or those in a folder."""
     place = Path(path)
     if place.is_dir():
         paths = sorted(p for p in place.iterdir() if p.name.lower().endswith(SUFFIXES))
@@ -143,21 +143,22 @@ def _pictures(path: str) -> list[Path]:
     else:
         return [place]
     if not paths:
-        raise InputError(f"{path}: no picture there. Check the path.")
+        raise InputError(f"{path}: there are no pictures. Check the path.")
     return paths
 
 
 def _names(dialogue: Dialogue) -> Iterator[str]:
-    if not dialogue.learner.shown:
-        yield "nothing was taught yet: show a picture, 'cat.png: this is a cactihog'"
+    names = dialogue.learner.pictures.names
+    if not names:
+        yield "No names are taught yet. Show a picture: 'cat.png: this is a cactihog'"
         return
-    for name in dialogue.learner.shown:
-        yield f"{name}: {pictures_of(dialogue.learner, name)}"
-    used, most = dialogue.tokens()
-    yield f"{used:,} of {most:,} tokens of context are taken"
+    for name in names:
+        yield f"{name}: {count_pictures(dialogue.learner, name)}"
+    used, maximum = dialogue.tokens()
+    yield f"{used:,} of {maximum:,} tokens of the context are used"
 
 
-def _saved(dialogue: Dialogue, text: str) -> list[str]:
+def _save(dialogue: Dialogue, text: str) -> list[str]:
     path = Path(" ".join(_split(text)))
     return write_pack(dialogue.learner, path, dialogue.licence, new=True).describe()
 
@@ -168,5 +169,5 @@ def _split(text: str) -> list[str]:
     except ValueError as error:
         raise InputError(f"{text}: a quote is not closed. Close it.") from error
     if not words:
-        raise InputError("a name is missing. /help shows how it is written.")
+        raise InputError("the name is missing. /help shows how the command is written.")
     return words

@@ -1,8 +1,9 @@
-"""A dialogue: things are taught, asked about and corrected in any order, and what was taught holds to the end.
+"""A dialogue in which names are taught, asked about and corrected in any order.
 
-A prompt is made anew for every turn, from two parts. What was taught comes first, in rounds; what else was said,
-the small talk, comes behind it and only where no name is asked for, because behind other talk a small model no
-longer looks back for names (docs/chat.md has the figures). When both do not fit, the oldest small talk goes.
+Every turn gets a new prompt with up to two parts. The taught pictures come first. The history, which is everything
+else that was asked and answered, follows them, but only for questions that do not ask for a name: small models no
+longer look back for names behind other turns (docs/chat.md has the figures). If both do not fit into the context, the
+oldest turns of the history are dropped; taught pictures never are.
 """
 
 import re
@@ -12,195 +13,172 @@ from pathlib import Path
 
 from linkcontext.data.images import open_image
 from linkcontext.data.layout import name_key
+from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.records import Turn
-from linkcontext.teach.learner import Answer, Learner, checked, spoken
-
-SAID_LENGTH = 4  # words that a name has in a sentence: "this is a picture I took on ..." teaches no name
-NO_NAMES = ("not", "wrong", "right", "correct", "true", "false", "it", "this", "that")
-
-_IS = r"(?:this|that|it|these|those|they)(?:['’]s|\s+is|\s+are)\s+(?:(?:called|named)\s+)?"
-_CALLED = r"(?P<article>(?:an?|the)\s+)?(?P<name>.+?)[\s.!]*"
-TEACHING = re.compile(rf"(?:and\s+)?{_IS}{_CALLED}", re.IGNORECASE)
-_WRONG = r"(?:(?:this|that|it)(?:['’]s|\s+is)\s+(?:wrong|not\s+right|incorrect)|no|wrong|actually)"
-CORRECTING = re.compile(rf"{_WRONG}\b[\s,.:;!-]*(?P<is>{_IS})?{_CALLED}", re.IGNORECASE)
-FORGETTING = re.compile(rf"forget\s+(?:about\s+)?{_CALLED}", re.IGNORECASE)
-NAMING = re.compile(
-    r"(?:and\s+)?(?:(?:what|who|which)(?:['’]s|\s+is|\s+are|\s+thing\s+is)\s+(?:this|that|it|these)(?:\s+called|\s+one)?|"
-    r"what\s+do\s+you\s+see|name\s+(?:this|it))?[\s?.!]*",
-    re.IGNORECASE,
-)
+from linkcontext.teach.answer import Answer, answer_line
+from linkcontext.teach.learner import Learner
+from linkcontext.teach.names import MAX_LETTERS, canonical_name
+from linkcontext.teach.sentences import FORGETTING, NAMING, taught_name
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is said back, and in `notes` what happened beside it: a concept that moved, small talk that was left out."""
+    """The reply to a sentence; `notes` tell what else happened, such as a picture that changed its name."""
 
     text: str
     notes: tuple[str, ...] = ()
-    answer: Answer | None = None  # where names that were taught were weighed
-    own_words: Path | None = None  # the picture that the text is about, if it is in the model's own words
+    answer: Answer | None = None  # if the taught names were scored
+    own_words: Path | None = None  # the picture that the text is about, if the text was generated
 
 
 @dataclass
 class Dialogue:
-    """A learner, what was said to it beside teaching, and the pictures that "this" and "it" mean.
+    """A learner, the history of what was asked beside teaching, and the pictures that "this" and "it" refer to.
 
-    `budget` is how many tokens what was taught, the small talk and a question may take together; 0 stands for the
-    model's context. Every method either does the whole of what it says or raises `InputError` and changes nothing.
+    `budget` is the maximum number of tokens of a prompt; 0 stands for the model's context. Every method either does
+    all of its work, or raises `InputError` and changes nothing.
     """
 
     learner: Learner
     budget: int = 0
-    talk: list[Turn] = field(default_factory=list)
+    history: list[Turn] = field(default_factory=list)
     last: tuple[Path, ...] = ()
-    licence: str = ""  # of the pack that it began with
+    licence: str = ""  # of the pack that the dialogue began with
 
     def say(self, text: str, pictures: Sequence[Path] = ()) -> Reply:
-        """A sentence with pictures or about the last ones: teaches, corrects, forgets or asks, as it is worded."""
-        words = " ".join(text.split())
-        if (found := FORGETTING.fullmatch(words)) and not pictures:
-            return self.forget(found["name"])
-        if name := self._named(words, bool(pictures)):
-            return self.teach(name, pictures or self._last())
+        """Handle a sentence about `pictures` or about the last ones: it teaches, corrects, forgets or asks."""
+        sentence = " ".join(text.split())
+        if (match := FORGETTING.fullmatch(sentence)) and not pictures:
+            return self.forget(match["name"])
+        if name := taught_name(sentence, bool(pictures), self._known_name):
+            return self.teach(name, pictures or self._last_pictures())
         if len(pictures) > 1:
             raise InputError("ask about one picture at a time, or say what they are: 'these are NAME'.")
-        return self.ask(pictures[0] if pictures else None, words)
+        return self.ask(pictures[0] if pictures else None, sentence)
 
     def teach(self, name: str, pictures: Iterable[Path]) -> Reply:
-        """Show pictures under a name. One that had another name has the new one from now on."""
-        paths = tuple(pictures)
-        called = self._known(name) or name
-        (line,), notes = self.lesson({called: paths})
+        """Show pictures under a name. Pictures that had another name move to this one."""
+        (line,), notes = self.teach_all({self._known_name(name) or name: tuple(pictures)})
         return Reply(line, notes)
 
-    def lesson(self, named: Mapping[str, Sequence[Path]]) -> tuple[list[str], tuple[str, ...]]:
-        """Show pictures under several names, all of it or nothing: a line for each name, and notes as of a `Reply`."""
-        learner = self.learner
-        kept = dict(learner.seen), dict(learner.thumbnails), dict(learner.pixels)
-        before = {name: list(items) for name, items in learner.shown.items()}
+    def teach_all(self, named: Mapping[str, Sequence[Path]]) -> tuple[list[str], tuple[str, ...]]:
+        """Show pictures under several names; return a line for each name, and notes as in `Reply`."""
+        learner, before = self.learner, self.learner.pictures.copy()
         learner.teach(named)
         paths = tuple(path for pictures in named.values() for path in pictures)
         query = learner.query(paths[-1])
         try:
-            length = learner.length(query)
+            length = learner.prompt_length(query)
             if length > self._limit:
                 raise InputError(
-                    f"what was taught would take {length:,} of {self._limit:,} tokens, and it never gives way. Show "
-                    "fewer pictures, or forget a name."
+                    f"the taught pictures would take {length:,} of {self._limit:,} tokens, and they are never dropped. "
+                    "Show fewer pictures, or forget a name."
                 )
         except InputError:
-            learner.shown, (learner.seen, learner.thumbnails, learner.pixels) = before, kept
+            learner.pictures = before
             raise
-        # What was answered about these pictures is settled now; a wrong name among it would be believed.
+        # Earlier answers about these pictures are settled now; the model would believe a wrong name among them.
         items = {learner.query(path).item for path in paths}
-        self.talk = [turn for turn in self.talk if turn.question or turn.item not in items]
+        self.history = [turn for turn in self.history if turn.question or turn.item not in items]
         self.last = paths
-        lines = [f"{name}: {pictures_of(learner, name)}." for name in map(checked, named)]
-        gone = self._too_much(query)
-        self.talk = self.talk[gone:]
-        return lines, (*self._moved(before), *self._chosen(), *_left_out(gone))
+        lines = [f"{name}: {count_pictures(learner, name)}." for name in map(canonical_name, named)]
+        return lines, (
+            *self._renamed(before.by_name),
+            *self._not_shown(),
+            *self._drop_oldest(self._excess_history(query)),
+        )
 
     def ask(self, picture: Path | None = None, question: str = "") -> Reply:
-        """Ask about a picture, or about the last one. What asks for its name is answered from the names taught."""
-        path = picture or self._last()[-1]
+        """Ask about a picture, or about the last one. Questions for its name are answered from the taught names."""
+        path = picture or self._last_pictures()[-1]
         open_image(path)
-        self.learner.sayable(question)
+        refuse_marks(question, self.learner.model.marks, repr(question[:MAX_LETTERS]))
         naming = NAMING.fullmatch(question) is not None
         query = self.learner.query(path, "" if naming else question)
-        decided = len(self.learner.shown) > 1 or self.learner.taught_as(query.item)
-        answer = self.learner.ask(path) if naming and decided else None
-        gone = self._too_much(query)
-        said = answer.name if answer else self._own_words(path, query, [] if naming else self.talk[gone:])
-        notes, self.talk = _left_out(gone), self.talk[gone:]
-        if said is not None:
-            self.talk.append(replace(query, answer=said))
+        scored = len(self.learner.pictures.names) > 1 or self.learner.pictures.name_of(query.item)
+        answer = self.learner.ask(path) if naming and scored else None
+        dropped = self._excess_history(query)
+        if answer is not None:
+            name, text = answer.name, answer_line(answer)
+        else:
+            name = text = self._generate(path, query, [] if naming else self.history[dropped:])
+        notes = self._drop_oldest(dropped)
+        if name is not None:
+            self.history.append(replace(query, answer=name))
         self.last = (path,)
-        return Reply(spoken(answer) if answer else said or "", notes, answer, None if answer else path)
+        return Reply(text, notes, answer, None if answer else path)
 
     def forget(self, name: str) -> Reply:
-        """Take a concept out, with what was said of it."""
-        called = self._known(name) or name
-        self.learner.forget(called)
-        self.talk = [turn for turn in self.talk if turn.answer != called]
-        return Reply(f"{called} is forgotten.")
+        """Remove a name, and the answers that gave it."""
+        known = self._known_name(name) or name
+        self.learner.forget(known)
+        self.history = [turn for turn in self.history if turn.answer != known]
+        return Reply(f"{known} is forgotten.")
 
     def tokens(self) -> tuple[int, int]:
-        """How many tokens what was taught and the small talk take, and how many they may."""
-        return self.learner.length(talk=self.talk), self._limit
+        """The number of tokens of the taught pictures and the history, and the maximum."""
+        return self.learner.prompt_length(history=self.history), self._limit
 
-    def _last(self) -> tuple[Path, ...]:
+    def _last_pictures(self) -> tuple[Path, ...]:
         if not self.last:
-            raise InputError("show a picture first: there is none yet to talk about.")
+            raise InputError("show a picture first: there is none to talk about yet.")
         return self.last
 
     @property
     def _limit(self) -> int:
         return min(self.budget or self.learner.model.context, self.learner.model.context)
 
-    def _own_words(self, path: Path, query: Turn, behind: Sequence[Turn]) -> str:
-        """An answer by generation, after what was taught where it matters, and after small talk."""
-        length = self.learner.length(query, behind, self._matters(query)) + self.learner.reply_tokens()
+    def _generate(self, path: Path, query: Turn, history: Sequence[Turn]) -> str:
+        """Generate an answer after the history, and after the taught pictures if the question is about them."""
+        about_names = self._mentions_name(query)
+        length = self.learner.prompt_length(query, history, about_names)
+        length += self.learner.model.prompting.reply_tokens
         if length > self._limit:
-            raise InputError(f"the question would take {length:,} of {self._limit:,} tokens. Ask in fewer words.")
-        return self.learner.say(path, query.question, None, behind, self._matters(query))
+            raise InputError(f"the question would take {length:,} of {self._limit:,} tokens. Ask a shorter one.")
+        return self.learner.say(path, query.question, None, history, about_names)
 
-    def _matters(self, query: Turn) -> bool:
-        """Whether what was taught stands before a question: for a name, or about a name that was taught."""
-        asked = query.question.casefold()
-        return not asked or any(re.search(rf"\b{re.escape(n.casefold())}\b", asked) for n in self.learner.shown)
+    def _mentions_name(self, query: Turn) -> bool:
+        """Whether a question asks for a name, or mentions one that was taught."""
+        question = query.question.casefold()
+        names = (re.escape(name.casefold()) for name in self.learner.pictures.names)
+        return not question or any(re.search(rf"\b{name}\b", question) for name in names)
 
-    def _too_much(self, query: Turn) -> int:
-        """How many answers of the oldest small talk have to go until everything fits, with all that was taught."""
-        gone, free = 0, self._limit - self.learner.reply_tokens()
-        while self.talk[gone:] and self.learner.length(query, self.talk[gone:]) > free:
-            gone += 1
-        return gone
+    def _excess_history(self, query: Turn) -> int:
+        """How many of the oldest turns must be dropped until the query fits behind taught pictures and history."""
+        dropped, room = 0, self._limit - self.learner.model.prompting.reply_tokens
+        while self.history[dropped:] and self.learner.prompt_length(query, self.history[dropped:]) > room:
+            dropped += 1
+        return dropped
 
-    def _moved(self, before: Mapping[str, Sequence[str]]) -> Iterator[str]:
-        """What became of names whose pictures have another name now."""
-        for name, items in before.items():
-            lost = len(items) - len(self.learner.shown.get(name, ()))
-            if name not in self.learner.shown:
+    def _drop_oldest(self, count: int) -> tuple[str, ...]:
+        """Drop the oldest turns of the history; a note about it if there are any."""
+        self.history = self.history[count:]
+        answers = "answer" if count == 1 else "answers"
+        note = f"The oldest {count} {answers} of this dialogue no longer fit and are dropped; taught pictures stay."
+        return (note,) if count else ()
+
+    def _renamed(self, before: Mapping[str, Sequence[str]]) -> Iterator[str]:
+        """Notes about names whose pictures have another name now."""
+        for name, pictures in before.items():
+            lost = len(pictures) - len(self.learner.pictures.by_name.get(name, ()))
+            if name not in self.learner.pictures.by_name:
                 yield f"{name} has no picture left and is forgotten."
             elif lost > 0:
                 yield f"{lost} of them {'was' if lost == 1 else 'were'} {name} before."
 
-    def _chosen(self) -> Iterator[str]:
-        """Where not everything that was shown fits."""
-        standing, shown = len(self.learner.rounds), sum(map(len, self.learner.shown.values()))
-        if standing < shown:
-            yield f"{standing} of {shown} pictures fit into the context: those that stand for the others best."
+    def _not_shown(self) -> Iterator[str]:
+        """A note if not all taught pictures fit into the prompt."""
+        shown, taught = len(self.learner.choose_support()), len(self.learner.pictures.ids)
+        if shown < taught:
+            yield f"{shown} of {taught} pictures fit into the context: the most representative ones."
 
-    def _named(self, words: str, shows: bool) -> str | None:
-        """The name that a sentence teaches, with pictures or without, or None where it asks."""
-        if (found := CORRECTING.fullmatch(words)) and not words.endswith("?"):
-            if not (found["is"] or found["article"] or self._known(found["name"])):
-                return None
-        elif not (found := TEACHING.fullmatch(words)) or words.endswith("?"):
-            return None
-        name = found["name"]
-        if name.casefold().split()[0] in NO_NAMES or len(name.split()) > SAID_LENGTH:
-            raise InputError(
-                f"{words[:60]!r}: no name that can be taught. Say what it is, in at most {SAID_LENGTH} words: "
-                "'this is a NAME'."
-            )
-        if not shows and not found["article"] and self._known(name) is None:  # "it is raining" is about no picture
-            raise InputError(f"{words[:60]!r}: if that is a name, say 'this is a {name}', or show a picture with it.")
-        return name
-
-    def _known(self, name: str) -> str | None:
-        """The name as it was taught, whatever its case."""
-        return next((known for known in self.learner.shown if name_key(known) == name_key(name)), None)
+    def _known_name(self, given: str) -> str | None:
+        """A taught name as it was taught, whatever the case in which it is given."""
+        return next((name for name in self.learner.pictures.names if name_key(name) == name_key(given)), None)
 
 
-def _left_out(gone: int) -> tuple[str, ...]:
-    """A sentence for small talk that had to go."""
-    answers = "answer" if gone == 1 else "answers"
-    return (f"The oldest small talk ({gone} {answers}) is left out; everything taught stays.",) if gone else ()
-
-
-def pictures_of(learner: Learner, name: str) -> str:
-    """How many pictures a name has, in words."""
-    count = len(learner.shown[name])
+def count_pictures(learner: Learner, name: str) -> str:
+    """The number of pictures of a name, in words."""
+    count = len(learner.pictures.by_name[name])
     return f"{count} picture{'s' if count > 1 else ''}"

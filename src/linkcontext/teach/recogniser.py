@@ -1,4 +1,4 @@
-"""Recognise taught pictures in a conversation by their pixels: their names need no model."""
+"""Recognise taught pictures in a conversation by their pixels, so that their names need no run of the model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,27 +6,28 @@ from dataclasses import dataclass
 from linkcontext.data.images import pixels
 from linkcontext.episodes.scaffold import Message
 from linkcontext.scoring.protocol import Sources
-from linkcontext.teach.dialogue import NAMING
 from linkcontext.teach.learner import Learner
+from linkcontext.teach.sentences import NAMING
 
 
 @dataclass(frozen=True)
 class Recogniser:
-    """The name of each taught picture by the hash of its pixels, and the question with which names are asked for."""
+    """The names of taught pictures by the hash of their pixels, and the scaffold's question for a name."""
 
     names: Mapping[str, str]
     question: str
 
     @classmethod
     def of(cls, learner: Learner) -> "Recogniser":
-        """The pictures that a learner was taught."""
-        shown = {item: name for name, items in learner.shown.items() for item in items}
-        return cls({learner.pixels[item]: name for item, name in shown.items()}, learner.scaffold.question)
+        """A recogniser for the pictures that a learner was taught."""
+        pictures = learner.pictures
+        names = {pictures.pixel_hashes[item]: name for name, own in pictures.by_name.items() for item in own}
+        return cls(names, learner.scaffold.question)
 
     def name(self, messages: Sequence[Message], sources: Sources) -> str | None:
-        """The name of the one picture that the last message shows, if it was taught and the message asks for its name.
+        """The name of the one picture in the last message, if it was taught and the message asks for its name.
 
-        Raises `InputError` where the picture cannot be read.
+        None otherwise. Raises `InputError` if the picture cannot be read.
         """
         if not self.names or not messages or messages[-1]["role"] != "user":
             return None

@@ -1,0 +1,130 @@
+"""The commands that serve a model: app, a web page on this machine, and serve, an endpoint for OpenAI clients."""
+
+import importlib.util
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from linkcontext.cli.teach import TrustPack
+from linkcontext.cli.terminal import console
+from linkcontext.config import ModelConfig
+from linkcontext.errors import InputError
+
+if TYPE_CHECKING:
+    from linkcontext.serve.openai_protocol import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Serve a web page on this machine to teach, ask and chat, and to look at runs. Needs linkcontext[app]."""
+
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    runs: str = "runs"
+    """The folder whose runs are listed."""
+    port: int | None = None
+    """Default: the first free port from 7860."""
+    share: bool = False
+    """Serve the page on a public address of Gradio's servers, too. Anyone who knows the address can use it."""
+
+    def run(self) -> None:
+        """Serve the page until stopped."""
+        from linkcontext.app.page import serve
+        from linkcontext.evaluation.runner import local
+
+        if self.port is not None:
+            _check_port(self.port, 1)
+        serve(local(self.model), Path(self.runs), self.port, self.share)
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Serve a model and packs over OpenAI's chat protocol (docs/serve.md)."""
+
+    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    pack: tuple[str, ...] = ()
+    """NAME=FILE: a pack that `linkcontext teach` wrote. Requests for the model NAME are answered after its
+    pictures."""
+    trust_pack: TrustPack = False
+    host: str = "127.0.0.1"
+    """The address to listen on. Any but a loopback address can be reached by other machines and needs a key."""
+    port: int = 8000
+    """0 stands for any free port."""
+    api_key: str | None = None
+    """The key that clients must send (`Authorization: Bearer KEY`). Other users of this machine can see it in the list
+    of processes: $LINKCONTEXT_API_KEY is safer."""
+    no_auth: bool = False
+    """Need no key, from other machines either."""
+    allow_host: tuple[str, ...] = ()
+    """Further host names under which clients address the server (the Host header)."""
+    queue: int = 64
+    """Maximum number of requests that wait or are being answered. Others get status 429."""
+    body_mb: float = 32
+    """Maximum size of one request with its pictures, in MB."""
+    pictures: int = 256
+    """Maximum number of pictures in one request."""
+    megapixels: float = 100
+    """Maximum number of pixels of all pictures in one request, in millions."""
+    text_chars: int = 1_000_000
+    """Maximum number of characters of all texts in one request. Texts longer than the model's context are refused in
+    any case."""
+    hold_gb: float = 1.0
+    """Memory for the KV caches of conversations and for image features, in GB, so that a conversation that continues
+    costs only its new tokens. 0 keeps nothing."""
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        self._check()
+        from linkcontext.evaluation.runner import local
+        from linkcontext.serve.access import Hosts, check_exposure, checked_key, checked_names
+        from linkcontext.serve.endpoint import Endpoint
+        from linkcontext.serve.server import address, listen, serve
+
+        packs = [(text.partition("=")[0], Path(text.partition("=")[2])) for text in self.pack]
+        if wrong := [text for text, (_, path) in zip(self.pack, packs, strict=True) if not path.name]:
+            raise InputError(f"--pack {wrong[0]}: give the name under which it is served, too: NAME=FILE.")
+        key = checked_key(self.api_key, os.environ.get("LINKCONTEXT_API_KEY"), self.no_auth)
+        with listen(self.host, self.port) as listening:
+            check_exposure(listening, self.host, key, self.no_auth)
+            hosts = Hosts.of(listening, (self.host, *checked_names(self.allow_host)))
+            endpoint = Endpoint(Path(self.model.model).name, local(self.model), self._limits(), packs, self.trust_pack)
+            console.print(f"{', '.join(endpoint.prompts)} at {address(listening)}", markup=False, soft_wrap=True)
+            serve(endpoint, listening, hosts, key)
+
+    def _check(self) -> None:
+        """Raise `InputError` for values that no server can have, and if the packages are missing."""
+        for flag, value in (
+            ("queue", self.queue),
+            ("body-mb", self.body_mb),
+            ("pictures", self.pictures),
+            ("megapixels", self.megapixels),
+            ("text-chars", self.text_chars),
+        ):
+            if not 0 < value < math.inf:
+                raise InputError(f"--{flag} {value}: must be above 0.")
+        if not 0 <= self.hold_gb < math.inf:
+            raise InputError(f"--hold-gb {self.hold_gb}: must be at least 0, which keeps nothing.")
+        _check_port(self.port, 0)
+        if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
+            raise InputError("serve needs the fastapi and uvicorn packages: pip install 'linkcontext[serve]'.")
+
+    def _limits(self) -> "Limits":
+        from linkcontext.serve.openai_protocol import NEW_TOKENS, Limits
+
+        return Limits(
+            queue=self.queue,
+            body=int(self.body_mb * 1e6),
+            new_tokens=self.model.max_new_tokens or NEW_TOKENS,
+            hold=int(self.hold_gb * 1e9),
+            pictures=self.pictures,
+            pixels=int(self.megapixels * 1e6),
+            text=self.text_chars,
+        )
+
+
+def _check_port(port: int, least: int) -> None:
+    if not least <= port < 65536:
+        raise InputError(f"--port {port}: ports are numbers from {least} to 65535. Choose another.")

@@ -1,0 +1,40 @@
+"""What a learner answers about a picture."""
+
+from dataclasses import dataclass
+
+NAMES_IN_LINE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A taught picture that resembles the query picture: its name, its sha256, and their cosine similarity."""
+
+    name: str
+    picture: str
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The most likely name of a picture, and the probability of every taught name.
+
+    `similarity` is the cosine between the picture and the nearest class mean, in the vision encoder's features. `name`
+    is None ("none of these") if it is below the learner's `RejectionThreshold`. `similarity` is None and `nearest` is
+    empty for models on the reference engine, which computes no features. `taught` is True if the picture itself was
+    taught: it then gets the name it was taught under with probability 1, and the model is not run.
+    """
+
+    name: str | None
+    probabilities: dict[str, float]
+    similarity: float | None = None
+    nearest: tuple[Neighbour, ...] = ()
+    taught: bool = False
+
+
+def answer_line(answer: Answer) -> str:
+    """An answer as one line of text: the name, and the probabilities of the three most likely names."""
+    if answer.taught:
+        return f"{answer.name} (this picture was taught)"
+    ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])[:NAMES_IN_LINE]
+    listed = ", ".join(f"{name} {probability:.0%}" for name, probability in ranked)
+    return f"{answer.name} ({listed})" if answer.name else f"none of these ({listed}, if it has to be one)"

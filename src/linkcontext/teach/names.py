@@ -1,0 +1,50 @@
+"""Class names: the one form in which they are kept, and the rules they must follow."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from linkcontext.data.layout import is_blank, is_printable, name_key, normal_name
+from linkcontext.episodes.special_tokens import refuse_marks
+from linkcontext.errors import UNDECODED, InputError
+
+MAX_LETTERS = 100  # a longer text is not a name
+
+
+def canonical_name(given: str) -> str:
+    """Return a class name with single spaces and composed letters (NFC).
+
+    Raises `InputError` if the name is blank, longer than 100 letters, not printable or not UTF-8.
+    """
+    if UNDECODED.search(given):
+        raise InputError(f"{given[:40]!r}: the name is not UTF-8. Write it in UTF-8.")
+    name = normal_name(given)
+    if is_blank(name):
+        raise InputError(f"{given!r}: the name is blank. Give a name.")
+    if len(name) > MAX_LETTERS or not is_printable(name):
+        raise InputError(f"{name[:40]!r}: a name has at most {MAX_LETTERS} letters, all of them printable.")
+    return name
+
+
+def checked_name(given: str, existing: Iterable[str], special_tokens: re.Pattern[str]) -> str:
+    """Return the canonical form of a name that is about to be taught.
+
+    Raises `InputError` as `canonical_name` does, for a name that holds one of the model's special tokens, and for one
+    that differs from an existing name only in case or in invisible characters.
+    """
+    name = canonical_name(given)
+    refuse_marks(name, special_tokens, repr(name))
+    same = next((other for other in existing if name_key(other) == name_key(name) and other != name), None)
+    if same is not None:
+        raise InputError(f"{name!r} and {same!r} differ only in case or in invisible characters. Rename one of them.")
+    return name
+
+
+def checked_names(
+    named: Mapping[str, Iterable[str | Path]], existing: Iterable[str], special_tokens: re.Pattern[str]
+) -> Iterator[tuple[str, list[Path]]]:
+    """Yield each name of a lesson in its canonical form, with its paths; errors as in `checked_name`."""
+    known = list(existing)
+    for given, paths in named.items():
+        known.append(checked_name(given, known, special_tokens))
+        yield known[-1], [Path(path) for path in paths]

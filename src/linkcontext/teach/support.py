@@ -1,0 +1,73 @@
+"""The support of a prompt: which taught pictures are shown before a query, and in which order."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from linkcontext.config import Select
+from linkcontext.errors import InputError
+from linkcontext.evaluation.medoids import medoids, rices
+from linkcontext.inference.kv_cache import PrefixCache
+from linkcontext.records import Turn
+from linkcontext.seeds import rng
+from linkcontext.teach.taught_pictures import TaughtPictures
+
+
+class Support(NamedTuple):
+    """The turns that precede a query, and their KV cache where there is one."""
+
+    turns: list[Turn]
+    prefix: PrefixCache | None = None
+
+
+def interleave(by_name: Mapping[str, Sequence[str]]) -> list[Turn]:
+    """Pictures as turns, one picture of each name at a time."""
+    most = max(map(len, by_name.values()), default=0)
+    return [Turn(row[i], name, name) for i in range(most) for name, row in by_name.items() if i < len(row)]
+
+
+def select_support(pictures: TaughtPictures, count: int, select: Select) -> list[Turn]:
+    """A support of at most `count` pictures of each name: the medoids, or a random sample.
+
+    The sample is random, too, if there are no features to compare. Fewer pictures are the beginning of more.
+    """
+    return interleave({name: _selected(pictures, name, count, select) for name in pictures.by_name})
+
+
+def _selected(pictures: TaughtPictures, name: str, count: int, select: Select) -> list[str]:
+    own = pictures.by_name[name]
+    if len(own) <= count:
+        return own
+    if select == "random" or not pictures.features:
+        order = rng("select", name, len(own)).permutation(len(own))[:count].tolist()
+    else:
+        order = medoids(pictures.vectors(own), count)
+    return [own[place] for place in order]
+
+
+def similar_support(pictures: TaughtPictures, query: Tensor, count: int, without: str | None = None) -> list[Turn]:
+    """A support of the `count` pictures most similar to the query float32[width], whatever their names (RICES).
+
+    The picture with the id `without` is left out.
+    """
+    named = [(picture, name) for name, own in pictures.by_name.items() for picture in own if picture != without]
+    order = rices(query, pictures.vectors([picture for picture, _ in named]), count)
+    return [Turn(named[place][0], named[place][1], named[place][1]) for place in order]
+
+
+def largest_fitting(pictures: TaughtPictures, select: Select, check: Callable[[list[Turn]], object]) -> int:
+    """The largest number of pictures per name whose support passes `check`, which raises `InputError` otherwise.
+
+    Raises the error for one picture per name if not even that fits.
+    """
+    most = max(map(len, pictures.by_name.values()), default=0)
+    for count in range(most, 0, -1):
+        try:
+            check(select_support(pictures, count, select))
+        except InputError:
+            if count == 1:
+                raise
+            continue
+        return count
+    return 0

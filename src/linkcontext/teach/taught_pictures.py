@@ -1,0 +1,162 @@
+"""The pictures that a learner was taught, with everything that is kept about them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from linkcontext.data.images import pixels, sha256
+from linkcontext.data.layout import name_key
+from linkcontext.errors import InputError, first_few
+from linkcontext.evaluation.medoids import vector
+from linkcontext.inference.vision import ImageFeatures
+from linkcontext.teach.names import canonical_name
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """A picture as it is given to be taught: its name, its file, and the hash of its decoded pixels."""
+
+    name: str
+    path: Path
+    pixel_hash: str
+
+
+@dataclass
+class TaughtPictures:
+    """Taught pictures by class name. The id of a picture is the sha256 of the first file in which it was taught.
+
+    The same pixels in another file are the same picture. `features` is empty on the reference engine, which runs whole
+    prompts; all other mappings have an entry for every picture.
+    """
+
+    by_name: dict[str, list[str]] = field(default_factory=dict)
+    paths: dict[str, Path] = field(default_factory=dict, repr=False)  # where the file was when it was taught
+    pixel_hashes: dict[str, str] = field(default_factory=dict, repr=False)
+    thumbnails: dict[str, bytes] = field(default_factory=dict, repr=False)  # PNG
+    features: dict[str, ImageFeatures] = field(default_factory=dict, repr=False)
+    _vectors: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def names(self) -> list[str]:
+        """The taught names, in the order in which they were taught."""
+        return list(self.by_name)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all pictures, name by name."""
+        return [picture for pictures in self.by_name.values() for picture in pictures]
+
+    @property
+    def key(self) -> tuple[tuple[str, ...], ...]:
+        """A hashable key of the names and their pictures, for values that are computed from them."""
+        return tuple((name, *pictures) for name, pictures in self.by_name.items())
+
+    def copy(self) -> "TaughtPictures":
+        """An independent copy, to return to if a later step fails."""
+        by_name = {name: list(pictures) for name, pictures in self.by_name.items()}
+        return TaughtPictures(
+            by_name, dict(self.paths), dict(self.pixel_hashes), dict(self.thumbnails), dict(self.features)
+        )
+
+    def name_of(self, picture: str) -> str | None:
+        """The name under which a picture was taught, or None."""
+        return next((name for name, pictures in self.by_name.items() if picture in pictures), None)
+
+    def id_of(self, path: Path) -> str:
+        """The id of the picture in a file: that of the same picture if it was taught, else the file's sha256."""
+        digest, pixel_hash = sha256(existing(path)), pixels(path)
+        return next((picture for picture, known in self.pixel_hashes.items() if known == pixel_hash), digest)
+
+    def taught_name(self, given: str) -> str:
+        """The canonical form of a taught name. Raises `InputError` if it was not taught."""
+        name = canonical_name(given)
+        if name not in self.by_name:
+            raise InputError(f"{name!r} was not taught. The names are: {', '.join(self.by_name) or 'none yet'}.")
+        return name
+
+    def identify(self, named: Iterable[tuple[str, Sequence[Path]]]) -> dict[str, PictureFile]:
+        """Hash the files of named pictures and return them by picture id; nothing is changed.
+
+        A picture that was taught before keeps its path, unless the file is the same. Raises `InputError` for a name
+        without pictures, a missing or unreadable file, and a picture under two names.
+        """
+        ids = {pixel_hash: picture for picture, pixel_hash in self.pixel_hashes.items()}
+        names: dict[str, tuple[str, str]] = {}  # picture id -> name, hash of the pixels
+        files: dict[str, Path] = {}
+        for name, paths in named:
+            if not paths:
+                raise InputError(f"{name!r}: has no pictures. Give at least one picture.")
+            for path in paths:
+                digest, pixel_hash = sha256(existing(path)), pixels(path)
+                picture = ids.setdefault(pixel_hash, digest)
+                if picture == digest:
+                    files.setdefault(picture, path)
+                first_name, _ = names.setdefault(picture, (name, pixel_hash))
+                if first_name != name:
+                    first = files.get(picture) or self.paths[picture]
+                    where = f" (in {first})" if first != path else ""
+                    raise InputError(f"{path}: is shown as {first_name!r}{where} and as {name!r}. Name it once.")
+        return {
+            picture: PictureFile(name, files.get(picture) or self.paths[picture], pixel_hash)
+            for picture, (name, pixel_hash) in names.items()
+        }
+
+    def add(self, files: Mapping[str, PictureFile]) -> None:
+        """Add pictures under their names; one that had another name moves to the new one."""
+        self.paths |= {picture: file.path for picture, file in files.items()}
+        self.pixel_hashes |= {picture: file.pixel_hash for picture, file in files.items()}
+        for name, pictures in list(self.by_name.items()):
+            self.by_name[name] = [one for one in pictures if one not in files or files[one].name == name]
+        for picture, file in files.items():
+            pictures = self.by_name.setdefault(file.name, [])
+            if picture not in pictures:
+                pictures.append(picture)
+        self.by_name = {name: pictures for name, pictures in self.by_name.items() if pictures}
+
+    def forget(self, name: str) -> None:
+        """Remove a name and its pictures. Raises `InputError` if the name was not taught."""
+        for picture in self.by_name.pop(self.taught_name(name)):
+            for kept in (self.paths, self.pixel_hashes, self.thumbnails, self.features):
+                kept.pop(picture, None)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a taught name another, canonical, name in the same place."""
+        if new in self.by_name and new != old:
+            raise InputError(f"{new!r} is taught already. Choose another name, or forget that one first.")
+        self.by_name = {new if name == old else name: pictures for name, pictures in self.by_name.items()}
+
+    def merge(self, other: "TaughtPictures") -> None:
+        """Add everything that another learner of the same model was taught.
+
+        Raises `InputError`, and changes nothing, if a name or a picture is in both.
+        """
+        keys = {name_key(name) for name in self.by_name}
+        if both := [name for name in other.by_name if name_key(name) in keys]:
+            raise InputError(f"{first_few(both)}: taught in both. Rename or remove one of them first.")
+        names = {self.pixel_hashes[picture]: name for name, own in self.by_name.items() for picture in own}
+        for name, pictures in other.by_name.items():
+            if twice := [picture for picture in pictures if other.pixel_hashes[picture] in names]:
+                own = names[other.pixel_hashes[twice[0]]]
+                raise InputError(f"{other.paths[twice[0]]}: is {own!r} here and {name!r} there. Remove one first.")
+        self.by_name |= other.by_name
+        self.paths |= other.paths
+        self.pixel_hashes |= other.pixel_hashes
+        self.thumbnails |= other.thumbnails
+        self.features |= other.features
+
+    def vectors(self, pictures: Sequence[str]) -> Tensor:
+        """float32[n, width]: the unit feature vectors of taught pictures."""
+        for picture in pictures:
+            if picture not in self._vectors:
+                self._vectors[picture] = vector(self.features[picture])
+        return torch.stack([self._vectors[picture] for picture in pictures])
+
+
+def existing(path: Path) -> Path:
+    """The path itself. Raises `InputError` if there is no such file."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such picture.")
+    return path
