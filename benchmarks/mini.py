@@ -151,7 +151,7 @@ def demo_questions(model: Model, seeds: int = 20) -> dict:
     by_seed = []
     for seed in range(seeds):
         lessons = [teach(model, subject) for subject in built_in(seed)]
-        by_seed.append(sum(lesson.right for lesson in lessons) / sum(len(lesson.asked) for lesson in lessons))
+        by_seed.append(sum(lesson.right for lesson in lessons) / sum(len(lesson.queries) for lesson in lessons))
     return {"right": fmean(by_seed), "by_seed": by_seed}
 
 

@@ -126,10 +126,10 @@ def tables(lessons: list[dict], choices: list[dict]) -> Iterator[tuple[str, str]
         "ask [95 %]",
         "nearest centroid",
         "n",
-        "AUROC by fit",
+        "AUROC by similarity",
         "AUROC by probability",
-        "kept",
-        "refused",
+        "accepted",
+        "rejected",
         "n of sixth",
     ]
     lines = []

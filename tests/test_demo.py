@@ -18,7 +18,7 @@ from linkcontext.demo import _again, demo, teach
 from linkcontext.errors import InputError
 from linkcontext.models.loading import load
 from linkcontext.models.prompting import Prompting
-from linkcontext.report.demo import Asked, Lesson, write_demo
+from linkcontext.report.demo import DemoLesson, DemoQuery, write_demo
 from linkcontext.report.tables import Grid
 
 SEED = 918_273  # a world of these tests alone: it is smaller than other worlds
@@ -116,14 +116,14 @@ def test_the_same_seed_makes_the_same_demo_in_the_same_folder_and_another_seed_a
 def test_a_lesson_asks_about_pictures_that_were_not_shown(model):
     for subject in stage.built_in(SEED):
         lesson = teach(model, subject)
-        shown = [path for paths in lesson.shown.values() for path in paths]
-        assert [len(paths) for paths in lesson.shown.values()] == [4, 4, 4]
-        assert sorted(asked.name for asked in lesson.asked) == sorted([*lesson.shown] * 2)
-        assert not {sha256(asked.picture) for asked in lesson.asked} & {sha256(path) for path in shown}
-        for asked in lesson.asked:
-            assert list(asked.probabilities) == list(lesson.shown)
-            assert sum(asked.probabilities.values()) == pytest.approx(1)
-        for name, paths in lesson.shown.items():
+        shown = [path for paths in lesson.support.values() for path in paths]
+        assert [len(paths) for paths in lesson.support.values()] == [4, 4, 4]
+        assert sorted(query.name for query in lesson.queries) == sorted([*lesson.support] * 2)
+        assert not {sha256(query.picture) for query in lesson.queries} & {sha256(path) for path in shown}
+        for query in lesson.queries:
+            assert list(query.probabilities) == list(lesson.support)
+            assert sum(query.probabilities.values()) == pytest.approx(1)
+        for name, paths in lesson.support.items():
             classes = {path.parent.name for path in paths}
             assert len(classes) == 1
             assert lesson.truths.get(name) == (classes.pop() if "digits" in lesson.title else None)
@@ -162,13 +162,13 @@ def test_own_pictures_come_under_both_kinds_of_names(nano, tmp_path, pictures):
     ],
 )
 def test_fewer_pictures_make_a_smaller_lesson(pictures, counts, room):
-    assert stage._room(open_folder(pictures(**counts))) == room
+    assert stage._lesson_size(open_folder(pictures(**counts))) == room
 
 
 def test_copies_of_one_picture_are_one_picture(pictures):
     root = pictures(a=6, b=5)
     shutil.copyfile(root / "b" / "0.png", root / "b" / "copy.png")
-    assert stage._room(open_folder(root)) == (4, 1, 2)
+    assert stage._lesson_size(open_folder(root)) == (4, 1, 2)
 
 
 def test_too_little_to_teach_is_refused(nano, tmp_path, pictures):
@@ -201,9 +201,9 @@ def test_mini_stands_beside_mini_base(model, tmp_path, monkeypatch):
 def test_names_are_text_on_the_page(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     name = "<b>bold</b> & [red]"
-    asked = Asked(tmp_path / "a.png", name, {name: 0.25, "other": 0.75})
-    lesson = Lesson("T", "t", tmp_path, {name: (tmp_path / "a.png",), "other": ()}, {"other": "<i>"}, (asked,))
-    assert (asked.said, asked.right, lesson.right, lesson.guessing) == ("other", False, 0, 0.5)
+    query = DemoQuery(tmp_path / "a.png", name, {name: 0.25, "other": 0.75})
+    lesson = DemoLesson("T", "t", tmp_path, {name: (tmp_path / "a.png",), "other": ()}, {"other": "<i>"}, (query,))
+    assert (query.answer, query.right, lesson.right, lesson.guessing) == ("other", False, 0, 0.5)
     page = write_demo("m", [lesson], Grid(("pictures", "model"), (("<u>", "m"),)), "again", tmp_path / "p.html")
     text = page.read_text(encoding="utf-8")
     assert "&lt;b&gt;bold&lt;/b&gt; &amp; [red]" in text

@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from linkcontext.cli import main
 from linkcontext.errors import InputError
-from linkcontext.serve.access import Access, Hosts, check_exposure, checked_key, checked_names
+from linkcontext.serve.access import Access, Hosts, check_exposure, checked_host_names, checked_key
 from linkcontext.serve.server import listen
 
 JSON = {"Content-Type": "application/json"}
@@ -52,10 +52,10 @@ def test_other_names_are_those_that_were_given():
         assert refusal(host, beyond) is None
     for host in ("evil.example", "gradio.live.evil.example", "xgradio.live", "gradio.live"):
         assert refusal(host, beyond)
-    assert checked_names(["zoo", "Zoo.example"]) == ["zoo", "Zoo.example"]
+    assert checked_host_names(["zoo", "Zoo.example"]) == ["zoo", "Zoo.example"]
     for name in ("http://zoo", "zoo:80", "", "a b"):
         with pytest.raises(InputError, match="--allow-host"):
-            checked_names([name])
+            checked_host_names([name])
 
 
 def test_a_socket_says_which_hosts_are_its_own():

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from linkcontext.errors import InputError
-from linkcontext.serve.openai_protocol import ECHO, PARTS, STOP_CHARS, STOPS, Limits, conversation_of, read_request
+from linkcontext.serve.openai_protocol import ECHO, PARTS, STOP_CHARS, STOPS, Limits, parse_conversation, read_request
 
 LIMITS = Limits(pictures=3, pixels=10_000, text=1000)
 ASK = {"model": "mini", "messages": [{"role": "user", "content": "What is this?"}]}
@@ -26,7 +26,7 @@ def picture(width, height, colour=0):
 
 
 def build_messages(*parts):
-    return conversation_of(read(messages=[{"role": "user", "content": list(parts)}]).messages, LIMITS)
+    return parse_conversation(read(messages=[{"role": "user", "content": list(parts)}]).messages, LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,12 @@
 """Dialogues: what was taught holds to the end, whatever else is said."""
 
-from pathlib import Path
-
 import pytest
-from PIL import Image
 
 import linkcontext
 from linkcontext.errors import InputError
 from linkcontext.models.loading import load
 from linkcontext.source import open_data
-from linkcontext.teach.chat import chat, input_lines, reply_lines, split_line
 from linkcontext.teach.dialogue import Dialogue
-from linkcontext.teach.pack import read_pack
 
 
 @pytest.fixture(scope="module")
@@ -137,86 +132,6 @@ def test_what_cannot_be_taught_is_a_sentence_and_changes_nothing(nano, paths, tm
         assert (talk.learner.pictures.by_name, talk.history, talk.last) == ({}, [], ())
 
 
-def test_a_line_begins_with_its_pictures(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my zoo").mkdir()
-    for name in ("a.png", "b.PNG", "my zoo/1.png", "my zoo/2.png"):
-        Image.new("RGB", (8, 8)).save(tmp_path / name, "PNG")
-    assert split_line("a.png") == ([Path("a.png")], "")
-    assert split_line("a.png: it's a cactihog") == ([Path("a.png")], "it's a cactihog")
-    assert split_line("a.png b.PNG these are mine") == ([Path("a.png"), Path("b.PNG")], "these are mine")
-    assert split_line('"my zoo/1.png": what is this?') == ([Path("my zoo/1.png")], "what is this?")
-    assert split_line("my zoo/1.png: what is this?") == ([Path("my zoo/1.png")], "what is this?")
-    assert split_line('"my zoo/": these are mine')[0] == [Path("my zoo/1.png"), Path("my zoo/2.png")]
-    assert split_line("[ab].*: these are mine") == ([], "[ab].*: these are mine")
-    assert split_line("?.png: these are mine") == ([Path("a.png")], "these are mine")
-    assert split_line("what is in b.png") == ([], "what is in b.png")  # no such file
-    for line in ("what is in a.png", "what is in 'b.PNG'?"):
-        with pytest.raises(InputError, match="a line begins with its picture"):
-            split_line(line)
-
-
-def test_lines_are_answered_until_quit(nano, paths):
-    talk, heard = dialogue(linkcontext.load(str(nano)).model), []
-    lines = [f'/teach "red fox" {paths[0][0]} {paths[0][1]}', "/forget plimbo", "", "/dance", "/teach", "/teach 'a"]
-    lines += [f"{paths[1][0].parent}/*2.png: these are mine", "/names", "/ask nowhere.png", "/help", "/quit", "/names"]
-    chat(talk, [line + "\n" for line in lines], heard.append)
-    assert heard[0] == "red fox: 2 pictures."
-    assert heard[1].startswith("! 'plimbo' was not taught")
-    assert heard[2] == "! /dance: no such command. /help lists them."
-    assert heard[3].startswith("! the name is missing")
-    assert heard[4].startswith("! 'a: a quote is not closed")
-    assert heard[5].startswith("mine: ")
-    assert heard[6] == "red fox: 2 pictures"
-    assert "tokens of the context are used" in heard[8]
-    assert heard[9].startswith("! nowhere.png: cannot be read")
-    assert "/forget NAME" in heard[10]
-    assert len(heard) == 11
-    (said,) = reply_lines(talk, "/forget red fox")
-    assert said == "red fox is forgotten."
-    for line in ("quit", "/exit", "Quit"):
-        chat(talk, [line, "/dance"], lambda _: pytest.fail("the dialogue went on"))
-    assert list(reply_lines(talk, "help")) == list(reply_lines(talk, "/help"))
-    said, about = reply_lines(talk, f"{paths[0][3]}: what colour is it?")
-    assert str(paths[0][3]) in about
-
-
-def test_what_was_taught_in_lines_is_kept_in_a_pack(nano, paths, tmp_path):
-    talk, heard = dialogue(linkcontext.load(str(nano)).model), []
-    talk.licence = "CC0"
-    kept = tmp_path / "my zoo.pack"
-    chat(talk, [f"/teach fox {paths[0][0]}", f'/save "{kept}"', "/save"], heard.append)
-    assert heard[1].startswith("! ") and "at least two names" in heard[1]
-    assert heard[2].startswith("! ")
-    assert not list(tmp_path.iterdir())
-    chat(talk, [f"/teach owl {paths[1][0]}", f'/save "{kept}"', f"/save {kept}"], heard.append)
-    assert "exists already" in heard[-1]
-    pack = read_pack(kept)
-    assert {name: len(items) for name, items in pack.concepts.items()} == {"fox": 1, "owl": 1}
-    assert pack.licence == "CC0"
-    again = pack.learner(talk.learner.model)
-    assert again.ask(paths[0][1]).probabilities == pytest.approx(talk.learner.ask(paths[0][1]).probabilities, abs=1e-5)
-
-
-def test_no_line_ends_the_dialogue(nano, paths, tmp_path, monkeypatch):
-    """Words that are too long to be a path, patterns, zero bytes, bytes that are no text: an answer or a sentence."""
-    monkeypatch.chdir(tmp_path)
-    talk = dialogue(load(str(nano)))
-    long, picture = "a" * 300, paths[0][0]
-    replies = []
-    chat(talk, [f"{picture}: this is a fox", f"{long}: what is this?", long], replies.append)
-    assert not any(reply.startswith("!") for reply in replies)  # those are words
-    lines = [
-        *(f"/ask {long}.png", f"{long}.png: what?", f"/teach x {long}/*.png", f"/teach x {long}.png", f"/save {long}"),
-        *("/teach x a**.png", "/teach x '**b/*.png'", "a\0b.png", "/teach x a\0/*.png", "/save a\0b"),
-        *(f"{picture}: caf\udce9, what colour?", f"/teach caf\udce9 {picture}", "\udce9.png", "/forget \udce9"),
-    ]
-    for line in lines:
-        replies.clear()
-        chat(talk, [line], replies.append)
-        assert replies[0].startswith("! "), line
-
-
 def test_names_that_look_alike_are_one(nano, paths):
     talk = dialogue(load(str(nano)))
     talk.teach("\ufb01sh", paths[0][:1])  # with a ligature
@@ -225,8 +140,3 @@ def test_names_that_look_alike_are_one(nano, paths):
     assert [len(items) for items in talk.learner.pictures.by_name.values()] == [2, 1]
     with pytest.raises(InputError, match="the name is blank"):
         talk.teach("\u3164", paths[2][:1])  # a letter that nobody sees
-
-
-def test_without_stdin_a_dialogue_ends(monkeypatch):
-    monkeypatch.setattr("sys.stdin", None)
-    assert list(input_lines(lambda _: None)) == []

@@ -6,14 +6,8 @@ from PIL import Image
 import linkcontext
 from linkcontext.data.images import sha256
 from linkcontext.errors import InputError
-from linkcontext.models.loading import load
-from linkcontext.records import Turn
 from linkcontext.source import open_data
-from linkcontext.teach.answer import answer_line
-from linkcontext.teach.calibration import name_log_probabilities
-from linkcontext.teach.learner import Learner
-from linkcontext.teach.recogniser import Recogniser
-from linkcontext.teach.support import Support
+from linkcontext.teach.answer import Answer, answer_line
 
 
 @pytest.fixture(scope="module")
@@ -89,43 +83,6 @@ def test_names_with_composed_letters_are_one(nano, paths):
     assert {name: len(items) for name, items in model.pictures.by_name.items()} == {"caf\u00e9": 2}
 
 
-@pytest.mark.parametrize("select", ["medoid", "rices"])
-def test_probabilities_are_calibrated_whatever_is_shown(nano, paths, select):
-    """By oracle: the log-probabilities of the names, less their mean over pictures that are shown."""
-    model = Learner(load(str(nano)), shots_per_class=2, select=select)
-    model.teach({"a": paths[0][:3], "a longer name": paths[1][:3]})
-    query, picture = model.query(paths[2][0]), paths[2][0]
-    turns = model.choose_support()
-    if select == "rices":
-        own = [model._similar_support(turn.item, without_itself=True) for turn in turns]
-        assert all(turn.item not in {t.item for t in support} for turn, support in zip(turns, own, strict=True))
-        support = model._similar_support(query.item)
-    else:
-        own, support = [turns] * len(turns), turns
-
-    def scores(turn, support):
-        names = model.pictures.names
-        return name_log_probabilities(model.local_model, model.scaffold, [turn], Support(support), names)[0]
-
-    mean = sum(scores(Turn(t.item, "", ""), s) for t, s in zip(turns, own, strict=True)) / len(turns)
-    expected = (scores(query, support) - mean).softmax(0)
-    assert any(abs(value) > 0.1 for value in model.estimate_name_bias())
-    assert list(model.ask(picture).probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
-
-
-def test_calibration_follows_every_picture_that_rices_can_show(nano, paths):
-    """By oracle: a learner that was asked in between answers as one that was not."""
-    lessons = {"a": paths[0][:3], "a longer name": paths[1][:3]}, {"a": paths[0][3:8]}
-    model, fresh = (Learner(load(str(nano)), shots_per_class=1, select="rices") for _ in range(2))
-    model.teach(lessons[0])
-    assert model.estimate_name_bias()
-    for lesson in lessons[1:]:
-        model.teach(lesson)
-    for lesson in lessons:
-        fresh.teach(lesson)
-    assert model.estimate_name_bias() == pytest.approx(fresh.estimate_name_bias(), abs=1e-4)
-
-
 def test_a_name_is_taken_away_in_whatever_spelling(nano, paths):
     model = linkcontext.load(str(nano))
     model.teach({"caf\u00e9 noir": paths[0][:1], "b": paths[1][:1]})
@@ -144,21 +101,6 @@ def test_bad_lessons_are_sentences(nano, paths, tmp_path):
         model.teach({"a": [tmp_path / "nowhere.png"]})
 
 
-def test_a_taught_picture_is_recognised_in_a_conversation(nano, paths, tmp_path):
-    model = linkcontext.load(str(nano))
-    model.teach({"a": paths[0][:1], "b": paths[1][:1]})
-    Image.open(paths[1][0]).save(tmp_path / "again.bmp")
-    recogniser = Recogniser.of(model)
-    sources = {"x": ("x", tmp_path / "again.bmp"), "new": ("new", paths[2][0])}
-
-    def name(text, *items, role="user"):
-        pictures = [{"type": "image", "image": item} for item in items]
-        return recogniser.name([{"role": role, "content": [*pictures, {"type": "text", "text": text}]}], sources)
-
-    for text in ("What is this?", "what's this", "", "Name this."):
-        assert name(text, "x") == "b"
-        assert name(text, "new") is None
-    for text, items in (("What colour is it?", ["x"]), ("What is this?", []), ("What is this?", ["x", "new"])):
-        assert name(text, *items) is None
-    assert name("What is this?", "x", role="assistant") is None
-    assert recogniser.name([], {}) is None
+def test_the_old_name_of_the_similarity_works_with_a_warning():
+    with pytest.warns(DeprecationWarning, match=r"Answer\.fit is now Answer\.similarity"):
+        assert Answer("a", {"a": 1.0}, 0.5).fit == 0.5

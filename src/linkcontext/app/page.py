@@ -45,7 +45,7 @@ document.addEventListener("change", (event) => {
 </script>"""
 
 
-def serve(model: Model, root: Path, port: int | None = None, share: bool = False) -> None:
+def serve_page(model: Model, root: Path, port: int | None = None, share: bool = False) -> None:
     """Serve the page on this machine until it is stopped; with `share` on a public address of Gradio, too."""
     with tempfile.TemporaryDirectory(prefix="linkcontext-") as folder:
         launch(model, root, Path(folder), port, share).block_thread()
@@ -57,7 +57,7 @@ def launch(model: Model, root: Path, folder: Path, port: int | None = None, shar
     Raises `InputError` if the port cannot be used.
     """
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")  # Gradio's default is shared by all users of the machine
-    page = build(model, root, folder)
+    page = build_page(model, root, folder)
     page.queue(max_size=MAX_QUEUE)
     try:
         page.launch(
@@ -105,7 +105,7 @@ class SameOrigin:
             await self.app(scope, receive, send_with_policy if scope["type"] == "http" else send)
 
 
-def build(model: Model, root: Path, folder: Path) -> Any:
+def build_page(model: Model, root: Path, folder: Path) -> Any:
     """Build the page (a `gradio.Blocks`) without serving it."""
 
     def new_session() -> Session:

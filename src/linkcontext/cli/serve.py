@@ -32,12 +32,12 @@ class App:
 
     def run(self) -> None:
         """Serve the page until stopped."""
-        from linkcontext.app.page import serve
+        from linkcontext.app.page import serve_page
         from linkcontext.evaluation.runner import local
 
         if self.port is not None:
             _check_port(self.port, 1)
-        serve(local(self.model), Path(self.runs), self.port, self.share)
+        serve_page(local(self.model), Path(self.runs), self.port, self.share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Serve:
         """Serve until stopped."""
         self._check()
         from linkcontext.evaluation.runner import local
-        from linkcontext.serve.access import Hosts, check_exposure, checked_key, checked_names
+        from linkcontext.serve.access import Hosts, check_exposure, checked_host_names, checked_key
         from linkcontext.serve.endpoint import Endpoint
         from linkcontext.serve.server import address, listen, serve
 
@@ -89,7 +89,7 @@ class Serve:
         key = checked_key(self.api_key, os.environ.get("LINKCONTEXT_API_KEY"), self.no_auth)
         with listen(self.host, self.port) as listening:
             check_exposure(listening, self.host, key, self.no_auth)
-            hosts = Hosts.of(listening, (self.host, *checked_names(self.allow_host)))
+            hosts = Hosts.of(listening, (self.host, *checked_host_names(self.allow_host)))
             endpoint = Endpoint(Path(self.model.model).name, local(self.model), self._limits(), packs, self.trust_pack)
             console.print(f"{', '.join(endpoint.prompts)} at {address(listening)}", markup=False, soft_wrap=True)
             serve(endpoint, listening, hosts, key)

@@ -1,4 +1,4 @@
-"""The demo's page: what a model was shown and asked, and the table, in one file that asks the network for nothing."""
+"""The demo's page: lessons, answers and the table, in one HTML file that loads nothing from the network."""
 
 import base64
 from collections.abc import Sequence
@@ -14,67 +14,64 @@ from linkcontext.storage import write_text
 
 EDGE = 112  # pixels of a thumbnail
 LEGEND = (
-    ("shots per class", "pictures shown of each of the two things"),
-    ("mini-base", "the bundled model before it learned to learn from what it is shown"),
-    ("mini", "the bundled model after it"),
-    (
-        "right",
-        "share of new pictures named right, and in brackets where it lies for other pictures of these things (95 %)",
-    ),
+    ("shots per class", "number of pictures shown of each of the two things"),
+    ("mini-base", "the bundled model before it was trained to learn from its context"),
+    ("mini", "the bundled model after that training"),
+    ("right", "share of new pictures that were named correctly, with its 95 % interval in brackets"),
     (
         "nearest centroid",
-        "no language at all: the name whose pictures look most alike, on average, to the model's own eyes",
+        "without language: the name whose pictures are most similar on average, by the model's image features",
     ),
-    ("chance", "what guessing gets"),
+    ("chance", "accuracy of guessing"),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A new picture, the name it has in the lesson, and the probability that the model gave to each name."""
+class DemoQuery:
+    """A query picture, its name in the lesson, and the probability that the model gave to each name."""
 
     picture: Path
     name: str
     probabilities: dict[str, float]
 
     @property
-    def said(self) -> str:
-        """The likeliest name."""
+    def answer(self) -> str:
+        """The most likely name."""
         return max(self.probabilities, key=self.probabilities.__getitem__)
 
     @property
     def right(self) -> bool:
-        """Whether that is the picture's."""
-        return self.said == self.name
+        """Whether the answer is the picture's name."""
+        return self.answer == self.name
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """Pictures shown under their names, and what was asked after them. Pictures lie below `root`."""
+class DemoLesson:
+    """Pictures taught under their names, and the queries after them. All pictures are below `root`."""
 
     title: str
-    told: str  # what is special about it, in a sentence
+    remark: str  # a sentence
     root: Path
-    shown: dict[str, tuple[Path, ...]]
-    truths: dict[str, str]  # name -> what people call it, where that is another
-    asked: tuple[Asked, ...]
+    support: dict[str, tuple[Path, ...]]  # paths by name
+    truths: dict[str, str]  # what people call the things that were taught under another name
+    queries: tuple[DemoQuery, ...]
 
     @property
     def right(self) -> int:
         """How many answers are right."""
-        return sum(asked.right for asked in self.asked)
+        return sum(query.right for query in self.queries)
 
     @property
     def guessing(self) -> float:
-        """How many a guess would get right, on average."""
-        return len(self.asked) / len(self.shown)
+        """How many answers of a guess would be right on average."""
+        return len(self.queries) / len(self.support)
 
 
-def write_demo(model: str, lessons: Sequence[Lesson], grid: Grid, again: str, path: Path) -> Path:
-    """Write the page of what `model` was taught and asked; its path. `again` is the command that makes it.
+def write_demo(model: str, lessons: Sequence[DemoLesson], grid: Grid, again: str, path: Path) -> Path:
+    """Write the page about the lessons of `model` and return its path. `again` is the command that makes the page.
 
-    The second column of `grid` names models. Raises `InputError` for a picture that cannot be read any more, and
-    when the page cannot be written.
+    The second column of `grid` names models. Raises `InputError` if a picture can no longer be read or the page cannot
+    be written.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(_template("demo.html.j2")).render(
@@ -82,7 +79,7 @@ def write_demo(model: str, lessons: Sequence[Lesson], grid: Grid, again: str, pa
         style=_style(),
         lessons=lessons,
         right=sum(lesson.right for lesson in lessons),
-        asked=sum(len(lesson.asked) for lesson in lessons),
+        queries=sum(len(lesson.queries) for lesson in lessons),
         guessing=sum(lesson.guessing for lesson in lessons),
         grid=grid,
         legend=_legend(grid),
@@ -94,7 +91,7 @@ def write_demo(model: str, lessons: Sequence[Lesson], grid: Grid, again: str, pa
 
 
 def _legend(grid: Grid) -> list[tuple[str, str]]:
-    """What the words of this table mean."""
+    """The terms of this table and what they mean."""
     words = {heading.removesuffix(" [95 %]") for heading in grid.headings} | {line[1] for line in grid.lines}
     return [(word, meaning) for word, meaning in LEGEND if word in words]
 

@@ -158,7 +158,7 @@ def checked_key(flag: str | None, variable: str | None, no_auth: bool) -> str | 
     return key
 
 
-def checked_names(names: Iterable[str]) -> list[str]:
+def checked_host_names(names: Iterable[str]) -> list[str]:
     """The names of --allow-host. Raises `InputError` for anything but a host name."""
     for name in names:
         if _authority(f"//{name}") != (name.lower(), None):

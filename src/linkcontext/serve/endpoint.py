@@ -237,7 +237,7 @@ class Endpoint:
                 f"chat_template_kwargs: the server was started with {json.dumps(variables)}, for all requests. "
                 "Leave it out."
             )
-        own = openai_protocol.conversation_of(chat.messages, self.limits)
+        own = openai_protocol.parse_conversation(chat.messages, self.limits)
         self._refuse_special_tokens(own.messages)
         wanted = chat.max_completion_tokens or chat.max_tokens or self.limits.new_tokens
         return chat, GenerationRequest(

@@ -219,7 +219,7 @@ def _sentence(error: ValidationError) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class ChatConversation:
     """Messages in the form of prompts, their pictures by content, and the total number of pixels."""
 
     messages: list[Message]
@@ -227,7 +227,7 @@ class Conversation:
     pixels: int
 
 
-def conversation_of(messages: Sequence[_Message], limits: Limits) -> Conversation:
+def parse_conversation(messages: Sequence[_Message], limits: Limits) -> ChatConversation:
     """The conversation of a request. Its pictures are not decoded yet, and its texts are not tokenised.
 
     Pictures must be in the request itself: no URL and no path is opened. Raises `InputError` if the texts are too long,
@@ -258,7 +258,7 @@ def conversation_of(messages: Sequence[_Message], limits: Limits) -> Conversatio
                 sources[item] = item, upload
             content.append({"type": "image", "image": item})
         read.append({"role": role, "content": content})
-    return Conversation(read, sources, pixels)
+    return ChatConversation(read, sources, pixels)
 
 
 def _check_texts(messages: Sequence[_Message], limits: Limits) -> None:

@@ -1,5 +1,6 @@
 """What a learner answers about a picture."""
 
+import warnings
 from dataclasses import dataclass
 
 NAMES_IN_LINE = 3
@@ -29,6 +30,16 @@ class Answer:
     similarity: float | None = None
     nearest: tuple[Neighbour, ...] = ()
     taught: bool = False
+
+    @property
+    def fit(self) -> float | None:
+        """The old name of `similarity`, until 0.3."""
+        warnings.warn(
+            "Answer.fit is now Answer.similarity. The old name leaves in linkcontext 0.3.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.similarity
 
 
 def answer_line(answer: Answer) -> str:

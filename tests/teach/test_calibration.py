@@ -1,0 +1,53 @@
+"""The bias of names, and probabilities corrected by it."""
+
+import pytest
+
+from linkcontext.models.loading import load
+from linkcontext.records import Turn
+from linkcontext.source import open_data
+from linkcontext.teach.calibration import name_log_probabilities
+from linkcontext.teach.learner import Learner
+from linkcontext.teach.support import Support
+
+
+@pytest.fixture(scope="module")
+def paths():
+    dataset = open_data("world:3")
+    return [[dataset.root / item.path for item in items] for items in dataset.by_class().values()]
+
+
+@pytest.mark.parametrize("select", ["medoid", "rices"])
+def test_probabilities_are_calibrated_whatever_is_shown(nano, paths, select):
+    """By oracle: the log-probabilities of the names, less their mean over pictures that are shown."""
+    model = Learner(load(str(nano)), shots_per_class=2, select=select)
+    model.teach({"a": paths[0][:3], "a longer name": paths[1][:3]})
+    query, picture = model.query(paths[2][0]), paths[2][0]
+    turns = model.choose_support()
+    if select == "rices":
+        own = [model._similar_support(turn.item, without_itself=True) for turn in turns]
+        assert all(turn.item not in {t.item for t in support} for turn, support in zip(turns, own, strict=True))
+        support = model._similar_support(query.item)
+    else:
+        own, support = [turns] * len(turns), turns
+
+    def scores(turn, support):
+        names = model.pictures.names
+        return name_log_probabilities(model.local_model, model.scaffold, [turn], Support(support), names)[0]
+
+    mean = sum(scores(Turn(t.item, "", ""), s) for t, s in zip(turns, own, strict=True)) / len(turns)
+    expected = (scores(query, support) - mean).softmax(0)
+    assert any(abs(value) > 0.1 for value in model.estimate_name_bias())
+    assert list(model.ask(picture).probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_calibration_follows_every_picture_that_rices_can_show(nano, paths):
+    """By oracle: a learner that was asked in between answers as one that was not."""
+    lessons = {"a": paths[0][:3], "a longer name": paths[1][:3]}, {"a": paths[0][3:8]}
+    model, fresh = (Learner(load(str(nano)), shots_per_class=1, select="rices") for _ in range(2))
+    model.teach(lessons[0])
+    assert model.estimate_name_bias()
+    for lesson in lessons[1:]:
+        model.teach(lesson)
+    for lesson in lessons:
+        fresh.teach(lesson)
+    assert model.estimate_name_bias() == pytest.approx(fresh.estimate_name_bias(), abs=1e-4)
