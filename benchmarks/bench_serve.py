@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from linkcontext.data.images import open_image
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.scaffold import SCAFFOLDS, query_messages
@@ -154,7 +155,9 @@ def main() -> None:
     prompts = prompts[: config.requests]
     # Offline, one by one: what is asked together there must not change what is said.
     scorer = LocalModel(
-        model := load(config.model), VisionEncoder(model), {i.id: (i.sha256, paths[i.id]) for i in dataset.items}
+        model := load(config.model),
+        VisionEncoder(model, open_image),
+        {i.id: (i.sha256, paths[i.id]) for i in dataset.items},
     )
     expected = [scorer.generate([messages], 512)[0] for messages in prompts]
     found: dict = {"model": config.model, "machine": machine("cpu"), "requests": len(prompts)}

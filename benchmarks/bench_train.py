@@ -45,11 +45,13 @@ from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.render import encode
 from linkcontext.episodes.scaffold import SCAFFOLDS, Message, image_ids, query_messages
-from linkcontext.inference.engine import TreeInputs
+from linkcontext.inference.forward import TreeInputs
+from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.prefix_tree import TokenSequence, expand_images, pack
-from linkcontext.inference.vision import ImageFeatures, VisionEncoder
-from linkcontext.models.loading import Model, load, load_processor
+from linkcontext.inference.vision import VisionEncoder
+from linkcontext.models.loading import load, load_processor
+from linkcontext.models.model import Model
 from linkcontext.source import open_data
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.loop import train
@@ -90,7 +92,7 @@ class Lessons:
     """The answers to learn, in order, as messages, as TRL's rows and as lines of trees."""
 
     def __init__(self, model: Model, config: Bench) -> None:
-        self.model, self.eyes, data = model, VisionEncoder(model), open_data("world:0")
+        self.model, self.eyes, data = model, VisionEncoder(model, open_image), open_data("world:0")
         self.each = SUPPORTS * config.queries  # answers to a step
         count = SUPPORTS * max(config.steps, config.block)
         plan = EpisodePlan(2, (config.shots,), episodes=count, queries=config.queries)
@@ -105,7 +107,7 @@ class Lessons:
         self.images = {item: open_image(paths[item]) for item in shown}
         self.inputs: dict[str, Tensor] = {}  # what the projector is given of a picture
         self.took = seconds(lambda: self.inputs.update(self.look(shown)))
-        self.spelling = self.eyes.encode_images([self.images[shown[0]]])[0].spelling
+        self.spelling = self.eyes.encode_images([self.images[shown[0]]])[0].image_tokens
 
     def rows(self) -> datasets.Dataset:
         """As TRL wants them: messages with places for pictures, and the pictures."""
@@ -147,7 +149,15 @@ class Lessons:
         for messages in told:
             tokens = encode(messages, self.model.chat_template, "last")
             numbers = [places.setdefault(item, len(places)) for item in tokens.pictures]
-            found.append(expand_images(tokens, self.eyes.mark, numbers, [self.spelling] * len(numbers)))
+            found.append(
+                expand_images(
+                    tokens.ids,
+                    tokens.labels,
+                    self.eyes.preprocessor.image_token,
+                    numbers,
+                    [self.spelling] * len(numbers),
+                )
+            )
         return found, list(places)
 
 

@@ -65,10 +65,12 @@ from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.render import Tokens
 from linkcontext.episodes.scaffold import SCAFFOLDS, image_ids, query_messages
-from linkcontext.inference.engine import Engine, TreeInputs
+from linkcontext.inference.engine import Engine
+from linkcontext.inference.forward import TreeInputs
+from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.prefix_tree import TokenSequence, merge
 from linkcontext.inference.schedule import EMPTY, ForwardPass
-from linkcontext.inference.vision import ImageFeatures, VisionEncoder, chunks
+from linkcontext.inference.vision import VisionEncoder, chunks
 from linkcontext.models.loading import load
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringRequest
@@ -140,7 +142,9 @@ class Bundled:
         return found
 
     def _scorer(self, engine: str) -> LocalModel:
-        scorer = LocalModel(self.model, VisionEncoder(self.model, dict(self.hand)), self.sources, requested=engine)
+        scorer = LocalModel(
+            self.model, VisionEncoder(self.model, open_image, dict(self.hand)), self.sources, requested=engine
+        )
         scorer.choice.__dict__.update(self.checked.get(engine, {}))  # checks are made once a run, not once an episode
         return scorer
 
@@ -207,16 +211,19 @@ def rows(subject, asks: list, batch: int, every: bool) -> Found:
     logits of `every` position, or of the answers alone."""
     lines, seen, calls = subject.lines(asks)
     engine, scores = Engine(subject.network, 0), [0.0] * len(lines)
+    forward = engine.forward
     for chunk in chunks(sorted(range(len(lines)), key=lambda i: len(lines[i].ids)), batch):
         trees = [merge([lines[i]]) for i in chunk]
-        hidden = engine.hidden(
+        hidden = forward.hidden(
             [(TreeInputs(tree, seen), ForwardPass(EMPTY, np.arange(len(tree)))) for tree in trees], None
         )
-        values = engine.logits(hidden).log_softmax(-1) if every else None
+        values = forward.logits(hidden).log_softmax(-1) if every else None
         for row, (i, tree) in enumerate(zip(chunk, trees, strict=True)):
             asked = torch.from_numpy(tree.answers[0]).to(hidden.device)
             ids = torch.from_numpy(tree.ids).to(hidden.device)[asked]
-            found = engine._targets(hidden[row, asked - 1], ids) if values is None else values[row, asked - 1, ids]
+            found = (
+                engine._target_logprobs(hidden[row, asked - 1], ids) if values is None else values[row, asked - 1, ids]
+            )
             scores[i] = float(found.double().sum())
     return scores, calls
 

@@ -24,10 +24,12 @@ import transformers as hf
 from matplotlib.figure import Figure
 
 from linkcontext.episodes.render import IGNORE, Tokens
-from linkcontext.inference.engine import CPU_MAX_TOKENS, GPU_MAX_TOKENS, Engine, TreeInputs
-from linkcontext.inference.memory import free_memory, room
+from linkcontext.inference.engine import CPU_MAX_TOKENS, GPU_MAX_TOKENS, Engine
+from linkcontext.inference.forward import TreeInputs
+from linkcontext.inference.image_features import ImageFeatures
+from linkcontext.inference.memory import free_memory, max_tokens_per_pass
 from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images, merge
-from linkcontext.inference.vision import ImageFeatures, chunks
+from linkcontext.inference.vision import chunks
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("linkcontext", "torch", "transformers", "trl", "accelerate", "numpy")
@@ -275,7 +277,9 @@ class Random:
             seen += [ImageFeatures(self.spelling, rows) for rows in features]
         seen = [self.hand[number] for number in numbers] if self.hand else seen
         lines = [
-            expand_images(t, self.mark, [place[int(p)] for p in t.pictures], [self.spelling] * len(t.pictures))
+            expand_images(
+                t.ids, t.labels, self.mark, [place[int(p)] for p in t.pictures], [self.spelling] * len(t.pictures)
+            )
             for t in asks
         ]
         return lines, seen, 0 if self.hand else len(numbers)
@@ -292,7 +296,7 @@ class Random:
             if engine == "packed"
             else min(GPU_MAX_TOKENS if self.device == "cuda" else CPU_MAX_TOKENS, len(tree))
         )
-        width = room(self.network, int(tree.depth.max()) + 1, free_memory(self.network.device), usual)
+        width = max_tokens_per_pass(self.network, int(tree.depth.max()) + 1, free_memory(self.network.device), usual)
         return Engine(self.network, width).scores(TreeInputs(tree, seen)), calls
 
     def naive(self, asks: list[Tokens], batch: int) -> Found:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from linkcontext.config import eval_config
+from linkcontext.data.images import open_image
 from linkcontext.demo import built_in, teach
 from linkcontext.episodes.scaffold import load_scaffold, query_messages
 from linkcontext.evaluation.compare import paired_interval
@@ -28,7 +29,8 @@ from linkcontext.evaluation.metrics import BASELINES
 from linkcontext.evaluation.runner import evaluate
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models import bundled
-from linkcontext.models.loading import Model, load
+from linkcontext.models.loading import load
+from linkcontext.models.model import Model
 from linkcontext.records import Episode, Prediction, read_jsonl
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringRequest
@@ -119,7 +121,7 @@ def small_talk(model: Model, data: str, episodes: int) -> dict:
         for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
-    scorer = LocalModel(model, VisionEncoder(model, kept=True), sources)
+    scorer = LocalModel(model, VisionEncoder(model, open_image, use_disk=True), sources)
     right: dict[int, list[float]] = {0: [], len(TALK): []}
     for episode in draw_episodes(config.episodes, dataset).episodes:
         for query, turn in enumerate(episode.queries):

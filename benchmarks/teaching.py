@@ -24,9 +24,10 @@ from table import listed
 
 from linkcontext.config import eval_config
 from linkcontext.evaluation.intervals import clustered_wilson
+from linkcontext.evaluation.nearest import nearest
 from linkcontext.evaluation.runner import evaluate
-from linkcontext.inference.vision import nearest
-from linkcontext.models.loading import Model, load
+from linkcontext.models.loading import load
+from linkcontext.models.model import Model
 from linkcontext.scoring.local import LocalModel
 from linkcontext.seeds import rng
 from linkcontext.source import open_data

@@ -36,8 +36,7 @@ def torch_free() -> list[str]:
     """The modules that the contract in pyproject.toml forbids torch, with everything inside them."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]
-    (contract,) = [contract for contract in contracts if contract["type"] == "forbidden"]
-    assert set(contract["forbidden_modules"]) == HEAVY
+    (contract,) = [contract for contract in contracts if set(contract.get("forbidden_modules", ())) == HEAVY]
     return [module for name in contract["source_modules"] for module in with_submodules(name)]
 
 

@@ -43,13 +43,13 @@ from transformers import (
 )
 
 from linkcontext.episodes.render import IGNORE, Tokens, encode
-from linkcontext.inference.engine import TreeInputs
+from linkcontext.inference.forward import TreeInputs
+from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.prefix_tree import ImageTokens, expand_images, pack
-from linkcontext.inference.vision import ImageFeatures
 from linkcontext.mini import clip, recipe, stage
 from linkcontext.mini.tokenizer import ASSISTANT, CHAT_TEMPLATE, CONTEXT, IMAGE, SPECIAL, USER
-from linkcontext.models.loading import ChatTemplate
+from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.seeds import key
 from linkcontext.storage import replacing
 from linkcontext.worlds.folder import TAUGHT, taught_names
@@ -288,13 +288,15 @@ class Writer:
         seen: list[ImageFeatures] = []
         for row, stream in zip(rows, strange, strict=True):
             shown = len(row.pictures)
-            lines.append([expand_images(row, self.image, range(count, count + shown), [self.spelling] * shown)])
+            lines.append(
+                [expand_images(row.ids, row.labels, self.image, range(count, count + shown), [self.spelling] * shown)]
+            )
             count += shown
             if shown:
                 seen += [ImageFeatures(self.spelling, one) for one in self.seen(row.pictures, stream)]
         trees = pack(lines, max(len(line.ids) for (line,) in lines))
         result = tree_losses(self.model, [TreeInputs(tree, seen) for tree in trees])
-        first = torch.from_numpy(np.concatenate([tree.begins for tree in trees]))
+        first = torch.from_numpy(np.concatenate([tree.answer_starts for tree in trees]))
         return (result.nats * result.weight).sum() / result.weight.sum(), result.right.cpu()[
             first
         ].float().mean().item()

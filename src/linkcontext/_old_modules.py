@@ -66,7 +66,7 @@ MODULES = {
     "models.family": "models.families",
     "models.features": "models.feature_store",
     "models.flamingo": "models.idefics",
-    "models.generation": "inference.generation",
+    "models.generation": "inference.decoding",
     "models.identity": "scoring.identity",
     "models.load": "models.loading",
     "models.refused": "models.unreadable",

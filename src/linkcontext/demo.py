@@ -23,7 +23,8 @@ from linkcontext.episodes.pool import open_pool
 from linkcontext.errors import InputError
 from linkcontext.evaluation.metrics import Row
 from linkcontext.evaluation.runner import evaluate
-from linkcontext.models.loading import Model, load
+from linkcontext.models.loading import load
+from linkcontext.models.model import Model
 from linkcontext.models.prompting import USUAL_PROMPTING, Prompting
 from linkcontext.report.demo import DemoLesson, DemoQuery, write_demo
 from linkcontext.report.tables import Grid, bounds, share

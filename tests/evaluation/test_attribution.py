@@ -6,6 +6,7 @@ import json
 import pytest
 
 from linkcontext.config import eval_config
+from linkcontext.data.images import open_image
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.scaffold import SCAFFOLDS, query_messages
 from linkcontext.evaluation.attribution import attribute_queries, view_tree
@@ -41,7 +42,7 @@ def folder(config, model):
 def scorer(model, pictures, engine="auto"):
     dataset = open_folder(pictures)
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
-    return LocalModel(model, VisionEncoder(model), sources, requested=engine)
+    return LocalModel(model, VisionEncoder(model, open_image), sources, requested=engine)
 
 
 def test_leaving_one_out_is_asking_the_shortened_prompt(model, pictures, folder):

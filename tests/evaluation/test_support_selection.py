@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from linkcontext.config import eval_config
+from linkcontext.data.images import open_image
 from linkcontext.episodes.ids import drawn_as
 from linkcontext.errors import InputError
 from linkcontext.evaluation.compare import compare
@@ -56,8 +57,8 @@ def test_chosen_supports_are_among_those_there_and_as_asked(config, nano, tmp_pa
     episodes = {name: list(read_jsonl(Episode, tmp_path / name / "episodes.jsonl")) for name in found}
     dataset = open_data(config("random").episodes.data)
     stock = {e.id: e for e in draw_choosable(config("random").episodes, dataset).episodes}
-    eyes = VisionEncoder(load(str(nano)))
-    eyes.encode([(item.id, item.sha256, dataset.root / item.path) for item in dataset.items])
+    eyes = VisionEncoder(load(str(nano)), open_image)
+    eyes.encode([(item.sha256, dataset.root / item.path) for item in dataset.items])
     seen = {item.id: vector(eyes.get(item.sha256)) for item in dataset.items}
     assert episodes["random"] == list(draw_episodes(config("random").episodes, dataset).episodes)
     for plain, medoid in zip(episodes["random"], episodes["medoid"], strict=True):

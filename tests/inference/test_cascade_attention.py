@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from linkcontext.inference.cascade_attention import apart, attend
+from linkcontext.inference.cascade_attention import attend, cascade_attention
 from linkcontext.models.loading import load
 
 # Tokens before, of trunk, rows of branches and their length. Only a branch alone, with nothing before it, is missing:
@@ -38,9 +38,9 @@ def test_parts_give_what_one_mask_gives(before, trunk, rows, length, key_heads):
 def test_a_network_is_as_it_was_afterwards(nano):
     network = load(str(nano), device="cpu").network
     text = network.config.get_text_config()
-    with apart(network, False):
+    with cascade_attention(network, False):
         assert text._attn_implementation == "sdpa"
-    with pytest.raises(KeyError), apart(network, True):
+    with pytest.raises(KeyError), cascade_attention(network, True):
         assert text._attn_implementation != "sdpa"
         raise KeyError
     assert text._attn_implementation == "sdpa"

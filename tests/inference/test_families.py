@@ -6,11 +6,12 @@ import torch
 from families import FAMILIES
 from PIL import Image
 
+from linkcontext.data.images import open_image
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
-from linkcontext.inference import engine as engines
+from linkcontext.inference.forward import TreeForward
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.families import unsupported_reason
-from linkcontext.models.loading import Model
+from linkcontext.models.model import Model
 from linkcontext.records import Turn
 from linkcontext.scoring import engine_choice
 from linkcontext.scoring.local import LocalModel
@@ -55,9 +56,9 @@ def flat(scores):
 
 def test_trees_equal_whole_prompts(family, sources, monkeypatch):
     name, model = family
-    oracle = flat(LocalModel(model, VisionEncoder(model), sources, 3, "naive").score(asks()))
+    oracle = flat(LocalModel(model, VisionEncoder(model, open_image), sources, 3, "naive").score(asks()))
     assert oracle.std() > 0.1
-    evaluator = LocalModel(model, VisionEncoder(model), sources, 3)
+    evaluator = LocalModel(model, VisionEncoder(model, open_image), sources, 3)
     engine, why = evaluator.choice.name_and_reason
     if name in NAIVE:
         assert engine == "naive"
@@ -66,7 +67,7 @@ def test_trees_equal_whole_prompts(family, sources, monkeypatch):
     assert engine == "cached", why
     assert (evaluator.choice.max_branch is None) == (name in DENSE)
     for room, width in ((16, 8), (48, 16), (512, 48)):
-        for constant, value in (("CPU_MAX_TOKENS", room), ("CASCADE_MAX_TOKENS", room), ("WIDTH", width)):
+        for constant, value in (("CPU_MAX_TOKENS", room), ("CASCADE_MAX_TOKENS", room), ("MAX_BRANCH", width)):
             monkeypatch.setattr(engine_choice, constant, value)
         evaluator.choice.__dict__.pop("max_branch")
         torch.testing.assert_close(flat(evaluator.score(asks())), oracle, atol=1e-4, rtol=0)
@@ -78,7 +79,7 @@ def test_trees_equal_whole_prompts(family, sources, monkeypatch):
 
 def test_what_is_held_is_not_run_again_and_changes_nothing(family, sources, monkeypatch):
     name, model = family
-    scorer = LocalModel(model, VisionEncoder(model), sources, 3)
+    scorer = LocalModel(model, VisionEncoder(model, open_image), sources, 3)
     turns = [Turn("0", "", "lum"), Turn("1", "", "dax"), Turn("2", "", "dax")]
     queries = [Turn("3", "", ""), Turn("4", "", "")]
     prompts = [build_messages(turns, SCAFFOLDS["turns"], query) for query in queries]
@@ -90,8 +91,8 @@ def test_what_is_held_is_not_run_again_and_changes_nothing(family, sources, monk
     assert len(early) < len(held)
     new = [ask for ask in asks() if len(ask.messages) == len(prompts[0])]
     ran = []
-    run = engines.Engine._decode
-    monkeypatch.setattr(engines.Engine, "_decode", lambda self, x, *rest: ran.append(x.shape[1]) or run(self, x, *rest))
+    run = TreeForward.decode
+    monkeypatch.setattr(TreeForward, "decode", lambda self, x, *rest: ran.append(x.shape[1]) or run(self, x, *rest))
     assert flat(scorer.score(new, held)) == pytest.approx(flat(scorer.score(new)), rel=0, abs=1e-4)
     assert flat(scorer.score(new[:1], held)) == pytest.approx(flat(scorer.score(new[:1])), rel=0, abs=1e-4)
     assert scorer.generate(prompts, 4, held) == scorer.generate(prompts, 4)
@@ -109,9 +110,9 @@ def test_what_is_held_is_not_run_again_and_changes_nothing(family, sources, monk
 def test_replies_equal_those_of_generate(family, sources):
     name, model = family
     model.network.generation_config.eos_token_id = 383  # no token: random networks like to end at once
-    evaluator = LocalModel(model, VisionEncoder(model), sources, 3)
+    evaluator = LocalModel(model, VisionEncoder(model, open_image), sources, 3)
     prompts = [ask.messages for ask in asks()]
-    oracle = LocalModel(model, VisionEncoder(model), sources, 1, "naive").generate(prompts, 8)
+    oracle = LocalModel(model, VisionEncoder(model, open_image), sources, 1, "naive").generate(prompts, 8)
     assert any(oracle) or name == "gemma3"  # which says marks only
     assert evaluator.generate(prompts, 8) == oracle, name
 
@@ -120,7 +121,7 @@ def test_pictures_that_touch_are_spelled_by_the_processor(sources, caplog):
     """Idefics2 writes one mark between two pictures: a tree of pictures spelled one by one would not be that prompt."""
     network, processor = FAMILIES["idefics2"]()
     model = Model("idefics2", "idefics2", network, processor)
-    evaluator = LocalModel(model, VisionEncoder(model), sources, 3)
+    evaluator = LocalModel(model, VisionEncoder(model, open_image), sources, 3)
     both = [{"type": "image", "image": "0"}, {"type": "image", "image": "1"}, {"type": "text", "text": "?"}]
     said = [
         {"role": "user", "content": both},
@@ -138,6 +139,6 @@ def test_a_network_built_in_another_way_runs_naive(sources):
     network.model = torch.nn.Module()
     model = Model("llava", "llava", network, processor)
     assert "has no get_image_features" in unsupported_reason(network)
-    assert LocalModel(model, VisionEncoder(model), sources).engine == "naive"
+    assert LocalModel(model, VisionEncoder(model, open_image), sources).engine == "naive"
     del network.model
     assert "has no get_image_features" in unsupported_reason(network)

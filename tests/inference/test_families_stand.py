@@ -7,7 +7,7 @@ from families import FAMILIES
 from PIL import Image
 from torch import nn
 
-from linkcontext.models.families import cache_argument
+from linkcontext.models.calls import cache_argument
 
 SIZES = ((64, 64), (96, 64), (64, 96))
 

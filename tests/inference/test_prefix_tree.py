@@ -1,11 +1,12 @@
 """The tree by hand, and against what each line says alone."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linkcontext.inference.prefix_tree import TokenSequence, merge
-from linkcontext.inference.schedule import schedule
+from linkcontext.errors import InputError
+from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images, merge, pack
 
 
 def line(text, answer=1, picture=(), slot=()):
@@ -36,36 +37,6 @@ def test_the_drawn_example():
     assert seen == [[0], [0, 1], [0, 2], [3], [3, 4], [3, 4, 5], [3, 4, 5, 6], [3, 4, 5, 7]]
 
 
-def test_the_drawing():
-    assert merge(BY_HAND).drawing([chr(i) for i in merge(BY_HAND).ids]).splitlines() == [
-        "    0  Q",
-        "    1  ├ [x]",
-        "    2  └ [y]",
-        "    3  AaQ",
-        "    6  ├ [x]",
-        "    7  └ [y]",
-    ]
-
-
-def test_passes_by_hand():
-    tree = merge(BY_HAND)
-    told = [(run.before.tolist(), run.trunk.tolist(), run.branches.tolist()) for run in schedule(tree, 4)]
-    assert told == [([], [], [[0, 1, 2]]), ([], [3, 4, 5], []), ([3, 4, 5], [], [[6, 7]])]
-    (one,) = schedule(tree, 8)
-    assert (len(one.before), one.tokens.tolist()) == (0, list(range(8)))
-
-
-def test_passes_with_rows_of_branches_by_hand():
-    tree = merge([line("Qx"), line("Aab"), line("Aac"), line("Ad"), line("Aa", 0)])
-    assert "".join(map(chr, tree.ids)) == "QxAabcd"
-    told = [(run.before.tolist(), run.trunk.tolist(), run.branches.tolist()) for run in schedule(tree, 8, 3)]
-    # A with all that follows is longer than 3, so that it is trunk; Q x stands beside it, as a and d do on it.
-    assert told == [([], [2], [[0, 1]]), ([2], [], [[3, 4, 5], [6, -1, -1]])]
-    read = np.array([True, False, True, True, False, False, False])
-    told = [(run.before.tolist(), run.trunk.tolist(), run.branches.tolist()) for run in schedule(tree, 8, 1, read=read)]
-    assert told == [([], [2], [[0]]), ([2], [], [[3]])]
-
-
 def test_the_same_line_twice_is_there_once_and_counts_twice():
     tree = merge([line("abx"), line("abx"), line("ab", 0)])
     assert len(tree) == 3
@@ -78,12 +49,6 @@ def test_equal_words_over_other_pictures_are_not_shared():
     b = line("PPx", 1, [1, 1, -1], [0, 1, -1])
     assert len(merge([a, b])) == 6
     assert len(merge([a, a])) == 3
-
-
-def test_no_picture_is_cut_where_its_tokens_see_each_other():
-    tree = merge([line("aaPPPPbb", 1, [-1, -1, 0, 0, 0, 0, -1, -1], [-1, -1, 0, 1, 2, 3, -1, -1])])
-    assert [run.tokens.tolist() for run in schedule(tree, 3)] == [[0, 1, 2], [3, 4, 5], [6, 7]]
-    assert [run.tokens.tolist() for run in schedule(tree, 3, whole_pictures=True)] == [[0, 1], [2, 3, 4, 5], [6, 7]]
 
 
 lines = st.lists(st.text("abc", min_size=1, max_size=9), min_size=1, max_size=12)
@@ -105,24 +70,71 @@ def test_every_line_is_found_again(texts):
     assert tree.weight.sum() == len(texts)
 
 
-@given(lines, st.integers(1, 12), st.none() | st.integers(1, 12))
-def test_passes_run_every_token_once_on_top_of_its_ancestors(texts, room, width):
-    tree = merge([line(text) for text in texts])
-    kept, run_before = [], []
-    for run in schedule(tree, room, width):
-        assert 0 < len(run.tokens) <= room
-        kept = kept[: len(run.before)]
-        assert run.before.tolist() == kept  # the cache only ever loses its end
-        there = [kept + run.trunk.tolist()] * (len(run.trunk) > 0)
-        there += [kept + row.tolist() for row in run.branches]  # which see nothing of each other
-        for tokens in map(np.array, there):
-            own = tokens[len(kept) :][tokens[len(kept) :] >= 0]
-            assert tree.can_attend(own, run.before).all()
-            for token in own:
-                ancestors = np.flatnonzero(tree.can_attend(np.array([token]), np.arange(len(tree)))[0])
-                assert {*tokens.tolist()}.issuperset(ancestors.tolist())
-        assert (tree.parent[run.trunk[1:]] == run.trunk[:-1]).all()
-        kept += run.trunk.tolist()
-        run_before += run.tokens[run.tokens >= 0].tolist()
-    assert sorted(run_before) == list(range(len(tree)))
-    assert width is not None or (run.tokens >= 0).all()
+def test_a_label_decides_what_is_asked_for():
+    sequence = expand_images((5, 6, 7), (-100, 6, -100), 9, (), ())
+    assert sequence.answer.tolist() == [False, True, False]
+    assert expand_images((5, 6, 7), (-100, -100, 7), 9, (), ()).answer.tolist() == [False, False, True]
+
+
+def test_images_are_expanded_by_hand():
+    """Two images of three tokens, of which the second has a mark without features, on three axes."""
+    first = ImageTokens(np.array([9, 9]), np.array([0, 1]), np.array([[0, 0], [0, 0], [0, 1]]))
+    second = ImageTokens(np.array([8, 9]), np.array([-1, 0]), np.array([[0, 1], [0, 1], [0, 1]]))
+    sequence = expand_images((1, 9, 2, 9), (-100, -100, 2, -100), 9, (4, 7), (first, second))
+    assert sequence.ids.tolist() == [1, 9, 9, 2, 8, 9]
+    assert sequence.image.tolist() == [-1, 4, 4, -1, 7, 7]
+    assert sequence.slot.tolist() == [-1, 0, 1, -1, -1, 0]
+    assert sequence.position.tolist() == [[0, 1, 1, 3, 4, 5], [0, 1, 1, 3, 4, 5], [0, 1, 2, 3, 4, 5]]
+    with pytest.raises(InputError, match=r"2 marks for 1 pictures"):
+        expand_images((1, 9, 2, 9), (-100,) * 4, 9, (4,), (first,))
+
+
+def test_image_tokens_are_equal_by_content():
+    def tokens(ids, slots, shift):
+        return ImageTokens(np.array(ids), np.array(slots), np.array(shift))
+
+    one, same = tokens([1, 2], [0, -1], [[0, 1]]), tokens([1, 2], [0, -1], [[0, 1]])
+    assert one == same
+    assert hash(one) == hash(same)
+    others = [
+        tokens([1, 3], [0, -1], [[0, 1]]),
+        tokens([1, 2], [0, 1], [[0, 1]]),
+        tokens([1, 2], [0, -1], [[0, 0]]),
+        tokens([1, 2], [0, -1], [[0, 1], [0, 1], [0, 1]]),
+    ]
+    assert len({one, same, *others}) == 5
+
+
+@pytest.mark.parametrize(
+    ("ids", "slot", "image", "why"),
+    [
+        (2**20, -1, -1, "over 20 bits"),
+        (-1, -1, -1, "over 20 bits"),
+        (0, 2**20 - 1, 0, "features"),
+        (0, 0, 2**22, "images"),
+    ],
+)
+def test_what_does_not_fit_into_a_key_is_an_error(ids, slot, image, why):
+    def sequence(ids, slot, image):
+        return TokenSequence(
+            np.array([ids]), np.array([image]), np.array([slot]), np.zeros((1, 1), np.int64), np.ones(1)
+        )
+
+    with pytest.raises(AssertionError, match=why):
+        sequence(ids, slot, image).keys  # noqa: B018 - it raises
+    largest = sequence(2**20 - 1, 2**20 - 3, 2**22 - 3).keys[0]
+    assert 0 < largest < 2**62
+
+
+def test_groups_are_packed_up_to_a_number_of_tokens():
+    groups = [[line("abcd")], [line("efg"), line("efh")], [line("ij")], [line("k")]]  # 4, 4, 2 and 1 tokens
+    assert [len(tree) for tree in pack(groups, 6)] == [6, 5]
+    assert [len(tree) for tree in pack(groups, 7)] == [7, 4]
+    assert [len(tree) for tree in pack(groups, 8)] == [8, 3]
+    assert [len(tree) for tree in pack(groups, 0)] == [4, 4, 2, 1]  # none fits: each alone
+
+
+def test_what_all_begin_with_leaves_out_a_last_token():
+    assert merge([line("abx"), line("aby")]).shared_length == 2
+    assert merge([line("ab"), line("aby")]).shared_length == 1
+    assert merge([line("ab"), line("cd")]).shared_length == 0

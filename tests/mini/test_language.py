@@ -59,7 +59,7 @@ def test_a_batch_has_every_conversation_with_its_own_pictures(writer):
     assert len(batch.features) == 12
     asked = sorted(words for row in rows for words in row.labels if words != IGNORE)
     assert sorted(int(i) for tree in batch.trees for i in tree.ids[tree.weight > 0]) == asked
-    shown = {int(number) for tree in batch.trees for number in tree.picture if number >= 0}
+    shown = {int(number) for tree in batch.trees for number in tree.image if number >= 0}
     assert shown == set(range(12))
     pool, concept, number = rows[1].pictures[0].split("/")
     torch.testing.assert_close(batch.features[3], writer.pools[pool].features[int(concept), int(number)].float())

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from linkcontext.errors import InputError
 from linkcontext.models import feature_store
-from linkcontext.models.feature_store import Features, Held, clear, fingerprint, info
+from linkcontext.models.feature_store import FeatureStore, Usage, clear, fingerprint, info
 
 ONE, TWO = "1" * 64, "2" * 64
 
@@ -60,11 +60,11 @@ def warnings(caplog):
 
 @pytest.fixture
 def store(tmp_path):
-    return Features(tmp_path / ONE)
+    return FeatureStore(tmp_path / ONE)
 
 
 def fresh(store):
-    return Features(store.folder, store.limit)
+    return FeatureStore(store.folder, store.limit)
 
 
 def test_what_is_read_is_what_was_written(store):
@@ -117,7 +117,7 @@ def test_headers_are_read_once(store, monkeypatch):
 
 
 def write(folder, first, count):
-    store = Features(folder)
+    store = FeatureStore(folder)
     for number in range(first, first + count):
         store.put(rows(number))
         assert len(store.get([key(number)])) == 1
@@ -164,7 +164,7 @@ def test_a_merged_file_is_a_small_part_of_the_cache(store):
 
 
 def test_the_longest_unused_leave_first(store, tmp_path):
-    other = Features(tmp_path / TWO)
+    other = FeatureStore(tmp_path / TWO)
     other.put(rows(1))
     aged(other, 4000)
     for number in (2, 3):
@@ -330,11 +330,11 @@ def test_info_and_clear(store, tmp_path, monkeypatch):
     store.put(rows(2, 3))
     for path in shards(store):
         os.utime(path, (5000, 5000))
-    other = Features(tmp_path / TWO)
+    other = FeatureStore(tmp_path / TWO)
     other.put(rows(1))
     size = sum(path.stat().st_size for path in shards(store))
     found = info(tmp_path)
-    assert found.rows[0] == Held(ONE, 3, size, 5000)
+    assert found.rows[0] == Usage(ONE, 3, size, 5000)
     assert (found.rows[1].namespace, found.rows[1].pictures) == (TWO, 1)
     assert (found.pictures, found.bytes, found.limit) == (4, size + found.rows[1].bytes, 2**29)
     assert clear(tmp_path) == found.bytes
@@ -346,15 +346,15 @@ def test_info_and_clear(store, tmp_path, monkeypatch):
 def test_the_environment_says_where_and_how_much(tmp_path, monkeypatch):
     monkeypatch.setenv("LINKCONTEXT_CACHE", str(tmp_path))
     monkeypatch.delenv("LINKCONTEXT_FEATURE_CACHE_GB", raising=False)
-    assert Features.of(ONE) == Features(tmp_path / "features" / ONE, 2 * 2**30)
+    assert FeatureStore.of(ONE) == FeatureStore(tmp_path / "features" / ONE, 2 * 2**30)
     monkeypatch.setenv("LINKCONTEXT_FEATURE_CACHE_GB", "0")
-    off = Features.of(ONE)
+    off = FeatureStore.of(ONE)
     off.put(rows(1))
     assert not off.folder.exists()
     for nonsense in ("much", "-1", "nan", "inf"):
         monkeypatch.setenv("LINKCONTEXT_FEATURE_CACHE_GB", nonsense)
         with pytest.raises(InputError, match=f"LINKCONTEXT_FEATURE_CACHE_GB={nonsense}: not a size"):
-            Features.of(ONE)
+            FeatureStore.of(ONE)
 
 
 def test_a_fingerprint_depends_on_every_bit_and_not_on_the_order():

@@ -12,7 +12,7 @@ from transformers import IdeficsImageProcessorPil, IdeficsProcessor
 from linkcontext import cli
 from linkcontext.episodes.render import encode
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
-from linkcontext.models.idefics import UTTERANCE, Interleaving
+from linkcontext.models.idefics import UTTERANCE, IdeficsChatProcessor
 from linkcontext.models.loading import load
 from linkcontext.records import Turn
 
@@ -34,7 +34,7 @@ def folder(request, tmp_path_factory):
 
 def test_a_conversation_by_hand(folder):
     model = load(str(folder), device="cpu")
-    assert isinstance(model.processor, Interleaving)
+    assert isinstance(model.processor, IdeficsChatProcessor)
     end = f"{UTTERANCE}\n" if folder.name == "instruct" else "\n"
     messages = build_messages(TURNS[:1], SCAFFOLDS["turns"], Turn("1", "", ""))
     text = model.chat_template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

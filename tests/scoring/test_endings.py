@@ -8,16 +8,17 @@ import torch
 
 from linkcontext import cli
 from linkcontext.config import ModelConfig, eval_config
+from linkcontext.data.images import open_image
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.render import IGNORE, encode
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.evaluation.runner import evaluate
 from linkcontext.evaluation.validate import validate
-from linkcontext.inference.generation import without_thought
-from linkcontext.inference.vision import GREY, VisionEncoder
+from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models import bundled
 from linkcontext.models.loading import load
-from linkcontext.models.prompting import Prompting
+from linkcontext.models.prompting import Prompting, without_reasoning
+from linkcontext.models.synthetic_images import BLANK
 from linkcontext.records import Turn
 from linkcontext.scoring.connection import connect
 from linkcontext.scoring.local import LocalModel
@@ -54,7 +55,9 @@ THINKING = (
 )
 TEMPLATES = {"llava": LLAVA, "glm": GLM, "thinking": THINKING}
 NO_THINKING = """{"enable_thinking": false}"""
-TALK = build_messages([Turn(GREY, "a", "dax"), Turn(GREY, "b", "lum")], SCAFFOLDS["turns"], Turn(GREY, "a", ""), "dax")
+TALK = build_messages(
+    [Turn(BLANK, "a", "dax"), Turn(BLANK, "b", "lum")], SCAFFOLDS["turns"], Turn(BLANK, "a", ""), "dax"
+)
 
 
 def with_template(source, folder, name, **generation):
@@ -120,11 +123,12 @@ def test_both_engines_score_the_same_end(folders, name):
     model = load(str(folders[name]), device="cpu")
     ask = ScoringRequest(TALK[:-1], answers("dax", "da"))
     fast, slow = (
-        LocalModel(model, VisionEncoder(model), {}, requested=engine).score([ask])[0] for engine in ("cached", "naive")
+        LocalModel(model, VisionEncoder(model, open_image), {}, requested=engine).score([ask])[0]
+        for engine in ("cached", "naive")
     )
     assert [count for _, count in fast] == [count for _, count in slow]
     assert [value for value, _ in fast] == pytest.approx([value for value, _ in slow], abs=1e-4)
-    read_back = LocalModel(model, VisionEncoder(model), {}).prompt_logprobs(list(ask.answers), "closed")
+    read_back = LocalModel(model, VisionEncoder(model, open_image), {}).prompt_logprobs(list(ask.answers), "closed")
     for (ids, values), (value, count) in zip(read_back, fast, strict=True):
         end = max(i for i, token in enumerate(ids) if token == model.tokenizer.eos_token_id) + 1
         assert sum(values[end - count : end]) == pytest.approx(value, abs=1e-4)
@@ -190,7 +194,7 @@ def test_reasoning_is_turned_off_and_replies_may_be_longer(folders, caplog):
     quiet = load(str(folders["thinking"]), device="cpu", prompting=Prompting(chat_template_kwargs=NO_THINKING))
     prompt = TALK[:-1]
     for model, begins in ((thinks, "<think>\n"), (quiet, "</think>\n\n")):
-        evaluator = LocalModel(model, VisionEncoder(model), {})
+        evaluator = LocalModel(model, VisionEncoder(model, open_image), {})
         assert model.tokenizer.decode(evaluator.prompt(prompt).ids).endswith(begins)
         (reply,) = evaluator.generate([prompt], 7)
         # The network knows nothing and never ends its reasoning: what it says in it is no answer.
@@ -201,11 +205,11 @@ def test_reasoning_is_turned_off_and_replies_may_be_longer(folders, caplog):
 
 
 def test_a_reply_is_what_follows_the_reasoning():
-    assert without_thought("a lum") == "a lum"
-    assert without_thought("is it a dax? </think>\n\na lum", "<|assistant|><think>\n") == "a lum"
-    assert without_thought("is it a dax or", "<|assistant|><think>\n") is None
-    assert without_thought("<think>is it a dax or") is None
-    assert without_thought("a lum", "<think>\n\n</think>\n\n") == "a lum"
+    assert without_reasoning("a lum") == "a lum"
+    assert without_reasoning("is it a dax? </think>\n\na lum", "<|assistant|><think>\n") == "a lum"
+    assert without_reasoning("is it a dax or", "<|assistant|><think>\n") is None
+    assert without_reasoning("<think>is it a dax or") is None
+    assert without_reasoning("a lum", "<think>\n\n</think>\n\n") == "a lum"
 
 
 def test_a_variable_that_the_template_does_not_read_is_said(nano, caplog):
@@ -224,7 +228,7 @@ def test_a_server_gives_the_figures_of_the_scorer(folders, serving, name):
         ScoringRequest(TALK[:-1], answers("dax", "zafokla", "daxi", "a lum")),
         ScoringRequest(TALK[:-1], answers("dax")),
     ]
-    here = LocalModel(model, VisionEncoder(model), {}).score(asks)
+    here = LocalModel(model, VisionEncoder(model, open_image), {}).score(asks)
     with serving(Endpoint("m", model, Limits()).app()) as url:
         far = RemoteModel(connect(f"openai:{url}"), {})
         found = far.score(asks)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.attention.flex_attention import create_mask
 
 from linkcontext.config import eval_config
+from linkcontext.data.images import open_image
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
@@ -19,8 +20,10 @@ from linkcontext.episodes.render import encode
 from linkcontext.episodes.scaffold import SCAFFOLDS, query_messages
 from linkcontext.errors import InputError
 from linkcontext.evaluation.runner import evaluate
-from linkcontext.inference.engine import MIN_TOKENS, Engine, TreeInputs
+from linkcontext.inference.engine import MIN_TOKENS
+from linkcontext.inference.forward import TreeInputs
 from linkcontext.inference.losses import tree_losses
+from linkcontext.inference.masks import tree_mask
 from linkcontext.inference.schedule import EMPTY, ForwardPass
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
@@ -45,7 +48,7 @@ def model(nano):
 
 def scorer(model, dataset, engine="auto", batch=16, memory_gb=None):
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
-    return LocalModel(model, VisionEncoder(model), sources, batch, engine, memory_gb)
+    return LocalModel(model, VisionEncoder(model, open_image), sources, batch, engine, memory_gb)
 
 
 def asks(dataset, scaffold="turns"):
@@ -111,7 +114,7 @@ def test_gradients_are_the_sum_of_the_naive_ones(model, dataset):
     assert evaluator.score([]) == evaluator.generate([]) == []
     evaluator.pictures.begin(told)
     grown = evaluator._trees.merge(told, "last")
-    grown = TreeInputs(grown.tree, [dataclasses.replace(p, tokens=p.tokens.clone()) for p in grown.pictures])
+    grown = TreeInputs(grown.tree, [dataclasses.replace(p, embeddings=p.embeddings.clone()) for p in grown.images])
     assert len(grown.tree) < sum(len(grown.tree.path(i)) for i in range(len(told))) / 2
     network, weight = model.network, model.network.model.language_model.layers[0].self_attn.k_proj.weight
     found = tree_losses(network, [grown])
@@ -150,12 +153,12 @@ def test_blocks_hold_what_dense_masks_hold(nano, dataset):
     told = [[messages for ask in part for messages in ask.answers] for part in (found, found[:2])]
     evaluator.pictures.begin([messages for part in told for messages in part])
     grown = [evaluator._trees.merge(part, "last") for part in told]
-    rows = [(g, ForwardPass(EMPTY, np.arange(len(g.tree)))) for g in grown]
+    rows = [(g.tree, ForwardPass(EMPTY, np.arange(len(g.tree)))) for g in grown]
     length = max(len(g.tree) for g in grown)
     assert length > 2 * 128 > 2 * len(grown[1].tree)  # several blocks, and one that is padded
-    dense = Engine(model.network, 0)._who_sees(rows, length)
+    dense = tree_mask(model.network, rows, length)
     model.network.get_decoder().set_attn_implementation("flex_attention")
-    blocks = Engine(model.network, 0)._who_sees(rows, length)
+    blocks = tree_mask(model.network, rows, length)
     assert torch.equal(create_mask(blocks.mask_mod, 2, None, length, length, device="cpu"), dense)
     count = -(-length // 128)
     wide = torch.zeros(2, count * 128, count * 128, dtype=torch.bool)

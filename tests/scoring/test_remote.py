@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from linkcontext.config import eval_config
+from linkcontext.data.images import open_image
 from linkcontext.errors import InputError
 from linkcontext.evaluation.open_run import refuse_other
 from linkcontext.evaluation.run_dir import read_run
 from linkcontext.evaluation.runner import evaluate
-from linkcontext.inference.vision import GREY, VisionEncoder
+from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
 from linkcontext.models.prompting import Prompting
+from linkcontext.models.synthetic_images import BLANK
 from linkcontext.scoring import connection, identity
 from linkcontext.scoring.connection import connect
 from linkcontext.scoring.local import LocalModel
@@ -189,12 +191,14 @@ def test_scores_are_those_of_the_scorer(mini_url, mini):
     def message(role, *parts):
         return {
             "role": role,
-            "content": [{"type": "image" if p == GREY else "text", "image" if p == GREY else "text": p} for p in parts],
+            "content": [
+                {"type": "image" if p == BLANK else "text", "image" if p == BLANK else "text": p} for p in parts
+            ],
         }
 
-    asked = [message("user", GREY, "What is this?"), message("assistant", "dax"), message("user", GREY, "And this?")]
+    asked = [message("user", BLANK, "What is this?"), message("assistant", "dax"), message("user", BLANK, "And this?")]
     answers = tuple([*asked, message("assistant", name)] for name in ("dax", "a lum of dax", "x"))
-    far, here = RemoteModel(connect(f"openai:{mini_url}"), {}), LocalModel(mini, VisionEncoder(mini), {})
+    far, here = RemoteModel(connect(f"openai:{mini_url}"), {}), LocalModel(mini, VisionEncoder(mini, open_image), {})
     asks = [ScoringRequest(asked, answers), ScoringRequest(asked, answers[:1])]
     for found, expected in zip(far.score(asks), here.score(asks), strict=True):
         assert [count for _, count in found] == [count for _, count in expected]

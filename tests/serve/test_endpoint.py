@@ -14,7 +14,7 @@ import openai
 import pytest
 from PIL import Image
 
-from linkcontext.data.images import sha256
+from linkcontext.data.images import open_image, sha256
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load
@@ -76,7 +76,7 @@ def client(url):
 
 @pytest.fixture(scope="module")
 def offline(model):
-    return LocalModel(model, VisionEncoder(model), {})
+    return LocalModel(model, VisionEncoder(model, open_image), {})
 
 
 def uri(path):

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from linkcontext.data.images import Upload
 from linkcontext.errors import InputError
-from linkcontext.inference.vision import Preprocessed
+from linkcontext.inference.image_preprocessor import Preprocessed
 from linkcontext.models.loading import load
 from linkcontext.serve.intake import BodyReader, PreprocessingThread, Refusal
 

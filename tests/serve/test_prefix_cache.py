@@ -7,7 +7,7 @@ from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.records import Turn
 from linkcontext.scoring.local import LocalModel
-from linkcontext.serve.prefix_cache import PrefixCacheLRU, common_length
+from linkcontext.serve.prefix_cache import PrefixCacheLRU
 from linkcontext.source import open_data
 
 
@@ -50,4 +50,4 @@ def test_a_part_of_a_prefix_is_a_copy_that_answers_the_same(offline, paths):
     assert 16 < len(part) < len(whole)
     assert offline.generate([prompt], on=part) == offline.generate([prompt])
     assert cache.fork(whole, [prompt]) is whole
-    assert common_length(whole, whole.key, ("another", *whole.images[1:])) == 1  # the picture does not count in part
+    assert whole.shared_with(whole.key, ("another", *whole.images[1:])) == 1  # the picture does not count in part

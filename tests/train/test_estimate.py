@@ -6,7 +6,8 @@ import pytest
 
 from linkcontext.config import ModelConfig
 from linkcontext.errors import InputError
-from linkcontext.models.loading import grey, load_processor
+from linkcontext.models.loading import load_processor
+from linkcontext.models.synthetic_images import blank_image
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.estimate import PRESETS, dry_run, with_preset
 
@@ -85,7 +86,7 @@ def test_a_folder_is_read_without_its_weights(nano, tmp_path):
     processor, said = load_processor(str(nano)), "{}What is this?"
     longer, shorter = (
         processor(text=[said.format(mark)], images=images, return_tensors="pt")["input_ids"].shape[1]
-        for mark, images in ((processor.image_token, [[grey()]]), ("", None))
+        for mark, images in ((processor.image_token, [[blank_image()]]), ("", None))
     )
     assert f"({longer - shorter} a picture," in lines[1]
 

@@ -12,10 +12,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from linkcontext.config import eval_config
+from linkcontext.data.images import open_image
 from linkcontext.errors import InputError
 from linkcontext.evaluation.runner import evaluate
 from linkcontext.inference.vision import VisionEncoder
-from linkcontext.models.families import packable, parts
+from linkcontext.models.families import parts, quantizable
 from linkcontext.models.loading import load
 from linkcontext.scoring.local import LocalModel
 from linkcontext.train import loop
@@ -40,11 +41,11 @@ def packed(nano):
 @real
 def test_the_language_models_layers_are_kept_in_4_bits_and_nothing_else_is(nano, packed):
     whole = load(str(nano), device="cpu")
-    names = {f"{name}.weight" for name in packable(whole.network)}
+    names = {f"{name}.weight" for name in quantizable(whole.network)}
     assert len(names) == 7 * whole.network.config.text_config.num_hidden_layers
     for name, p in packed.network.named_parameters():
         assert p.dtype == (torch.uint8 if name in names else torch.float32), name
-    layer = packed.network.get_submodule(next(iter(packable(whole.network))))
+    layer = packed.network.get_submodule(next(iter(quantizable(whole.network))))
     state = layer.weight.quant_state
     assert (state.quant_type, state.nested, layer.compute_dtype) == ("nf4", True, torch.float32)
     assert packed.describe()["parameters"] == whole.describe()["parameters"]
@@ -80,7 +81,7 @@ def test_it_learns_goes_on_and_its_checkpoint_is_a_whole_model(config, curve, tm
     moved = {name for name, value in base.items() if not torch.equal(value, mine[name])}
     projector = set(parts(found)["projector"])
     assert projector <= moved
-    assert moved - projector == {f"{name}.weight" for name in packable(found)}
+    assert moved - projector == {f"{name}.weight" for name in quantizable(found)}
     learnt, at = load_file(last / "training.safetensors"), "model.language_model.layers.1.self_attn.v_proj"
     a, b = (learnt[f"weights.network.{at}.lora_{side}.default.weight"] for side in "AB")
     torch.testing.assert_close(mine[f"{at}.weight"], base[f"{at}.weight"] + 2 * b @ a, rtol=0, atol=1e-6)
@@ -93,7 +94,7 @@ def test_it_learns_goes_on_and_its_checkpoint_is_a_whole_model(config, curve, tm
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # read by peft
 def test_an_adapter_stays_beside_weights_in_4_bits(nano, packed, pictures, tmp_path):
     torch.manual_seed(0)
-    names = list(packable(packed.network))
+    names = list(quantizable(packed.network))
     tuned = get_peft_model(load(str(nano), device="cpu").network, LoraConfig(r=2, target_modules=names))
     for name, p in tuned.named_parameters():
         if "lora_B" in name:
@@ -107,12 +108,12 @@ def test_an_adapter_stays_beside_weights_in_4_bits(nano, packed, pictures, tmp_p
     noise = (base - plain).abs().max()
     assert (expected - plain).abs().max() > 5 * noise > 0
     assert (found - expected).abs().max() < 5 * noise
-    assert LocalModel(beside, VisionEncoder(beside), {}).engine == "cached"
+    assert LocalModel(beside, VisionEncoder(beside, open_image), {}).engine == "cached"
 
 
 @real
 def test_its_engine_gives_what_whole_prompts_give(packed):
-    assert LocalModel(packed, VisionEncoder(packed), {}).choice.name_and_reason == (
+    assert LocalModel(packed, VisionEncoder(packed, open_image), {}).choice.name_and_reason == (
         "cached",
         "a small tree gave what whole prompts give",
     )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.models.families import parts
-from linkcontext.models.loading import Model
+from linkcontext.models.model import Model
 from linkcontext.records import Turn
 from linkcontext.train.mixture import Example
 from linkcontext.train.model import Trainee, choose, read
@@ -56,7 +56,7 @@ def test_a_tree_costs_and_teaches_what_whole_prompts_do(name, example):
     if name == "paligemma":
         return
     fast = Trainee(model)
-    fast.eyes.kept = False  # a stand-in's pictures have no place on the disk
+    fast.eyes.use_disk = False  # a stand-in's pictures have no place on the disk
     fast.check(one)
     assert fast.refused is None
     cost, grads = cost_and_gradients(fast, one)

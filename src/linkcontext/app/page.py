@@ -12,7 +12,7 @@ from typing import Any
 from linkcontext.app.session import Session
 from linkcontext.data.uploads import UPLOAD_BYTES
 from linkcontext.errors import InputError
-from linkcontext.models.loading import Model
+from linkcontext.models.model import Model
 
 try:
     import gradio as gr

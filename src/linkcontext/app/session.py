@@ -19,7 +19,7 @@ from linkcontext.data.uploads import FILES, UPLOAD_BYTES, by_folder, lay_out, un
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.errors import InputError
-from linkcontext.models.loading import Model
+from linkcontext.models.model import Model
 from linkcontext.source import open_data
 from linkcontext.storage import read_errors, replacing
 from linkcontext.teach.answer import Answer

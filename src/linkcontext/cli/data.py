@@ -184,9 +184,9 @@ class Episodes:
     def _show(self, episodes: "tuple[object, ...]") -> None:
         from linkcontext.episodes.render import colour_labels, encode
         from linkcontext.episodes.scaffold import load_scaffold, query_messages
-        from linkcontext.inference.prefix_tree import sketch
         from linkcontext.models.loading import load_chat_template
         from linkcontext.records import Episode
+        from linkcontext.report.tree_drawing import draw_episode
 
         template = load_chat_template(self.model, self.trust_remote_code, self.prompting)
         for episode in episodes:
@@ -198,7 +198,7 @@ class Episodes:
             if self.tree:
                 words = template.processor.tokenizer
                 mark = words.convert_tokens_to_ids(template.processor.image_token)
-                print(sketch(episode, load_scaffold(self.scaffold), template, mark, words.decode))
+                print(draw_episode(episode, load_scaffold(self.scaffold), template, mark, words.decode))
                 continue
             shown = colour_labels(encode(messages, template, "every"), template.processor.tokenizer.decode)
             console.print(shown, markup=True)

@@ -129,7 +129,7 @@ def _drawn(scorer: ScoringModel, told: Sequence[list[Message]], episode_id: str,
     pieces = []
     for segment in tree.segments:
         start = len(tokens)
-        picture = tree.picture[segment.start : segment.end]
+        picture = tree.image[segment.start : segment.end]
         # A picture's tokens follow one another, its marks and row breaks among them.
         cuts = np.flatnonzero((picture < 0) | (np.diff(picture, prepend=-1) != 0))
         for at, length in zip(cuts, np.diff(cuts, append=len(picture)), strict=True):

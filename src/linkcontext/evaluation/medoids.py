@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linkcontext.inference.vision import ImageFeatures
+from linkcontext.inference.image_features import ImageFeatures
 
 
 def vector(seen: ImageFeatures) -> Tensor:

@@ -25,12 +25,20 @@ from linkcontext.evaluation.aggregate import mean_rows, shot_curves, type_of
 from linkcontext.evaluation.attribution import write_attribution
 from linkcontext.evaluation.draw import draw_episodes
 from linkcontext.evaluation.medoids import majority
-from linkcontext.evaluation.metrics import LIKELIHOODS, available_scorings, credit, grouped, metric_rows
+from linkcontext.evaluation.metrics import (
+    LIKELIHOODS,
+    available_scorings,
+    credit,
+    grouped,
+    metric_rows,
+)
+from linkcontext.evaluation.nearest import nearest
 from linkcontext.evaluation.open_run import open_run_dir, run_identity
 from linkcontext.evaluation.support_selection import select_supports
-from linkcontext.inference.vision import GREY, nearest
-from linkcontext.models.loading import Model, load
+from linkcontext.models.loading import load
+from linkcontext.models.model import Model
 from linkcontext.models.prompting import REPLY_TOKENS, USUAL_PROMPTING
+from linkcontext.models.synthetic_images import BLANK
 from linkcontext.progress import progress
 from linkcontext.records import Episode, Prediction, Score, Turn, appending, read_jsonl
 from linkcontext.scoring.connection import PREFIX, connect
@@ -373,7 +381,7 @@ def _messages(
     episode = case.episode
     if grey:
         asked = episode.queries[case.query]
-        blind = dataclasses.replace(asked, item=GREY, others=(GREY,) * len(asked.others))
+        blind = dataclasses.replace(asked, item=BLANK, others=(BLANK,) * len(asked.others))
         queries = tuple(blind if i == case.query else q for i, q in enumerate(episode.queries))
         episode = dataclasses.replace(episode, queries=queries)
     return query_messages(episode, case.query, case.shots_per_class, evaluator.wording, answer)

@@ -26,7 +26,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation.draw import draw_episodes
 from linkcontext.evaluation.metrics import SCORINGS, credit, metric_rows
 from linkcontext.evaluation.runner import Evaluator, check_fits, drawn_for, opened, prompted
-from linkcontext.inference.vision import VisionEncoder
+from linkcontext.models.families import family_of
 from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.source import open_data
@@ -209,7 +209,7 @@ def room(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaffold) -
 def _sizes(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaffold) -> Callable[[str], int]:
     """Tokens that a picture takes. They hang on its size alone, and with a tower of CLIP's not even on that."""
     known: dict[tuple[int, int], int] = {}
-    squares = VisionEncoder(scorer.loaded).fixed_resolution
+    squares = family_of(scorer.loaded.network.config).fixed_resolution
 
     def size(item: str) -> int:
         edges = (0, 0) if squares else open_image(scorer.sources[item][1]).size

@@ -1,1 +1,1 @@
-"""Running token trees on a network: tensors and tokens only, no episode, no wording, no file."""
+"""Running prefix trees on a network: token ids and tensors only, no episode, no wording, no file."""

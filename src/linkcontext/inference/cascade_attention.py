@@ -1,6 +1,10 @@
-"""Attention of a pass in parts. Branches of one fork see the same trunk and nothing of each other: under one mask
-most of what a long pass computes is thrown away. Here every token reads the trunk without a mask, then what is its
-own in the pass, and the two softmaxes are joined by the sums they were divided by. Exact, as in FlashAttention.
+"""Cascade attention: the shared prefix once, without a mask, and each branch by itself.
+
+Branches of one fork attend to the same trunk and not to each other, so that under one dense mask most of what a long
+pass computes is thrown away. Here every token attends to the cached prefix without a mask, then to its own trunk or
+branch, and the two softmaxes are combined by their log-sum-exp. The result is exact. The idea is known as shared-prefix
+attention from Hydragen (arXiv 2402.05099) and as cascade attention from FlashInfer (arXiv 2501.01005); the combination
+is that of FlashAttention (arXiv 2205.14135).
 """
 
 from collections.abc import Iterator
@@ -10,17 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
-NAME = "linkcontext_apart"  # what Transformers calls it
+NAME = "linkcontext_cascade"  # under which transformers knows the function
 
 
 @contextmanager
-def apart(network: PreTrainedModel, wanted: bool) -> Iterator[None]:
-    """While this lasts, the language model takes a mask of its branches alone (see `attend`), if `wanted`."""
+def cascade_attention(network: PreTrainedModel, enabled: bool) -> Iterator[None]:
+    """Inside the block, if `enabled`, the language model takes the masks that `attend` takes.
+
+    Raises `KeyError` if transformers does not offer its usual attention to other functions.
+    """
     text = network.config.get_text_config()
     usual = text._attn_implementation
-    if wanted:
+    if enabled:
+        AttentionInterface.register(NAME, attend)
         text._attn_implementation = NAME
     try:
         yield
@@ -29,48 +36,52 @@ def apart(network: PreTrainedModel, wanted: bool) -> Iterator[None]:
 
 
 def attend(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **given: Any
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Attention float[1, n, heads, width] of queries [1, heads, n, width] over keys [1, key heads, p + n, width].
+    """Attention as transformers calls it: float[1, n, heads, width].
 
-    With an additive mask float[g, 1, l, l] the last g x l tokens are g branches, each of which sees of itself what
-    the mask says; those before them follow one another; and all see the first p keys. A mask of all keys, or none,
-    is what it is elsewhere.
+    Args:
+        module: the attention layer.
+        query: float[1, heads, n, width].
+        key: float[1, key heads, p + n, width], of which the first p are cached.
+        value: like `key`.
+        attention_mask: an additive float[g, 1, l, l]: the last g x l tokens are g branches, in each of which tokens
+            attend to each other as the mask says. The tokens before them are a trunk, which is causal. All attend to
+            the p cached ones. A mask over all keys, or None, means what it means elsewhere.
+        options: `scaling`, and others for the usual attention.
     """
     if attention_mask is None or attention_mask.shape[-1] == key.shape[2]:
-        found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **given)
-        return found
-    groups, scale = query.shape[1] // key.shape[1], given.get("scaling")
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+        usual = AttentionInterface()["sdpa"]
+        output: tuple[Tensor, None] = usual(module, query, key, value, attention_mask, **options)
+        return output
+    repeats, scale = query.shape[1] // key.shape[1], options.get("scaling")
+    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     rows, _, length, _ = attention_mask.shape
     new = query.shape[2]
-    before, trunk = key.shape[2] - new, new - rows * length
+    cached, trunk = key.shape[2] - new, new - rows * length
 
-    def side_by_side(states: Tensor) -> Tensor:
+    def branches(states: Tensor) -> Tensor:
         """The branches in [1, heads, n, width] as [g, heads, l, width]."""
         heads, width = states.shape[1], states.shape[3]
         return states[0, :, -rows * length :].view(heads, rows, length, width).transpose(0, 1)
 
     parts = []
     if trunk:
-        own = slice(before, before + trunk)
+        own = slice(cached, cached + trunk)
         parts.append(_part(query[:, :, :trunk], key[:, :, own], value[:, :, own], scale, is_causal=True))
     if rows:
-        own_query, own_key, own_value = (side_by_side(states) for states in (query, key, value))
+        own_query, own_key, own_value = (branches(states) for states in (query, key, value))
         states, sums = _part(own_query, own_key, own_value, scale, attn_mask=attention_mask)
         parts.append((states.flatten(0, 1)[None], sums.flatten(0, 1)[None]))
     states, sums = (torch.cat(pieces, 1) for pieces in zip(*parts, strict=True))
-    if before:
-        earlier, total = _part(query, key[:, :, :before], value[:, :, :before], scale)
-        states = torch.lerp(states, earlier, torch.sigmoid(total - sums)[..., None].to(states.dtype))
+    if cached:
+        prefix, prefix_sums = _part(query, key[:, :, :cached], value[:, :, :cached], scale)
+        states = torch.lerp(states, prefix, torch.sigmoid(prefix_sums - sums)[..., None].to(states.dtype))
     return states, None
 
 
-def _part(query: Tensor, key: Tensor, value: Tensor, scale: float | None, **how: Any) -> tuple[Tensor, Tensor]:
-    """States [rows, n, heads, width], and float32[rows, n, heads]: the logarithm of what they were divided by."""
-    # The public function does not give the second.
-    states, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=scale, **how)
+def _part(query: Tensor, key: Tensor, value: Tensor, scale: float | None, **mask: Any) -> tuple[Tensor, Tensor]:
+    """States [rows, n, heads, width] and their log-sum-exp float32[rows, n, heads]."""
+    # The public function does not return the second.
+    states, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=scale, **mask)
     return states.transpose(1, 2), sums.transpose(1, 2)
-
-
-AttentionInterface.register(NAME, attend)

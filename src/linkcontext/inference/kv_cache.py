@@ -6,68 +6,40 @@ is cut back to that prefix (`truncate`), which moves no memory.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
 
 from linkcontext.inference.prefix_tree import Ints, PrefixTree
 
+if TYPE_CHECKING:
+    from transformers import Cache
 
-class PreallocatedLayer(DynamicLayer):  # type: ignore[misc] # transformers has no types
-    """Keys and values [1, heads, length, head width] of one layer, in a buffer that forward passes append to.
 
-    `DynamicLayer` of transformers concatenates, which copies the whole cache in every pass. The buffer has room for
-    `capacity` tokens and is enlarged only if more come.
+def new_cache(network: PreTrainedModel, capacity: int) -> "Cache":
+    """An empty cache for all layers of the network's language model, with room for `capacity` tokens.
+
+    Raises `ImportError` if the installed transformers has no layers of this kind (`families.missing_helper`).
     """
+    from transformers import Cache  # noqa: PLC0415 - see families.TREE_HELPERS
 
-    def __init__(self, capacity: int) -> None:
-        super().__init__()
-        self.capacity = capacity
-        self.keys: Tensor
-        self.values: Tensor
-        self.length = 0
+    from linkcontext.inference.preallocated_layer import PreallocatedLayer  # noqa: PLC0415 - see families.TREE_HELPERS
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append the states [1, heads, n, head width]. Returns all keys and all values, as views of the buffers."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
-        end = self.length + key_states.shape[-2]
-        if end > self.keys.shape[-2]:
-            self.keys, self.values = (
-                self._enlarged(old, new, end) for old, new in ((self.keys, key_states), (self.values, value_states))
-            )
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-    def _enlarged(self, old: Tensor, new: Tensor, end: int) -> Tensor:
-        capacity = self.capacity if end <= self.capacity else end + end // 4
-        buffer = new.new_empty((*new.shape[:2], capacity, new.shape[-1]))
-        if self.length:
-            buffer[:, :, : self.length] = old[:, :, : self.length]
-        return buffer
-
-    def get_seq_length(self) -> int:
-        """The number of cached tokens."""
-        return self.length
-
-
-def new_cache(network: PreTrainedModel, capacity: int) -> Cache:
-    """An empty cache for all layers of the network's language model, with room for `capacity` tokens."""
     layers = network.config.get_text_config().num_hidden_layers
     return Cache(layers=[PreallocatedLayer(capacity) for _ in range(layers)])
 
 
-def truncate(cache: Cache, length: int) -> None:
+def truncate(cache: "Cache", length: int) -> None:
     """Remove all but the first `length` tokens from the cache. The memory stays allocated."""
     for layer in cache.layers:
         layer.length = min(layer.length, length)
+
+
+IMAGE_ROW = 2  # of a prefix key: the number of each token's image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,19 +51,52 @@ class PrefixCache:
 
     key: Ints  # int64[3 + axes, n]
     images: tuple[str, ...]  # content hashes
-    cache: Cache
+    cache: "Cache"
 
     def __len__(self) -> int:
         return len(self.key[0])
+
+    def begins(self, tree: PrefixTree, images: Sequence[str]) -> bool:
+        """Whether all sequences of a tree begin with this prefix, so that a run can start behind it.
+
+        `images` are the content hashes of the tree's images by number. The last token of a sequence is not part of a
+        prefix, because its state says what comes next.
+        """
+        first = tree.segments[0]
+        if first.subtree_end < len(tree) or first.end < len(self):
+            return False
+        key, own = prefix_key(tree, len(self), images)
+        return own == self.images and np.array_equal(key, self.key)
+
+    def shared_with(self, key: Ints, images: tuple[str, ...]) -> int:
+        """The number of tokens with which this prefix and another one, given by its `prefix_key`, begin.
+
+        An image is shared whole or not at all, because its tokens may attend to each other and the same ids may be the
+        beginning of an image of another shape.
+        """
+        if len(key) != len(self.key):  # positions have one axis in prompts without images, and three in others
+            return 0
+        most = min(len(self), key.shape[1])
+        same = np.delete(self.key[:, :most] == key[:, :most], IMAGE_ROW, 0).all(0)
+        same &= _contents(self.key, self.images)[:most] == _contents(key, images)[:most]
+        length = int(np.flatnonzero(np.append(~same, True))[0])
+        return min(_before_image(self.key, length), _before_image(key, length))
+
+    def first(self, length: int, network: PreTrainedModel) -> "PrefixCache":
+        """A copy of the first `length` tokens."""
+        key = self.key[:, :length]
+        images = self.images[: int(key[IMAGE_ROW].max(initial=-1)) + 1]
+        tensors = {name: states[:, :, :length] for name, states in self.to_tensors().items()}
+        return PrefixCache.from_tensors(key, images, tensors, network)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """The keys and values as they are written to files: `LAYER/keys` and `LAYER/values`, [1, heads, n, head width]
         each."""
         layers = enumerate(self.cache.layers)
         return {
-            f"{number}/{name}": getattr(layer, name)[:, :, : len(self)]
+            f"{number}/{name}": states[:, :, : len(self)]
             for number, layer in layers
-            for name in ("keys", "values")
+            for name, states in (("keys", layer.keys), ("values", layer.values))
         }
 
     @classmethod
@@ -120,9 +125,23 @@ def prefix_key(tree: PrefixTree, length: int, images: Sequence[str]) -> tuple[In
     number of each token's image in order of appearance (-1 for text) and positions; and the content hashes of these
     images. Two prefixes have the same keys and values if both are equal.
     """
-    numbers = tree.picture[:length]
+    numbers = tree.image[:length]
     shown = list(dict.fromkeys(numbers[numbers >= 0].tolist()))
     order = np.full(max(shown, default=-1) + 2, -1)  # the last entry serves text
     order[shown] = np.arange(len(shown))
     rows = np.stack([tree.ids[:length], tree.slot[:length], order[numbers], *tree.position[:, :length]])
     return rows, tuple(images[number] for number in shown)
+
+
+def _contents(key: Ints, images: tuple[str, ...]) -> NDArray[np.object_]:
+    """object[n]: the content hash of each token's image, None for text."""
+    contents: NDArray[np.object_] = np.array([*images, None], object)[key[IMAGE_ROW]]
+    return contents
+
+
+def _before_image(key: Ints, length: int) -> int:
+    """The largest number of tokens up to `length` that ends inside of no image of a prefix."""
+    image = key[IMAGE_ROW]
+    while 0 < length < len(image) and image[length] >= 0 and image[length] == image[length - 1]:
+        length -= 1
+    return length

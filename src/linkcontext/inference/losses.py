@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from linkcontext.inference.engine import Engine, TreeInputs
+from linkcontext.inference.forward import TreeForward, TreeInputs
 from linkcontext.inference.schedule import EMPTY, ForwardPass
 
 
@@ -28,14 +28,18 @@ def tree_losses(network: PreTrainedModel, rows: Sequence[TreeInputs]) -> TokenLo
     A token of several sequences is computed once, and its loss is weighted by their number, so that the gradient is the
     sum of the single sequences' gradients.
     """
-    engine = Engine(network, 0)
-    hidden = engine.hidden([(row, ForwardPass(EMPTY, np.arange(len(row.tree)))) for row in rows], None)
-    asked = [np.flatnonzero(row.tree.weight) for row in rows]
-    states = [
-        hidden[i, torch.from_numpy(row.tree.parent[a])] for i, (row, a) in enumerate(zip(rows, asked, strict=True))
-    ]
-    target = torch.from_numpy(np.concatenate([row.tree.ids[a] for row, a in zip(rows, asked, strict=True)]))
-    weight = torch.from_numpy(np.concatenate([row.tree.weight[a] for row, a in zip(rows, asked, strict=True)]))
-    logits, target = engine.logits(torch.cat(states)), target.to(engine.device)
+    forward = TreeForward(network)
+    hidden = forward.hidden([(row, ForwardPass(EMPTY, np.arange(len(row.tree)))) for row in rows], None)
+    trees = [row.tree for row in rows]
+    asked = [np.flatnonzero(tree.weight) for tree in trees]
+    states = torch.cat(
+        [
+            hidden[i, torch.from_numpy(tree.parent[tokens])]
+            for i, (tree, tokens) in enumerate(zip(trees, asked, strict=True))
+        ]
+    )
+    ids = np.concatenate([tree.ids[tokens] for tree, tokens in zip(trees, asked, strict=True)])
+    weight = np.concatenate([tree.weight[tokens] for tree, tokens in zip(trees, asked, strict=True)])
+    logits, target = forward.logits(states), torch.from_numpy(ids).to(forward.device)
     nats = F.cross_entropy(logits.float(), target, reduction="none")
-    return TokenLosses(nats, weight.to(engine.device), logits.argmax(-1) == target)
+    return TokenLosses(nats, torch.from_numpy(weight).to(forward.device), logits.argmax(-1) == target)

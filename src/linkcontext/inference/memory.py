@@ -1,4 +1,4 @@
-"""How much of a tree fits into memory at once."""
+"""How many tokens of a prefix tree fit into memory at once."""
 
 import psutil
 import torch
@@ -6,41 +6,57 @@ from transformers import PreTrainedModel
 
 from linkcontext.errors import InputError
 from linkcontext.inference.engine import LOGITS, MIN_TOKENS
+from linkcontext.models.families import setting
+
+SPARE = 1.25  # room for keys and values beside those that are kept
 
 
-def room(network: PreTrainedModel, longest: int, memory: float, most: int) -> int:
-    """How many tokens a pass may have, at most `most`, so that it fits into `memory` bytes beside a trunk of `longest`.
+def max_tokens_per_pass(network: PreTrainedModel, longest: int, memory: float, most: int) -> int:
+    """How many tokens a pass on top of `longest` cached ones may have to fit into `memory` bytes, at most `most`.
 
-    An estimate from the configuration: keys and values, the states of one layer, the mask, the logits.
+    An estimate from the configuration: keys and values, the states of one layer, the mask, the logits. `most` is halved
+    until the pass fits. Raises `InputError` with the sum if not even a pass of `MIN_TOKENS` fits.
     """
-    text = network.config.get_text_config()
-    size = network.dtype.itemsize
-    heads = text.num_attention_heads
-    # Where a field is left out, the family's own code takes what stands here.
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    kept = 2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads) * width * size
-    wide = getattr(text, "intermediate_size", 4 * text.hidden_size)
-    each = size * (8 * text.hidden_size + 3 * wide + 3 * heads * width)
-    # A mask costs a byte a pair, and most kernels make numbers of it.
-    pair = 1 + size + (heads * 4 if text._attn_implementation == "eager" else 0)
-
-    def needed(tokens: int) -> float:
-        return float(1.25 * kept * (longest + tokens) + tokens * (each + pair * (longest + tokens)) + 12 * LOGITS)
-
     tokens = most
-    while tokens > MIN_TOKENS and needed(tokens) > memory:
+    while tokens > MIN_TOKENS and pass_bytes(network, longest, tokens) > memory:
         tokens //= 2
-    if needed(tokens) > memory:
+    if (needed := pass_bytes(network, longest, tokens)) > memory:
+        kept = SPARE * longest * _key_value_bytes(network)
         raise InputError(
-            f"{memory / 1e9:.3g} GB are too little: a support of {longest} tokens keeps "
-            f"{1.25 * kept * longest / 1e9:.3g} GB of keys and values, and a pass over it needs "
-            f"{needed(tokens) / 1e9:.3g} GB in all. Raise --memory-gb, use fewer shots, or half precision."
+            f"{memory / 1e9:.3g} GB are too little: a support of {longest} tokens keeps {kept / 1e9:.3g} GB of keys "
+            f"and values, and a pass over it needs {needed / 1e9:.3g} GB in all. Raise --memory-gb, use fewer shots, "
+            "or half precision."
         )
     return tokens
 
 
+def pass_bytes(network: PreTrainedModel, longest: int, tokens: int) -> float:
+    """The estimated bytes of a pass of so many tokens on top of `longest` cached ones, and of the cache."""
+    text, size = network.config.get_text_config(), network.dtype.itemsize
+    heads = text.num_attention_heads
+    intermediate = setting(text, "intermediate_size", 4 * text.hidden_size)
+    states = size * (8 * text.hidden_size + 3 * intermediate + 3 * heads * _head_width(network))
+    # A mask takes a byte for each pair of tokens, and most kernels make numbers of it.
+    pair = 1 + size + (heads * 4 if text._attn_implementation == "eager" else 0)
+    cached = SPARE * _key_value_bytes(network) * (longest + tokens)
+    return float(cached + tokens * (states + pair * (longest + tokens)) + 12 * LOGITS)
+
+
 def free_memory(device: torch.device) -> float:
-    """Bytes that a run may take where nobody said: most of a GPU's free memory, half of a shared machine's."""
+    """The bytes that a run takes by default: 80 % of a GPU's free memory, half of what is free on a CPU's machine."""
     if device.type == "cuda":
         return 0.8 * float(torch.cuda.mem_get_info(device)[0])
     return 0.5 * float(psutil.virtual_memory().available)
+
+
+def _key_value_bytes(network: PreTrainedModel) -> int:
+    """The bytes of one token's keys and values in all layers."""
+    text = network.config.get_text_config()
+    heads = setting(text, "num_key_value_heads") or text.num_attention_heads
+    return int(2 * text.num_hidden_layers * heads * _head_width(network) * network.dtype.itemsize)
+
+
+def _head_width(network: PreTrainedModel) -> int:
+    """The width of an attention head. Families without the field divide the width of the states."""
+    text = network.config.get_text_config()
+    return int(setting(text, "head_dim") or text.hidden_size // text.num_attention_heads)

@@ -22,17 +22,17 @@ from transformers import (
 
 from linkcontext.episodes.render import IGNORE, Tokens, encode, expand_placeholders
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
-from linkcontext.inference.engine import TreeInputs
+from linkcontext.inference.forward import TreeInputs
+from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.prefix_tree import ImageTokens, PrefixTree, expand_images, pack
-from linkcontext.inference.vision import ImageFeatures
 from linkcontext.mini import clip, stage
 from linkcontext.mini import conversations as talk
 from linkcontext.mini import start as circuits
 from linkcontext.mini.pool import Pool
 from linkcontext.mini.recipe import Recipe
 from linkcontext.mini.tokenizer import ASSISTANT, CHAT_TEMPLATE, CONTEXT, IMAGE, SPECIAL
-from linkcontext.models.loading import ChatTemplate
+from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.seeds import key
 from linkcontext.worlds.folder import taught_names
 
@@ -128,7 +128,9 @@ class Writer:
         count, lines = 0, []
         for row in rows:
             shown = len(row.pictures)
-            lines.append([expand_images(row, self.image, range(count, count + shown), [self.spelling] * shown)])
+            lines.append(
+                [expand_images(row.ids, row.labels, self.image, range(count, count + shown), [self.spelling] * shown)]
+            )
             count += shown
         features = [self._features(row.pictures, stream) for row in rows if row.pictures]
         empty = torch.empty(0, self.recipe.tokens_per_image, self.recipe.vision_width)
@@ -161,7 +163,7 @@ def loss(model: LlavaForConditionalGeneration, batch: Batch) -> tuple[Tensor, fl
     found = tree_losses(
         model, [TreeInputs(tree, [ImageFeatures(spelling, row) for row in projected]) for tree in batch.trees]
     )
-    first = torch.from_numpy(np.concatenate([tree.begins for tree in batch.trees])).to(found.right.device)
+    first = torch.from_numpy(np.concatenate([tree.answer_starts for tree in batch.trees])).to(found.right.device)
     return (found.nats * found.weight).sum() / found.weight.sum(), found.right[first].float().mean().item()
 
 
@@ -172,7 +174,7 @@ def induction_batch(recipe: Recipe, name: str, step: int, device: torch.device) 
     for i in range(max(1, recipe.tokens // length)):
         ids, known = talk.induction(recipe.vocabulary, len(SPECIAL), length, talk.stream(f"{name}/induction", step, i))
         rows.append(Tokens(tuple(ids), tuple(t if k else IGNORE for t, k in zip(ids, known, strict=True)), ()))
-    lines = [[expand_images(row, -1, (), ())] for row in rows]
+    lines = [[expand_images(row.ids, row.labels, -1, (), ())] for row in rows]
     return Batch(pack(lines, length), torch.empty(0, 1, recipe.vision_width, device=device))
 
 

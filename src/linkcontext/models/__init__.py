@@ -1,1 +1,1 @@
-"""Loading vision-language models and running them: features, likelihood, generation."""
+"""Vision-language models: loading them, what differs between families, chat templates and kept features."""

@@ -1,7 +1,7 @@
 """`linkcontext average`: one model whose weights are the average of others'.
 
-Between a model and what tuning made of it lie models that have most of what was learnt and forget less (WiSE-FT,
-arXiv 2109.01903). Tunings of one model can be averaged too (model soups, arXiv 2203.05482).
+An average of a model and its fine-tuned version keeps most of what was learned and forgets less (WiSE-FT, arXiv
+2109.01903). Several fine-tuned versions of one model can be averaged too (model soups, arXiv 2203.05482).
 """
 
 import json
@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 
 from linkcontext.errors import InputError, first_few
-from linkcontext.models.loading import Dtype, Model, load
+from linkcontext.models.loading import Dtype, load
+from linkcontext.models.model import Model
 from linkcontext.storage import replacing, write_text
 
 
 def average(
     names: Sequence[str], weights: Sequence[float], out: Path, dtype: Dtype = "auto", trust_remote_code: bool = False
 ) -> Path:
-    """Write a model folder with the weighted sum of the models' weights, computed in float32, kept in `dtype`.
+    """Write a model folder with the weighted sum of the models' weights, computed in float32 and saved in `dtype`.
 
-    Without `weights` all count alike. Configuration and processor are the last model's. Models are loaded one after
-    the other, on the CPU, where "auto" is float32. average.json beside the weights says what they were made of.
+    Without `weights` all models count equally. Configuration and processor are the last model's. Models are loaded one
+    after the other, on the CPU, where "auto" is float32. average.json in the folder names the models and weights.
+    Returns the folder.
 
     Raises:
         InputError: fewer than two models; weights that are not one for each, or do not sum to 1; models of other
@@ -34,15 +36,15 @@ def average(
     if len(names) < 2:
         raise InputError("an average is of two models or more. Name the other one too.")
     if len(shares) != len(names) or not math.isclose(math.fsum(shares), 1, abs_tol=1e-6):
-        told = " ".join(f"{share:g}" for share in shares)
-        raise InputError(f"--weights {told}: give {len(names)} numbers that sum to 1, one for each model.")
+        listed = " ".join(f"{share:g}" for share in shares)
+        raise InputError(f"--weights {listed}: give {len(names)} numbers that sum to 1, one for each model.")
     if out.exists():
         raise InputError(f"{out}: is there already. Choose another --out.")
     model = load(names[0], dtype, "cpu", trust_remote_code=trust_remote_code)
     total = {key: _wide(value) * shares[0] for key, value in _floating(model).items()}
     words = model.tokenizer.get_vocab()
     for name, share in zip(names[1:], shares[1:], strict=True):
-        del model  # room for the next
+        del model  # frees its memory for the next
         model = load(name, dtype, "cpu", trust_remote_code=trust_remote_code)
         more = _floating(model)
         if differ := sorted(
@@ -55,13 +57,13 @@ def average(
             raise InputError(f"{name}: its tokens are not those of {names[0]}, so its weights mean something else.")
         for key, value in more.items():
             total[key] += share * _wide(value)
-    model.network.load_state_dict({**model.network.state_dict(), **total})  # what is not floating is the last one's
+    model.network.load_state_dict({**model.network.state_dict(), **total})  # integers are the last model's
     _write(model, out, {"models": list(names), "weights": shares})
     return out
 
 
 def _floating(model: Model) -> dict[str, Tensor]:
-    """What can be averaged; tied weights under each of their names."""
+    """The weights that can be averaged. Tied weights are there under each of their names."""
     return {key: value for key, value in model.network.state_dict().items() if value.is_floating_point()}
 
 
@@ -69,8 +71,8 @@ def _wide(value: Tensor) -> Tensor:
     return value.to(torch.float32)
 
 
-def _write(model: Model, out: Path, told: dict[str, Any]) -> None:
+def _write(model: Model, out: Path, description: dict[str, Any]) -> None:
     with replacing(out) as new:
         model.network.save_pretrained(new)
         model.processor.save_pretrained(new)
-        write_text(json.dumps(told, indent=1) + "\n", new / "average.json")
+        write_text(json.dumps(description, indent=1) + "\n", new / "average.json")

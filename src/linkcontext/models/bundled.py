@@ -30,18 +30,18 @@ VISION_IN = {"mini-clip": "vision_model.", "mini-base": "vision_tower.", "mini":
 
 
 def weights_folder() -> Path:
-    """Where the package keeps its weights."""
+    """The folder of the package with its weights."""
     return Path(str(files("linkcontext.models"))) / "weights"
 
 
 def available() -> tuple[str, ...]:
-    """The bundled models that are there."""
+    """The names of the bundled models in this installation."""
     listed = weights_folder() / "files.json"
     return tuple(json.loads(listed.read_text(encoding="utf-8"))["models"]) if listed.is_file() else ()
 
 
 def pack(folders: dict[str, Path], out: Path, card: dict[str, Any]) -> None:
-    """Split standard folders into the bundle, bfloat16. `card` says how the weights were made."""
+    """Split standard model folders into the bundle, in bfloat16. `card` describes how the weights were made."""
     models: dict[str, Any] = {}
     hashes: dict[str, str] = {}
     for name, folder in folders.items():
@@ -61,7 +61,7 @@ def pack(folders: dict[str, Path], out: Path, card: dict[str, Any]) -> None:
 
 
 def folder(name: str) -> Path:
-    """The standard Hugging Face folder of a bundled model, put together in the cache if it is not there."""
+    """The standard Hugging Face folder of a bundled model, which is assembled in the cache at first use."""
     source = weights_folder()
     listed = source / "files.json"
     if not listed.is_file():
@@ -97,7 +97,7 @@ def _save(tensors: dict[str, Tensor], path: Path) -> str:
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(tensors):
-        found.update(name.encode() + tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(name.encode() + tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,92 +1,223 @@
-"""What is known of model families: their parts, how they read, and which of them can read a tree."""
+"""What differs between families of vision-language models: one record for each family.
 
-import functools
-import inspect
+Everything else asks the record, and names no family. A family without a record is `OTHER`: decoder-only, with the
+features of its images in the places of image tokens. Whether that is true is checked before it is relied upon
+(`linkcontext.scoring`), so a new family of this kind needs no entry here.
+"""
+
+import importlib
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
-from torch import nn
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers import __version__ as transformers_version
 
+from linkcontext.models import idefics
+from linkcontext.models.calls import Features, image_features
+
+# Modules between the vision tower and the language model, and the tower itself, by their names in all families.
 BRIDGE = re.compile("projector|merger|connector|resampler|modality_projection|image_newline|embed_vision")
 TOWER = re.compile("vision_tower|vision_model|visual")
+# The attributes of processors that hold the token which a chat template writes for an image, and all special tokens
+# for images, videos and sounds.
+IMAGE_TOKENS = ("boi_token", "image_token", "placeholder")
+MEDIA_TOKENS = ("image_token", "video_token", "audio_token", "boi_token", "eoi_token", "fake_image_token")
+# What transformers has to provide for token trees. It is imported only where it is used, so that a version without it
+# costs speed and not the program.
+TREE_HELPERS = (("transformers.cache_utils", "DynamicLayer"), ("transformers", "Cache"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """What is known of a family of models."""
+
+    name: str
+    model_type: str
+    """Regular expression for `model_type` of the network's configuration."""
+    vision_type: str = ".*"
+    """The same for `model_type` of its vision configuration."""
+    prefix_lm: bool = False
+    """The tokens of a prompt attend to later ones, so that prompts which begin alike share nothing."""
+    bidirectional_images: bool = False
+    """The tokens of an image attend to later tokens of the same image."""
+    fixed_resolution: bool = False
+    """All images are brought to one size and are written with the same tokens, whatever their shape."""
+    resolution_depends_on_count: bool = False
+    """The only image of a prompt is encoded at a higher resolution than one of several."""
+    projector: str | None = None
+    """The module of `network.model` that maps tower outputs [images, T, vision width], one row for each image, to
+    embeddings. If the tower is frozen its outputs can be kept and training begins there."""
+    encode_images: Callable[[Any, Mapping[str, Tensor], int, int], list[Features] | None] = image_features
+    """Features of preprocessed images; arguments as in `calls.image_features`."""
+    cross_attention: Callable[[Any, Tensor, Tensor], dict[str, Tensor]] | None = None
+    """Decoder arguments for images that are read by cross-attention; see `idefics.cross_attention_inputs`. None if
+    image features replace the embeddings of image tokens."""
+    processor_class: str = ""
+    """The class of processors that `wrap_processor` is for."""
+    wrap_processor: Callable[[Any], Any] = lambda processor: processor
+    """Makes such a processor callable as those of other families are."""
+    reply_ends: Callable[[Any], list[int]] = lambda _processor: []
+    """The tokens that end a reply by the (wrapped) processor, where the checkpoint's generation config lacks them."""
+
+
+FAMILIES = (
+    Family(
+        name="LLaVA with a CLIP tower",
+        model_type="llava",
+        vision_type="clip_vision_model",
+        fixed_resolution=True,
+        projector="multi_modal_projector",
+    ),
+    Family(name="LLaVA with a Pixtral tower", model_type="llava", vision_type="pixtral"),  # images differ in size
+    Family(name="LLaVA", model_type="llava", projector="multi_modal_projector"),
+    Family(name="LLaVA-OneVision", model_type="llava_onevision", resolution_depends_on_count=True),
+    Family(name="PaliGemma", model_type="paligemma.*", prefix_lm=True),
+    Family(name="Gemma 3", model_type="gemma3.*", bidirectional_images=True),
+    Family(
+        name="Idefics",
+        model_type="idefics",
+        encode_images=idefics.encode_images,
+        cross_attention=idefics.cross_attention_inputs,
+        processor_class="IdeficsProcessor",
+        wrap_processor=idefics.IdeficsChatProcessor,
+        reply_ends=lambda processor: list(processor.ends),
+    ),
+)
+OTHER = Family(name="other", model_type=".*")
+
+
+def family_of(config: PretrainedConfig) -> Family:
+    """The record of the network with this configuration."""
+    vision = setting(config, "vision_config")
+    vision_type = "" if vision is None else setting(vision, "model_type", "")
+    matches = (
+        family
+        for family in FAMILIES
+        if re.fullmatch(family.model_type, config.model_type) and re.fullmatch(family.vision_type, vision_type)
+    )
+    return next(matches, OTHER)
+
+
+def wrap_processor(processor: Any) -> Any:
+    """A processor that is called as those of all families are."""
+    name = type(processor).__name__
+    return next((f.wrap_processor(processor) for f in FAMILIES if f.processor_class == name), processor)
+
+
+def setting(config: Any, name: str, default: Any = None) -> Any:
+    """A field of a configuration, or the default. The configuration of a family has only the fields that it needs."""
+    return getattr(config, name, default)
 
 
 def parts(network: PreTrainedModel) -> dict[str, dict[str, nn.Parameter]]:
-    """The parameters of `language`, of `projector` (between eyes and language) and of `vision`, by name."""
+    """The parameters of `language`, of `projector` (between vision and language) and of `vision`, by name."""
     heads = (network.get_decoder(), network.get_input_embeddings(), network.get_output_embeddings())
     language = {id(p) for module in heads if module is not None for p in module.parameters()}
-    found: dict[str, dict[str, nn.Parameter]] = {"vision": {}, "projector": {}, "language": {}}
+    groups: dict[str, dict[str, nn.Parameter]] = {"vision": {}, "projector": {}, "language": {}}
     for name, p in network.named_parameters():
-        eyes = id(p) not in language or TOWER.search(name)  # the open Flamingo has its eyes inside of its decoder
-        found["projector" if BRIDGE.search(name) else "vision" if eyes else "language"][name] = p
-    return found
+        is_vision = id(p) not in language or TOWER.search(name)  # some decoders have the vision tower inside
+        groups["projector" if BRIDGE.search(name) else "vision" if is_vision else "language"][name] = p
+    return groups
 
 
-def packable(network: PreTrainedModel) -> dict[str, nn.Linear]:
-    """The layers whose weights may be kept in 4 bits, by name: the language model's linear ones but for its head."""
+def quantizable(network: PreTrainedModel) -> dict[str, nn.Linear]:
+    """The layers whose weights may be kept in 4 bits, by name: all linear ones of the language model but its head."""
     language, head = {id(p) for p in parts(network)["language"].values()}, network.get_output_embeddings()
     linear = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     return {name: module for name, module in linear.items() if id(module.weight) in language and module is not head}
 
 
-def attention_kinds(network: PreTrainedModel) -> set[str]:
-    """Which kinds of attention a language model's layers have: full_attention, sliding_attention, ..."""
+def attention_kinds(network: PreTrainedModel) -> frozenset[str]:
+    """The kinds of attention of a language model's layers: full_attention, sliding_attention, ..."""
     text = network.config.get_text_config()
-    # Each family's configuration has only the fields that it needs.
-    if layers := getattr(text, "layer_types", None):
-        return set(layers)
-    slides = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
-    return {"sliding_attention" if slides else "full_attention"}
-
-
-@functools.cache
-def cache_argument(decoder: Any) -> str:
-    """The name of the argument by which a decoder takes its key-value cache; transformers 5.24 renamed it."""
-    return "cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values"
-
-
-def resampled_in_a_row(decoder: Any) -> bool:
-    """Whether the open Flamingo takes resampled pictures as [pictures, tokens, width], without a dimension for rows.
-
-    It does since transformers 5.24, which renamed the cache too.
-    """
-    return cache_argument(decoder) == "cache"
-
-
-def unsupported_reason(network: PreTrainedModel) -> str | None:
-    """Why a network can't be run on trees, in words; None where nothing is known against it."""
-    text = network.config.get_text_config()
-    kinds = attention_kinds(network) - {"full_attention", "sliding_attention"}
-    how = text._attn_implementation
-    found = {
-        f"layers of kind {', '.join(sorted(kinds))} carry what they read from token to token": bool(kinds),
-        "PaliGemma reads its prompt in both directions, so that prompts share nothing": prefix_lm(network),
-        "its language model reads in both directions": getattr(text, "use_bidirectional_attention", None) is True,
-        f"attention by {how} takes no mask of its own": how not in ("sdpa", "eager", "flex_attention"),
-        "blocks are for plain causal attention only; load it with sdpa": how == "flex_attention"
-        and not is_causal(network),
-        f"{type(network).__name__} has no get_image_features": not uses_cross_attention(network)
-        and not hasattr(getattr(network, "model", None), "get_image_features"),
-    }
-    return next((why for why, true in found.items() if true), None)
+    if layers := setting(text, "layer_types"):
+        return frozenset(layers)
+    slides = setting(text, "sliding_window") and setting(text, "use_sliding_window", True)
+    return frozenset({"sliding_attention" if slides else "full_attention"})
 
 
 def is_causal(network: PreTrainedModel) -> bool:
-    """Whether every layer sees all that came before and nothing else."""
-    return attention_kinds(network) == {"full_attention"} and not bidirectional_images(network)
+    """True if all layers use full causal attention."""
+    return attention_kinds(network) == {"full_attention"} and not family_of(network.config).bidirectional_images
 
 
-def prefix_lm(network: PreTrainedModel) -> bool:
-    """Whether a prompt's tokens see those that come later (the prefix of PaliGemma)."""
-    return bool(network.config.model_type.startswith("paligemma"))
+def unsupported_reason(network: PreTrainedModel) -> str | None:
+    """Why a network cannot be run on prefix trees, or None if nothing is known against it."""
+    text, family = network.config.get_text_config(), family_of(network.config)
+    kinds = attention_kinds(network) - {"full_attention", "sliding_attention"}
+    attention = text._attn_implementation
+    core = dict(network.named_children()).get("model")
+    reasons = {
+        f"layers of kind {', '.join(sorted(kinds))} carry what they read from token to token": bool(kinds),
+        f"{family.name} reads its prompt in both directions, so that prompts share nothing": family.prefix_lm,
+        "its language model reads in both directions": setting(text, "use_bidirectional_attention") is True,
+        f"attention by {attention} takes no mask of its own": attention not in ("sdpa", "eager", "flex_attention"),
+        "blocks are for plain causal attention only; load it with sdpa": attention == "flex_attention"
+        and not is_causal(network),
+        f"{type(network).__name__} has no get_image_features": family.cross_attention is None
+        and not hasattr(core, "get_image_features"),
+        missing_helper() or "": missing_helper() is not None,
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
-def uses_cross_attention(network: PreTrainedModel) -> bool:
-    """Whether pictures are read by cross-attention (the open Flamingo) instead of standing among the words."""
-    return bool(network.config.model_type == "idefics")
+def missing_helper() -> str | None:
+    """Names what the installed transformers lacks for prefix trees, or None."""
+    for module, name in TREE_HELPERS:
+        try:
+            attrgetter(name)(importlib.import_module(module))
+        except (ImportError, AttributeError):
+            return f"transformers {transformers_version} has no {module}.{name}"
+    return None
 
 
-def bidirectional_images(network: PreTrainedModel) -> bool:
-    """Whether the tokens of a picture see those of the same picture that come later."""
-    return bool(network.config.model_type.startswith("gemma3"))
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A model of the hub for a dry run: its published sizes, as its configuration class takes them."""
+
+    model: str
+    model_type: str
+    sizes: dict[str, Any]
+    tokens_per_image: int
+    support: int = 16  # pictures that fit into its context
+
+
+def _text(model_type: str, *numbers: int, **more: Any) -> dict[str, Any]:
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
+    sizes = dict(zip((*names, "vocab_size", "max_position_embeddings"), numbers, strict=True))
+    return {"text_config": {"model_type": model_type, **sizes}, **more}
+
+
+def _siglip(layers: int, **more: Any) -> dict[str, Any]:
+    sizes = {"hidden_size": 1152, "num_attention_heads": 16, "intermediate_size": 4304, "image_size": 384}
+    return {**sizes, "num_hidden_layers": layers, "patch_size": 14, **more}
+
+
+def _qwen(model_type: str, width: int, vision: dict[str, Any], *numbers: int, **more: Any) -> dict[str, Any]:
+    return _text(model_type, width, *numbers, vision_config={"out_hidden_size": width, **vision}, **more)
+
+
+_LLAVA = _text("llama", 4096, 32, 32, 32, 11008, 32064, 4096)
+_ONEVISION = _text(
+    "qwen2", 3584, 28, 28, 4, 18944, 152000, 32768,
+    vision_config=_siglip(26, model_type="siglip_vision_model", vision_use_head=False),
+)  # fmt: skip
+_SMOL = _text("llama", 2048, 24, 32, 32, 8192, 49155, 16384, vision_config=_siglip(27), scale_factor=3)
+_TOWER = {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32}
+_QWEN_3B = _qwen("qwen2_5_vl_text", 2048, _TOWER, 36, 16, 2, 11008, 151936, 128000, tie_word_embeddings=True)
+_QWEN_7B = _qwen("qwen2_5_vl_text", 3584, _TOWER, 28, 28, 4, 18944, 152064, 128000)
+_DEEPSTACK = {"deepstack_visual_indexes": [8, 16, 24]}
+_QWEN3_8B = _qwen("qwen3_vl_text", 4096, _DEEPSTACK, 36, 32, 8, 12288, 151936, 262144)
+# Qwen's tokens per image are those of 448 x 448 pixels. LLaVA-1.5 has room for five support pictures and a query.
+PRESETS = {
+    "lcl-llava-1.5-7b": Preset("llava-hf/llava-1.5-7b-hf", "llava", _LLAVA, 576, support=5),
+    "lcl-llava-onevision-7b": Preset("llava-hf/llava-onevision-qwen2-7b-ov-hf", "llava_onevision", _ONEVISION, 730),
+    "lcl-qwen2.5-vl-3b": Preset("Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl", _QWEN_3B, 258),
+    "lcl-qwen2.5-vl-7b": Preset("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl", _QWEN_7B, 258),
+    "lcl-qwen3-vl-8b": Preset("Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl", _QWEN3_8B, 198),
+    "lcl-smolvlm": Preset("HuggingFaceTB/SmolVLM-Instruct", "idefics3", _SMOL, 83),
+}

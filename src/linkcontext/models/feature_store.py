@@ -1,4 +1,4 @@
-"""Picture features on the disk: shards of safetensors, a folder for each encoder, the longest unused ones leave."""
+"""Image features on disk: safetensors shards, in a folder for each encoder. The least recently used are evicted."""
 
 import hashlib
 import json
@@ -26,24 +26,26 @@ from linkcontext.storage import Unwritten, cache_dir, remove_leftovers, replacin
 
 log = logging.getLogger("linkcontext")
 GIB = 2**30
-SHARDS = 64  # so many files of one encoder are opened in no time; beyond that they are merged
-MERGED = 16  # a merged file is at most this part of the limit: it is evicted whole, and it is read into memory
-PATIENCE = 30  # seconds until tidying up is left to the process that is at it
-FILES = "[0-9a-f]" * 64 + "/*"  # below the cache's root; nothing else that lies there is counted or removed
+SHARDS = 64  # files of one encoder that open quickly; more are merged
+MERGED = 16  # a merged file is at most a 16th of the limit, because it is evicted whole and read into memory
+PATIENCE = 30  # seconds to wait for another process that evicts and merges
+FILES = "[0-9a-f]" * 64 + "/*"  # below the root; no other file there is counted or removed
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """An open file. One that cannot be used, or is no longer there, has no names."""
+    """An open file. One that cannot be used or is gone has no names."""
 
     file: Any = None
-    told: Mapping[str, str] = field(default_factory=dict)  # namespace, and the fingerprint of each picture's tensors
+    metadata: Mapping[str, str] = field(
+        default_factory=dict
+    )  # namespace, and the fingerprint of each picture's tensors
     names: Mapping[str, list[str]] = field(default_factory=dict)  # picture -> its tensors, each "<picture>/<name>"
 
 
 @dataclass
-class Features:
-    """The features of one encoder. `folder` is named by its fingerprint; not for several threads at once."""
+class FeatureStore:
+    """The features of one encoder. `folder` is named by the encoder's fingerprint. Not thread-safe."""
 
     folder: Path
     limit: int = 2 * GIB  # bytes, of all encoders together; 0 writes nothing
@@ -52,33 +54,33 @@ class Features:
     _writable: bool = field(default=True, init=False, repr=False)
 
     @classmethod
-    def of(cls, namespace: str) -> "Features":
-        """The store of an encoder with that fingerprint. Raises `InputError` as `limit` does."""
+    def of(cls, namespace: str) -> "FeatureStore":
+        """The store of the encoder with this fingerprint. Raises `InputError` like `limit`."""
         assert re.fullmatch("[0-9a-f]{64}", namespace), namespace
         return cls(root() / namespace, limit())
 
     def get(self, keys: Iterable[str]) -> dict[str, dict[str, Tensor]]:
-        """Those of the pictures that are there, with their tensors on the CPU. Each value is as it was written."""
-        left, found = set(keys), dict[str, dict[str, Tensor]]()
+        """The tensors, on the CPU, of those images that are in the store, exactly as they were written."""
+        missing, rows = set(keys), dict[str, dict[str, Tensor]]()
         while True:
             for path, shard in list(self._shards.items()):
-                if here := left & shard.names.keys():
-                    found |= self._read(path, here)
-                    left -= found.keys()
+                if here := missing & shard.names.keys():
+                    rows |= self._read(path, here)
+                    missing -= rows.keys()
                     if path not in self._touched:
                         self._touched.add(path)
                         with suppress(OSError):  # gone by now, or in a folder that may only be read
                             os.utime(path)
-            if not left or not self._refresh():  # another process may have written, or merged what it was in
-                return found
+            if not missing or not self._refresh():  # another process may have written, or merged the shard
+                return rows
 
-    def put(self, found: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Write these pictures into a new shard. Where the disk does not take it: one warning, and no further try."""
-        if not found or not self.limit or not self._writable:
+    def put(self, features: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Write the features of images into a new shard. If the disk refuses, warn once and write no more."""
+        if not features or not self.limit or not self._writable:
             return
         try:
             with write_errors(self.folder, "Free some space, or choose another folder with LINKCONTEXT_CACHE."):
-                own = self._write(found)
+                own = self._write(features)
                 with suppress(Timeout), FileLock(self.folder.parent / ".lock", timeout=PATIENCE):
                     remove_leftovers(self.folder)
                     self._evict(own)
@@ -88,7 +90,7 @@ class Features:
             log.warning("%s Until then every run computes the features of its pictures again.", error)
 
     def _refresh(self) -> bool:
-        """Open shards that are new, forget those that are gone. False where neither happened."""
+        """Open new shards and forget those that are gone. Returns whether anything changed."""
         listing = set(self.folder.glob("*.safetensors"))
         if listing == self._shards.keys():
             return False
@@ -99,47 +101,47 @@ class Features:
         """Read a shard's header."""
         try:
             file: Any = safe_open(path, framework="pt")
-            told = file.metadata() or {}
+            metadata = file.metadata() or {}
         except (OSError, RuntimeError) as error:
             if path.exists():  # otherwise another process evicted or merged it since it was listed
                 log.warning("%s: cannot be read (%s). Delete it, or mend its permissions.", path, error)
             return Shard()
         except SafetensorError as error:
             return _removed(path, str(error))
-        if told.get("namespace") != self.folder.name:
+        if metadata.get("namespace") != self.folder.name:
             return _removed(path, "it was not written for this encoder")
         names: dict[str, list[str]] = {}
         for name in file.keys():  # noqa: SIM118 - the file is no mapping
             names.setdefault(name.partition("/")[0], []).append(name)
-        return Shard(file, told, names)
+        return Shard(file, metadata, names)
 
     def _read(self, path: Path, keys: Iterable[str]) -> dict[str, dict[str, Tensor]]:
-        """Those pictures of a shard that has them, up to the first that is not what was written."""
-        shard, found = self._shards[path], dict[str, dict[str, Tensor]]()
+        """The features of images in a shard, up to the first one whose bytes have changed."""
+        shard, rows = self._shards[path], dict[str, dict[str, Tensor]]()
         for key in keys:
-            # Copied, since a tensor from the file is a view of the file and holds its place on the disk.
+            # Copied, because a tensor from the file is a view of it and keeps its space on the disk.
             row = {name.partition("/")[2]: shard.file.get_tensor(name).clone() for name in shard.names[key]}
-            if shard.told.get(key) != fingerprint(row, key):
+            if shard.metadata.get(key) != fingerprint(row, key):
                 self._shards[path] = _removed(path, "its bytes have changed")
                 break
-            found[key] = row
-        return found
+            rows[key] = row
+        return rows
 
-    def _write(self, found: Mapping[str, Mapping[str, Tensor]]) -> Path:
-        """Write beside, then rename. Returns the shard."""
+    def _write(self, features: Mapping[str, Mapping[str, Tensor]]) -> Path:
+        """Write a shard atomically. Returns its path."""
         tensors = {  # copied, since safetensors takes neither strided tensors nor two of one memory
             f"{key}/{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for key, row in found.items()
+            for key, row in features.items()
             for name, tensor in row.items()
         }
-        told = {"namespace": self.folder.name} | {key: fingerprint(row, key) for key, row in found.items()}
+        metadata = {"namespace": self.folder.name} | {key: fingerprint(row, key) for key, row in features.items()}
         path = self.folder / f"{os.getpid()}-{secrets.token_hex(8)}.safetensors"
         with replacing(path) as new:
-            save_file(tensors, new, told)
+            save_file(tensors, new, metadata)
         return path
 
     def _evict(self, own: Path) -> None:
-        """Remove the files that were not used for longest until the rest is within the limit, `own` last."""
+        """Remove the least recently used files until the rest is within the limit, `own` last."""
         files = _files(self.folder.parent.glob(FILES))
         over = sum(size for _, size, _ in files) - self.limit
         for _, size, path in sorted(files, key=lambda file: file[2] == own):
@@ -149,7 +151,7 @@ class Features:
             over -= size
 
     def _merge(self, own: Path) -> None:
-        """Where there are too many shards, write the smallest into one. `own` stays as it is."""
+        """If there are too many shards, merge the smallest into one. `own` stays as it is."""
         if len(list(self.folder.glob("*.safetensors"))) <= SHARDS:
             return
         self._refresh()
@@ -163,14 +165,14 @@ class Features:
         for _, _, path in pack:
             rows |= self._read(path, self._shards[path].names)
         merged, used = self._write(rows), max(used for used, _, _ in pack)
-        os.utime(merged, (used, used))  # merging is no use
+        os.utime(merged, (used, used))  # merging does not count as use
         for _, _, path in pack:
             path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What is kept of one encoder."""
+class Usage:
+    """What the store holds for one encoder."""
 
     namespace: str
     pictures: int
@@ -179,54 +181,54 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Cache:
-    """What is kept of all encoders; `limit` in bytes."""
+class StoreInfo:
+    """What the store holds for all encoders; `limit` is in bytes."""
 
-    rows: tuple[Held, ...]
+    rows: tuple[Usage, ...]
     limit: int
 
     @property
     def pictures(self) -> int:
-        """A picture counts once for each encoder."""
+        """The number of images; one counts once for each encoder."""
         return sum(row.pictures for row in self.rows)
 
     @property
     def bytes(self) -> int:
-        """The size of all files."""
+        """The bytes of all files."""
         return sum(row.bytes for row in self.rows)
 
 
 def root() -> Path:
-    """The folder of all encoders' features."""
+    """The folder with the features of all encoders."""
     return cache_dir() / "features"
 
 
 def limit() -> int:
-    """Bytes that the features of all encoders may take. Raises `InputError` where the environment says nonsense."""
-    said = os.environ.get("LINKCONTEXT_FEATURE_CACHE_GB") or "2"
+    """The most bytes for all features. Raises `InputError` if the environment variable is not a size."""
+    size = os.environ.get("LINKCONTEXT_FEATURE_CACHE_GB") or "2"
     with suppress(ValueError):
-        if 0 <= float(said) < math.inf:
-            return int(float(said) * GIB)
+        if 0 <= float(size) < math.inf:
+            return int(float(size) * GIB)
     raise InputError(
-        f"LINKCONTEXT_FEATURE_CACHE_GB={said}: not a size. Give the gigabytes that picture features may take on the "
+        f"LINKCONTEXT_FEATURE_CACHE_GB={size}: not a size. Give the gigabytes that picture features may take on the "
         "disk, like 2 or 0.5; 0 writes none."
     )
 
 
-def info(folder: Path) -> Cache:
-    """What lies below `folder`, the root; damaged shards are removed. Raises `InputError` as `limit` does."""
-    rows: list[Held] = []
+def info(folder: Path) -> StoreInfo:
+    """What the store in `folder` holds. Removes damaged shards. Raises `InputError` like `limit`."""
+    rows: list[Usage] = []
     for place in sorted({path.parent for _, _, path in _files(folder.glob(FILES))}):
-        store = Features(place)
+        store = FeatureStore(place)
         store._refresh()
         pictures = len({key for shard in store._shards.values() for key in shard.names})
         if files := _files(place.glob("*")):
-            rows.append(Held(place.name, pictures, sum(size for _, size, _ in files), files[-1][0]))
-    return Cache(tuple(rows), limit())
+            rows.append(Usage(place.name, pictures, sum(size for _, size, _ in files), files[-1][0]))
+    return StoreInfo(tuple(rows), limit())
 
 
 def clear(folder: Path) -> int:
-    """Remove all features below `folder`, the root. Returns the bytes freed; `InputError` where it may not."""
+    """Remove all features in `folder`. Returns the bytes freed. Raises `InputError` if a file cannot be removed."""
     files = _files(folder.glob(FILES))
     for _, _, path in files:
         try:
@@ -236,10 +238,10 @@ def clear(folder: Path) -> int:
     return sum(size for _, size, _ in files)
 
 
-def fingerprint(tensors: Mapping[str, Tensor], told: str) -> str:
-    """A digest (64 hex digits) of the tensors' names, types, shapes and bytes in whatever order, and of a text."""
+def fingerprint(tensors: Mapping[str, Tensor], description: str) -> str:
+    """A digest (64 hex digits) of the tensors' names, dtypes, shapes and bytes, whatever their order, and of a text."""
     rows = sorted(tensors.items())
-    head = [told, [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in rows]]
+    head = [description, [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in rows]]
     digest = hashlib.sha256(json.dumps(head).encode())
     for _, tensor in rows:
         # As bytes, since numpy has no bfloat16; a contiguous tensor on the CPU is not copied.
@@ -248,14 +250,14 @@ def fingerprint(tensors: Mapping[str, Tensor], told: str) -> str:
 
 
 def _files(paths: Iterable[Path]) -> list[tuple[float, int, Path]]:
-    """When each file was last used, its bytes and where it is; in that order. Those no longer there are left out."""
-    found = []
+    """For each file that exists when it was last used, its bytes and its path, the least recently used first."""
+    files = []
     for path in paths:
         with suppress(FileNotFoundError):
             stat = path.stat()
             if S_ISREG(stat.st_mode):
-                found.append((stat.st_mtime, stat.st_size, path))
-    return sorted(found)
+                files.append((stat.st_mtime, stat.st_size, path))
+    return sorted(files)
 
 
 def _removed(path: Path, reason: str) -> Shard:

@@ -1,14 +1,17 @@
-"""Idefics, the open Flamingo in transformers: its processor, called as those of other models are.
+"""Idefics, an open reproduction of Flamingo in transformers: its processor, vision and cross-attention.
 
-It wants texts and pictures in one list (given apart it would put the pictures behind the text), writes the first token
-itself, and comes without a chat template. The wording here is that of its model card.
+Its processor takes texts and pictures in one list (given as two lists it would put the pictures behind the text),
+writes the first token itself, and has no chat template. The wording here is that of the model card.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
+
+from linkcontext.models.calls import Features, cache_argument
 
 FAKE, PICTURE, UTTERANCE = "<fake_token_around_image>", "<image>", "<end_of_utterance>"
 TEMPLATE = (
@@ -25,8 +28,8 @@ TEMPLATE = (
 )
 
 
-class Interleaving:
-    """An `IdeficsProcessor` that takes texts and their pictures apart, as other models' processors do."""
+class IdeficsChatProcessor:
+    """An `IdeficsProcessor` that takes texts and their pictures in two lists, as the processors of other models do."""
 
     image_token, chat_template = PICTURE, TEMPLATE
 
@@ -36,7 +39,7 @@ class Interleaving:
 
     @property
     def utterance(self) -> str:
-        """What ends a message: the chat models (instruct) have a token for it."""
+        """The text that ends a message. The instruct models have a token for it."""
         return UTTERANCE if UTTERANCE in self.tokenizer.get_vocab() else "\n"
 
     @property
@@ -65,7 +68,7 @@ class Interleaving:
         add_special_tokens: bool = False,  # the processor writes the only one itself
         **options: Any,
     ) -> Any:
-        """What the processor makes of texts with marks and the pictures of each."""
+        """The processor's output for texts with image marks and the pictures of each text."""
         prompts = []
         for words, shown in zip(text, images or [()] * len(text), strict=True):
             first, *rest = re.split(re.escape(FAKE + PICTURE + FAKE), words.removeprefix(self.tokenizer.bos_token))
@@ -74,5 +77,29 @@ class Interleaving:
         return self.processor(text=prompts, add_special_tokens=False, **options)
 
     def save_pretrained(self, folder: Any) -> None:
-        """The processor's own files."""
+        """Save the processor that this one wraps."""
         self.processor.save_pretrained(folder)
+
+
+def encode_images(core: Any, inputs: Mapping[str, Tensor], count: int, copies: int) -> list[Features]:
+    """Features of images for cross-attention, after the resampler if the network has one."""
+    pixels = inputs["pixel_values"].flatten(0, 1)
+    output = core.vision_model(pixel_values=pixels, interpolate_pos_encoding=False)
+    embeddings = output.last_hidden_state
+    if core.config.use_resampler:
+        embeddings = core.perceiver_resampler(embeddings)
+    rows = zip(embeddings, output.pooler_output, strict=True)
+    return [Features(row, pooled.float(), None) for row, pooled in rows]
+
+
+def cross_attention_inputs(core: Any, images: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """The decoder's arguments for images float[rows, images, T, width]; `mask` int64[rows, n, images] says which of
+    them a token reads.
+
+    Since transformers 5.24 the decoder takes resampled images as [rows x images, T, width].
+    """
+    if not core.config.use_resampler:
+        return {"image_encoder_embeddings": images, "image_attention_mask": mask}
+    decoder: Any = type(core)
+    flat = cache_argument(decoder) == "cache"  # renamed in the same version
+    return {"perceiver_embeddings": images.flatten(0, 1) if flat else images, "image_attention_mask": mask}

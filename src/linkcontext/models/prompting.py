@@ -10,7 +10,7 @@ GenerationChoice = Literal["clean", "model"]
 REPLY_TOKENS = 24  # of a name, with some words around it
 # The settings that `generation_config="model"` takes from a checkpoint's generation config. Replies are always greedy,
 # so temperature and other sampling settings are not used.
-TAKEN = (
+GENERATION_SETTINGS = (
     "repetition_penalty",
     "no_repeat_ngram_size",
     "bad_words_ids",
@@ -28,8 +28,8 @@ class Prompting:
     """How a model is prompted and how it replies, loaded here or behind a server."""
 
     chat_template_kwargs: str | None = None
-    """Variables of the model's chat template as a JSON object: '{"enable_thinking": false}' turns the reasoning of
-    Qwen3.5 off."""
+    """Variables of the model's chat template as a JSON object: '{"enable_thinking": false}' turns reasoning off where
+    the template has this variable."""
     max_new_tokens: int | None = None
     """The most tokens of a reply. Default: 24, and what a benchmark or a conversation needs. Models that reason before
     they answer need thousands."""
@@ -74,3 +74,17 @@ def _canonical(text: str) -> str | None:
 
 
 USUAL_PROMPTING = Prompting()
+
+THOUGHT = "<think>", "</think>"  # the marks around reasoning, in the models that reason
+
+
+def without_reasoning(reply: str, prompt: str = "") -> str | None:
+    """A reply without the reasoning before it, or None if the reasoning is not finished.
+
+    `prompt` is the text before the reply: some templates write the beginning of the reasoning themselves.
+    """
+    begin, end = THOUGHT
+    if end in reply:
+        return reply.rpartition(end)[2].strip()
+    begun = prompt.rfind(begin) > prompt.rfind(end) or reply.lstrip().startswith(begin)
+    return None if begun else reply

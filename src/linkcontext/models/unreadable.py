@@ -1,6 +1,6 @@
-"""Pictures that a model's image processor does not take, found before anything runs for long.
+"""Pictures that a model's image processor refuses, detected before a long run.
 
-Processors refuse shapes: Qwen2.5-VL takes no picture that is 200 times as wide as it is high.
+Processors refuse shapes. Some take no picture that is 200 times as wide as it is high.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +12,7 @@ from PIL import Image
 from linkcontext.data import images
 from linkcontext.data.manifest import Dataset
 from linkcontext.errors import InputError, excerpt
-from linkcontext.models.loading import Model
+from linkcontext.models.model import Model
 
 REFUSALS = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError)  # what processors raise on a shape
 EDGE, SHAPE = 64, 8  # every processor takes pictures with edges of at least 64 pixels, of less than 8 to 1

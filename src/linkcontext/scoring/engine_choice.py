@@ -9,14 +9,14 @@ from linkcontext.inference.engine import (
     CASCADE_MAX_TOKENS,
     CPU_MAX_TOKENS,
     GPU_MAX_TOKENS,
+    MAX_BRANCH,
     MIN_TOKENS,
-    WIDTH,
     Engine,
-    TreeInputs,
 )
-from linkcontext.inference.memory import free_memory, room
+from linkcontext.inference.forward import TreeInputs
+from linkcontext.inference.memory import free_memory, max_tokens_per_pass
 from linkcontext.models.families import is_causal, unsupported_reason
-from linkcontext.models.loading import Model
+from linkcontext.models.model import Model
 from linkcontext.scoring.protocol import EngineName
 from linkcontext.scoring.selfcheck import SelfCheck
 
@@ -77,9 +77,9 @@ class EngineChoice:
             log.warning("without FlexAttention: %s", why)
         return why is None
 
-    def engine(self, grown: TreeInputs, name: str) -> Engine:
+    def engine(self, inputs: TreeInputs, name: str) -> Engine:
         """The engine for a tree, with as much room for a pass as there is memory."""
-        tree = grown.tree
+        tree = inputs.tree
         width = self.max_branch if name == "cached" else None
         usual = GPU_MAX_TOKENS if self.loaded.device.type == "cuda" else CASCADE_MAX_TOKENS if width else CPU_MAX_TOKENS
         tokens = self.room(int(tree.depth.max()) + 1, len(tree) if name == "packed" else min(usual, len(tree)))
@@ -97,9 +97,9 @@ class EngineChoice:
         why = self.selfcheck.failure(((2 * MIN_TOKENS, MIN_TOKENS),))
         if why is not None:
             log.warning("attention to branches and trunk together: %s", why)
-        return WIDTH if why is None else None
+        return MAX_BRANCH if why is None else None
 
     def room(self, longest: int, most: int) -> int:
         """Tokens of a pass, at most `most`, on top of `longest` cached tokens. Raises `InputError` if none fit."""
         memory = free_memory(self.loaded.device) if self.memory_gb is None else self.memory_gb * 1e9
-        return room(self.loaded.network, longest, memory, most)
+        return max_tokens_per_pass(self.loaded.network, longest, memory, most)

@@ -15,9 +15,9 @@ from typing import Any
 from linkcontext.data.images import sha256
 from linkcontext.episodes.render import encode, render_text
 from linkcontext.episodes.scaffold import SCAFFOLDS, Message, build_messages
-from linkcontext.inference.vision import CHECKED
 from linkcontext.models.feature_store import fingerprint
-from linkcontext.models.loading import PASSING, Model
+from linkcontext.models.model import FILE_KEYS, Model
+from linkcontext.models.synthetic_images import CHECKED
 from linkcontext.records import Turn
 
 UNKNOWN = "unknown: a server has them, and reports nothing that would tell when they change"
@@ -80,7 +80,7 @@ def _processor(model: Model) -> Any:
         tokenizer = without_keys(backend, ("padding", "truncation"))
     else:
         tokenizer = {"vocabulary": words.get_vocab()}
-    return {"images": without_keys(images, PASSING), "tokenizer": tokenizer, "special": words.special_tokens_map}
+    return {"images": without_keys(images, FILE_KEYS), "tokenizer": tokenizer, "special": words.special_tokens_map}
 
 
 def _rendered(model: Model) -> list[str]:

@@ -14,16 +14,24 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
+from linkcontext.data.images import open_image
 from linkcontext.episodes.render import IGNORE, Tokens
 from linkcontext.episodes.scaffold import Message
 from linkcontext.errors import InputError
-from linkcontext.inference.engine import MIN_TOKENS, AdjustLogits, OnToken
-from linkcontext.inference.generation import dense_attention, logits_processors, shaped, without_thought
+from linkcontext.inference.decoding import (
+    AdjustLogits,
+    OnToken,
+    adjusted,
+    decode_greedy,
+    dense_attention,
+    logits_processors,
+)
+from linkcontext.inference.engine import MIN_TOKENS
 from linkcontext.inference.kv_cache import PrefixCache, prefix_key
 from linkcontext.inference.prefix_tree import Ints, PrefixTree, merge
 from linkcontext.inference.vision import VisionEncoder
-from linkcontext.models.loading import Model
-from linkcontext.models.prompting import REPLY_TOKENS, Prompting
+from linkcontext.models.model import Model
+from linkcontext.models.prompting import REPLY_TOKENS, Prompting, without_reasoning
 from linkcontext.scoring import identity
 from linkcontext.scoring.engine_choice import EngineChoice
 from linkcontext.scoring.pictures import PromptPictures
@@ -31,7 +39,7 @@ from linkcontext.scoring.prompts import PromptEncoder
 from linkcontext.scoring.protocol import Capability, EngineName, ModelCard, PromptEnd, ScoringRequest, Sources
 from linkcontext.scoring.reference import ReferenceEngine
 from linkcontext.scoring.selfcheck import SelfCheck
-from linkcontext.scoring.trees import TreeBuilder, common_prefix
+from linkcontext.scoring.trees import TreeBuilder
 
 log = logging.getLogger("linkcontext")
 UNFINISHED_THOUGHT = (
@@ -66,7 +74,7 @@ class LocalModel:
     @classmethod
     def of(cls, loaded: Model) -> "LocalModel":
         """A loaded model without pictures yet."""
-        return cls(loaded, VisionEncoder(loaded), {})
+        return cls(loaded, VisionEncoder(loaded, open_image), {})
 
     # What it is
 
@@ -97,7 +105,9 @@ class LocalModel:
         self, sources: Sources, batch: int = 16, engine: EngineName = "auto", memory_gb: float | None = None
     ) -> Self:
         """The same weights for other pictures, whose features are kept on the disk."""
-        return type(self)(self.loaded, VisionEncoder(self.loaded, kept=True), sources, batch, engine, memory_gb)
+        return type(self)(
+            self.loaded, VisionEncoder(self.loaded, open_image, use_disk=True), sources, batch, engine, memory_gb
+        )
 
     def clone(self, prompting: Prompting | None = None) -> Self:
         """A copy that chooses its engine anew, because that depends on the wording, and shares the image features."""
@@ -150,9 +160,9 @@ class LocalModel:
         if self.engine == "naive":
             scored = self._reference.score(answers)
         else:
-            grown = self._trees.merge(answers, "last", on)
-            values = self.choice.engine(grown, "cached" if grown.held else self.engine).scores(grown)
-            scored = [(value, len(tokens)) for value, tokens in zip(values, grown.tree.answers, strict=True)]
+            inputs = self._trees.merge(answers, "last", on)
+            values = self.choice.engine(inputs, "cached" if inputs.cached else self.engine).scores(inputs)
+            scored = [(value, len(tokens)) for value, tokens in zip(values, inputs.tree.answers, strict=True)]
         left = iter(scored)
         return [[next(left) for _ in request.answers] for request in requests]
 
@@ -162,10 +172,10 @@ class LocalModel:
         if self.engine == "naive":
             return [self._reference.prompt_logprobs(messages, end) for messages in prompts]
         lines = [replace(line, answer=np.arange(len(line.ids)) > 0) for line in self._trees.sequences(prompts, end)]
-        grown = self._trees.inputs(merge(lines))
-        values = self.choice.engine(grown, self.engine).logprobs(grown).numpy()
-        paths = [grown.tree.path(i) for i in range(len(lines))]
-        return [(grown.tree.ids[path].tolist(), values[path].tolist()) for path in paths]
+        inputs = self._trees.inputs(merge(lines))
+        values = self.choice.engine(inputs, self.engine).logprobs(inputs).numpy()
+        paths = [inputs.tree.path(i) for i in range(len(lines))]
+        return [(inputs.tree.ids[path].tolist(), values[path].tolist()) for path in paths]
 
     def generate(
         self,
@@ -186,11 +196,11 @@ class LocalModel:
         if self.engine == "naive":
             replies = self._reference.generate(prompts, new_tokens, end, on_token, model.generation)
         else:
-            grown = self._trees.merge(prompts, end, on)
+            inputs = self._trees.merge(prompts, end, on)
             with dense_attention(model.network):
                 shape = _logits_shaper(model) if model.generation else None
-                engine = self.choice.engine(grown, self.engine)
-                replies = engine.replies(grown, new_tokens, model.ends, on_token, shape)
+                engine = self.choice.engine(inputs, self.engine)
+                replies = decode_greedy(engine, inputs, new_tokens, model.ends, on_token, shape)
         return self._texts(replies, prompts, end)
 
     # Shared prefixes
@@ -203,18 +213,18 @@ class LocalModel:
         self._begin(prompts)
         if self.engine == "naive":
             return None
-        grown = self._trees.merge(prompts, "none", on)
-        length = common_prefix(grown.tree)
-        if length <= grown.held:
+        inputs = self._trees.merge(prompts, "none", on)
+        length = inputs.tree.shared_length
+        if length <= inputs.cached:
             return on
-        cache = self.choice.engine(grown, "cached").prefill(grown, length)
-        return PrefixCache(*prefix_key(grown.tree, length, self.pictures.contents), cache)
+        cache = self.choice.engine(inputs, "cached").prefill(inputs, length)
+        return PrefixCache(*prefix_key(inputs.tree, length, self.pictures.contents), cache)
 
     def prefix_key(self, prompts: Sequence[list[Message]]) -> tuple[Ints, tuple[str, ...]]:
         """The common prefix of the prompts as `PrefixCache` describes it, without computing it."""
         self._begin(prompts)
         tree = self._trees.merge(prompts, "none").tree
-        return prefix_key(tree, common_prefix(tree), self.pictures.contents)
+        return prefix_key(tree, tree.shared_length, self.pictures.contents)
 
     def prefix_tree(self, conversations: Sequence[list[Message]]) -> tuple[PrefixTree, dict[int, str]]:
         """What conversations with their answers share, merged; and the item id of each picture number in it."""
@@ -235,7 +245,7 @@ class LocalModel:
         """Generated tokens as texts. Unfinished reasoning gives an empty reply, and is counted."""
         decoded = [self.loaded.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in replies]
         begun = [self._encoder.encode(messages, end)[0] for messages in prompts]
-        texts = [without_thought(text, prompt) for text, prompt in zip(decoded, begun, strict=True)]
+        texts = [without_reasoning(text, prompt) for text, prompt in zip(decoded, begun, strict=True)]
         if cut := sum(text is None for text in texts):
             if not self.cut_short:
                 log.warning(UNFINISHED_THOUGHT)
@@ -250,6 +260,6 @@ def _logits_shaper(model: Model) -> AdjustLogits:
     def shape(n: int, ids: list[int], logits: Tensor) -> Tensor:
         if n not in processors:  # the reply has no token yet
             processors[n] = logits_processors(model.generation, model.ends, len(ids), model.device)
-        return shaped(processors[n], torch.tensor(ids, device=model.device), logits)
+        return adjusted(processors[n], torch.tensor(ids, device=model.device), logits)
 
     return shape

@@ -9,7 +9,9 @@ from linkcontext.data.images import open_image
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.scaffold import image_ids as shown
-from linkcontext.inference.vision import DRAWN, ImageFeatures, VisionEncoder, drawn
+from linkcontext.inference.image_features import ImageFeatures
+from linkcontext.inference.vision import VisionEncoder
+from linkcontext.models.synthetic_images import SYNTHETIC, synthetic_image
 from linkcontext.models.unreadable import without_refused
 from linkcontext.scoring.protocol import Sources
 
@@ -32,7 +34,7 @@ class PromptPictures:
 
     def open(self, item: str) -> Image.Image:
         """A picture in RGB."""
-        return drawn(item) if item in DRAWN else open_image(self.sources[item][1])
+        return synthetic_image(item) if item in SYNTHETIC else open_image(self.sources[item][1])
 
     def begin(self, conversations: Iterable[Sequence[Message]]) -> None:
         """Forget the numbers, and encode all pictures that are about to be needed, many at a time."""
@@ -45,7 +47,7 @@ class PromptPictures:
         """The numbers of one prompt's pictures. Those that were not encoded yet are encoded now."""
         alone, numbers = len(items) == 1, []
         for item in items:
-            picture = item if item in DRAWN else self.sources[item][0], alone
+            picture = item if item in SYNTHETIC else self.sources[item][0], alone
             if picture not in self._numbers:
                 if self.eyes.key(*picture) not in self.eyes:
                     self._encode(_looks([items]))
@@ -79,7 +81,7 @@ class PromptPictures:
     def _encode(self, wanted: Sequence[Look]) -> None:
         for alone in (False, True):
             items = [item for item, single in wanted if single == alone]
-            self.eyes.encode([(item, *self.sources.get(item, (item, None))) for item in items], alone)
+            self.eyes.encode([self.sources.get(item, (item, None)) for item in items], alone)
 
 
 def _looks(groups: Iterable[Sequence[str]]) -> list[Look]:

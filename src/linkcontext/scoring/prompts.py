@@ -11,7 +11,7 @@ from linkcontext.episodes.render import ChatTokenizer, Tokens, end_last_answer, 
 from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.scaffold import image_ids as shown
 from linkcontext.errors import InputError
-from linkcontext.models.loading import Model
+from linkcontext.models.model import Model
 
 # Bytes of texts with their tokens that are kept: an episode has few texts, and what was taught is asked about again.
 TEXTS = 128_000_000

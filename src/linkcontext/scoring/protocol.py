@@ -13,10 +13,10 @@ from typing import Any, Literal, Protocol, Self
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.scaffold import Message
 from linkcontext.errors import InputError
+from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.inference.prefix_tree import PrefixTree
-from linkcontext.inference.vision import ImageFeatures
-from linkcontext.models.loading import Model
+from linkcontext.models.model import Model
 from linkcontext.models.prompting import REPLY_TOKENS, Prompting
 
 EngineName = Literal["auto", "packed", "cached", "naive"]

@@ -18,11 +18,10 @@ from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from linkcontext.episodes.render import IGNORE, Tokens
 from linkcontext.episodes.scaffold import Message
 from linkcontext.errors import InputError
-from linkcontext.inference.engine import OnToken
-from linkcontext.inference.generation import clean_generation, logits_processors
+from linkcontext.inference.decoding import OnToken, clean_generation, logits_processors
 from linkcontext.inference.vision import chunks
-from linkcontext.models.families import prefix_lm
-from linkcontext.models.loading import Model
+from linkcontext.models.families import family_of
+from linkcontext.models.model import Model
 from linkcontext.scoring.pictures import PromptPictures
 from linkcontext.scoring.prompts import PromptEncoder
 from linkcontext.scoring.protocol import PromptEnd
@@ -66,7 +65,7 @@ class ReferenceEngine:
     @torch.inference_mode()
     def prompt_logprobs(self, messages: list[Message], end: PromptEnd) -> tuple[list[int], list[float]]:
         """One prompt's tokens, and the log-probability (nats) of each after those before it; 0 for the first."""
-        if prefix_lm(self.loaded.network):
+        if family_of(self.loaded.network.config).prefix_lm:
             raise InputError("the model reads its prompt in both directions: a prompt's tokens have no likelihood.")
         text, short = self.encoder.encode(messages, end)
         inputs = self.loaded.place(self._processed([(text, short)], "right"))
@@ -160,7 +159,7 @@ def answer_span(ids: Sequence[int], short: Tokens) -> tuple[int, int]:
 
 def answer_logits(model: Model, inputs: dict[str, Tensor], spans: Sequence[tuple[int, int]]) -> list[Tensor]:
     """float32[tokens, vocabulary] for each row of processed inputs: the logits that its answer, at `spans`, follows."""
-    if (kinds := inputs.get("token_type_ids")) is not None and prefix_lm(model.network):
+    if (kinds := inputs.get("token_type_ids")) is not None and family_of(model.network.config).prefix_lm:
         for row, (start, _) in enumerate(spans):
             kinds[row, start:] = 1  # an answer is read from left to right
     # Only the answers' positions are needed, and a vocabulary is wide.

@@ -18,10 +18,9 @@ from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.special_tokens import USUAL_MARKS, refuse_marks
 from linkcontext.errors import InputError
-from linkcontext.inference.generation import without_thought
 from linkcontext.inference.kv_cache import PrefixCache
-from linkcontext.inference.vision import DRAWN, drawn
-from linkcontext.models.prompting import REPLY_TOKENS, Prompting
+from linkcontext.models.prompting import REPLY_TOKENS, Prompting, without_reasoning
+from linkcontext.models.synthetic_images import SYNTHETIC, synthetic_image
 from linkcontext.scoring.connection import Refused, ServerConnection
 from linkcontext.scoring.identity import digest_of, measured_by_server
 from linkcontext.scoring.local import UNFINISHED_THOUGHT
@@ -176,7 +175,7 @@ class RemoteModel:
 
         def reply(messages: list[Message]) -> str | None:
             completion = self.connection.complete([self._sent(m) for m in messages], new_tokens, **neutral)
-            return without_thought((completion.choices[0].message.content or "").strip())
+            return without_reasoning((completion.choices[0].message.content or "").strip())
 
         replies = self._at_once(reply, prompts)
         if cut := sum(text is None for text in replies):
@@ -275,12 +274,12 @@ def _part(part: dict[str, str], sources: Sources) -> dict[str, Any]:
     if part["type"] == "text":
         return part
     item = part["image"]
-    path = None if item in DRAWN else sources[item][1]
+    path = None if item in SYNTHETIC else sources[item][1]
     return {"type": "image_url", "image_url": {"url": _data_uri(item, path)}}
 
 
 @lru_cache(maxsize=256)  # a support's pictures are sent again with every query
 def _data_uri(item: str, path: Any) -> str:
     """A picture as a data URI; without a path it is one that is drawn here."""
-    kind, content = ("image/png", png(drawn(item))) if path is None else portable(path)
+    kind, content = ("image/png", png(synthetic_image(item))) if path is None else portable(path)
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

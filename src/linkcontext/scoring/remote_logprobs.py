@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from linkcontext.episodes.scaffold import SCAFFOLDS, Message, build_messages
-from linkcontext.inference.vision import CHECKED
+from linkcontext.models.synthetic_images import CHECKED
 from linkcontext.records import Turn
 from linkcontext.scoring.connection import Refused
 from linkcontext.scoring.protocol import ScoringRequest

@@ -17,15 +17,16 @@ from transformers import PreTrainedModel
 
 from linkcontext.episodes.scaffold import SCAFFOLDS, Message, build_messages
 from linkcontext.errors import InputError
-from linkcontext.inference.engine import MIN_TOKENS, Engine, TreeInputs
-from linkcontext.inference.generation import dense_attention, logits_processors, shaped
+from linkcontext.inference.decoding import adjusted, decode_greedy, dense_attention, logits_processors
+from linkcontext.inference.engine import MIN_TOKENS, Engine
+from linkcontext.inference.forward import TreeInputs
 from linkcontext.inference.kv_cache import PrefixCache, prefix_key
 from linkcontext.inference.losses import tree_losses
-from linkcontext.inference.vision import CHECKED
 from linkcontext.models.families import attention_kinds
+from linkcontext.models.synthetic_images import CHECKED
 from linkcontext.records import Turn
 from linkcontext.scoring.reference import ReferenceEngine
-from linkcontext.scoring.trees import TreeBuilder, common_prefix
+from linkcontext.scoring.trees import TreeBuilder
 
 # Rounding: what a sum of log-probabilities may differ by between two orders of the same operations.
 TOLERANCE, HALF_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}, 0.3
@@ -100,8 +101,8 @@ class SelfCheck:
             raise InputError("its processor spells pictures differently when there are several")
         return [value for value, _ in self.reference.score(self._answers)]
 
-    def _difference(self, engine: Engine, grown: TreeInputs, scores: Sequence[float]) -> float:
-        return max(abs(a - b) for a, b in zip(engine.scores(grown), scores, strict=True))
+    def _difference(self, engine: Engine, inputs: TreeInputs, scores: Sequence[float]) -> float:
+        return max(abs(a - b) for a, b in zip(engine.scores(inputs), scores, strict=True))
 
     def _generation(self, engine: Engine) -> float:
         """The largest difference of a reply token's log-probability, up to where two replies part by a near tie."""
@@ -112,10 +113,10 @@ class SelfCheck:
 
         def shape(line: int, ids: list[int], logits: Tensor) -> Tensor:
             processors = logits_processors(settings, model.ends, len(ids), model.device)
-            return shaped(processors, torch.tensor(ids, device=model.device), logits)
+            return adjusted(processors, torch.tensor(ids, device=model.device), logits)
 
         with dense_attention(self.network):
-            engine.replies(self.trees.merge(prompts, "none"), NEW_TOKENS, model.ends, on_tree.add, shape)
+            decode_greedy(engine, self.trees.merge(prompts, "none"), NEW_TOKENS, model.ends, on_tree.add, shape)
         self.reference.generate(prompts, NEW_TOKENS, on_token=whole.add, settings=settings)
         differences = [torch.zeros(())]
         for line in on_tree.logprobs:
@@ -128,18 +129,18 @@ class SelfCheck:
     def _prefilled(self, engine: Engine) -> float:
         """The largest difference of a score where the support is computed first."""
         answers = self._answers[len(self._answers) // 2 :]
-        grown = self.trees.merge(answers, "last")
-        length = common_prefix(grown.tree)
-        cache = engine.prefill(grown, length)
-        held = PrefixCache(*prefix_key(grown.tree, length, self.trees.pictures.contents), cache)
+        inputs = self.trees.merge(answers, "last")
+        length = inputs.tree.shared_length
+        cache = engine.prefill(inputs, length)
+        held = PrefixCache(*prefix_key(inputs.tree, length, self.trees.pictures.contents), cache)
         return self._difference(engine, self.trees.merge(answers, "last", held), self._scores[len(self._scores) // 2 :])
 
-    def _backward(self, grown: TreeInputs) -> None:
+    def _backward(self, inputs: TreeInputs) -> None:
         """Try a backward pass: some kernels have none, and raise."""
         # A norm of the first layer is small, and the gradient passes all layers on its way there.
         first = next(p for p in self.network.get_decoder().layers[0].parameters() if p.ndim == 1)
-        pictures = [replace(seen, tokens=seen.tokens.clone()) for seen in grown.pictures]
-        torch.autograd.grad(tree_losses(self.network, [TreeInputs(grown.tree, pictures)]).nats.sum(), [first])
+        images = [replace(image, embeddings=image.embeddings.clone()) for image in inputs.images]
+        torch.autograd.grad(tree_losses(self.network, [TreeInputs(inputs.tree, images)]).nats.sum(), [first])
 
 
 class _Replies:

@@ -2,15 +2,14 @@
 
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from cachetools import LRUCache
 
 from linkcontext.episodes.render import Tokens
 from linkcontext.episodes.scaffold import Message
-from linkcontext.inference.engine import TreeInputs
-from linkcontext.inference.kv_cache import PrefixCache, prefix_key
+from linkcontext.inference.forward import TreeInputs
+from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.inference.prefix_tree import ImageTokens, PrefixTree, TokenSequence, expand_images, merge
 from linkcontext.scoring.pictures import PromptPictures
 from linkcontext.scoring.prompts import TOKEN, PromptEncoder
@@ -24,23 +23,23 @@ class TreeBuilder:
 
     encoder: PromptEncoder
     pictures: PromptPictures
-    # A key has the ids of its spellings, which stay theirs as long as the spellings are kept beside it.
-    _kept: MutableMapping[Any, tuple[TokenSequence, list[ImageTokens]]] = field(
-        default_factory=lambda: LRUCache(LINES, _line_bytes), repr=False
+    _kept: MutableMapping[tuple[tuple[int, ...], tuple[int, ...], tuple[ImageTokens, ...]], TokenSequence] = field(
+        default_factory=lambda: LRUCache(LINES, _sequence_bytes), repr=False
     )
 
     def expand(self, short: Tokens) -> TokenSequence:
         """A conversation as the language model gets it: each picture token replaced by the tokens of its picture."""
         numbers = self.pictures.numbered(short.pictures)
         # Which pictures they are only changes their numbers: an episode has few texts and many conversations.
-        spellings = [self.pictures.seen[n].spelling for n in numbers]
-        key = short.ids, short.labels, tuple(map(id, spellings))
-        if (kept := self._kept.get(key)) is None:
-            kept = expand_images(short, self.pictures.eyes.mark, range(len(numbers)), spellings), spellings
-            if len(kept[0].ids) <= self.encoder.loaded.context and _line_bytes(kept) <= LINES:  # else it is refused
-                self._kept[key] = kept
-        line = kept[0]
-        return replace(line, picture=np.array([*numbers, -1])[line.picture])
+        images = tuple(self.pictures.seen[n].image_tokens for n in numbers)
+        key = short.ids, short.labels, images
+        if (sequence := self._kept.get(key)) is None:
+            image_token = self.pictures.eyes.preprocessor.image_token
+            sequence = expand_images(short.ids, short.labels, image_token, range(len(numbers)), images)
+            fits = len(sequence.ids) <= self.encoder.loaded.context  # else it is refused
+            if fits and _sequence_bytes(sequence) <= LINES:
+                self._kept[key] = sequence
+        return replace(sequence, image=np.array([*numbers, -1])[sequence.image])
 
     def sequences(self, conversations: Sequence[list[Message]], end: str) -> list[TokenSequence]:
         """Each conversation up to the end of its answer; what a template writes after it is not scored.
@@ -57,10 +56,7 @@ class TreeBuilder:
     def merge(self, conversations: Sequence[list[Message]], end: str, on: PrefixCache | None = None) -> TreeInputs:
         """The tree of some conversations, on the key-value cache of `on` if they all begin with it."""
         tree = merge(self.sequences(conversations, end))
-        if on is None or tree.segments[0].subtree_end < len(tree) or tree.segments[0].end < len(on):
-            return self.inputs(tree)
-        rows, pictures = prefix_key(tree, len(on), self.pictures.contents)
-        if pictures != on.images or not np.array_equal(rows, on.key):
+        if on is None or not on.begins(tree, self.pictures.contents):
             return self.inputs(tree)
         return TreeInputs(tree, self.pictures.seen, on.cache, len(on))
 
@@ -69,14 +65,7 @@ class TreeBuilder:
         return TreeInputs(tree, self.pictures.seen)
 
 
-def common_prefix(tree: PrefixTree) -> int:
-    """The number of tokens that all sequences begin with, without the last token of a sequence, which has to be run."""
-    first = tree.segments[0]
-    return first.end - (0 in tree.leaves) if first.subtree_end == len(tree) else 0
-
-
-def _line_bytes(kept: tuple[TokenSequence, list[ImageTokens]]) -> int:
-    """About how many bytes a sequence takes, with the key that repeats its tokens; spellings are shared."""
-    line = kept[0]
-    arrays = line.ids, line.picture, line.slot, line.position, line.answer
-    return sum(array.nbytes for array in arrays) + TOKEN * len(line.ids)
+def _sequence_bytes(sequence: TokenSequence) -> int:
+    """About how many bytes a sequence takes, with the key that repeats its tokens; the tokens of images are shared."""
+    arrays = sequence.ids, sequence.image, sequence.slot, sequence.position, sequence.answer
+    return sum(array.nbytes for array in arrays) + TOKEN * len(sequence.ids)

@@ -18,11 +18,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from linkcontext.data.images import open_image
 from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.inference.vision import VisionEncoder
-from linkcontext.models.loading import Model
+from linkcontext.models.model import Model
 from linkcontext.scoring import identity
 from linkcontext.scoring.local import LocalModel
 from linkcontext.serve import openai_protocol
@@ -74,7 +75,9 @@ class Endpoint:
         self.requests, self.large_requests = Places(), Places()
         self.prompts = {name: ServedPrompt()}
         feature_bytes = limits.hold // 4
-        local_model = LocalModel(model, VisionEncoder(model, memory=feature_bytes, counting=False), {})
+        local_model = LocalModel(
+            model, VisionEncoder(model, open_image, max_bytes=feature_bytes, count_images=False), {}
+        )
         prefix_cache = PrefixCacheLRU(local_model, limits.hold - feature_bytes)
         for pack_name, path in packs:
             if pack_name in self.prompts:

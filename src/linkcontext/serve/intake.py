@@ -20,8 +20,8 @@ from linkcontext.data.images import Upload, open_image
 from linkcontext.episodes.render import tokenize
 from linkcontext.episodes.scaffold import Message, image_ids
 from linkcontext.errors import InputError
-from linkcontext.inference.vision import Preprocessed, VisionEncoder
-from linkcontext.models.loading import Model
+from linkcontext.inference.image_preprocessor import ImagePreprocessor, Preprocessed
+from linkcontext.models.model import Model
 from linkcontext.scoring.prompts import fits, rendered
 from linkcontext.scoring.protocol import PromptEnd, Sources
 
@@ -91,7 +91,7 @@ class PreprocessingThread:
 
     def __init__(self, model: Model, name: str, whole: bool = False, max_bytes: int = MAX_WAITING_BYTES) -> None:
         self.model = replace(model, processor=copy.deepcopy(model.processor))  # tokenizers serve one thread at a time
-        self.eyes = VisionEncoder(self.model, counting=False)
+        self.preprocessor = ImagePreprocessor(self.model)
         self.whole = whole
         self.max_bytes, self.waiting_bytes = max_bytes, 0
         self.changed = threading.Condition()
@@ -130,7 +130,7 @@ class PreprocessingThread:
 
     def _preprocess(self, image: Image.Image, upload: Upload, alone: bool) -> Preprocessed:
         try:
-            return self.eyes.preprocess(image, alone)
+            return self.preprocessor.preprocess(image, alone)
         except ValueError as error:  # some processors refuse pictures of unusual shapes
             raise InputError(f"{upload}: the model's processor refuses the picture ({error}). Change it.") from error
 

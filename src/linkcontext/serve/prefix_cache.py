@@ -1,11 +1,7 @@
 """A cache of KV caches for conversations that begin alike: the next turn of a chat, or another question."""
 
-import numpy as np
-from numpy.typing import NDArray
-
 from linkcontext.episodes.scaffold import Message
 from linkcontext.inference.kv_cache import PrefixCache
-from linkcontext.inference.prefix_tree import Ints
 from linkcontext.scoring.local import LocalModel
 
 MIN_TOKENS = 16  # a shorter common prefix is computed faster than it is found and copied
@@ -28,7 +24,7 @@ class PrefixCacheLRU:
         self.entries = [
             entry
             for entry in self.entries
-            if entry is not prefix and common_length(entry, prefix.key, prefix.images) < len(entry)
+            if entry is not prefix and entry.shared_with(prefix.key, prefix.images) < len(entry)
         ]
         self.entries.append(prefix)
         while self.entries and self.nbytes > self.max_bytes:
@@ -39,7 +35,7 @@ class PrefixCacheLRU:
         if not self.entries:
             return None
         rows, pictures = self.local_model.prefix_key([prompt])
-        length, number = max((common_length(entry, rows, pictures), n) for n, entry in enumerate(self.entries))
+        length, number = max((entry.shared_with(rows, pictures), n) for n, entry in enumerate(self.entries))
         return self.entries[number] if length >= MIN_TOKENS else None
 
     def fork(self, entry: PrefixCache, prompts: list[list[Message]]) -> PrefixCache:
@@ -47,33 +43,7 @@ class PrefixCacheLRU:
 
         The entry itself if that is all of it; otherwise a copy, because generation would overwrite the rest.
         """
-        length = common_length(entry, *self.local_model.prefix_key(prompts))
+        length = entry.shared_with(*self.local_model.prefix_key(prompts))
         if length == len(entry):
             return entry
-        rows = {name: row[:, :, :length] for name, row in entry.to_tensors().items()}
-        key = entry.key[:, :length]
-        pictures = entry.images[: int(key[2].max(initial=-1)) + 1]
-        return PrefixCache.from_tensors(key, pictures, rows, self.local_model.loaded.network)
-
-
-def common_length(prefix: PrefixCache, rows: Ints, pictures: tuple[str, ...]) -> int:
-    """The number of tokens that a prefix has in common with the start of a prompt.
-
-    `rows` and `pictures` describe the prompt as `PrefixCache.key` and `images` do. A picture counts as a whole or not
-    at all.
-    """
-    most = min(len(prefix), rows.shape[1])
-    if len(rows) != len(prefix.key):  # prompts without pictures have one position per token, others three
-        return 0
-    same = np.delete(prefix.key[:, :most] == rows[:, :most], 2, 0).all(0)
-    same &= _contents(prefix.key, prefix.images)[:most] == _contents(rows, pictures)[:most]
-    length = int(np.flatnonzero(np.append(~same, True))[0])
-    while 0 < length < rows.shape[1] and rows[2, length] >= 0 and rows[2, length] == rows[2, length - 1]:
-        length -= 1
-    return length
-
-
-def _contents(key: Ints, pictures: tuple[str, ...]) -> NDArray[np.object_]:
-    """object[n]: the content of the picture that each token belongs to, None for text."""
-    contents: NDArray[np.object_] = np.array([*pictures, None], object)[key[2]]
-    return contents
+        return entry.first(length, self.local_model.loaded.network)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from linkcontext.episodes.scaffold import Message, build_messages, image_ids
 from linkcontext.errors import InputError
-from linkcontext.inference.vision import ImageFeatures
+from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.scoring.protocol import Sources
 from linkcontext.serve.openai_protocol import ChatRequest
 from linkcontext.teach.learner import Learner

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from linkcontext.episodes.scaffold import Message
 from linkcontext.errors import InputError
+from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
-from linkcontext.inference.vision import ImageFeatures
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import PromptEnd, Sources
 from linkcontext.serve.openai_protocol import prompt_logprobs, token_logprob

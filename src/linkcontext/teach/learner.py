@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 import torch
 
 from linkcontext.config import Select
-from linkcontext.data.images import thumbnail_png
+from linkcontext.data.images import open_image, thumbnail_png
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold, build_messages, refuse_scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluation.medoids import vector
+from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
-from linkcontext.inference.vision import BATCH, CHECKED, ImageFeatures, VisionEncoder, chunks
-from linkcontext.models.loading import Model
+from linkcontext.inference.vision import BATCH, VisionEncoder, chunks
+from linkcontext.models.model import Model
+from linkcontext.models.synthetic_images import CHECKED
 from linkcontext.progress import progress
 from linkcontext.records import Turn
 from linkcontext.scoring.local import LocalModel
@@ -59,7 +61,7 @@ class Learner:
         if self.select == "rices" and self.shots_per_class is None:
             raise InputError("--select rices: needs --shots-per-class, the number of pictures per name to show.")
         refuse_scaffold(self.scaffold, self.model.marks)
-        self.local_model = LocalModel(self.model, VisionEncoder(self.model), {})
+        self.local_model = LocalModel(self.model, VisionEncoder(self.model, open_image), {})
 
     def teach(self, named: Mapping[str, Iterable[str | Path]]) -> None:
         """Show pictures under their names: {"cactihog": [paths]}. Names taught before get more pictures.
@@ -81,7 +83,7 @@ class Learner:
                     thumbnails[picture] = thumbnail_png(files[picture].path, THUMBNAIL_EDGE)
                     advance()
                 if not self.local_model.lacks("image features"):
-                    self.local_model.eyes.encode([(picture, *self.local_model.sources[picture]) for picture in chunk])
+                    self.local_model.eyes.encode([self.local_model.sources[picture] for picture in chunk])
                     features |= {picture: self.local_model.eyes.get(picture) for picture in chunk}
         self.pictures.thumbnails |= thumbnails
         self.pictures.features |= features
@@ -236,7 +238,7 @@ class Learner:
         if not self.pictures.features:
             raise InputError("--select rices: this model's engine computes no image features. Use --select random.")
         self._register_pictures()
-        self.local_model.eyes.encode([(picture, *self.local_model.sources[picture])])
+        self.local_model.eyes.encode([self.local_model.sources[picture]])
         count = (self.shots_per_class or 1) * len(self.pictures.names)
         query = vector(self.local_model.eyes.get(picture))
         return similar_support(self.pictures, query, count, picture if without_itself else None)

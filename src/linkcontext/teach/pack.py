@@ -26,11 +26,12 @@ from linkcontext.data.images import sha256
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError, first_few
+from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
-from linkcontext.inference.vision import CHECKED, ImageFeatures
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
-from linkcontext.models.loading import Model
+from linkcontext.models.model import Model
+from linkcontext.models.synthetic_images import CHECKED
 from linkcontext.records import to_json
 from linkcontext.storage import read_errors, replacing, write_errors
 from linkcontext.teach.learner import Learner
@@ -146,7 +147,7 @@ class Pack:
 
     def _check_features(self, features: Mapping[str, Mapping[str, Tensor]], learner: Learner) -> None:
         """Raise `InputError` if the features of a trusted pack cannot be the model's."""
-        learner.local_model.eyes.encode([(CHECKED[0], CHECKED[0], None)])
+        learner.local_model.eyes.encode([(CHECKED[0], None)])
         other, model = learner.local_model.eyes.get(CHECKED[0]), learner.model
         vocabulary = model.network.get_input_embeddings().weight.shape[0]
         for item, rows in features.items():

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from linkcontext.data.images import Upload, open_image
 from linkcontext.errors import InputError
+from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
-from linkcontext.inference.vision import ImageFeatures
-from linkcontext.models.loading import Model
+from linkcontext.models.model import Model
 from linkcontext.teach.learner import THUMBNAIL_EDGE
 from linkcontext.teach.taught_pictures import TaughtPictures
 
@@ -110,7 +110,7 @@ def check_features(rows: Mapping[str, Tensor], other: ImageFeatures, vocabulary:
 def _wrong_tokens(rows: Mapping[str, Tensor], other: ImageFeatures, vocabulary: int, context: int) -> str:
     ids, slots, shift = (rows[name] for name in ("ids", "slots", "shift"))
     length = len(ids)
-    if not 1 <= length <= context or len(slots) != length or shift.shape != (other.spelling.shift.shape[0], length):
+    if not 1 <= length <= context or len(slots) != length or shift.shape != (other.image_tokens.shift.shape[0], length):
         return "ids, slots and shift differ in length"
     if _within(ids, 0, vocabulary) and _within(slots, -1, len(rows["tokens"])) and _within(shift, 0, context):
         return ""
@@ -120,9 +120,9 @@ def _wrong_tokens(rows: Mapping[str, Tensor], other: ImageFeatures, vocabulary: 
 def _wrong_embeddings(rows: Mapping[str, Tensor], other: ImageFeatures) -> str:
     # With the axes whose length does not depend on the picture.
     for name, expected, fixed in (
-        ("tokens", other.tokens, (1,)),
+        ("tokens", other.embeddings, (1,)),
         ("pooled", other.pooled, (0,)),
-        ("deep", other.deep, (0, 2)),
+        ("deep", other.deepstack, (0, 2)),
     ):
         own = rows.get(name)
         if own is None and expected is None:

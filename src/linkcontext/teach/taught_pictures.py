@@ -11,7 +11,7 @@ from linkcontext.data.images import pixels, sha256
 from linkcontext.data.layout import name_key
 from linkcontext.errors import InputError, first_few
 from linkcontext.evaluation.medoids import vector
-from linkcontext.inference.vision import ImageFeatures
+from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.teach.names import canonical_name
 
 

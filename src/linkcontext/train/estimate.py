@@ -1,13 +1,12 @@
 """Known trainings by name, and what one would take, from the configuration alone: no weights, no GPU, no hub.
 
-linkcontext train --preset lcl-qwen2.5-vl-3b --dry-run
+linkcontext train --preset NAME --dry-run
 """
 
 import dataclasses
 import math
 import platform
 import time
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -16,8 +15,10 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from linkcontext.config import ModelConfig
 from linkcontext.episodes.scaffold import load_scaffold
 from linkcontext.errors import InputError
-from linkcontext.models.families import packable, parts, unsupported_reason
-from linkcontext.models.loading import ChatTemplate, device_named, grey, load_processor
+from linkcontext.models.chat_template import ChatTemplate
+from linkcontext.models.families import PRESETS, parts, quantizable, unsupported_reason
+from linkcontext.models.loading import device_named, load_processor
+from linkcontext.models.synthetic_images import blank_image
 from linkcontext.train import mixture
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.model import choose
@@ -27,54 +28,6 @@ Rate = float | Literal["measure"]
 TURN = 32  # tokens of a turn's words: a question, a name and the template's marks
 # Bytes of a number in 4 bits: a byte of scale to 64 of them, and 4 bytes to 256 scales.
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """A model of the hub, its published sizes as its configuration class takes them, and tokens a picture."""
-
-    model: str
-    kind: str
-    sizes: dict[str, Any]
-    picture: int
-    support: int = 16
-
-
-def _text(kind: str, *numbers: int, **more: Any) -> dict[str, Any]:
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
-    sizes = dict(zip((*names, "vocab_size", "max_position_embeddings"), numbers, strict=True))
-    return {"text_config": {"model_type": kind, **sizes}, **more}
-
-
-def _siglip(layers: int, **more: Any) -> dict[str, Any]:
-    sizes = {"hidden_size": 1152, "num_attention_heads": 16, "intermediate_size": 4304, "image_size": 384}
-    return {**sizes, "num_hidden_layers": layers, "patch_size": 14, **more}
-
-
-def _qwen(kind: str, width: int, eyes: dict[str, Any], *numbers: int, **more: Any) -> dict[str, Any]:
-    return _text(kind, width, *numbers, vision_config={"out_hidden_size": width, **eyes}, **more)
-
-
-_LLAVA = _text("llama", 4096, 32, 32, 32, 11008, 32064, 4096)
-_ONEVISION = _text(
-    "qwen2", 3584, 28, 28, 4, 18944, 152000, 32768,
-    vision_config=_siglip(26, model_type="siglip_vision_model", vision_use_head=False),
-)  # fmt: skip
-_SMOL = _text("llama", 2048, 24, 32, 32, 8192, 49155, 16384, vision_config=_siglip(27), scale_factor=3)
-_EYES = {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32}
-_QWEN_3B = _qwen("qwen2_5_vl_text", 2048, _EYES, 36, 16, 2, 11008, 151936, 128000, tie_word_embeddings=True)
-_QWEN_7B = _qwen("qwen2_5_vl_text", 3584, _EYES, 28, 28, 4, 18944, 152064, 128000)
-_DEEP = {"deepstack_visual_indexes": [8, 16, 24]}
-_QWEN3_8B = _qwen("qwen3_vl_text", 4096, _DEEP, 36, 32, 8, 12288, 151936, 262144)
-# Qwen's tokens a picture are those of 448 x 448 pixels. Five pictures and a query are what LLaVA-1.5 has room for.
-PRESETS = {
-    "lcl-llava-1.5-7b": Preset("llava-hf/llava-1.5-7b-hf", "llava", _LLAVA, 576, support=5),
-    "lcl-llava-onevision-7b": Preset("llava-hf/llava-onevision-qwen2-7b-ov-hf", "llava_onevision", _ONEVISION, 730),
-    "lcl-qwen2.5-vl-3b": Preset("Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl", _QWEN_3B, 258),
-    "lcl-qwen2.5-vl-7b": Preset("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl", _QWEN_7B, 258),
-    "lcl-qwen3-vl-8b": Preset("Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl", _QWEN3_8B, 198),
-    "lcl-smolvlm": Preset("HuggingFaceTB/SmolVLM-Instruct", "idefics3", _SMOL, 83),
-}
 
 
 def with_preset(config: TrainConfig, name: str) -> TrainConfig:
@@ -100,8 +53,8 @@ def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: Rate
     if isinstance(tflops, float | int) and not 0 < tflops < math.inf:
         raise InputError(f"--tflops {tflops:g}: must be above 0.")
     known = PRESETS[preset] if preset is not None else None
-    sizes = AutoConfig.for_model(known.kind, **known.sizes) if known else _configuration(config.model)
-    each = known.picture if known else _picture(config.model)
+    sizes = AutoConfig.for_model(known.model_type, **known.sizes) if known else _configuration(config.model)
+    each = known.tokens_per_image if known else _picture(config.model)
     c = config
     strategy = Strategy(c.strategy, c.ways, c.support, c.queries, c.names, c.negatives, c.rule, c.split, c.seed)
     strategy.plan()
@@ -110,7 +63,7 @@ def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: Rate
     with torch.device("meta"):
         network = AutoModelForImageTextToText.from_config(sizes, dtype=torch.bfloat16)
         counts = {part: sum(p.numel() for p in found.values()) for part, found in parts(network).items()}
-        packed = sum(layer.weight.numel() for layer in packable(network).values()) if c.model.load_in_4bit else 0
+        packed = sum(layer.weight.numel() for layer in quantizable(network).values()) if c.model.load_in_4bit else 0
         choose(network, c.parts, c.lora_rank, c.lora_targets, c.seed)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     text, total = network.config.get_text_config(), sum(counts.values())
@@ -198,5 +151,5 @@ def _picture(model: ModelConfig) -> int:
     text = ChatTemplate(made).apply_chat_template(
         [{"role": "user", "content": said}], tokenize=False, add_generation_prompt=False
     )
-    whole = made(text=[text], images=[[grey(448)]], return_tensors="pt")["input_ids"].shape[1]
+    whole = made(text=[text], images=[[blank_image(448)]], return_tensors="pt")["input_ids"].shape[1]
     return int(whole - len(ChatTemplate(made)(text, return_offsets_mapping=True)["input_ids"]) + 1)

@@ -31,7 +31,7 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from linkcontext.config import eval_config
-from linkcontext.data.images import sha256
+from linkcontext.data.images import open_image, sha256
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.neighbours import mined
 from linkcontext.data.sources import annotations, digest
@@ -50,7 +50,8 @@ from linkcontext.evaluation.tasks.recall_questions import refuse_marked_recall, 
 from linkcontext.inference.memory import free_memory
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.families import parts
-from linkcontext.models.loading import Model, device_named, load
+from linkcontext.models.loading import device_named, load
+from linkcontext.models.model import Model
 from linkcontext.models.unreadable import without_refused
 from linkcontext.records import cut_log, parse_json, to_json
 from linkcontext.scoring.identity import measured
@@ -339,7 +340,7 @@ def _trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
     )
     if model.network.dtype != torch.float32 and accelerator.mixed_precision == "no":
         raise InputError(f"weights in {model.network.dtype} need --precision bf16, or --dtype float32.")
-    scorer = LocalModel(model, VisionEncoder(model), {})
+    scorer = LocalModel(model, VisionEncoder(model, open_image), {})
     engine, why = scorer.choice.name_and_reason  # which says so in the log where trees can't be trained
     if engine != "naive":
         scorer.choice.use_flex_attention(learns=True)
@@ -407,7 +408,7 @@ def _exam(config: TrainConfig) -> Callable[[Accelerator, nn.Module], Rows] | Non
         free = torch.tensor([free_memory(trainee.model.device) / 1e9], device=accelerator.device)
         memory = float(accelerator.gather(free).min())
         # What a projector made of a picture is old after a step.
-        eyes = VisionEncoder(trainee.model) if trainee.eyes_learn else trainee.eyes
+        eyes = VisionEncoder(trainee.model, open_image) if trainee.eyes_learn else trainee.eyes
         evaluator = Evaluator(LocalModel(trainee.model, eyes, sources, memory_gb=memory), dataset, wording, True, False)
         mine = episodes if together else episodes[accelerator.process_index :: accelerator.num_processes]
         with at_rest(trainee):

@@ -2,7 +2,7 @@
 
 `forward` is all that is ever called in training, so that DistributedDataParallel and FSDP2 see one forward. What the
 frozen eyes see in a picture is computed once. Where what follows them learns, it starts from there in every step
-(plain LLaVA), or the picture is encoded anew in every step it comes in.
+(`Family.projector`), or the picture is encoded anew in every step it comes in.
 """
 
 import logging
@@ -24,12 +24,14 @@ from linkcontext.episodes.render import IGNORE, Tokens, encode, end_last_answer,
 from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.scaffold import image_ids as shown
 from linkcontext.errors import InputError
-from linkcontext.inference.engine import TreeInputs
+from linkcontext.inference.forward import TreeInputs
+from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images, pack
-from linkcontext.inference.vision import BATCH, GREY, MEMORY, ImageFeatures, VisionEncoder, chunks, drawn
-from linkcontext.models.families import parts, prefix_lm
-from linkcontext.models.loading import Model
+from linkcontext.inference.vision import BATCH, MEMORY, VisionEncoder, chunks
+from linkcontext.models.families import family_of, parts
+from linkcontext.models.model import Model
+from linkcontext.models.synthetic_images import BLANK, synthetic_image
 from linkcontext.seeds import key
 from linkcontext.train.checkpoint import SCALE
 from linkcontext.train.mixture import Example
@@ -114,11 +116,9 @@ class Trainee(nn.Module):
             part for part, found in parts(model.network).items() if any(p.requires_grad for p in found.values())
         }
         self.eyes_learn = bool(learning & {"vision", "projector"})
-        self.eyes = VisionEncoder(model, kept=not self.eyes_learn)
-        config = model.network.config
-        # Pixtral's pictures differ in size and come to the projector in one piece.
-        whole = config.model_type == "llava" and config.vision_config.model_type != "pixtral"
-        self.projects = whole and "vision" not in learning
+        self.eyes = VisionEncoder(model, open_image, use_disk=not self.eyes_learn)
+        self.projector = family_of(model.network.config).projector
+        self.projects = self.projector is not None and "vision" not in learning
         self._given: dict[str, tuple[ImageTokens, Tensor]] = {}  # what the projector is given of a picture
         # For FSDP: the units that are gathered and freed again, the same in every process whatever the pictures.
         self._no_split_modules = [type(model.network.get_decoder().layers[0]).__name__]
@@ -132,7 +132,7 @@ class Trainee(nn.Module):
         found = tree_losses(self.network, [TreeInputs(tree, seen) for tree in trees])
         cost = (found.nats * found.weight).sum()
         if self.eyes_learn and not seen:  # every process must use every number that learns
-            cost = cost + 0.0 * self._see([(GREY, True)], {})[0].tokens.sum()
+            cost = cost + 0.0 * self._see([(BLANK, True)], {})[0].embeddings.sum()
         return cost, sum(map(len, trees))
 
     @torch.no_grad()
@@ -168,7 +168,13 @@ class Trainee(nn.Module):
         return groups, seen
 
     def _line(self, tokens: Tokens, numbers: Sequence[int], seen: Sequence[ImageFeatures], name: str) -> TokenSequence:
-        line = expand_images(tokens, self.eyes.mark, numbers, [seen[n].spelling for n in numbers])
+        line = expand_images(
+            tokens.ids,
+            tokens.labels,
+            self.eyes.preprocessor.image_token,
+            numbers,
+            [seen[n].image_tokens for n in numbers],
+        )
         if len(line.ids) > self.model.context:
             raise InputError(
                 f"{name}: a conversation with {len(numbers)} pictures needs {len(line.ids)} tokens, and the model's "
@@ -182,7 +188,7 @@ class Trainee(nn.Module):
             self.eyes.evict()
             with torch.autocast(self.model.device.type, enabled=False):  # kept on the disk for other runs too
                 for alone in (False, True):
-                    wanted = [(c, c, places[c]) for c, single in looks if single == alone]
+                    wanted = [(c, places[c]) for c, single in looks if single == alone]
                     self.eyes.encode(wanted, alone)
             return [self.eyes.get(*look) for look in looks]
         if not self.projects:
@@ -195,7 +201,7 @@ class Trainee(nn.Module):
         known = {content: self._given[content] for content, _ in looks}
         if not known:
             return []
-        rows = self.network.model.multi_modal_projector(torch.stack([given for _, given in known.values()]))
+        rows = self.network.model.get_submodule(self.projector)(torch.stack([given for _, given in known.values()]))
         seen = {
             content: ImageFeatures(spelling, row)
             for (content, (spelling, _)), row in zip(known.items(), rows, strict=True)
@@ -213,14 +219,14 @@ class Trainee(nn.Module):
             taken -= self._given.pop(old)[1].nbytes
         for chunk in chunks(new, BATCH):
             caught: list[Tensor] = []
-            projector = self.network.model.multi_modal_projector
+            projector = self.network.model.get_submodule(self.projector)
             hook = projector.register_forward_pre_hook(lambda _, given, caught=caught: caught.append(given[0]))
             try:
                 seen = self.eyes.encode_images([_open(content, places) for content in chunk])
             finally:
                 hook.remove()
             rows = torch.cat(caught)
-            self._given |= {c: (s.spelling, row.clone()) for c, s, row in zip(chunk, seen, rows, strict=True)}
+            self._given |= {c: (s.image_tokens, row.clone()) for c, s, row in zip(chunk, seen, rows, strict=True)}
 
     def _one_by_one(self, reads: Sequence[Read]) -> tuple[Tensor, int]:
         """Every conversation by itself, through the model's own processor and forward."""
@@ -242,7 +248,7 @@ class Trainee(nn.Module):
         if start is None or len(ids) > self.model.context:
             why = "its answer is changed by the processor" if start is None else f"needs {len(ids)} tokens, too many"
             raise InputError(f"{example.id}: {why} for this model. Use another --scaffold or a smaller --support.")
-        if (kinds := given.get("token_type_ids")) is not None and prefix_lm(self.network):
+        if (kinds := given.get("token_type_ids")) is not None and family_of(self.network.config).prefix_lm:
             kinds[0, start:] = 1  # an answer is read from left to right
         logits = self.network(**given, use_cache=False).logits[0, start - 1 : start - 1 + len(answer)]
         return F.cross_entropy(logits.float(), answer, reduction="sum"), len(ids)
@@ -255,7 +261,7 @@ class Trainee(nn.Module):
 
 
 def _open(content: str, places: Mapping[str, Path]) -> Any:
-    return open_image(places[content]) if content in places else drawn(content)
+    return open_image(places[content]) if content in places else synthetic_image(content)
 
 
 @contextmanager

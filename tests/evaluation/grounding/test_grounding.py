@@ -21,7 +21,7 @@ from linkcontext.evaluation.grounding.conditions import (
 )
 from linkcontext.evaluation.grounding.findings import LINKING, Comparison, Effect, judged
 from linkcontext.evaluation.runner import Evaluator
-from linkcontext.inference.vision import GREY
+from linkcontext.models.synthetic_images import BLANK
 from linkcontext.records import write_jsonl
 from linkcontext.source import open_data
 from linkcontext.worlds.folder import write_seed
@@ -231,7 +231,7 @@ def test_one_thing_is_changed_and_the_queries_stay(config):
                 assert sorted(items) == sorted(turn.item for turn in shown.support)
             if task.startswith("order"):
                 assert sorted(episodes[key].support, key=str) == sorted(shown.support, key=str)
-        assert {turn.item for turn in told["blank"][key].support} == {GREY}
+        assert {turn.item for turn in told["blank"][key].support} == {BLANK}
         assert {turn.item for turn in told["none"][key].support} == {""}
         false = told["false-1"][key].support
         assert all(turn.class_id != own.class_id for turn, own in zip(false, shown.support, strict=True))

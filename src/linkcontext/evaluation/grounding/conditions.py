@@ -44,7 +44,7 @@ from linkcontext.evaluation.runner import (
     sample_prompts,
     with_engines,
 )
-from linkcontext.inference.vision import GREY
+from linkcontext.models.synthetic_images import BLANK
 from linkcontext.records import Episode, Prediction, read_jsonl
 from linkcontext.scoring.protocol import ScoringModel, require
 from linkcontext.seeds import rng
@@ -172,7 +172,7 @@ def draw_conditions(config: EvalConfig, dataset: Dataset) -> list[Episode]:
     found = [
         *_called("shown", base),
         *_called("shuffled", map(_shuffled, whole)),
-        *_called("blank", (_with_items(e, [GREY] * len(e.support)) for e in whole)),
+        *_called("blank", (_with_items(e, [BLANK] * len(e.support)) for e in whole)),
         *_called("none", (_with_items(e, [""] * len(e.support)) for e in whole)),
     ]
     for number in range(1, ORDERS + 1):

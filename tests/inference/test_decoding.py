@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from linkcontext.config import eval_config
+from linkcontext.data.images import open_image
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
@@ -54,7 +55,7 @@ def tokens(model, asked, engine, batch=16):
         heard.setdefault(n, []).append(token)
         return True
 
-    LocalModel(model, VisionEncoder(model), sources, batch, engine).generate(prompts, 8, on_token=listen)
+    LocalModel(model, VisionEncoder(model, open_image), sources, batch, engine).generate(prompts, 8, on_token=listen)
     return [[t for t in heard.get(n, []) if t not in model.ends] for n in range(len(prompts))]
 
 

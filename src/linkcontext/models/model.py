@@ -1,0 +1,157 @@
+"""A vision-language model: a network of transformers with its processor."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import PreTrainedModel
+
+from linkcontext.errors import InputError
+from linkcontext.models.chat_template import ChatTemplate
+from linkcontext.models.families import setting
+from linkcontext.models.feature_store import fingerprint
+from linkcontext.models.prompting import GENERATION_SETTINGS, USUAL_PROMPTING, Prompting
+
+FILE_KEYS = ("transformers_version", "_name_or_path", "dtype")  # keys that describe a file and not the model
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its processor. `name` is what the user wrote, `source` the folder or hub id it was loaded from."""
+
+    name: str
+    source: str
+    network: PreTrainedModel
+    processor: Any  # of transformers, whose processors share no type
+    adapter: str | None = None
+    prompting: Prompting = USUAL_PROMPTING
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return torch.device(self.network.device)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the processor."""
+        return self.processor.tokenizer
+
+    @property
+    def context(self) -> int:
+        """The most tokens of a prompt."""
+        return int(self.network.config.get_text_config().max_position_embeddings)
+
+    @cached_property
+    def placeholder(self) -> int:
+        """The token whose embeddings are replaced by features of a picture."""
+        config = self.network.config
+        written = setting(self.processor, "image_token") or "<image>"
+        known = setting(config, "image_token_id")  # some have it in their tokenizer alone
+        return int(known if known is not None else self.tokenizer.convert_tokens_to_ids(written))
+
+    def describe(self) -> dict[str, Any]:
+        """What config.json of a run records about the model."""
+        config = self.network.config
+        return {
+            "name": self.name,
+            "source": self.source,
+            "class": type(self.network).__name__,
+            "parameters": self.network.num_parameters(),
+            "dtype": str(self.network.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "adapter": self.adapter,
+            "image_processor": type(self.processor.image_processor).__name__,
+            "context": self.context,
+            "model_type": config.model_type,
+            **self.chat_template.describe(),
+            "generation_config": self.generation or self.prompting.generation_config,
+        }
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """The settings of the checkpoint's generation config that apply to replies: penalties and suppressed tokens, or
+        none with "clean"."""
+        if self.prompting.generation_config == "clean":
+            return {}
+        own = self.network.generation_config.to_dict()
+        return {name: own[name] for name in GENERATION_SETTINGS if own.get(name) is not None}
+
+    def processed(
+        self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]], side: str
+    ) -> dict[str, torch.Tensor]:
+        """The processor's output for rendered conversations and their pictures, padded on `side`, without labels.
+
+        Raises `InputError` if the processor refuses them, for example because the chat template wrote no mark for a
+        picture.
+        """
+        try:
+            inputs = self.processor(
+                text=list(texts),
+                images=[list(pictures) for pictures in images] if any(images) else None,
+                padding=True,
+                padding_side=side,
+                add_special_tokens=self.chat_template.adds_special_tokens(texts[0]),
+                return_tensors="pt",
+            )
+        except ValueError as error:
+            raise InputError(
+                f"{self.name}: its processor refuses a conversation that its chat template has written: {error}"
+            ) from error
+        return {name: value for name, value in inputs.items() if name != "labels"}
+
+    def place(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Inputs on the network's device, with floats in its precision, because some processors give another."""
+        device, dtype = self.device, self.network.dtype
+        return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in inputs.items()}
+
+    @property
+    def ends(self) -> list[int]:
+        """The ids of the tokens that end a reply."""
+        return list(self.chat_template.ends)
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The configuration of network, vision tower and language model, without keys that describe a file."""
+        return without_file_keys(self.network.config.to_dict())
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest (64 hex digits) of weights, configuration, processor and template. Cached keys and values fit only
+        models with the same digest."""
+        kwargs = self.chat_template.variables
+        description = json.dumps(
+            {
+                **({"template_kwargs": kwargs} if kwargs else {}),
+                "class": type(self.network).__name__,
+                "config": self.configuration,
+                "processor": json.loads(self.processor.image_processor.to_json_string()),
+                "template": self.processor.chat_template,
+            },
+            sort_keys=True,
+            default=str,
+        )
+        return fingerprint(dict(self.network.state_dict()), description)
+
+    @property
+    def marks(self) -> re.Pattern[str]:
+        """Matches the model's special tokens, which no text may contain (`episodes.special_tokens.refuse_marks`)."""
+        return self.chat_template.marks
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate:
+        """The processor's chat template with its tokenizer."""
+        return ChatTemplate(self.processor, self.prompting, self.network.generation_config)
+
+
+def without_file_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the keys of `FILE_KEYS`, at every depth."""
+    return {
+        key: without_file_keys(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if key not in FILE_KEYS
+    }
