@@ -39,9 +39,7 @@ from table import Found, cell, learnt, listed, slim
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.episodes.questions import HELD_OUT
-from linkcontext.evaluation.runner import evaluate, evaluate_episodes
-from linkcontext.evaluation.tasks import isekai, world_icl
-from linkcontext.evaluation.tasks.retention import run_retention
+from linkcontext.evaluation.runner import evaluate
 from linkcontext.models.average import average
 from linkcontext.models.loading import load
 from linkcontext.scoring.local import LocalModel
@@ -236,14 +234,13 @@ def figures(table: Table, where: Path, model: LocalModel, main: bool) -> Iterato
     def config(what: str, **options: Any) -> EvalConfig:
         return eval_config(model=model.card.name, out=str(where / what), **options)
 
-    asked = world_icl.settled(config("world-icl", data="scenes:9201", episodes=table.episodes), "world-icl")
-    metrics = evaluate_episodes(asked, *world_icl.open_benchmark(asked), model=model)
+    metrics = evaluate(config("world-icl", data="scenes:9201", episodes=table.episodes), model, "world-icl")
     yield from ({"what": "world-icl", **row} for row in metrics["rows"] if row["scoring"] == "likelihood_sum")
     yield from ({"what": "means", **line} for line in metrics["means"] if line["scoring"] == "likelihood_sum")
     n = max(2, table.episodes // 2)
     yield from (
         {"what": "retention", **row}
-        for row in run_retention(config("retention", episodes=table.episodes), model)["rows"]
+        for row in evaluate(config("retention", episodes=table.episodes), model, "retention")["rows"]
     )
     if not main:
         return
@@ -252,15 +249,12 @@ def figures(table: Table, where: Path, model: LocalModel, main: bool) -> Iterato
     images = Path(os.environ.get("LINKCONTEXT_DATA", "nowhere")) / "images"
     for data in ("digits", *(sorted(map(str, images.iterdir())) if images.is_dir() else ())):
         called = Path(data).name
-        asked = world_icl.settled(config(called, data=data, shots=(1, 4), episodes=n // 2), "fewshot")
-        found = evaluate_episodes(asked, *world_icl.open_benchmark(asked), model=model)
+        found = evaluate(config(called, data=data, shots=(1, 4), episodes=n // 2), model, "fewshot")
         yield from ({"what": called, **row} for row in found["rows"] if row["scoring"] == "likelihood_sum")
     for kind in ("10", "pair"):
         data = str(Path(table.out) / f"isekai-{kind}")
-        asked = isekai.settled(config(f"isekai-{kind}", data=data, shots=(0, 1, 4), scoring="both"))
-        found = evaluate_episodes(
-            asked, *isekai.open_isekai(data, asked.episodes.shots, asked.episodes.seed), model=model
-        )
+        asked = config(f"isekai-{kind}", data=data, shots=(0, 1, 4), scoring="both")
+        found = evaluate(asked, model, "isekai")
         chosen = ("likelihood_sum", "generate")
         yield from ({"what": f"ISEKAI-mini-{kind}", **row} for row in found["rows"] if row["scoring"] in chosen)
 

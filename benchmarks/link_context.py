@@ -29,9 +29,7 @@ from table import Found, cell, learnt, listed, slim
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.evaluation.metrics import by_place, grouped
 from linkcontext.evaluation.published_results import LABEL, published_beside
-from linkcontext.evaluation.runner import evaluate, evaluate_episodes
-from linkcontext.evaluation.tasks import isekai
-from linkcontext.evaluation.tasks.retention import run_retention
+from linkcontext.evaluation.runner import evaluate
 from linkcontext.mining.embed import mine
 from linkcontext.models.loading import load
 from linkcontext.records import Episode, Prediction, read_jsonl
@@ -148,11 +146,8 @@ def figures(table: Table, where: Path, model: LocalModel) -> Iterator[dict]:
         return eval_config(model=model.card.name, out=str(where / what), **options)
 
     for kind in ("10", "pair"):
-        asked = isekai.settled(
-            config(f"isekai-{kind}", data=str(Path(table.out) / f"isekai-{kind}"), shots=SHOTS, scoring="both")
-        )
-        e = asked.episodes
-        found = evaluate_episodes(asked, *isekai.open_isekai(e.data, e.shots, e.seed), model=model)
+        data = str(Path(table.out) / f"isekai-{kind}")
+        found = evaluate(config(f"isekai-{kind}", data=data, shots=SHOTS, scoring="both"), model, "isekai")
         yield from ({"what": f"isekai-{kind}", **row} for row in found["rows"])
     n = table.episodes
     for what, data in (("world", f"world:{table.world}"), ("digits", "digits")):
@@ -170,7 +165,7 @@ def figures(table: Table, where: Path, model: LocalModel) -> Iterator[dict]:
     for key, pairs in grouped(episodes, predictions).items():
         if key.scoring == "likelihood_sum":
             yield from ({"what": "place", **place._asdict()} for place in by_place(pairs, key.scoring))
-    found = run_retention(config("retention", episodes=n), model)
+    found = evaluate(config("retention", episodes=n), model, "retention")
     yield from ({"what": "retention", **row} for row in found["rows"])
 
 

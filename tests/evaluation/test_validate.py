@@ -16,17 +16,8 @@ from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
 from linkcontext.evaluation.metrics import SCORINGS
-from linkcontext.evaluation.runner import Evaluator
-from linkcontext.evaluation.validate import (
-    balance,
-    beginnings,
-    blind_policies,
-    leaks,
-    near_leaks,
-    planted,
-    room,
-    validate,
-)
+from linkcontext.evaluation.runner import evaluator_of, validate
+from linkcontext.evaluation.validate import balance, beginnings, blind_policies, leaks, near_leaks, planted, room
 from linkcontext.models.loading import load
 from linkcontext.records import Question
 from linkcontext.scoring.local import LocalModel
@@ -56,7 +47,7 @@ def episodes(world):
 
 @pytest.fixture
 def scorer(model, world):
-    return Evaluator.of(LocalModel.of(model), world, TURNS, eval_config()).scorer
+    return evaluator_of(eval_config(), LocalModel.of(model), world, TURNS).scorer
 
 
 def options(world, nano, **changes):
@@ -229,7 +220,7 @@ def test_a_template_that_rewrites_what_came_before_is_found(episodes, model, wor
     processor = load(model.source, device="cpu").processor
     processor.chat_template = "{{ messages | length }}" + processor.chat_template
     rewriting = dataclasses.replace(model, processor=processor)
-    scorer = Evaluator.of(LocalModel.of(rewriting), world, TURNS, eval_config()).scorer
+    scorer = evaluator_of(eval_config(), LocalModel.of(rewriting), world, TURNS).scorer
     with pytest.raises(InputError, match=r"e00000/q0 at 0 shots per class: with the answer .* are others than"):
         beginnings(episodes, scorer, TURNS)
 

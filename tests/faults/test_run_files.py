@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from linkcontext.config import eval_config
 from linkcontext.errors import InputError
 from linkcontext.evaluation.compare import compare
-from linkcontext.evaluation.grounding.conditions import probe_grounding, probe_of_run
-from linkcontext.evaluation.runner import evaluate, run_folder
-from linkcontext.evaluation.tasks.retention import run_retention
+from linkcontext.evaluation.runner import evaluate, probe_grounding, probe_of_run, run_folder
 from linkcontext.models.loading import load
 from linkcontext.report.page import write_report
 from linkcontext.report.probe import write_probe
@@ -56,7 +54,7 @@ def folder(nano, tmp_path_factory):
     model = load(str(nano), device="cpu")
     evaluate(config, LocalModel.of(model))
     probe_grounding(probe_of_run(config, run_folder(config)), LocalModel.of(model))
-    run_retention(asked_of_retention(root / "run", config), LocalModel.of(model))
+    evaluate(asked_of_retention(root / "run", config), LocalModel.of(model), benchmark="retention")
     return root / "run", config, model
 
 
@@ -124,7 +122,7 @@ def used(run: Path, whole: Path, config, model, name: str, action: str) -> None:
     elif name.startswith("probe/"):
         probe_grounding(probe_of_run(mine, run), LocalModel.of(model))
     elif name.startswith("retention/"):
-        run_retention(asked_of_retention(run, mine), LocalModel.of(model))
+        evaluate(asked_of_retention(run, mine), LocalModel.of(model), benchmark="retention")
     else:
         evaluate(mine, LocalModel.of(model))
 

@@ -12,8 +12,7 @@ from linkcontext.data.images import open_image
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.render import IGNORE, encode
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
-from linkcontext.evaluation.runner import evaluate
-from linkcontext.evaluation.validate import validate
+from linkcontext.evaluation.runner import evaluate, validate
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models import bundled
 from linkcontext.models.loading import load

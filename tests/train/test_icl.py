@@ -11,12 +11,13 @@ from linkcontext.config import ModelConfig, eval_config
 from linkcontext.data.images import sha256
 from linkcontext.data.manifest import Dataset, write_manifest
 from linkcontext.episodes.questions import HELD_OUT
+from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
 from linkcontext.evaluation import aggregate
 from linkcontext.evaluation.metrics import grouped
 from linkcontext.evaluation.run_dir import read_run
-from linkcontext.evaluation.runner import evaluate_episodes, run_folder
-from linkcontext.evaluation.tasks import world_icl
+from linkcontext.evaluation.runner import configured, evaluate, run_folder
+from linkcontext.evaluation.task import find_task
 from linkcontext.records import Episode, Item, Prediction, Question, read_jsonl
 from linkcontext.report.page import write_report
 from linkcontext.train import loop
@@ -90,8 +91,7 @@ def test_a_checkpoint_is_asked_all_tasks_in_both_forms(config, scenes, tmp_path)
     options = {"mixture": ("icl",), "icl_data": scenes, "steps": 1, "turns": (2,), "supervise": "query"}
     last = train(config(**options, held_out=scenes, held_out_tasks=("attribute/colour",), held_out_shots=(0, 1)))
     asked = eval_config(model=str(last), data=scenes, shots=(0, 2), episodes=27, out=str(tmp_path / "eval"))
-    asked = world_icl.settled(asked, "world-icl")
-    rows = evaluate_episodes(asked, *world_icl.open_benchmark(asked))["rows"]
+    rows = evaluate(asked, benchmark="world-icl")["rows"]
     assert {row["task"].rpartition(" ")[2] for row in rows} == {"open", "choice"}
     kept = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     folder = read_run(tmp_path / "eval")
@@ -103,7 +103,7 @@ def test_a_checkpoint_is_asked_all_tasks_in_both_forms(config, scenes, tmp_path)
     for told in (page.read_text(), page.with_suffix(".md").read_text()):
         assert "ICL efficiency" in told and "unseen tasks" in told
     with pytest.raises(InputError, match="--unseen Counting: no such type of task here; there is attribute, caption"):
-        evaluate_episodes(replace(asked, unseen=("Counting",)), *world_icl.open_benchmark(asked))
+        evaluate(replace(asked, unseen=("Counting",)), benchmark="world-icl")
     assert {(line["tasks"], line["form"], line["shots"]) for line in lines} == {
         (tasks, form, k)
         for tasks in ("seen tasks", "unseen tasks", *SUBJECTS)
@@ -169,37 +169,41 @@ def test_efficiency_is_the_area_above_no_shots_by_hand():
 )
 def test_flags_that_a_benchmark_decides_are_refused(benchmark, options, sentence):
     with pytest.raises(InputError, match=sentence):
-        world_icl.settled(eval_config(**options), benchmark)
+        configured(eval_config(**options), find_task(benchmark))
+
+
+def opened(benchmark, **options):
+    """The configuration as a benchmark reads it, and what it opens."""
+    task = find_task(benchmark)
+    config = configured(eval_config(**options), task)
+    return config, task.open(config.episodes, SCAFFOLDS["turns"])
 
 
 def test_benchmarks_take_the_flags_of_tasks_and_keep_the_answers_of_files(scenes):
-    config = eval_config(data=scenes, coherence="task", options=3, shots=(2,), episodes=27)
-    asked = world_icl.settled(config, "world-icl")
-    _, episodes, _ = world_icl.open_benchmark(asked)
+    asked, found = opened("world-icl", data=scenes, coherence="task", options=3, shots=(2,), episodes=27)
+    episodes = found.episodes
     assert all(e.task.endswith(" task-coherent") for e in episodes)
     assert asked.episodes.names == "pseudo"
-    assert world_icl.settled(eval_config(data=scenes), "vl-icl").episodes.names == "real"
+    assert configured(eval_config(data=scenes), find_task("vl-icl")).episodes.names == "real"
     everything = eval_config(data=scenes, tasks=("all", "attribute/colour"))
     assert everything.episodes.task_plan().tasks == ()
     assert len(run_folder(everything).parts) == 2
     for options in ({"coherence": "task"}, {"tasks": ("attribute",), "ways": 3}):
         with pytest.raises(InputError, match=r"--(coherence|ways): not (without|together with) --tasks"):
-            world_icl.open_benchmark(eval_config(data=scenes, **options))
+            find_task("world-icl").open(eval_config(data=scenes, **options).episodes, SCAFFOLDS["turns"])
 
 
 def test_fewshot_among_more_ways_than_letters_asks_openly():
-    asked = world_icl.settled(eval_config(data="digits", ways=10, shots=(1,), episodes=2), "fewshot")
-    _, episodes, left_out = world_icl.open_benchmark(asked)
-    assert [e.id for e in episodes] == ["open-e00000", "open-e00001"]
-    assert left_out == ["choice: left out, 10 ways, and there are letters for 8"]
+    _, found = opened("fewshot", data="digits", ways=10, shots=(1,), episodes=2)
+    assert [e.id for e in found.episodes] == ["open-e00000", "open-e00001"]
+    assert found.left_out == ["choice: left out, 10 ways, and there are letters for 8"]
 
 
 def test_fewshot_asks_the_same_episodes_both_ways(pictures):
-    asked = world_icl.settled(eval_config(data=str(pictures), shots=(1,), episodes=3, names="real"), "fewshot")
-    _, episodes, _ = world_icl.open_benchmark(asked)
-    opened, choice = episodes[:3], episodes[3:]
-    assert [e.id for e in opened] == [e.id.replace("choice", "open") for e in choice]
-    for a, b in zip(opened, choice, strict=True):
+    _, found = opened("fewshot", data=str(pictures), shots=(1,), episodes=3, names="real")
+    plain, choice = found.episodes[:3], found.episodes[3:]
+    assert [e.id for e in plain] == [e.id.replace("choice", "open") for e in choice]
+    for a, b in zip(plain, choice, strict=True):
         assert [t.item for t in a.queries] == [t.item for t in b.queries]
         assert {c.name for c in b.candidates} == {"A", "B"}
 

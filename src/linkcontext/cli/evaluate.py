@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from linkcontext.cli.terminal import console, print_problems
 from linkcontext.config import EpisodeConfig, EvalConfig
 from linkcontext.errors import InputError
+from linkcontext.evaluation.task import TASKS, task_help
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Validate:
 
     def run(self) -> None:
         """Check."""
-        from linkcontext.evaluation.validate import validate
+        from linkcontext.evaluation.runner import validate
 
         for line in validate(self.config):
             console.print(line, markup=False)
@@ -35,13 +36,7 @@ class Eval:
     """
 
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
-    benchmark: Literal["retention", "isekai", "world-icl", "fewshot", "seed", "vl-checklist", "vl-icl"] | None = None
-    """retention: instead of episodes, naming, counting and describing what the model was taught (--data is
-    then world:taught if not said), or the questions of a LLaVA or VQA file (--data FILE.json).
-    isekai: the episodes of ISEKAI-10 or ISEKAI-pair in a folder or on the hub (--data hf:ISEKAI-Portal/ISEKAI-10).
-    world-icl: all tasks of scenes nobody was trained on (--data scenes:SEED), openly and as a choice among letters,
-    with means over tasks; seed, vl-checklist, vl-icl: the same of a folder made by `linkcontext data FILE --layout NAME
-    --out DIR`; fewshot: few-shot recognition of any folder's classes, both ways."""
+    benchmark: Annotated[str | None, tyro.conf.arg(help=task_help(), metavar=f"{{{','.join(TASKS)}}}")] = None
     retention: str | None = None
     """Ask also whether the model still knows what it was taught, without a support (see --benchmark retention):
     world:taught, or a LLaVA or VQA file of questions, --episodes of each kind. It goes into the folder `retention` of
@@ -52,72 +47,62 @@ class Eval:
 
     def run(self) -> None:
         """Measure."""
+        self._check_flags()
+        from linkcontext.evaluation.open_model import open_model
+        from linkcontext.evaluation.runner import evaluate, probe_grounding, probe_of_run, recall_beside, run_folder
+        from linkcontext.report.probe import write_probe
+        from linkcontext.report.retention import retention_table
+
+        config, folder = self.config, run_folder(self.config, self.benchmark)
+        probe = probe_of_run(config, folder) if self.probe else None
+        recall = recall_beside(config, self.retention, folder) if self.retention is not None else None
+        model = open_model(config.model) if probe or recall else None  # loaded once for both runs
+        metrics = evaluate(config, model, self.benchmark)
+        if probe is not None:
+            console.print(probe_grounding(probe, model)["sentence"], markup=False)
+            write_probe(folder / "probe")
+        if recall is not None:
+            console.print(retention_table(evaluate(recall, model, "retention")["rows"]))
+        if "questions" in metrics["counters"]:
+            _print_recall(folder, metrics)
+        else:
+            _print_run(folder, metrics)
+
+    def _check_flags(self) -> None:
+        """Refuse flags that exclude each other."""
         if self.probe and self.benchmark:
             raise InputError("--probe: probes draw episodes of their own. Leave --benchmark out.")
         if self.retention is not None and (self.probe or self.benchmark == "retention"):
             raise InputError("--retention: not together with --probe or --benchmark retention. Leave one out.")
-        if self.benchmark == "retention":
-            self._retention()
-            return
-        from linkcontext.evaluation.runner import evaluate, evaluate_episodes, opened, run_folder
-        from linkcontext.evaluation.tasks import world_icl
-        from linkcontext.evaluation.tasks.isekai import open_isekai, settled
-        from linkcontext.evaluation.tasks.retention import retention_of_run, run_retention
-        from linkcontext.report.page import write_report
-        from linkcontext.report.retention import retention_table
-        from linkcontext.report.tables import curves_table, metrics_table, summary_table
 
-        config = settled(self.config) if self.benchmark == "isekai" else self.config
-        if self.benchmark is not None and self.benchmark != "isekai":
-            config = world_icl.settled(config, self.benchmark)
-        known = retention_of_run(config, self.retention, run_folder(config)) if self.retention is not None else None
-        model = opened(config.model) if known else None  # loaded once for both
-        if self.benchmark is not None and self.benchmark != "isekai":
-            dataset, episodes, left_out = world_icl.open_benchmark(config)
-            metrics = evaluate_episodes(config, dataset, episodes, left_out, model)
-        elif self.benchmark == "isekai":
-            e = config.episodes
-            metrics = evaluate_episodes(config, *open_isekai(e.data, e.shots, e.seed), model=model)
-        elif self.probe:
-            metrics = self._probed()
-        else:
-            metrics = evaluate(config, model)
-        if known is not None:
-            console.print(retention_table(run_retention(known, model)["rows"]))
-        page = write_report(run_folder(config))
-        _print_problems(run_folder(config))
-        if config.episodes.tasks:
-            console.print(summary_table(metrics["means"]))
-            console.print(curves_table(metrics["curves"]))
-        else:
-            console.print(metrics_table(metrics["rows"]))
-        counters = metrics["counters"]
-        console.print(f"engine: {counters['engine']} ({counters['engine_reason']})", markup=False)
-        console.print(f"report: {page}", markup=False)
 
-    def _retention(self) -> None:
-        from linkcontext.evaluation.tasks.retention import retention_folder, run_retention, settled
-        from linkcontext.report.retention import retention_table
+def _print_run(folder: Path, metrics: dict[str, Any]) -> None:
+    """Write the report of a run of episodes, and print its tables."""
+    from linkcontext.report.page import write_report
+    from linkcontext.report.tables import curves_table, metrics_table, summary_table
 
-        metrics = run_retention(self.config)
-        config = settled(self.config)
-        _print_problems(retention_folder(config))
-        console.print(f"{config.model.model} on {config.episodes.data}", markup=False)
-        console.print(retention_table(metrics["rows"]))
-        console.print(f"answers: {retention_folder(config) / 'answers.jsonl'}", soft_wrap=True)
+    page = write_report(folder)
+    _print_problems(folder)
+    if "means" in metrics:
+        console.print(summary_table(metrics["means"]))
+        console.print(curves_table(metrics["curves"]))
+    else:
+        console.print(metrics_table(metrics["rows"]))
+    counters = metrics["counters"]
+    console.print(f"engine: {counters['engine']} ({counters['engine_reason']})", markup=False)
+    console.print(f"report: {page}", markup=False)
 
-    def _probed(self) -> dict[str, Any]:
-        from linkcontext.evaluation.grounding.conditions import probe_grounding, probe_of_run
-        from linkcontext.evaluation.runner import evaluate, opened, run_folder
-        from linkcontext.report.probe import write_probe
 
-        config = self.config
-        asked = probe_of_run(config, run_folder(config))
-        model = opened(config.model)
-        metrics = evaluate(config, model)
-        console.print(probe_grounding(asked, model)["sentence"], markup=False)
-        write_probe(run_folder(asked))
-        return metrics
+def _print_recall(folder: Path, metrics: dict[str, Any]) -> None:
+    """Print the table of a run of questions without a support."""
+    from linkcontext.evaluation.run_dir import read_config
+    from linkcontext.report.retention import retention_table
+
+    config = read_config(folder / "config.json")
+    _print_problems(folder)
+    console.print(f"{config['config']['model']['model']} on {config['data']['spec']}", markup=False)
+    console.print(retention_table(metrics["rows"]))
+    console.print(f"answers: {folder / 'answers.jsonl'}", soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +120,7 @@ class Probe:
 
     def run(self) -> None:
         """Probe."""
-        from linkcontext.evaluation.grounding.conditions import probe_folder, probe_grounding
+        from linkcontext.evaluation.runner import probe_folder, probe_grounding
         from linkcontext.report.probe import probe_table, write_probe
 
         probe = probe_grounding(self.config)

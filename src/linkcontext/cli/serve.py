@@ -33,11 +33,11 @@ class App:
     def run(self) -> None:
         """Serve the page until stopped."""
         from linkcontext.app.page import serve_page
-        from linkcontext.evaluation.runner import local
+        from linkcontext.evaluation.open_model import load_local
 
         if self.port is not None:
             _check_port(self.port, 1)
-        serve_page(local(self.model), Path(self.runs), self.port, self.share)
+        serve_page(load_local(self.model), Path(self.runs), self.port, self.share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Serve:
     def run(self) -> None:
         """Serve until stopped."""
         self._check()
-        from linkcontext.evaluation.runner import local
+        from linkcontext.evaluation.open_model import load_local
         from linkcontext.serve.access import Hosts, check_exposure, checked_host_names, checked_key
         from linkcontext.serve.endpoint import Endpoint
         from linkcontext.serve.server import address, listen, serve
@@ -90,7 +90,8 @@ class Serve:
         with listen(self.host, self.port) as listening:
             check_exposure(listening, self.host, key, self.no_auth)
             hosts = Hosts.of(listening, (self.host, *checked_host_names(self.allow_host)))
-            endpoint = Endpoint(Path(self.model.model).name, local(self.model), self._limits(), packs, self.trust_pack)
+            model = load_local(self.model)
+            endpoint = Endpoint(Path(self.model.model).name, model, self._limits(), packs, self.trust_pack)
             console.print(f"{', '.join(endpoint.prompts)} at {address(listening)}", markup=False, soft_wrap=True)
             serve(endpoint, listening, hosts, key)
 

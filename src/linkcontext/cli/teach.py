@@ -110,10 +110,10 @@ class Teach:
 
     def _new_learner(self) -> "Learner":
         from linkcontext.episodes.scaffold import load_scaffold
-        from linkcontext.evaluation.runner import local
+        from linkcontext.evaluation.open_model import load_local
         from linkcontext.teach.learner import Learner
 
-        model = local(self.loading.of(self.model or "mini"))
+        model = load_local(self.loading.of(self.model or "mini"))
         return Learner(model, load_scaffold(self.scaffold), shots_per_class=self.shots_per_class, select=self.select)
 
     def _earlier_learner(self, pack: "Pack") -> "Learner":
@@ -180,12 +180,12 @@ class AskPack:
 
     def _learners(self, pack: "Pack") -> "tuple[Learner | None, RemoteLearner | None]":
         """The learner of a model on this machine, or else that of a model behind a server."""
-        from linkcontext.evaluation.runner import opened
+        from linkcontext.evaluation.open_model import open_model
         from linkcontext.teach.remote_learner import RemoteLearner
 
         if self.model is None:
             return pack.learner(_local_model(pack, None, self.loading)), None
-        model = opened(self.loading.of(self.model))
+        model = open_model(self.loading.of(self.model))
         if model.lacks("token ids"):
             return None, RemoteLearner(pack, model)
         return pack.learner(model.loaded), None
@@ -292,7 +292,7 @@ class Chat:
 
     def run(self) -> None:
         """Answer lines until they end."""
-        from linkcontext.evaluation.runner import local
+        from linkcontext.evaluation.open_model import load_local
         from linkcontext.teach.chat import chat, input_lines
         from linkcontext.teach.dialogue import Dialogue
         from linkcontext.teach.learner import Learner
@@ -304,16 +304,16 @@ class Chat:
         if pack is not None:
             learner = pack.learner(_local_model(pack, self.model, self.loading))
         else:
-            learner = Learner(local(self.loading.of(self.model or "mini")))
+            learner = Learner(load_local(self.loading.of(self.model or "mini")))
         chat(Dialogue(learner, self.context, licence=pack.licence if pack else ""), input_lines(print), print)
 
 
 def _local_model(pack: "Pack", named: str | None, loading: Loading) -> "Model":
     """The model that the command line names, else the pack's own, which is neither behind a server nor downloaded."""
-    from linkcontext.evaluation.runner import local
+    from linkcontext.evaluation.open_model import load_local
 
     if named is not None:
-        return local(loading.of(named))
+        return load_local(loading.of(named))
     if loading.trust_remote_code:
         raise InputError("--trust-remote-code: a pack never decides whose code is run. Name the model with --model.")
-    return local(loading.of(pack.local_model()), download=False)
+    return load_local(loading.of(pack.local_model()), download=False)

@@ -1,14 +1,18 @@
-"""The episodes that a configuration asks for: links between classes, or conversations about tasks."""
+"""Episodes drawn as options say: links between classes, or conversations about tasks."""
 
 from dataclasses import replace
+from functools import partial
 
 from linkcontext.config import EpisodeConfig, flags
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.neighbours import mined
 from linkcontext.episodes.link import SampledEpisodes, sample_episodes
 from linkcontext.episodes.questions import TaskSampler
+from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.errors import InputError
+from linkcontext.evaluation.task import EpisodeSet
 from linkcontext.records import Episode
+from linkcontext.source import open_data
 
 # Flags that only links between classes have, or only conversations about tasks.
 LINKS = (
@@ -22,6 +26,21 @@ LINKS = (
     "--select",
 )
 TALKS = ("--coherence", "--format", "--options", "--balanced")
+
+
+def open_drawn(options: EpisodeConfig, _: Scaffold) -> EpisodeSet:
+    """The data set of `--data` and the episodes that are drawn from it. Raises as `open_data` and `draw_episodes`."""
+    return _draw_set(options, open_data(options.data, options.strict))
+
+
+def _draw_set(options: EpisodeConfig, dataset: Dataset) -> EpisodeSet:
+    sampled = draw_episodes(options, dataset)
+    return EpisodeSet(dataset, sampled.episodes, left_out_sentences(sampled), partial(_draw_set, options))
+
+
+def left_out_sentences(sampled: SampledEpisodes) -> list[str]:
+    """What could not be in the episodes, a sentence for each class or subject."""
+    return [f"{left.class_id}: left out, {left.shortfall}" for left in sampled.left_out]
 
 
 def draw_episodes(config: EpisodeConfig, dataset: Dataset) -> SampledEpisodes:

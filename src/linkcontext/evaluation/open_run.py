@@ -10,11 +10,11 @@ import json
 import platform
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from linkcontext.config import EvalConfig
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import digest
 from linkcontext.episodes.scaffold import Message, Scaffold
@@ -54,16 +54,29 @@ def refuse_other_records(path: Path, records: Sequence[Any]) -> None:
         raise InputError(f"{path.parent}: holds a run of other {path.stem}. Choose another --out, or remove it.")
 
 
-def resolved(config: EvalConfig) -> dict[str, Any]:
-    """The configuration as JSON has it."""
-    options: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return options
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """A run's options and their defaults, as JSON has them."""
+
+    values: dict[str, Any]
+    defaults: dict[str, Any]
+
+    @classmethod
+    def of(cls, config: Any, defaults: Any) -> "RunOptions":
+        """From two dataclasses of options."""
+        values, usual = (json.loads(json.dumps(dataclasses.asdict(each))) for each in (config, defaults))
+        return cls(values, usual)
+
+    def with_defaults(self, kept: dict[str, Any]) -> dict[str, Any]:
+        """Options that an earlier version wrote, completed with the defaults of those that were added since."""
+        whole = self.defaults | kept | {part: self.defaults[part] | kept[part] for part in ("model", "episodes")}
+        return _bound(whole)
 
 
 def open_run_dir(
     path: Path,
     records: Sequence[Any],
-    config: EvalConfig,
+    options: RunOptions,
     model: ScoringModel,
     dataset: Dataset,
     problems: list[str],
@@ -78,7 +91,7 @@ def open_run_dir(
     data_digest = digest(dataset)
     if config_path.exists():
         kept = read_json(config_path)
-        _refuse_other_options(config_path, kept, config, data_digest)
+        _refuse_other_options(config_path, kept, options, data_digest)
         refuse_other_records(path, records)
         refuse_other(out, kept.get("measured"), about)
         write_jsonl(records, path)
@@ -87,11 +100,11 @@ def open_run_dir(
         raise InputError(f"{out}: there is something in it, and it is no run. Choose another --out.")
     written = {
         "command": "linkcontext " + " ".join(sys.argv[1:]),
-        "config": resolved(config),
+        "config": options.values,
         "model": model.card.describe(),
         "measured": about,
         "data": {
-            "spec": config.episodes.data,
+            "spec": options.values["episodes"]["data"],
             "root": str(dataset.root),
             "digest": data_digest,
             "problems": problems,
@@ -106,11 +119,11 @@ def open_run_dir(
     write_jsonl(records, path)
 
 
-def _refuse_other_options(config_path: Path, kept: Any, config: EvalConfig, data_digest: str) -> None:
+def _refuse_other_options(config_path: Path, kept: Any, options: RunOptions, data_digest: str) -> None:
     """Raise an `InputError` if a run was begun with other options or other data, or its config.json is damaged."""
-    out, now = config_path.parent, {"config": _bound(resolved(config)), "data": data_digest}
+    out, now = config_path.parent, {"config": _bound(options.values), "data": data_digest}
     try:
-        earlier = {"config": _bound(_with_defaults(kept["config"])), "data": kept["data"]["digest"]}
+        earlier = {"config": options.with_defaults(kept["config"]), "data": kept["data"]["digest"]}
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{config_path}: damaged. Remove {out} or choose another --out.") from error
     if earlier != now:
@@ -123,11 +136,6 @@ def _refuse_other_options(config_path: Path, kept: Any, config: EvalConfig, data
 def _bound(options: dict[str, Any]) -> dict[str, Any]:
     """The options that must stay the same while a run goes on."""
     return {name: value for name, value in options.items() if name not in FREE}
-
-
-def _with_defaults(kept: dict[str, Any]) -> dict[str, Any]:
-    defaults = resolved(EvalConfig())
-    return defaults | kept | {part: defaults[part] | kept[part] for part in ("model", "episodes")}
 
 
 def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:

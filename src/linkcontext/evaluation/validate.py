@@ -6,7 +6,7 @@ The episodes, the scoring and the prompts are checked; of the model only its tok
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from linkcontext.config import EpisodeConfig, EvalConfig
+from linkcontext.config import EpisodeConfig
 from linkcontext.data.copies import near_copies, repeated
 from linkcontext.data.images import open_image
 from linkcontext.data.manifest import Dataset
@@ -17,56 +17,50 @@ from linkcontext.episodes.scaffold import (
     Scaffold,
     build_messages,
     image_ids,
-    load_scaffold,
     query_messages,
     refuse_scaffold,
 )
 from linkcontext.episodes.special_tokens import refuse_marked_episodes
 from linkcontext.errors import InputError
-from linkcontext.evaluation.draw import draw_episodes
+from linkcontext.evaluation.evaluator import Evaluator, check_fits
 from linkcontext.evaluation.metrics import SCORINGS, credit, metric_rows
-from linkcontext.evaluation.runner import Evaluator, check_fits, drawn_for, opened, prompted
+from linkcontext.evaluation.task import EpisodeSet
 from linkcontext.models.families import family_of
 from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
 from linkcontext.scoring.protocol import ScoringModel
-from linkcontext.source import open_data
 
 SHOWN = 12  # characters of a template's text before what differs
 SAMPLE = 64  # episodes whose conversations are compared token by token
 
 
-def validate(config: EvalConfig, model: ScoringModel | None = None) -> list[str]:
-    """Draw the episodes of `config` and check them: a line for each check, with over how many it went.
-
-    With `model` that one is used instead of loading `config.model`. Raises `InputError`, naming the episode, for
-    the first thing found wrong.
-    """
-    wording = load_scaffold(config.scaffold)
-    dataset = open_data(config.episodes.data, config.episodes.strict)
-    sampled = draw_episodes(config.episodes, dataset)
-    model = opened(config.model) if model is None else prompted(model, config.model)
-    dataset, sampled = drawn_for(model, config.episodes, dataset, sampled)
-    episodes = sampled.episodes
+def check_episodes(data: EpisodeSet, options: EpisodeConfig, scaffold: Scaffold) -> list[str]:
+    """Check the episodes and the scoring, without a model. Raises `InputError` for the first thing that is wrong."""
+    episodes, dataset = data.episodes, data.dataset
     used = {candidate.class_id for episode in episodes for candidate in episode.candidates}
     lines = [f"{len(episodes):,} episodes of {len(used)} of {len(dataset.by_class())} classes were drawn"]
-    lines += [f"left out: {out.class_id} ({out.shortfall})" for out in sampled.left_out]
-    lines += [*dataset.problems, *repeated(dataset)]
-    lines += [
-        planted(episodes, wording, right=True),
-        planted(episodes, wording, right=False),
-        leaks(episodes, dataset, config.episodes),
+    return [
+        *lines,
+        *data.left_out,
+        *dataset.problems,
+        *repeated(dataset),
+        planted(episodes, scaffold, right=True),
+        planted(episodes, scaffold, right=False),
+        leaks(episodes, dataset, options),
         *near_leaks(episodes, dataset),
-        *([] if config.episodes.tasks or config.episodes.false_labels else [balance(episodes, config.episodes)]),
+        *([] if options.tasks or options.false_labels else [balance(episodes, options)]),
         blind_policies(episodes),
     ]
-    evaluator = Evaluator.of(model, dataset, wording, config)
-    scorer = evaluator.scorer
-    refuse_scaffold(wording, scorer.card.special_tokens)
+
+
+def check_prompts(episodes: Sequence[Episode], evaluator: Evaluator) -> list[str]:
+    """Check the prompts as the model reads them. Raises `InputError` for the first thing that is wrong."""
+    scorer, scaffold = evaluator.scorer, evaluator.scaffold
+    refuse_scaffold(scaffold, scorer.card.special_tokens)
     refuse_marked_episodes(episodes, scorer.card.special_tokens)
     if why := scorer.lacks("token ids"):
         check_fits(evaluator, episodes)
-        return [*lines, f"the server takes the longest prompt; its tokens were not compared, because {why}"]
-    return [*lines, room(episodes, scorer, wording), *beginnings(episodes, scorer, wording)]
+        return [f"the server takes the longest prompt; its tokens were not compared, because {why}"]
+    return [room(episodes, scorer, scaffold), *beginnings(episodes, scorer, scaffold)]
 
 
 def planted(episodes: Sequence[Episode], wording: Scaffold, *, right: bool) -> str:

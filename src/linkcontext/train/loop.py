@@ -43,10 +43,10 @@ from linkcontext.episodes.scaffold import SCAFFOLDS, load_scaffold, refuse_scaff
 from linkcontext.episodes.special_tokens import refuse_marked_names, refuse_marked_questions, refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.evaluation.draw import draw_episodes
+from linkcontext.evaluation.evaluator import Evaluator, predict_episodes
 from linkcontext.evaluation.metrics import metric_rows
-from linkcontext.evaluation.runner import Evaluator, predict_episodes
+from linkcontext.evaluation.recall import refuse_marked_recall, without_refused_pictures
 from linkcontext.evaluation.tasks.question_files import file_recall_test
-from linkcontext.evaluation.tasks.recall_questions import refuse_marked_recall, without_refused_pictures
 from linkcontext.inference.memory import free_memory
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.families import parts
@@ -303,7 +303,7 @@ def _examples(
             exam = exam if model is None else without_refused_pictures(exam, LocalModel.of(model), strict=False)
             problems += exam.dataset.problems
             digests |= {name: digest(exam.dataset)}
-            checks.append(partial(refuse_marked_recall, exam.probes))
+            checks.append(partial(refuse_marked_recall, exam.questions))
             tasks.append((share, mixture.from_file(exam, Path(name), config.seed)))
     for problem in problems:
         log.warning(problem)

@@ -154,7 +154,7 @@ def taught(seed: int) -> Task:
 def from_file(exam: RecallTest, path: Path, seed: int) -> Task:
     """The answers drawn from a file; those of one conversation are together."""
     records: dict[str, list[RecallQuestion]] = {}
-    for probe in exam.probes:
+    for probe in exam.questions:
         records.setdefault(probe.id.partition("/")[0], []).append(probe)
     groups = list(records.values())
 

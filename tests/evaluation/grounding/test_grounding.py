@@ -10,17 +10,11 @@ from linkcontext.config import eval_config
 from linkcontext.episodes.render import Tokens
 from linkcontext.episodes.scaffold import image_ids, load_scaffold
 from linkcontext.errors import InputError
-from linkcontext.evaluation.grounding.conditions import (
-    check_probe_config,
-    draw_conditions,
-    plan_conditions,
-    predict_conditions,
-    probe_grounding,
-    probe_of_run,
-    write_findings,
-)
+from linkcontext.evaluation.evaluator import Evaluator
+from linkcontext.evaluation.grounding.conditions import draw_conditions, plan_conditions, predict_conditions
 from linkcontext.evaluation.grounding.findings import LINKING, Comparison, Effect, judged
-from linkcontext.evaluation.runner import Evaluator
+from linkcontext.evaluation.run_metrics import write_findings
+from linkcontext.evaluation.runner import check_probe_config, probe_grounding, probe_of_run
 from linkcontext.models.synthetic_images import BLANK
 from linkcontext.records import write_jsonl
 from linkcontext.source import open_data
@@ -109,7 +103,9 @@ def config(world):
 def probed(policy, config, out):
     dataset = open_data(config.episodes.data, False)
     asked, left_out = plan_conditions(
-        Evaluator(Planted(policy), dataset, load_scaffold(config.scaffold), True, False, False), config
+        Evaluator(Planted(policy), dataset, load_scaffold(config.scaffold), True, False, False),
+        config.episodes,
+        config.scaffold,
     )
     write_jsonl([episode for _, episodes in asked for episode in episodes], out / "episodes.jsonl")
     predict_conditions(asked, out / "predictions.jsonl")
@@ -215,7 +211,7 @@ def test_the_bundled_models_are_told_apart_by_all_probes(model, tmp_path):
 
 def test_one_thing_is_changed_and_the_queries_stay(config):
     told = {}
-    for episode in draw_conditions(config, open_data(config.episodes.data, False)):
+    for episode in draw_conditions(config.episodes, open_data(config.episodes.data, False)):
         told.setdefault(episode.task, {})[episode.id.partition("/")[2]] = episode
     assert {len(episodes) for episodes in told.values()} == {16}
     for key, shown in told["shown"].items():
@@ -245,7 +241,9 @@ def test_a_probe_that_was_killed_goes_on_and_ends_the_same(config, tmp_path):
     assert probed(copies_last, few, tmp_path) == whole
     planted = Planted(copies_last)
     asked, _ = plan_conditions(
-        Evaluator(planted, open_data(config.episodes.data, False), load_scaffold("turns"), True, False, False), few
+        Evaluator(planted, open_data(config.episodes.data, False), load_scaffold("turns"), True, False, False),
+        few.episodes,
+        few.scaffold,
     )
     predict_conditions(asked, tmp_path / "predictions.jsonl")
     assert planted.asks == 0

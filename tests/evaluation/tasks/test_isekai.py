@@ -11,7 +11,8 @@ from linkcontext.config import eval_config
 from linkcontext.episodes.link import copy_first, copy_last
 from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
-from linkcontext.evaluation.tasks.isekai import open_isekai, settled
+from linkcontext.evaluation.runner import configured, run_folder
+from linkcontext.evaluation.tasks.isekai import ISEKAI, open_isekai
 from linkcontext.evaluation.validate import balance, blind_policies, planted
 from linkcontext.records import Candidate, Turn
 from linkcontext.worlds.isekai import write_isekai
@@ -203,17 +204,18 @@ def test_without_a_network_the_hub_is_a_sentence(monkeypatch, tmp_path):
     assert len(open_isekai("hf:ISEKAI-Portal/ISEKAI-10", (1,), 0)[1]) == 1
 
 
-def test_the_benchmark_settles_what_is_its_own():
-    config = settled(eval_config(data="somewhere", shots=(0, 1), seed=3))
+def test_the_benchmark_sets_what_is_its_own():
+    asked = eval_config(data="somewhere", shots=(0, 1), seed=3)
+    config = configured(asked, ISEKAI)
     e = config.episodes
     assert (e.data, e.shots, e.seed, e.names) == ("somewhere", (0, 1), 3, "real")
-    assert config.out == "runs/mini-isekai-somewhere-likelihood-seed3"
-    assert settled(eval_config(data="somewhere", out="here")).out == "here"
-    assert settled(config) == config
+    assert run_folder(asked, "isekai").as_posix() == "runs/mini-isekai-somewhere-likelihood-seed3"
+    assert run_folder(eval_config(data="somewhere", out="here"), "isekai").as_posix() == "here"
+    assert configured(config, ISEKAI) == config
     with pytest.raises(InputError, match="--ways, --queries: --benchmark isekai brings its own"):
-        settled(eval_config(data="somewhere", ways=3, queries=6))
+        configured(eval_config(data="somewhere", ways=3, queries=6), ISEKAI)
     with pytest.raises(InputError, match="needs --data"):
-        settled(eval_config())
+        configured(eval_config(), ISEKAI)
 
 
 def test_one_picture_under_two_names_is_named(tmp_path):

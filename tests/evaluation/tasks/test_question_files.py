@@ -65,7 +65,7 @@ def annotation(number=7, people=10):
 def test_a_conversation_gives_a_probe_for_each_answer_after_the_right_ones_before(llava):
     path = llava({"id": "x", "image": "a.png", "conversations": talk("<image>\nWhat?", "A cat.", "Colour?", "Red")})
     exam = file_recall_test(path, TURNS, 256, 0)
-    first, second = sorted(exam.probes, key=lambda probe: probe.id)
+    first, second = sorted(exam.questions, key=lambda probe: probe.id)
     asked = {"role": "user", "content": [image("a.png"), text("What?")]}
     assert first.messages == (asked,)
     assert second.messages == (
@@ -81,13 +81,13 @@ def test_a_conversation_gives_a_probe_for_each_answer_after_the_right_ones_befor
 def test_pictures_are_found_beside_the_file_and_below_images(llava, tmp_path):
     path = llava({"image": ["a.png", "b.png"], "conversations": talk("First <image> then <image>: same?", "no")})
     exam = file_recall_test(path, TURNS, 256, 0)
-    parts = exam.probes[0].messages[0]["content"]
+    parts = exam.questions[0].messages[0]["content"]
     assert parts == [text("First "), image("a.png"), text(" then "), image("b.png"), text(": same?")]
     assert exam.dataset.path("b.png") == tmp_path / "images" / "b.png"
 
 
 def test_a_record_without_a_picture_is_asked_in_words(llava):
-    (probe,) = file_recall_test(llava({"conversations": talk("Two and two?", "4")}), TURNS, 9, 0).probes
+    (probe,) = file_recall_test(llava({"conversations": talk("Two and two?", "4")}), TURNS, 9, 0).questions
     assert probe.messages == ({"role": "user", "content": [text("Two and two?")]},)
 
 
@@ -98,7 +98,7 @@ def test_messages_and_images_are_asked_too_and_answers_not_to_be_learnt_are_not(
     record = {"messages": [*turns, {"role": "assistant", "content": "Red"}], "images": ["a.png"]}
     path = tmp_path / "talk.jsonl"
     path.write_text(json.dumps(record) + "\n" + json.dumps({**record, "messages": record["messages"][1:3]}) + "\n")
-    (probe,) = file_recall_test(path, TURNS, 9, 0).probes
+    (probe,) = file_recall_test(path, TURNS, 9, 0).questions
     assert (probe.id, probe.gold, len(probe.messages)) == ("record 0/answer 1", ("Red",), 4)
     assert probe.messages[0] == {"role": "system", "content": [text("Be brief.")]}
 
@@ -107,11 +107,11 @@ def test_fewer_questions_are_the_first_of_more_and_their_pictures_alone_are_open
     records = [{"image": "a.png", "conversations": talk(f"<image>{i}?", str(i))} for i in range(30)]
     path = llava(*records)
     many, few = file_recall_test(path, TURNS, 20, 3), file_recall_test(path, TURNS, 5, 3)
-    assert few.probes == many.probes[:5]
+    assert few.questions == many.questions[:5]
     assert few.total == 30
-    assert file_recall_test(path, TURNS, 20, 4).probes != many.probes
+    assert file_recall_test(path, TURNS, 20, 4).questions != many.questions
     missing = llava(*records, {"image": "gone.png", "conversations": talk("<image>?", "x")})
-    chosen = [file_recall_test(missing, TURNS, 1, seed).probes[0].id for seed in range(3)]
+    chosen = [file_recall_test(missing, TURNS, 1, seed).questions[0].id for seed in range(3)]
     assert "record 30/answer 0" not in chosen
 
 
@@ -142,7 +142,7 @@ def test_bad_llava_records_are_named(llava, record, complaint):
 def test_vqa_questions_find_their_annotations_and_coco_pictures(vqa, tmp_path):
     path = vqa([question()], [annotation(8), annotation(7)], data_subtype="val2014")
     exam = file_recall_test(path, TURNS, 256, 0)
-    (probe,) = exam.probes
+    (probe,) = exam.questions
     assert probe.messages == ({"role": "user", "content": [image("42"), text("What colour?")]},)
     assert (probe.task, probe.gold, probe.cluster) == ("vqa", ("red",) * 10, "42")
     assert exam.dataset.path("42") == tmp_path / "val2014" / "COCO_val2014_000000000042.jpg"
@@ -159,7 +159,7 @@ def test_vqa_pictures_by_other_names(vqa, tmp_path, more, picture):
 
 
 def test_the_scaffold_is_put_around_vqa_questions(vqa):
-    lcl = file_recall_test(vqa([question()], [annotation()], "000000000042.jpg"), SCAFFOLDS["lcl"], 1, 0).probes[0]
+    lcl = file_recall_test(vqa([question()], [annotation()], "000000000042.jpg"), SCAFFOLDS["lcl"], 1, 0).questions[0]
     assert lcl.messages[0]["role"] == "system"
     assert lcl.messages[1]["content"][0]["text"].startswith("[FINAL QUESTION]: Based on the previous examples, What")
 

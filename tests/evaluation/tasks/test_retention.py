@@ -13,9 +13,11 @@ from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.scaffold import SCAFFOLDS, image_ids
 from linkcontext.errors import InputError
-from linkcontext.evaluation.tasks.recall_questions import RecallAnswer, RecallQuestion, RecallTest, world_recall_test
-from linkcontext.evaluation.tasks.retention import retention_folder, run_retention, settled
+from linkcontext.evaluation.runner import configured, evaluate, run_folder
+from linkcontext.evaluation.tasks.recall_questions import RecallAnswer, RecallQuestion, RecallTest
+from linkcontext.evaluation.tasks.retention import RETENTION
 from linkcontext.evaluation.tasks.retention_rows import choice_credit, f1, retention_rows
+from linkcontext.evaluation.tasks.world_recall import world_recall_test
 from linkcontext.models import unreadable
 from linkcontext.models.loading import load
 from linkcontext.scoring.local import LocalModel
@@ -42,7 +44,7 @@ def perfect(exam):
         probe.id: RecallAnswer(
             probe.id, probe.gold[0], tuple(float(name == probe.gold[0]) for name in probe.candidates)
         )
-        for probe in exam.probes
+        for probe in exam.questions
     }
 
 
@@ -52,8 +54,8 @@ def by_task(found):
 
 def test_questions_and_right_answers_come_from_the_facts(world):
     exam = world_recall_test(world, TURNS, 5, 0)
-    assert [probe.task for probe in exam.probes] == ["naming"] * 5 + ["counting"] * 5 + ["describing"] * 5
-    for probe in exam.probes:
+    assert [probe.task for probe in exam.questions] == ["naming"] * 5 + ["counting"] * 5 + ["describing"] * 5
+    for probe in exam.questions:
         item = world.item(image_ids(probe.messages)[0])
         asked = probe.messages[0]["content"][1]["text"]
         assert len(probe.messages) == 1
@@ -71,15 +73,15 @@ def test_questions_and_right_answers_come_from_the_facts(world):
 
 def test_fewer_questions_are_the_first_of_more_whatever_the_order_of_the_data(world):
     few, many = world_recall_test(world, TURNS, 3, 0), world_recall_test(world, TURNS, 99, 0)
-    assert many.total == len(many.probes) == 3 * 24
+    assert many.total == len(many.questions) == 3 * 24
     for task in ("naming", "counting", "describing"):
-        assert [p for p in few.probes if p.task == task] == [p for p in many.probes if p.task == task][:3]
-    assert {p.id for p in world_recall_test(world, TURNS, 3, 1).probes} != {p.id for p in few.probes}
+        assert [p for p in few.questions if p.task == task] == [p for p in many.questions if p.task == task][:3]
+    assert {p.id for p in world_recall_test(world, TURNS, 3, 1).questions} != {p.id for p in few.questions}
 
 
 def test_the_place_of_the_right_name_tells_nothing(world):
     exam = world_recall_test(world, TURNS, 99, 0)
-    naming = [probe for probe in exam.probes if probe.candidates]
+    naming = [probe for probe in exam.questions if probe.candidates]
     assert all(list(probe.candidates) == sorted(probe.candidates) for probe in naming)
     others = [set(probe.candidates) - {probe.gold[0]} for probe in naming]
     assert len({frozenset(names) for names in others}) > 12  # drawn for each question
@@ -88,7 +90,7 @@ def test_the_place_of_the_right_name_tells_nothing(world):
 def test_a_model_that_knows_everything_gets_one_and_one_that_knows_nothing_gets_zero(world):
     exam = world_recall_test(world, TURNS, 24, 0)
     assert [row["accuracy"] for row in retention_rows(exam, perfect(exam))] == [1.0] * 4
-    wrong = {probe.id: RecallAnswer(probe.id, "nothing", (0.0,) * len(probe.candidates)) for probe in exam.probes}
+    wrong = {probe.id: RecallAnswer(probe.id, "nothing", (0.0,) * len(probe.candidates)) for probe in exam.questions}
     found = by_task(retention_rows(exam, wrong))
     # Ten ties are worth a tenth.
     assert found.pop(("naming", "likelihood_sum"))["accuracy"] == pytest.approx(0.1)
@@ -120,7 +122,7 @@ def test_rows_and_their_references(world):
 
 def test_a_reply_is_matched_against_all_names_and_numbers_may_be_words(world):
     exam = world_recall_test(world, TURNS, 1, 0)
-    naming, counting, _ = exam.probes
+    naming, counting, _ = exam.questions
     word = {"2": "Two.", "3": "three", "4": "four", "5": "five", "6": "6."}[counting.gold[0]]
     other = next(name for name in exam.names if name not in naming.candidates)
     said = perfect(exam)
@@ -184,18 +186,18 @@ def test_a_world_without_facts_or_with_few_names_is_refused(world):
 
 
 def test_the_flags_as_this_benchmark_reads_them():
-    config = settled(eval_config(episodes=7, seed=3))
+    config = configured(eval_config(episodes=7, seed=3), RETENTION)
     assert (config.episodes.data, config.episodes.shots, config.scoring) == ("world:taught", (0,), "both")
     assert (config.episodes.episodes, config.episodes.seed) == (7, 3)
-    assert settled(config) == config
-    assert retention_folder(config).as_posix() == "runs/mini-retention-world-taught-seed3"
-    assert settled(eval_config(data="digits")).episodes.data == "digits"
+    assert configured(config, RETENTION) == config
+    assert run_folder(config, "retention").as_posix() == "runs/mini-retention-world-taught-seed3"
+    assert configured(eval_config(data="digits"), RETENTION).episodes.data == "digits"
     with pytest.raises(InputError, match="--ways, --groups-apart: --benchmark retention asks without"):
-        settled(eval_config(ways=3, groups_apart=True))
+        configured(eval_config(ways=3, groups_apart=True), RETENTION)
     with pytest.raises(InputError, match="--shots: "):
-        settled(eval_config(shots=(4,)))
+        configured(eval_config(shots=(4,)), RETENTION)
     with pytest.raises(InputError, match="at least one question"):
-        settled(eval_config(episodes=0))
+        configured(eval_config(episodes=0), RETENTION)
 
 
 @pytest.fixture
@@ -205,7 +207,7 @@ def config(nano, world, tmp_path):
 
 
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, model, tmp_path):
-    metrics = run_retention(config, LocalModel.of(model))
+    metrics = evaluate(config, LocalModel.of(model), benchmark="retention")
     run = tmp_path / "run"
     assert {path.name for path in run.glob("[!.]*")} == {
         "config.json",
@@ -221,25 +223,27 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, model, tmp_path
     assert len(text.splitlines()) == 12
     (run / "answers.jsonl").write_text(text[: len(text) // 2])  # in the middle of a line
     (run / "metrics.json").unlink()
-    assert run_retention(config, LocalModel.of(model))["rows"] == metrics["rows"]
+    assert evaluate(config, LocalModel.of(model), benchmark="retention")["rows"] == metrics["rows"]
     assert [json.loads(line)["probe"] for line in (run / "answers.jsonl").read_text().splitlines()] == [
         json.loads(line)["probe"] for line in text.splitlines()
     ]
 
 
 def test_the_batch_changes_no_row(config, model, tmp_path):
-    one = run_retention(dataclasses.replace(config, batch=1, out=str(tmp_path / "one")), LocalModel.of(model))
-    assert one["rows"] == run_retention(config, LocalModel.of(model))["rows"]
+    one = evaluate(
+        dataclasses.replace(config, batch=1, out=str(tmp_path / "one")), LocalModel.of(model), benchmark="retention"
+    )
+    assert one["rows"] == evaluate(config, LocalModel.of(model), benchmark="retention")["rows"]
 
 
 def test_other_runs_folders_are_refused(config, model, tmp_path):
-    run_retention(config, LocalModel.of(model))
+    evaluate(config, LocalModel.of(model), benchmark="retention")
     with pytest.raises(InputError, match=r"another configuration .*episodes 4 there, 5 asked"):
         more = dataclasses.replace(config.episodes, episodes=5)
-        run_retention(dataclasses.replace(config, episodes=more), LocalModel.of(model))
+        evaluate(dataclasses.replace(config, episodes=more), LocalModel.of(model), benchmark="retention")
     (tmp_path / "run" / "episodes.jsonl").write_text("")
     with pytest.raises(InputError, match="holds a run of episodes"):
-        run_retention(config, LocalModel.of(model))
+        evaluate(config, LocalModel.of(model), benchmark="retention")
 
 
 def test_a_picture_that_the_processor_refuses_is_not_asked_about(config, model, tmp_path, monkeypatch):
@@ -250,12 +254,12 @@ def test_a_picture_that_the_processor_refuses_is_not_asked_about(config, model, 
     file.write_text(json.dumps([{"image": name, "conversations": turns} for name in ("good.png", "bad.png")]))
     monkeypatch.setattr(unreadable, "_reason", lambda model, size: "refused" if size == (3000, 2) else "")
     options = {"model": config.model.model, "data": str(file), "out": config.out}
-    metrics = run_retention(eval_config(**options), LocalModel.of(model))
+    metrics = evaluate(eval_config(**options), LocalModel.of(model), benchmark="retention")
     assert metrics["counters"]["questions"] == 1
     told = next(tmp_path.glob("*/config.json")).read_text()
     assert "left out: 1 (bad.png): refused" in told
     with pytest.raises(InputError, match=r"bad\.png"):
-        run_retention(eval_config(**options, strict=True), LocalModel.of(model))
+        evaluate(eval_config(**options, strict=True), LocalModel.of(model), benchmark="retention")
 
 
 def test_a_file_of_questions_from_the_command_line(nano, tmp_path, capsys):

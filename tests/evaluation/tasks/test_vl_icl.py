@@ -10,7 +10,9 @@ from PIL import Image
 
 from linkcontext.config import eval_config
 from linkcontext.data.readers.imports import import_files
-from linkcontext.evaluation.tasks import world_icl
+from linkcontext.episodes.scaffold import SCAFFOLDS
+from linkcontext.evaluation.runner import configured
+from linkcontext.evaluation.task import find_task
 from linkcontext.evaluation.validate import blind_policies, leaks
 
 TASKS = ("clevr", "matching_mi", "open_mi", "operator_induction", "operator_induction_interleaved", "textocr")
@@ -77,11 +79,13 @@ def benchmark(tmp_path_factory):
 def test_every_task_is_asked_openly_and_as_a_choice(benchmark, tmp_path):
     out = tmp_path / "vl-icl"
     assert not import_files("vl-icl", str(benchmark), None, str(out), strict=True).problems
-    asked = world_icl.settled(eval_config(data=str(out), episodes=60), "vl-icl")
-    dataset, episodes, left_out = world_icl.open_benchmark(asked)
-    assert left_out == []
-    found = Counter((e.task.partition("/")[0], e.task.split(" ")[1]) for e in episodes)
-    assert set(found) == set(product(TASKS, ("open", "choice")))
+    task = find_task("vl-icl")
+    asked = configured(eval_config(data=str(out), episodes=60), task)
+    found = task.open(asked.episodes, SCAFFOLDS["turns"])
+    dataset, episodes = found.dataset, found.episodes
+    assert found.left_out == []
+    tasks = Counter((e.task.partition("/")[0], e.task.split(" ")[1]) for e in episodes)
+    assert set(tasks) == set(product(TASKS, ("open", "choice")))
     assert {e.task.split(" ")[0] for e in episodes if "operator" in e.task} == set(
         map("/".join, product(TASKS[3:5], SIGNS))
     )

@@ -17,39 +17,24 @@ show.
 A folder holds config.json, episodes.jsonl, predictions.jsonl, probe.json (rows, findings, conclusion) and probe.md.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from linkcontext.config import EpisodeConfig, EvalConfig, flags
+from linkcontext.config import EpisodeConfig, flags
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.neighbours import mined
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
-from linkcontext.episodes.scaffold import SCAFFOLDS, load_scaffold, refuse_scaffold
-from linkcontext.episodes.special_tokens import refuse_marked_episodes
+from linkcontext.episodes.scaffold import SCAFFOLDS, load_scaffold
 from linkcontext.errors import InputError
-from linkcontext.evaluation import checks
+from linkcontext.evaluation.evaluator import Evaluator, append_predictions, check_fits
 from linkcontext.evaluation.example_selection import main_shots
-from linkcontext.evaluation.grounding.findings import SHARES, judge_predictions
-from linkcontext.evaluation.open_run import open_run_dir, run_identity
-from linkcontext.evaluation.runner import (
-    Evaluator,
-    append_predictions,
-    check_fits,
-    opened,
-    prompted,
-    sample_prompts,
-    with_engines,
-)
+from linkcontext.evaluation.grounding.findings import SHARES
 from linkcontext.models.synthetic_images import BLANK
-from linkcontext.records import Episode, Prediction, read_jsonl
-from linkcontext.scoring.protocol import ScoringModel, require
+from linkcontext.records import Episode
 from linkcontext.seeds import rng
-from linkcontext.source import open_data
-from linkcontext.storage import write_text
 
 ORDERS = 3  # besides the one that was drawn
 WAYS = (8, 4, 2)
@@ -60,108 +45,67 @@ READ = (*DRAWS, "support_split", "query_split", "groups_apart", "seed", "strict"
 Condition = tuple[Evaluator, list[Episode]]
 
 
-def probe_grounding(config: EvalConfig, model: ScoringModel | None = None) -> dict[str, Any]:
-    """Probe, and write the folder; the content of probe.json.
-
-    With `model` that one is used instead of loading `config.model`. A folder that holds the same probe goes on where it
-    stopped.
-
-    Raises:
-        InputError: flags that a probe sets itself; a model without log-probabilities; data with too few pictures; the
-            folder of another run.
-    """
-    config = check_probe_config(config)
-    dataset = open_data(config.episodes.data, config.episodes.strict)
-    model = opened(config.model) if model is None else prompted(model, config.model)
-    dataset = model.pictures.without_refused(dataset, [item.id for item in dataset.items], config.episodes.strict)
-    evaluator = replace(Evaluator.of(model, dataset, load_scaffold(config.scaffold), config), grey=False)
-    require(evaluator.scorer, "log-probabilities", "probe")
-    asked, left_out = plan_conditions(evaluator, config)
-    for wordings, episodes in asked:
-        refuse_scaffold(wordings.wording, wordings.scorer.card.special_tokens)
-        refuse_marked_episodes(episodes, wordings.scorer.card.special_tokens)
-    out = probe_folder(config)
-    every = [episode for _, episodes in asked for episode in episodes]
-    conversations = [messages for other, episodes in asked for messages in sample_prompts(other, episodes)]
-    problems = [*dataset.problems, *left_out]
-    about = run_identity(model, evaluator.wording, conversations)
-    open_run_dir(out / "episodes.jsonl", every, config, model, dataset, problems, about)
-    predict_conditions(asked, out / "predictions.jsonl")
-    scorer = asked[0][0].scorer
-    scorer.pictures.save()
-    return write_findings(out, model.card.name, config.episodes.data, left_out, scorer.counters())
+def options_not_read(options: EpisodeConfig) -> list[str]:
+    """The flags that were given and that a probe does not read, because it sets them itself."""
+    return flags(options, _read(options))
 
 
-def check_probe_config(config: EvalConfig) -> EvalConfig:
-    """The configuration as a probe reads it: one number of shots per class, names and orders of its own."""
-    e = config.episodes
-    idle = flags(e, _read(e))
-    idle += ["--scoring"] * (config.scoring != "likelihood") + ["--explain"] * (config.explain is not None)
-    idle += ["--calibrate"] * config.calibrate
-    if idle:
-        raise InputError(f"{', '.join(idle)}: a probe sets this itself. Leave it out.")
-    if len(e.shots) != 1 or e.shots[0] < 1:
-        raise InputError(f"--shots {' '.join(map(str, e.shots))}: a probe shows one number per class, at least 1.")
-    return config
+def check_shots(shots: Sequence[int]) -> None:
+    """Raise an `InputError` unless there is one number of shots per class, at least 1."""
+    if len(shots) != 1 or shots[0] < 1:
+        raise InputError(f"--shots {' '.join(map(str, shots))}: a probe shows one number per class, at least 1.")
 
 
-def probe_of_run(config: EvalConfig, run: Path) -> EvalConfig:
-    """The probe that belongs to a run: its data, ways, episodes, seed and wording, at its largest shots per class up to
-    4; in the folder `probe` of the run's own."""
-    e = config.episodes
-    shots = [k for k in e.shots if k > 0]
-    if e.tasks or not shots:
+def options_of_run(options: EpisodeConfig) -> EpisodeConfig:
+    """The options of the probe that belongs to a run: those that it reads, at the largest shots per class up to 4."""
+    shots = [k for k in options.shots if k > 0]
+    if options.tasks or not shots:
         raise InputError("--probe: links between pictures and names are probed. Leave --tasks out, and give --shots.")
-    kept = replace(_read(e), shots=(main_shots(shots),))
-    out = str(run / "probe")
-    return replace(config, episodes=kept, scoring="likelihood", calibrate=False, explain=None, out=out)
+    return replace(_read(options), shots=(main_shots(shots),))
 
 
-def _read(e: EpisodeConfig) -> EpisodeConfig:
-    """What a probe takes of what was asked for."""
-    return EpisodeConfig(**{name: getattr(e, name) for name in READ})
+def _read(options: EpisodeConfig) -> EpisodeConfig:
+    """The options without those that a probe sets itself."""
+    return EpisodeConfig(**{name: getattr(options, name) for name in READ})
 
 
-def probe_folder(config: EvalConfig) -> Path:
-    """Where the files go."""
-    if config.out is not None:
-        return Path(config.out)
-    e = config.episodes
-    words = [Path(config.model.model).name, "probe", Path(e.data).name.replace(":", "-"), f"{e.ways}way"]
-    return Path("runs") / "-".join([*words, f"seed{e.seed}"])
+def run_name(model: str, options: EpisodeConfig) -> str:
+    """The default name of a probe's folder."""
+    words = [Path(model).name, "probe", Path(options.data).name.replace(":", "-"), f"{options.ways}way"]
+    return "-".join([*words, f"seed{options.seed}"])
 
 
-def plan_conditions(evaluator: Evaluator, config: EvalConfig) -> tuple[list[Condition], list[str]]:
+def plan_conditions(evaluator: Evaluator, options: EpisodeConfig, scaffold: str) -> tuple[list[Condition], list[str]]:
     """All that is asked, and who asks it; and what is left out because the data or the model's context are too small.
 
     Raises an `InputError` only where the episodes as they are drawn cannot be asked.
     """
-    shown = draw_conditions(config, evaluator.dataset)
+    shown = draw_conditions(options, evaluator.dataset)
     check_fits(evaluator, shown)
-    asked, left_out = [(evaluator, shown)], []
-    for ways in (ways for ways in WAYS if ways != config.episodes.ways):
-        placed = any(e.ways > ways for _, episodes in asked for e in episodes)
+    planned, left_out = [(evaluator, shown)], []
+    for ways in (ways for ways in WAYS if ways != options.ways):
+        placed = any(e.ways > ways for _, episodes in planned for e in episodes)
         try:
-            episodes = _more_ways(config, evaluator.dataset, ways, placed)
+            episodes = _more_ways(options, evaluator.dataset, ways, placed)
             check_fits(evaluator, episodes)
-            asked.append((evaluator, episodes))
+            planned.append((evaluator, episodes))
         except InputError as error:
             left_out.append(f"{ways} ways: {error}")
     whole = [_whole(episode) for episode in shown if episode.task == "shown"]
-    for name in (name for name in SCAFFOLDS if name != config.scaffold):
+    for name in (name for name in SCAFFOLDS if name != scaffold):
         # A scorer of its own, because the words decide which engine a model allows; one memory of pictures.
-        other = replace(evaluator, scorer=evaluator.scorer.clone(), wording=load_scaffold(name))
+        other = replace(evaluator, scorer=evaluator.scorer.clone(), scaffold=load_scaffold(name))
         try:
             check_fits(other, whole)
-            asked.append((other, list(_called(f"wording-{name}", whole))))
+            planned.append((other, list(_called(f"wording-{name}", whole))))
         except InputError as error:
             left_out.append(f"wording {name}: {error}")
-    return asked, left_out
+    return planned, left_out
 
 
-def draw_conditions(config: EvalConfig, dataset: Dataset) -> list[Episode]:
+def draw_conditions(options: EpisodeConfig, dataset: Dataset) -> list[Episode]:
     """All that is asked in the configuration's own wording and with its number of ways."""
-    plan, near = _plan(config), mined(config.episodes.neighbours, dataset)
+    plan, near = _plan(options), mined(options.neighbours, dataset)
     few = replace(plan, shots_per_class=plan.shots_per_class[-1:])
 
     def under(plan: EpisodePlan, **changes: Any) -> Sequence[Episode]:
@@ -184,42 +128,25 @@ def draw_conditions(config: EvalConfig, dataset: Dataset) -> list[Episode]:
     return found
 
 
-def _more_ways(config: EvalConfig, dataset: Dataset, ways: int, placed: bool) -> list[Episode]:
+def _more_ways(options: EpisodeConfig, dataset: Dataset, ways: int, placed: bool) -> list[Episode]:
     """Episodes of another number of classes, with as many queries in all as there are otherwise, each class queried
     once in each. One picture of each tells places apart, once, where most classes are."""
-    plan = replace(_plan(config), ways=ways)
-    plan = replace(plan, episodes=max(2, round(plan.episodes * config.episodes.ways / ways)))
+    plan = replace(_plan(options), ways=ways)
+    plan = replace(plan, episodes=max(2, round(plan.episodes * options.ways / ways)))
     plan = replace(plan, shots_per_class=plan.shots_per_class[-1:]) if placed else plan
-    return list(
-        _called(f"ways-{ways}", sample_episodes(dataset, plan, mined(config.episodes.neighbours, dataset)).episodes)
-    )
+    return list(_called(f"ways-{ways}", sample_episodes(dataset, plan, mined(options.neighbours, dataset)).episodes))
 
 
-def predict_conditions(asked: Sequence[Condition], path: Path) -> None:
+def predict_conditions(planned: Sequence[Condition], path: Path) -> None:
     """Append the predictions that `path` does not hold yet."""
-    every = [episode for _, episodes in asked for episode in episodes]
-    for evaluator, episodes in asked:
+    every = [episode for _, episodes in planned for episode in episodes]
+    for evaluator, episodes in planned:
         append_predictions(evaluator, episodes, path, every)
 
 
-def write_findings(
-    out: Path, model: str, data: str, left_out: Sequence[str], counters: dict[str, Any]
-) -> dict[str, Any]:
-    """What the predictions in a probe's folder say; writes probe.json."""
-    episodes = {episode.id: episode for episode in read_jsonl(Episode, out / "episodes.jsonl")}
-    path = out / "predictions.jsonl"
-    predictions = checks.check_predictions(episodes, read_jsonl(Prediction, path), str(path))
-    found = judge_predictions(model, episodes, predictions)
-    counters = with_engines(counters, (p.engine for p in predictions), out)
-    probe = {"model": model, "data": data, **found, "left_out": list(left_out), "counters": counters}
-    text = json.dumps(probe, indent=1) + "\n"
-    write_text(text, out / "probe.json")
-    return dict(json.loads(text))
-
-
-def _plan(config: EvalConfig) -> EpisodePlan:
+def _plan(options: EpisodeConfig) -> EpisodePlan:
     """One picture of each class is asked about too: it costs little, and tells how much a single one does."""
-    return replace(config.episodes.plan(), shots_per_class=tuple(sorted({1, *config.episodes.shots})))
+    return replace(options.plan(), shots_per_class=tuple(sorted({1, *options.shots})))
 
 
 def _called(task: str, episodes: Iterable[Episode]) -> Iterator[Episode]:

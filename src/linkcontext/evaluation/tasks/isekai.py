@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from linkcontext.config import EpisodeConfig, EvalConfig, flags
+from linkcontext.config import EpisodeConfig, flags
 from linkcontext.data.copies import disputed
 from linkcontext.data.manifest import MANIFEST, Dataset
 from linkcontext.data.scan import Problems, scan
+from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.errors import InputError, first_few
+from linkcontext.evaluation.task import EpisodeSet, Task, TaskOptions
 from linkcontext.records import Candidate, Episode, Item, Turn, read_jsonl
 from linkcontext.seeds import rng
 from linkcontext.storage import cache_dir
@@ -41,13 +43,12 @@ class IsekaiRecord:
         return {self.positive_promt: self.positive_list, self.negative_promt: self.negative_list}
 
 
-def settled(config: EvalConfig) -> EvalConfig:
-    """The configuration as this benchmark reads it: everything but the data, the shots and the seed is the benchmark's.
+def configure(options: TaskOptions) -> TaskOptions:
+    """The options as this benchmark reads them: the data, the shots and the seed; the rest is the benchmark's own.
 
-    Without --out the run's folder is called after the benchmark too, for class folders may lie in the same place.
-    Raises `InputError` for flags that only drawn episodes have.
+    Raises `InputError` for options that only drawn episodes have.
     """
-    e, default = config.episodes, EpisodeConfig()
+    e, default = options.episodes, EpisodeConfig()
     kept = EpisodeConfig(data=e.data, shots=e.shots, seed=e.seed, strict=e.strict)
     idle = [flag for flag in flags(e, kept) if (flag, e.names) != ("--names", "real")]
     if idle:
@@ -56,9 +57,18 @@ def settled(config: EvalConfig) -> EvalConfig:
         )
     if e.data == default.data:
         raise InputError(f"--benchmark isekai needs --data: {LAYOUT}, {HUB}; or draw your own with `{OWN}`.")
-    words = (Path(config.model.model).name, "isekai", Path(e.data).stem, config.scoring, f"seed{e.seed}")
-    out = config.out or str(Path("runs") / "-".join(words))
-    return dataclasses.replace(config, episodes=dataclasses.replace(kept, names="real"), out=out)
+    return dataclasses.replace(options, episodes=dataclasses.replace(kept, names="real"))
+
+
+def run_name(model: str, options: TaskOptions) -> str:
+    """The default name of the run's folder, with the benchmark's: class folders may lie in the same place."""
+    e = options.episodes
+    return "-".join((Path(model).name, "isekai", Path(e.data).stem, options.scoring, f"seed{e.seed}"))
+
+
+def open_episodes(options: EpisodeConfig, _: Scaffold) -> EpisodeSet:
+    """`open_isekai` with the options of a run."""
+    return EpisodeSet(*open_isekai(options.data, options.shots, options.seed))
 
 
 def open_isekai(data: str, shots_per_class: Iterable[int], seed: int) -> tuple[Dataset, tuple[Episode, ...]]:
@@ -206,3 +216,6 @@ def _episode(
         support=tuple(support),
         queries=tuple(Turn(items[r.image_name].id, r.label_name, r.label_name) for r in records),
     )
+
+
+ISEKAI = Task(open_episodes, configure, run_name)

@@ -53,12 +53,14 @@ def file_recall_test(path: Path, wording: Scaffold, count: int, seed: int) -> Re
     return RecallTest(Dataset(path.parent, tuple(items)), tuple(chosen), (), total)
 
 
-def _drawn(probes: Callable[[], Iterator[RecallQuestion]], count: int, seed: int) -> tuple[int, list[RecallQuestion]]:
+def _drawn(
+    questions: Callable[[], Iterator[RecallQuestion]], count: int, seed: int
+) -> tuple[int, list[RecallQuestion]]:
     """How many there are, and those that are drawn, in the order of drawing."""
-    total = sum(1 for _ in probes())
+    total = sum(1 for _ in questions())
     places = random_subset(range(total), count, "retention", "file", seed)
     wanted = set(places)
-    found = {place: probe for place, probe in enumerate(probes()) if place in wanted}
+    found = {place: question for place, question in enumerate(questions()) if place in wanted}
     return total, [found[place] for place in places]
 
 
@@ -127,13 +129,13 @@ def _vqa_places(part: str) -> Places:
     return places
 
 
-def _pictures(probes: Iterable[RecallQuestion], path: Path, places: Places) -> dict[str, Item]:
+def _pictures(questions: Iterable[RecallQuestion], path: Path, places: Places) -> dict[str, Item]:
     """The pictures of some questions, as they name them."""
     found: dict[str, Item] = {}
-    for probe in probes:
-        for name in image_ids(probe.messages):
+    for question in questions:
+        for name in image_ids(question.messages):
             if name not in found:
-                found[name] = _picture(name, path, f"{path}: {probe.id}", places)
+                found[name] = _picture(name, path, f"{path}: {question.id}", places)
     return found
 
 

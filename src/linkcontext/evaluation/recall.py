@@ -1,0 +1,100 @@
+"""Questions without a support: the model's replies, and the likelihood of candidates where a question has some."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from linkcontext.episodes.scaffold import Scaffold, image_ids
+from linkcontext.episodes.special_tokens import refuse_marks
+from linkcontext.errors import InputError
+from linkcontext.evaluation.checks import ANEW, ROUNDING
+from linkcontext.evaluation.tasks.recall_questions import RecallAnswer, RecallQuestion, RecallTest
+from linkcontext.progress import progress
+from linkcontext.records import appending, read_jsonl
+from linkcontext.scoring.protocol import ScoringModel, ScoringRequest
+
+GROUP = 32  # questions whose prompts are batched together
+NEW_TOKENS = 64  # of a reply: the longest description of a world takes some 40
+
+
+def without_refused_pictures(test: RecallTest, model: ScoringModel, strict: bool) -> RecallTest:
+    """The test without questions about pictures that the model's image processor refuses; `dataset.problems` has them.
+
+    Raises `InputError` for the first of them with `strict`, and where no question is left.
+    """
+    shown = dict.fromkeys(item for question in test.questions for item in image_ids(question.messages))
+    dataset = model.pictures.without_refused(test.dataset, shown, strict)
+    if dataset is test.dataset:
+        return test
+    there = {item.id for item in dataset.items}
+    questions = tuple(question for question in test.questions if there.issuperset(image_ids(question.messages)))
+    if not questions:
+        raise InputError(f"no question is left, because all pictures are refused. {dataset.problems[-1]}")
+    return replace(test, dataset=dataset, questions=questions)
+
+
+def refuse_marked_recall(questions: Iterable[RecallQuestion], marks: re.Pattern[str]) -> None:
+    """Pass the texts of questions, answers and candidates through the gate of `episodes.special_tokens`."""
+    for question in questions:
+        written = [part["text"] for m in question.messages for part in m["content"] if part["type"] == "text"]
+        for text in (*written, *question.gold, *question.candidates):
+            refuse_marks(text, marks, f"{question.id} of {question.task}")
+
+
+def append_answers(
+    scorer: ScoringModel, questions: Sequence[RecallQuestion], wording: Scaffold, path: Path, new_tokens: int
+) -> None:
+    """Append the answers that `path` does not hold yet."""
+    with appending(path) as append:
+        done = {answered.probe for answered in read_answers(questions, path)}
+        left = [question for question in questions if question.id not in done]
+        with progress("Asking", len(left)) as advance:
+            for start in range(0, len(left), GROUP):
+                answers = answer_questions(scorer, left[start : start + GROUP], wording, new_tokens)
+                append(answers)
+                for _ in answers:
+                    advance()
+
+
+def read_answers(questions: Sequence[RecallQuestion], path: Path) -> list[RecallAnswer]:
+    """The answers in a file. Raises `InputError` for one that belongs to no question, is repeated or is impossible."""
+    known, checked = {question.id: question for question in questions}, dict[str, RecallAnswer]()
+    for answered in read_jsonl(RecallAnswer, path):
+        question = known.get(answered.probe)
+        if question is None or answered.probe in checked:
+            why = "is to no question of this run" if question is None else "comes twice"
+        elif len(answered.logprobs) != len(question.candidates):
+            why = f"has {len(answered.logprobs)} log-probabilities for {len(question.candidates)} candidates"
+        elif max(answered.logprobs, default=0.0) > ROUNDING:
+            why = f"has {max(answered.logprobs):g} as a log-probability, which is above 0"
+        else:
+            checked[answered.probe] = answered
+            continue
+        raise InputError(
+            f"{path}: the answer {answered.probe!r} {why}. The file is of another run, or was edited. {ANEW}"
+        )
+    return list(checked.values())
+
+
+def answer_questions(
+    scorer: ScoringModel, questions: Sequence[RecallQuestion], wording: Scaffold, new_tokens: int = NEW_TOKENS
+) -> list[RecallAnswer]:
+    """The model's reply to each question and, where it has candidates, how likely it finds each."""
+    chosen = [question for question in questions if question.candidates]
+    scores = dict(zip((p.id for p in chosen), scorer.score([_candidates(p, wording) for p in chosen]), strict=True))
+    replies = scorer.generate([list(question.messages) for question in questions], new_tokens)
+    answers = []
+    for question, reply in zip(questions, replies, strict=True):
+        logprobs = tuple(value for value, _ in scores.get(question.id, ()))
+        if not all(map(math.isfinite, logprobs)):
+            raise InputError(f"{question.id}: a candidate's likelihood is {logprobs}. Try another --dtype.")
+        answers.append(RecallAnswer(question.id, reply, logprobs, scorer.engine))
+    return answers
+
+
+def _candidates(question: RecallQuestion, wording: Scaffold) -> ScoringRequest:
+    texts = (wording.query_answer.replace("{answer}", name) for name in question.candidates)
+    replies = ({"role": "assistant", "content": [{"type": "text", "text": text}]} for text in texts)
+    return ScoringRequest(list(question.messages), tuple([*question.messages, reply] for reply in replies))

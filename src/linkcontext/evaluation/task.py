@@ -1,0 +1,132 @@
+"""What can be measured: the table of tasks, and the record that each task is.
+
+A task turns options into pictures and questions; the runner does everything else. A class-folder data set needs no
+task of its own, because `link` draws episodes from any. To add a benchmark, write a module with a `Task` and add one
+line to `TASKS`, or declare an entry point `linkcontext.tasks` in another package (docs/adding.md).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+from linkcontext.config import EpisodeConfig, Scoring
+from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.scaffold import Scaffold
+from linkcontext.errors import InputError
+from linkcontext.evaluation.tasks.recall_questions import RecallTest
+from linkcontext.plugins import load_plugin, plugin_names
+from linkcontext.records import Episode
+
+GROUP = "linkcontext.tasks"  # of entry points
+
+
+class Listed(NamedTuple):
+    """A line of the table: where the task is, imported when it is used, and what `--help` says about it."""
+
+    place: str  # module below linkcontext.evaluation.tasks, and attribute
+    help: str
+
+
+TASKS = {
+    "link": Listed("link:LINK", "names of new pictures after a few were shown (the default)"),
+    "questions": Listed("questions:QUESTIONS", "what annotated pictures answer (the default with --tasks)"),
+    "retention": Listed(
+        "retention:RETENTION",
+        "instead of episodes, naming, counting and describing what the model was taught (--data defaults to "
+        "world:taught), or the questions of a LLaVA or VQA file (--data FILE.json)",
+    ),
+    "isekai": Listed(
+        "isekai:ISEKAI",
+        "the episodes of ISEKAI-10 or ISEKAI-pair in a folder or on the hub (--data hf:ISEKAI-Portal/ISEKAI-10)",
+    ),
+    "world-icl": Listed(
+        "world_icl:WORLD_ICL",
+        "all tasks of scenes that no model was trained on (--data scenes:SEED), openly and as a choice among letters, "
+        "with means over tasks",
+    ),
+    "fewshot": Listed("fewshot:FEWSHOT", "few-shot recognition of any folder's classes, openly and as a choice"),
+    "seed": Listed("imported:SEED", "SEED-Bench, from a folder made by `linkcontext data FILE --layout seed`"),
+    "vl-checklist": Listed("imported:VL_CHECKLIST", "VL-Checklist, from a folder made in the same way"),
+    "vl-icl": Listed("imported:VL_ICL", "VL-ICL's image-to-text tasks, from a folder made in the same way"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """The options that a task may read and change."""
+
+    episodes: EpisodeConfig
+    scoring: Scoring = "likelihood"
+    calibrate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeSet:
+    """Pictures, the episodes that ask about them, and sentences about what was left out.
+
+    `redraw` draws the episodes again from a smaller data set, where the model refuses some pictures. It is None for a
+    benchmark whose pictures are given: there a refused picture is an error.
+    """
+
+    dataset: Dataset
+    episodes: Sequence[Episode]
+    left_out: Sequence[str] = ()
+    redraw: Callable[[Dataset], "EpisodeSet"] | None = None
+
+
+def keep_options(options: TaskOptions) -> TaskOptions:
+    """Options of a task that takes all of them as they are."""
+    return options
+
+
+def episode_run_name(model: str, options: TaskOptions) -> str:
+    """The default name of a run's folder: the model, the data and how episodes are drawn."""
+    e = options.episodes
+    if e.tasks:
+        drawn_by = [*(task.replace("/", "-") for task in e.tasks), e.format, e.coherence]
+    else:
+        drawn_by = [f"{e.ways}way", e.names, *([e.select] if e.select != "random" else [])]
+    words = [Path(model).name.replace("#", "-"), Path(e.data).name.replace(":", "-"), *drawn_by]
+    return "-".join([*words, options.scoring, f"seed{e.seed}"])
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A benchmark.
+
+    Attributes:
+        open: The pictures and the questions: episodes, or questions without a support. It gets the options after
+            `configure`, and the scaffold. Raises `InputError` for data that it cannot use.
+        configure: The options as the task reads them. Raises `InputError` for options that the task sets itself. It
+            changes nothing when it is applied to its own result.
+        run_name: The default name of the run's folder below `runs`, from the model's name and the options.
+    """
+
+    open: Callable[[EpisodeConfig, Scaffold], EpisodeSet | RecallTest]
+    configure: Callable[[TaskOptions], TaskOptions] = keep_options
+    run_name: Callable[[str, TaskOptions], str] = episode_run_name
+
+
+def task_names() -> list[str]:
+    """The names that `find_task` knows: the table's, then those of other packages."""
+    return [*TASKS, *(name for name in plugin_names(GROUP) if name not in TASKS)]
+
+
+def task_help() -> str:
+    """The tasks of the table for `--help`, one a line."""
+    return "\n".join(f"{name}: {listed.help}." for name, listed in TASKS.items())
+
+
+def find_task(name: str) -> Task:
+    """The task of that name. Raises `InputError` for an unknown one, and for a broken one of another package."""
+    if name in TASKS:
+        module, _, attribute = TASKS[name].place.partition(":")
+        found = getattr(import_module(f"linkcontext.evaluation.tasks.{module}"), attribute)
+        assert isinstance(found, Task)
+        return found
+    task = load_plugin(GROUP, name, Task)
+    if task is None:
+        raise InputError(f"--benchmark {name}: not one of {', '.join(task_names())}. Name one, or install its package.")
+    return task

@@ -1,0 +1,57 @@
+"""Episodes asked in both forms, openly and as a choice among letters, after arXiv 2403.12736.
+
+Supports and queries are counterbalanced as everywhere (`episodes.link`, `episodes.questions`), so that copying the
+first or the last answer, or always giving one letter, is right by chance only.
+"""
+
+import dataclasses
+
+from linkcontext.config import EpisodeConfig
+from linkcontext.data.manifest import Dataset
+from linkcontext.episodes.link import SampledEpisodes
+from linkcontext.episodes.plan import LETTERS
+from linkcontext.episodes.questions import with_letters
+from linkcontext.episodes.scaffold import Scaffold
+from linkcontext.errors import InputError
+from linkcontext.evaluation.draw import draw_episodes, left_out_sentences
+from linkcontext.evaluation.task import EpisodeSet, TaskOptions, episode_run_name
+from linkcontext.records import Episode
+from linkcontext.source import open_data
+
+
+def refuse_format(options: TaskOptions, benchmark: str) -> None:
+    """Raise an `InputError` if --format is given, which would ask in one form only."""
+    if options.episodes.format != EpisodeConfig().format:
+        raise InputError(f"--format: --benchmark {benchmark} asks openly and as a choice. Leave it out.")
+
+
+def run_name(benchmark: str, model: str, options: TaskOptions) -> str:
+    """The default name of the run's folder."""
+    return f"{episode_run_name(model, options)}-{benchmark}"
+
+
+def open_both_forms(options: EpisodeConfig, _: Scaffold) -> EpisodeSet:
+    """Pictures, the episodes in both forms, and sentences about what is left out."""
+    dataset = open_data(options.data, options.strict)
+    sampled = draw_episodes(options, dataset)
+    choice, left_out = _choice(options, dataset, sampled)
+    forms = {"open": sampled.episodes, "choice": choice}
+    episodes = [dataclasses.replace(ep, id=f"{form}-{ep.id}") for form, drawn in forms.items() for ep in drawn]
+    return EpisodeSet(dataset, tuple(episodes), [*left_out_sentences(sampled), *left_out])
+
+
+def _choice(
+    options: EpisodeConfig, dataset: Dataset, sampled: SampledEpisodes
+) -> tuple[tuple[Episode, ...], list[str]]:
+    """The episodes as choices among letters, and what is left out of them beside what `sampled` leaves out."""
+    if options.tasks:
+        try:
+            lettered = draw_episodes(dataclasses.replace(options, format="choice"), dataset)
+        except InputError as error:  # which asking openly did not raise
+            return (), [f"choice: left out, {error}"]
+        known = {left.class_id for left in sampled.left_out}
+        more = [left for left in lettered.left_out if left.class_id not in known]
+        return lettered.episodes, [f"{left.class_id}: left out as a choice, {left.shortfall}" for left in more]
+    if options.ways > len(LETTERS):
+        return (), [f"choice: left out, {options.ways} ways, and there are letters for {len(LETTERS)}"]
+    return tuple(with_letters(episode, "fewshot", options.seed) for episode in sampled.episodes), []
