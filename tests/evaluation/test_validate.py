@@ -105,7 +105,7 @@ def test_classes_left_out_are_listed(world, nano, model, tmp_path):
         path.unlink()
     (tmp_path / "w" / "manifest.jsonl").unlink()
     lines = validate(options(Dataset(tmp_path / "w", ()), nano), LocalModel.of(model))
-    assert lines[:2] == ["3 episodes of 3 of 4 classes were drawn", f"left out: {small} (2 of 3 pictures needed)"]
+    assert lines[:2] == ["3 episodes of 3 of 4 classes were drawn", f"{small}: left out, 2 of 3 pictures needed"]
 
 
 def test_the_querys_picture_in_its_support_is_found(world, episodes):
