@@ -278,7 +278,7 @@ def test_the_probe_of_a_run_asks_what_the_run_asked(tmp_path):
     e = asked.episodes
     assert (e.data, e.shots, e.names, e.ways, e.seed, e.episodes) == ("digits", (4,), "pseudo", 3, 5, 7)
     assert asked.out == str(tmp_path / "probe")
-    assert check_probe_config(asked) == asked
+    check_probe_config(asked)
     assert probe_of_run(eval_config(shots=(8, 16)), tmp_path).episodes.shots == (8,)
     with pytest.raises(InputError, match="give --shots"):
         probe_of_run(eval_config(shots=(0,)), tmp_path)
