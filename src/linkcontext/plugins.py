@@ -1,7 +1,6 @@
 """Parts that other installed packages add, found by their entry points (importlib.metadata).
 
-`linkcontext.tasks` holds benchmarks (`evaluation.task.Task`) and `linkcontext.readers` holds file formats
-(`data.readers.table.Reader`). docs/adding.md shows how a package adds one.
+The group `linkcontext.tasks` holds benchmarks (`evaluation.task.Task`). docs/adding.md shows how a package adds one.
 """
 
 from importlib.metadata import EntryPoint, entry_points

@@ -58,7 +58,7 @@ class EpisodePool:
 def open_pool(
     dataset: Dataset, plan: EpisodePlan, neighbours: Mapping[str, Sequence[str]] | None = None
 ) -> EpisodePool:
-    """Find the usable classes once; `draw` then makes any episode alone. Raises like `sample`."""
+    """Find the usable classes once; `draw_episode` then makes any episode alone. Raises like `sample_episodes`."""
     check_link_plan(plan, dataset)
     names, in_play = dataset.names(), _in_play(dataset, plan)
     claims = disputed(item for items in in_play.values() for item in items)

@@ -47,7 +47,7 @@ HELD_OUT = ("relation", "same-different", "rule")  # task types that nothing is 
 
 @dataclass(frozen=True)
 class TaskSampler:
-    """The subjects of a data set under a plan; `talk` makes any episode alone."""
+    """The subjects of a data set under a plan; `episode` makes any episode alone."""
 
     plan: TaskPlan
     subjects: tuple[tuple[Subject, ...], ...]  # the contexts of each
