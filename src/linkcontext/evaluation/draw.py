@@ -44,7 +44,7 @@ def left_out_sentences(sampled: SampledEpisodes) -> list[str]:
 
 
 def draw_episodes(config: EpisodeConfig, dataset: Dataset) -> SampledEpisodes:
-    """Draw them. Raises as `sample_episodes` and `TaskSampler.of`, and `InputError` for flags that only the other kind has."""
+    """Draw them. Raises as `sample_episodes` and `TaskSampler.of`, and `InputError` for flags of the other kind."""
     if given := [flag for flag in flags(config, EpisodeConfig()) if flag in (LINKS if config.tasks else TALKS)]:
         told = "together with" if config.tasks else "without"
         raise InputError(f"{', '.join(given)}: not {told} --tasks. Leave it out.")
