@@ -294,7 +294,7 @@ def test_a_run_is_probed_and_its_report_says_so(capsys, tmp_path, nano):
     assert "8 ways: " in alone
     assert run(capsys, "report", tmp_path / "probe")[0] == 0
     far = ("--model", "openai:http://127.0.0.1:9/v1", "--data", "world:7")
-    assert "--probe: a model behind a server is not probed" in refused(capsys, tmp_path, "eval", *far, "--probe")
+    assert "Is a server running there?" in refused(capsys, tmp_path, "eval", *far, "--probe")
     assert "Leave --benchmark out" in refused(capsys, tmp_path, "eval", "--benchmark", "isekai", "--probe")
 
 

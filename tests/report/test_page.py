@@ -157,7 +157,7 @@ def test_more_episodes_are_opened_where_more_are_explained(make_run):
         ("-3.5", '"much"', "without must be a finite number"),
         ("-3.5,", "", "is another query in this run"),
         ('"start":2', '"start":1', "its tree does not hang together"),
-        ('"tokens":[', '"tokens":3,"x":[', "not a line of Readings"),
+        ('"tokens":[', '"tokens":3,"x":[', "not a line of TreeViews"),
         ('"query_id":"', '"query_id":"x', "is another query in this run"),
     ],
 )

@@ -77,7 +77,7 @@ def test_pictures_are_opened_one_at_a_time(model, monkeypatch):
         alive.append(weakref.ref(image))
         return image
 
-    eyes = VisionEncoder(model, open_image, counted)
+    eyes = VisionEncoder(model, counted)
     eyes.encode([(str(number), upload(number, 300)) for number in range(4)])
     assert len(alive) == len(eyes.features) == 4
 

@@ -122,7 +122,6 @@ def test_nothing_is_kept_of_what_is_refused(thread, model):
         thread.prepare(user("?", *[item for item in many for _ in range(400)]), "none", many, nobody)
     assert isinstance(long["a"][1], Upload)
     assert thread.waiting_bytes == 0
-    assert thread.eyes.features == {}
 
 
 def test_a_thread_waits_until_what_it_made_is_used(thread):

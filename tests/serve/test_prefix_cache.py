@@ -2,7 +2,7 @@
 
 import pytest
 
-from linkcontext.data.images import sha256
+from linkcontext.data.images import open_image, sha256
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.records import Turn
@@ -19,7 +19,7 @@ def paths():
 
 @pytest.fixture(scope="module")
 def offline(mini):
-    return LocalModel(mini, VisionEncoder(mini), {})
+    return LocalModel(mini, VisionEncoder(mini, open_image), {})
 
 
 def lesson(pictures, query, sources):

@@ -9,10 +9,10 @@ import tyro
 from linkcontext.cli.terminal import console, harmless, print_json, print_problems
 from linkcontext.config import Loading
 from linkcontext.errors import InputError
-from linkcontext.models.model import Model
 from linkcontext.models.prompting import Prompting
 
 if TYPE_CHECKING:
+    from linkcontext.models.model import Model
     from linkcontext.teach.answer import Answer
     from linkcontext.teach.learner import Learner
     from linkcontext.teach.pack import Pack
