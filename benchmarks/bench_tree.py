@@ -17,10 +17,10 @@ Nine ways to the same log-probabilities of all candidate answers to all queries 
     naive                    prompts in batches, with as little as they can do with: the processor once, and logits of
                              the answers alone.
     naive, cached features   the same, but every picture goes through the tower once. Nothing of the support is shared.
-    packed                   the prompts merged into a tree, in one pass.
-    cached                   the same tree, its trunk in a cache and its branches on it: what the library does.
-    ..., features at hand    lm-eval's batches, naive and cached where the tower has seen every picture before and none
-                             is opened: the tree's own share.
+    tree                     the prompts merged into a tree, in one pass.
+    prefix-cache             the same tree, its trunk in a cache and its branches on it: what the library does.
+    ..., features at hand    lm-eval's batches, naive and prefix-cache where the tower has seen every picture before
+                             and none is opened: the tree's own share.
 
 The clock runs from the messages to the scores: template, tokens, tower and language model, and where features are
 shared reading and decoding each picture. Random models have no processor: their prompts are token ids, their pictures
@@ -78,7 +78,7 @@ from linkcontext.source import open_data
 from linkcontext.worlds.pseudo_words import pseudo_words
 
 AT_HAND = ", features at hand"
-TREES = ("packed", "cached", "cached" + AT_HAND)
+TREES = ("tree", "prefix-cache", "prefix-cache" + AT_HAND)
 CACHED = ("as lm-eval, cached features", "naive, cached features")
 PLAIN = ("as lm-eval", CACHED[0], "naive", CACHED[1], "as lm-eval" + AT_HAND, "naive" + AT_HAND)
 LONGEST = ("longest prompt, processor", "longest prompt, features")  # alone, to compare memory with
@@ -153,12 +153,12 @@ class Bundled:
         return [value for row in scorer.score(asks) for value, _ in row], scorer.eyes.calls
 
     def features(self, asks: list[ScoringRequest]) -> dict:
-        scorer = self._scorer("cached")
+        scorer = self._scorer("prefix-cache")
         scorer.pictures.begin([answer for ask in asks for answer in ask.answers])
         return scorer.eyes.features
 
     def lines(self, asks: list[ScoringRequest]) -> tuple[list[TokenSequence], list[ImageFeatures], int]:
-        scorer, told = self._scorer("cached"), [answer for ask in asks for answer in ask.answers]
+        scorer, told = self._scorer("prefix-cache"), [answer for ask in asks for answer in ask.answers]
         scorer.pictures.begin(told)
         return scorer._trees.sequences(told, "last"), scorer.pictures.seen, scorer.eyes.calls
 
@@ -171,7 +171,7 @@ class Bundled:
         return whole_prompts(self.network, [tokens for _, tokens in said], inputs, batch)
 
     def harness(self, asks: list[ScoringRequest], batch: int) -> Found:
-        said, scorer, made = iter(self._said(asks)), self._scorer("cached"), []
+        said, scorer, made = iter(self._said(asks)), self._scorer("prefix-cache"), []
         told = []
         for ask in asks:
             context, _ = scorer._encoder.encode(ask.messages, "none")
@@ -182,7 +182,7 @@ class Bundled:
         return as_harness(self.network, told, made, batch)
 
     def _said(self, asks: list[ScoringRequest]) -> list[tuple[str, Tokens]]:
-        scorer = self._scorer("cached")
+        scorer = self._scorer("prefix-cache")
         return [scorer._encoder.encode(answer, "last") for ask in asks for answer in ask.answers]
 
     def _processed(self, texts: list[str], told: list[Tokens]) -> dict:
@@ -202,7 +202,7 @@ class Bundled:
         return [ScoringRequest(ask.messages, ask.answers[:1])]
 
     def one_picture(self) -> None:
-        self._scorer("cached").eyes.encode_images([next(iter(self.decoded.values()))])
+        self._scorer("prefix-cache").eyes.encode_images([next(iter(self.decoded.values()))])
 
 
 @torch.inference_mode()
@@ -238,9 +238,9 @@ def ways_to_score(subject, asks: list, batch: dict[str, int]) -> dict[str, Calla
         PLAIN[3]: lambda: rows(subject, asks, batch[PLAIN[3]], every=False),
         PLAIN[4]: at_hand(subject, asks, lambda: rows(subject, asks, batch[PLAIN[4]], every=True)),
         PLAIN[5]: at_hand(subject, asks, lambda: rows(subject, asks, batch[PLAIN[5]], every=False)),
-        "packed": lambda: subject.tree(asks, "packed"),
-        "cached": lambda: subject.tree(asks, "cached"),
-        TREES[2]: at_hand(subject, asks, lambda: subject.tree(asks, "cached")),
+        "tree": lambda: subject.tree(asks, "tree"),
+        "prefix-cache": lambda: subject.tree(asks, "prefix-cache"),
+        TREES[2]: at_hand(subject, asks, lambda: subject.tree(asks, "prefix-cache")),
         "longest prompt, processor": lambda: subject.naive(longest, 1),
         "longest prompt, features": lambda: rows(subject, longest, 1, every=False),
     }
@@ -355,7 +355,7 @@ def print_peak(config: Bench) -> None:
 
 def memory(subject, config: Bench, setting: Setting, swept: dict) -> dict:
     """Peaks above what the loaded model takes, and what the sweep's is to the longest prompt's."""
-    names = ("cached", LONGEST[1]) if config.toy else ("cached", "packed", *LONGEST, *PLAIN)
+    names = ("prefix-cache", LONGEST[1]) if config.toy else ("prefix-cache", "tree", *LONGEST, *PLAIN)
     found = {}
     for name in names:
         batch = swept["rows"].get(name, {}).get("batch") or 1
@@ -366,8 +366,8 @@ def memory(subject, config: Bench, setting: Setting, swept: dict) -> dict:
     weights = sum(p.numel() * p.element_size() for p in subject.network.parameters())
     ratios = {
         name: {
-            "alone": found["cached"]["above"] / found[name]["above"],
-            "with_weights": (found["cached"]["above"] + weights) / (found[name]["above"] + weights),
+            "alone": found["prefix-cache"]["above"] / found[name]["above"],
+            "with_weights": (found["prefix-cache"]["above"] + weights) / (found[name]["above"] + weights),
         }
         for name in LONGEST
         if name in found
@@ -376,7 +376,7 @@ def memory(subject, config: Bench, setting: Setting, swept: dict) -> dict:
 
 
 def growth(subject, config: Bench) -> dict:
-    """How time and memory of `cached` grow with each of four things, the others fixed."""
+    """How time and memory of `prefix-cache` grow with each of four things, the others fixed."""
     axes = {
         "shots per class": [(k, Setting(shots=(k,))) for k in (1, 2, 4, 8, 16)],
         "queries": [(q, Setting(queries=q)) for q in (4, 8, 16, 32, 64)],
@@ -393,11 +393,11 @@ def growth(subject, config: Bench) -> dict:
         for x, setting in points:
             asks = subject.asks(setting)
             lines = subject.lines(asks)[0]
-            run = ways_to_score(subject, asks, {})["cached"]
+            run = ways_to_score(subject, asks, {})["prefix-cache"]
             run()
             times = summary([seconds(run) for _ in range(config.repeats)])
             row = {"x": x, "branches": len(lines), "tokens": len(merge(lines)), "seconds": times}
-            row |= {} if config.toy else {"peak": peak_of(config, subject, setting, "cached", 1)}
+            row |= {} if config.toy else {"peak": peak_of(config, subject, setting, "prefix-cache", 1)}
             rows.append(row)
             print(f"  {axis} {x}: {len(lines)} branches, {row['tokens']} tokens, {times['best']:.2f} s", flush=True)
         # Shots make the support longer; the others make branches.
@@ -452,9 +452,9 @@ def show(found: dict) -> None:
             table.add_row(name, *[""] * (len(columns) - 1), f"{peaks[name]['above'] / 1e6:.1f}")
     console.print(table)
     for name, ratio in found["memory"]["cached_to_longest"].items():
-        console.print(f"cached / {name}: {ratio['alone']:.2f}, with the weights {ratio['with_weights']:.2f}")
+        console.print(f"prefix-cache / {name}: {ratio['alone']:.2f}, with the weights {ratio['with_weights']:.2f}")
     if "growth" in found:
-        table = Table("cached over", "points", "best s", "slope", "R² of a line", "last slope", "memory slope")
+        table = Table("prefix-cache over", "points", "best s", "slope", "R² of a line", "last slope", "memory slope")
         for axis, row in found["growth"].items():
             taken = " ".join(f"{p['seconds']['best']:.2f}" for p in row["points"])
             fitted = [f"{row['time'][name]:.2f}" for name in ("slope", "linear_r2", "last_slope")]
@@ -482,7 +482,7 @@ def plot(found: dict) -> Figure:
             label = f"{axis}: slope {row['time']['slope']:.2f}"
             axes[2].loglog(np.array(row["over"]) / row["over"][0], best, "os^D"[i] + "-", color=COLOURS[i], label=label)
         axes[2].set_xlabel("times the smallest")
-        axes[2].set_ylabel("seconds, cached")
+        axes[2].set_ylabel("seconds, prefix-cache")
         axes[2].legend(fontsize=8)
     return figure
 

@@ -224,7 +224,7 @@ def measured(table: Table, name: str, seed: int | None) -> list[dict]:
     where = row_folder(table, name, seed)
     if (where / "rows.json").exists():
         return json.loads((where / "rows.json").read_text())
-    model = LocalModel.of(load(trained(table, name, seed)))
+    model = LocalModel(load(trained(table, name, seed)))
     told = [{"name": name, "seed": seed, **row} for row in figures(table, where, model, name in MAIN)]
     write_text(json.dumps(told) + "\n", where / "rows.json")
     return told

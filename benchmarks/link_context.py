@@ -135,7 +135,7 @@ def measured(table: Table, name: str, seed: int | None) -> list[dict]:
     )
     if (where / "rows.json").exists():
         return json.loads((where / "rows.json").read_text())
-    model = LocalModel.of(load(trained(table, name, seed)))
+    model = LocalModel(load(trained(table, name, seed)))
     told = [{"name": name, "seed": seed, **row} for row in figures(table, where, model)]
     write_text(json.dumps(told, indent=1) + "\n", where / "rows.json")
     return told

@@ -293,7 +293,7 @@ class Random:
         tree = merge(lines)
         usual = (
             len(tree)
-            if engine == "packed"
+            if engine == "tree"
             else min(GPU_MAX_TOKENS if self.device == "cuda" else CPU_MAX_TOKENS, len(tree))
         )
         width = max_tokens_per_pass(self.network, int(tree.depth.max()) + 1, free_memory(self.network.device), usual)

@@ -114,7 +114,7 @@ def selected(table: Teaching, model: Model, data: str, folder: Path) -> Iterator
             out=str(folder / f"{Path(data).name}-{select}".replace(":", "-")),
         )
         start = time.perf_counter()
-        found = evaluate(config, LocalModel.of(model))
+        found = evaluate(config, LocalModel(model))
         seconds = time.perf_counter() - start
         for row in found["rows"]:
             if row["scoring"] == "likelihood_sum":

@@ -10,9 +10,10 @@ from linkcontext.episodes.plan import Coherence, EpisodePlan, Form, Negatives, O
 from linkcontext.episodes.questions import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.models.prompting import Prompting
+from linkcontext.scoring import engine_names
+from linkcontext.scoring.engine_names import EngineName
 
 Select = Literal["random", "medoid", "rices"]
-EngineName = Literal["auto", "packed", "cached", "naive"]
 Scoring = Literal["likelihood", "generate", "both", "lcl-legacy"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -174,22 +175,25 @@ class EvalConfig:
     pictures, as `ask` does. Useful for names of unequal length. Every picture of the support is asked about as well,
     which takes time."""
     engine: EngineName = "auto"
-    """packed: an episode in one pass; cached: its support once, what is asked on top; naive: prompt by prompt.
-    auto is cached where the model allows it, else naive. Figures do not depend on it."""
+    """tree: the prompts of an episode as a prefix tree, in one pass; prefix-cache: what they share is computed once and
+    cached, the rest on top of it; reference: every prompt whole. auto is prefix-cache where the model allows it, else
+    reference. Figures do not depend on it."""
     memory_gb: float | None = None
-    """What a pass of the packed or cached engine may take beside the weights. Default: what is free.
+    """GB that a pass of the engines tree and prefix-cache may take beside the weights. Default: the free memory.
     Figures do not depend on it."""
     batch: int = 16
-    """Prompts that go through the model at once with the naive engine. Figures do not depend on it."""
+    """Prompts that go through the model at once with the reference engine, or that a server gets at once. Figures do
+    not depend on it."""
     unseen: tuple[str, ...] = HELD_OUT
     """With --tasks: types of tasks that the model was not trained on. Their means stand apart."""
     explain: int | None = None
     """Episodes of the report in which each support picture is left out once, to see what moved the answers. Default:
-    4, and none with the naive engine or with supports of more than 40 pictures, where it takes long."""
+    4, and none with the reference engine or with supports of more than 40 pictures, where it takes long."""
     out: str | None = None
     """The run's folder. Default: runs/MODEL-DATA-..., named by what was asked."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "engine", engine_names.accepted(self.engine))
         if self.batch < 1:
             raise InputError(f"--batch {self.batch}: at least one prompt goes through the model at once.")
         if self.calibrate:

@@ -212,7 +212,7 @@ def _rows(subject: DemoSubject, name: str, model: Model, out: Path, seed: int) -
         explain=0,  # the page of the demo does not show it
         out=str(run),
     )
-    return [row for row in evaluate(config, LocalModel.of(model))["rows"] if row["scoring"] == "likelihood_sum"]
+    return [row for row in evaluate(config, LocalModel(model))["rows"] if row["scoring"] == "likelihood_sum"]
 
 
 def _line(subject: DemoSubject, model: str, row: Row) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def config(nano, pictures, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(config, model):
-    evaluate(config, LocalModel.of(model))
+    evaluate(config, LocalModel(model))
     return read_run(run_folder(config))
 
 
@@ -47,7 +47,7 @@ def scorer(model, pictures, engine="auto"):
 
 def test_leaving_one_out_is_asking_the_shortened_prompt(model, pictures, folder):
     """A support written anew without the picture, one prompt at a time through the model's own processor."""
-    oracle = scorer(model, pictures, "naive")
+    oracle = scorer(model, pictures, "reference")
     told = attribution_of(folder)
     asked = {p.query_id: p for p in folder.predictions if p.shots_per_class == 2}
     assert len(told.queries) == 4  # two episodes of two queries
@@ -95,27 +95,27 @@ def test_the_prompt_that_is_shown_is_the_tree_that_is_run(model, pictures, folde
     said = ["".join(t.text for t in seen.tokens[seen.pieces[n].start : seen.pieces[n].end] if t.asked) for n in leaves]
     names = [next(c.name for c in episode.candidates if c.class_id == query.class_id) for query in queries]
     assert said == [f"{name}<|end|>" for name in names] * 2
-    assert view_tree(scorer(model, pictures, "naive"), SCAFFOLDS["turns"], episode).tokens == ()
+    assert view_tree(scorer(model, pictures, "reference"), SCAFFOLDS["turns"], episode).tokens == ()
 
 
 def test_the_file_is_kept_and_more_is_added_when_asked(model, config, folder):
     path = folder.path / "explain.json"
     before = path.read_bytes()
     for count in (0, 1, 2):
-        evaluate(dataclasses.replace(config, explain=count), LocalModel.of(model))
+        evaluate(dataclasses.replace(config, explain=count), LocalModel(model))
         assert path.read_bytes() == before
     predictions = (folder.path / "predictions.jsonl").read_bytes()
-    evaluate(dataclasses.replace(config, explain=3), LocalModel.of(model))
+    evaluate(dataclasses.replace(config, explain=3), LocalModel(model))
     assert len(read_attribution(path).queries) == 6
     assert (folder.path / "predictions.jsonl").read_bytes() == predictions
     assert "6 queries were asked again" in write_report(folder.path).read_text(encoding="utf-8")
 
 
-def test_the_naive_engine_explains_when_asked(model, config, tmp_path):
-    asked = dataclasses.replace(config, engine="naive", out=str(tmp_path / "naive"))
-    evaluate(dataclasses.replace(asked, explain=None), LocalModel.of(model))
-    assert not (tmp_path / "naive" / "explain.json").exists()
-    evaluate(dataclasses.replace(asked, explain=1), LocalModel.of(model))
-    found = json.loads((tmp_path / "naive" / "explain.json").read_text())
-    assert (found["engine"], len(found["queries"])) == ("naive", 2)
-    assert "naive engine leaves every prompt" in write_report(tmp_path / "naive").read_text(encoding="utf-8")
+def test_the_reference_engine_explains_when_asked(model, config, tmp_path):
+    asked = dataclasses.replace(config, engine="reference", out=str(tmp_path / "reference"))
+    evaluate(dataclasses.replace(asked, explain=None), LocalModel(model))
+    assert not (tmp_path / "reference" / "explain.json").exists()
+    evaluate(dataclasses.replace(asked, explain=1), LocalModel(model))
+    found = json.loads((tmp_path / "reference" / "explain.json").read_text())
+    assert (found["engine"], len(found["queries"])) == ("reference", 2)
+    assert "computed every prompt whole" in write_report(tmp_path / "reference").read_text(encoding="utf-8")

@@ -96,7 +96,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, tmp_path):
 def test_the_batch_changes_no_prediction(config, tmp_path):
     # The reference engine alone pads prompts of different lengths to one batch.
     for batch in (1, 3, 16):
-        evaluate(config(engine="naive", episodes=2, batch=batch, out=str(tmp_path / str(batch))))
+        evaluate(config(engine="reference", episodes=2, batch=batch, out=str(tmp_path / str(batch))))
     alone = predictions(tmp_path / "1")
     lengths = {score["tokens"] for line in alone for score in line["candidates"]}
     assert len(lengths) > 1  # so that padding cannot be the same for all

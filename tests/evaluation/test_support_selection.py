@@ -98,4 +98,4 @@ def test_what_cannot_be_chosen_is_a_sentence(config):
     with pytest.raises(InputError, match="not together with --order"):
         config("medoid", order="shuffled")
     with pytest.raises(InputError, match=r"--select rices needs image features.*whole prompts"):
-        evaluate(config("rices", engine="naive"))
+        evaluate(config("rices", engine="reference"))

@@ -47,7 +47,7 @@ def episodes(world):
 
 @pytest.fixture
 def scorer(model, world):
-    return evaluator_of(eval_config(), LocalModel.of(model), world, TURNS).scorer
+    return evaluator_of(eval_config(), LocalModel(model), world, TURNS).scorer
 
 
 def options(world, nano, **changes):
@@ -66,7 +66,7 @@ def spoilt(episodes, **changes):
 
 
 def test_good_episodes_pass_with_their_counts(world, nano, model):
-    lines = validate(options(world, nano), LocalModel.of(model))
+    lines = validate(options(world, nano), LocalModel(model))
     assert lines[0] == "3 episodes of 3 of 4 classes were drawn"
     assert lines[1:3] == [
         f"planted {kind} answers score {worth} by {', '.join(SCORINGS)}: all 18"
@@ -81,7 +81,7 @@ def test_good_episodes_pass_with_their_counts(world, nano, model):
 
 
 def test_the_arithmetic_of_the_longest_prompt(world, nano, model):
-    line = validate(options(world, nano), LocalModel.of(model))[6]
+    line = validate(options(world, nano), LocalModel(model))[6]
     # 32 pixels in patches of 16 and the pooled token: 5 tokens a picture; two a class and the query are 5.
     assert line.startswith("every prompt fits: 18 prompts, the longest e0000")
     _, _, counted = line.partition("at 2 shots per class: ")
@@ -95,7 +95,7 @@ def test_the_arithmetic_of_the_longest_prompt(world, nano, model):
 @pytest.mark.parametrize("changes", [{"order": "shuffled"}, {"ways": 3, "queries": 6}, {"names": "swapped"}])
 @pytest.mark.parametrize("wording", ["turns", "single_turn", "lcl"])
 def test_every_kind_of_episode_passes(world, nano, model, changes, wording):
-    assert len(validate(options(world, nano, scaffold=wording, shots=(0, 2), **changes), LocalModel.of(model))) == 9
+    assert len(validate(options(world, nano, scaffold=wording, shots=(0, 2), **changes), LocalModel(model))) == 9
 
 
 def test_classes_left_out_are_listed(world, nano, model, tmp_path):
@@ -104,7 +104,7 @@ def test_classes_left_out_are_listed(world, nano, model, tmp_path):
     for path in sorted((tmp_path / "w" / small).iterdir())[2:]:
         path.unlink()
     (tmp_path / "w" / "manifest.jsonl").unlink()
-    lines = validate(options(Dataset(tmp_path / "w", ()), nano), LocalModel.of(model))
+    lines = validate(options(Dataset(tmp_path / "w", ()), nano), LocalModel(model))
     assert lines[:2] == ["3 episodes of 3 of 4 classes were drawn", f"{small}: left out, 2 of 3 pictures needed"]
 
 
@@ -220,7 +220,7 @@ def test_a_template_that_rewrites_what_came_before_is_found(episodes, model, wor
     processor = load(model.source, device="cpu").processor
     processor.chat_template = "{{ messages | length }}" + processor.chat_template
     rewriting = dataclasses.replace(model, processor=processor)
-    scorer = evaluator_of(eval_config(), LocalModel.of(rewriting), world, TURNS).scorer
+    scorer = evaluator_of(eval_config(), LocalModel(rewriting), world, TURNS).scorer
     with pytest.raises(InputError, match=r"e00000/q0 at 0 shots per class: with the answer .* are others than"):
         beginnings(episodes, scorer, TURNS)
 

@@ -52,9 +52,9 @@ def folder(nano, tmp_path_factory):
     options = {"model": str(nano), "data": str(root / "w"), "shots": (0, 1), "episodes": 3, "scoring": "both"}
     config = eval_config(**options, out=str(root / "run"))
     model = load(str(nano), device="cpu")
-    evaluate(config, LocalModel.of(model))
-    probe_grounding(probe_of_run(config, run_folder(config)), LocalModel.of(model))
-    evaluate(asked_of_retention(root / "run", config), LocalModel.of(model), benchmark="retention")
+    evaluate(config, LocalModel(model))
+    probe_grounding(probe_of_run(config, run_folder(config)), LocalModel(model))
+    evaluate(asked_of_retention(root / "run", config), LocalModel(model), benchmark="retention")
     return root / "run", config, model
 
 
@@ -120,11 +120,11 @@ def used(run: Path, whole: Path, config, model, name: str, action: str) -> None:
         pair = (run / "probe", whole / "probe") if name.startswith("probe/") else (run, whole)
         compare(*pair)
     elif name.startswith("probe/"):
-        probe_grounding(probe_of_run(mine, run), LocalModel.of(model))
+        probe_grounding(probe_of_run(mine, run), LocalModel(model))
     elif name.startswith("retention/"):
-        evaluate(asked_of_retention(run, mine), LocalModel.of(model), benchmark="retention")
+        evaluate(asked_of_retention(run, mine), LocalModel(model), benchmark="retention")
     else:
-        evaluate(mine, LocalModel.of(model))
+        evaluate(mine, LocalModel(model))
 
 
 @pytest.mark.filterwarnings("ignore:Glyph:UserWarning")  # matplotlib's, of names in scripts that its font lacks

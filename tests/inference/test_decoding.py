@@ -61,14 +61,14 @@ def tokens(model, asked, engine, batch=16):
 
 @pytest.mark.parametrize("settings", list(SETTINGS))
 def test_replies_are_the_same_in_every_engine(nano, asked, tmp_path, settings):
-    plain = tokens(load(str(nano), device="cpu"), asked, "cached")
+    plain = tokens(load(str(nano), device="cpu"), asked, "prefix-cache")
     source = configured(nano, tmp_path / "m", SETTINGS[settings])
     clean = load(source, device="cpu")
     own = load(source, device="cpu", prompting=Prompting(generation_config="model"))
-    for engine in ("cached", "naive"):
+    for engine in ("prefix-cache", "reference"):
         assert tokens(clean, asked, engine) == plain, engine
-    found = tokens(own, asked, "cached")
-    assert found == tokens(own, asked, "naive") == tokens(own, asked, "naive", batch=1)
+    found = tokens(own, asked, "prefix-cache")
+    assert found == tokens(own, asked, "reference") == tokens(own, asked, "reference", batch=1)
     assert (found == plain) == (settings in ("sampling", "longer"))
     assert clean.network.generation_config.to_dict().items() >= SETTINGS[settings].items()  # it is kept as it was
     recorded = own.describe()["generation_config"]
@@ -81,7 +81,7 @@ def test_a_setting_that_cannot_be_used_is_a_sentence(nano, asked, tmp_path):
     model = load(source, device="cpu", prompting=Prompting(generation_config="model"))
     model.network.generation_config.bad_words_ids = [["x"]]
     with pytest.raises(InputError, match=r"bad_words_ids .* cannot be used"):
-        tokens(model, asked, "cached")
+        tokens(model, asked, "prefix-cache")
 
 
 def test_a_run_that_is_resumed_with_another_engine_says_so(nano, pictures, tmp_path, caplog):
@@ -90,8 +90,8 @@ def test_a_run_that_is_resumed_with_another_engine_says_so(nano, pictures, tmp_p
     metrics = evaluate(eval_config(**flags, out=str(out)))
     assert "engines" not in metrics["counters"]
     lines = (out / "predictions.jsonl").read_text().splitlines(keepends=True)
-    assert {json.loads(line)["engine"] for line in lines} == {"cached"}
+    assert {json.loads(line)["engine"] for line in lines} == {"prefix-cache"}
     (out / "predictions.jsonl").write_text("".join(lines[:4]))
-    metrics = evaluate(eval_config(**flags, engine="naive", out=str(out)))
-    assert metrics["counters"]["engines"] == "cached 4, naive 4"
-    assert "cached 4, naive 4" in caplog.text
+    metrics = evaluate(eval_config(**flags, engine="reference", out=str(out)))
+    assert metrics["counters"]["engines"] == "prefix-cache 4, reference 4"
+    assert "prefix-cache 4, reference 4" in caplog.text

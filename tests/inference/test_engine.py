@@ -14,11 +14,11 @@ def test_without_a_helper_of_transformers_whole_prompts_are_run_and_the_reason_i
     turns, query = [Turn(CHECKED[0], "", "lum")], Turn(CHECKED[1], "", "")
     prompt, answer = (build_messages(turns, SCAFFOLDS["turns"], query, *named) for named in ((), ("dax",)))
     model = load(str(nano), device="cpu")
-    ((fast,),) = LocalModel.of(model).score([ScoringRequest(prompt, (answer,))])
+    ((fast,),) = LocalModel(model).score([ScoringRequest(prompt, (answer,))])
     monkeypatch.setitem(sys.modules, "linkcontext.inference.preallocated_layer", None)
-    asker = LocalModel.of(model)
-    assert asker.engine == "naive"
+    asker = LocalModel(model)
+    assert asker.engine == "reference"
     assert "preallocated_layer" in asker.choice.name_and_reason[1]
     ((slow,),) = asker.score([ScoringRequest(prompt, (answer,))])
     assert abs(fast[0] - slow[0]) < 1e-4
-    assert asker.generate([prompt], 3) == LocalModel.of(model).generate([prompt], 3)
+    assert asker.generate([prompt], 3) == LocalModel(model).generate([prompt], 3)

@@ -17,7 +17,7 @@ from linkcontext.scoring import engine_choice
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringRequest
 
-NAIVE = {"paligemma": "both directions"}  # and what is said of it
+REFERENCE = {"paligemma": "both directions"}  # and what is said of it
 DENSE = ("gemma3", "idefics2", "mistral3_window")  # some layer has a window, or pictures see themselves: one dense mask
 
 
@@ -56,22 +56,22 @@ def flat(scores):
 
 def test_trees_equal_whole_prompts(family, sources, monkeypatch):
     name, model = family
-    oracle = flat(LocalModel(model, VisionEncoder(model, open_image), sources, 3, "naive").score(asks()))
+    oracle = flat(LocalModel(model, VisionEncoder(model, open_image), sources, 3, "reference").score(asks()))
     assert oracle.std() > 0.1
     evaluator = LocalModel(model, VisionEncoder(model, open_image), sources, 3)
     engine, why = evaluator.choice.name_and_reason
-    if name in NAIVE:
-        assert engine == "naive"
-        assert NAIVE[name] in why
+    if name in REFERENCE:
+        assert engine == "reference"
+        assert REFERENCE[name] in why
         return
-    assert engine == "cached", why
+    assert engine == "prefix-cache", why
     assert (evaluator.choice.max_branch is None) == (name in DENSE)
     for room, width in ((16, 8), (48, 16), (512, 48)):
         for constant, value in (("CPU_MAX_TOKENS", room), ("CASCADE_MAX_TOKENS", room), ("MAX_BRANCH", width)):
             monkeypatch.setattr(engine_choice, constant, value)
         evaluator.choice.__dict__.pop("max_branch")
         torch.testing.assert_close(flat(evaluator.score(asks())), oracle, atol=1e-4, rtol=0)
-    packed = LocalModel(model, evaluator.eyes, sources, 3, "packed")
+    packed = LocalModel(model, evaluator.eyes, sources, 3, "tree")
     torch.testing.assert_close(flat(packed.score(asks())), oracle, atol=1e-4, rtol=0)
     # Five pictures in forty-two prompts; LLaVA-OneVision sees a picture that is alone otherwise.
     assert evaluator.eyes.calls == (7 if name == "llava_onevision" else 5)
@@ -85,7 +85,7 @@ def test_what_is_held_is_not_run_again_and_changes_nothing(family, sources, monk
     prompts = [build_messages(turns, SCAFFOLDS["turns"], query) for query in queries]
     early = scorer.prefill([build_messages(turns[:2], SCAFFOLDS["turns"], query) for query in queries])
     held = scorer.prefill(prompts, early)
-    if name in NAIVE:
+    if name in REFERENCE:
         assert held is None
         return
     assert len(early) < len(held)
@@ -112,7 +112,7 @@ def test_replies_equal_those_of_generate(family, sources):
     model.network.generation_config.eos_token_id = 383  # no token: random networks like to end at once
     evaluator = LocalModel(model, VisionEncoder(model, open_image), sources, 3)
     prompts = [ask.messages for ask in asks()]
-    oracle = LocalModel(model, VisionEncoder(model, open_image), sources, 1, "naive").generate(prompts, 8)
+    oracle = LocalModel(model, VisionEncoder(model, open_image), sources, 1, "reference").generate(prompts, 8)
     assert any(oracle) or name == "gemma3"  # which says marks only
     assert evaluator.generate(prompts, 8) == oracle, name
 
@@ -127,18 +127,18 @@ def test_pictures_that_touch_are_spelled_by_the_processor(sources, caplog):
         {"role": "user", "content": both},
         {"role": "assistant", "content": [{"type": "text", "text": "dax"}]},
     ]
-    assert evaluator.engine == "cached"
+    assert evaluator.engine == "prefix-cache"
     evaluator.check(said)
-    assert evaluator.engine == "naive"
+    assert evaluator.engine == "reference"
     assert "in another way" in caplog.text
 
 
-def test_a_network_built_in_another_way_runs_naive(sources):
+def test_a_network_built_in_another_way_gets_the_reference_engine(sources):
     """Some of those that Transformers loads, like BLIP-2, have no inner model that gives a picture's features."""
     network, processor = FAMILIES["llava"]()
     network.model = torch.nn.Module()
     model = Model("llava", "llava", network, processor)
     assert "has no get_image_features" in unsupported_reason(network)
-    assert LocalModel(model, VisionEncoder(model, open_image), sources).engine == "naive"
+    assert LocalModel(model, VisionEncoder(model, open_image), sources).engine == "reference"
     del network.model
     assert "has no get_image_features" in unsupported_reason(network)

@@ -66,10 +66,12 @@ def test_eval_runs_it_and_says_what_it_is(folder, tmp_path, capsys):
     cli.main(["world", "--isekai", "pair", *shape, "--out", str(tmp_path / "w")])
     asked = ["eval", "--benchmark", "isekai", "--data", str(tmp_path / "w"), "--model", str(folder), "--device", "cpu"]
     replies, scores = [], []
-    for engine in ("auto", "naive"):
+    for engine in ("auto", "reference"):
         out = tmp_path / engine
         cli.main([*asked, "--shots", "0", "1", "2", "--scoring", "both", "--engine", engine, "--out", str(out)])
-        assert json.loads((out / "metrics.json").read_text())["counters"]["engine"] == engine.replace("auto", "cached")
+        assert json.loads((out / "metrics.json").read_text())["counters"]["engine"] == engine.replace(
+            "auto", "prefix-cache"
+        )
         found = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
         replies.append([p["reply"] for p in found])
         scores.append([c["logprob"] for p in found for c in p["candidates"]])

@@ -62,10 +62,10 @@ def test_a_run_leaves_a_refused_picture_out_and_says_so(nano, tmp_path, monkeypa
 
     monkeypatch.setattr(kind, "preprocess", preprocess)
     options = {"model": str(nano), "data": str(root), "shots": (1,), "episodes": 12, "out": str(tmp_path / "run")}
-    evaluate(eval_config(**options), LocalModel.of(model))
+    evaluate(eval_config(**options), LocalModel(model))
     problems = json.loads((tmp_path / "run" / "config.json").read_text())["data"]["problems"]
     name = bad.relative_to(root).as_posix()
     assert any(name in problem and "absolute aspect ratio" in problem for problem in problems)
     assert name not in (tmp_path / "run" / "episodes.jsonl").read_text()
     with pytest.raises(InputError, match="absolute aspect ratio"):
-        evaluate(eval_config(**options, strict=True), LocalModel.of(model))
+        evaluate(eval_config(**options, strict=True), LocalModel(model))

@@ -75,7 +75,7 @@ def with_explanation(run, item="circle/0.png", text="<|user|>"):
     ]
     tokens = (TreeToken(text, 1, "", False), TreeToken("<image>", 17, item, False), TreeToken(" a", 1, "", True))
     reading = TreeView(episode.id, 1, 2, 40, 20, (*tokens, TreeToken("b", 1, "", True)), (TreeSegment(0, 2, -1), *TWO))
-    found = Attribution(4, "cached", 18, 1.25, (QueryAttribution(prediction.query_id, tuple(told)),), reading)
+    found = Attribution(4, "prefix-cache", 18, 1.25, (QueryAttribution(prediction.query_id, tuple(told)),), reading)
     write_text(to_json(found), run / "explain.json")
     return prediction
 
@@ -127,7 +127,7 @@ def test_the_page_says_what_moved_an_answer_and_how_a_prompt_is_read(make_run):
     html = read(write_report(run))
     page = Page(html)
     assert "--explain 4" not in page.text
-    cost = "18 answers scored, 1.2 s beside the evaluation (engine cached)."
+    cost = "18 answers scored, 1.2 s beside the evaluation (engine prefix-cache)."
     assert cost in html
     assert cost in read(run / "report.md")
     changes = [text.strip() for text in page.text if re.fullmatch(r"\s*[+−]?\d\.\d\d\s*", text)]

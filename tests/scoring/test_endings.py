@@ -123,7 +123,7 @@ def test_both_engines_score_the_same_end(folders, name):
     ask = ScoringRequest(TALK[:-1], answers("dax", "da"))
     fast, slow = (
         LocalModel(model, VisionEncoder(model, open_image), {}, requested=engine).score([ask])[0]
-        for engine in ("cached", "naive")
+        for engine in ("prefix-cache", "reference")
     )
     assert [count for _, count in fast] == [count for _, count in slow]
     assert [value for value, _ in fast] == pytest.approx([value for value, _ in slow], abs=1e-4)

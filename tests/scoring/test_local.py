@@ -69,9 +69,9 @@ def flat(scores):
 @pytest.mark.parametrize("scaffold", list(SCAFFOLDS))
 def test_trees_give_what_whole_prompts_give(model, dataset, scaffold):
     questions = asks(dataset, scaffold)
-    oracle = scorer(model, dataset, "naive")
+    oracle = scorer(model, dataset, "reference")
     expected, replies = flat(oracle.score(questions)), oracle.generate([ask.messages for ask in questions])
-    for engine in ("cached", "packed"):
+    for engine in ("prefix-cache", "tree"):
         evaluator = scorer(model, dataset, engine)
         assert evaluator.engine == engine
         torch.testing.assert_close(flat(evaluator.score(questions)), expected, atol=1e-4, rtol=0)
@@ -81,17 +81,17 @@ def test_trees_give_what_whole_prompts_give(model, dataset, scaffold):
 @pytest.mark.parametrize("room", [MIN_TOKENS, 40, 100])
 def test_the_room_of_a_pass_changes_nothing(model, dataset, room, monkeypatch):
     questions = asks(dataset)
-    expected = flat(scorer(model, dataset, "packed").score(questions))
+    expected = flat(scorer(model, dataset, "tree").score(questions))
     monkeypatch.setattr(engine_choice, "CPU_MAX_TOKENS", room)
     evaluator = scorer(model, dataset)
     torch.testing.assert_close(flat(evaluator.score(questions[::-1])[::-1]), expected, atol=1e-4, rtol=0)
     prompts = [ask.messages for ask in questions]
-    assert evaluator.generate(prompts) == scorer(model, dataset, "packed").generate(prompts[::-1])[::-1]
+    assert evaluator.generate(prompts) == scorer(model, dataset, "tree").generate(prompts[::-1])[::-1]
 
 
 def test_the_batch_changes_nothing(model, dataset):
     questions = asks(dataset)
-    one, many = scorer(model, dataset, "naive", batch=1), scorer(model, dataset, "naive", batch=64)
+    one, many = scorer(model, dataset, "reference", batch=1), scorer(model, dataset, "reference", batch=64)
     torch.testing.assert_close(flat(one.score(questions)), flat(many.score(questions[::-1])[::-1]), atol=1e-4, rtol=0)
 
 
@@ -99,7 +99,7 @@ def test_half_precision_decides_the_same_but_for_ties(nano, dataset):
     """bfloat16 has eight bits: sums of four tokens differ in the second decimal, whatever the order."""
     half = load(str(nano), dtype="bfloat16", device="cpu")
     questions = asks(dataset)
-    fast, slow = (flat(scorer(half, dataset, engine).score(questions)) for engine in ("cached", "naive"))
+    fast, slow = (flat(scorer(half, dataset, engine).score(questions)) for engine in ("prefix-cache", "reference"))
     assert (fast - slow).abs().max() < 0.5
     a, b = fast.view(-1, 2), slow.view(-1, 2)
     clear = (b[:, 0] - b[:, 1]).abs() > 2 * (fast - slow).abs().max()
@@ -107,7 +107,7 @@ def test_half_precision_decides_the_same_but_for_ties(nano, dataset):
     assert (a.argmax(1) == b.argmax(1))[clear].all()
 
 
-def test_gradients_are_the_sum_of_the_naive_ones(model, dataset):
+def test_gradients_are_the_sum_of_those_of_whole_prompts(model, dataset):
     """Eight lines of one support, asked together or one by one."""
     evaluator = scorer(model, dataset)
     told = [messages for ask in asks(dataset)[-4:] for messages in ask.answers]
@@ -138,7 +138,7 @@ def test_attention_in_blocks_gives_what_dense_masks_give(nano, dataset):
     expected = flat(scorer(load(str(nano), device="cpu"), dataset).score(questions))
     blocks = load(str(nano), device="cpu")
     blocks.network.get_decoder().set_attn_implementation("flex_attention")
-    for engine in ("packed", "cached"):
+    for engine in ("tree", "prefix-cache"):
         evaluator = scorer(blocks, dataset, engine)
         assert evaluator.engine == engine
         torch.testing.assert_close(flat(evaluator.score(questions)), expected, atol=1e-4, rtol=0)
@@ -149,7 +149,7 @@ def test_attention_in_blocks_gives_what_dense_masks_give(nano, dataset):
 def test_blocks_hold_what_dense_masks_hold(nano, dataset):
     """Trees of two lengths in one pass, as in training: every pair of a token and one that it sees, and no other."""
     model = load(str(nano), device="cpu")
-    evaluator, found = scorer(model, dataset, "packed"), asks(dataset)
+    evaluator, found = scorer(model, dataset, "tree"), asks(dataset)
     told = [[messages for ask in part for messages in ask.answers] for part in (found, found[:2])]
     evaluator.pictures.begin([messages for part in told for messages in part])
     grown = [evaluator._trees.merge(part, "last") for part in told]
@@ -201,11 +201,11 @@ def test_a_network_that_ignores_masks_is_found_out(nano, dataset, monkeypatch, c
         inner, "forward", lambda attention_mask=None, **given: forward(attention_mask=None, is_causal=True, **given)
     )
     evaluator = scorer(deaf, dataset)
-    assert evaluator.engine == "naive"
+    assert evaluator.engine == "reference"
     assert "does not follow masks" in evaluator.choice.name_and_reason[1]
     assert "one prompt at a time" in caplog.text
-    with pytest.raises(InputError, match=r"--engine packed: .*Use --engine auto or naive"):
-        scorer(deaf, dataset, "packed").score(asks(dataset))
+    with pytest.raises(InputError, match=r"--engine tree: .*Use --engine auto or reference"):
+        scorer(deaf, dataset, "tree").score(asks(dataset))
 
 
 def test_too_little_memory_is_refused_with_the_sum(model, dataset):
@@ -233,7 +233,7 @@ def test_a_score_is_the_log_probability_of_the_answer_and_its_end(model, dataset
         assert int(ids[-1]) == model.tokenizer.eos_token_id
 
 
-@pytest.mark.parametrize("engine", ["naive", "cached"])
+@pytest.mark.parametrize("engine", ["reference", "prefix-cache"])
 def test_what_is_said_is_heard_as_it_comes(model, dataset, engine):
     evaluator, heard = scorer(model, dataset, engine), {}
     prompts = [ask.messages for ask in asks(dataset)[-3:]]
@@ -251,7 +251,7 @@ def test_what_is_said_is_heard_as_it_comes(model, dataset, engine):
     assert whole[1].startswith(found[1])
 
 
-@pytest.mark.parametrize("engine", ["naive", "cached"])
+@pytest.mark.parametrize("engine", ["reference", "prefix-cache"])
 def test_a_prompt_is_read_as_its_answer_is_scored(model, dataset, engine):
     evaluator = scorer(model, dataset, engine)
     ask = asks(dataset)[-1]
@@ -338,14 +338,14 @@ def test_unknown_and_blind_models_are_refused(tmp_path):
 def test_pixels_in_another_precision_are_given_in_the_networks_own(model, dataset, monkeypatch):
     """Llama 4's processor gives bfloat16."""
     ask = asks(dataset)[-1]
-    whole = flat(scorer(model, dataset, "naive").score([ask]))
+    whole = flat(scorer(model, dataset, "reference").score([ask]))
     processed = ReferenceEngine._processed
 
     def halved(self, *given):
         return {k: v.double() if v.is_floating_point() else v for k, v in processed(self, *given).items()}
 
     monkeypatch.setattr(ReferenceEngine, "_processed", halved)
-    torch.testing.assert_close(flat(scorer(model, dataset, "naive").score([ask])), whole)
+    torch.testing.assert_close(flat(scorer(model, dataset, "reference").score([ask])), whole)
 
 
 def test_a_model_without_a_chat_template_is_a_sentence(nano, tmp_path):
@@ -365,7 +365,7 @@ def test_a_chat_template_that_fails_is_a_sentence(nano, tmp_path, template):
         encode(question, load(str(tmp_path / "m"), device="cpu").chat_template, "none", reply=True)
 
 
-@pytest.mark.parametrize("engine", ["auto", "naive"])
+@pytest.mark.parametrize("engine", ["auto", "reference"])
 def test_a_chat_template_that_writes_no_picture_is_a_sentence(nano, tmp_path, pictures, engine):
     shutil.copytree(nano, tmp_path / "m")
     write = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}<|end|>{% endfor %}"

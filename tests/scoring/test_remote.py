@@ -244,7 +244,10 @@ def test_what_cannot_be_reached_is_a_sentence(bare, options, monkeypatch):
     ):
         with pytest.raises(InputError, match=why):
             connect(name)
-    for more, why in (({"dtype": "float16"}, "--dtype: the server"), ({"engine": "naive"}, "--engine, --memory-gb")):
+    for more, why in (
+        ({"dtype": "float16"}, "--dtype: the server"),
+        ({"engine": "reference"}, "--engine, --memory-gb"),
+    ):
         with pytest.raises(InputError, match=why):
             evaluate(eval_config(model=f"{bare[0]}#one", **options, **more))
     with pytest.raises(InputError, match="only eval and ask take models behind a server"):

@@ -108,13 +108,13 @@ def test_an_adapter_stays_beside_weights_in_4_bits(nano, packed, pictures, tmp_p
     noise = (base - plain).abs().max()
     assert (expected - plain).abs().max() > 5 * noise > 0
     assert (found - expected).abs().max() < 5 * noise
-    assert LocalModel(beside, VisionEncoder(beside, open_image), {}).engine == "cached"
+    assert LocalModel(beside, VisionEncoder(beside, open_image), {}).engine == "prefix-cache"
 
 
 @real
 def test_its_engine_gives_what_whole_prompts_give(packed):
     assert LocalModel(packed, VisionEncoder(packed, open_image), {}).choice.name_and_reason == (
-        "cached",
+        "prefix-cache",
         "a small tree gave what whole prompts give",
     )
 

@@ -229,7 +229,7 @@ def pairs(tmp_path):
 
 def test_questions_about_two_pictures_are_asked_and_shown(nano, pairs, tmp_path):
     found = {}
-    for engine in ("auto", "naive"):
+    for engine in ("auto", "reference"):
         out = tmp_path / engine
         asked = ["eval", "--benchmark", "vl-icl", "--data", pairs, "--model", str(nano), "--engine", engine]
         main([*asked, "--shots", "0", "2", "--episodes", "4", "--scoring", "both", "--out", str(out)])
@@ -237,7 +237,7 @@ def test_questions_about_two_pictures_are_asked_and_shown(nano, pairs, tmp_path)
         assert '<span class="together">' in (out / "report.html").read_text()
     episodes = {e.id: e for e in read_jsonl(Episode, tmp_path / "auto" / "episodes.jsonl")}
     assert len(found["auto"]) == 2 * 4 * 2 * 2  # forms, episodes, shots, queries
-    for fast, slow in zip(found["auto"], found["naive"], strict=True):
+    for fast, slow in zip(found["auto"], found["reference"], strict=True):
         assert fast.prompt_sha256 == slow.prompt_sha256
         assert fast.reply == slow.reply
         for one, other in zip(fast.candidates, slow.candidates, strict=True):

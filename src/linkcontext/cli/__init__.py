@@ -22,6 +22,7 @@ from linkcontext.cli.teach import AskPack, ChangePack, Chat, Demo, Teach
 from linkcontext.cli.terminal import complain, output
 from linkcontext.cli.train import Average, Cache, Mini, Train
 from linkcontext.errors import UNDECODED, UNREACHABLE, InputError, path_error
+from linkcontext.scoring.engine_names import with_current_names
 
 # Errors of a disk that is full, may not be written to, or is gone: no fault of the program.
 DISK = (
@@ -117,9 +118,10 @@ def _check_encoding(arguments: Sequence[str]) -> None:
 
 def _run(commands: dict[str, Any], arguments: list[str] | None) -> None:
     try:
-        _check_encoding(sys.argv[1:] if arguments is None else arguments)
+        arguments = sys.argv[1:] if arguments is None else arguments
+        _check_encoding(arguments)
         command = tyro.extras.subcommand_cli_from_dict(
-            commands, args=arguments, prog="linkcontext", description=__doc__
+            commands, args=with_current_names(arguments), prog="linkcontext", description=__doc__
         )
         command.run()
     except InputError as error:

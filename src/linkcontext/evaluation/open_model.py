@@ -21,7 +21,7 @@ def load_local(c: ModelConfig, download: bool = True) -> Model:
 def open_model(c: ModelConfig) -> ScoringModel:
     """The model of a configuration, loaded here or behind a server, without pictures yet."""
     if not c.model.startswith(PREFIX):
-        return LocalModel.of(load_local(c))
+        return LocalModel(load_local(c))
     if idle := flags(c, ModelConfig(c.model, **dataclasses.asdict(c.prompting))):
         raise InputError(f"{', '.join(idle)}: the server of {c.model} has loaded its model already. Leave it out.")
     return RemoteModel(connect(c.model, c.prompting))

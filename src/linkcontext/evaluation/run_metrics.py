@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from linkcontext.scoring.engine_names import current_name
 from linkcontext.evaluation import checks, lcl_metric
 from linkcontext.evaluation.aggregate import mean_rows, shot_curves
 from linkcontext.evaluation.grounding.findings import judge_predictions
@@ -44,7 +45,7 @@ def write_metrics(
 def with_engines(counters: dict[str, Any], engines: Iterable[str], out: Path) -> dict[str, Any]:
     """The counters of a run, with the number of answers of each engine if not all are of the one named there: a run may
     be resumed with another engine."""
-    counts = Counter(engine or "not recorded" for engine in engines)
+    counts = Counter(current_name(engine) or "not recorded" for engine in engines)
     if counts.keys() <= {counters.get("engine")}:
         return counters
     listed = ", ".join(f"{engine} {count}" for engine, count in sorted(counts.items()))

@@ -17,7 +17,7 @@ from linkcontext.inference.forward import TreeInputs
 from linkcontext.inference.memory import free_memory, max_tokens_per_pass
 from linkcontext.models.families import is_causal, unsupported_reason
 from linkcontext.models.model import Model
-from linkcontext.scoring.protocol import EngineName
+from linkcontext.scoring.engine_names import EngineName
 from linkcontext.scoring.selfcheck import SelfCheck
 
 log = logging.getLogger("linkcontext")
@@ -36,15 +36,20 @@ class EngineChoice:
     @cached_property
     def name_and_reason(self) -> tuple[str, str]:
         """The engine, and why it is this one."""
-        if self.requested == "naive":
-            return "naive", "asked for"
+        if self.requested == "reference":
+            return "reference", "asked for"
         if why := unsupported_reason(self.loaded.network):
             return self._fall_back(why)
-        name = self.requested if self.requested != "auto" else "cached"
-        if name == "packed" and self.use_flex_attention():
+        name = self.requested if self.requested != "auto" else "prefix-cache"
+        if name == "tree" and self.use_flex_attention():
             return name, f"{PASSED}, with FlexAttention"
         why = self.selfcheck.failure()
         return (name, PASSED) if why is None else self._fall_back(why)
+
+    @property
+    def whole_prompts(self) -> bool:
+        """True if the reference engine runs, which computes every prompt whole and has no image features."""
+        return self.name_and_reason[0] == "reference"
 
     def fall_back(self, why: str) -> None:
         """Use the reference engine from now on. Raises `InputError` if another one was requested."""
@@ -52,9 +57,9 @@ class EngineChoice:
 
     def _fall_back(self, why: str) -> tuple[str, str]:
         if self.requested != "auto":
-            raise InputError(f"--engine {self.requested}: {why}. Use --engine auto or naive.")
-        log.warning("engine naive, one prompt at a time: %s", why)
-        return "naive", why
+            raise InputError(f"--engine {self.requested}: {why}. Use --engine auto or reference.")
+        log.warning("engine reference, one prompt at a time: %s", why)
+        return "reference", why
 
     def use_flex_attention(self, learns: bool = False) -> bool:
         """Let attention skip blocks that are masked (FlexAttention), for passes over whole trees; whether it does.
@@ -80,10 +85,10 @@ class EngineChoice:
     def engine(self, inputs: TreeInputs, name: str) -> Engine:
         """The engine for a tree, with as much room for a pass as there is memory."""
         tree = inputs.tree
-        width = self.max_branch if name == "cached" else None
+        width = self.max_branch if name == "prefix-cache" else None
         usual = GPU_MAX_TOKENS if self.loaded.device.type == "cuda" else CASCADE_MAX_TOKENS if width else CPU_MAX_TOKENS
-        tokens = self.room(int(tree.depth.max()) + 1, len(tree) if name == "packed" else min(usual, len(tree)))
-        if name == "packed" and tokens < len(tree):
+        tokens = self.room(int(tree.depth.max()) + 1, len(tree) if name == "tree" else min(usual, len(tree)))
+        if name == "tree" and tokens < len(tree):
             log.warning("%d tokens do not fit into one pass: the trunk is cached", len(tree))
         return Engine(self.loaded.network, tokens, width)
 

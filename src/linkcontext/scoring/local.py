@@ -3,9 +3,8 @@
 Which engine runs, `EngineChoice` decides. What prompts share is computed once on a tree; `prefill` keeps it.
 """
 
-import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Self
 
@@ -31,50 +30,42 @@ from linkcontext.inference.kv_cache import PrefixCache, prefix_key
 from linkcontext.inference.prefix_tree import Ints, PrefixTree, merge
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.model import Model
-from linkcontext.models.prompting import REPLY_TOKENS, Prompting, without_reasoning
+from linkcontext.models.prompting import REPLY_TOKENS, Prompting
 from linkcontext.scoring import identity
 from linkcontext.scoring.engine_choice import EngineChoice
+from linkcontext.scoring.engine_names import EngineName
 from linkcontext.scoring.pictures import PromptPictures
 from linkcontext.scoring.prompts import PromptEncoder
-from linkcontext.scoring.protocol import Capability, EngineName, ModelCard, PromptEnd, ScoringRequest, Sources
+from linkcontext.scoring.protocol import Capability, ModelCard, PromptEnd, ScoringRequest, Sources
 from linkcontext.scoring.reference import ReferenceEngine
+from linkcontext.scoring.replies import ReplyCleaner
 from linkcontext.scoring.selfcheck import SelfCheck
 from linkcontext.scoring.trees import TreeBuilder
 
-log = logging.getLogger("linkcontext")
-UNFINISHED_THOUGHT = (
-    "a reply ended inside of its reasoning and holds no answer: give more --max-new-tokens, or turn the reasoning off "
-    """with --chat-template-kwargs '{"enable_thinking": false}'."""
-)
 
-
-@dataclass
 class LocalModel:
     """A loaded model bound to pictures. `batch` is how many whole prompts the reference engine runs at once.
 
     Predictions depend neither on it nor on `memory_gb`, which bounds a pass (default: the free memory).
     """
 
-    loaded: Model
-    eyes: VisionEncoder
-    sources: Sources
-    batch: int = 16
-    requested: EngineName = "auto"
-    memory_gb: float | None = None
-    cut_short: int = field(default=0, init=False)  # replies that ended inside of their reasoning
-
-    def __post_init__(self) -> None:
-        self._encoder = PromptEncoder(self.loaded)
-        self.pictures = PromptPictures(self.eyes, self.sources)
+    def __init__(
+        self,
+        loaded: Model,
+        eyes: VisionEncoder | None = None,
+        sources: Sources | None = None,
+        batch: int = 16,
+        requested: EngineName = "auto",
+        memory_gb: float | None = None,
+    ) -> None:
+        self.loaded = loaded
+        self.eyes = VisionEncoder(loaded, open_image) if eyes is None else eyes
+        self.pictures = PromptPictures(self.eyes, {} if sources is None else sources)
+        self._encoder = PromptEncoder(loaded)
         self._trees = TreeBuilder(self._encoder, self.pictures)
-        self._reference = ReferenceEngine(self.loaded, self._encoder, self.pictures, self.batch)
-        check = SelfCheck(self._trees, self._reference)
-        self.choice = EngineChoice(self.loaded, check, self.requested, self.memory_gb)
-
-    @classmethod
-    def of(cls, loaded: Model) -> "LocalModel":
-        """A loaded model without pictures yet."""
-        return cls(loaded, VisionEncoder(loaded, open_image), {})
+        self._reference = ReferenceEngine(loaded, self._encoder, self.pictures, batch)
+        self._replies = ReplyCleaner()
+        self.choice = EngineChoice(loaded, SelfCheck(self._trees, self._reference), requested, memory_gb)
 
     # What it is
 
@@ -86,20 +77,28 @@ class LocalModel:
         return ModelCard(model.name, model.prompting, model.marks, model.context, model.describe, about)
 
     @property
+    def sources(self) -> Sources:
+        """Where the pictures come from: item id -> (content hash, path)."""
+        return self.pictures.sources
+
+    @sources.setter
+    def sources(self, sources: Sources) -> None:
+        self.pictures.sources = sources
+
+    @property
     def engine(self) -> str:
-        """The engine that runs prompts: `cached`, `packed` or `naive`."""
+        """The engine that runs prompts: `prefix-cache`, `tree` or `reference`."""
         return self.choice.name_and_reason[0]
 
     def lacks(self, capability: Capability) -> str:
         """Why the model cannot do this; empty if it can. The reference engine has no features and shares nothing."""
-        whole = capability in ("image features", "shared prefixes") and self.engine == "naive"
+        whole = capability in ("image features", "shared prefixes") and self.choice.whole_prompts
         return f"its engine runs whole prompts ({self.choice.name_and_reason[1]})" if whole else ""
 
     def counters(self) -> dict[str, Any]:
         """What metrics.json records about how a run was computed."""
         engine, why = self.choice.name_and_reason
-        cut = {"replies_cut_in_reasoning": self.cut_short} if self.cut_short else {}
-        return {"engine": engine, "engine_reason": why, **cut, **self.eyes.counters()}
+        return {"engine": engine, "engine_reason": why, **self._replies.counters(), **self.eyes.counters()}
 
     def with_pictures(
         self, sources: Sources, batch: int = 16, engine: EngineName = "auto", memory_gb: float | None = None
@@ -111,7 +110,9 @@ class LocalModel:
 
     def clone(self, prompting: Prompting | None = None) -> Self:
         """A copy that chooses its engine anew, because that depends on the wording, and shares the image features."""
-        return replace(self, loaded=replace(self.loaded, prompting=prompting or self.loaded.prompting))
+        loaded = replace(self.loaded, prompting=prompting or self.loaded.prompting)
+        choice = self.choice
+        return type(self)(loaded, self.eyes, self.sources, self._reference.batch, choice.requested, choice.memory_gb)
 
     # Prompts
 
@@ -135,7 +136,7 @@ class LocalModel:
         text, short = self._encoder.encode(messages, "last")
         whole = self._reference.token_ids(text, short)
         self._encoder.check_length(len(whole), short)
-        if self.engine == "naive":
+        if self.choice.whole_prompts:
             return
         self.choice.room(len(whole), MIN_TOKENS)
         if self._trees.expand(short).ids.tolist() != whole:
@@ -143,7 +144,7 @@ class LocalModel:
 
     def _token_ids(self, text: str, short: Tokens) -> list[int]:
         """The tokens of a conversation, each picture with all of its tokens."""
-        if self.engine == "naive":
+        if self.choice.whole_prompts:
             return self._reference.token_ids(text, short)
         ids: list[int] = self._trees.expand(short).ids.tolist()
         return ids
@@ -157,11 +158,11 @@ class LocalModel:
         answers = [answer for request in requests for answer in request.answers]
         if not answers:
             return [[] for _ in requests]
-        if self.engine == "naive":
+        if self.choice.whole_prompts:
             scored = self._reference.score(answers)
         else:
             inputs = self._trees.merge(answers, "last", on)
-            values = self.choice.engine(inputs, "cached" if inputs.cached else self.engine).scores(inputs)
+            values = self.choice.engine(inputs, "prefix-cache" if inputs.cached else self.engine).scores(inputs)
             scored = [(value, len(tokens)) for value, tokens in zip(values, inputs.tree.answers, strict=True)]
         left = iter(scored)
         return [[next(left) for _ in request.answers] for request in requests]
@@ -169,7 +170,7 @@ class LocalModel:
     def prompt_logprobs(self, prompts: Sequence[list[Message]], end: PromptEnd) -> list[tuple[list[int], list[float]]]:
         """For each prompt its tokens and the log-probability (nats) of each after those before it; 0 for the first."""
         self._begin(prompts)
-        if self.engine == "naive":
+        if self.choice.whole_prompts:
             return [self._reference.prompt_logprobs(messages, end) for messages in prompts]
         lines = [replace(line, answer=np.arange(len(line.ids)) > 0) for line in self._trees.sequences(prompts, end)]
         inputs = self._trees.inputs(merge(lines))
@@ -193,7 +194,7 @@ class LocalModel:
             return []
         self._begin(prompts)
         model = self.loaded
-        if self.engine == "naive":
+        if self.choice.whole_prompts:
             replies = self._reference.generate(prompts, new_tokens, end, on_token, model.generation)
         else:
             inputs = self._trees.merge(prompts, end, on)
@@ -201,7 +202,8 @@ class LocalModel:
                 shape = _logits_shaper(model) if model.generation else None
                 engine = self.choice.engine(inputs, self.engine)
                 replies = decode_greedy(engine, inputs, new_tokens, model.ends, on_token, shape)
-        return self._texts(replies, prompts, end)
+        texts = [model.tokenizer.decode(ids, skip_special_tokens=True) for ids in replies]
+        return self._replies.clean(texts, [self._encoder.encode(messages, end)[0] for messages in prompts])
 
     # Shared prefixes
 
@@ -211,13 +213,13 @@ class LocalModel:
         A prompt's last token, whose output is the next token, is left out. None with the reference engine.
         """
         self._begin(prompts)
-        if self.engine == "naive":
+        if self.choice.whole_prompts:
             return None
         inputs = self._trees.merge(prompts, "none", on)
         length = inputs.tree.shared_length
         if length <= inputs.cached:
             return on
-        cache = self.choice.engine(inputs, "cached").prefill(inputs, length)
+        cache = self.choice.engine(inputs, "prefix-cache").prefill(inputs, length)
         return PrefixCache(*prefix_key(inputs.tree, length, self.pictures.contents), cache)
 
     def prefix_key(self, prompts: Sequence[list[Message]]) -> tuple[Ints, tuple[str, ...]]:
@@ -238,19 +240,8 @@ class LocalModel:
 
     def _begin(self, conversations: Iterable[list[Message]]) -> None:
         """Encode all pictures that are about to be needed, so that the vision encoder gets many at a time."""
-        if self.engine != "naive":
+        if not self.choice.whole_prompts:
             self.pictures.begin(conversations)
-
-    def _texts(self, replies: Sequence[list[int]], prompts: Sequence[list[Message]], end: PromptEnd) -> list[str]:
-        """Generated tokens as texts. Unfinished reasoning gives an empty reply, and is counted."""
-        decoded = [self.loaded.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in replies]
-        begun = [self._encoder.encode(messages, end)[0] for messages in prompts]
-        texts = [without_reasoning(text, prompt) for text, prompt in zip(decoded, begun, strict=True)]
-        if cut := sum(text is None for text in texts):
-            if not self.cut_short:
-                log.warning(UNFINISHED_THOUGHT)
-            self.cut_short += cut
-        return [text or "" for text in texts]
 
 
 def _logits_shaper(model: Model) -> AdjustLogits:

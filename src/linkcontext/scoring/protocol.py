@@ -18,8 +18,8 @@ from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.inference.prefix_tree import PrefixTree
 from linkcontext.models.model import Model
 from linkcontext.models.prompting import REPLY_TOKENS, Prompting
+from linkcontext.scoring.engine_names import EngineName
 
-EngineName = Literal["auto", "packed", "cached", "naive"]
 # How a prompt ends. none: the assistant is to speak; open: in the middle of its last message; closed: behind that.
 PromptEnd = Literal["none", "open", "closed"]
 Sources = dict[str, tuple[str, Any]]  # item id -> (content hash, path)

@@ -19,12 +19,12 @@ from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.special_tokens import USUAL_MARKS, refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.inference.kv_cache import PrefixCache
-from linkcontext.models.prompting import REPLY_TOKENS, Prompting, without_reasoning
+from linkcontext.models.prompting import REPLY_TOKENS, Prompting
 from linkcontext.models.synthetic_images import SYNTHETIC, synthetic_image
 from linkcontext.scoring.connection import Refused, ServerConnection
+from linkcontext.scoring.engine_names import EngineName
 from linkcontext.scoring.identity import digest_of, measured_by_server
-from linkcontext.scoring.local import UNFINISHED_THOUGHT
-from linkcontext.scoring.protocol import Capability, EngineName, ModelCard, PromptEnd, ScoringRequest, Sources
+from linkcontext.scoring.protocol import Capability, ModelCard, PromptEnd, ScoringRequest, Sources
 from linkcontext.scoring.remote_logprobs import (
     AnswerFormat,
     Token,
@@ -33,6 +33,7 @@ from linkcontext.scoring.remote_logprobs import (
     answer_logprob,
     other_answer,
 )
+from linkcontext.scoring.replies import ReplyCleaner
 from linkcontext.threads import threads
 
 log = logging.getLogger("linkcontext")
@@ -82,7 +83,7 @@ class RemoteModel:
     batch: int = 16
     pictures: RemotePictures = field(default_factory=RemotePictures, init=False)
     engine: str = field(default="openai", init=False)
-    cut_short: int = field(default=0, init=False)  # replies that ended inside of their reasoning
+    _replies: ReplyCleaner = field(default_factory=ReplyCleaner, init=False, repr=False)
     _generated: bool = field(default=False, init=False)
 
     @cached_property
@@ -123,9 +124,7 @@ class RemoteModel:
             counters["end_of_answer"] = f"{self._format.end!r}, as the server's chat template writes it"
         if self._generated:
             counters["penalties"] = self._penalties
-        if self.cut_short:
-            counters["replies_cut_in_reasoning"] = self.cut_short
-        return counters
+        return counters | self._replies.counters()
 
     def with_pictures(
         self, sources: Sources, batch: int = 16, engine: EngineName = "auto", memory_gb: float | None = None
@@ -173,16 +172,11 @@ class RemoteModel:
         self._generated = True
         neutral = self._neutral
 
-        def reply(messages: list[Message]) -> str | None:
+        def reply(messages: list[Message]) -> str:
             completion = self.connection.complete([self._sent(m) for m in messages], new_tokens, **neutral)
-            return without_reasoning((completion.choices[0].message.content or "").strip())
+            return completion.choices[0].message.content or ""
 
-        replies = self._at_once(reply, prompts)
-        if cut := sum(text is None for text in replies):
-            if not self.cut_short:
-                log.warning(UNFINISHED_THOUGHT)
-            self.cut_short += cut
-        return [text or "" for text in replies]
+        return self._replies.clean(self._at_once(reply, prompts))
 
     def prompt_logprobs(self, prompts: Sequence[list[Message]], end: PromptEnd) -> list[tuple[list[int], list[float]]]:
         """The token ids of each prompt and their log-probabilities (nats). The first token's id is not given: -1."""

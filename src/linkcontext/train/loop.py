@@ -300,7 +300,7 @@ def _examples(
             tasks.append((share, mixture.taught(config.seed)))
         else:
             exam = file_recall_test(Path(name), SCAFFOLDS["turns"], count, config.seed)
-            exam = exam if model is None else without_refused_pictures(exam, LocalModel.of(model), strict=False)
+            exam = exam if model is None else without_refused_pictures(exam, LocalModel(model), strict=False)
             problems += exam.dataset.problems
             digests |= {name: digest(exam.dataset)}
             checks.append(partial(refuse_marked_recall, exam.questions))
@@ -341,8 +341,8 @@ def _trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
     if model.network.dtype != torch.float32 and accelerator.mixed_precision == "no":
         raise InputError(f"weights in {model.network.dtype} need --precision bf16, or --dtype float32.")
     scorer = LocalModel(model, VisionEncoder(model, open_image), {})
-    engine, why = scorer.choice.name_and_reason  # which says so in the log where trees can't be trained
-    if engine != "naive":
+    why = scorer.choice.name_and_reason[1] if scorer.choice.whole_prompts else None  # the log says so too
+    if why is None:
         scorer.choice.use_flex_attention(learns=True)
     choose(model.network, config.parts, config.lora_rank, config.lora_targets, config.seed)
     if config.gradient_checkpointing:
@@ -350,7 +350,7 @@ def _trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
             if isinstance(module, GradientCheckpointingLayer):  # the method for it has another name in every version
                 module.gradient_checkpointing = True
                 module._gradient_checkpointing_func = partial(torch_checkpoint, use_reentrant=False)
-    trainee = Trainee(model, why if engine == "naive" else None)
+    trainee = Trainee(model, why)
     trainee.train()
     return trainee
 

@@ -62,7 +62,7 @@ class Planted:
     """A policy at the place of a `LocalModel`."""
 
     policy: object
-    engine: str = "naive"
+    engine: str = "reference"
     sources: dict = field(default_factory=dict)
     asks: int = 0
 

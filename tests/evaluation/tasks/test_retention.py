@@ -207,7 +207,7 @@ def config(nano, world, tmp_path):
 
 
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, model, tmp_path):
-    metrics = evaluate(config, LocalModel.of(model), benchmark="retention")
+    metrics = evaluate(config, LocalModel(model), benchmark="retention")
     run = tmp_path / "run"
     assert {path.name for path in run.glob("[!.]*")} == {
         "config.json",
@@ -217,13 +217,13 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, model, tmp_path
     }
     assert json.loads((run / "metrics.json").read_text()) == metrics
     told = metrics["counters"]
-    assert (told["engine"], told["questions"], told["questions_in_data"]) == ("cached", 12, 72)
+    assert (told["engine"], told["questions"], told["questions_in_data"]) == ("prefix-cache", 12, 72)
     assert [row["n_queries"] for row in metrics["rows"]] == [4] * 4
     text = (run / "answers.jsonl").read_text()
     assert len(text.splitlines()) == 12
     (run / "answers.jsonl").write_text(text[: len(text) // 2])  # in the middle of a line
     (run / "metrics.json").unlink()
-    assert evaluate(config, LocalModel.of(model), benchmark="retention")["rows"] == metrics["rows"]
+    assert evaluate(config, LocalModel(model), benchmark="retention")["rows"] == metrics["rows"]
     assert [json.loads(line)["probe"] for line in (run / "answers.jsonl").read_text().splitlines()] == [
         json.loads(line)["probe"] for line in text.splitlines()
     ]
@@ -231,19 +231,19 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, model, tmp_path
 
 def test_the_batch_changes_no_row(config, model, tmp_path):
     one = evaluate(
-        dataclasses.replace(config, batch=1, out=str(tmp_path / "one")), LocalModel.of(model), benchmark="retention"
+        dataclasses.replace(config, batch=1, out=str(tmp_path / "one")), LocalModel(model), benchmark="retention"
     )
-    assert one["rows"] == evaluate(config, LocalModel.of(model), benchmark="retention")["rows"]
+    assert one["rows"] == evaluate(config, LocalModel(model), benchmark="retention")["rows"]
 
 
 def test_other_runs_folders_are_refused(config, model, tmp_path):
-    evaluate(config, LocalModel.of(model), benchmark="retention")
+    evaluate(config, LocalModel(model), benchmark="retention")
     with pytest.raises(InputError, match=r"another configuration .*episodes 4 there, 5 asked"):
         more = dataclasses.replace(config.episodes, episodes=5)
-        evaluate(dataclasses.replace(config, episodes=more), LocalModel.of(model), benchmark="retention")
+        evaluate(dataclasses.replace(config, episodes=more), LocalModel(model), benchmark="retention")
     (tmp_path / "run" / "episodes.jsonl").write_text("")
     with pytest.raises(InputError, match="holds a run of episodes"):
-        evaluate(config, LocalModel.of(model), benchmark="retention")
+        evaluate(config, LocalModel(model), benchmark="retention")
 
 
 def test_a_picture_that_the_processor_refuses_is_not_asked_about(config, model, tmp_path, monkeypatch):
@@ -254,12 +254,12 @@ def test_a_picture_that_the_processor_refuses_is_not_asked_about(config, model, 
     file.write_text(json.dumps([{"image": name, "conversations": turns} for name in ("good.png", "bad.png")]))
     monkeypatch.setattr(unreadable, "_reason", lambda model, size: "refused" if size == (3000, 2) else "")
     options = {"model": config.model.model, "data": str(file), "out": config.out}
-    metrics = evaluate(eval_config(**options), LocalModel.of(model), benchmark="retention")
+    metrics = evaluate(eval_config(**options), LocalModel(model), benchmark="retention")
     assert metrics["counters"]["questions"] == 1
     told = next(tmp_path.glob("*/config.json")).read_text()
     assert "left out: 1 (bad.png): refused" in told
     with pytest.raises(InputError, match=r"bad\.png"):
-        evaluate(eval_config(**options, strict=True), LocalModel.of(model), benchmark="retention")
+        evaluate(eval_config(**options, strict=True), LocalModel(model), benchmark="retention")
 
 
 def test_a_file_of_questions_from_the_command_line(nano, tmp_path, capsys):
