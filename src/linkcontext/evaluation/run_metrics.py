@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from linkcontext.scoring.engine_names import current_name
 from linkcontext.evaluation import checks, lcl_metric
 from linkcontext.evaluation.aggregate import mean_rows, shot_curves
 from linkcontext.evaluation.grounding.findings import judge_predictions
@@ -16,6 +15,7 @@ from linkcontext.evaluation.recall import read_answers
 from linkcontext.evaluation.tasks.recall_questions import RecallTest
 from linkcontext.evaluation.tasks.retention_rows import retention_rows
 from linkcontext.records import Episode, Prediction, read_jsonl
+from linkcontext.scoring.engine_names import current_name
 from linkcontext.storage import write_text
 
 log = logging.getLogger("linkcontext")
