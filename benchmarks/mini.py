@@ -160,12 +160,13 @@ def demo_questions(model: Model, seeds: int = 20) -> dict:
 def main() -> None:
     config = tyro.cli(Accept, description=__doc__)
     models = {name: load(name) for name in (config.base, config.mini)}
+    scored = {name: LocalModel.of(model) for name, model in models.items()}
     rows = []
     for number, setting in enumerate(settings(config)):
         setting = {"episodes": config.episodes, "explain": 0, **setting}  # noqa: PLW2901
         name = "mini" if setting["model"] == config.mini else "mini-base"
         out = Path(config.out) / "-".join([name, Path(setting["data"]).name.replace(":", "-"), str(number)])
-        run = evaluate(eval_config(**setting, out=str(out)), models[setting["model"]])
+        run = evaluate(eval_config(**setting, out=str(out)), scored[setting["model"]])
         gaps = beside_nearest(out)
         for row in run["rows"]:
             gap = gaps.get(row["shots_per_class"]) if row["scoring"] == "likelihood_sum" else None
@@ -225,7 +226,7 @@ def write(rows: list[dict], others: dict) -> None:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
         "commit": commit.stdout.strip(),
-        "weights": json.loads((bundled.weights_folder() / "files.json").read_text())["sha256"],
+        "weights": json.loads((bundled.weights_folder() / bundled.LISTING).read_text())["sha256"],
         "rows": rows,
         **others,
     }

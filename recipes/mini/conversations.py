@@ -82,9 +82,10 @@ def messages(exchanges: Sequence[Exchange]) -> list[Message]:
     return out
 
 
-def ask(taught: Taught, which: int, picture: str, stream: np.random.Generator) -> Exchange:
-    """One question about a taught concept: half of the time its name, else a description, a count or an attribute."""
-    kind, facts = stream.random(), taught.facts[which]
+def ask(taught: Taught, which: int, picture: str, stream: np.random.Generator, name: float = 0.5) -> Exchange:
+    """One question about a taught concept: its name with chance `name`, else a description, a count or an attribute."""
+    facts = taught.facts[which]
+    kind = 0.0 if stream.random() < name else float(stream.uniform(0.5, 1))
     if kind < 0.5:
         question = "" if stream.random() < 0.2 else str(stream.choice(questions.NAMING))
         return Exchange(picture, question, taught.names[which])
@@ -95,12 +96,17 @@ def ask(taught: Taught, which: int, picture: str, stream: np.random.Generator) -
     return Exchange(picture, chosen.question, chosen.answer)
 
 
-def facts(taught: Taught, turns: int, stream: np.random.Generator) -> list[Exchange]:
-    """Turns about taught concepts: every answer is in its picture alone."""
-    out = []
+def facts(taught: Taught, turns: int, stream: np.random.Generator, named: float = 0.5) -> list[Exchange]:
+    """Turns about taught concepts: every answer is in its picture alone. `named` is the share that asks for names.
+
+    For `mini` no name is asked for after other turns: what a thing is called may have been said there, so its own
+    knowledge of names is for conversations of one turn.
+    """
+    out: list[Exchange] = []
     for _ in range(turns):
         which = int(stream.integers(len(taught.facts)))
-        out.append(ask(taught, which, f"taught/{which}/{int(stream.integers(taught.pictures))}", stream))
+        picture = f"taught/{which}/{int(stream.integers(taught.pictures))}"
+        out.append(ask(taught, which, picture, stream, named if out else 0.5))
     return out
 
 

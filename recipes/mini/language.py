@@ -49,6 +49,7 @@ from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.prefix_tree import ImageTokens, expand_images, pack
 from linkcontext.mini import clip, recipe, stage
 from linkcontext.mini.tokenizer import ASSISTANT, CHAT_TEMPLATE, CONTEXT, IMAGE, SPECIAL, USER
+from linkcontext.models import bundled
 from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.seeds import key
 from linkcontext.storage import replacing
@@ -57,7 +58,7 @@ from linkcontext.worlds.folder import TAUGHT, taught_names
 WIDTH, MLP, LAYERS, HEADS, HEAD = 384, 512, 4, 3, 192
 TAUGHT_PICTURES, FRESH_CONCEPTS, FRESH_PICTURES, REAL_PICTURES = 40, 1600, 20, 14
 TOKENS = 4096  # a step
-CHECKPOINT = Path(__file__).parent / "checkpoints" / "tower.safetensors"  # half precision
+SHIPPED = Path(__file__).parent / "checkpoints" / "heads.safetensors"  # what reads the tower of the package
 GAUSS = "gauss"  # the pool of things that no picture ever showed
 
 
@@ -160,10 +161,12 @@ def start(
 
 
 def load_tower(path: Path) -> Heads:
-    """The tower that `tower.py` left at `path`, or the one that is kept beside this program."""
+    """The tower that `tower.py` left at `path`, or the one that ships."""
+    weights = {k: v.float() for k, v in load_file(path if path.is_file() else SHIPPED).items()}
     if not path.is_file():
-        print(f"{path} is not there: the language model reads with {CHECKPOINT}.", flush=True)
-    weights = {k: v.float() for k, v in load_file(path if path.is_file() else CHECKPOINT).items()}
+        print(f"{path} is not there: the language model reads with the tower that ships.", flush=True)
+        shipped = load_file(bundled.folder("mini-clip") / "model.safetensors")
+        weights |= {f"model.{k}": v.float() for k, v in shipped.items()}
     layers = 1 + max(int(k.split(".layers.")[1].split(".")[0]) for k in weights if "vision_model.encoder.layers" in k)
     heads = Heads(CLIPModel(tower_configuration(tower_words(), layers)))
     heads.load_state_dict(weights)
@@ -346,7 +349,7 @@ class Course:
         def draw(stream: np.random.Generator) -> list[talk.Exchange]:
             if stream.random() < misnamed:
                 return talk.misnamed(self.taught, turns, self.namer, stream)
-            return talk.facts(self.taught, turns, stream)
+            return talk.facts(self.taught, turns, stream, 0.0 if self.name == "mini" else 0.5)
 
         rows = self._rows(step, draw)
         return self.writer.loss(rows, [None] * len(rows))
@@ -355,7 +358,8 @@ class Course:
         """New names for things of one pool, or of none."""
         chance = talk.stream(f"{self.name}/shape", step, 0)
         ways = int(chance.choice([2, 2, 2, 3, 4, 5, 6, 8, 10]))
-        turns = max(int(chance.choice([6, 10, 18, 33], p=[0.25, 0.35, 0.25, 0.15])), 2 * ways)
+        # Half of the conversations are short: a picture or two of each thing, then questions.
+        turns = max(int(chance.choice([4, 6, 10, 18, 33], p=[0.3, 0.25, 0.2, 0.15, 0.1])), 2 * ways)
         names = list(self.pools)
         real = [n for n in names if n not in ("taught", "fresh")]
         kind = chance.random()

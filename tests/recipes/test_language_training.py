@@ -1,10 +1,12 @@
 """Training keeps the circuits, and its conversations are what they say."""
 
+from collections import Counter
+
 import circuits
 import numpy as np
 import pytest
 import torch
-from conversations import NONE, Linker, LinkShape, Pool, Taught, misnamed, repeat
+from conversations import NONE, Linker, LinkShape, Pool, Taught, facts, misnamed, repeat
 from language import HEAD, optimizer
 from test_circuits import model  # noqa: F401 - a fixture
 from words import Namer
@@ -120,6 +122,17 @@ def test_wrong_names_are_not_learnt_and_the_questions_behind_them_are():
         known = {one.answer for one in told} <= set(taught.names)
         belongs, nowhere = belongs + known, nowhere + (not known)
     assert min(belongs, nowhere) > 8
+
+
+def test_names_of_its_own_knowledge_are_asked_of_mini_in_first_turns_alone():
+    taught = Taught(facts_of(6), ["ant", "bee", "cow", "dog", "elk", "fox"], 40)
+    first, later = Counter(), Counter()
+    for row in range(200):
+        exchanges = facts(taught, 4, stream(row), named=0.0)
+        first[exchanges[0].answer in taught.names] += 1
+        later.update(exchange.answer in taught.names for exchange in exchanges[1:])
+    assert later[True] == 0
+    assert 60 < first[True] < 140
 
 
 def facts_of(count: int):

@@ -276,7 +276,8 @@ def test_a_conversation_that_goes_on_costs_its_new_tokens(client, endpoint, offl
     whole = length["first"] - 1  # the last token says what comes next
     assert cached[0] < 16
     assert cached[1:4] == [whole, whole, whole]
-    assert length["first"] - 20 < cached[4] < whole  # all but the query
+    query = offline.loaded.network.config.image_seq_length + 10  # the picture and the words around it
+    assert length["first"] - query < cached[4] < whole  # all but the query
     assert cached[5:] == [length["next"] - 1, whole]
     assert 0 < endpoint.worker.prefix_cache.nbytes <= endpoint.limits.hold
 
@@ -286,7 +287,8 @@ def test_many_clients_at_once_get_each_their_own_answer(client, offline, paths):
     syllables, asked = ("ca", "plim", "tor", "lum", "dav", "gi", "sno"), []
     for number in range(40):
         first, second = number % 5, 7 + number % 3
-        names = [syllables[number % 7] + end + syllables[number % 6] for end in ("bo", "ti")]
+        last = syllables[(number + 1 + number % 5) % 7]  # another than the first: each syllable once in a name
+        names = [syllables[number % 7] + end + last for end in ("bo", "ti")]
         query = paths[(first, second)[number % 2]][5 + number % 7]
         asked.append(lesson((paths[first][number % 4], paths[second][0]), query, names))
     offline.sources |= {k: v for _, _, sources in asked for k, v in sources.items()}

@@ -359,7 +359,7 @@ def test_a_pack_that_is_trusted_needs_no_pictures(model, folder, zoo, learner):
 def test_no_pack_decides_which_model_is_loaded(folder, zoo, capsys, monkeypatch):
     loaded = []
     monkeypatch.setattr(
-        "linkcontext.evaluation.runner.load", lambda name, *more: loaded.append((name, more[-2])) or nothing()
+        "linkcontext.evaluation.open_model.load", lambda name, *more: loaded.append((name, more[-2])) or nothing()
     )
     ask = ["ask", str(forge(zoo, folder / "forged.pack")), str(folder / "lum.png")]
 

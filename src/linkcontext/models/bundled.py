@@ -1,23 +1,22 @@
 """The bundled weights: how they lie in the package, and how they become standard Hugging Face folders.
 
-    weights/vision.safetensors      the vision tower, stored once
-    weights/mini-clip.safetensors   the text tower and the projections
-    weights/mini-base.safetensors   projector and language model after stage 2
-    weights/mini.safetensors        the same after stage 3
-    weights/files.json              every other file of the folders, and the SHA-256 of all weights
+    weights/weights.safetensors.xz  every tensor in half precision, under the start of its SHA-256
+    weights/files.json              which tensors and texts make up each folder, and how the weights were made
 
-At first use a folder is put together in the user's cache: `mini-clip` a CLIPModel, `mini-base` and `mini` a
-LlavaForConditionalGeneration, each with tokenizer and image processor.
+What several models have in common (the vision tower, the parts of the language model that link-context tuning keeps)
+is stored once. At first use a folder is put together in the user's cache: `mini-clip` a CLIPModel, `mini-base` and
+`mini` a LlavaForConditionalGeneration, each with tokenizer and image processor.
 """
 
 import hashlib
 import json
+import lzma
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 from linkcontext.errors import InputError
@@ -26,7 +25,8 @@ from linkcontext.records import read_json
 from linkcontext.storage import cache_dir, read_errors, replacing, write_text, written_once
 
 NAMES = ("mini-clip", "mini-base", "mini")
-VISION_IN = {"mini-clip": "vision_model.", "mini-base": "vision_tower.", "mini": "vision_tower."}
+WEIGHTS, LISTING = "weights.safetensors.xz", "files.json"
+TEXTS = {".json", ".jinja", ".txt", ".md"}
 
 
 def weights_folder() -> Path:
@@ -36,34 +36,39 @@ def weights_folder() -> Path:
 
 def available() -> tuple[str, ...]:
     """The names of the bundled models in this installation."""
-    listed = weights_folder() / "files.json"
+    listed = weights_folder() / LISTING
     return tuple(json.loads(listed.read_text(encoding="utf-8"))["models"]) if listed.is_file() else ()
 
 
 def pack(folders: dict[str, Path], out: Path, card: dict[str, Any]) -> None:
-    """Split standard model folders into the bundle, in bfloat16. `card` describes how the weights were made."""
+    """Put standard model folders into the bundle, in float16. `card` describes how the weights were made."""
     models: dict[str, Any] = {}
-    hashes: dict[str, str] = {}
+    tensors: dict[str, Tensor] = {}
+    texts: dict[str, str] = {}
     for name, folder in folders.items():
-        tensors = {k: v.to(torch.bfloat16) for k, v in read_weights(folder / "model.safetensors").items()}
-        prefix = VISION_IN[name]
-        vision = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        rest = {k: v for k, v in tensors.items() if not k.startswith(prefix)}
-        if "vision" not in hashes:
-            hashes["vision"] = _save(vision, out / "vision.safetensors")
-        elif _digest(vision) != _digest(load_file(out / "vision.safetensors")):
-            raise InputError(f"{folder}: its vision tower is not mini-clip's. Build all stages from one mini-clip.")
-        hashes[name] = _save(rest, out / f"{name}.safetensors")
-        others = [path for path in sorted(folder.iterdir()) if path.suffix in {".json", ".jinja", ".txt"}]
-        models[name] = {path.name: path.read_text(encoding="utf-8") for path in others}
-    listing = {"models": models, "sha256": hashes, "card": card}
-    write_text(json.dumps(listing, indent=1, sort_keys=True) + "\n", out / "files.json")
+        models[name] = {"tensors": {}, "files": {}}
+        for key, tensor in sorted(read_weights(folder / "model.safetensors").items()):
+            half = tensor.to(torch.float16) if tensor.is_floating_point() else tensor
+            digest = _digest(half)
+            tensors[digest] = half.contiguous().clone()
+            models[name]["tensors"][key] = digest
+        for path in sorted(folder.iterdir()):
+            if path.suffix in TEXTS:
+                text = path.read_text(encoding="utf-8")
+                digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+                texts[digest] = text
+                models[name]["files"][path.name] = digest
+    compressed = lzma.compress(save(tensors), preset=9)
+    with replacing(out / WEIGHTS) as new:
+        new.write_bytes(compressed)
+    listing = {"models": models, "texts": texts, "sha256": hashlib.sha256(compressed).hexdigest(), "card": card}
+    write_text(json.dumps(listing, indent=1, sort_keys=True) + "\n", out / LISTING)
 
 
 def folder(name: str) -> Path:
     """The standard Hugging Face folder of a bundled model, which is assembled in the cache at first use."""
     source = weights_folder()
-    listed = source / "files.json"
+    listed = source / LISTING
     if not listed.is_file():
         raise InputError(
             f"{name}: this installation carries no bundled weights ({listed} is missing). Install it again."
@@ -71,33 +76,24 @@ def folder(name: str) -> Path:
     listing = read_json(listed)
     if name not in listing["models"]:
         raise InputError(f"{name}: not among the bundled models ({', '.join(listing['models'])}).")
-    version = hashlib.sha256((listing["sha256"]["vision"] + listing["sha256"][name]).encode()).hexdigest()[:12]
-    kept = cache_dir() / "models" / f"{name}-{version}"
-    return written_once(kept, lambda out: _assemble(name, listing, source, out), durable=True)
+    made_of = json.dumps(listing["models"][name], sort_keys=True)
+    kept = cache_dir() / "models" / f"{name}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
+    return written_once(kept, lambda out: _assemble(name, listing, source / WEIGHTS, out), durable=True)
 
 
-def _assemble(name: str, listing: dict[str, Any], source: Path, out: Path) -> None:
-    tensors: dict[str, Tensor] = {}
-    for part, prefix in (("vision", VISION_IN[name]), (name, "")):
-        path = source / f"{part}.safetensors"
-        with read_errors(path):
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if digest != listing["sha256"][part]:
-            raise InputError(f"{path}: damaged (its SHA-256 is not the one that files.json names). Install it again.")
-        tensors |= {prefix + k: v for k, v in load_file(path).items()}
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
-    for file, text in listing["models"][name].items():
-        (out / file).write_text(text, encoding="utf-8")
+def _assemble(name: str, listing: dict[str, Any], path: Path, out: Path) -> None:
+    with read_errors(path):
+        compressed = path.read_bytes()
+    if hashlib.sha256(compressed).hexdigest() != listing["sha256"]:
+        raise InputError(f"{path}: damaged (its SHA-256 is not the one that files.json names). Install it again.")
+    tensors = load(lzma.decompress(compressed))
+    parts = listing["models"][name]
+    chosen = {key: tensors[digest].clone() for key, digest in parts["tensors"].items()}
+    save_file(chosen, out / "model.safetensors", metadata={"format": "pt"})
+    for file, digest in parts["files"].items():
+        (out / file).write_text(listing["texts"][digest], encoding="utf-8")
 
 
-def _save(tensors: dict[str, Tensor], path: Path) -> str:
-    with replacing(path) as new:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, new)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _digest(tensor: Tensor) -> str:
+    about = json.dumps([str(tensor.dtype), list(tensor.shape)]).encode()
+    return hashlib.sha256(about + tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()[:24]
