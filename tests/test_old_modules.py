@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import linkcontext
-from linkcontext._old_modules import MODULES
+from linkcontext._old_modules import MODULES, NAMES
 
 
 @pytest.mark.parametrize("old", sorted(MODULES))
@@ -18,6 +18,14 @@ def test_every_old_name_leads_to_its_module_and_warns(old):
     names = [name for name in vars(new) if not name.startswith("__")]
     assert names
     assert all(getattr(module, name) is getattr(new, name) for name in names)
+
+
+@pytest.mark.filterwarnings("ignore:linkcontext:DeprecationWarning")
+@pytest.mark.parametrize("old", sorted(NAMES))
+def test_an_old_class_or_function_is_the_new_one(old):
+    (old_module, old_name), (module, name) = (path.rsplit(".", 1) for path in (old, NAMES[old]))
+    found = getattr(importlib.import_module(f"linkcontext.{old_module}"), old_name)
+    assert found is getattr(importlib.import_module(f"linkcontext.{module}"), name)
 
 
 def test_names_that_never_were_are_not_found():

@@ -105,12 +105,26 @@ MODULES = {
 }
 
 
-class _Package(ModuleType):
-    """An old package. `linkcontext.evaluate` is also a function, and importing the package hides it: calls reach it."""
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        public = importlib.import_module("linkcontext")
-        return public.__getattr__(self.__name__.rpartition(".")[2])(*arguments, **options)
+# Classes and functions that have another name or place now and are called as before.
+NAMES = {
+    "episodes.prompt.Tokens": "episodes.render.Tokens",
+    "episodes.prompt.prompt": "episodes.scaffold.build_messages",
+    "episodes.prompt.scaffold": "episodes.scaffold.load_scaffold",
+    "episodes.talk.Talks": "episodes.questions.TaskSampler",
+    "evaluate.draw.drawn": "evaluation.draw.draw_episodes",
+    "models.load.Model": "models.model.Model",
+    "models.load.Template": "models.chat_template.ChatTemplate",
+    "models.remote.Remote": "scoring.remote.RemoteModel",
+    "models.remote.connect": "scoring.connection.connect",
+    "models.score.Ask": "scoring.protocol.ScoringRequest",
+    "models.score.Scorer": "scoring.local.LocalModel",
+    "models.tree.Tree": "inference.prefix_tree.PrefixTree",
+    "models.vision.nearest": "evaluation.nearest.nearest",
+    "teach.away.Away": "teach.remote_learner.RemoteLearner",
+    "teach.serve.Endpoint": "serve.endpoint.Endpoint",
+    "world.names.random_string": "episodes.names.random_string",
+    "world.names.shown_names": "episodes.names.shown_names",
+}
 
 
 class OldModules(MetaPathFinder, Loader):
@@ -119,15 +133,15 @@ class OldModules(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Nothing but the names of the two tables."""
+        """Find the old modules and packages of the tables, and nothing else."""
         old = fullname.removeprefix("linkcontext.")
         if fullname == old or old not in {**MODULES, **PACKAGES}:
             return None
         return ModuleSpec(fullname, self, is_package=old in PACKAGES)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """An empty module: what it holds is looked up when it is asked for."""
-        return (_Package if spec.submodule_search_locations is not None else ModuleType)(spec.name)
+        """Return an empty module; `exec_module` gives it the attributes of the new one."""
+        return ModuleType(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         """Import the module of the new name, and warn whoever imports the old one."""
@@ -139,7 +153,14 @@ class OldModules(MetaPathFinder, Loader):
                 DeprecationWarning,
                 stacklevel=2,
             )
-        module.__dict__["__getattr__"] = lambda name: getattr(new, name)
+        module.__dict__["__getattr__"] = lambda name: _attribute(old, new, name)
+
+
+def _attribute(old: str, new: ModuleType, name: str) -> Any:
+    if place := NAMES.get(f"{old}.{name}"):
+        module, _, name = place.rpartition(".")
+        new = importlib.import_module(f"linkcontext.{module}")
+    return getattr(new, name)
 
 
 def install() -> None:

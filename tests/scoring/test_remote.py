@@ -250,7 +250,7 @@ def test_what_cannot_be_reached_is_a_sentence(bare, options, monkeypatch):
     ):
         with pytest.raises(InputError, match=why):
             evaluate(eval_config(model=f"{bare[0]}#one", **options, **more))
-    with pytest.raises(InputError, match="only eval and ask take models behind a server"):
+    with pytest.raises(InputError, match="work with a model behind a server"):
         load(bare[0])
 
 

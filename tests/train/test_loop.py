@@ -466,3 +466,10 @@ def test_a_log_that_the_disk_does_not_take_is_a_sentence(config, tmp_path, monke
             train(config(steps=120))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_transformers_without_checkpointed_layers_trains_without_the_flag(config, monkeypatch):
+    monkeypatch.delattr("transformers.modeling_layers.GradientCheckpointingLayer")
+    with pytest.raises(InputError, match="--gradient-checkpointing: transformers .* has no"):
+        train(config(gradient_checkpointing=True, steps=1))
+    train(config(steps=1))

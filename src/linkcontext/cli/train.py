@@ -92,7 +92,9 @@ class Average:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """Build the bundled models from nothing: mini-clip, then mini-base, then mini. Resumable."""
+    """Build models of the earlier design from nothing: mini-clip, then mini-base, then mini. Resumable.
+
+    The bundled models are made by the programs in recipes/mini."""
 
     size: Size = "small"
     """nano: for tests; small: what two processor cores can train; mini: what a large GPU trains in minutes."""
@@ -141,7 +143,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Mini:
-    """The bundled models: build them from nothing, or find their folders."""
+    """The bundled models: print their folders, or build models of the earlier design."""
 
     action: Annotated[
         Annotated[Build, tyro.conf.subcommand("build")] | Annotated[Where, tyro.conf.subcommand("path")],

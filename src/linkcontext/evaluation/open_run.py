@@ -31,7 +31,9 @@ PACKAGES = ("linkcontext", "torch", "transformers", "tokenizers", "numpy", "pill
 
 def run_identity(model: ScoringModel, wording: Scaffold, conversations: Iterable[Sequence[Message]]) -> dict[str, Any]:
     """What a run measures; `conversations` are a sample of its prompts."""
-    return {**model.card.identity(conversations), "scaffold": dataclasses.asdict(wording)}
+    identity = model.card.identity(conversations)
+    prompts = identity.pop("prompts")
+    return {**identity, "scaffold": dataclasses.asdict(wording), "prompts": prompts}
 
 
 def refuse_other(out: Path, earlier: Any, now: dict[str, Any]) -> None:

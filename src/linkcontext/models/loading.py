@@ -57,7 +57,10 @@ def load(
     of the hub: the model has to be on this machine. Raises `InputError` for anything but a vision-language model.
     """
     if name.startswith("openai:"):
-        raise InputError(f"--model {name}: only eval and ask take models behind a server. Name one that can be loaded.")
+        raise InputError(
+            f"--model {name}: this command needs a model that is loaded here. Only eval, probe, validate and ask work "
+            "with a model behind a server."
+        )
     source = str(bundled.folder(name)) if name in bundled.NAMES[1:] else name
     there = device_named(device)
     kind = dtype if dtype != "auto" else "auto" if there.type == "cuda" else "float32"

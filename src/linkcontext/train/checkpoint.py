@@ -17,7 +17,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
-from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
 from linkcontext.errors import InputError
 from linkcontext.evaluation.open_run import refuse_other
@@ -147,10 +146,12 @@ def learning(trainee: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _full(value: Tensor) -> Tensor:
-    """On the CPU, and whole where it lies in pieces or in 4 bits."""
+    """The tensor on the CPU: gathered if it is sharded, dequantized if it is in 4 bits."""
     whole: Tensor = value.full_tensor() if isinstance(value, DTensor) else value
-    if isinstance(whole, nn.Parameter):
-        whole = dequantize_bnb_weight(whole)  # as it is where it is not in 4 bits
+    if type(whole).__module__.startswith("bitsandbytes"):  # a private function of transformers, for 4 bits alone
+        from transformers.integrations.bitsandbytes import dequantize_bnb_weight  # noqa: PLC0415
+
+        whole = dequantize_bnb_weight(whole)
     return whole.detach().cpu()
 
 

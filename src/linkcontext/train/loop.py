@@ -28,7 +28,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from linkcontext.config import eval_config
 from linkcontext.data.images import open_image, sha256
@@ -346,13 +345,29 @@ def _trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
         scorer.choice.use_flex_attention(learns=True)
     choose(model.network, config.parts, config.lora_rank, config.lora_targets, config.seed)
     if config.gradient_checkpointing:
-        for module in model.network.modules():
-            if isinstance(module, GradientCheckpointingLayer):  # the method for it has another name in every version
-                module.gradient_checkpointing = True
-                module._gradient_checkpointing_func = partial(torch_checkpoint, use_reentrant=False)
+        _checkpoint_layers(model.network)
     trainee = Trainee(model, why)
     trainee.train()
     return trainee
+
+
+def _checkpoint_layers(network: nn.Module) -> None:
+    """Recompute each layer's activations in the backward pass.
+
+    transformers' own method for it has another name in every version, and so the layers are marked here. Raises
+    `InputError` for a transformers without the class of such layers.
+    """
+    try:
+        from transformers.modeling_layers import GradientCheckpointingLayer  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError(
+            f"--gradient-checkpointing: transformers {version('transformers')} has no GradientCheckpointingLayer. "
+            "Leave the flag out, or install another version."
+        ) from error
+    for module in network.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.gradient_checkpointing = True
+            module._gradient_checkpointing_func = partial(torch_checkpoint, use_reentrant=False)
 
 
 def _optimizer(trainee: Trainee, config: TrainConfig) -> torch.optim.AdamW:
