@@ -23,11 +23,12 @@ from linkcontext.episodes.pool import open_pool
 from linkcontext.errors import InputError
 from linkcontext.evaluation.metrics import Row
 from linkcontext.evaluation.runner import evaluate
+from linkcontext.evaluation.text import share
 from linkcontext.models.loading import load
 from linkcontext.models.model import Model
 from linkcontext.models.prompting import USUAL_PROMPTING, Prompting
 from linkcontext.report.demo import DemoLesson, DemoQuery, write_demo
-from linkcontext.report.tables import Grid, bounds, share
+from linkcontext.report.tables import Grid, bounds
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner

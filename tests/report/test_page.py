@@ -21,9 +21,9 @@ from linkcontext.evaluation.attribution_file import (
 from linkcontext.evaluation.example_selection import select_examples
 from linkcontext.evaluation.metrics import grouped, metric_rows
 from linkcontext.evaluation.run_dir import read_run
+from linkcontext.evaluation.text import share
 from linkcontext.records import Prediction, read_jsonl, to_json, write_jsonl
 from linkcontext.report.page import summary, write_report
-from linkcontext.report.tables import share
 from linkcontext.storage import write_text
 
 TWO = (TreeSegment(2, 3, 0), TreeSegment(3, 4, 0))

@@ -2,9 +2,9 @@
 
 import json
 
+from linkcontext.evaluation.text import share
 from linkcontext.report.page import write_report
 from linkcontext.report.probe import probe_grid, probe_html, probe_markdown, probe_of, probe_table, write_probe
-from linkcontext.report.tables import share
 
 
 def a_finding(**change):

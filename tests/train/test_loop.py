@@ -470,6 +470,6 @@ def test_a_log_that_the_disk_does_not_take_is_a_sentence(config, tmp_path, monke
 
 def test_a_transformers_without_checkpointed_layers_trains_without_the_flag(config, monkeypatch):
     monkeypatch.delattr("transformers.modeling_layers.GradientCheckpointingLayer")
-    with pytest.raises(InputError, match="--gradient-checkpointing: transformers .* has no"):
+    with pytest.raises(InputError, match=r"--gradient-checkpointing: transformers .* has no"):
         train(config(gradient_checkpointing=True, steps=1))
     train(config(steps=1))

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from linkcontext.evaluation.metrics import Pair, favourites
-from linkcontext.report.tables import Grid, share
+from linkcontext.evaluation.text import share
+from linkcontext.report.tables import Grid
 
 MOST = 12  # classes: more would be no picture any more
 WORST = 3  # pairs that are told in words

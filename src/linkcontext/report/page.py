@@ -30,6 +30,7 @@ from linkcontext.evaluation.run_dir import (
     read_object,
     read_run,
 )
+from linkcontext.evaluation.text import share
 from linkcontext.records import typed
 from linkcontext.report.confusion import Confusion, confusion, confusion_grid
 from linkcontext.report.gallery import gallery
@@ -47,7 +48,6 @@ from linkcontext.report.tables import (
     power_note,
     published_grid,
     setting,
-    share,
     summary_grid,
 )
 from linkcontext.report.tree_view import branches, mask

@@ -12,8 +12,9 @@ from rich.text import Text
 from linkcontext.errors import InputError
 from linkcontext.evaluation.grounding.findings import Finding
 from linkcontext.evaluation.run_dir import check_types, read_object
+from linkcontext.evaluation.text import share
 from linkcontext.records import from_dict
-from linkcontext.report.tables import Grid, bounds, chances, markdown, share, signed
+from linkcontext.report.tables import Grid, bounds, chances, markdown, signed
 from linkcontext.storage import write_text
 
 KEYS = {

@@ -8,8 +8,9 @@ from rich.table import Table
 
 from linkcontext.errors import InputError
 from linkcontext.evaluation.run_dir import check_types, read_object
+from linkcontext.evaluation.text import share
 from linkcontext.records import typed
-from linkcontext.report.tables import Grid, bounds, share
+from linkcontext.report.tables import Grid, bounds
 from linkcontext.storage import read_errors
 
 CAPTION = "blind: the best that one and the same reply to every question would get"

@@ -12,8 +12,8 @@ from rich.text import Text
 from linkcontext.evaluation.metrics import BASELINES, Row
 from linkcontext.evaluation.power import detectable
 from linkcontext.evaluation.published_results import Beside
+from linkcontext.evaluation.text import ABSENT, share
 
-ABSENT = "–"
 LIFTED = (
     "episodes",
     "queries / episodes / pictures",
@@ -36,11 +36,6 @@ class Grid:
 
     headings: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
-
-
-def share(value: float | None) -> str:
-    """Three digits without a leading zero, as `.953` or `1.000`; a dash where there is none."""
-    return ABSENT if value is None else f"{value:.3f}".removeprefix("0")
 
 
 def bounds(pair: Sequence[float] | None) -> str:

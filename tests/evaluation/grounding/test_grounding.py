@@ -11,8 +11,9 @@ from linkcontext.episodes.render import Tokens
 from linkcontext.episodes.scaffold import image_ids, load_scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluation.evaluator import Evaluator
+from linkcontext.evaluation.grounding.comparisons import Comparison, Effect
 from linkcontext.evaluation.grounding.conditions import draw_conditions, plan_conditions, predict_conditions
-from linkcontext.evaluation.grounding.findings import LINKING, Comparison, Effect, judged
+from linkcontext.evaluation.grounding.findings import LINKING, judged
 from linkcontext.evaluation.run_metrics import write_findings
 from linkcontext.evaluation.runner import check_probe_config, probe_grounding, probe_of_run
 from linkcontext.models.synthetic_images import BLANK

@@ -31,7 +31,7 @@ from linkcontext.episodes.scaffold import SCAFFOLDS, load_scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluation.evaluator import Evaluator, append_predictions, check_fits
 from linkcontext.evaluation.example_selection import main_shots
-from linkcontext.evaluation.grounding.findings import SHARES
+from linkcontext.evaluation.grounding.comparisons import SHARES
 from linkcontext.models.synthetic_images import BLANK
 from linkcontext.records import Episode
 from linkcontext.seeds import rng

@@ -1,37 +1,18 @@
-"""What a probe's predictions say about linking: a finding for every probe, and one conclusion.
+"""Judge what a probe's conditions show: a finding for every probe, and one conclusion. Needs no model.
 
-A finding holds the effect that a model that links would show, as this model shows it: how much more often it is right
-than by chance, or than with something taken away. Intervals and tests are clustered by episode and by query picture, as
-everywhere; where a probe is several comparisons (orders, places, wordings, ways) the weakest of them stands for it. The
-p-values of all findings are adjusted together (Holm). Needs no model.
+The effects come from `comparisons`; their p-values are adjusted together (Holm).
 """
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from linkcontext.evaluation.compare import clustered_p, paired_interval
-from linkcontext.evaluation.intervals import Interval, clustered_wilson
-from linkcontext.evaluation.metrics import (
-    Key,
-    Pair,
-    Row,
-    credit,
-    favourites,
-    grouped,
-    metric_rows,
-    only_place,
-    query_picture,
-)
+from linkcontext.evaluation.grounding.comparisons import PROBES, Comparison, ConditionResults, Figure
+from linkcontext.evaluation.intervals import Interval
 from linkcontext.evaluation.power import LEVEL, detectable, holm
+from linkcontext.evaluation.text import listed, share
 from linkcontext.records import Episode, Prediction
 
-SCORING = "likelihood_sum"
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of false names
 # Effects as shares of what a model that always follows the support shows. Below the first an effect is a trace, however
 # sure; "does not link" is said only where every effect that linking has is surely below the second.
 TRACE, WORTH = 0.1, 0.25
@@ -42,30 +23,6 @@ REACH = {
     "wording": "in every wording tried",
     "ways": "with every number of ways tried",
 }
-
-
-class Effect(NamedTuple):
-    """A difference of shares of right answers. `full` is that of a model that always follows the support; `p` is
-    two-sided, and 1 where the effect has the other sign."""
-
-    value: float
-    ci95: Interval
-    p: float
-    full: float
-    n_queries: int
-    n_episodes: int
-    n_pictures: int
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A share of right answers under one condition."""
-
-    label: str
-    accuracy: float
-    ci95: Interval
-    n_queries: int
-    chance: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,118 +46,67 @@ class Finding:
     verdict: str
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A finding before it is judged beside the others. `more` is added to whatever the verdict is."""
-
-    name: str
-    linker: str
-    figures: tuple[Figure, ...]
-    measured: str
-    effect: Effect
-    yes: str
-    no: str
-    more: str = ""
-
-
-@dataclass(frozen=True)
-class ConditionResults:
-    """The pairs and rows of a probe's folder by condition: a task and its shots per class."""
-
-    pairs: dict[tuple[str, int], list[Pair]]
-    rows: dict[tuple[str, int], Row]
-    shots_per_class: int
-
-    @classmethod
-    def of(cls, episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> "ConditionResults":
-        """From a folder's records."""
-        told = tuple(predictions)
-
-        def kept(found: Mapping[Key, Any]) -> dict[tuple[str, int], Any]:
-            return {(k.task, k.shots_per_class): v for k, v in found.items() if k.scoring == SCORING}
-
-        pairs = kept(grouped(episodes, told))
-        made = kept({Key(*(row[name] for name in Key._fields)): row for row in metric_rows(episodes, told)})
-        return cls(pairs, made, max(shots for task, shots in pairs if task == "shown"))
-
-    def at(self, task: str) -> list[Pair]:
-        """The pairs of a condition at the largest shots per class."""
-        return self.pairs[task, self.shots_per_class]
-
-    def tasks(self, beginning: str) -> list[str]:
-        """The conditions whose names begin so, in the order of their numbers."""
-        found = dict.fromkeys(task for task, _ in self.pairs if task.startswith(beginning))
-        return sorted(found, key=lambda task: (len(task), task))
-
-    def figure(self, label: str, task: str, shots: int | None = None) -> Figure:
-        """A row as a figure."""
-        row = self.rows[task, self.shots_per_class if shots is None else shots]
-        return Figure(label, row["accuracy"], tuple(row["ci95"]), row["n_queries"], row["chance"])
-
-
 def judge_predictions(model: str, episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> dict[str, Any]:
     """`conclusion` (links, partly, does not link, not shown), `sentence`, `findings` and `rows`, as JSON has them."""
     answers = ConditionResults.of(episodes, predictions)
-    found = findings(answers)
-    conclusion, sentence = concluded(model, found, answers)
+    findings = judge_all(answers)
+    conclusion, sentence = conclude(model, findings, answers)
     return {
         "conclusion": conclusion,
         "sentence": sentence,
-        "findings": [asdict(finding) for finding in found],
+        "findings": [asdict(finding) for finding in findings],
         "rows": list(answers.rows.values()),
     }
 
 
-def findings(answers: ConditionResults) -> list[Finding]:
-    """Every probe, judged."""
+def judge_all(answers: ConditionResults) -> list[Finding]:
+    """Judge every probe."""
     probes = [make(answers) for make in PROBES]
     adjusted = holm([probe.effect.p for probe in probes])
     return [judged(probe, p) for probe, p in zip(probes, adjusted, strict=True)]
 
 
-def concluded(model: str, found: Sequence[Finding], answers: ConditionResults) -> tuple[str, str]:
-    """One word and one sentence for all findings."""
-    linking = [f for f in found if f.probe in LINKING]
+def conclude(model: str, findings: Sequence[Finding], answers: ConditionResults) -> tuple[str, str]:
+    """Sum up all findings in one word and one sentence."""
+    linking = [f for f in findings if f.probe in LINKING]
     passed, failed = ([f.probe for f in linking if f.passes is truth] for truth in (True, False))
     shown = answers.figure("", "shown")
-    right = (
-        f"{_share(shown.accuracy)} [{_share(shown.ci95[0])}, {_share(shown.ci95[1])}] of {shown.n_queries:,} queries"
-    )
+    right = f"{share(shown.accuracy)} [{share(shown.ci95[0])}, {share(shown.ci95[1])}] of {shown.n_queries:,} queries"
     if not failed:
-        far, not_far = ([REACH[f.probe] for f in found if f.probe in REACH and f.passes is t] for t in (True, False))
-        beyond = f" It does so {_listed(far)}." if far else ""
-        beyond += f" Not shown: that it does so {_listed(not_far)}." if not_far else ""
+        far, not_far = ([REACH[f.probe] for f in findings if f.probe in REACH and f.passes is t] for t in (True, False))
+        beyond = f" It does so {listed(far)}." if far else ""
+        beyond += f" Not shown: that it does so {listed(not_far)}." if not_far else ""
         return "links", (
             f"{model} links: it gives {right} the right one of names that it cannot know, where chance is "
-            f"{_share(shown.chance)}, follows the names it is shown, and loses this without the pictures.{beyond}"
+            f"{share(shown.chance)}, follows the names it is shown, and loses this without the pictures.{beyond}"
         )
     if passed:
         return "partly", (
-            f"{model} links in part: as a linker's are its answers to {_listed(passed)}; those to {_listed(failed)} "
+            f"{model} links in part: as a linker's are its answers to {listed(passed)}; those to {listed(failed)} "
             "are not."
         )
     least = max(f.detectable or 1.0 for f in linking)
     if all(f.ci95[1] <= WORTH * f.full for f in linking):
         return "does not link", (
-            f"{model} does not link: it gives {right} the right name, where chance is {_share(shown.chance)}, and "
+            f"{model} does not link: it gives {right} the right name, where chance is {share(shown.chance)}, and "
             "nothing that was done to pictures and names changes that as it would for a model that links."
         )
     return "not shown", (
-        f"Nothing shows that {model} links, and so few episodes could have shown only effects above {_share(least)}: "
+        f"Nothing shows that {model} links, and so few episodes could have shown only effects above {share(least)}: "
         "ask for more --episodes."
     )
 
 
 def judged(probe: Comparison, p_holm: float) -> Finding:
-    """The finding of a probe whose p-value is adjusted."""
+    """Judge a probe by its adjusted p-value."""
     e = probe.effect
     surely, least = p_holm <= LEVEL, detectable(e.ci95, min(e.n_episodes, e.n_pictures))
     passes = surely and e.value >= TRACE * e.full
     verdict = probe.yes if passes else probe.no
     if surely and not passes:
-        verdict += f" but in a trace, {_share(e.value)} of {_share(e.full)}"
+        verdict += f" but in a trace, {share(e.value)} of {share(e.full)}"
     elif not passes:
-        verdict += " (one episode shows nothing)" if least is None else f" (an effect above {_share(least)} would show)"
+        verdict += " (one episode shows nothing)" if least is None else f" (an effect above {share(least)} would show)"
     return Finding(
         probe.name,
         probe.linker,
@@ -218,229 +124,3 @@ def judged(probe: Comparison, p_holm: float) -> Finding:
         passes,
         verdict + probe.more,
     )
-
-
-# Effects
-
-
-def above_chance(
-    worth: Sequence[float], episodes: Sequence[str], pictures: Sequence[str], chance: float, *stream: str | int
-) -> Effect:
-    """How much more often than by chance queries are right; `worth` is their credit, float[n] in [0, 1]."""
-    low, high = clustered_wilson(worth, episodes, pictures)
-    value = math.fsum(worth) / len(worth) - chance
-    p = clustered_p(np.array(worth) - chance, (episodes, pictures), "evidence", *stream) if value > 0 else 1.0
-    counts = len(worth), len(set(episodes)), len(set(pictures))
-    return Effect(value, (low - chance, high - chance), p, 1 - chance, *counts)
-
-
-def lost(pairs: Sequence[Pair], without: Sequence[Pair], full: float, *stream: str | int) -> Effect:
-    """How much more often the queries of `pairs` are right than the same ones of `without`."""
-    other = {_query(p): credit(p, SCORING, e.candidates) for e, p in without}
-    differences = np.array([credit(p, SCORING, e.candidates) - other[_query(p)] for e, p in pairs])
-    episodes, pictures = [e.id for e, _ in pairs], [query_picture(e, p) for e, p in pairs]
-    value = float(differences.mean())
-    p = clustered_p(differences, (episodes, pictures), "evidence", *stream) if value > 0 else 1.0
-    counts = len(pairs), len(set(episodes)), len(set(pictures))
-    return Effect(value, paired_interval(differences, episodes, pictures), p, full, *counts)
-
-
-def weakest(effects: Mapping[str, Effect]) -> tuple[str, Effect]:
-    """The least sure and its name. All hold where it does, so that they need no adjustment among themselves."""
-    return max(effects.items(), key=lambda named: (named[1].p, -named[1].value / named[1].full))
-
-
-def agreement(orders: Sequence[Sequence[Pair]]) -> tuple[float, Interval]:
-    """How often two orders of one support get the same answer, and its interval."""
-    chosen = [{_query(p): set(favourites(p, SCORING, e.candidates)) for e, p in pairs} for pairs in orders]
-    pairs = list(combinations(chosen, 2))
-    values = [math.fsum(a[query] == b[query] for a, b in pairs) / len(pairs) for query in chosen[0]]
-    episodes, pictures = (
-        [_query(p).partition("/")[0] for _, p in orders[0]],
-        [query_picture(e, p) for e, p in orders[0]],
-    )
-    return math.fsum(values) / len(values), clustered_wilson(values, episodes, pictures)
-
-
-def _query(prediction: Prediction) -> str:
-    """A query under the id that it was drawn with: the same in every condition."""
-    return prediction.query_id.split("/", 1)[1]
-
-
-def _over(pairs: Sequence[Pair], *stream: str | int) -> Effect:
-    worth = [credit(p, SCORING, e.candidates) for e, p in pairs]
-    chance = 1 / len(pairs[0][0].candidates)
-    pictures = [query_picture(e, p) for e, p in pairs]
-    return above_chance(worth, [e.id for e, _ in pairs], pictures, chance, *stream)
-
-
-# Probes
-
-
-def _label_swap(answers: ConditionResults) -> Comparison:
-    shown, row = answers.figure("by the names shown", "swapped"), answers.rows["swapped", answers.shots_per_class]
-    knows = shown.ci95[1] < shown.chance
-    return Comparison(
-        "label swap",
-        "gives the name that is shown, as often as with new names",
-        (shown,),
-        "with real names swapped",
-        _over(answers.at("swapped"), "swap"),
-        "it gives the name that is shown, whatever it is called otherwise",
-        "it gives the names it knew instead" if knows else "nothing shows that it follows swapped names",
-        f"; the true name in {_share(row['truth'])}",
-    )
-
-
-def _false_labels(answers: ConditionResults) -> Comparison:
-    curve = [answers.figure(f"{share:.0%} false", f"false-{share:g}") for share in SHARES]
-    return Comparison(
-        "false labels",
-        "gives the true name ever less often, and is below chance when all are false",
-        (answers.figure("none false", "shown"), *curve),
-        "none false less all false",
-        lost(answers.at("shown"), answers.at(f"false-{SHARES[-1]:g}"), 1.0, "false"),
-        "it believes the names that it is shown",
-        "nothing shows that it believes the names that it is shown",
-    )
-
-
-def _taken_away(name: str, task: str, done: str, yes: str, no: str) -> Callable[[ConditionResults], Comparison]:
-    def probe(answers: ConditionResults) -> Comparison:
-        drawn = answers.figure("as drawn", "shown")
-        return Comparison(
-            name,
-            "falls to chance",
-            (drawn, answers.figure(done, task)),
-            f"as drawn less {done}",
-            lost(answers.at("shown"), answers.at(task), 1 - drawn.chance, task),
-            yes,
-            no,
-        )
-
-    return probe
-
-
-def _new_names(answers: ConditionResults) -> Comparison:
-    known = answers.figure("real, not shown", "real", 0)
-    knows = known.ci95[0] > known.chance
-    return Comparison(
-        "new names",
-        "is right with invented names too; without a support knows only what it was taught",
-        (answers.figure("invented", "shown"), answers.figure("real", "real"), known),
-        "with invented names",
-        _over(answers.at("shown"), "names"),
-        "it is right with names that it cannot know",
-        "nothing shows that it is right with names that it cannot know",
-        "; it knows real names without being shown" if knows else "",
-    )
-
-
-def _order(answers: ConditionResults) -> Comparison:
-    tasks = {f"order {i}": task for i, task in enumerate(("shown", *answers.tasks("order-")), 1)}
-    name, effect = weakest({name: _over(answers.at(task), "order", task) for name, task in tasks.items()})
-    same, (low, high) = agreement([answers.at(task) for task in tasks.values()])
-    return Comparison(
-        "order",
-        "is right in every order, and says the same",
-        tuple(answers.figure(name, task) for name, task in tasks.items()),
-        f"in the weakest, {name}",
-        effect,
-        "it is right in every order",
-        "nothing shows that it is right in every order",
-        f"; two orders get the same answer in {_share(same)} [{_share(low)}, {_share(high)}]",
-    )
-
-
-def _place(answers: ConditionResults) -> Comparison:
-    # With one shot every condition has single pictures; only these two are as drawn and in the wording asked for.
-    tasks = [task for task in ("shown", *answers.tasks("ways-")) if (task, 1) in answers.pairs]
-    ways, task = max((answers.pairs[task, 1][0][0].ways, task) for task in tasks)
-    pairs = answers.pairs[task, 1]
-    places = [[(e, p) for e, p in pairs if only_place(e, p.gold) == place] for place in range(ways)]
-    chance = 1 / ways
-    effects = {f"place {i + 1} of {ways}": _over(told, "place", i) for i, told in enumerate(places)}
-    figures = tuple(
-        Figure(name, e.value + chance, (e.ci95[0] + chance, e.ci95[1] + chance), e.n_queries, chance)
-        for name, e in effects.items()
-    )
-    name, effect = weakest(effects)
-    return Comparison(
-        "place",
-        "reads every place of the support",
-        figures,
-        f"one picture of each class, at the weakest, {name}",
-        effect,
-        "it reads every place",
-        "nothing shows that it reads every place",
-    )
-
-
-def _wording(answers: ConditionResults) -> Comparison:
-    tasks = {"its own": "shown"} | {task.removeprefix("wording-"): task for task in answers.tasks("wording-")}
-    name, effect = weakest({name: _over(answers.at(task), "wording", task) for name, task in tasks.items()})
-    return Comparison(
-        "wording",
-        "is right in other words too",
-        tuple(answers.figure(name, task) for name, task in tasks.items()),
-        f"in the weakest, {name}",
-        effect,
-        "it is right in every wording tried",
-        "nothing shows that it is right in every wording tried",
-    )
-
-
-def _ways(answers: ConditionResults) -> Comparison:
-    tasks = {answers.at(task)[0][0].ways: task for task in ("shown", *answers.tasks("ways-"))}
-    named = {f"{ways} ways": tasks[ways] for ways in sorted(tasks)}
-    name, effect = weakest({name: _over(answers.at(task), "ways", task) for name, task in named.items()})
-    return Comparison(
-        "ways",
-        "is above chance among more names too",
-        tuple(answers.figure(name, task) for name, task in named.items()),
-        f"with the weakest, {name}",
-        effect,
-        f"it is above chance with {_listed([str(ways) for ways in sorted(tasks)])} ways",
-        "nothing shows that it is above chance with every number of ways",
-    )
-
-
-PROBES: tuple[Callable[[ConditionResults], Comparison], ...] = (
-    _label_swap,
-    _false_labels,
-    _taken_away(
-        "shuffled pictures",
-        "shuffled",
-        "pictures shuffled",
-        "it matters which picture has which name",
-        "nothing shows that it matters which picture has which name",
-    ),
-    _taken_away(
-        "blank pictures",
-        "blank",
-        "supports grey",
-        "it needs to see the support's pictures",
-        "nothing shows that it looks at the support's pictures",
-    ),
-    _taken_away(
-        "no pictures",
-        "none",
-        "support without pictures",
-        "it needs the support's pictures",
-        "nothing shows that it needs the support's pictures",
-    ),
-    _order,
-    _place,
-    _new_names,
-    _wording,
-    _ways,
-)
-
-
-def _listed(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
-
-
-def _share(value: float) -> str:
-    return f"{value:.3f}".removeprefix("0")
