@@ -115,9 +115,9 @@ class SelfCheck:
             processors = logits_processors(settings, model.ends, len(ids), model.device)
             return adjusted(processors, torch.tensor(ids, device=model.device), logits)
 
-        with dense_attention(self.network):
+        with dense_attention(self.network):  # as every reply on a tree; FlexAttention would compile for each new length
             decode_greedy(engine, self.trees.merge(prompts, "none"), NEW_TOKENS, model.ends, on_tree.add, shape)
-        self.reference.generate(prompts, NEW_TOKENS, on_token=whole.add, settings=settings)
+            self.reference.generate(prompts, NEW_TOKENS, on_token=whole.add, settings=settings)
         differences = [torch.zeros(())]
         for line in on_tree.logprobs:
             for (token, a), (other, b) in zip(on_tree.logprobs[line], whole.logprobs[line], strict=True):
