@@ -30,7 +30,7 @@ from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.scaffold import SCAFFOLDS, query_messages
 from linkcontext.inference.vision import VisionEncoder
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 
@@ -155,7 +155,7 @@ def main() -> None:
     prompts = prompts[: config.requests]
     # Offline, one by one: what is asked together there must not change what is said.
     scorer = LocalModel(
-        model := load(config.model),
+        model := load_model(config.model),
         VisionEncoder(model, open_image),
         {i.id: (i.sha256, paths[i.id]) for i in dataset.items},
     )

@@ -50,7 +50,7 @@ from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.prefix_tree import TokenSequence, expand_images, pack
 from linkcontext.inference.vision import VisionEncoder
-from linkcontext.models.loading import load, load_processor
+from linkcontext.models.loading import load_model, load_processor
 from linkcontext.models.model import Model
 from linkcontext.source import open_data
 from linkcontext.train.config import TrainConfig
@@ -320,7 +320,7 @@ def main() -> None:
         config.shots, config.queries, config.batches, config.workers = 1, 2, (2, 4), (0,)
         config.steps, config.block = 3, 3
     found = {"model": config.model, "machine": machine(config.device)}
-    model = load(config.model, dtype="float32", device=config.device)
+    model = load_model(config.model, dtype="float32", device=config.device)
     base = model.network
     base.requires_grad_(True)
     base.model.vision_tower.requires_grad_(False)

@@ -71,7 +71,7 @@ from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.prefix_tree import TokenSequence, merge
 from linkcontext.inference.schedule import EMPTY, ForwardPass
 from linkcontext.inference.vision import VisionEncoder, chunks
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringRequest
 from linkcontext.source import open_data
@@ -112,7 +112,7 @@ class Bundled:
     """A model with a processor, and episodes of world:0."""
 
     def __init__(self, name: str, device: str) -> None:
-        self.model, self.data = load(name, device=device), open_data("world:0")
+        self.model, self.data = load_model(name, device=device), open_data("world:0")
         self.network = self.model.network
         self.sources = {item.id: (item.sha256, self.data.root / item.path) for item in self.data.items}
         self.decoded: dict = {}

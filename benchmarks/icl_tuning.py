@@ -39,9 +39,9 @@ from table import Found, cell, learnt, listed, slim
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.episodes.questions import HELD_OUT
-from linkcontext.evaluation.runner import evaluate
+from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.models.average import average
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.scoring.local import LocalModel
 from linkcontext.storage import write_text
 from linkcontext.train.config import TrainConfig
@@ -224,7 +224,7 @@ def measured(table: Table, name: str, seed: int | None) -> list[dict]:
     where = row_folder(table, name, seed)
     if (where / "rows.json").exists():
         return json.loads((where / "rows.json").read_text())
-    model = LocalModel(load(trained(table, name, seed)))
+    model = LocalModel(load_model(trained(table, name, seed)))
     told = [{"name": name, "seed": seed, **row} for row in figures(table, where, model, name in MAIN)]
     write_text(json.dumps(told) + "\n", where / "rows.json")
     return told
@@ -234,27 +234,27 @@ def figures(table: Table, where: Path, model: LocalModel, main: bool) -> Iterato
     def config(what: str, **options: Any) -> EvalConfig:
         return eval_config(model=model.card.name, out=str(where / what), **options)
 
-    metrics = evaluate(config("world-icl", data="scenes:9201", episodes=table.episodes), model, "world-icl")
+    metrics = run_evaluation(config("world-icl", data="scenes:9201", episodes=table.episodes), model, "world-icl")
     yield from ({"what": "world-icl", **row} for row in metrics["rows"] if row["scoring"] == "likelihood_sum")
     yield from ({"what": "means", **line} for line in metrics["means"] if line["scoring"] == "likelihood_sum")
     n = max(2, table.episodes // 2)
     yield from (
         {"what": "retention", **row}
-        for row in evaluate(config("retention", episodes=table.episodes), model, "retention")["rows"]
+        for row in run_evaluation(config("retention", episodes=table.episodes), model, "retention")["rows"]
     )
     if not main:
         return
-    found = evaluate(config("world", data="world:9101", shots=(0, 1, 4), episodes=n), model)
+    found = run_evaluation(config("world", data="world:9101", shots=(0, 1, 4), episodes=n), model)
     yield from ({"what": "unseen world", **row} for row in found["rows"] if row["scoring"] == "likelihood_sum")
     images = Path(os.environ.get("LINKCONTEXT_DATA", "nowhere")) / "images"
     for data in ("digits", *(sorted(map(str, images.iterdir())) if images.is_dir() else ())):
         called = Path(data).name
-        found = evaluate(config(called, data=data, shots=(1, 4), episodes=n // 2), model, "fewshot")
+        found = run_evaluation(config(called, data=data, shots=(1, 4), episodes=n // 2), model, "fewshot")
         yield from ({"what": called, **row} for row in found["rows"] if row["scoring"] == "likelihood_sum")
     for kind in ("10", "pair"):
         data = str(Path(table.out) / f"isekai-{kind}")
         asked = config(f"isekai-{kind}", data=data, shots=(0, 1, 4), scoring="both")
-        found = evaluate(asked, model, "isekai")
+        found = run_evaluation(asked, model, "isekai")
         chosen = ("likelihood_sum", "generate")
         yield from ({"what": f"ISEKAI-mini-{kind}", **row} for row in found["rows"] if row["scoring"] in chosen)
 

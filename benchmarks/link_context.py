@@ -29,9 +29,9 @@ from table import Found, cell, learnt, listed, slim
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.evaluation.metrics import by_place, grouped
 from linkcontext.evaluation.published_results import LABEL, published_beside
-from linkcontext.evaluation.runner import evaluate
+from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.mining.embed import mine
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.records import Episode, Prediction, read_jsonl
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
@@ -135,7 +135,7 @@ def measured(table: Table, name: str, seed: int | None) -> list[dict]:
     )
     if (where / "rows.json").exists():
         return json.loads((where / "rows.json").read_text())
-    model = LocalModel(load(trained(table, name, seed)))
+    model = LocalModel(load_model(trained(table, name, seed)))
     told = [{"name": name, "seed": seed, **row} for row in figures(table, where, model)]
     write_text(json.dumps(told, indent=1) + "\n", where / "rows.json")
     return told
@@ -147,25 +147,25 @@ def figures(table: Table, where: Path, model: LocalModel) -> Iterator[dict]:
 
     for kind in ("10", "pair"):
         data = str(Path(table.out) / f"isekai-{kind}")
-        found = evaluate(config(f"isekai-{kind}", data=data, shots=SHOTS, scoring="both"), model, "isekai")
+        found = run_evaluation(config(f"isekai-{kind}", data=data, shots=SHOTS, scoring="both"), model, "isekai")
         yield from ({"what": f"isekai-{kind}", **row} for row in found["rows"])
     n = table.episodes
     for what, data in (("world", f"world:{table.world}"), ("digits", "digits")):
         # Few supports and many queries: replies to one support are said together.
         asked = config(what, data=data, shots=SHOTS, scoring="both", episodes=max(2, n // 4), queries=8)
-        found = evaluate(asked, model)
+        found = run_evaluation(asked, model)
         yield from ({"what": what, **row} for row in found["rows"])
     for share in FALSE:
         asked = config(f"false-{share:g}", data=f"world:{table.world}", shots=(4,), episodes=n, false_labels=share)
-        yield from ({"what": "false labels", "share": share, **row} for row in evaluate(asked, model)["rows"])
+        yield from ({"what": "false labels", "share": share, **row} for row in run_evaluation(asked, model)["rows"])
     asked = config("place", data=f"world:{table.world}", shots=(1,), ways=8, episodes=n // 2)
-    evaluate(asked, model)
+    run_evaluation(asked, model)
     episodes = {e.id: e for e in read_jsonl(Episode, where / "place" / "episodes.jsonl")}
     predictions = read_jsonl(Prediction, where / "place" / "predictions.jsonl")
     for key, pairs in grouped(episodes, predictions).items():
         if key.scoring == "likelihood_sum":
             yield from ({"what": "place", **place._asdict()} for place in by_place(pairs, key.scoring))
-    found = evaluate(config("retention", episodes=n), model, "retention")
+    found = run_evaluation(config("retention", episodes=n), model, "retention")
     yield from ({"what": "retention", **row} for row in found["rows"])
 
 

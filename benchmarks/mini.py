@@ -24,12 +24,12 @@ from linkcontext.data.images import open_image
 from linkcontext.demo import built_in, teach
 from linkcontext.episodes.scaffold import load_scaffold, query_messages
 from linkcontext.evaluation.compare import paired_interval
-from linkcontext.evaluation.draw import draw_episodes
+from linkcontext.evaluation.draw import draw_configured
 from linkcontext.evaluation.metrics import BASELINES
-from linkcontext.evaluation.runner import evaluate
+from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models import bundled
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.models.model import Model
 from linkcontext.records import Episode, Prediction, read_jsonl
 from linkcontext.scoring.local import LocalModel
@@ -123,7 +123,7 @@ def small_talk(model: Model, data: str, episodes: int) -> dict:
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
     scorer = LocalModel(model, VisionEncoder(model, open_image, use_disk=True), sources)
     right: dict[int, list[float]] = {0: [], len(TALK): []}
-    for episode in draw_episodes(config.episodes, dataset).episodes:
+    for episode in draw_configured(config.episodes, dataset).episodes:
         for query, turn in enumerate(episode.queries):
             asks = []
             for between in ([], talk):
@@ -159,14 +159,14 @@ def demo_questions(model: Model, seeds: int = 20) -> dict:
 
 def main() -> None:
     config = tyro.cli(Accept, description=__doc__)
-    models = {name: load(name) for name in (config.base, config.mini)}
+    models = {name: load_model(name) for name in (config.base, config.mini)}
     scored = {name: LocalModel.of(model) for name, model in models.items()}
     rows = []
     for number, setting in enumerate(settings(config)):
         setting = {"episodes": config.episodes, "explain": 0, **setting}  # noqa: PLW2901
         name = "mini" if setting["model"] == config.mini else "mini-base"
         out = Path(config.out) / "-".join([name, Path(setting["data"]).name.replace(":", "-"), str(number)])
-        run = evaluate(eval_config(**setting, out=str(out)), scored[setting["model"]])
+        run = run_evaluation(eval_config(**setting, out=str(out)), scored[setting["model"]])
         gaps = beside_nearest(out)
         for row in run["rows"]:
             gap = gaps.get(row["shots_per_class"]) if row["scoring"] == "likelihood_sum" else None

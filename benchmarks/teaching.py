@@ -25,8 +25,8 @@ from table import listed
 from linkcontext.config import eval_config
 from linkcontext.evaluation.intervals import clustered_wilson
 from linkcontext.evaluation.nearest import nearest
-from linkcontext.evaluation.runner import evaluate
-from linkcontext.models.loading import load
+from linkcontext.evaluation.runner import run_evaluation
+from linkcontext.models.loading import load_model
 from linkcontext.models.model import Model
 from linkcontext.scoring.local import LocalModel
 from linkcontext.seeds import rng
@@ -114,7 +114,7 @@ def selected(table: Teaching, model: Model, data: str, folder: Path) -> Iterator
             out=str(folder / f"{Path(data).name}-{select}".replace(":", "-")),
         )
         start = time.perf_counter()
-        found = evaluate(config, LocalModel(model))
+        found = run_evaluation(config, LocalModel(model))
         seconds = time.perf_counter() - start
         for row in found["rows"]:
             if row["scoring"] == "likelihood_sum":
@@ -158,7 +158,7 @@ def main() -> None:
     table = tyro.cli(Teaching, description=__doc__)
     if table.toy:
         table.draws, table.episodes = 1, 2
-    about, model = machine("cpu"), load(table.model)
+    about, model = machine("cpu"), load_model(table.model)
     lessons, choices = [], []
     with tempfile.TemporaryDirectory() as folder:
         for data in data_sets()[: 2 if table.toy else None]:

@@ -37,17 +37,10 @@ def things(tmp_path_factory):
 @pytest.fixture(scope="session")
 def nano(tmp_path_factory):
     """The folder of a standard Llava of the smallest size, with random weights: it knows nothing."""
-    from transformers import CLIPModel, LlavaForConditionalGeneration  # noqa: PLC0415 - seconds to import
-
-    from linkcontext.mini import build, clip, language, tokenizer  # noqa: PLC0415
-    from linkcontext.mini.recipe import recipe  # noqa: PLC0415
+    from tiny_models import save_nano  # noqa: PLC0415 - seconds to import
 
     folder = tmp_path_factory.mktemp("models") / "nano"
-    shape = recipe("nano")
-    words = tokenizer.build(shape.vocabulary, 200)
-    torch.manual_seed(0)
-    seen = CLIPModel(clip.configuration(shape, words))
-    build.save_llava(LlavaForConditionalGeneration(language.configuration(shape, seen, words)), words, shape, folder)
+    save_nano(folder)
     return folder
 
 
@@ -86,9 +79,9 @@ def serving():
 @pytest.fixture(scope="session")
 def mini():
     """The bundled model."""
-    from linkcontext.models.loading import load  # noqa: PLC0415
+    from linkcontext.models.loading import load_model  # noqa: PLC0415
 
-    return load("mini", device="cpu")
+    return load_model("mini", device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import transformers as hf
 from PIL import Image
+from tokenizer import CHAT_TEMPLATE, build_tokenizer
 from tokenizers import AddedToken, processors
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
@@ -25,8 +26,6 @@ from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTe
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig, Qwen2VLVisionConfig
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfig, Qwen3VLVisionConfig
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
-
-from linkcontext.mini.tokenizer import CHAT_TEMPLATE, build
 
 VOCABULARY = 384  # rows of every embedding; the tokenizers have fewer words
 CONTEXT = 512
@@ -106,7 +105,7 @@ class StandIn:
 
 def words(placeholder: str, *special: str, bos: str = "") -> Any:
     """A tokenizer with a family's tokens. `bos`: where the first token comes from, `tokenizer`, `template` or ``."""
-    found = build(320, 60)
+    found = build_tokenizer(320, 60)
     template = CHAT_TEMPLATE.replace("<image>", placeholder)
     new = [*special, BOS] if bos else list(special)
     found.add_tokens([AddedToken(token, special=True, normalized=False) for token in new], special_tokens=True)

@@ -247,8 +247,6 @@ def test_the_readme_s_commands_run(capsys, tmp_path, monkeypatch):
     shutil.copy(next((tmp_path / "photos").glob("*/*")), tmp_path / "new.jpg")
     for command in readme_commands():
         words = shlex.split(command)[1:]
-        if words[0] == "mini" and words[1] == "build":
-            continue  # hours: the staged build has tests of its own
         for flag, small in (("--episodes", "2"), ("--model", None)):
             if flag in words and small:
                 words[words.index(flag) + 1] = small

@@ -16,7 +16,7 @@ from linkcontext.data.images import sha256
 from linkcontext.data.sources import open_folder
 from linkcontext.demo import _again, demo, teach
 from linkcontext.errors import InputError
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.models.prompting import Prompting
 from linkcontext.report.demo import DemoLesson, DemoQuery, write_demo
 from linkcontext.report.tables import Grid
@@ -37,7 +37,7 @@ def quick():
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load(str(nano), device="cpu")
+    return load_model(str(nano), device="cpu")
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_a_file_is_no_folder_to_write_to(nano, tmp_path):
 
 def test_mini_stands_beside_mini_base(model, tmp_path, monkeypatch):
     asked_for = []
-    monkeypatch.setattr(stage, "load", lambda name, prompting: asked_for.append(name) or model)
+    monkeypatch.setattr(stage, "load_model", lambda name, prompting: asked_for.append(name) or model)
     said, page = play("mini", tmp_path / "out")
     assert asked_for == ["mini-base", "mini"]
     lines = [line.split() for line in said.splitlines() if line.startswith(("invented", "handwritten"))]

@@ -222,3 +222,17 @@ def test_a_parent_that_is_a_file_is_one_sentence(tmp_path):
             write()
     with pytest.raises(InputError, match="could not be written"), held(tmp_path / "file" / "run"):
         pass
+
+
+def test_an_interrupted_removal_is_made_up_for(tmp_path, monkeypatch):
+    """Ctrl-C can come while a hidden folder is being removed."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(storage.shutil, "rmtree", interrupted)
+        storage.write_text("whole", tmp_path / "a.txt")
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")]
+    storage.remove_workspaces()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

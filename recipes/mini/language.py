@@ -12,7 +12,6 @@ back: after 600 steps of links from there, two unseen concepts shown once were t
 start itself does so in .93 of 400.
 """
 
-import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,13 +19,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import circuits
+import clip
 import conversations as talk
 import features
 import numpy as np
+import stage
 import torch
 import tyro
 import words
 from safetensors.torch import load_file, save_file
+from tokenizer import ASSISTANT, CHAT_TEMPLATE, CONTEXT, IMAGE, SPECIAL, USER
 from torch import Tensor, nn
 from tower import EDGE, PATCH, SHARES, Heads, Source, normalise, real_batch, world_batch
 from tower import configuration as tower_configuration
@@ -47,8 +49,6 @@ from linkcontext.inference.forward import TreeInputs
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.prefix_tree import ImageTokens, expand_images, pack
-from linkcontext.mini import clip, recipe, stage
-from linkcontext.mini.tokenizer import ASSISTANT, CHAT_TEMPLATE, CONTEXT, IMAGE, SPECIAL, USER
 from linkcontext.models import bundled
 from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.seeds import key
@@ -444,7 +444,7 @@ def known_words(sources: dict[str, Source]) -> list[str]:
 
 def image_processor() -> CLIPImageProcessorPil:
     """Pictures as the tower is trained on them: the whole picture, squared."""
-    return clip.image_processor(dataclasses.replace(recipe.recipe("small"), image=EDGE))
+    return clip.image_processor(EDGE)
 
 
 def reader(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:

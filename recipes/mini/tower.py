@@ -20,16 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import augment
+import clip
 import numpy as np
+import stage
 import torch
 import torch.nn.functional as F
 import tyro
 from safetensors.torch import save_file
+from tokenizer import TEXT_START, build_tokenizer
 from torch import Generator, Tensor, nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from linkcontext.mini import clip, stage, tokenizer
-from linkcontext.mini.tokenizer import TEXT_START
 from linkcontext.seeds import key
 from linkcontext.worlds import concepts, questions, render
 
@@ -194,7 +195,7 @@ def configuration(tokenizer: PreTrainedTokenizerFast, layers: int) -> CLIPConfig
 
 def words() -> PreTrainedTokenizerFast:
     """The text tower's tokenizer: the world's sentences."""
-    return tokenizer.build(2048)
+    return build_tokenizer(2048)
 
 
 def grown(old: CLIPModel, layers: int) -> CLIPModel:

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizer import build_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from linkcontext.episodes.names import random_string
-from linkcontext.mini import tokenizer as old
 from linkcontext.worlds.pseudo_words import pseudo_words
 
 VOCABULARY = 2560
@@ -90,9 +89,8 @@ SMALL_TALK = (
 )
 
 
-def sentences(words: Sequence[str], count: int) -> Iterator[str]:
-    """What the tokenizer learns from: the world's sentences, small talk, and the words that name real pictures."""
-    yield from old.sentences(count)
+def sentences(words: Sequence[str]) -> Iterator[str]:
+    """What the tokenizer learns from besides the world's sentences: small talk, and words that name real pictures."""
     for user, reply in SMALL_TALK:
         for _ in range(20):
             yield user
@@ -108,25 +106,7 @@ def sentences(words: Sequence[str], count: int) -> Iterator[str]:
 
 def build(words: Sequence[str], vocabulary: int = VOCABULARY, count: int = 4000) -> PreTrainedTokenizerFast:
     """Learn the tokenizer; the same words give the same tokenizer."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(old.SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(sentences(words, count), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=old.PAD,
-        eos_token=old.END,
-        additional_special_tokens=[old.IMAGE, old.USER, old.ASSISTANT, old.TEXT_START],
-        chat_template=old.CHAT_TEMPLATE,
-        model_max_length=old.CONTEXT,
-        clean_up_tokenization_spaces=False,
-    )
+    return build_tokenizer(vocabulary, count, sentences(words))
 
 
 class Namer:

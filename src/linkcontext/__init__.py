@@ -1,50 +1,63 @@
-"""Vision-language models that learn from what is in front of them.
+"""Vision-language models that learn from the pictures in their context, and trustworthy measurements of it.
+
+    load           a model that can be taught and asked: a `Learner`
+    Learner        teach it names with pictures, and ask it about others; it returns an `Answer`
+    Pack           what a learner was taught, in one file
+    open_data      a data set: a folder, `digits`, `world:SEED`, `hf:NAME`
+    draw_episodes  episodes of a data set: supports and queries
+    evaluate       measure how well a model learns from its context
+    compare        the paired difference between two runs
+
+These names, the commands and their files are what versions keep (docs/stability.md); all else may change.
 
 >>> import linkcontext
->>> model = linkcontext.load("mini")
->>> model.teach({"cactihog": ["a.png", "b.png"], "plimbo": ["c.png", "d.png"]})
->>> model.ask("e.png").name
-'cactihog'
+>>> learner = linkcontext.load("mini")
+>>> digits = linkcontext.open_data("digits")
+>>> zeros, ones = (digits.by_class()[name] for name in ("zero", "one"))
+>>> shown = {"lum": zeros[:4], "dax": ones[:4]}
+>>> learner.teach({name: [digits.path(item.id) for item in items] for name, items in shown.items()})
+>>> learner.ask(digits.path(zeros[9].id)).name
+'lum'
 """
 
+import importlib
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from linkcontext import _old_modules
 
 if TYPE_CHECKING:
+    from linkcontext.api import draw_episodes, evaluate, load
+    from linkcontext.evaluation.compare import compare
+    from linkcontext.source import open_data
+    from linkcontext.teach.answer import Answer
     from linkcontext.teach.learner import Learner
+    from linkcontext.teach.pack import Pack
 
-__all__ = ["load", "measure"]
+__version__ = version("linkcontext")
+__all__ = ["Answer", "Learner", "Pack", "__version__", "compare", "draw_episodes", "evaluate", "load", "open_data"]
+
+# Where each name is defined. They are imported when they are first used, because torch takes seconds to import.
+_PLACES = {
+    "Answer": "teach.answer",
+    "Learner": "teach.learner",
+    "Pack": "teach.pack",
+    "compare": "evaluation.compare",
+    "draw_episodes": "api",
+    "evaluate": "api",
+    "load": "api",
+    "measure": "api",  # the name of `evaluate` in version 0.1
+    "open_data": "source",
+}
 
 _old_modules.install()
 
 
-def load(name: str = "mini", **options: Any) -> "Learner":
-    """Load a model that can be taught and asked: `mini`, `mini-base`, a folder or a Hugging Face id.
-
-    Options are those of `linkcontext.models.loading.load`: dtype, device, adapter, trust_remote_code; and those of
-    `linkcontext.models.prompting.Prompting`: chat_template_kwargs (a dict), max_new_tokens, generation_config.
-    """
-    import dataclasses  # noqa: PLC0415
-    import json  # noqa: PLC0415
-
-    from linkcontext.models.loading import load as load_model  # noqa: PLC0415 - torch takes seconds to import
-    from linkcontext.models.prompting import Prompting  # noqa: PLC0415
-    from linkcontext.teach.learner import Learner  # noqa: PLC0415
-
-    names = {field.name for field in dataclasses.fields(Prompting)}
-    chosen = {option: options.pop(option) for option in names & options.keys()}
-    if isinstance(chosen.get("chat_template_kwargs"), dict):
-        chosen["chat_template_kwargs"] = json.dumps(chosen["chat_template_kwargs"])
-    return Learner(load_model(name, prompting=Prompting(**chosen), **options))
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'linkcontext' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"linkcontext.{_PLACES[name]}"), name)
 
 
-def measure(**options: Any) -> list[dict[str, Any]]:
-    """Measure a model; the rows of metrics.json. Options are the flags of `linkcontext eval`, for example
-    `measure(model="mini", data="digits", ways=2, shots=(1, 4), episodes=100, out="runs/digits")`.
-    """
-    from linkcontext.config import eval_config  # noqa: PLC0415
-    from linkcontext.evaluation.runner import evaluate  # noqa: PLC0415
-
-    rows: list[dict[str, Any]] = evaluate(eval_config(**options))["rows"]
-    return rows
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

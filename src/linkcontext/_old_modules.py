@@ -111,9 +111,11 @@ NAMES = {
     "episodes.prompt.prompt": "episodes.scaffold.build_messages",
     "episodes.prompt.scaffold": "episodes.scaffold.load_scaffold",
     "episodes.talk.Talks": "episodes.questions.TaskSampler",
-    "evaluate.draw.drawn": "evaluation.draw.draw_episodes",
+    "evaluate.draw.drawn": "evaluation.draw.draw_configured",
+    "evaluate.run.evaluate": "evaluation.runner.run_evaluation",
     "models.load.Model": "models.model.Model",
     "models.load.Template": "models.chat_template.ChatTemplate",
+    "models.load.load": "models.loading.load_model",
     "models.remote.Remote": "scoring.remote.RemoteModel",
     "models.remote.connect": "scoring.connection.connect",
     "models.score.Ask": "scoring.protocol.ScoringRequest",
@@ -141,7 +143,7 @@ class OldModules(MetaPathFinder, Loader):
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return an empty module; `exec_module` gives it the attributes of the new one."""
-        return ModuleType(spec.name)
+        return _Evaluate(spec.name) if spec.name == "linkcontext.evaluate" else ModuleType(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         """Import the module of the new name, and warn whoever imports the old one."""
@@ -154,6 +156,14 @@ class OldModules(MetaPathFinder, Loader):
                 stacklevel=2,
             )
         module.__dict__["__getattr__"] = lambda name: _attribute(old, new, name)
+
+
+class _Evaluate(ModuleType):
+    """The old package `evaluate`, which an import puts in the place of the function of that name: it can be called."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call `linkcontext.evaluate`."""
+        return importlib.import_module("linkcontext.api").evaluate(*args, **options)
 
 
 def _attribute(old: str, new: ModuleType, name: str) -> Any:

@@ -22,9 +22,9 @@ from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.pool import open_pool
 from linkcontext.errors import InputError
 from linkcontext.evaluation.metrics import Row
-from linkcontext.evaluation.runner import evaluate
+from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.evaluation.text import share
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.models.model import Model
 from linkcontext.models.prompting import USUAL_PROMPTING, Prompting
 from linkcontext.report.demo import DemoLesson, DemoQuery, write_demo
@@ -67,7 +67,9 @@ def demo(
         raise InputError(f"{out}: is a file. Choose another folder for --out.")
     subjects = list(_own(data, seed) if data else built_in(seed))
     # mini is compared with the model before it was trained to learn from its context; other models have no such pair.
-    models = {name: load(name, prompting=prompting) for name in (("mini-base", model) if model == "mini" else (model,))}
+    models = {
+        name: load_model(name, prompting=prompting) for name in (("mini-base", model) if model == "mini" else (model,))
+    }
     if data:
         _print_left_out(subjects[0], console)
     console.print(
@@ -213,7 +215,7 @@ def _rows(subject: DemoSubject, name: str, model: Model, out: Path, seed: int) -
         explain=0,  # the page of the demo does not show it
         out=str(run),
     )
-    return [row for row in evaluate(config, LocalModel(model))["rows"] if row["scoring"] == "likelihood_sum"]
+    return [row for row in run_evaluation(config, LocalModel(model))["rows"] if row["scoring"] == "likelihood_sum"]
 
 
 def _line(subject: DemoSubject, model: str, row: Row) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from linkcontext.errors import InputError
 
 Result = TypeVar("Result")
 LOCK = ".lock"
+_WORKSPACES: set[Path] = set()  # hidden folders of this process
 WORKSPACE = re.compile(r"\..*\.[0-9a-f]{8}\.part")
 RUST_ERROR = re.compile(r"os error (\d+)")  # how safetensors and tokenizers, written in Rust, say what the disk said
 SPACE = "Free some space or choose another place."
@@ -224,13 +225,25 @@ def _workspace(path: Path) -> Iterator[Path]:
     with ExitStack() as stack:
         while True:
             folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+            _WORKSPACES.add(folder)
+            stack.callback(_remove_workspace, folder)
             folder.mkdir()
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
             with suppress(FileNotFoundError):  # another process took it for a leftover before it was locked
                 stack.enter_context(FileLock(folder / LOCK).acquire())
                 if (folder / LOCK).exists():
                     break
         yield folder
+
+
+def _remove_workspace(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    _WORKSPACES.discard(folder)
+
+
+def remove_workspaces() -> None:
+    """Remove the hidden folders that an interruption kept this process from removing."""
+    for folder in tuple(_WORKSPACES):
+        _remove_workspace(folder)
 
 
 def _open_to_umask(new: Path) -> None:

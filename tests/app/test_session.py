@@ -7,7 +7,7 @@ import pytest
 from linkcontext.app import html, runs
 from linkcontext.app.session import Session
 from linkcontext.errors import InputError
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
 
@@ -20,7 +20,7 @@ def world():
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load(str(nano))
+    return load_model(str(nano))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import linkcontext
 from linkcontext.app.page import launch
 from linkcontext.config import eval_config
-from linkcontext.evaluation.runner import evaluate
+from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.report.page import write_report
 from linkcontext.source import open_data
 
@@ -36,7 +36,7 @@ def world():
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     for name, model in (("first", "mini"), ("below/second", "mini-base")):
-        evaluate(eval_config(model=model, data="world:3", ways=2, shots=(1,), episodes=4, out=str(root / name)))
+        run_evaluation(eval_config(model=model, data="world:3", ways=2, shots=(1,), episodes=4, out=str(root / name)))
         write_report(root / name)
     return root
 

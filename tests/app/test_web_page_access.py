@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from linkcontext.app.page import launch
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 
 pytestmark = [
     pytest.mark.heavy,
@@ -17,7 +17,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def served(nano, tmp_path_factory):
-    page = launch(load(str(nano), device="cpu"), tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("served"))
+    page = launch(
+        load_model(str(nano), device="cpu"), tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("served")
+    )
     yield page.local_url
     page.close(verbose=False)
     del page

@@ -14,9 +14,9 @@ from linkcontext.evaluation.attribution_file import attribution_of, read_attribu
 from linkcontext.evaluation.example_selection import select_examples
 from linkcontext.evaluation.metrics import chosen_class, grouped
 from linkcontext.evaluation.run_dir import read_run
-from linkcontext.evaluation.runner import evaluate, run_folder
+from linkcontext.evaluation.runner import run_evaluation, run_folder
 from linkcontext.inference.vision import VisionEncoder
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.report.page import write_report
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringRequest
@@ -24,7 +24,7 @@ from linkcontext.scoring.protocol import ScoringRequest
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load(str(nano), device="cpu")
+    return load_model(str(nano), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def config(nano, pictures, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(config, model):
-    evaluate(config, LocalModel(model))
+    run_evaluation(config, LocalModel(model))
     return read_run(run_folder(config))
 
 
@@ -102,10 +102,10 @@ def test_the_file_is_kept_and_more_is_added_when_asked(model, config, folder):
     path = folder.path / "explain.json"
     before = path.read_bytes()
     for count in (0, 1, 2):
-        evaluate(dataclasses.replace(config, explain=count), LocalModel(model))
+        run_evaluation(dataclasses.replace(config, explain=count), LocalModel(model))
         assert path.read_bytes() == before
     predictions = (folder.path / "predictions.jsonl").read_bytes()
-    evaluate(dataclasses.replace(config, explain=3), LocalModel(model))
+    run_evaluation(dataclasses.replace(config, explain=3), LocalModel(model))
     assert len(read_attribution(path).queries) == 6
     assert (folder.path / "predictions.jsonl").read_bytes() == predictions
     assert "6 queries were asked again" in write_report(folder.path).read_text(encoding="utf-8")
@@ -113,9 +113,9 @@ def test_the_file_is_kept_and_more_is_added_when_asked(model, config, folder):
 
 def test_the_reference_engine_explains_when_asked(model, config, tmp_path):
     asked = dataclasses.replace(config, engine="reference", out=str(tmp_path / "reference"))
-    evaluate(dataclasses.replace(asked, explain=None), LocalModel(model))
+    run_evaluation(dataclasses.replace(asked, explain=None), LocalModel(model))
     assert not (tmp_path / "reference" / "explain.json").exists()
-    evaluate(dataclasses.replace(asked, explain=1), LocalModel(model))
+    run_evaluation(dataclasses.replace(asked, explain=1), LocalModel(model))
     found = json.loads((tmp_path / "reference" / "explain.json").read_text())
     assert (found["engine"], len(found["queries"])) == ("reference", 2)
     assert "computed every prompt whole" in write_report(tmp_path / "reference").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from linkcontext.config import eval_config
 from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
 from linkcontext.evaluation.compare import compare
-from linkcontext.evaluation.runner import evaluate
+from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.report.page import write_report
 
 
@@ -41,7 +41,7 @@ def decisions(lines):
 
 
 def test_the_files_and_their_fields(config, tmp_path):
-    metrics = evaluate(config())
+    metrics = run_evaluation(config())
     run = tmp_path / "run"
     assert {p.name for p in run.glob("[!.]*")} == {
         "config.json",
@@ -82,13 +82,13 @@ def test_the_files_and_their_fields(config, tmp_path):
 
 
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, tmp_path):
-    evaluate(config())
+    run_evaluation(config())
     run = tmp_path / "run"
     whole, metrics = predictions(run), json.loads((run / "metrics.json").read_text())
     text = (run / "predictions.jsonl").read_text()
     (run / "predictions.jsonl").write_text(text[: len(text) // 2])  # in the middle of a line
     (run / "metrics.json").unlink()
-    evaluate(config())
+    run_evaluation(config())
     assert decisions(predictions(run)) == decisions(whole)
     assert json.loads((run / "metrics.json").read_text())["rows"] == metrics["rows"]
 
@@ -96,7 +96,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, tmp_path):
 def test_the_batch_changes_no_prediction(config, tmp_path):
     # The reference engine alone pads prompts of different lengths to one batch.
     for batch in (1, 3, 16):
-        evaluate(config(engine="reference", episodes=2, batch=batch, out=str(tmp_path / str(batch))))
+        run_evaluation(config(engine="reference", episodes=2, batch=batch, out=str(tmp_path / str(batch))))
     alone = predictions(tmp_path / "1")
     lengths = {score["tokens"] for line in alone for score in line["candidates"]}
     assert len(lengths) > 1  # so that padding cannot be the same for all
@@ -110,39 +110,41 @@ def test_the_batch_changes_no_prediction(config, tmp_path):
 
 
 def test_fewer_episodes_are_the_first_of_more(config, tmp_path):
-    evaluate(config(scoring="likelihood"))
-    evaluate(config(scoring="likelihood", episodes=3, out=str(tmp_path / "few")))
+    run_evaluation(config(scoring="likelihood"))
+    run_evaluation(config(scoring="likelihood", episodes=3, out=str(tmp_path / "few")))
     few = decisions(predictions(tmp_path / "few"))
     assert few == decisions(predictions(tmp_path / "run"))[: len(few)]
 
 
 def test_a_folder_of_another_configuration_is_refused(config, tmp_path):
-    evaluate(config(scoring="likelihood", episodes=2))
+    run_evaluation(config(scoring="likelihood", episodes=2))
     with pytest.raises(InputError, match=r"another configuration .*seed 0 there, 1 asked"):
-        evaluate(config(scoring="likelihood", episodes=2, seed=1))
+        run_evaluation(config(scoring="likelihood", episodes=2, seed=1))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")
     with pytest.raises(InputError, match="it is no run"):
-        evaluate(config(out=str(tmp_path / "other")))
+        run_evaluation(config(out=str(tmp_path / "other")))
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["letter.txt"]
 
 
 def test_a_run_from_before_an_option_goes_on_with_its_default(config, tmp_path):
     asked = config(scoring="likelihood", episodes=2)
-    metrics = evaluate(asked)
+    metrics = run_evaluation(asked)
     path = tmp_path / "run" / "config.json"
     kept = json.loads(path.read_text())
     for part, name in ((kept["config"]["episodes"], "select"), (kept["config"]["model"], "load_in_4bit")):
         del part[name]
     del kept["config"]["scaffold"]
     path.write_text(json.dumps(kept))
-    assert evaluate(asked)["rows"] == metrics["rows"]
+    assert run_evaluation(asked)["rows"] == metrics["rows"]
     with pytest.raises(InputError, match=r"scaffold turns there, lcl asked, select random there, medoid asked"):
-        evaluate(config(scoring="likelihood", episodes=2, scaffold="lcl", select="medoid", choose_from=2, shots=(0, 1)))
+        run_evaluation(
+            config(scoring="likelihood", episodes=2, scaffold="lcl", select="medoid", choose_from=2, shots=(0, 1))
+        )
     kept["config"]["gone"] = 1  # an option that is no more is another matter
     path.write_text(json.dumps(kept))
     with pytest.raises(InputError, match="gone 1 there, None asked"):
-        evaluate(asked)
+        run_evaluation(asked)
 
 
 def test_unknown_options_are_named():
@@ -155,7 +157,7 @@ def test_too_little_memory_is_refused_before_anything_is_written(nano, tmp_path)
         model=str(nano), data="digits", shots=(1,), episodes=1, memory_gb=1e-6, out=str(tmp_path / "r")
     )
     with pytest.raises(InputError, match="are too little"):
-        evaluate(config)
+        run_evaluation(config)
     assert not (tmp_path / "r").exists()
 
 
@@ -191,8 +193,8 @@ def test_another_model_below_the_same_path_is_refused(config, nano, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(nano, folder)
     asked = config(model=str(folder), episodes=2, scoring="likelihood", explain=0)
-    metrics = evaluate(asked)
-    assert evaluate(asked)["rows"] == metrics["rows"]  # nothing has changed
+    metrics = run_evaluation(asked)
+    assert run_evaluation(asked)["rows"] == metrics["rows"]  # nothing has changed
     for change, named in (
         (other_weights, "the model's weights changed"),
         (other_json("processor_config.json", image_processor={"image_mean": [0.4, 0.4, 0.4]}), "the processor"),
@@ -204,28 +206,28 @@ def test_another_model_below_the_same_path_is_refused(config, nano, tmp_path):
         shutil.copytree(nano, folder, dirs_exist_ok=True)
         change(folder)
         with pytest.raises(InputError, match=rf"run: is about something else: since it began, .*{named}"):
-            evaluate(asked)
+            run_evaluation(asked)
 
 
 def test_another_text_in_the_scaffolds_file_is_refused(config, tmp_path):
     path = tmp_path / "own.json"
     path.write_text(json.dumps({**dataclasses.asdict(SCAFFOLDS["turns"]), "name": "own"}))
     asked = config(scaffold=str(path), episodes=2, scoring="likelihood", explain=0)
-    evaluate(asked)
+    run_evaluation(asked)
     path.write_text(path.read_text().replace("What is this?", "What is that?"))
     with pytest.raises(InputError, match=r"since it began, the text of the scaffold, the rendered prompts changed"):
-        evaluate(asked)
+        run_evaluation(asked)
 
 
 def test_a_run_that_does_not_say_what_it_measured_is_refused(config, tmp_path):
     asked = config(episodes=2, scoring="likelihood", explain=0)
-    evaluate(asked)
+    run_evaluation(asked)
     path = tmp_path / "run" / "config.json"
     kept = json.loads(path.read_text())
     del kept["measured"]
     path.write_text(json.dumps(kept))
     with pytest.raises(InputError, match="does not say which weights"):
-        evaluate(asked)
+        run_evaluation(asked)
 
 
 FOREIGN = [
@@ -251,7 +253,7 @@ IMPOSSIBLE = [
 
 def test_predictions_that_do_not_belong_are_refused_when_resumed_reported_and_compared(config, tmp_path):
     asked = config(episodes=2, scoring="likelihood", explain=0, shots=(0, 1))
-    evaluate(asked)
+    run_evaluation(asked)
     run = tmp_path / "run"
     shutil.copytree(run, tmp_path / "whole")
     first, *others = predictions(run)
@@ -259,7 +261,7 @@ def test_predictions_that_do_not_belong_are_refused_when_resumed_reported_and_co
     changed = [({**first, **change}, named) for change, named in FOREIGN]
     changed += [({**first, "candidates": [{**score, **change}, *more]}, named) for change, named in IMPOSSIBLE]
     changed += [(first, "comes twice")]
-    uses = (lambda: evaluate(asked), lambda: write_report(run), lambda: compare(tmp_path / "whole", run))
+    uses = (lambda: run_evaluation(asked), lambda: write_report(run), lambda: compare(tmp_path / "whole", run))
     for line, named in changed:
         lines = [line, *others, *([first] if line is first else [])]
         (run / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -269,9 +271,9 @@ def test_predictions_that_do_not_belong_are_refused_when_resumed_reported_and_co
 
 
 def test_calibrated_likelihoods_are_a_score_of_their_own(config, tmp_path):
-    plain = evaluate(config(episodes=3, scoring="likelihood", explain=0))["rows"]
+    plain = run_evaluation(config(episodes=3, scoring="likelihood", explain=0))["rows"]
     asked = config(episodes=3, scoring="likelihood", explain=0, calibrate=True, out=str(tmp_path / "calibrated"))
-    found = evaluate(asked)["rows"]
+    found = run_evaluation(asked)["rows"]
     assert [row for row in found if row["scoring"] != "likelihood_calibrated"] == plain
     assert [row["shots_per_class"] for row in found if row["scoring"] == "likelihood_calibrated"] == [1, 2]
     for line in predictions(tmp_path / "calibrated"):
@@ -281,7 +283,7 @@ def test_calibrated_likelihoods_are_a_score_of_their_own(config, tmp_path):
         else:  # means of log-probabilities of two names, of which exp sums to 1 in each
             assert all(value < 0 for value in priors)
             assert sum(math.exp(value) for value in priors) <= 1 + 1e-9
-    assert evaluate(asked)["rows"] == found
+    assert run_evaluation(asked)["rows"] == found
     write_report(tmp_path / "calibrated")
     for options, named in (
         ({"select": "rices", "choose_from": 2}, "--select rices"),

@@ -11,11 +11,11 @@ from linkcontext.data.images import open_image
 from linkcontext.episodes.ids import drawn_as
 from linkcontext.errors import InputError
 from linkcontext.evaluation.compare import compare
-from linkcontext.evaluation.draw import draw_choosable, draw_episodes
+from linkcontext.evaluation.draw import draw_choosable, draw_configured
 from linkcontext.evaluation.medoids import majority, medoids, rices, vector
-from linkcontext.evaluation.runner import evaluate
+from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.inference.vision import VisionEncoder
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.records import Episode, read_jsonl
 from linkcontext.source import open_data
 
@@ -53,14 +53,14 @@ def config(nano, pictures, tmp_path):
 
 
 def test_chosen_supports_are_among_those_there_and_as_asked(config, nano, tmp_path):
-    found = {name: evaluate(config(name)) for name in ("random", "medoid", "rices")}
+    found = {name: run_evaluation(config(name)) for name in ("random", "medoid", "rices")}
     episodes = {name: list(read_jsonl(Episode, tmp_path / name / "episodes.jsonl")) for name in found}
     dataset = open_data(config("random").episodes.data)
     stock = {e.id: e for e in draw_choosable(config("random").episodes, dataset).episodes}
-    eyes = VisionEncoder(load(str(nano)), open_image)
+    eyes = VisionEncoder(load_model(str(nano)), open_image)
     eyes.encode([(item.sha256, dataset.root / item.path) for item in dataset.items])
     seen = {item.id: vector(eyes.get(item.sha256)) for item in dataset.items}
-    assert episodes["random"] == list(draw_episodes(config("random").episodes, dataset).episodes)
+    assert episodes["random"] == list(draw_configured(config("random").episodes, dataset).episodes)
     for plain, medoid in zip(episodes["random"], episodes["medoid"], strict=True):
         assert plain.support == stock[plain.id].support[:4]
         assert medoid.queries == plain.queries
@@ -98,4 +98,4 @@ def test_what_cannot_be_chosen_is_a_sentence(config):
     with pytest.raises(InputError, match="not together with --order"):
         config("medoid", order="shuffled")
     with pytest.raises(InputError, match=r"--select rices needs image features.*whole prompts"):
-        evaluate(config("rices", engine="reference"))
+        run_evaluation(config("rices", engine="reference"))

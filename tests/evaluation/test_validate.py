@@ -18,7 +18,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation.metrics import SCORINGS
 from linkcontext.evaluation.runner import evaluator_of, validate
 from linkcontext.evaluation.validate import balance, beginnings, blind_policies, leaks, near_leaks, planted, room
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.records import Question
 from linkcontext.scoring.local import LocalModel
 from linkcontext.worlds.folder import write_seed
@@ -37,7 +37,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load(str(nano), device="cpu")
+    return load_model(str(nano), device="cpu")
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_a_prompt_that_does_not_fit_is_found(episodes, scorer):
 
 
 def test_a_template_that_rewrites_what_came_before_is_found(episodes, model, world):
-    processor = load(model.source, device="cpu").processor
+    processor = load_model(model.source, device="cpu").processor
     processor.chat_template = "{{ messages | length }}" + processor.chat_template
     rewriting = dataclasses.replace(model, processor=processor)
     scorer = evaluator_of(eval_config(), LocalModel(rewriting), world, TURNS).scorer

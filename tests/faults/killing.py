@@ -25,7 +25,6 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         "linkcontext.cli",
-        "linkcontext.mini.build",
         "linkcontext.mining.embed",
         "linkcontext.report.page",
         "linkcontext.teach.learner",
@@ -67,22 +66,12 @@ class Moments:
         return writes or self.fault == errno.EIO or (self.fault == errno.EROFS and event != "open")
 
 
-def shorten_builds():
-    """Let a build of the smallest size hardly begin, and save its states at every step."""
-    from linkcontext.mini import recipe, stage  # noqa: PLC0415
-
-    stage.SAVE_EVERY = 0.0
-    short = {"clip_steps": 3, "base_steps": 4, "tune_steps": 4, "taught": 8, "fresh": 8, "tokens": 512}
-    recipe.RECIPES["nano"] = recipe.recipe("nano", **short)
-
-
 def _run(arguments, folder, at, said, fault, largest, environment):
     from linkcontext.cli import main  # noqa: PLC0415
 
     torch.set_num_threads(1)
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs do not have
-    shorten_builds()
     moments = Moments(folder, at, fault)
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open(said, "a", encoding="utf-8"))  # noqa: PTH123
@@ -136,7 +125,6 @@ def commands(nano, pictures, out):
         "teach": (["teach", *local, "--out", out / "z.pack"], out, ("*",)),
         "world": (["world", "--out", out / "w", *world], out, ("*",)),
         "digits": (["data", "digits"], out / "cache", ("digits-64",)),
-        "mini": (["mini", "build", "--size", "nano", "--device", "cpu", "--out", out / "mini"], out / "mini", ("*",)),
         "average": (["average", nano, nano, "--out", out / "avg"], out, ("*",)),
         "episodes": (["episodes", "--data", pictures, *DRAW, "--out", out / "e.jsonl"], out, ("*",)),
         "bundle": (["mini", "path", "mini"], out / "cache", ("models",)),

@@ -11,7 +11,7 @@ from killing import commands, contents, finish
 pytestmark = pytest.mark.heavy
 FAULTS = (errno.ENOSPC, errno.EROFS, errno.EIO, "vanish")
 UNTIDY = (errno.EROFS, errno.EIO)  # disks that do not even let anything be removed
-NAMES = ("eval", "train", "mine", "teach", "world", "digits", "mini", "average", "episodes", "bundle")
+NAMES = ("eval", "train", "mine", "teach", "world", "digits", "average", "episodes", "bundle")
 SENTENCE, CACHED = 2, ("digits", "bundle")
 
 

@@ -11,7 +11,7 @@ from killing import commands, contents, finish, start
 pytestmark = pytest.mark.heavy
 
 
-@pytest.mark.parametrize("name", ["eval", "train", "mine", "teach", "world", "digits", "mini"])
+@pytest.mark.parametrize("name", ["eval", "train", "mine", "teach", "world", "digits"])
 def test_killed_anywhere_the_same_command_writes_the_same(name, nano, pictures, tmp_path, count):
     def prepared(attempt):
         out = tmp_path / attempt

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from linkcontext.cli import main
 from linkcontext.errors import InputError
 from linkcontext.models.feature_store import fingerprint
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.records import to_json
 from linkcontext.source import open_data
 from linkcontext.teach.class_pictures import pictures_by_class_name
@@ -36,7 +36,7 @@ VALUES = (
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load(str(nano))
+    return load_model(str(nano))
 
 
 @pytest.fixture(scope="module")

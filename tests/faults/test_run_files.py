@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from linkcontext.config import eval_config
 from linkcontext.errors import InputError
 from linkcontext.evaluation.compare import compare
-from linkcontext.evaluation.runner import evaluate, probe_grounding, probe_of_run, run_folder
-from linkcontext.models.loading import load
+from linkcontext.evaluation.runner import probe_grounding, probe_of_run, run_evaluation, run_folder
+from linkcontext.models.loading import load_model
 from linkcontext.report.page import write_report
 from linkcontext.report.probe import write_probe
 from linkcontext.scoring.local import LocalModel
@@ -51,10 +51,10 @@ def folder(nano, tmp_path_factory):
     write_seed(root / "w", 12, 8, 3, 32)
     options = {"model": str(nano), "data": str(root / "w"), "shots": (0, 1), "episodes": 3, "scoring": "both"}
     config = eval_config(**options, out=str(root / "run"))
-    model = load(str(nano), device="cpu")
-    evaluate(config, LocalModel(model))
+    model = load_model(str(nano), device="cpu")
+    run_evaluation(config, LocalModel(model))
     probe_grounding(probe_of_run(config, run_folder(config)), LocalModel(model))
-    evaluate(asked_of_retention(root / "run", config), LocalModel(model), benchmark="retention")
+    run_evaluation(asked_of_retention(root / "run", config), LocalModel(model), benchmark="retention")
     return root / "run", config, model
 
 
@@ -122,9 +122,9 @@ def used(run: Path, whole: Path, config, model, name: str, action: str) -> None:
     elif name.startswith("probe/"):
         probe_grounding(probe_of_run(mine, run), LocalModel(model))
     elif name.startswith("retention/"):
-        evaluate(asked_of_retention(run, mine), LocalModel(model), benchmark="retention")
+        run_evaluation(asked_of_retention(run, mine), LocalModel(model), benchmark="retention")
     else:
-        evaluate(mine, LocalModel(model))
+        run_evaluation(mine, LocalModel(model))
 
 
 @pytest.mark.filterwarnings("ignore:Glyph:UserWarning")  # matplotlib's, of names in scripts that its font lacks

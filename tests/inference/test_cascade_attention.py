@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from linkcontext.inference.cascade_attention import attend, cascade_attention
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 
 # Tokens before, of trunk, rows of branches and their length. Only a branch alone, with nothing before it, is missing:
 # its mask is one of all keys.
@@ -36,7 +36,7 @@ def test_parts_give_what_one_mask_gives(before, trunk, rows, length, key_heads):
 
 
 def test_a_network_is_as_it_was_afterwards(nano):
-    network = load(str(nano), device="cpu").network
+    network = load_model(str(nano), device="cpu").network
     text = network.config.get_text_config()
     with cascade_attention(network, False):
         assert text._attn_implementation == "sdpa"

@@ -12,9 +12,9 @@ from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.scaffold import SCAFFOLDS, query_messages
 from linkcontext.errors import InputError
-from linkcontext.evaluation.runner import evaluate
+from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.inference.vision import VisionEncoder
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.models.prompting import Prompting
 from linkcontext.scoring.local import LocalModel
 
@@ -61,10 +61,10 @@ def tokens(model, asked, engine, batch=16):
 
 @pytest.mark.parametrize("settings", list(SETTINGS))
 def test_replies_are_the_same_in_every_engine(nano, asked, tmp_path, settings):
-    plain = tokens(load(str(nano), device="cpu"), asked, "prefix-cache")
+    plain = tokens(load_model(str(nano), device="cpu"), asked, "prefix-cache")
     source = configured(nano, tmp_path / "m", SETTINGS[settings])
-    clean = load(source, device="cpu")
-    own = load(source, device="cpu", prompting=Prompting(generation_config="model"))
+    clean = load_model(source, device="cpu")
+    own = load_model(source, device="cpu", prompting=Prompting(generation_config="model"))
     for engine in ("prefix-cache", "reference"):
         assert tokens(clean, asked, engine) == plain, engine
     found = tokens(own, asked, "prefix-cache")
@@ -78,7 +78,7 @@ def test_replies_are_the_same_in_every_engine(nano, asked, tmp_path, settings):
 
 def test_a_setting_that_cannot_be_used_is_a_sentence(nano, asked, tmp_path):
     source = configured(nano, tmp_path / "m", {"bad_words_ids": [[7]]})
-    model = load(source, device="cpu", prompting=Prompting(generation_config="model"))
+    model = load_model(source, device="cpu", prompting=Prompting(generation_config="model"))
     model.network.generation_config.bad_words_ids = [["x"]]
     with pytest.raises(InputError, match=r"bad_words_ids .* cannot be used"):
         tokens(model, asked, "prefix-cache")
@@ -87,11 +87,11 @@ def test_a_setting_that_cannot_be_used_is_a_sentence(nano, asked, tmp_path):
 def test_a_run_that_is_resumed_with_another_engine_says_so(nano, pictures, tmp_path, caplog):
     flags = {"model": str(nano), "data": str(pictures), "shots": (0, 1), "episodes": 2, "explain": 0}
     out = tmp_path / "run"
-    metrics = evaluate(eval_config(**flags, out=str(out)))
+    metrics = run_evaluation(eval_config(**flags, out=str(out)))
     assert "engines" not in metrics["counters"]
     lines = (out / "predictions.jsonl").read_text().splitlines(keepends=True)
     assert {json.loads(line)["engine"] for line in lines} == {"prefix-cache"}
     (out / "predictions.jsonl").write_text("".join(lines[:4]))
-    metrics = evaluate(eval_config(**flags, engine="reference", out=str(out)))
+    metrics = run_evaluation(eval_config(**flags, engine="reference", out=str(out)))
     assert metrics["counters"]["engines"] == "prefix-cache 4, reference 4"
     assert "prefix-cache 4, reference 4" in caplog.text

@@ -3,7 +3,7 @@
 import sys
 
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.models.synthetic_images import CHECKED
 from linkcontext.records import Turn
 from linkcontext.scoring.local import LocalModel
@@ -13,7 +13,7 @@ from linkcontext.scoring.protocol import ScoringRequest
 def test_without_a_helper_of_transformers_whole_prompts_are_run_and_the_reason_is_given(nano, monkeypatch):
     turns, query = [Turn(CHECKED[0], "", "lum")], Turn(CHECKED[1], "", "")
     prompt, answer = (build_messages(turns, SCAFFOLDS["turns"], query, *named) for named in ((), ("dax",)))
-    model = load(str(nano), device="cpu")
+    model = load_model(str(nano), device="cpu")
     ((fast,),) = LocalModel(model).score([ScoringRequest(prompt, (answer,))])
     monkeypatch.setitem(sys.modules, "linkcontext.inference.preallocated_layer", None)
     asker = LocalModel(model)

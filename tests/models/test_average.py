@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from linkcontext.cli import main
 from linkcontext.errors import InputError
 from linkcontext.models.average import average
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def pair(nano, tmp_path_factory):
 
 
 def weights_of(folder):
-    return load(str(folder)).network.state_dict()
+    return load_model(str(folder)).network.state_dict()
 
 
 def test_every_weight_is_the_weighted_sum(pair, tmp_path):
@@ -111,4 +111,4 @@ def test_the_folder_of_a_training_is_told_from_its_checkpoint(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "latest").write_text("checkpoint-7\n")
     with pytest.raises(InputError, match=r"is the folder of a training. Name its checkpoint: .*checkpoint-7"):
-        load(str(tmp_path))
+        load_model(str(tmp_path))

@@ -13,7 +13,7 @@ from linkcontext import cli
 from linkcontext.episodes.render import encode
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.models.idefics import UTTERANCE, IdeficsChatProcessor
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.records import Turn
 
 TURNS = [Turn("0", "", "lum"), Turn("1", "", "dax")]
@@ -33,7 +33,7 @@ def folder(request, tmp_path_factory):
 
 
 def test_a_conversation_by_hand(folder):
-    model = load(str(folder), device="cpu")
+    model = load_model(str(folder), device="cpu")
     assert isinstance(model.processor, IdeficsChatProcessor)
     end = f"{UTTERANCE}\n" if folder.name == "instruct" else "\n"
     messages = build_messages(TURNS[:1], SCAFFOLDS["turns"], Turn("1", "", ""))
@@ -54,7 +54,7 @@ def test_a_conversation_by_hand(folder):
 
 
 def test_an_answer_is_its_name_and_what_ends_it(folder):
-    model = load(str(folder), device="cpu")
+    model = load_model(str(folder), device="cpu")
     told = encode(build_messages(TURNS[:1], SCAFFOLDS["turns"], Turn("1", "", ""), "dax"), model.chat_template, "last")
     learnt = [label for label in told.labels if label >= 0]
     assert model.tokenizer.decode(learnt).strip(" ") == "dax" + (UTTERANCE if folder.name == "instruct" else "\n")

@@ -8,8 +8,8 @@ from PIL import Image
 
 from linkcontext.config import eval_config
 from linkcontext.errors import InputError
-from linkcontext.evaluation.runner import evaluate
-from linkcontext.models.loading import load
+from linkcontext.evaluation.runner import run_evaluation
+from linkcontext.models.loading import load_model
 from linkcontext.models.unreadable import naming, refused
 from linkcontext.scoring.local import LocalModel
 from linkcontext.worlds.folder import write_seed
@@ -51,7 +51,7 @@ def test_a_run_leaves_a_refused_picture_out_and_says_so(nano, tmp_path, monkeypa
     write_seed(root, 3, 4, 3, 32)
     bad = next(iter(sorted(root.glob("*/*.png"))))
     Image.new("RGB", (3000, 2), "red").save(bad)
-    model = load(str(nano), device="cpu")
+    model = load_model(str(nano), device="cpu")
     kind = type(model.processor.image_processor)
     real = kind.preprocess
 
@@ -62,10 +62,10 @@ def test_a_run_leaves_a_refused_picture_out_and_says_so(nano, tmp_path, monkeypa
 
     monkeypatch.setattr(kind, "preprocess", preprocess)
     options = {"model": str(nano), "data": str(root), "shots": (1,), "episodes": 12, "out": str(tmp_path / "run")}
-    evaluate(eval_config(**options), LocalModel(model))
+    run_evaluation(eval_config(**options), LocalModel(model))
     problems = json.loads((tmp_path / "run" / "config.json").read_text())["data"]["problems"]
     name = bad.relative_to(root).as_posix()
     assert any(name in problem and "absolute aspect ratio" in problem for problem in problems)
     assert name not in (tmp_path / "run" / "episodes.jsonl").read_text()
     with pytest.raises(InputError, match="absolute aspect ratio"):
-        evaluate(eval_config(**options, strict=True), LocalModel(model))
+        run_evaluation(eval_config(**options, strict=True), LocalModel(model))

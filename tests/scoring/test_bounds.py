@@ -10,14 +10,14 @@ from PIL import Image
 from linkcontext.data.images import Upload, open_image
 from linkcontext.errors import InputError
 from linkcontext.inference.vision import VisionEncoder
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.scoring import prompts, trees
 from linkcontext.scoring.local import LocalModel
 
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load(str(nano), device="cpu")
+    return load_model(str(nano), device="cpu")
 
 
 def upload(number, edge=32):

@@ -12,10 +12,10 @@ from linkcontext.data.images import open_image
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.render import IGNORE, encode
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
-from linkcontext.evaluation.runner import evaluate, validate
+from linkcontext.evaluation.runner import run_evaluation, validate
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models import bundled
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.models.prompting import Prompting, without_reasoning
 from linkcontext.models.synthetic_images import BLANK
 from linkcontext.records import Turn
@@ -26,7 +26,7 @@ from linkcontext.scoring.remote import RemoteModel
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.loop import train
 from linkcontext.train.mixture import link
-from linkcontext.train.model import Trainee, choose, read
+from linkcontext.train.model import Trainee, read, train_parts
 from linkcontext.train.samplers import Lessons, Strategy
 from linkcontext.worlds.folder import write_seed
 
@@ -85,7 +85,7 @@ def words_of(model, tokens):
 
 @pytest.mark.parametrize("name", ["llava", "glm"])
 def test_the_end_token_is_scored_and_trained_where_the_template_writes_none(folders, name):
-    model = load(str(folders[name]), device="cpu")
+    model = load_model(str(folders[name]), device="cpu")
     tokens = encode(TALK, model.chat_template, "last")
     assert tokens.ids[-1] == tokens.labels[-1] == model.tokenizer.eos_token_id
     # With the space before it, which LLaVA's template writes behind where the model is to speak.
@@ -101,9 +101,9 @@ def test_the_end_token_is_scored_and_trained_where_the_template_writes_none(fold
 
 def test_an_answer_ends_with_the_mark_of_the_next_question_where_that_is_an_end_token(nano, tmp_path):
     """Of GLM's end tokens the template writes <|user|>, behind answers that are followed by a question."""
-    mark = load(str(nano), device="cpu").tokenizer.convert_tokens_to_ids("<|user|>")
+    mark = load_model(str(nano), device="cpu").tokenizer.convert_tokens_to_ids("<|user|>")
     folder = with_template(nano, tmp_path / "glm", "glm", eos_token_id=[4, mark])
-    model = load(str(folder), device="cpu")
+    model = load_model(str(folder), device="cpu")
     assert encode(TALK, model.chat_template, "last").labels[-1] == mark
 
 
@@ -112,14 +112,14 @@ def test_a_space_before_the_end_token_belongs_to_the_end(nano, tmp_path):
     (folder / "chat_template.jinja").write_text(
         "{% for message in messages %}" + PARTS + "{{ ' <|end|>' if message.role == 'assistant' }}{% endfor %}"
     )
-    model = load(str(folder), device="cpu")
+    model = load_model(str(folder), device="cpu")
     assert "".join(words_of(model, encode(TALK, model.chat_template, "last"))) == "dax <|end|>"
     assert "as the chat template writes it" in model.describe()["end_of_answer"]
 
 
 @pytest.mark.parametrize("name", list(TEMPLATES))
 def test_both_engines_score_the_same_end(folders, name):
-    model = load(str(folders[name]), device="cpu")
+    model = load_model(str(folders[name]), device="cpu")
     ask = ScoringRequest(TALK[:-1], answers("dax", "da"))
     fast, slow = (
         LocalModel(model, VisionEncoder(model, open_image), {}, requested=engine).score([ask])[0]
@@ -139,8 +139,8 @@ def test_training_reads_the_same_ends_in_trees_and_one_by_one(folders, pictures,
     make = link(Lessons.of(dataset, Strategy(support=4, queries=2)), dataset, SCAFFOLDS["turns"], every=True)
     costs = []
     for why in (None, "for the sake of the test"):
-        model = load(str(folders[name]), device="cpu")
-        choose(model.network, ("projector", "language"), 0, "", 0)
+        model = load_model(str(folders[name]), device="cpu")
+        train_parts(model.network, ("projector", "language"), 0, "", 0)
         trainee = Trainee(model, why)
         example = read(make(0), model.chat_template)
         assert all(tokens.labels[-1] == model.tokenizer.eos_token_id for tokens in example.tokens)
@@ -160,7 +160,7 @@ def test_replies_stop_after_the_name_when_tuned_through_llavas_template(tmp_path
     checkpoint = train(TrainConfig(ModelConfig(model=str(source)), out=str(out), **shape))
     assert json.loads((out / "config.json").read_text())["model"]["end_of_answer"].startswith("'<|end|>', added")
     asked = {"data": data, "shots": (1, 2), "episodes": 12, "scoring": "generate", "explain": 0}
-    evaluate(eval_config(model=str(checkpoint), out=str(tmp_path / "r"), **asked))
+    run_evaluation(eval_config(model=str(checkpoint), out=str(tmp_path / "r"), **asked))
     replies = [json.loads(line)["reply"] for line in (tmp_path / "r" / "predictions.jsonl").read_text().splitlines()]
     # Where the template's space was trained instead, replies ran on: 'zafokla zafokla zafokla zafokla zafokla zafokla'.
     assert [len(reply.split()) for reply in replies] == [1] * 48
@@ -179,7 +179,9 @@ def test_validate_says_how_answers_end_and_what_stands_before_them(folders, pict
 
 def test_a_run_says_how_its_prompts_were_made(folders, pictures, tmp_path):
     asked = {"data": str(pictures), "shots": (1,), "episodes": 1, "scoring": "both", "out": str(tmp_path / "run")}
-    evaluate(eval_config(model=str(folders["thinking"]), chat_template_kwargs=NO_THINKING, max_new_tokens=3, **asked))
+    run_evaluation(
+        eval_config(model=str(folders["thinking"]), chat_template_kwargs=NO_THINKING, max_new_tokens=3, **asked)
+    )
     told = json.loads((tmp_path / "run" / "config.json").read_text())
     assert told["config"]["model"]["chat_template_kwargs"] == NO_THINKING
     assert told["config"]["model"]["max_new_tokens"] == 3
@@ -189,8 +191,8 @@ def test_a_run_says_how_its_prompts_were_made(folders, pictures, tmp_path):
 
 
 def test_reasoning_is_turned_off_and_replies_may_be_longer(folders, caplog):
-    thinks = load(str(folders["thinking"]), device="cpu")
-    quiet = load(str(folders["thinking"]), device="cpu", prompting=Prompting(chat_template_kwargs=NO_THINKING))
+    thinks = load_model(str(folders["thinking"]), device="cpu")
+    quiet = load_model(str(folders["thinking"]), device="cpu", prompting=Prompting(chat_template_kwargs=NO_THINKING))
     prompt = TALK[:-1]
     for model, begins in ((thinks, "<think>\n"), (quiet, "</think>\n\n")):
         evaluator = LocalModel(model, VisionEncoder(model, open_image), {})
@@ -212,7 +214,7 @@ def test_a_reply_is_what_follows_the_reasoning():
 
 
 def test_a_variable_that_the_template_does_not_read_is_said(nano, caplog):
-    model = load(str(nano), device="cpu", prompting=Prompting(chat_template_kwargs='{"enable_thinkng": false}'))
+    model = load_model(str(nano), device="cpu", prompting=Prompting(chat_template_kwargs='{"enable_thinkng": false}'))
     assert "does not read enable_thinkng" in caplog.text
     assert model.describe()["chat_template_kwargs"] == {}
 
@@ -222,7 +224,7 @@ def test_a_server_gives_the_figures_of_the_scorer(folders, serving, name):
     """The answer begins where candidates differ from the template, not where a reply would begin."""
     from linkcontext.serve.endpoint import Endpoint, Limits  # noqa: PLC0415 - an extra
 
-    model = load(str(folders[name]), device="cpu")
+    model = load_model(str(folders[name]), device="cpu")
     asks = [
         ScoringRequest(TALK[:-1], answers("dax", "zafokla", "daxi", "a lum")),
         ScoringRequest(TALK[:-1], answers("dax")),

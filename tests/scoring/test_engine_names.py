@@ -6,7 +6,7 @@ import pytest
 
 from linkcontext import cli
 from linkcontext.config import eval_config
-from linkcontext.evaluation.runner import evaluate
+from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.scoring.engine_names import OLD_NAMES, with_current_names
 
 
@@ -26,7 +26,7 @@ def test_old_names_on_the_command_line_are_replaced_and_nothing_else_is():
 def test_a_run_begun_under_an_old_name_is_resumed(nano, pictures, tmp_path):
     out = tmp_path / "run"
     flags = {"model": str(nano), "data": str(pictures), "shots": (0, 1), "episodes": 2, "explain": 0, "out": str(out)}
-    metrics = evaluate(eval_config(**flags))
+    metrics = run_evaluation(eval_config(**flags))
     config = json.loads((out / "config.json").read_text())
     config["config"]["engine"] = "cached"
     (out / "config.json").write_text(json.dumps(config))

@@ -19,14 +19,14 @@ from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.render import encode
 from linkcontext.episodes.scaffold import SCAFFOLDS, query_messages
 from linkcontext.errors import InputError
-from linkcontext.evaluation.runner import evaluate
+from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.inference.engine import MIN_TOKENS
 from linkcontext.inference.forward import TreeInputs
 from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.masks import tree_mask
 from linkcontext.inference.schedule import EMPTY, ForwardPass
 from linkcontext.inference.vision import VisionEncoder
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.scoring import engine_choice, selfcheck
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringRequest
@@ -43,7 +43,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load(str(nano), device="cpu")
+    return load_model(str(nano), device="cpu")
 
 
 def scorer(model, dataset, engine="auto", batch=16, memory_gb=None):
@@ -97,7 +97,7 @@ def test_the_batch_changes_nothing(model, dataset):
 
 def test_half_precision_decides_the_same_but_for_ties(nano, dataset):
     """bfloat16 has eight bits: sums of four tokens differ in the second decimal, whatever the order."""
-    half = load(str(nano), dtype="bfloat16", device="cpu")
+    half = load_model(str(nano), dtype="bfloat16", device="cpu")
     questions = asks(dataset)
     fast, slow = (flat(scorer(half, dataset, engine).score(questions)) for engine in ("prefix-cache", "reference"))
     assert (fast - slow).abs().max() < 0.5
@@ -135,20 +135,20 @@ def test_gradients_are_the_sum_of_those_of_whole_prompts(model, dataset):
 @pytest.mark.filterwarnings("ignore")  # compiling on a CPU has much to say
 def test_attention_in_blocks_gives_what_dense_masks_give(nano, dataset):
     questions = asks(dataset)
-    expected = flat(scorer(load(str(nano), device="cpu"), dataset).score(questions))
-    blocks = load(str(nano), device="cpu")
+    expected = flat(scorer(load_model(str(nano), device="cpu"), dataset).score(questions))
+    blocks = load_model(str(nano), device="cpu")
     blocks.network.get_decoder().set_attn_implementation("flex_attention")
     for engine in ("tree", "prefix-cache"):
         evaluator = scorer(blocks, dataset, engine)
         assert evaluator.engine == engine
         torch.testing.assert_close(flat(evaluator.score(questions)), expected, atol=1e-4, rtol=0)
-        oracle = scorer(load(str(nano), device="cpu"), dataset).generate([ask.messages for ask in questions])
+        oracle = scorer(load_model(str(nano), device="cpu"), dataset).generate([ask.messages for ask in questions])
         assert evaluator.generate([ask.messages for ask in questions]) == oracle
 
 
 def test_blocks_hold_what_dense_masks_hold(nano, dataset):
     """Trees of two lengths in one pass, as in training: every pair of a token and one that it sees, and no other."""
-    model = load(str(nano), device="cpu")
+    model = load_model(str(nano), device="cpu")
     evaluator, found = scorer(model, dataset, "tree"), asks(dataset)
     told = [[messages for ask in part for messages in ask.answers] for part in (found, found[:2])]
     evaluator.pictures.begin([messages for part in told for messages in part])
@@ -169,7 +169,7 @@ def test_blocks_hold_what_dense_masks_hold(nano, dataset):
 
 
 def test_a_way_back_is_tried_before_anything_is_trained(nano, dataset, monkeypatch):
-    evaluator = scorer(load(str(nano), device="cpu"), dataset)
+    evaluator = scorer(load_model(str(nano), device="cpu"), dataset)
     assert evaluator.choice.selfcheck.failure(learns=True) is None
     assert not evaluator.choice.use_flex_attention(learns=True)  # there is no GPU
 
@@ -185,7 +185,7 @@ def test_a_way_back_is_tried_before_anything_is_trained(nano, dataset, monkeypat
 @pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore")  # compiling on a CPU has much to say
 def test_on_a_cpu_attention_in_blocks_has_no_way_back(nano, dataset):
-    blocks = load(str(nano), device="cpu")
+    blocks = load_model(str(nano), device="cpu")
     blocks.network.get_decoder().set_attn_implementation("flex_attention")
     evaluator = scorer(blocks, dataset)
     assert evaluator.choice.selfcheck.failure() is None
@@ -193,7 +193,7 @@ def test_on_a_cpu_attention_in_blocks_has_no_way_back(nano, dataset):
 
 
 def test_a_network_that_ignores_masks_is_found_out(nano, dataset, monkeypatch, caplog):
-    deaf = load(str(nano), device="cpu")
+    deaf = load_model(str(nano), device="cpu")
     inner = deaf.network.get_decoder()
     forward = inner.forward
     # As a network whose forward takes a mask and makes nothing of it.
@@ -295,19 +295,19 @@ def test_a_folder_that_is_cut_short_or_of_two_models_is_refused(nano, tmp_path):
     cut = damaged("cut") / "model.safetensors"
     cut.write_bytes(cut.read_bytes()[:-1000])
     with pytest.raises(InputError, match=r"^--model .*cut: could not be loaded .*Is the folder complete"):
-        load(str(tmp_path / "cut"), device="cpu")
+        load_model(str(tmp_path / "cut"), device="cpu")
     few = damaged("few") / "model.safetensors"
     weights = load_file(few)
     gone = [name for name in weights if name.endswith("layers.0.mlp.up_proj.weight")]
     save_file({k: v for k, v in weights.items() if k not in gone}, few, metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"missing or of another size: model\.language.*0\.mlp\.up_proj\.weight\. Are"):
-        load(str(tmp_path / "few"), device="cpu")
+        load_model(str(tmp_path / "few"), device="cpu")
     other = damaged("other") / "config.json"
     told = json.loads(other.read_text())
     told["text_config"]["intermediate_size"] += 64
     other.write_text(json.dumps(told))
     with pytest.raises(InputError, match=r"missing or of another size: .*mlp\.down_proj\.weight.* and \d+ more"):
-        load(str(tmp_path / "other"), device="cpu")
+        load_model(str(tmp_path / "other"), device="cpu")
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # read by peft
@@ -316,23 +316,23 @@ def test_an_adapter_that_is_damaged_is_refused(nano, tmp_path):
     for content in (b"", b"\0" * 20):
         (tmp_path / "adapter_model.safetensors").write_bytes(content)
         with pytest.raises(InputError, match=r"^--adapter .*: does not fit the model \("):
-            load(str(nano), device="cpu", adapter=str(tmp_path))
+            load_model(str(nano), device="cpu", adapter=str(tmp_path))
 
 
 def test_unknown_and_blind_models_are_refused(tmp_path):
     with pytest.raises(InputError, match="not one of mini-base, mini"):
-        load("no/such-model-anywhere")
+        load_model("no/such-model-anywhere")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(InputError, match="reads no pictures"):
-        load(str(tmp_path))
+        load_model(str(tmp_path))
     for kind in ("phi4_multimodal", "qwen2_5_omni"):  # they do read pictures
         (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
         with pytest.raises(InputError, match=f"transformers has {kind} models, but not under AutoModelForImageText"):
-            load(str(tmp_path))
+            load_model(str(tmp_path))
     own = {"model_type": "internvl_chat", "auto_map": {"AutoConfig": "configuration_internvl_chat.InternVLChatConfig"}}
     (tmp_path / "config.json").write_text(json.dumps(own))
     with pytest.raises(InputError, match=r"brings code of its own.*-hf.*--trust-remote-code"):
-        load(str(tmp_path))
+        load_model(str(tmp_path))
 
 
 def test_pixels_in_another_precision_are_given_in_the_networks_own(model, dataset, monkeypatch):
@@ -353,7 +353,7 @@ def test_a_model_without_a_chat_template_is_a_sentence(nano, tmp_path):
     (tmp_path / "m" / "chat_template.jinja").unlink()
     question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
     with pytest.raises(InputError, match="has no chat template"):
-        encode(question, load(str(tmp_path / "m"), device="cpu").chat_template, "none")
+        encode(question, load_model(str(tmp_path / "m"), device="cpu").chat_template, "none")
 
 
 @pytest.mark.parametrize("template", ["{{ 1 + 'a' }}", "{{ messages[9].role }}", "{{ 1 // 0 }}"])
@@ -362,7 +362,7 @@ def test_a_chat_template_that_fails_is_a_sentence(nano, tmp_path, template):
     (tmp_path / "m" / "chat_template.jinja").write_text(template)
     question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
     with pytest.raises(InputError, match="chat template refuses the conversation"):
-        encode(question, load(str(tmp_path / "m"), device="cpu").chat_template, "none", reply=True)
+        encode(question, load_model(str(tmp_path / "m"), device="cpu").chat_template, "none", reply=True)
 
 
 @pytest.mark.parametrize("engine", ["auto", "reference"])
@@ -375,14 +375,14 @@ def test_a_chat_template_that_writes_no_picture_is_a_sentence(nano, tmp_path, pi
         model=str(tmp_path / "m"), data=str(pictures), episodes=2, shots=(1,), engine=engine, out=str(out)
     )
     with pytest.raises(InputError, match="its processor refuses a conversation that its chat template has written"):
-        evaluate(config)
+        run_evaluation(config)
     assert not out.exists()
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu"])
 def test_a_device_that_is_not_there_is_a_sentence(device, nano):
     with pytest.raises(InputError, match=f"--device {device}: "):
-        load(str(nano), device=device)
+        load_model(str(nano), device=device)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"])
@@ -393,4 +393,4 @@ def test_a_models_folder_with_a_damaged_file_names_it(nano, tmp_path, name, text
     shutil.copytree(nano, folder)
     (folder / name).write_text(text)
     with pytest.raises(InputError, match=name):
-        load(str(folder))
+        load_model(str(folder))

@@ -13,9 +13,9 @@ from linkcontext.data.images import open_image
 from linkcontext.errors import InputError
 from linkcontext.evaluation.open_run import refuse_other
 from linkcontext.evaluation.run_dir import read_run
-from linkcontext.evaluation.runner import evaluate
+from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.inference.vision import VisionEncoder
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.models.prompting import Prompting
 from linkcontext.models.synthetic_images import BLANK
 from linkcontext.scoring import connection, identity
@@ -116,9 +116,9 @@ def predictions(folder):
 
 
 def test_a_run_over_a_server_is_the_run_here(mini_url, options, tmp_path):
-    evaluate(eval_config(model="mini", **options))
+    run_evaluation(eval_config(model="mini", **options))
     here = predictions(tmp_path / "run")
-    metrics = evaluate(eval_config(model=f"openai:{mini_url}#mini", **{**options, "out": str(tmp_path / "far")}))
+    metrics = run_evaluation(eval_config(model=f"openai:{mini_url}#mini", **{**options, "out": str(tmp_path / "far")}))
     far = predictions(tmp_path / "far")
     assert metrics["counters"]["engine"] == "openai"
     assert "log-probabilities" in metrics["counters"]["scored"]
@@ -132,9 +132,9 @@ def test_a_run_over_a_server_is_the_run_here(mini_url, options, tmp_path):
 
 def test_a_run_records_the_weights_that_a_server_reports(mini_url, options, tmp_path):
     far = f"openai:{mini_url}#mini"
-    evaluate(eval_config(model=far, **options))
+    run_evaluation(eval_config(model=far, **options))
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    known = identity.measured(load("mini"))
+    known = identity.measured(load_model("mini"))
     assert config["measured"]["weights"] == known["weights"]
     assert config["measured"]["server"]["measured"] == {**known, "pack": None}
     assert not read_run(tmp_path / "run").weights_unknown
@@ -214,7 +214,7 @@ def test_without_likelihoods_replies_are_taken_and_it_is_said(bare, options, cap
     address, asked = bare
     monkeypatch.setenv("OPENAI_MODEL", "two")
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    metrics = evaluate(eval_config(model=address, **{**options, "scoring": "likelihood"}))
+    metrics = run_evaluation(eval_config(model=address, **{**options, "scoring": "likelihood"}))
     assert "answers are not scored, replies are taken instead: " in caplog.text
     assert metrics["counters"]["scored"].startswith("none: ")
     assert "prompt_logprobs" in metrics["counters"]["scored"]
@@ -249,9 +249,9 @@ def test_what_cannot_be_reached_is_a_sentence(bare, options, monkeypatch):
         ({"engine": "reference"}, "--engine, --memory-gb"),
     ):
         with pytest.raises(InputError, match=why):
-            evaluate(eval_config(model=f"{bare[0]}#one", **options, **more))
+            run_evaluation(eval_config(model=f"{bare[0]}#one", **options, **more))
     with pytest.raises(InputError, match="work with a model behind a server"):
-        load(bare[0])
+        load_model(bare[0])
 
 
 @pytest.mark.parametrize("strict", [False, True])

@@ -17,7 +17,7 @@ from PIL import Image
 from linkcontext.data.images import open_image, sha256
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.inference.vision import VisionEncoder
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.records import Turn
 from linkcontext.scoring.identity import measured
 from linkcontext.scoring.local import LocalModel
@@ -34,7 +34,7 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture(scope="module")
 def model():
-    return load("mini", device="cpu")
+    return load_model("mini", device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from linkcontext.data.images import Upload
 from linkcontext.errors import InputError
 from linkcontext.inference.image_preprocessor import Preprocessed
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.serve.intake import BodyReader, PreprocessingThread, Refusal
 
 
@@ -76,7 +76,7 @@ def test_of_too_many_large_bodies_the_largest_makes_room():
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load(str(nano), device="cpu")
+    return load_model(str(nano), device="cpu")
 
 
 @pytest.fixture

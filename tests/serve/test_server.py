@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 
 from linkcontext.errors import InputError
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.serve.endpoint import Endpoint
 from linkcontext.serve.openai_protocol import Limits
 from linkcontext.serve.server import address, listen
@@ -16,7 +16,7 @@ from linkcontext.serve.server import address, listen
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load(str(nano), device="cpu")
+    return load_model(str(nano), device="cpu")
 
 
 def test_an_address_is_taken_before_anything_is_answered_there(model):

@@ -18,7 +18,7 @@ from linkcontext.episodes.scaffold import build_messages
 from linkcontext.errors import InputError
 from linkcontext.inference import vision
 from linkcontext.models.feature_store import fingerprint
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.records import to_json
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
@@ -33,7 +33,7 @@ NAMES = ("lum", "dax", "tove")
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load(str(nano))
+    return load_model(str(nano))
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_names_are_taken_away_changed_and_put_together_in_place(model, folder, l
 
 def test_another_model_is_taught_from_the_pictures_if_they_are_there(model, folder, learner):
     write_pack(learner, folder / "zoo.pack")
-    other = load("mini-base")
+    other = load_model("mini-base")
     taught = Learner(other)
     taught.teach(pictures_by_class_name(open_data(str(folder / "zoo"))))
     same(read_pack(folder / "zoo.pack").learner(other).ask(folder / "lum.png"), taught.ask(folder / "lum.png"))
@@ -391,9 +391,9 @@ def test_a_model_of_the_hub_is_downloaded_only_if_it_is_named(monkeypatch):
 
     monkeypatch.setattr("linkcontext.models.loading.AutoConfig.from_pretrained", config)
     with pytest.raises(InputError, match="is only downloaded from the Hugging Face hub if --model names it"):
-        load("somebody/model", download=False)
+        load_model("somebody/model", download=False)
     with pytest.raises(InputError, match="not found on the Hugging Face hub"):
-        load("somebody/model")
+        load_model("somebody/model")
     assert asked == [True, False]
 
 

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from linkcontext.config import eval_config
 from linkcontext.data.images import open_image
 from linkcontext.errors import InputError
-from linkcontext.evaluation.runner import evaluate
+from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.families import parts, quantizable
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.scoring.local import LocalModel
-from linkcontext.train import loop
+from linkcontext.train import setup
 from linkcontext.train.checkpoint import _merged
 from linkcontext.train.estimate import NF4, dry_run, with_preset
 from linkcontext.train.loop import train
@@ -35,12 +35,12 @@ def in_4bit(config, **changes):
 
 @pytest.fixture(scope="module")
 def packed(nano):
-    return load(str(nano), device="cpu", load_in_4bit=True)
+    return load_model(str(nano), device="cpu", load_in_4bit=True)
 
 
 @real
 def test_the_language_models_layers_are_kept_in_4_bits_and_nothing_else_is(nano, packed):
-    whole = load(str(nano), device="cpu")
+    whole = load_model(str(nano), device="cpu")
     names = {f"{name}.weight" for name in quantizable(whole.network)}
     assert len(names) == 7 * whole.network.config.text_config.num_hidden_layers
     for name, p in packed.network.named_parameters():
@@ -54,7 +54,7 @@ def test_the_language_models_layers_are_kept_in_4_bits_and_nothing_else_is(nano,
 @real
 def test_what_is_read_back_is_the_nearest_of_sixteen_values(nano, packed):
     """Of 64 numbers in a row the largest is 1; of its scale 8 bits are kept, so that rounding is not exact."""
-    whole, back = load(str(nano), device="cpu").network.state_dict(), _merged(packed.network)
+    whole, back = load_model(str(nano), device="cpu").network.state_dict(), _merged(packed.network)
     assert back.keys() == whole.keys()
     name = "model.language_model.layers.0.mlp.gate_proj.weight"
     true, found = (weights[name].reshape(-1, 64) for weights in (whole, back))
@@ -75,8 +75,8 @@ def test_it_learns_goes_on_and_its_checkpoint_is_a_whole_model(config, curve, tm
     assert curve() == pytest.approx(whole, abs=1e-6)
     told = json.loads((last / "config.json").read_text())
     assert "quantization_config" not in told
-    found = load(str(last), device="cpu").network
-    before, after = (load(name, device="cpu", load_in_4bit=True) for name in (config().model.model, str(last)))
+    found = load_model(str(last), device="cpu").network
+    before, after = (load_model(name, device="cpu", load_in_4bit=True) for name in (config().model.model, str(last)))
     base, mine = _merged(before.network), found.state_dict()
     moved = {name for name, value in base.items() if not torch.equal(value, mine[name])}
     projector = set(parts(found)["projector"])
@@ -86,7 +86,9 @@ def test_it_learns_goes_on_and_its_checkpoint_is_a_whole_model(config, curve, tm
     a, b = (learnt[f"weights.network.{at}.lora_{side}.default.weight"] for side in "AB")
     torch.testing.assert_close(mine[f"{at}.weight"], base[f"{at}.weight"] + 2 * b @ a, rtol=0, atol=1e-6)
     assert after.network.is_loaded_in_4bit  # a finished training can be kept in 4 bits in its turn
-    rows = evaluate(eval_config(model=str(last), data=str(pictures), shots=(1,), episodes=2, out=str(tmp_path / "e")))
+    rows = run_evaluation(
+        eval_config(model=str(last), data=str(pictures), shots=(1,), episodes=2, out=str(tmp_path / "e"))
+    )
     assert rows["rows"][0]["n_queries"] == 4
 
 
@@ -95,15 +97,15 @@ def test_it_learns_goes_on_and_its_checkpoint_is_a_whole_model(config, curve, tm
 def test_an_adapter_stays_beside_weights_in_4_bits(nano, packed, pictures, tmp_path):
     torch.manual_seed(0)
     names = list(quantizable(packed.network))
-    tuned = get_peft_model(load(str(nano), device="cpu").network, LoraConfig(r=2, target_modules=names))
+    tuned = get_peft_model(load_model(str(nano), device="cpu").network, LoraConfig(r=2, target_modules=names))
     for name, p in tuned.named_parameters():
         if "lora_B" in name:
             p.data.normal_()
     tuned.save_pretrained(tmp_path / "adapter")
-    beside = load(str(nano), device="cpu", adapter=str(tmp_path / "adapter"), load_in_4bit=True)
-    merged = load(str(nano), device="cpu", adapter=str(tmp_path / "adapter"))
+    beside = load_model(str(nano), device="cpu", adapter=str(tmp_path / "adapter"), load_in_4bit=True)
+    merged = load_model(str(nano), device="cpu", adapter=str(tmp_path / "adapter"))
     ids = {"input_ids": torch.arange(4, 40)[None]}
-    plain, base = (load(str(nano), device="cpu").network(**ids).logits, packed.network(**ids).logits)
+    plain, base = (load_model(str(nano), device="cpu").network(**ids).logits, packed.network(**ids).logits)
     found, expected = beside.network(**ids).logits, merged.network(**ids).logits
     noise = (base - plain).abs().max()
     assert (expected - plain).abs().max() > 5 * noise > 0
@@ -122,7 +124,7 @@ def test_its_engine_gives_what_whole_prompts_give(packed):
 def test_without_the_package_it_is_a_sentence(nano, monkeypatch):
     monkeypatch.setattr("linkcontext.models.loading.importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"^--load-in-4bit needs the bitsandbytes package: pip install"):
-        load(str(nano), device="cpu", load_in_4bit=True)
+        load_model(str(nano), device="cpu", load_in_4bit=True)
 
 
 @real
@@ -132,7 +134,7 @@ def test_where_its_kernels_do_not_run_it_is_a_sentence(nano, monkeypatch):
 
     monkeypatch.setattr("linkcontext.models.loading.AutoModelForImageTextToText.from_pretrained", broken)
     with pytest.raises(InputError, match=r"^--model .*: could not be loaded \(None of [a-z ]*\)\."):
-        load(str(nano), device="cpu", load_in_4bit=True)
+        load_model(str(nano), device="cpu", load_in_4bit=True)
 
 
 @pytest.mark.parametrize(
@@ -151,9 +153,9 @@ def test_what_does_not_learn_in_4_bits_is_a_sentence(config, changes, why):
 
 
 def test_4_bits_are_not_sharded(config, monkeypatch):
-    monkeypatch.setattr(loop, "Accelerator", lambda **_: SimpleNamespace(distributed_type=DistributedType.FSDP))
+    monkeypatch.setattr(setup, "Accelerator", lambda **_: SimpleNamespace(distributed_type=DistributedType.FSDP))
     with pytest.raises(InputError, match=r"^--load-in-4bit: 4 bits are not sharded"):
-        loop.train(in_4bit(config))
+        train(in_4bit(config))
 
 
 def test_the_dry_run_counts_4_bits(config):

@@ -16,12 +16,14 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation import aggregate
 from linkcontext.evaluation.metrics import grouped
 from linkcontext.evaluation.run_dir import read_run
-from linkcontext.evaluation.runner import configured, evaluate, run_folder
+from linkcontext.evaluation.runner import configured, run_evaluation, run_folder
 from linkcontext.evaluation.task import find_task
 from linkcontext.records import Episode, Item, Prediction, Question, read_jsonl
 from linkcontext.report.page import write_report
-from linkcontext.train import loop
+from linkcontext.source import open_data
+from linkcontext.train.examples import open_examples, task_plan
 from linkcontext.train.loop import train
+from linkcontext.train.setup import make_accelerator
 from linkcontext.worlds.scenes import write_scenes
 
 SUBJECTS = ("attribute", "caption", "count", "location", "naming", "relation", "rule", "same-different")
@@ -51,26 +53,27 @@ def test_training_on_conversations_goes_on_to_the_same_losses(config, curve, sce
 def test_letters_are_learnt_without_pictures(config, scenes, tmp_path):
     options = {"mixture": ("letters",), "icl_data": scenes, "turns": (2,), "batch": 2, "steps": 1}
     run = config(**options, format="open", out=str(tmp_path / "letters"))
-    examples, longest, about = loop._examples(run)
-    for example in (*longest, *(examples.example(n) for n in range(2))):
+    data = open_examples(run)
+    examples = data.mixture(2, 0)
+    for example in (*data.longest, *(examples.example(n) for n in range(2))):
         asked, answered, *_ = example.conversations[-1]
         (text,) = (part["text"] for part in asked["content"])
         assert text.startswith("It is ") and text.endswith("Answer with the option's letter.")
         assert answered["content"][0]["text"] in "ABCD"
         assert not example.pictures
         assert example.id.startswith("letters/")
-    assert list(about["data"]) == ["letters", "letters annotations"]
+    assert list(data.digests) == ["letters", "letters annotations"]
     train(run)
     with pytest.raises(InputError, match="--mixture letters: the scaffold single_turn has no turns"):
-        loop._examples(config(**options, scaffold="single_turn"))
+        open_examples(config(**options, scaffold="single_turn"))
     with pytest.raises(InputError, match="--device cuda:99: "):  # and no training on a CPU instead
-        loop._accelerator(config(**options, model=ModelConfig(device="cuda:99")))
+        make_accelerator(config(**options, model=ModelConfig(device="cuda:99")))
 
 
 @pytest.mark.parametrize("coherence", ["concept", "task", "none"])
 def test_held_out_types_of_tasks_are_not_trained_on(config, scenes, coherence):
-    data = loop.open_data(scenes)
-    plan = loop._talks(config(icl_data=scenes, coherence=coherence), data)
+    data = open_data(scenes)
+    plan = task_plan(config(icl_data=scenes, coherence=coherence), data)
     assert plan.tasks == ("attribute", "caption", "count", "location", "naming")
     assert not set(plan.tasks) & set(HELD_OUT)
     about = {}  # the tasks that a question belongs to: "What is this?" asks for names and for an invented word
@@ -79,7 +82,7 @@ def test_held_out_types_of_tasks_are_not_trained_on(config, scenes, coherence):
     run = {"icl_data": scenes, "mixture": ("icl",), "turns": (4,), "batch": 8, "steps": 4, "format": "open"}
 
     def learnt(**more):
-        examples, _, _ = loop._examples(config(**run, coherence=coherence, **more))
+        examples = open_examples(config(**run, coherence=coherence, **more)).mixture(32, 0)
         return [m["content"][-1]["text"] for n in range(32) for m in examples.example(n).conversations[-1][::2]]
 
     assert all(about[question] & {*plan.tasks} for question in learnt())
@@ -91,7 +94,7 @@ def test_a_checkpoint_is_asked_all_tasks_in_both_forms(config, scenes, tmp_path)
     options = {"mixture": ("icl",), "icl_data": scenes, "steps": 1, "turns": (2,), "supervise": "query"}
     last = train(config(**options, held_out=scenes, held_out_tasks=("attribute/colour",), held_out_shots=(0, 1)))
     asked = eval_config(model=str(last), data=scenes, shots=(0, 2), episodes=27, out=str(tmp_path / "eval"))
-    rows = evaluate(asked, benchmark="world-icl")["rows"]
+    rows = run_evaluation(asked, benchmark="world-icl")["rows"]
     assert {row["task"].rpartition(" ")[2] for row in rows} == {"open", "choice"}
     kept = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     folder = read_run(tmp_path / "eval")
@@ -103,7 +106,7 @@ def test_a_checkpoint_is_asked_all_tasks_in_both_forms(config, scenes, tmp_path)
     for told in (page.read_text(), page.with_suffix(".md").read_text()):
         assert "ICL efficiency" in told and "unseen tasks" in told
     with pytest.raises(InputError, match="--unseen Counting: no such type of task here; there is attribute, caption"):
-        evaluate(replace(asked, unseen=("Counting",)), benchmark="world-icl")
+        run_evaluation(replace(asked, unseen=("Counting",)), benchmark="world-icl")
     assert {(line["tasks"], line["form"], line["shots"]) for line in lines} == {
         (tasks, form, k)
         for tasks in ("seen tasks", "unseen tasks", *SUBJECTS)

@@ -21,13 +21,16 @@ from linkcontext.config import ModelConfig, eval_config
 from linkcontext.data.manifest import write_manifest
 from linkcontext.data.sources import open_folder
 from linkcontext.errors import InputError
-from linkcontext.evaluation.runner import evaluate
+from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.models import unreadable
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.records import cut_log
 from linkcontext.train import checkpoint, loop
-from linkcontext.train.loop import deal, rate, train
+from linkcontext.train.held_out import last_rows
+from linkcontext.train.loop import train
 from linkcontext.train.mixture import Mixture
+from linkcontext.train.model import Trainee
+from linkcontext.train.setup import deal
 
 SCRIPT = """
 import json, sys, torch
@@ -41,7 +44,7 @@ if options.pop("sharded"):  # accelerate shards on GPUs only; what it does there
     from torch.distributed.fsdp import FSDPModule
     from linkcontext.train import checkpoint, loop
 
-    made, save = loop._accelerator, checkpoint.save
+    made, save = loop.make_accelerator, checkpoint.save_checkpoint
 
     def accelerator(config):
         found = made(config)
@@ -58,7 +61,7 @@ if options.pop("sharded"):  # accelerate shards on GPUs only; what it does there
         assert isinstance(trainee, FSDPModule)
         save(accelerator, trainee, *rest)
 
-    loop._accelerator, checkpoint.save = accelerator, saved
+    loop.make_accelerator, checkpoint.save_checkpoint = accelerator, saved
 train(TrainConfig(model=ModelConfig(options.pop("model"), device="cpu"), **options))
 """
 
@@ -66,13 +69,6 @@ train(TrainConfig(model=ModelConfig(options.pop("model"), device="cpu"), **optio
 def close(a, b, tolerance=1e-6):
     assert len(a) == len(b)
     assert a == pytest.approx(b, rel=0, abs=tolerance)
-
-
-def test_rate_by_hand():
-    assert [rate(step, 12, 0.25) for step in range(4)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
-    assert rate(7, 11, 0.3) == pytest.approx(0.5)
-    assert 0 < rate(11, 12, 0.25) < 0.1
-    assert rate(0, 1, 0.0) == 1
 
 
 def test_a_step_is_dealt_out_in_order():
@@ -110,7 +106,9 @@ def test_stopped_anywhere_it_goes_on_to_the_same_curve(config, curve, tmp_path, 
     assert (tmp_path / "run" / "latest").read_text() == "checkpoint-4\n"
     again = train(stopped)
     close(curve(), curve("whole"))
-    for a, b in zip(load(str(last)).network.parameters(), load(str(again)).network.parameters(), strict=True):
+    for a, b in zip(
+        load_model(str(last)).network.parameters(), load_model(str(again)).network.parameters(), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
     assert sorted(p.name for p in again.parent.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
 
@@ -201,7 +199,7 @@ def test_two_processes_are_one(config, curve, tmp_path, nano, pictures, sharded)
         (tmp_path / "run" / "latest").write_text("checkpoint-1\n")
     one, two = (json.loads((tmp_path / name / "held_out.jsonl").read_text()) for name in ("one", "run"))
     assert one["rows"][0]["accuracy"] == two["rows"][0]["accuracy"]
-    a, b = (load(str(tmp_path / name / "checkpoint-3")).network.state_dict() for name in ("one", "run"))
+    a, b = (load_model(str(tmp_path / name / "checkpoint-3")).network.state_dict() for name in ("one", "run"))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-3)
 
@@ -218,9 +216,9 @@ def test_a_handful_is_learnt_by_heart(config, curve, monkeypatch):
 def test_a_checkpoint_is_a_model_for_eval(config, tmp_path, pictures):
     folder = train(config(steps=1, lora_rank=2, lr=1.0))
     asked = {"data": str(pictures), "shots": (1,), "episodes": 2}
-    trained = evaluate(eval_config(model=str(folder), out=str(tmp_path / "eval"), **asked))
+    trained = run_evaluation(eval_config(model=str(folder), out=str(tmp_path / "eval"), **asked))
     assert trained["rows"][0]["n_queries"] == 4
-    before, after = (load(name).network.state_dict() for name in (config().model.model, str(folder)))
+    before, after = (load_model(name).network.state_dict() for name in (config().model.model, str(folder)))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert any("language_model" in name for name in changed)
     assert any("projector" in name for name in changed)
@@ -234,20 +232,20 @@ def test_held_out_episodes_are_asked_as_eval_asks_them(config, tmp_path, picture
     asked = eval_config(
         model=str(folder), data=str(pictures), shots=(1, 2), episodes=3, scoring="likelihood", out=str(tmp_path / "e")
     )
-    rows = [row for row in evaluate(asked)["rows"] if row["scoring"] == "likelihood_sum"]
+    rows = [row for row in run_evaluation(asked)["rows"] if row["scoring"] == "likelihood_sum"]
     assert [row["accuracy"] for row in lines[-1]["rows"]] == [row["accuracy"] for row in rows]
     assert {"ci95", "chance", "n_queries"} <= set(lines[-1]["rows"][0])
 
 
 def test_a_loss_that_is_no_number_names_step_and_examples(config, curve, monkeypatch, tmp_path):
-    whole = loop.Trainee.forward
+    whole = Trainee.forward
 
     def broken(self, reads):
         cost, tokens = whole(self, reads)
         return cost * (float("nan") if any(r.example.id == "link/0000009" for r in reads) else 1), tokens
 
-    monkeypatch.setattr(loop.Trainee, "forward", broken)
-    with pytest.raises(InputError, match=r"step 2: the loss is no number in the batch of link/0000008, link/0000009\."):
+    monkeypatch.setattr(Trainee, "forward", broken)
+    with pytest.raises(InputError, match=r"step 2: .* not finite in the batch of link/0000008, link/0000009\."):
         train(config(micro_batch=2, save_every=2))
     assert len(curve()) == 2
     assert (tmp_path / "run" / "latest").read_text() == "checkpoint-2\n"
@@ -453,13 +451,13 @@ def test_a_log_that_is_damaged_is_a_sentence(tmp_path, line, name):
 @pytest.mark.parametrize("line", ['{"step": 1, "rows": 5}', '{"step": 1}', '{"step": 1, "rows": [{"accuracy": "x"}]}'])
 def test_held_out_figures_that_are_none_are_a_sentence(tmp_path, line):
     (tmp_path / "held_out.jsonl").write_text(line + "\n")
-    with pytest.raises(InputError, match=r"held_out\.jsonl:1: no rows"):
-        loop._last(tmp_path / "held_out.jsonl")
+    with pytest.raises(InputError, match=r"held_out\.jsonl:1: holds no rows"):
+        last_rows(tmp_path / "held_out.jsonl")
 
 
 def test_a_log_that_the_disk_does_not_take_is_a_sentence(config, tmp_path, monkeypatch):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    monkeypatch.setattr(checkpoint, "save", lambda *_: None)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", lambda *_: None)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, before[1]))  # config.json fits, many lines of a log do not
     try:
         with pytest.raises(InputError, match=r"log\.jsonl: could not be written .*Free some space"):

@@ -7,15 +7,15 @@ from linkcontext.data.sources import open_folder
 from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
 from linkcontext.models.families import parts
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.train.mixture import link
-from linkcontext.train.model import Trainee, choose, read
+from linkcontext.train.model import Trainee, read, train_parts
 from linkcontext.train.samplers import Lessons, Strategy
 
 
 def trainee(nano, trained=("projector", "language"), rank=0, targets="language_model.*(q|v)_proj$"):
-    model = load(str(nano), device="cpu")
-    choose(model.network, trained, rank, targets, 0)
+    model = load_model(str(nano), device="cpu")
+    train_parts(model.network, trained, rank, targets, 0)
     return Trainee(model)
 
 
@@ -23,7 +23,7 @@ def trainee(nano, trained=("projector", "language"), rank=0, targets="language_m
 def reads(nano, pictures):
     dataset = open_folder(pictures)
     make = link(Lessons.of(dataset, Strategy(support=4, queries=2)), dataset, SCAFFOLDS["turns"], every=True)
-    template = load(str(nano), device="cpu").chat_template
+    template = load_model(str(nano), device="cpu").chat_template
     return [read(make(i), template) for i in range(3)]
 
 
@@ -72,7 +72,7 @@ def test_an_example_without_pictures_reaches_the_projector_too(nano, reads):
 
 
 def test_parts_are_told_apart(nano):
-    found = parts(load(str(nano), device="cpu").network)
+    found = parts(load_model(str(nano), device="cpu").network)
     assert all("vision_tower" in name for name in found["vision"])
     assert all("projector" in name for name in found["projector"])
     assert all("language_model" in name for name in found["language"])

@@ -13,7 +13,7 @@ from linkcontext.models.families import parts
 from linkcontext.models.model import Model
 from linkcontext.records import Turn
 from linkcontext.train.mixture import Example
-from linkcontext.train.model import Trainee, choose, read
+from linkcontext.train.model import Trainee, read, train_parts
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from families import FAMILIES
@@ -45,7 +45,7 @@ def cost_and_gradients(learner, one):
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_a_tree_costs_and_teaches_what_whole_prompts_do(name, example):
     network, processor = FAMILIES[name]()
-    choose(network, ("projector", "language"), 0, "", 0)
+    train_parts(network, ("projector", "language"), 0, "", 0)
     model = Model(name, name, network, processor)
     one = read(example, model.chat_template)
     slow = Trainee(model, "for the sake of the test")

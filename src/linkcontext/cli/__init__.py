@@ -23,6 +23,7 @@ from linkcontext.cli.terminal import complain, output
 from linkcontext.cli.train import Average, Cache, Mini, Train
 from linkcontext.errors import UNDECODED, UNREACHABLE, InputError, path_error
 from linkcontext.scoring.engine_names import with_current_names
+from linkcontext.storage import remove_workspaces
 
 # Errors of a disk that is full, may not be written to, or is gone: no fault of the program.
 DISK = (
@@ -31,7 +32,7 @@ DISK = (
 )
 PATIENCE = 1.0  # seconds that other threads have to end when a command is stopped
 RECORDING = ("eval", "probe", "train", "demo", "average")  # these write their arguments into the files they make
-GO_ON = ("eval", "probe", "train", "mine", "mini build")  # these find what they had done
+GO_ON = ("eval", "probe", "train", "mine")  # these find what they had done
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -97,6 +98,7 @@ def _stopped(command_line: str, code: int) -> NoReturn:
     deadline = time.monotonic() + PATIENCE
     for thread in threads:
         thread.join(max(0, deadline - time.monotonic()))
+    remove_workspaces()
     if any(thread.is_alive() for thread in threads):  # Python would wait for them
         sys.stdout.flush()
         os._exit(code)

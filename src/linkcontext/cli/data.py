@@ -156,12 +156,12 @@ class Episodes:
         """Draw them."""
         if self.export and not self.out:
             raise InputError(f"--export {self.export}: say with --out which file to write.")
-        from linkcontext.evaluation.draw import draw_episodes
+        from linkcontext.evaluation.draw import draw_configured
         from linkcontext.records import write_jsonl
         from linkcontext.source import open_data
 
         dataset = open_data(self.episodes.data, self.episodes.strict)
-        sampled = draw_episodes(self.episodes, dataset)
+        sampled = draw_configured(self.episodes, dataset)
         left_out = [f"left out: {out.class_id} ({out.shortfall})" for out in sampled.left_out]
         print_problems([*left_out, *dataset.problems])
         if self.out and self.export:

@@ -49,7 +49,13 @@ class Eval:
         """Measure."""
         self._check_flags()
         from linkcontext.evaluation.open_model import open_model
-        from linkcontext.evaluation.runner import evaluate, probe_grounding, probe_of_run, recall_beside, run_folder
+        from linkcontext.evaluation.runner import (
+            probe_grounding,
+            probe_of_run,
+            recall_beside,
+            run_evaluation,
+            run_folder,
+        )
         from linkcontext.report.probe import write_probe
         from linkcontext.report.retention import retention_table
 
@@ -57,12 +63,12 @@ class Eval:
         probe = probe_of_run(config, folder) if self.probe else None
         recall = recall_beside(config, self.retention, folder) if self.retention is not None else None
         model = open_model(config.model) if probe or recall else None  # loaded once for both runs
-        metrics = evaluate(config, model, self.benchmark)
+        metrics = run_evaluation(config, model, self.benchmark)
         if probe is not None:
             console.print(probe_grounding(probe, model)["sentence"], markup=False)
             write_probe(folder / "probe")
         if recall is not None:
-            console.print(retention_table(evaluate(recall, model, "retention")["rows"]))
+            console.print(retention_table(run_evaluation(recall, model, "retention")["rows"]))
         if "questions" in metrics["counters"]:
             _print_recall(folder, metrics)
         else:

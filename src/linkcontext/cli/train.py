@@ -1,4 +1,4 @@
-"""Models: training them, building the bundled ones, the features they keep."""
+"""Models: training and averaging them, the folders of the bundled ones, the features that are kept."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,8 +14,7 @@ from linkcontext.config import Dtype
 from linkcontext.errors import InputError
 from linkcontext.train.config import TrainConfig
 
-Size = Literal["nano", "small", "mini"]
-Stage = Literal["mini-clip", "mini-base", "mini"]
+Bundled = Literal["mini-clip", "mini-base", "mini"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,67 +90,43 @@ class Average:
 
 
 @dataclass(frozen=True, slots=True)
-class Build:
-    """Build models of the earlier design from nothing: mini-clip, then mini-base, then mini. Resumable.
-
-    The bundled models are made by the programs in recipes/mini."""
-
-    size: Size = "small"
-    """nano: for tests; small: what two processor cores can train; mini: what a large GPU trains in minutes."""
-    out: str = "runs/mini"
-    until: Stage = "mini"
-    """The last stage to run."""
-    begin_from: str | None = None
-    """A folder with the stages before, for example that of an earlier build."""
-    device: str | None = None
-    threads: int | None = None
-    pack: str | None = None
-    """Write the finished models in the package's own form into this folder."""
-
-    def run(self) -> None:
-        """Build."""
-        import torch
-
-        from linkcontext.mini import build
-        from linkcontext.mini.recipe import recipe
-        from linkcontext.models.loading import device_named
-
-        if self.threads:
-            torch.set_num_threads(self.threads)
-        device = device_named(self.device)
-        begin = Path(self.begin_from) if self.begin_from else None
-        chosen = recipe(self.size)
-        folders = build.build(chosen, Path(self.out), device, self.until, begin)
-        for name, folder in folders.items():
-            console.print(f"{name}: {folder} ({build.parameters(folder) / 1e6:.1f} M numbers)", soft_wrap=True)
-        if self.pack:
-            build.pack(folders, Path(self.pack), chosen)
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
+class BundledPath:
     """Print the standard Hugging Face folder of a bundled model; it is put together at first use."""
 
-    name: Annotated[Stage, tyro.conf.Positional] = "mini"
+    name: Annotated[Bundled, tyro.conf.Positional] = "mini"
 
     def run(self) -> None:
-        """Print it."""
+        """Print the folder."""
         from linkcontext.models.bundled import folder
 
         print(folder(self.name))
 
 
 @dataclass(frozen=True, slots=True)
+class Build:
+    """Removed in 0.2: the programs in recipes/mini of the repository make the bundled models."""
+
+    ignored: tyro.conf.Positional[tuple[str, ...]] = ()
+
+    def run(self) -> None:
+        """Say where the programs are."""
+        raise InputError(
+            "mini build: the bundled models are no longer made by this command. Clone the repository, and follow "
+            "recipes/mini/README.md."
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Mini:
-    """The bundled models: print their folders, or build models of the earlier design."""
+    """The bundled models: print the folder of one. recipes/mini in the repository has the programs that made them."""
 
     action: Annotated[
-        Annotated[Build, tyro.conf.subcommand("build")] | Annotated[Where, tyro.conf.subcommand("path")],
+        Annotated[BundledPath, tyro.conf.subcommand("path")] | Annotated[Build, tyro.conf.subcommand("build")],
         tyro.conf.arg(name=""),
     ]
 
     def run(self) -> None:
-        """Do what was asked."""
+        """Run the chosen action."""
         self.action.run()
 
 

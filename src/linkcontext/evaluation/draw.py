@@ -29,12 +29,12 @@ TALKS = ("--coherence", "--format", "--options", "--balanced")
 
 
 def open_drawn(options: EpisodeConfig, _: Scaffold) -> EpisodeSet:
-    """The data set of `--data` and the episodes that are drawn from it. Raises as `open_data` and `draw_episodes`."""
+    """The data set of `--data` and the episodes that are drawn from it. Raises as `open_data` and `draw_configured`."""
     return _draw_set(options, open_data(options.data, options.strict))
 
 
 def _draw_set(options: EpisodeConfig, dataset: Dataset) -> EpisodeSet:
-    sampled = draw_episodes(options, dataset)
+    sampled = draw_configured(options, dataset)
     return EpisodeSet(dataset, sampled.episodes, left_out_sentences(sampled), partial(_draw_set, options))
 
 
@@ -43,7 +43,7 @@ def left_out_sentences(sampled: SampledEpisodes) -> list[str]:
     return [f"{left.class_id}: left out, {left.shortfall}" for left in sampled.left_out]
 
 
-def draw_episodes(config: EpisodeConfig, dataset: Dataset) -> SampledEpisodes:
+def draw_configured(config: EpisodeConfig, dataset: Dataset) -> SampledEpisodes:
     """Draw them. Raises as `sample_episodes` and `TaskSampler.of`, and `InputError` for flags of the other kind."""
     if given := [flag for flag in flags(config, EpisodeConfig()) if flag in (LINKS if config.tasks else TALKS)]:
         told = "together with" if config.tasks else "without"

@@ -4,7 +4,7 @@ import dataclasses
 
 from linkcontext.config import ModelConfig, flags
 from linkcontext.errors import InputError
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.models.model import Model
 from linkcontext.models.prompting import USUAL_PROMPTING
 from linkcontext.scoring.connection import PREFIX, connect
@@ -15,7 +15,7 @@ from linkcontext.scoring.remote import RemoteModel
 
 def load_local(c: ModelConfig, download: bool = True) -> Model:
     """The model of a configuration, loaded here; without `download` from this machine alone."""
-    return load(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit, download, c.prompting)
+    return load_model(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit, download, c.prompting)
 
 
 def open_model(c: ModelConfig) -> ScoringModel:

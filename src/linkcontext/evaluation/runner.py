@@ -34,7 +34,9 @@ from linkcontext.source import open_data
 RECALL_SAMPLE = 64  # questions whose prompts a folder is compared by
 
 
-def evaluate(config: EvalConfig, model: ScoringModel | None = None, benchmark: str | None = None) -> dict[str, Any]:
+def run_evaluation(
+    config: EvalConfig, model: ScoringModel | None = None, benchmark: str | None = None
+) -> dict[str, Any]:
     """Run a task and write its folder; return the content of metrics.json.
 
     Args:

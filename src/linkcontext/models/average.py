@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from linkcontext.errors import InputError, first_few
-from linkcontext.models.loading import Dtype, load
+from linkcontext.models.loading import Dtype, load_model
 from linkcontext.models.model import Model
 from linkcontext.storage import replacing, write_text
 
@@ -40,12 +40,12 @@ def average(
         raise InputError(f"--weights {listed}: give {len(names)} numbers that sum to 1, one for each model.")
     if out.exists():
         raise InputError(f"{out}: is there already. Choose another --out.")
-    model = load(names[0], dtype, "cpu", trust_remote_code=trust_remote_code)
+    model = load_model(names[0], dtype, "cpu", trust_remote_code=trust_remote_code)
     total = {key: _wide(value) * shares[0] for key, value in _floating(model).items()}
     words = model.tokenizer.get_vocab()
     for name, share in zip(names[1:], shares[1:], strict=True):
         del model  # frees its memory for the next
-        model = load(name, dtype, "cpu", trust_remote_code=trust_remote_code)
+        model = load_model(name, dtype, "cpu", trust_remote_code=trust_remote_code)
         more = _floating(model)
         if differ := sorted(
             k for k in {*total, *more} if k not in total or k not in more or total[k].shape != more[k].shape

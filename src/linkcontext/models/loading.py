@@ -39,7 +39,7 @@ OWN_CODE = "trust_remote_code=True"  # in transformers' error for a model that b
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-def load(
+def load_model(
     name: str,
     dtype: Dtype = "auto",
     device: str | None = None,

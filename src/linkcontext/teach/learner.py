@@ -89,6 +89,12 @@ class Learner:
         self.pictures.features |= features
         self.pictures.add(files)
 
+    def save(self, path: str | Path) -> None:
+        """Write what was taught to a pack, which `Pack.open` reads. Raises `InputError` for fewer than two names."""
+        from linkcontext.teach.pack import write_pack  # noqa: PLC0415 - packs make learners
+
+        write_pack(self, Path(path))
+
     def forget(self, name: str) -> None:
         """Remove a name and its pictures. Raises `InputError` if the name was not taught."""
         self.pictures.forget(name)

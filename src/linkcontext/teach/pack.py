@@ -55,6 +55,16 @@ class Pack:
     sealed: bool = False
     trust_pack: bool = False
 
+    @classmethod
+    def open(cls, path: str | Path, trust: bool = False) -> "Pack":
+        """Read a pack; with `trust` its features are used whoever wrote it. Raises `InputError` as `read_pack`.
+
+        >>> pack = linkcontext.Pack.open("zoo.pack")  # doctest: +SKIP
+        >>> pack.learner(linkcontext.load(pack.model).model).ask("new.jpg").name  # doctest: +SKIP
+        'zebra'
+        """
+        return read_pack(Path(path), trust)
+
     @property
     def trusted(self) -> bool:
         """Whether its features and computed values are used. Otherwise only its names and pictures are."""

@@ -10,6 +10,7 @@ RUN/latest                 the name of the last whole checkpoint
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,19 @@ STATE, LATEST = "training.safetensors", "latest"
 SCALE = 2.0  # of an adapter: alpha over rank
 
 
-def claim(out: Path, told: dict[str, Any], free: tuple[str, ...]) -> None:
+def claim(out: Path, about: dict[str, Any], free: tuple[str, ...]) -> None:
     """Write config.json, or make sure that the folder holds this run. `free` are options that may change."""
     path = out / "config.json"
     if not path.exists():
         if holds_files(out):
             raise InputError(f"{out}: there is something in it, and it is no training. Choose another --out.")
-        write_text(json.dumps(told, indent=1) + "\n", path)
+        write_text(json.dumps(about, indent=1) + "\n", path)
         return
     earlier = read_json(path)
     try:
         a, b = (
             _flat({**earlier["config"], "digest": earlier["data"]}),
-            _flat({**told["config"], "digest": told["data"]}),
+            _flat({**about["config"], "digest": about["data"]}),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: damaged. Remove {out} or choose another --out.") from error
@@ -48,29 +49,71 @@ def claim(out: Path, told: dict[str, Any], free: tuple[str, ...]) -> None:
     if differ:
         listed = ", ".join(f"{k} {a.get(k)} there, {b.get(k)} asked" for k in differ)
         raise InputError(f"{out}: holds another training ({listed}). Choose another --out, or remove it.")
-    refuse_other(out, earlier.get("measured"), told["measured"])
+    refuse_other(out, earlier.get("measured"), about["measured"])
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
-        found |= _flat(value) if isinstance(value, dict) else {name: value}
-    return found
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat
 
 
-def save(accelerator: Accelerator, trainee: Any, optimizer: Any, step: int, out: Path, keep: int) -> None:
-    """Write checkpoint-`step`. Every process takes part; the main one writes."""
+def write_state(state: dict[str, Tensor], path: Path, step: int, model: str) -> None:
+    """Write what `state_of` returned, the number of steps taken and the name of the model's class."""
+    write_tensors(state, path, {"step": str(step), "model": model})
+
+
+def state_of(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What a training goes on from: `tensors`, which are parameters and buffers, and the optimizer's moments of them.
+
+    The keys are "weights.NAME" and "optim.KIND.NAME". Every process of a sharded model has to call it.
+    """
     state: dict[str, Tensor] = {}
-    for name, p in learning(trainee).items():
-        state[f"weights.{name}"] = _full(p)
-        state |= {f"optim.{kind}.{name}": _full(value) for kind, value in optimizer.state[p].items()}
+    for name, tensor in tensors.items():
+        state[f"weights.{name}"] = _full(tensor)
+        state |= {f"optim.{kind}.{name}": _full(value) for kind, value in optimizer.state.get(tensor, {}).items()}
+    return state
+
+
+def read_state(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, path: Path) -> int:
+    """Put the state at `path` into `tensors` and the optimizer; the number of steps taken.
+
+    Raises:
+        DamagedError: the file is cut short, damaged, or holds something else.
+        InputError: the state is of tensors with other names or shapes.
+    """
+    try:
+        with checked_tensors(path) as file:
+            step, keys = int(file.metadata()["step"]), list(file.keys())
+            weights = [k for k in keys if k.startswith("weights.")]
+            shapes = {k.removeprefix("weights."): file.get_slice(k).get_shape() for k in weights}
+            if shapes != {name: list(tensor.shape) for name, tensor in tensors.items()}:
+                raise InputError(f"{path}: is of another model, or of other parts of it. Choose another --out.")
+            for name, tensor in tensors.items():
+                with torch.no_grad():
+                    tensor.copy_(_like(tensor, file.get_tensor(f"weights.{name}")))
+                kinds = [k.split(".")[1] for k in keys if k.startswith("optim.") and k.split(".", 2)[2] == name]
+                if kinds:
+                    moments = {kind: _like(tensor, file.get_tensor(f"optim.{kind}.{name}")) for kind in kinds}
+                    optimizer.state[tensor] = moments
+    except (InputError, DamagedError):
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(str(error)) from error
+    return step
+
+
+def save_checkpoint(accelerator: Accelerator, trainee: Any, optimizer: Any, step: int, out: Path, keep: int) -> None:
+    """Write checkpoint-`step`. Every process takes part; the main one writes."""
+    state = state_of(learning(trainee), optimizer)
     weights = _merged(trainee.network)
     if accelerator.is_main_process:
         folder = out / f"checkpoint-{step}"
         with replacing(folder) as new:
             trainee.network.save_pretrained(new, state_dict=weights)
             trainee.model.processor.save_pretrained(new)
-            write_tensors(state, new / STATE, {"step": str(step), "model": type(trainee.network).__name__})
+            write_state(state, new / STATE, step, type(trainee.network).__name__)
         write_text(folder.name + "\n", out / LATEST)
         prune(out, step, keep)
         with write_errors(out):
@@ -96,29 +139,16 @@ def resume(trainee: Any, optimizer: Any, out: Path) -> int:
         return 0
     with read_errors(pointer):
         last = out / pointer.read_text(encoding="utf-8", errors="replace").strip()
-    path, mine = last / STATE, learning(trainee)
     try:
         if last not in checkpoints(out):
             raise DamagedError(f"{pointer} names no checkpoint")
-        with checked_tensors(path) as file:
-            step, names = int(file.metadata()["step"]), list(file.keys())
-            there = {
-                n.removeprefix("weights."): file.get_slice(n).get_shape() for n in names if n.startswith("weights.")
-            }
-            if there != {name: list(p.shape) for name, p in mine.items()}:
-                raise InputError(f"{path}: is of another model, or of other parts of it. Choose another --out.")
-            for name, p in mine.items():
-                with torch.no_grad():
-                    p.copy_(_like(p, file.get_tensor(f"weights.{name}")))
-                kinds = [n.split(".")[1] for n in names if n.startswith("optim.") and n.split(".", 2)[2] == name]
-                optimizer.state[p] = {kind: _like(p, file.get_tensor(f"optim.{kind}.{name}")) for kind in kinds}
-    except (DamagedError, KeyError, TypeError) as error:
+        return read_state(learning(trainee), optimizer, last / STATE)
+    except DamagedError as error:
         good = [other.name for other in checkpoints(out) if other != last and _is_good(other)]
         advice = f"No other checkpoint in {out} is good: remove {pointer} to begin anew, or choose another --out."
         if good:
             advice = f"{good[-1]} is good: write its name into {pointer} to go on from there."
-        raise InputError(f"{path}: cut short or damaged ({error}). {advice}") from error
-    return step
+        raise InputError(f"{last / STATE}: cut short or damaged ({error}). {advice}") from error
 
 
 def checkpoints(out: Path) -> list[Path]:

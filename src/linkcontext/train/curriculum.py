@@ -40,8 +40,8 @@ CURRICULA: dict[str, list[dict[str, Any]]] = {
 def curriculum(config: TrainConfig, stages: Sequence[Mapping[str, Any]]) -> Path:
     """Train all stages; the last checkpoint. Raises `InputError` for a stage that cannot be, before any begins."""
     planned = plan(config, stages)
-    for stage, told in zip(planned[1:], stages[1:], strict=True):  # the first one's turn comes at once
-        with _of(told["name"]):
+    for stage, given in zip(planned[1:], stages[1:], strict=True):  # the first one's turn comes at once
+        with _of(given["name"]):
             check(stage)
     model = config.model.model
     for stage in planned:
@@ -55,7 +55,7 @@ def plan(config: TrainConfig, stages: Sequence[Mapping[str, Any]]) -> list[Train
     if not stages:
         raise InputError("--curriculum: it has no stages. Give a list of at least one.")
     known = get_type_hints(TrainConfig)
-    found = []
+    configs: list[TrainConfig] = []
     for number, stage in enumerate(stages):
         name = stage.get("name")
         where = f"--curriculum, stage {number}"
@@ -64,18 +64,18 @@ def plan(config: TrainConfig, stages: Sequence[Mapping[str, Any]]) -> list[Train
         unknown = sorted(set(stage) - set(known) - {"name"} | set(stage) & {"model", "out"})
         if unknown:
             raise InputError(f"{where} ({name}): {unknown[0]} is nothing that a stage can say. Use flags of train.")
-        said: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stage.items() if k != "name"}
-        for key, value in said.items():
+        options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stage.items() if k != "name"}
+        for key, value in options.items():
             if not _fits(value, known[key]):
                 can = ", ".join(map(repr, get_args(known[key]))) if get_origin(known[key]) is Literal else ""
-                told = f"It is one of {can}." if can else "See linkcontext train --help."
-                raise InputError(f"{where} ({name}): {key} cannot be {json.dumps(stage[key])}. {told}")
+                advice = f"It is one of {can}." if can else "See linkcontext train --help."
+                raise InputError(f"{where} ({name}): {key} cannot be {json.dumps(stage[key])}. {advice}")
         with _of(name):
-            found.append(dataclasses.replace(config, **said, out=str(Path(config.out) / f"{number}-{name}")))
-            for part in shares(found[-1].mixture):
+            configs.append(dataclasses.replace(config, **options, out=str(Path(config.out) / f"{number}-{name}")))
+            for part in shares(configs[-1].mixture):
                 if part.endswith(FILES) and not Path(part).is_file():
                     raise InputError(f"--mixture {part}: there is no such file. Check the path.")
-    return found
+    return configs
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import platform
 import time
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -21,8 +22,8 @@ from linkcontext.models.loading import device_named, load_processor
 from linkcontext.models.synthetic_images import blank_image
 from linkcontext.train import mixture
 from linkcontext.train.config import TrainConfig
-from linkcontext.train.model import choose
-from linkcontext.train.samplers import Strategy
+from linkcontext.train.examples import strategy_of
+from linkcontext.train.model import train_parts
 
 Rate = float | Literal["measure"]
 TURN = 32  # tokens of a turn's words: a question, a name and the template's marks
@@ -43,6 +44,23 @@ def with_preset(config: TrainConfig, name: str) -> TrainConfig:
     return dataclasses.replace(config, **options)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """What a model is made of: parameters by part, how many learn, how many are stored in 4 bits."""
+
+    text: Any  # the language model's configuration
+    counts: dict[str, int]
+    trained: int
+    packed: int
+    per_picture: int  # tokens
+    why_whole: str | None  # why conversations are read one at a time; None for trees
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return sum(self.counts.values())
+
+
 def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: Rate | None = None) -> list[str]:
     """Lines that say what a training would take. `tflops` is the rate of one GPU, or "measure" for this machine's.
 
@@ -52,56 +70,82 @@ def dry_run(config: TrainConfig, preset: str | None, gpus: int = 1, tflops: Rate
         raise InputError(f"--gpus {gpus}: at least one is needed.")
     if isinstance(tflops, float | int) and not 0 < tflops < math.inf:
         raise InputError(f"--tflops {tflops:g}: must be above 0.")
-    known = PRESETS[preset] if preset is not None else None
-    sizes = AutoConfig.for_model(known.model_type, **known.sizes) if known else _configuration(config.model)
-    each = known.tokens_per_image if known else _picture(config.model)
-    c = config
-    strategy = Strategy(c.strategy, c.ways, c.support, c.queries, c.names, c.negatives, c.rule, c.split, c.seed)
+    c, strategy = config, strategy_of(config)
     strategy.plan()
     mixture.shares(c.mixture)
     load_scaffold(c.scaffold)
-    with torch.device("meta"):
-        network = AutoModelForImageTextToText.from_config(sizes, dtype=torch.bfloat16)
-        counts = {part: sum(p.numel() for p in found.values()) for part, found in parts(network).items()}
-        packed = sum(layer.weight.numel() for layer in quantizable(network).values()) if c.model.load_in_4bit else 0
-        choose(network, c.parts, c.lora_rank, c.lora_targets, c.seed)
-    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    text, total = network.config.get_text_config(), sum(counts.values())
-    turn = each + TURN
-    longest = (c.support + 1) * turn
-    if longest > text.max_position_embeddings:
-        fits = text.max_position_embeddings // turn - 1
-        raise InputError(
-            f"a prompt of {c.support} support pictures and a query needs about {longest} tokens, and the model's "
-            f"context is {text.max_position_embeddings}. Give --support {fits} or less."
-        )
+    sizes = _sizes(c, preset)
+    turn = sizes.per_picture + TURN
+    _refuse_long_support(c, sizes, turn)
     mean = sum(count * chance for count, chance in strategy.chances().items())
     tokens = (mean + c.queries) * turn
     row = (c.support + c.queries) * turn * (c.micro_batch or max(1, c.batch // gpus))
-    memory = _memory(c, text, trained, total, packed, row, gpus)
-    # A pass forward costs 2 operations a number and token; backward as much for states, and for numbers that learn.
-    passes = 2 + (not c.lora_rank) + c.gradient_checkpointing
-    work = c.steps * c.batch * tokens * 2 * passes * counts["language"]
-    why = unsupported_reason(network)
     lines = [
-        f"model: {c.model.model}, {total / 1e9:.2f} billion numbers (vision {counts['vision'] / 1e9:.2f}, projector "
-        f"{counts['projector'] / 1e9:.3f}, language {counts['language'] / 1e9:.2f}); {trained / 1e9:.3f} billion learn"
-        + (f", {packed / 1e9:.2f} billion are kept in 4 bits" if packed else ""),
-        f"an example: about {tokens:.0f} tokens ({each} a picture, {TURN} a turn's words, {mean:.1f} support pictures "
-        f"and {c.queries} queries), at most {(c.support + c.queries) * turn}; the context is "
-        f"{text.max_position_embeddings}",
-        f"reads: {'trees, a support once' if why is None else f'one conversation at a time ({why})'}",
-        f"memory per GPU, estimated: {memory / 1e9:.0f} GB with {gpus}, {c.micro_batch or 'all'} examples at once",
+        _model_line(c, sizes),
+        f"an example: about {tokens:.0f} tokens ({sizes.per_picture} a picture, {TURN} a turn's words, {mean:.1f} "
+        f"support pictures and {c.queries} queries), at most {(c.support + c.queries) * turn}; the context is "
+        f"{sizes.text.max_position_embeddings}",
+        "reads: "
+        + ("trees, a support once" if sizes.why_whole is None else f"one conversation at a time ({sizes.why_whole})"),
+        f"memory per GPU, estimated: {_memory(c, sizes, row, gpus) / 1e9:.0f} GB with {gpus}, "
+        f"{c.micro_batch or 'all'} examples at once",
         f"steps: {c.steps} of {c.batch} examples, {c.steps * c.batch * tokens / 1e6:.1f} million tokens",
     ]
+    return [*lines, _hours_line(c, sizes, tokens, gpus, tflops)]
+
+
+def _sizes(c: TrainConfig, preset: str | None) -> _Sizes:
+    """What the model of a training is made of. No weights are read."""
+    known = PRESETS[preset] if preset is not None else None
+    model_config = AutoConfig.for_model(known.model_type, **known.sizes) if known else _configuration(c.model)
+    with torch.device("meta"):
+        network = AutoModelForImageTextToText.from_config(model_config, dtype=torch.bfloat16)
+        counts = {part: sum(p.numel() for p in named.values()) for part, named in parts(network).items()}
+        packed = sum(layer.weight.numel() for layer in quantizable(network).values()) if c.model.load_in_4bit else 0
+        train_parts(network, c.parts, c.lora_rank, c.lora_targets, c.seed)
+    return _Sizes(
+        text=network.config.get_text_config(),
+        counts=counts,
+        trained=sum(p.numel() for p in network.parameters() if p.requires_grad),
+        packed=packed,
+        per_picture=known.tokens_per_image if known else _picture(c.model),
+        why_whole=unsupported_reason(network),
+    )
+
+
+def _refuse_long_support(c: TrainConfig, sizes: _Sizes, turn: int) -> None:
+    context = sizes.text.max_position_embeddings
+    longest = (c.support + 1) * turn
+    if longest > context:
+        raise InputError(
+            f"a prompt of {c.support} support pictures and a query needs about {longest} tokens, and the model's "
+            f"context is {context}. Give --support {context // turn - 1} or less."
+        )
+
+
+def _model_line(c: TrainConfig, sizes: _Sizes) -> str:
+    counts = sizes.counts
+    return (
+        f"model: {c.model.model}, {sizes.total / 1e9:.2f} billion numbers (vision {counts['vision'] / 1e9:.2f}, "
+        f"projector {counts['projector'] / 1e9:.3f}, language {counts['language'] / 1e9:.2f}); "
+        f"{sizes.trained / 1e9:.3f} billion learn"
+        + (f", {sizes.packed / 1e9:.2f} billion are kept in 4 bits" if sizes.packed else "")
+    )
+
+
+def _hours_line(c: TrainConfig, sizes: _Sizes, tokens: float, gpus: int, tflops: Rate | None) -> str:
+    """How long it takes at least: a forward pass costs 2 operations a parameter and token, a backward pass as much for
+    activations, and as much again for the parameters that learn."""
     if tflops is None:
-        return [*lines, "hours: unknown. Give your GPU's rate with --tflops, or say --tflops measure on it."]
-    said = "given"
+        return "hours: unknown. Give your GPU's rate with --tflops, or say --tflops measure on it."
+    source = "given"
     if tflops == "measure":
         tflops, name = _measured(c)
-        said = f"measured on {name} ({'bfloat16' if c.precision == 'bf16' else 'float32'} matrix product)"
+        source = f"measured on {name} ({'bfloat16' if c.precision == 'bf16' else 'float32'} matrix product)"
+    passes = 2 + (not c.lora_rank) + c.gradient_checkpointing
+    work = c.steps * c.batch * tokens * 2 * passes * sizes.counts["language"]
     hours = work / (gpus * tflops * 1e12) / 3600
-    return [*lines, f"hours: at least {hours:.2g} at the {tflops:.3g} TFLOP/s {said} per GPU, language model only"]
+    return f"hours: at least {hours:.2g} at the {tflops:.3g} TFLOP/s {source} per GPU, language model only"
 
 
 def _measured(c: TrainConfig) -> tuple[float, str]:
@@ -121,8 +165,9 @@ def _measured(c: TrainConfig) -> tuple[float, str]:
     return 2 * size**3 / min(times) / 1e12, name
 
 
-def _memory(c: TrainConfig, text: Any, trained: int, total: int, packed: int, row: int, gpus: int) -> float:
+def _memory(c: TrainConfig, sizes: _Sizes, row: int, gpus: int) -> float:
     """Bytes: numbers, gradients and moments in float32, what is frozen, states of a row, the mask, the logits."""
+    text, trained, total, packed = sizes.text, sizes.trained, sizes.total, sizes.packed
     frozen = 2 if c.lora_rank or c.model.dtype == "bfloat16" else 4
     held = 16 * trained + frozen * (total - trained) - (frozen - NF4) * packed
     if not packed:  # 4 bits are not sharded
@@ -144,12 +189,9 @@ def _configuration(model: ModelConfig) -> Any:
 
 def _picture(model: ModelConfig) -> int:
     """How many tokens a picture has, of the processor's own size for a grey one."""
-    made, said = (
-        load_processor(model.model, model.trust_remote_code),
-        [{"type": "image"}, {"type": "text", "text": "?"}],
-    )
-    text = ChatTemplate(made).apply_chat_template(
-        [{"role": "user", "content": said}], tokenize=False, add_generation_prompt=False
-    )
-    whole = made(text=[text], images=[[blank_image(448)]], return_tensors="pt")["input_ids"].shape[1]
-    return int(whole - len(ChatTemplate(made)(text, return_offsets_mapping=True)["input_ids"]) + 1)
+    processor = load_processor(model.model, model.trust_remote_code)
+    message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}
+    template = ChatTemplate(processor)
+    text = template.apply_chat_template([message], tokenize=False, add_generation_prompt=False)
+    whole = processor(text=[text], images=[[blank_image(448)]], return_tensors="pt")["input_ids"].shape[1]
+    return int(whole - len(template(text, return_offsets_mapping=True)["input_ids"]) + 1)

@@ -14,7 +14,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,12 @@ from linkcontext.episodes.scaffold import SCAFFOLDS, Message, Scaffold, build_me
 from linkcontext.episodes.scaffold import image_ids as shown
 from linkcontext.errors import InputError
 from linkcontext.evaluation.tasks.recall_questions import RecallQuestion, RecallTest
-from linkcontext.mini.conversations import ask
+from linkcontext.records import Turn
 from linkcontext.seeds import rng
 from linkcontext.source import open_data
 from linkcontext.train.samplers import Lessons, nth
-from linkcontext.worlds import folder
+from linkcontext.worlds import folder, questions
+from linkcontext.worlds.concepts import Facts
 
 FILES = (".json", ".jsonl")  # what a file of conversations ends in
 
@@ -85,25 +86,25 @@ def shares(words: Sequence[str]) -> dict[str, float]:
 
     Raises `InputError` for an unknown task, for numbers that are none or negative, and where they do not sum to 1.
     """
-    told = " ".join(words)
+    written = " ".join(words)
     pairs = [(word.rpartition("=")[0] or word, word.rpartition("=")[2] if "=" in word else None) for word in words]
     for name, _ in pairs:
         if name not in ("link", "icl", "letters", "taught") and not name.endswith(FILES):
             raise InputError(
-                f"--mixture {told}: {name!r} is none of link, icl, letters, taught or a file of conversations "
+                f"--mixture {written}: {name!r} is none of link, icl, letters, taught or a file of conversations "
                 "(FILE.json, FILE.jsonl)."
             )
     if not pairs or len({name for name, _ in pairs}) < len(pairs):
-        raise InputError(f"--mixture {told}: name one task or more, each once.")
+        raise InputError(f"--mixture {written}: name one task or more, each once.")
     if all(number is None for _, number in pairs):
         return {name: 1 / len(pairs) for name, _ in pairs}
     try:
-        found = {name: float(number or "") for name, number in pairs}
+        given = {name: float(number or "") for name, number in pairs}
     except ValueError as error:
-        raise InputError(f"--mixture {told}: give each task a share, like link=0.5, or none of them.") from error
-    if not all(share > 0 for share in found.values()) or not math.isclose(sum(found.values()), 1, abs_tol=1e-6):
-        raise InputError(f"--mixture {told}: shares must be above 0 and sum to 1, not to {sum(found.values()):g}.")
-    return found
+        raise InputError(f"--mixture {written}: give each task a share, like link=0.5, or none of them.") from error
+    if not all(share > 0 for share in given.values()) or not math.isclose(sum(given.values()), 1, abs_tol=1e-6):
+        raise InputError(f"--mixture {written}: shares must be above 0 and sum to 1, not to {sum(given.values()):g}.")
+    return given
 
 
 def link(lessons: Lessons, dataset: Dataset, wording: Scaffold, every: bool) -> "Callable[..., Example]":
@@ -113,10 +114,11 @@ def link(lessons: Lessons, dataset: Dataset, wording: Scaffold, every: bool) -> 
 
     def make(index: int, count: int | None = None) -> Example:
         lesson = lessons.lesson(index, count)
-        told = [build_messages(lesson.support, wording, query, query.answer) for query in lesson.queries]
+        conversations = [build_messages(lesson.support, wording, query, query.answer) for query in lesson.queries]
         if every:
-            told = [build_messages(lesson.support[: n + 1], wording) for n in range(len(lesson.support))] + told
-        return _example(lesson.id, told, dataset)
+            supports = [build_messages(lesson.support[: n + 1], wording) for n in range(len(lesson.support))]
+            conversations = supports + conversations
+        return _example(lesson.id, conversations, dataset)
 
     return make
 
@@ -132,9 +134,10 @@ def icl(
     def make(index: int, count: int | None = None) -> Example:
         if count is None:
             count = turns[int(rng("train", seed, "icl", "turns", index).integers(len(turns)))]
-        said = sampler.episode(index, count).support
-        told = [build_messages(said[: n + 1], wording) for n in (range(count) if every else [count - 1])]
-        return _example(f"{name}/{index:07d}", told, dataset)
+        support = sampler.episode(index, count).support
+        ends = range(count) if every else [count - 1]
+        conversations = [build_messages(support[: n + 1], wording) for n in ends]
+        return _example(f"{name}/{index:07d}", conversations, dataset)
 
     return make
 
@@ -145,10 +148,24 @@ def taught(seed: int) -> Task:
 
     def make(index: int) -> Example:
         item = nth(dataset.items, index, "train", seed, "taught")
-        turn = ask(folder.facts_of(item.facts), item.name, item.id, rng("train", seed, "taught", "asked", index))
+        stream = rng("train", seed, "taught", "asked", index)
+        turn = _question_about(folder.facts_of(item.facts), item.name, item.id, stream)
         return _example(f"taught/{index:07d}", [build_messages((), SCAFFOLDS["turns"], turn, turn.answer)], dataset)
 
     return make
+
+
+def _question_about(facts: Facts, name: str, picture: str, stream: np.random.Generator) -> Turn:
+    """One question about a picture: half of the time its name, else a description, a count or an attribute."""
+    kind = stream.random()
+    turn = Turn(picture, "", name, str(stream.choice(questions.NAMING)))
+    if kind < 0.5:
+        return turn
+    if kind < 0.7:
+        return replace(turn, question=str(stream.choice(questions.DESCRIBING)), answer=questions.caption(facts))
+    others = questions.about(facts)
+    question = others[2] if kind < 0.8 else others[int(stream.integers(len(others)))]  # counting is the third
+    return replace(turn, question=question.question, answer=question.answer)
 
 
 def from_file(exam: RecallTest, path: Path, seed: int) -> Task:
@@ -160,8 +177,8 @@ def from_file(exam: RecallTest, path: Path, seed: int) -> Task:
 
     def make(index: int) -> Example:
         probes = nth(groups, index, "train", seed, path.stem)
-        told = [[*probe.messages, _answer(probe)] for probe in probes]
-        return _example(f"{path.name}/{probes[0].id.partition('/')[0]}", told, exam.dataset)
+        conversations = [[*probe.messages, _answer(probe)] for probe in probes]
+        return _example(f"{path.name}/{probes[0].id.partition('/')[0]}", conversations, exam.dataset)
 
     return make
 
@@ -171,6 +188,8 @@ def _answer(probe: RecallQuestion) -> Message:
     return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 
 
-def _example(name: str, told: Sequence[list[Message]], dataset: Dataset) -> Example:
-    items = dict.fromkeys(item for messages in told for item in shown(messages))
-    return Example(name, tuple(told), {item: (dataset.item(item).sha256, dataset.path(item)) for item in items})
+def _example(name: str, conversations: Sequence[list[Message]], dataset: Dataset) -> Example:
+    items = dict.fromkeys(item for messages in conversations for item in shown(messages))
+    return Example(
+        name, tuple(conversations), {item: (dataset.item(item).sha256, dataset.path(item)) for item in items}
+    )

@@ -29,9 +29,11 @@ from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images, pack
 from linkcontext.inference.vision import BATCH, MEMORY, VisionEncoder, chunks
+from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.models.families import family_of, parts
 from linkcontext.models.model import Model
 from linkcontext.models.synthetic_images import BLANK, synthetic_image
+from linkcontext.scoring.reference import answer_logits, answer_span
 from linkcontext.seeds import key
 from linkcontext.train.checkpoint import SCALE
 from linkcontext.train.mixture import Example
@@ -48,29 +50,29 @@ class Read:
     tokens: tuple[Tokens, ...]
 
     @property
-    def asked(self) -> int:
-        """How many tokens are learnt."""
+    def learnt(self) -> int:
+        """How many tokens carry the loss."""
         return sum(label != IGNORE for tokens in self.tokens for label in tokens.labels)
 
 
-def read(example: Example, words: Any) -> Read:
-    """`words` is the model's template. What it adds behind an answer's end is not there."""
-    found = []
+def read(example: Example, template: ChatTemplate) -> Read:
+    """Render an example's conversations with a model's chat template, each up to the end of its last answer."""
+    conversations = []
     for messages in example.conversations:
-        tokens = encode(messages, words, "last")
+        tokens = encode(messages, template, "last")
         end = max(i for i, label in enumerate(tokens.labels) if label != IGNORE) + 1
-        found.append(Tokens(tokens.ids[:end], tokens.labels[:end], tokens.pictures))
-    return Read(example, tuple(found))
+        conversations.append(Tokens(tokens.ids[:end], tokens.labels[:end], tokens.pictures))
+    return Read(example, tuple(conversations))
 
 
-def choose(network: PreTrainedModel, trained: Sequence[str], rank: int, targets: str, seed: int) -> None:
+def train_parts(network: PreTrainedModel, trained: Sequence[str], rank: int, targets: str, seed: int) -> None:
     """Let the named parts learn and, with a `rank`, LoRA adapters (alpha twice the rank) on layers by name.
 
     Raises `InputError` where the pattern matches nothing, or a layer of a part that is trained whole.
     """
     network.requires_grad_(False)
-    found = parts(network)
-    whole = [p for part in trained for p in found[part].values()]
+    parameters = parts(network)
+    whole = [p for part in trained for p in parameters[part].values()]
     if rank:
         _adapt(network, rank, targets, {id(p) for p in whole}, seed)
     for p in whole:  # after the adapters, whose making freezes everything else
@@ -113,7 +115,7 @@ class Trainee(nn.Module):
         self.network, self.model = model.network, model
         self.refused = refused  # why it reads no trees; conversations then go one by one
         learning = {
-            part for part, found in parts(model.network).items() if any(p.requires_grad for p in found.values())
+            part for part, named in parts(model.network).items() if any(p.requires_grad for p in named.values())
         }
         self.eyes_learn = bool(learning & {"vision", "projector"})
         self.eyes = VisionEncoder(model, open_image, use_disk=not self.eyes_learn)
@@ -129,8 +131,8 @@ class Trainee(nn.Module):
             return self._one_by_one(reads)
         groups, seen = self._laid(reads)
         trees = pack(groups, max(len(line.ids) for lines in groups for line in lines))
-        found = tree_losses(self.network, [TreeInputs(tree, seen) for tree in trees])
-        cost = (found.nats * found.weight).sum()
+        losses = tree_losses(self.network, [TreeInputs(tree, seen) for tree in trees])
+        cost = (losses.nats * losses.weight).sum()
         if self.eyes_learn and not seen:  # every process must use every number that learns
             cost = cost + 0.0 * self._see([(BLANK, True)], {})[0].embeddings.sum()
         return cost, sum(map(len, trees))
@@ -192,11 +194,11 @@ class Trainee(nn.Module):
                     self.eyes.encode(wanted, alone)
             return [self.eyes.get(*look) for look in looks]
         if not self.projects:
-            found: dict[Look, ImageFeatures] = {}
+            encoded: dict[Look, ImageFeatures] = {}
             for alone in (False, True):
                 mine = [look for look in looks if look[1] == alone]
-                found |= zip(mine, self.eyes.encode_images([_open(c, places) for c, _ in mine], alone), strict=True)
-            return [found[look] for look in looks]
+                encoded |= zip(mine, self.eyes.encode_images([_open(c, places) for c, _ in mine], alone), strict=True)
+            return [encoded[look] for look in looks]
         self._catch([content for content, _ in looks], places)
         known = {content: self._given[content] for content, _ in looks}
         if not known:
@@ -239,19 +241,20 @@ class Trainee(nn.Module):
         return torch.stack(costs).sum(), count
 
     def _whole(self, example: Example, messages: list[Message], tokens: Tokens) -> tuple[Tensor, int]:
-        given = self._processed(example, messages)
-        ids = given["input_ids"][0]
-        answer = torch.tensor([label for label in tokens.labels if label != IGNORE], device=ids.device)
-        # From behind: pictures take more room in front, and a processor may add something at the end.
-        starts = (i for i in range(len(ids) - len(answer), 0, -1) if torch.equal(ids[i : i + len(answer)], answer))
-        start = next(starts, None)
-        if start is None or len(ids) > self.model.context:
-            why = "its answer is changed by the processor" if start is None else f"needs {len(ids)} tokens, too many"
-            raise InputError(f"{example.id}: {why} for this model. Use another --scaffold or a smaller --support.")
-        if (kinds := given.get("token_type_ids")) is not None and family_of(self.network.config).prefix_lm:
-            kinds[0, start:] = 1  # an answer is read from left to right
-        logits = self.network(**given, use_cache=False).logits[0, start - 1 : start - 1 + len(answer)]
-        return F.cross_entropy(logits.float(), answer, reduction="sum"), len(ids)
+        """The loss of the last answer (a sum of nats), and how many tokens the conversation has."""
+        inputs = self._processed(example, messages)
+        ids = inputs["input_ids"][0]
+        try:
+            start, end = answer_span(ids.tolist(), tokens)
+        except InputError as error:
+            raise InputError(f"{example.id}: {error} Use another --scaffold.") from error
+        if len(ids) > self.model.context:
+            raise InputError(
+                f"{example.id}: needs {len(ids)} tokens, and the model's context is {self.model.context}. Use a "
+                "smaller --support."
+            )
+        (logits,) = answer_logits(self.model, inputs, [(start, end)])
+        return F.cross_entropy(logits, ids[start:end], reduction="sum"), len(ids)
 
     def _processed(self, example: Example, messages: list[Message]) -> dict[str, Tensor]:
         """A conversation as the model's own processor makes it."""

@@ -132,13 +132,13 @@ class Lessons:
         support = tuple(taken[place] for place in rng(*stream, "shuffle").permutation(len(taken)))
         waiting = {c: deque(turn for turn in episode.queries if turn.class_id == c) for c in classes}
         rounds = rng(*stream, "asked")
-        asked = [classes[place] for _ in range(-(-s.queries // s.ways)) for place in rounds.permutation(len(classes))]
-        queries = (waiting[c].popleft() for c in asked[: s.queries])
-        told = tuple(
+        order = [classes[place] for _ in range(-(-s.queries // s.ways)) for place in rounds.permutation(len(classes))]
+        queries = (waiting[c].popleft() for c in order[: s.queries])
+        named = tuple(
             replace(query, answer=called[query.class_id], question=self._question(number, *stream))
             for number, query in enumerate(queries)
         )
-        return Lesson(f"link/{index:07d}", support, told)
+        return Lesson(f"link/{index:07d}", support, named)
 
     def _negatives(self, first: str, *stream: Name) -> tuple[str, ...]:
         """Classes that meet the first, drawn by the rule; of two with one name the first drawn."""

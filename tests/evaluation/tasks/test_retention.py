@@ -13,13 +13,13 @@ from linkcontext.data.manifest import Dataset
 from linkcontext.data.sources import open_folder
 from linkcontext.episodes.scaffold import SCAFFOLDS, image_ids
 from linkcontext.errors import InputError
-from linkcontext.evaluation.runner import configured, evaluate, run_folder
+from linkcontext.evaluation.runner import configured, run_evaluation, run_folder
 from linkcontext.evaluation.tasks.recall_questions import RecallAnswer, RecallQuestion, RecallTest
 from linkcontext.evaluation.tasks.retention import RETENTION
 from linkcontext.evaluation.tasks.retention_rows import choice_credit, f1, retention_rows
 from linkcontext.evaluation.tasks.world_recall import world_recall_test
 from linkcontext.models import unreadable
-from linkcontext.models.loading import load
+from linkcontext.models.loading import load_model
 from linkcontext.scoring.local import LocalModel
 from linkcontext.worlds.folder import write_seed
 
@@ -35,7 +35,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load(str(nano), device="cpu")
+    return load_model(str(nano), device="cpu")
 
 
 def perfect(exam):
@@ -207,7 +207,7 @@ def config(nano, world, tmp_path):
 
 
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, model, tmp_path):
-    metrics = evaluate(config, LocalModel(model), benchmark="retention")
+    metrics = run_evaluation(config, LocalModel(model), benchmark="retention")
     run = tmp_path / "run"
     assert {path.name for path in run.glob("[!.]*")} == {
         "config.json",
@@ -223,27 +223,27 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(config, model, tmp_path
     assert len(text.splitlines()) == 12
     (run / "answers.jsonl").write_text(text[: len(text) // 2])  # in the middle of a line
     (run / "metrics.json").unlink()
-    assert evaluate(config, LocalModel(model), benchmark="retention")["rows"] == metrics["rows"]
+    assert run_evaluation(config, LocalModel(model), benchmark="retention")["rows"] == metrics["rows"]
     assert [json.loads(line)["probe"] for line in (run / "answers.jsonl").read_text().splitlines()] == [
         json.loads(line)["probe"] for line in text.splitlines()
     ]
 
 
 def test_the_batch_changes_no_row(config, model, tmp_path):
-    one = evaluate(
+    one = run_evaluation(
         dataclasses.replace(config, batch=1, out=str(tmp_path / "one")), LocalModel(model), benchmark="retention"
     )
-    assert one["rows"] == evaluate(config, LocalModel(model), benchmark="retention")["rows"]
+    assert one["rows"] == run_evaluation(config, LocalModel(model), benchmark="retention")["rows"]
 
 
 def test_other_runs_folders_are_refused(config, model, tmp_path):
-    evaluate(config, LocalModel(model), benchmark="retention")
+    run_evaluation(config, LocalModel(model), benchmark="retention")
     with pytest.raises(InputError, match=r"another configuration .*episodes 4 there, 5 asked"):
         more = dataclasses.replace(config.episodes, episodes=5)
-        evaluate(dataclasses.replace(config, episodes=more), LocalModel(model), benchmark="retention")
+        run_evaluation(dataclasses.replace(config, episodes=more), LocalModel(model), benchmark="retention")
     (tmp_path / "run" / "episodes.jsonl").write_text("")
     with pytest.raises(InputError, match="holds a run of episodes"):
-        evaluate(config, LocalModel(model), benchmark="retention")
+        run_evaluation(config, LocalModel(model), benchmark="retention")
 
 
 def test_a_picture_that_the_processor_refuses_is_not_asked_about(config, model, tmp_path, monkeypatch):
@@ -254,12 +254,12 @@ def test_a_picture_that_the_processor_refuses_is_not_asked_about(config, model, 
     file.write_text(json.dumps([{"image": name, "conversations": turns} for name in ("good.png", "bad.png")]))
     monkeypatch.setattr(unreadable, "_reason", lambda model, size: "refused" if size == (3000, 2) else "")
     options = {"model": config.model.model, "data": str(file), "out": config.out}
-    metrics = evaluate(eval_config(**options), LocalModel(model), benchmark="retention")
+    metrics = run_evaluation(eval_config(**options), LocalModel(model), benchmark="retention")
     assert metrics["counters"]["questions"] == 1
     told = next(tmp_path.glob("*/config.json")).read_text()
     assert "left out: 1 (bad.png): refused" in told
     with pytest.raises(InputError, match=r"bad\.png"):
-        evaluate(eval_config(**options, strict=True), LocalModel(model), benchmark="retention")
+        run_evaluation(eval_config(**options, strict=True), LocalModel(model), benchmark="retention")
 
 
 def test_a_file_of_questions_from_the_command_line(nano, tmp_path, capsys):

@@ -13,7 +13,7 @@ from linkcontext.episodes.plan import LETTERS
 from linkcontext.episodes.questions import with_letters
 from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.errors import InputError
-from linkcontext.evaluation.draw import draw_episodes, left_out_sentences
+from linkcontext.evaluation.draw import draw_configured, left_out_sentences
 from linkcontext.evaluation.task import EpisodeSet, TaskOptions, episode_run_name
 from linkcontext.records import Episode
 from linkcontext.source import open_data
@@ -33,7 +33,7 @@ def run_name(benchmark: str, model: str, options: TaskOptions) -> str:
 def open_both_forms(options: EpisodeConfig, _: Scaffold) -> EpisodeSet:
     """Pictures, the episodes in both forms, and sentences about what is left out."""
     dataset = open_data(options.data, options.strict)
-    sampled = draw_episodes(options, dataset)
+    sampled = draw_configured(options, dataset)
     choice, left_out = _choice(options, dataset, sampled)
     forms = {"open": sampled.episodes, "choice": choice}
     episodes = [dataclasses.replace(ep, id=f"{form}-{ep.id}") for form, drawn in forms.items() for ep in drawn]
@@ -46,7 +46,7 @@ def _choice(
     """The episodes as choices among letters, and what is left out of them beside what `sampled` leaves out."""
     if options.tasks:
         try:
-            lettered = draw_episodes(dataclasses.replace(options, format="choice"), dataset)
+            lettered = draw_configured(dataclasses.replace(options, format="choice"), dataset)
         except InputError as error:  # which asking openly did not raise
             return (), [f"choice: left out, {error}"]
         known = {left.class_id for left in sampled.left_out}

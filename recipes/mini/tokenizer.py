@@ -1,6 +1,7 @@
 """The bundled models' tokenizer: byte-level BPE learnt from sentences that this module makes up."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -52,8 +53,8 @@ def sentences(count: int) -> Iterator[str]:
         yield "[FINAL QUESTION]: Based on the previous examples, what is in the image?"
 
 
-def build(vocabulary: int, count: int = 4000) -> PreTrainedTokenizerFast:
-    """Learn the tokenizer; the same words every time."""
+def build_tokenizer(vocabulary: int, count: int = 4000, more: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """Learn a tokenizer of so many tokens from `count` things of the world and `more` texts; always the same one."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -63,7 +64,7 @@ def build(vocabulary: int, count: int = 4000) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(sentences(count), trainer)
+    tokenizer.train_from_iterator(chain(sentences(count), more), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

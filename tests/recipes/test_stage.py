@@ -3,11 +3,11 @@
 import json
 
 import pytest
+import stage
 import torch
 from torch import nn
 
 from linkcontext.errors import InputError
-from linkcontext.mini import stage
 
 
 def model():
@@ -59,13 +59,13 @@ def test_a_state_of_another_shape_is_refused(tmp_path):
     network = model()
     stage.run("toy", network, loss_of(network), SCHEDULE, tmp_path)
     other = nn.Sequential(nn.Linear(4, 9), nn.GELU(), nn.Linear(9, 2))
-    with pytest.raises(InputError, match="another shape"):
+    with pytest.raises(InputError, match="of another model"):
         stage.run("toy", other, loss_of(other), SCHEDULE, tmp_path)
 
 
 def test_a_loss_that_is_no_number_ends_the_stage_with_its_step(tmp_path):
     network = model()
-    with pytest.raises(FloatingPointError, match="step 3"):
+    with pytest.raises(InputError, match="step 3"):
         stage.run(
             "toy",
             network,
@@ -73,11 +73,3 @@ def test_a_loss_that_is_no_number_ends_the_stage_with_its_step(tmp_path):
             SCHEDULE,
             tmp_path,
         )
-
-
-def test_schedule_by_hand():
-    schedule = stage.Schedule(1.0, 100, warmup=10, fall=0.5)
-    assert schedule.at(0) == pytest.approx(0.1)
-    assert schedule.at(9) == schedule.at(49) == 1.0
-    assert schedule.at(75) == pytest.approx(0.05 + 0.95 * 0.5)
-    assert schedule.at(99) == pytest.approx(0.05 + 0.95 * 0.02)

@@ -6,26 +6,33 @@ import lzma
 import pytest
 import torch
 from safetensors.torch import load
+from tiny_models import save_bundle
 from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPModel
 
 from linkcontext.errors import InputError
 from linkcontext.models import bundled
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Standard folders of models with random weights, by name."""
+    return save_bundle(tmp_path_factory.mktemp("build"))
+
+
 @pytest.fixture
-def packed(nano_build, tmp_path, monkeypatch):
+def packed(folders, tmp_path, monkeypatch):
     out = tmp_path / "weights"
-    bundled.pack(nano_build, out, {"size": "nano"})
+    bundled.pack(folders, out, {"size": "nano"})
     monkeypatch.setattr(bundled, "weights_folder", lambda: out)
     monkeypatch.setenv("LINKCONTEXT_CACHE", str(tmp_path / "cache"))
     return out
 
 
-def test_a_packed_model_comes_back_as_a_standard_folder(packed, nano_build):
+def test_a_packed_model_comes_back_as_a_standard_folder(packed, folders):
     assert bundled.available() == ("mini", "mini-base", "mini-clip")
     for name in ("mini-base", "mini"):
         network = AutoModelForImageTextToText.from_pretrained(bundled.folder(name), dtype=torch.float32)
-        before = AutoModelForImageTextToText.from_pretrained(nano_build[name], dtype=torch.float32)
+        before = AutoModelForImageTextToText.from_pretrained(folders[name], dtype=torch.float32)
         for (key, a), b in zip(network.state_dict().items(), before.state_dict().values(), strict=True):
             torch.testing.assert_close(a, b.half().float(), rtol=0, atol=0, msg=key)
         processor = AutoProcessor.from_pretrained(bundled.folder(name))
@@ -33,7 +40,7 @@ def test_a_packed_model_comes_back_as_a_standard_folder(packed, nano_build):
     CLIPModel.from_pretrained(bundled.folder("mini-clip"))
 
 
-def test_what_models_share_is_stored_once(packed, nano_build):
+def test_what_models_share_is_stored_once(packed, folders):
     assert {path.name for path in packed.iterdir()} == {"weights.safetensors.xz", "files.json"}
     models = json.loads((packed / "files.json").read_text())["models"]
     towers = [

@@ -1,1 +1,0 @@
-"""Building the bundled models from nothing, and finding their weights."""

@@ -1,0 +1,113 @@
+"""What a training prepares: the accelerator, the model, and an optimizer for the parts that learn."""
+
+import importlib.util
+from functools import partial
+from importlib.metadata import version
+
+import torch
+from accelerate import Accelerator, DistributedType
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import nn
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
+
+from linkcontext.data.images import open_image
+from linkcontext.errors import InputError
+from linkcontext.inference.vision import VisionEncoder
+from linkcontext.models.families import parts
+from linkcontext.models.loading import device_named, load_model
+from linkcontext.scoring.local import LocalModel
+from linkcontext.train.config import TrainConfig
+from linkcontext.train.model import Trainee, train_parts
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """The processes, precision and trackers of a training. Raises `InputError` for what is not there."""
+    for name in config.trackers:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"--trackers {name}: the package is not installed: pip install {name}.")
+    unused = DistributedDataParallelKwargs(find_unused_parameters="vision" in config.parts)
+    accelerator = Accelerator(
+        mixed_precision="bf16" if config.precision == "bf16" else None,
+        cpu=device_named(config.model.device).type == "cpu",  # without it CPUs would not meet
+        log_with=list(config.trackers) or None,
+        project_dir=config.out,
+        kwargs_handlers=[unused],
+    )
+    if accelerator.distributed_type == DistributedType.FSDP:
+        if config.model.load_in_4bit:
+            raise InputError("--load-in-4bit: 4 bits are not sharded. Launch without FSDP: every GPU holds the model.")
+        accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False  # every process has read the weights
+    deal(0, config.batch, accelerator.num_processes, config.micro_batch)
+    return accelerator
+
+
+def deal(step: int, batch: int, processes: int, micro_batch: int | None) -> list[list[list[int]]]:
+    """For each process its micro-batches of example numbers. Every process has as many, of one size.
+
+    Raises `InputError` where a step cannot be dealt out evenly.
+    """
+    size = micro_batch or max(1, batch // processes)
+    if batch % (processes * size):
+        raise InputError(
+            f"--batch {batch}: cannot be dealt out to {processes} processes, {size} examples at a time. "
+            "Give a multiple of their product."
+        )
+    rounds = batch // (processes * size)
+    first = step * batch
+    starts = [[first + (r * processes + p) * size for r in range(rounds)] for p in range(processes)]
+    return [[list(range(start, start + size)) for start in mine] for mine in starts]
+
+
+def make_trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
+    """The model of a training, whose chosen parts learn. Raises `InputError` for one that cannot be trained so."""
+    c = config.model
+    # Small steps vanish in half precision; under adapters the frozen weights keep the checkpoint's own.
+    dtype = "float32" if c.dtype == "auto" and not config.lora_rank else c.dtype
+    model = load_model(
+        c.model, dtype, str(accelerator.device), c.adapter, c.trust_remote_code, c.load_in_4bit, prompting=c.prompting
+    )
+    if model.network.dtype != torch.float32 and accelerator.mixed_precision == "no":
+        raise InputError(f"weights in {model.network.dtype} need --precision bf16, or --dtype float32.")
+    scorer = LocalModel(model, VisionEncoder(model, open_image), {})
+    why = scorer.choice.name_and_reason[1] if scorer.choice.whole_prompts else None  # the log says so too
+    if why is None:
+        scorer.choice.use_flex_attention(learns=True)
+    train_parts(model.network, config.parts, config.lora_rank, config.lora_targets, config.seed)
+    if config.gradient_checkpointing:
+        _checkpoint_layers(model.network)
+    trainee = Trainee(model, why)
+    trainee.train()
+    return trainee
+
+
+def _checkpoint_layers(network: nn.Module) -> None:
+    """Recompute each layer's activations in the backward pass.
+
+    transformers' own method for it has another name in every version, and so the layers are marked here. Raises
+    `InputError` for a transformers without the class of such layers.
+    """
+    try:
+        from transformers.modeling_layers import GradientCheckpointingLayer  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError(
+            f"--gradient-checkpointing: transformers {version('transformers')} has no GradientCheckpointingLayer. "
+            "Leave the flag out, or install another version."
+        ) from error
+    for module in network.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.gradient_checkpointing = True
+            module._gradient_checkpointing_func = partial(torch_checkpoint, use_reentrant=False)
+
+
+def make_optimizer(trainee: Trainee, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW, a group for the language model and one for the rest; what has one dimension does not decay."""
+    peaks = {"language": config.lr, "projector": config.projector_lr or config.lr}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for part, named in parts(trainee.network).items():
+        for p in named.values():
+            if p.requires_grad:
+                groups.setdefault(("language" if part == "language" else "projector", p.ndim > 1), []).append(p)
+    return torch.optim.AdamW(
+        {"params": params, "name": name, "peak": peaks[name], "weight_decay": config.weight_decay * decays}
+        for (name, decays), params in groups.items()
+    )
