@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
-from linkcontext.data.neighbours import listed, read_made, write_neighbours
+from linkcontext.data.neighbours import neighbour_lists, read_provenance, write_neighbours
 from linkcontext.inference.vision import chunks
 from linkcontext.mining import embed
 from linkcontext.mining.embed import Block, Encoder, encode, mean, write
@@ -83,13 +83,13 @@ def neighbours(config: Mining, classes: int, folder: Path) -> list[dict]:
     told = {"data": "", "encoder": {}, "weights": PAPER, "images_per_class": config.pictures, "split": None, "seed": 0}
 
     def run(rule) -> None:
-        rows = list(listed(names, np.stack([mean(parts) for parts in blocks]), text, PAPER, rule, 0))
+        rows = list(neighbour_lists(names, np.stack([mean(parts) for parts in blocks]), text, PAPER, rule, 0))
         write_neighbours(rows, out, rule=rule, **told)
 
     for rule in ("linear", "intervals"):
         taken: list[tuple[float, float]] = []
         memory = peak(lambda rule=rule, taken=taken: taken.append(clocks(lambda: run(rule))), "cpu")
-        assert read_made(out).classes == classes
+        assert read_provenance(out).classes == classes
         total = memory["before"] + memory["above"]
         row = {"pictures": config.pictures, "classes": classes, "rule": rule, "bytes": total}
         found.append(row | {"seconds": taken[0][0], "cpu_seconds": taken[0][1]})

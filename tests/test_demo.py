@@ -12,8 +12,8 @@ from rich.console import Console
 
 from linkcontext import demo as stage
 from linkcontext import source
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.images import sha256
-from linkcontext.data.sources import open_folder
 from linkcontext.demo import _again, demo, teach
 from linkcontext.errors import InputError
 from linkcontext.models.loading import load_model

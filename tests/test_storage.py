@@ -236,3 +236,37 @@ def test_an_interrupted_removal_is_made_up_for(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")]
     storage.remove_workspaces()
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_nothing_half_written_is_left(tmp_path):
+    def fail(folder):
+        (folder / "half").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match=r"could not be written \(No space left on device\)"):
+        written_once(tmp_path / "cache" / "set", fail)
+    assert list((tmp_path / "cache").iterdir()) == []
+    (tmp_path / "a_file").touch()
+    with pytest.raises(InputError, match="LINKCONTEXT_CACHE"):
+        written_once(tmp_path / "a_file" / "set", os.fspath)
+
+
+@pytest.mark.parametrize("moment", ["before", "between"])
+def test_another_process_that_was_faster_wins(tmp_path, monkeypatch, moment):
+    folder = tmp_path / "set"
+
+    def write(mine):
+        (mine / "mine").touch()
+        if moment == "before":
+            other()
+
+    def other():
+        folder.mkdir()
+        (folder / "theirs").touch()
+
+    if moment == "between":  # after the check, before the rename
+        real = storage.Path.rename
+        monkeypatch.setattr(storage.Path, "rename", lambda path, to: (other(), real(path, to)))
+    assert written_once(folder, write) == folder
+    assert [path.name for path in folder.iterdir()] == ["theirs"]
+    assert list(tmp_path.iterdir()) == [folder]

@@ -24,6 +24,7 @@ MODULES = {
     "data.imports": "data.readers.imports",
     "data.jsonfile": "data.readers.json_records",
     "data.pngtext": "data.png_text",
+    "data.sources": "data.class_folders",
     "data.upload": "data.uploads",
     "data.vl_icl": "data.readers.vl_icl",
     "episodes.marks": "episodes.special_tokens",
@@ -107,6 +108,10 @@ MODULES = {
 
 # Classes and functions that have another name or place now and are called as before.
 NAMES = {
+    "data.sources.annotations": "data.manifest.annotation_digest",
+    "data.sources.digest": "data.manifest.digest",
+    "data.sources.open_digits": "data.digits.open_digits",
+    "data.sources.open_huggingface": "data.hub.open_huggingface",
     "episodes.prompt.Tokens": "episodes.render.Tokens",
     "episodes.prompt.prompt": "episodes.scaffold.build_messages",
     "episodes.prompt.scaffold": "episodes.scaffold.load_scaffold",

@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
+from linkcontext.data.class_folders import open_folder
+from linkcontext.data.digits import open_digits
+from linkcontext.data.hub import open_huggingface
 from linkcontext.data.imagenet import PICTURES, open_imagenet
 from linkcontext.data.manifest import Dataset
-from linkcontext.data.sources import open_digits, open_folder, open_huggingface
 from linkcontext.errors import InputError
 from linkcontext.storage import cache_dir, written_once
 from linkcontext.worlds import folder as worlds

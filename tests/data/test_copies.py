@@ -4,9 +4,9 @@ import numpy as np
 from PIL import Image
 
 from linkcontext.data import images
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.copies import BITS, HASH, LEVELS, dispute, disputed, near_copies, near_pairs, repeated
 from linkcontext.data.manifest import Dataset
-from linkcontext.data.sources import open_folder
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.records import Item

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from linkcontext.data.hub import open_huggingface
 from linkcontext.data.images import open_image
-from linkcontext.data.sources import open_huggingface
 from linkcontext.errors import InputError
 
 datasets = pytest.importorskip("datasets")
@@ -101,7 +101,7 @@ def test_columns_that_cannot_be_told(tmp_path):
     many = {"left": pictures(1), "right": pictures(1), "label": ["a"]}
     two = parquet(tmp_path / "two.parquet", many, left=datasets.Image(), right=datasets.Image(), label=string)
     for path, found in ((none, "image, label"), (two, "left, right, label")):
-        with pytest.raises(InputError, match=f"one column of pictures and one of labels .*found {found}"):
+        with pytest.raises(InputError, match=f"one column of pictures and one of labels .*It has {found}"):
             open_huggingface(path)
 
 

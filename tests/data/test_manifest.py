@@ -4,7 +4,8 @@ import json
 import pytest
 
 from linkcontext.data import manifest
-from linkcontext.data.manifest import MANIFEST, Dataset, read_manifest, write_manifest
+from linkcontext.data.class_folders import open_folder
+from linkcontext.data.manifest import MANIFEST, Dataset, annotation_digest, digest, read_manifest, write_manifest
 from linkcontext.errors import InputError, first_few
 from linkcontext.records import Item, Question
 from linkcontext.storage import cache_dir
@@ -158,3 +159,24 @@ def test_a_path_that_no_disk_can_have_is_missing(tmp_path):
     (tmp_path / MANIFEST).write_text(line + "\n")
     with pytest.raises(InputError, match="missing pictures: 1 of 1"):
         read_manifest(tmp_path)
+
+
+def test_digest_tells_class_and_content_and_nothing_else(zoo, picture):
+    dataset = open_folder(zoo)
+    known = digest(dataset)
+    first, *others = dataset.items
+    assert digest(Dataset(zoo.parent, dataset.items[::-1], ("a problem",))) == known
+    assert digest(Dataset(zoo, (dataclasses.replace(first, name="tom", group="x"), *others))) == known
+    for change in ({"class_id": "dog"}, {"sha256": "0"}, {"id": "cat/a_2.png"}):
+        assert digest(Dataset(zoo, (dataclasses.replace(first, **change), *others))) != known
+    assert digest(Dataset(zoo, tuple(others))) != known
+
+
+def test_annotation_digest_tells_annotations_and_not_pixels(zoo):
+    dataset = open_folder(zoo)
+    known = annotation_digest(dataset)
+    first, *others = dataset.items
+    for change in ({"sha256": "0"}, {"pixels": "0"}):
+        assert annotation_digest(Dataset(zoo, (dataclasses.replace(first, **change), *others))) == known
+    for change in ({"name": "tom"}, {"split": "test"}, {"group": "x"}, {"facts": {"legs": 4}}):
+        assert annotation_digest(Dataset(zoo, (dataclasses.replace(first, **change), *others))) != known

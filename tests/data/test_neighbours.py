@@ -7,19 +7,19 @@ import pytest
 from PIL import Image
 
 from linkcontext.data import neighbours
+from linkcontext.data.manifest import digest
 from linkcontext.data.neighbours import (
-    Near,
-    Neighbours,
-    checked,
-    listed,
-    made_file,
+    Neighbour,
+    NeighbourList,
+    check_weights,
+    draw_sheet,
+    neighbour_lists,
+    provenance_file,
     rank,
-    read_made,
     read_neighbours,
-    sheet,
+    read_provenance,
     write_neighbours,
 )
-from linkcontext.data.sources import digest
 from linkcontext.errors import InputError
 
 PAPER = (0.5, 0.8, 0.5)
@@ -80,8 +80,8 @@ def test_the_chunk_does_not_matter_to_the_last_bit(chunk):
 
 
 def test_lines_by_hand():
-    rows = list(listed(NAMES, IMAGE, TEXT, PAPER, "linear", 0))
-    assert rows[0] == Neighbours("a", "ape", (Near("c", 1.3), Near("d", 1.3), Near("b", 0.78)))
+    rows = list(neighbour_lists(NAMES, IMAGE, TEXT, PAPER, "linear", 0))
+    assert rows[0] == NeighbourList("a", "ape", (Neighbour("c", 1.3), Neighbour("d", 1.3), Neighbour("b", 0.78)))
 
 
 def test_lists_are_as_long_as_the_rule_says():
@@ -89,28 +89,28 @@ def test_lists_are_as_long_as_the_rule_says():
     image, text, names = units(stream, 150, 16), units(stream, 150, 16), {f"{i:03}": f"name {i}" for i in range(150)}
     ranked = [[f"{i:03}" for i in order] for order, _ in rank(image, text, PAPER, 149)]
     for rule in ("topk", "linear"):
-        rows = list(listed(names, image, text, PAPER, rule, 0))
+        rows = list(neighbour_lists(names, image, text, PAPER, rule, 0))
         assert [[near.class_id for near in row.neighbours] for row in rows] == [order[:100] for order in ranked]
-    parts = list(listed(names, image, text, PAPER, "intervals", 0))
+    parts = list(neighbour_lists(names, image, text, PAPER, "intervals", 0))
     for row, order in zip(parts, ranked, strict=True):
         places = [order.index(near.class_id) for near in row.neighbours]
         assert [place * 36 // 149 for place in places] == pytest.approx(range(36), abs=1)
         assert all(149 * part // 36 <= place < 149 * (part + 1) // 36 for part, place in enumerate(places))
-    assert parts == list(listed(names, image, text, PAPER, "intervals", 0))
-    assert parts != list(listed(names, image, text, PAPER, "intervals", 1))
+    assert parts == list(neighbour_lists(names, image, text, PAPER, "intervals", 0))
+    assert parts != list(neighbour_lists(names, image, text, PAPER, "intervals", 1))
 
 
 @pytest.mark.parametrize("bad", [(), (0.5, 0.8), (1, 1, 1, 1), (0, 0, 0), (1, -1, 1), (1, float("nan"), 1)])
 def test_weights_are_three_numbers(bad):
     with pytest.raises(InputError, match=r"^--weights .*: give three numbers.*\.$"):
-        checked(bad)
+        check_weights(bad)
 
 
 @pytest.fixture
 def mined(things, tmp_path):
     names = things.names()
     stream = np.random.default_rng(3)
-    rows = list(listed(names, units(stream, 6, 8), units(stream, 6, 8), PAPER, "topk", 0))
+    rows = list(neighbour_lists(names, units(stream, 6, 8), units(stream, 6, 8), PAPER, "topk", 0))
     told = {"encoder": {"name": "x"}, "weights": PAPER, "rule": "topk", "images_per_class": 9, "split": None}
     path = tmp_path / "out" / "neighbours.jsonl"
     write_neighbours(rows, path, data=digest(things), seed=0, **told)
@@ -124,7 +124,7 @@ def test_what_is_read_is_what_was_written(mined, things):
     line = json.loads(path.read_text().splitlines()[0])
     assert list(line) == ["class", "name", "neighbours"]
     assert list(line["neighbours"][0]) == ["class", "similarity"]
-    made = read_made(path)
+    made = read_provenance(path)
     assert (made.rule, made.weights, made.classes, made.split) == ("topk", PAPER, 6, None)
 
 
@@ -136,17 +136,17 @@ def test_what_is_not_whole_or_of_another_data_set_is_a_sentence(mined, things, t
     whole = path.read_text()
     for cut in (whole[: len(whole) // 2], "".join(whole.splitlines(keepends=True)[:-1]), ""):
         path.write_text(cut)
-        with pytest.raises(InputError, match="cut short, or changed"):
+        with pytest.raises(InputError, match="incomplete, or changed"):
             read_neighbours(path, things)
-    made_file(path).unlink()
-    with pytest.raises(InputError, match=r"neighbours\.made\.json: not there"):
+    provenance_file(path).unlink()
+    with pytest.raises(InputError, match=r"neighbours\.made\.json: no such file"):
         read_neighbours(path, things)
-    with pytest.raises(InputError, match=r"nowhere\.jsonl: not there"):
+    with pytest.raises(InputError, match=r"nowhere\.jsonl: no such file"):
         read_neighbours(tmp_path / "nowhere.jsonl", things)
 
 
 def test_the_sheet_has_a_row_for_each_class(mined, things, tmp_path):
-    sheet(things, mined[1], tmp_path / "new" / "sheet.png")
+    draw_sheet(things, mined[1], tmp_path / "new" / "sheet.png")
     with Image.open(tmp_path / "new" / "sheet.png") as picture:
         assert picture.size == (4 * (2 * neighbours.EDGE + neighbours.LABEL), 6 * (neighbours.EDGE + neighbours.LABEL))
         assert len(picture.getcolors(1 << 20)) > 100
@@ -160,10 +160,12 @@ def test_values_of_another_type_are_a_sentence(mined, things, key, value):
     path, _ = mined
     line = json.loads(path.read_text().splitlines()[0])
     path.write_text(json.dumps({**line, key: value}) + "\n")
-    made = json.loads(made_file(path).read_text())
-    made_file(path).write_text(json.dumps({**made, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}) + "\n")
+    made = json.loads(provenance_file(path).read_text())
+    provenance_file(path).write_text(
+        json.dumps({**made, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}) + "\n"
+    )
     with pytest.raises(InputError, match=r"neighbours\.jsonl:1: "):
         read_neighbours(path, things)
-    made_file(path).write_text(json.dumps({**made, "rule": 5}) + "\n")
+    provenance_file(path).write_text(json.dumps({**made, "rule": 5}) + "\n")
     with pytest.raises(InputError, match=r"made\.json:1: rule"):
         read_neighbours(path, things)

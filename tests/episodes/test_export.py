@@ -5,9 +5,9 @@ import json
 
 import pytest
 
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.readers.conversations import conversations, write_conversations
 from linkcontext.data.scan import Problems
-from linkcontext.data.sources import open_folder
 from linkcontext.episodes.export import export_conversations
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from linkcontext.config import eval_config
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.images import open_image
-from linkcontext.data.sources import open_folder
 from linkcontext.episodes.scaffold import SCAFFOLDS, query_messages
 from linkcontext.evaluation.attribution import attribute_queries, view_tree
 from linkcontext.evaluation.attribution_file import attribution_of, read_attribution

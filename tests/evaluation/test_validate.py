@@ -9,8 +9,8 @@ import pytest
 
 from linkcontext import cli
 from linkcontext.config import EpisodeConfig, eval_config
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.manifest import Dataset
-from linkcontext.data.sources import open_folder
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.scaffold import SCAFFOLDS

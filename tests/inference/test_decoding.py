@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from linkcontext.config import eval_config
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.images import open_image
-from linkcontext.data.sources import open_folder
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.scaffold import SCAFFOLDS, query_messages

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from linkcontext.data.manifest import Dataset
-from linkcontext.data.neighbours import made_file, read_neighbours
+from linkcontext.data.neighbours import provenance_file, read_neighbours
 from linkcontext.errors import InputError
 from linkcontext.mining import embed
 from linkcontext.mining.embed import Block, blocks, choose, load_encoder, mean, mine, write
@@ -53,7 +53,11 @@ def features(out):
 
 
 def written(out):
-    return out.read_bytes(), made_file(out).read_bytes(), [(path.name, path.read_bytes()) for path in features(out)]
+    return (
+        out.read_bytes(),
+        provenance_file(out).read_bytes(),
+        [(path.name, path.read_bytes()) for path in features(out)],
+    )
 
 
 def test_the_mean_by_hand(tmp_path):
@@ -221,7 +225,7 @@ def test_the_fingerprint_follows_weights_and_preprocessing(clip, tmp_path):
 SHARE = """
 import sys
 from pathlib import Path
-from linkcontext.data.sources import open_folder
+from linkcontext.data.class_folders import open_folder
 from linkcontext.mining.embed import mine
 print("wrote" if mine(open_folder(Path(sys.argv[1])), Path(sys.argv[2])) else "helped")
 """

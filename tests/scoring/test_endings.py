@@ -8,8 +8,8 @@ import torch
 
 from linkcontext import cli
 from linkcontext.config import ModelConfig, eval_config
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.images import open_image
-from linkcontext.data.sources import open_folder
 from linkcontext.episodes.render import IGNORE, encode
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.evaluation.runner import run_evaluation, validate

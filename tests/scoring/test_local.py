@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn.attention.flex_attention import create_mask
 
 from linkcontext.config import eval_config
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.images import open_image
-from linkcontext.data.sources import open_folder
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.render import encode

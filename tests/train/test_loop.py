@@ -18,8 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from linkcontext.config import ModelConfig, eval_config
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.manifest import write_manifest
-from linkcontext.data.sources import open_folder
 from linkcontext.errors import InputError
 from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.models import unreadable

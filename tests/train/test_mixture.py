@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.manifest import Dataset
-from linkcontext.data.sources import open_folder
 from linkcontext.episodes.plan import TaskPlan
 from linkcontext.episodes.questions import TaskSampler
 from linkcontext.episodes.scaffold import SCAFFOLDS

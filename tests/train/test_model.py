@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from linkcontext.data.sources import open_folder
+from linkcontext.data.class_folders import open_folder
 from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
 from linkcontext.models.families import parts

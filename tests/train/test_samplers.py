@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from linkcontext.data.sources import open_folder
+from linkcontext.data.class_folders import open_folder
 from linkcontext.errors import InputError
 from linkcontext.train.samplers import Lessons, Strategy, nth, read_questions
 

@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
-from linkcontext.data.manifest import read_manifest
-from linkcontext.data.sources import digest, open_folder
+from linkcontext.data.class_folders import open_folder
+from linkcontext.data.manifest import digest, read_manifest
 from linkcontext.errors import InputError
 from linkcontext.worlds.folder import TAUGHT_STREAM, contact_sheet, user_stream, write_seed
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from linkcontext.data.sources import open_folder
+from linkcontext.data.class_folders import open_folder
 from linkcontext.errors import InputError
 from linkcontext.worlds import concepts, render, scenes
 from linkcontext.worlds.scenes import KINDS, PLACES, RULES, about, write_scenes

@@ -5,8 +5,7 @@ import json
 import pytest
 import torch
 
-from linkcontext.data.manifest import read_manifest
-from linkcontext.data.sources import digest
+from linkcontext.data.manifest import digest, read_manifest
 from linkcontext.errors import InputError
 from linkcontext.worlds import concepts
 from linkcontext.worlds.folder import TAUGHT, TAUGHT_STREAM, facts_of, taught_names

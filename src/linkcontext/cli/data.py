@@ -98,8 +98,7 @@ class Data:
         if self.images or self.out:
             raise InputError("--images, --out: these belong to --layout, which reads the files of other tools.")
         from linkcontext.data.copies import repeated
-        from linkcontext.data.manifest import write_manifest
-        from linkcontext.data.sources import digest
+        from linkcontext.data.manifest import digest, write_manifest
         from linkcontext.source import open_data
 
         dataset = open_data(self.data, self.strict)

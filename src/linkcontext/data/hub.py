@@ -1,5 +1,6 @@
-"""Hugging Face data sets, by way of the `datasets` package: their columns, and their pictures as files."""
+"""Data sets of the Hugging Face Hub and its file layouts, read with the `datasets` package."""
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Iterator
@@ -9,25 +10,39 @@ from types import ModuleType
 from typing import Any
 
 from linkcontext.data import images
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.layout import is_blank, normal_name, normal_split, source_group
 from linkcontext.data.manifest import Dataset, write_manifest
 from linkcontext.errors import InputError
 from linkcontext.progress import progress
 from linkcontext.records import Item
-from linkcontext.storage import read_errors
+from linkcontext.storage import cache_dir, read_errors, written_once
 
-PICTURE_COLUMNS = ("image", "img")  # where several columns could be meant, the first of these there is
-NAMING = "labels are whole names"  # how classes are named; what was kept under another rule is written anew
+PICTURE_COLUMNS = ("image", "img")  # if several columns hold pictures, the first of these names is used
+NAMING = "labels are whole names"  # part of the cache key: data sets cached under another rule are written again
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "name")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A loaded data set: its rows by split, the labels read, the pictures not yet."""
+def open_huggingface(name: str, strict: bool = False, fewest: int = 2) -> Dataset:
+    """Open a Hub id, a local image folder or a parquet file, or `NAME:CONFIG`, as class folders.
 
-    key: str  # a folder name that changes when the data do
+    The pictures are written into the cache once, with their splits and unchanged bytes. Raises `InputError` if the
+    `datasets` package is missing, if the data set cannot be loaded, if its columns of pictures and labels are
+    ambiguous, and as `open_folder`.
+    """
+    labelled = load_labelled_rows(name)
+    folder = written_once(cache_dir() / "hub" / labelled.key, labelled.write)
+    dataset = open_folder(folder, strict, fewest)
+    return dataclasses.replace(dataset, problems=labelled.problems + dataset.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRows:
+    """A loaded data set. Its labels are in memory, its pictures are still encoded."""
+
+    key: str  # a folder name that changes when the data change
     rows: dict[str, Any]  # split -> datasets.Dataset of undecoded pictures in the column "picture"
-    labels: dict[str, list[str]]  # split -> a label for each row, "" for a row without
+    labels: dict[str, list[str]]  # split -> a label for each row, "" for a row without a label
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -45,7 +60,7 @@ class Source:
         folders: dict[str, str] = {}
         with progress(f"Writing the pictures of {self.key}", len(self._labelled())) as advance:
             for split, row, label in self._labelled():
-                # a label may hold anything, even a slash: the number makes its folder unique
+                # A label can contain any character, even a slash. The number makes its folder unique.
                 below = folders.setdefault(label, f"{len(folders):04d}_{_slug(label)}")
                 picture = self.rows[split][row]["picture"]
                 path, sha256, group = _write(picture, folder, f"{_slug(split)}/{below}/{row:07d}")
@@ -54,13 +69,14 @@ class Source:
         write_manifest(Dataset(folder, tuple(items)))
 
     def _labelled(self) -> list[tuple[str, int, str]]:
+        """Split, row number and label of each row that has a label."""
         return [
             (split, row, label) for split, labels in self.labels.items() for row, label in enumerate(labels) if label
         ]
 
 
-def load(name: str) -> Source:
-    """Load a hub id, a local image folder or parquet file, or `name:config`, and find its columns."""
+def load_labelled_rows(name: str) -> LabelledRows:
+    """Load a data set and find its columns of pictures and labels. Arguments and errors as in `open_huggingface`."""
     datasets = _datasets(name)
     splits = _load(datasets, name)
     rows, labels = {}, {}
@@ -70,25 +86,25 @@ def load(name: str) -> Source:
         renamed = table.select_columns([picture]).rename_columns({picture: "picture"})
         rows[split] = renamed.cast_column("picture", datasets.Image(decode=False))
     state = "\n".join([NAMING, *(f"{split} {table._fingerprint}" for split, table in splits.items())])
-    return Source(f"{_slug(name)}-{hashlib.sha256(state.encode()).hexdigest()[:16]}", rows, labels)
+    return LabelledRows(f"{_slug(name)}-{hashlib.sha256(state.encode()).hexdigest()[:16]}", rows, labels)
 
 
 def conversation_rows(name: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a conversational data set and where they stand, one by one.
+    """The rows of a data set of conversations, one at a time, each with its place for error messages.
 
-    The pictures in its columns image or images are written into `folder`, bytes unchanged, and named by their paths
-    below it. Raises as `load`.
+    Pictures of the columns `image` and `images` are written into `folder` with unchanged bytes; in the rows stand
+    their paths below it. Raises `InputError` as `open_huggingface`.
     """
     datasets = _datasets(name)
     for split, table in _load(datasets, name, streaming=True).items():
         features = table.features or {}
-        columns = [column for column in ("image", "images") if _shows(datasets, features.get(column))]
+        columns = [column for column in ("image", "images") if _is_picture_column(datasets, features.get(column))]
         for column in columns:
             raw = datasets.Image(decode=False)
             one = isinstance(features[column], datasets.Image)
             table = table.cast_column(column, raw if one else datasets.List(raw))  # noqa: PLW2901
         for column, feature in features.items():
-            if isinstance(feature, datasets.Video | datasets.Audio):  # never decoded: such rows are left out
+            if isinstance(feature, datasets.Video | datasets.Audio):  # never decoded, because such rows are left out
                 table = table.cast_column(column, type(feature)(decode=False))  # noqa: PLW2901
         for number, row in enumerate(table):
             for column in columns:
@@ -98,7 +114,7 @@ def conversation_rows(name: str, folder: Path) -> Iterator[tuple[str, dict[str, 
             yield f"hf:{name}, split {split}, row {number}", row
 
 
-def _shows(datasets: ModuleType, feature: Any) -> bool:
+def _is_picture_column(datasets: ModuleType, feature: Any) -> bool:
     return isinstance(getattr(feature, "feature", feature), datasets.Image)
 
 
@@ -129,16 +145,16 @@ def _load(datasets: ModuleType, name: str, streaming: bool = False) -> dict[str,
 
 
 def _columns(datasets: ModuleType, features: dict[str, Any], where: str) -> tuple[str, str]:
-    """The columns of the picture and of the label."""
+    """The names of the columns that hold the picture and the label."""
     pictures = [n for n, f in features.items() if isinstance(f, datasets.Image)]
     labels = [n for n, f in features.items() if isinstance(f, datasets.ClassLabel)]
     labels = labels or [n for n, f in features.items() if isinstance(f, datasets.Value) and f.dtype == "string"]
     picture, label = _one(pictures, PICTURE_COLUMNS), _one(labels, LABEL_COLUMNS)
     if picture is None or label is None:
         raise InputError(
-            f"{where}: needs one column of pictures and one of labels (ClassLabel or text), called image and "
-            f"label where there are several; found {', '.join(features)}. Rename its columns, "
-            "or save it as class folders."
+            f"{where}: needs one column of pictures and one of labels (ClassLabel or text). If there are several, they "
+            f"must be called image and label. It has {', '.join(features)}. Rename its columns, or save it as class "
+            "folders."
         )
     return picture, label
 
@@ -159,9 +175,9 @@ def _labels(datasets: ModuleType, table: Any, column: str) -> list[str]:
 
 
 def _write(picture: dict[str, Any] | None, root: Path, stem: str) -> tuple[str, str, str]:
-    """Write one picture; its path below the root, its hash, and its group."""
+    """Write one picture; returns its path below the root, its SHA-256 and its group."""
     content, origin = _content(picture)
-    # Without a suffix of its own an empty or broken picture is written too: the scan will name it.
+    # An empty or damaged picture, which has no format, is written too: the scan of the folder reports it.
     path = f"{stem}{images.suffix(content) or '.png'}"
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_bytes(content)
@@ -169,7 +185,7 @@ def _write(picture: dict[str, Any] | None, root: Path, stem: str) -> tuple[str, 
 
 
 def _content(picture: dict[str, Any] | None) -> tuple[bytes, str]:
-    """The bytes of a picture and the file name it had, if any."""
+    """The bytes of a picture and its original file name, "" if it has none."""
     if picture is None:
         return b"", ""
     origin = picture["path"] or ""
@@ -181,7 +197,7 @@ def _content(picture: dict[str, Any] | None) -> tuple[bytes, str]:
 
 
 def _name(label: str) -> str:
-    """What people call a class, whose label is no path: AC/DC keeps both its parts."""
+    """The class name of a label. A slash in it separates nothing: AC/DC keeps both parts."""
     return normal_name(label.replace("_", " "))
 
 

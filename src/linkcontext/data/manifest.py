@@ -1,6 +1,8 @@
 """Data sets: which pictures there are, of which class. On disk: `manifest.jsonl` beside the pictures."""
 
 import errno
+import hashlib
+import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from linkcontext.data.layout import is_blank, normal_name
 from linkcontext.errors import InputError, excerpt, first_few
-from linkcontext.records import Item, read_jsonl, write_jsonl
+from linkcontext.records import Item, read_jsonl, to_json, write_jsonl
 
 MANIFEST = "manifest.jsonl"
 
@@ -70,6 +72,21 @@ class Dataset:
     @cached_property
     def _by_id(self) -> dict[str, Item]:
         return {item.id: item for item in self.items}
+
+
+def digest(dataset: Dataset) -> str:
+    """SHA-256 (64 hex digits) of the pictures' ids, classes and contents, in any order.
+
+    It is equal for two runs that used the same pictures.
+    """
+    lines = sorted(json.dumps([item.id, item.class_id, item.sha256]) for item in dataset.items)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def annotation_digest(dataset: Dataset) -> str:
+    """SHA-256 (64 hex digits) of all annotations of the pictures: names, splits, groups, facts and questions."""
+    lines = sorted(to_json(replace(item, pixels="", sha256="")) for item in dataset.items)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read_manifest(root: Path) -> Dataset:

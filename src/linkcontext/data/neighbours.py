@@ -1,17 +1,18 @@
-"""Each class's neighbours: how alike two classes are, the ranked lists and their file.
+"""Neighbours of classes: how similar two classes are, ranked lists, and the file that holds them.
 
-A class has two unit vectors: `image`, the mean of its pictures' features, and `text`, that of its name. With weights
-tt, it, ii (the paper's are 0.5, 0.8, 0.5) the similarity of a and b is
+A class has two unit vectors: `image` is the mean of its pictures' features, `text` the feature of its name. With
+weights tt, it, ii (0.5, 0.8, 0.5 in arXiv 2308.07891) the similarity of two classes a and b is
 
     tt text_a·text_b + it (image_a·text_b + text_a·image_b) + ii image_a·image_b
 
-which is one product of two long vectors, [image_a, text_a] · [ii image_b + it text_b, it image_b + tt text_b].
+It is computed as one dot product, [image_a, text_a] · [ii image_b + it text_b, it image_b + tt text_b].
 
-Three rules say which classes are listed and how one is drawn as a negative (`linkcontext.episodes.pool.by_rule`):
+Three rules decide which classes a list holds, and how a negative is drawn from it
+(`linkcontext.episodes.pool.by_rule`):
 
-    topk        the 100 nearest, each as likely as any other
-    linear      the 100 nearest, the j-th with weight 101 - j (the paper)
-    intervals   all classes by rank, cut into 36 parts, one of each at random, with weights 36 ... 1 (the released code)
+    topk        the 100 nearest, drawn with equal weights
+    linear      the 100 nearest, the j-th drawn with weight 101 - j (the paper)
+    intervals   the ranking is cut into 36 parts and one class of each is sampled; weights 36 ... 1 (the released code)
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,153 +26,157 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from linkcontext.data.images import open_image, sha256
-from linkcontext.data.manifest import Dataset
-from linkcontext.data.sources import digest
+from linkcontext.data.manifest import Dataset, digest
 from linkcontext.errors import InputError
 from linkcontext.records import read_jsonl, write_jsonl
 from linkcontext.seeds import rng
 from linkcontext.storage import replacing
 
-Rule = Literal["topk", "linear", "intervals"]
+RankingRule = Literal["topk", "linear", "intervals"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Weights = tuple[float, float, float]  # text-text, image-text, image-image
-KEPT, PARTS = 100, 36
+TOP, PARTS = 100, 36
 CHUNK = 256  # classes whose similarities to all others are in memory at once
-DIGITS = 6  # of a written similarity; ranks are by all of it
-BITS = 26  # two factors of 26 bits and a product below sqrt(2): sums stay below 2**53
-SHOWN, EDGE, LABEL = 40, 96, 14  # rows of a sheet, pixels of a picture and of the line above it
+DIGITS = 6  # decimals of a written similarity; classes are ranked before rounding
+BITS = 26  # of a factor: products of two of them, summed below sqrt(2), stay below 2**53 and are exact in float64
+SHEET_ROWS, EDGE, LABEL = 40, 96, 14  # rows of a sheet; heights of a picture and of a label in pixels
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
-    """Another class, and how alike it is."""
+class Neighbour:
+    """Another class and its similarity."""
 
     class_id: str
     similarity: float
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
-    """A line of the file: a class and its neighbours, nearest first."""
+class NeighbourList:
+    """One line of the file: a class and its neighbours, the nearest first."""
 
     class_id: str
     name: str
-    neighbours: tuple[Near, ...]
+    neighbours: tuple[Neighbour, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What stands beside the file: what it was made from and how. `sha256` is that of the file."""
+class Provenance:
+    """How a file of neighbours was made. It is written beside the file; `sha256` is the hash of the file."""
 
     sha256: str
     classes: int
     data: str
     encoder: dict[str, Any]
     weights: Weights
-    rule: Rule
+    rule: RankingRule
     images_per_class: int
     split: str | None
     seed: int
 
 
-def checked(weights: Sequence[float]) -> Weights:
-    """Three numbers, or an `InputError`."""
+def check_weights(weights: Sequence[float]) -> Weights:
+    """The three weights. Raises `InputError` unless they are three finite numbers, none negative and not all 0."""
     if len(weights) != 3 or not all(0 <= weight < np.inf for weight in weights) or not any(weights):
-        said = " ".join(f"{weight:g}" for weight in weights)
+        given = " ".join(f"{weight:g}" for weight in weights)
         raise InputError(
-            f"--weights {said}: give three numbers, none below 0 and not all 0, for text-text, image-text and "
+            f"--weights {given}: give three numbers, none below 0 and not all 0, for text-text, image-text and "
             "image-image, like 0.5 0.8 0.5."
         )
     return weights[0], weights[1], weights[2]
 
 
 def rank(image: Floats, text: Floats, weights: Weights, keep: int, chunk: int = CHUNK) -> Iterator[tuple[Ints, Floats]]:
-    """For each class in turn the `keep` most similar others, nearest first, and their similarities, rounded.
+    """Yield for each class the rows of the `keep` most similar others, nearest first, and their rounded similarities.
 
-    `image`, `text`: float64[C, D], rows of length 1. Equal similarities are in the order of the rows.
+    `image` and `text` are float64[C, D] with rows of length 1. Ties keep the order of the rows.
     """
     tt, it, ii = weights
-    total = tt + 2 * it + ii  # a right side is at most so long, a left side sqrt(2)
+    total = tt + 2 * it + ii  # the longest possible row of `right`; one of `left` is at most sqrt(2) long
     left = np.hstack([image, text])
     right = np.hstack([ii * image + it * text, it * image + tt * text]) / total
-    # As whole numbers: their sums are exact, whatever the chunk, the threads and the order of adding.
+    # Integers in float64: their sums are exact, whatever the chunk size, the threads and the order of summation.
     left, right = (np.rint(np.ldexp(side, BITS)) for side in (left, right))
     for start in range(0, len(left), chunk):
-        found = left[start : start + chunk] @ right.T
-        for own, row in enumerate(found, start):
+        similarities = left[start : start + chunk] @ right.T
+        for own, row in enumerate(similarities, start):
             row[own] = -np.inf
             order = _highest(row, min(keep, len(row) - 1))
             yield order, np.round(np.ldexp(row[order], -2 * BITS) * total, DIGITS)
 
 
 def _highest(row: Floats, count: int) -> Ints:
-    """Where the highest are, in falling order. All that tie with the last are looked at, not those a sort met first."""
+    """The indices of the `count` highest values, in descending order; ties keep the order of the row."""
     edge = np.partition(row, -count)[-count]
     places = np.flatnonzero(row >= edge)
     order = np.argsort(-row[places])
     if (np.diff(row[places][order]) == 0).any():
-        order = np.argsort(-row[places], kind="stable")  # ties keep their order, in four times the time
+        order = np.argsort(-row[places], kind="stable")  # keeps the order of ties and takes four times as long
     return places[order][:count]
 
 
-def listed(
-    names: Mapping[str, str], image: Floats, text: Floats, weights: Weights, rule: Rule, seed: int
-) -> Iterator[Neighbours]:
-    """The lines of the file. `names` maps class ids, in the order of the rows of `image` and `text`, to names."""
+def neighbour_lists(
+    names: Mapping[str, str], image: Floats, text: Floats, weights: Weights, rule: RankingRule, seed: int
+) -> Iterator[NeighbourList]:
+    """The lines of the file. `names` maps class ids to names, in the order of the rows of `image` and `text`."""
     ids = list(names)
-    ranked = rank(image, text, weights, KEPT if rule != "intervals" else len(ids))
+    ranked = rank(image, text, weights, TOP if rule != "intervals" else len(ids))
     for (class_id, name), (order, similar) in zip(names.items(), ranked, strict=True):
         places = list(range(len(order)))
         if rule == "intervals":
             parts, stream = min(PARTS, len(order)), rng("mining", seed, "intervals", class_id)
             cuts = [len(order) * part // parts for part in range(parts + 1)]
             places = [int(stream.integers(low, high)) for low, high in pairwise(cuts)]
-        near = (Near(ids[order[place]], float(similar[place])) for place in places)
-        yield Neighbours(class_id, name, tuple(near))
+        near = (Neighbour(ids[order[place]], float(similar[place])) for place in places)
+        yield NeighbourList(class_id, name, tuple(near))
 
 
-def made_file(path: Path) -> Path:
-    """What stands beside a file of neighbours."""
+def provenance_file(path: Path) -> Path:
+    """The path of the provenance of a file of neighbours."""
     return path.with_suffix(".made.json")
 
 
-def read_made(path: Path) -> Made:
-    """How a file of neighbours was made. Raises `InputError` where it is not there or not whole."""
-    beside = made_file(path)
+def read_provenance(path: Path) -> Provenance:
+    """How a file of neighbours was made. Raises `InputError` if one of the two files is missing or incomplete."""
+    beside = provenance_file(path)
     for file in (path, beside):
         if not file.is_file():
-            raise InputError(f"{file}: not there. Write {path.name} and what stands beside it with `linkcontext mine`.")
-    found = list(read_jsonl(Made, beside))
-    if len(found) != 1 or sha256(path) != found[0].sha256:
-        raise InputError(f"{path}: cut short, or changed since it was written. Write it again with `linkcontext mine`.")
-    return found[0]
+            raise InputError(f"{file}: no such file. Write {path.name} and {beside.name} with `linkcontext mine`.")
+    rows = list(read_jsonl(Provenance, beside))
+    if len(rows) != 1 or sha256(path) != rows[0].sha256:
+        raise InputError(
+            f"{path}: incomplete, or changed since it was written. Write it again with `linkcontext mine`."
+        )
+    return rows[0]
 
 
 def read_neighbours(path: Path, dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    """Class id to its neighbours' ids, nearest first. Raises as `read_made`, and for another data set's file."""
-    if read_made(path).data != digest(dataset):
+    """Class id to its neighbours' ids, nearest first.
+
+    Raises `InputError` as `read_provenance`, and if the file was made from other pictures than those of `dataset`.
+    """
+    if read_provenance(path).data != digest(dataset):
         raise InputError(
             f"{path}: made from other pictures than those of {dataset.root}. Run `linkcontext mine` on this data set."
         )
-    return {row.class_id: tuple(near.class_id for near in row.neighbours) for row in read_jsonl(Neighbours, path)}
+    return {row.class_id: tuple(near.class_id for near in row.neighbours) for row in read_jsonl(NeighbourList, path)}
 
 
-def mined(path: str | None, dataset: Dataset) -> dict[str, tuple[str, ...]] | None:
-    """What the flag --neighbours says of a data set: the file's neighbours, or None where it is not given."""
+def neighbours_from_file(path: str | None, dataset: Dataset) -> dict[str, tuple[str, ...]] | None:
+    """The neighbours in the file of the option --neighbours; None if the option is not given."""
     return None if path is None else read_neighbours(Path(path), dataset)
 
 
-def write_neighbours(rows: Sequence[Neighbours], path: Path, **made: Any) -> None:
-    """Write the file and what stands beside it; `made` has the other fields of `Made`."""
+def write_neighbours(rows: Sequence[NeighbourList], path: Path, **provenance: Any) -> None:
+    """Write the file and its provenance, of which `sha256` and `classes` are filled in here."""
     write_jsonl(rows, path)
-    write_jsonl([Made(sha256(path), len(rows), **made)], made_file(path))
+    write_jsonl([Provenance(sha256(path), len(rows), **provenance)], provenance_file(path))
 
 
-def sheet(dataset: Dataset, rows: Sequence[Neighbours], path: Path) -> None:
-    """Draw classes, two pictures of each, beside the nearest, the middle and the farthest of their list."""
+def draw_sheet(dataset: Dataset, rows: Sequence[NeighbourList], path: Path) -> None:
+    """Draw a sheet: a class a row, with two pictures of it and of the nearest, middle and farthest of its list."""
     classes, names = dataset.by_class(), dataset.names()
-    rows = rows[:SHOWN]
+    rows = rows[:SHEET_ROWS]
     drawn = Image.new("RGB", (4 * (2 * EDGE + LABEL), len(rows) * (EDGE + LABEL)), "white")
     pen = ImageDraw.Draw(drawn)
     for row, line in enumerate(rows):

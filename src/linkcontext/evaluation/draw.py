@@ -5,7 +5,7 @@ from functools import partial
 
 from linkcontext.config import EpisodeConfig, flags
 from linkcontext.data.manifest import Dataset
-from linkcontext.data.neighbours import mined
+from linkcontext.data.neighbours import neighbours_from_file
 from linkcontext.episodes.link import SampledEpisodes, sample_episodes
 from linkcontext.episodes.questions import TaskSampler
 from linkcontext.episodes.scaffold import Scaffold
@@ -59,7 +59,7 @@ def draw_configured(config: EpisodeConfig, dataset: Dataset) -> SampledEpisodes:
 
 def draw_choosable(config: EpisodeConfig, dataset: Dataset) -> SampledEpisodes:
     """Episodes whose support is all that can be chosen: `choose_from` of each class. Raises as `sample_episodes`."""
-    return sample_episodes(dataset, config.plan(), mined(config.neighbours, dataset))
+    return sample_episodes(dataset, config.plan(), neighbours_from_file(config.neighbours, dataset))
 
 
 def _first(episode: Episode, shots: tuple[int, ...]) -> Episode:

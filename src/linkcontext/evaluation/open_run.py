@@ -15,8 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from linkcontext.data.manifest import Dataset
-from linkcontext.data.sources import digest
+from linkcontext.data.manifest import Dataset, digest
 from linkcontext.episodes.scaffold import Message, Scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluation.run_dir import flat, measured_apart

@@ -27,9 +27,15 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from linkcontext.data.copies import disputed
 from linkcontext.data.images import READER, open_image
-from linkcontext.data.manifest import Dataset
-from linkcontext.data.neighbours import Floats, Rule, checked, listed, sheet, write_neighbours
-from linkcontext.data.sources import digest
+from linkcontext.data.manifest import Dataset, digest
+from linkcontext.data.neighbours import (
+    Floats,
+    RankingRule,
+    check_weights,
+    draw_sheet,
+    neighbour_lists,
+    write_neighbours,
+)
 from linkcontext.episodes.special_tokens import marks_pattern, refuse_marks
 from linkcontext.errors import InputError, first_few
 from linkcontext.inference.vision import chunks
@@ -220,7 +226,7 @@ def mine(
     encoder: str = "mini-clip",
     images_per_class: int = 100,
     weights: Sequence[float] = (0.5, 0.8, 0.5),
-    rule: Rule = "linear",
+    rule: RankingRule = "linear",
     split: str | None = None,
     seed: int = 0,
     picture: Path | None = None,
@@ -230,7 +236,7 @@ def mine(
     Features are kept in OUT.features. Several processes share the work; True in the one that wrote the files. Raises
     `InputError` for weights that are not three, an encoder that is none, and a class without pictures.
     """
-    three = checked(weights)
+    three = check_weights(weights)
     if images_per_class < 1:
         raise InputError(f"--images-per-class {images_per_class}: at least 1 is needed.")
     chosen, names = choose(dataset, images_per_class, split, seed), dataset.names()
@@ -252,10 +258,10 @@ def mine(
     state.wait_for_everyone()
     if state.is_main_process:
         image, text = np.stack([mean(parts) for parts in seen.values()]), np.concatenate([units(b) for b in said])
-        rows = list(listed(names, image, text, three, rule, seed))
+        rows = list(neighbour_lists(names, image, text, three, rule, seed))
         network = {"name": encoder, "class": type(eyes.network).__name__, "fingerprint": eyes.fingerprint}
         made = {"weights": three, "rule": rule, "images_per_class": images_per_class, "split": split, "seed": seed}
         write_neighbours(rows, out, data=digest(dataset), encoder=network, **made)
         if picture:
-            sheet(dataset, rows, picture)
+            draw_sheet(dataset, rows, picture)
     return bool(state.is_main_process)

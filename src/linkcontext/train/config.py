@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from linkcontext.config import ModelConfig
-from linkcontext.data.neighbours import Rule
+from linkcontext.data.neighbours import RankingRule
 from linkcontext.episodes.plan import Coherence, Form
 from linkcontext.errors import InputError
 from linkcontext.train.samplers import Kind, Names, Negatives
@@ -41,7 +41,7 @@ class TrainConfig:
     """Which classes meet: any, or neighbours of the first."""
     neighbours: str | None = None
     """A file made by `linkcontext mine`, for --negatives neighbours. Default: what the manifest says."""
-    rule: Rule = "linear"
+    rule: RankingRule = "linear"
     """How a negative is drawn from the file: topk (evenly), linear (the paper) or intervals (the released code)."""
     questions: str | None = None
     """A file with ways to ask the query's question, one a line."""

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from linkcontext.data.manifest import Dataset
-from linkcontext.data.neighbours import mined
-from linkcontext.data.sources import annotations, digest
+from linkcontext.data.manifest import Dataset, annotation_digest, digest
+from linkcontext.data.neighbours import neighbours_from_file
 from linkcontext.episodes.annotations import questions_about
 from linkcontext.episodes.plan import TaskPlan
 from linkcontext.episodes.pool import LeftOut
@@ -83,9 +82,9 @@ def open_examples(config: TrainConfig, model: Model | None = None) -> TrainingDa
 def _add_link(data: TrainingData, share: float, config: TrainConfig, wording: Scaffold, model: Model | None) -> None:
     questions = read_questions(Path(config.questions)) if config.questions else ()
     dataset = _pictures(config.data, model)
-    lessons = Lessons.of(dataset, strategy_of(config), mined(config.neighbours, dataset), questions)
+    lessons = Lessons.of(dataset, strategy_of(config), neighbours_from_file(config.neighbours, dataset), questions)
     data.problems += _problems(dataset, lessons.pool.left_out)
-    data.digests |= {"link": digest(dataset), "link annotations": annotations(dataset)}
+    data.digests |= {"link": digest(dataset), "link annotations": annotation_digest(dataset)}
     data.checks += [partial(refuse_marks, text, where=f"{config.questions}") for text in questions]
     if config.names not in ("pseudo", "random"):
         data.checks.append(partial(refuse_marked_names, dataset.items))
@@ -105,7 +104,7 @@ def _add_icl(
     make = mixture.icl(sampler, pictures, wording, config.supervise != "query", config.turns, config.seed)
     problems = _problems(pictures, sampler.left_out)
     data.problems += [problem for problem in problems if problem not in data.problems]
-    data.digests |= {name: digest(pictures), f"{name} annotations": annotations(pictures)}
+    data.digests |= {name: digest(pictures), f"{name} annotations": annotation_digest(pictures)}
     data.checks.append(partial(refuse_marked_questions, pictures.items))
     data.longest.append(make(0, max(config.turns)))
     data.tasks.append((share, make))

@@ -20,7 +20,7 @@ from typing import Literal, TypeVar
 
 from linkcontext.data.layout import is_blank
 from linkcontext.data.manifest import Dataset
-from linkcontext.data.neighbours import Rule
+from linkcontext.data.neighbours import RankingRule
 from linkcontext.episodes.link import draw_episode
 from linkcontext.episodes.names import shown_names
 from linkcontext.episodes.plan import EpisodePlan
@@ -45,7 +45,7 @@ class Strategy:
     queries: int = 1
     names: Names = "pseudo"
     negatives: Negatives = "random"
-    rule: Rule = "linear"
+    rule: RankingRule = "linear"
     split: str | None = None
     seed: int = 0
 

@@ -4,9 +4,9 @@ import pytest
 
 from linkcontext.data.readers.conversations import (
     Conversation,
+    conversation_from_record,
     conversations,
     of,
-    parse_conversation,
     write_conversations,
 )
 from linkcontext.data.scan import Problems
@@ -35,7 +35,7 @@ def chat(*values):
 
 def test_llava_by_hand():
     record = {"id": 7, "image": "a.png", "conversations": talk("<image>\nWhat?\n", "A cat.", "Where?", "There.")}
-    assert parse_conversation(record, "f:1", 0) == Conversation(
+    assert conversation_from_record(record, "f:1", 0) == Conversation(
         "7",
         ("a.png",),
         (
@@ -50,7 +50,7 @@ def test_llava_by_hand():
 def test_messages_and_trl_columns_by_hand():
     turns = [{"role": "system", "content": "S"}, *chat("One <image>\nand<image>", "A", "B?", "B")]
     turns[4]["loss"] = True
-    found = parse_conversation({"messages": turns, "images": ["a", "b"]}, "f:1", 3)
+    found = conversation_from_record({"messages": turns, "images": ["a", "b"]}, "f:1", 3)
     assert found.id == "record 3"
     assert found.messages[:2] == (
         said("system", text("S")),
@@ -59,13 +59,13 @@ def test_messages_and_trl_columns_by_hand():
     assert found.messages[4] == said("assistant", text("B"), loss=True)
     parts = [{"type": "image", "text": None}, text("One "), text("two")]
     columns = {"prompt": [{"role": "user", "content": parts}], "completion": chat("", "A")[1:], "images": ["a"]}
-    assert parse_conversation(columns, "f:1", 0).messages == (
+    assert conversation_from_record(columns, "f:1", 0).messages == (
         said("user", image("a"), text("One two")),
         said("assistant", text("A"), loss=True),
     )
     own = {"messages": [said("user", image("own.png"), text("Q")), said("assistant", text("A"))], "system": "S"}
-    assert parse_conversation(own, "f:1", 0).pictures == ("own.png",)
-    assert parse_conversation(own, "f:1", 0).messages[0] == said("system", text("S"))
+    assert conversation_from_record(own, "f:1", 0).pictures == ("own.png",)
+    assert conversation_from_record(own, "f:1", 0).messages[0] == said("system", text("S"))
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,14 @@ def test_messages_and_trl_columns_by_hand():
 )
 def test_wrong_records_get_a_sentence(record, sentence):
     with pytest.raises(InputError, match=sentence):
-        parse_conversation(record, "f:1", 0)
+        conversation_from_record(record, "f:1", 0)
 
 
 @pytest.mark.parametrize("value", ["data:image/png;base64," + "A" * 5000, "/9j/" + "A" * 5000, "A" * 5000])
 def test_a_picture_in_the_record_is_named_and_not_repeated(value):
     for record in ({"image": value}, {"images": [{"url": value}]}):
         with pytest.raises(InputError, match="the record holds the picture itself") as error:
-            parse_conversation({**record, "conversations": talk("<image>", "a")}, "f:1", 0)
+            conversation_from_record({**record, "conversations": talk("<image>", "a")}, "f:1", 0)
         assert len(str(error.value)) < 300
 
 
@@ -139,21 +139,26 @@ def test_a_picture_in_the_record_is_named_and_not_repeated(value):
 )
 def test_marks_of_answers_that_are_not_learnt(marks, learnt):
     turns = [*chat("q"), {"role": "assistant", "content": "a", **marks}]
-    assert parse_conversation({"messages": turns}, "f:1", 0).messages[1].get("loss") is learnt
+    assert conversation_from_record({"messages": turns}, "f:1", 0).messages[1].get("loss") is learnt
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
 def test_the_line_break_after_a_picture_goes_however_lines_end(ending):
     record = {"image": "a", "conversations": talk(f"<image>{ending}What?{ending}", "A.")}
-    assert parse_conversation(record, "f:1", 0).messages[0]["content"] == [image("a"), text(f"What?{ending}")]
+    assert conversation_from_record(record, "f:1", 0).messages[0]["content"] == [image("a"), text(f"What?{ending}")]
 
 
 def test_words_about_html_are_no_video():
     assert (
-        parse_conversation({"conversations": talk("What does the tag <video> do?", "It plays.")}, "f:1", 0).pictures
+        conversation_from_record(
+            {"conversations": talk("What does the tag <video> do?", "It plays.")}, "f:1", 0
+        ).pictures
         == ()
     )
-    assert parse_conversation({"conversations": talk("And <img src='a.png'>?", "It shows.")}, "f:1", 0).pictures == ()
+    assert (
+        conversation_from_record({"conversations": talk("And <img src='a.png'>?", "It shows.")}, "f:1", 0).pictures
+        == ()
+    )
 
 
 def test_wrong_records_copies_and_ids_of_two_are_named_and_the_others_come(tmp_path):

@@ -3,11 +3,11 @@ import json
 import pytest
 from PIL import Image
 
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.manifest import MANIFEST
 from linkcontext.data.readers.conversations import conversations
 from linkcontext.data.readers.imports import import_files
 from linkcontext.data.scan import Problems
-from linkcontext.data.sources import open_folder
 from linkcontext.errors import InputError
 
 

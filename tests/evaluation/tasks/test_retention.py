@@ -9,8 +9,8 @@ from PIL import Image
 
 from linkcontext import cli
 from linkcontext.config import eval_config
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.manifest import Dataset
-from linkcontext.data.sources import open_folder
 from linkcontext.episodes.scaffold import SCAFFOLDS, image_ids
 from linkcontext.errors import InputError
 from linkcontext.evaluation.runner import configured, run_evaluation, run_folder

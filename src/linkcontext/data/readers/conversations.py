@@ -80,7 +80,7 @@ def validated(found: Iterable[tuple[str, Any]], source: str, problems: Problems)
     again = 0
     for number, (where, record) in enumerate(found):
         try:
-            told = parse_conversation(record, where, number)
+            told = conversation_from_record(record, where, number)
             said = hash((told.pictures, *[part.get("text") for m in told.messages for part in m["content"]]))
             if told.id in seen:
                 if problems.strict or seen[told.id] == said:
@@ -97,7 +97,7 @@ def validated(found: Iterable[tuple[str, Any]], source: str, problems: Problems)
         problems.note(f"{source}: records whose id stood there before, now ID#NUMBER: {again}.")
 
 
-def parse_conversation(record: Any, where: str, number: int) -> Conversation:
+def conversation_from_record(record: Any, where: str, number: int) -> Conversation:
     """A record of any of the layouts; without an id it is called `record NUMBER`.
 
     Raises `InputError` for a record that is wrong, or about a video or a sound.

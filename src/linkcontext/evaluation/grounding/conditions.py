@@ -24,7 +24,7 @@ from typing import Any
 
 from linkcontext.config import EpisodeConfig, flags
 from linkcontext.data.manifest import Dataset
-from linkcontext.data.neighbours import mined
+from linkcontext.data.neighbours import neighbours_from_file
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.scaffold import SCAFFOLDS, load_scaffold
@@ -105,7 +105,7 @@ def plan_conditions(evaluator: Evaluator, options: EpisodeConfig, scaffold: str)
 
 def draw_conditions(options: EpisodeConfig, dataset: Dataset) -> list[Episode]:
     """All that is asked in the configuration's own wording and with its number of ways."""
-    plan, near = _plan(options), mined(options.neighbours, dataset)
+    plan, near = _plan(options), neighbours_from_file(options.neighbours, dataset)
     few = replace(plan, shots_per_class=plan.shots_per_class[-1:])
 
     def under(plan: EpisodePlan, **changes: Any) -> Sequence[Episode]:
@@ -134,7 +134,11 @@ def _more_ways(options: EpisodeConfig, dataset: Dataset, ways: int, placed: bool
     plan = replace(_plan(options), ways=ways)
     plan = replace(plan, episodes=max(2, round(plan.episodes * options.ways / ways)))
     plan = replace(plan, shots_per_class=plan.shots_per_class[-1:]) if placed else plan
-    return list(_called(f"ways-{ways}", sample_episodes(dataset, plan, mined(options.neighbours, dataset)).episodes))
+    return list(
+        _called(
+            f"ways-{ways}", sample_episodes(dataset, plan, neighbours_from_file(options.neighbours, dataset)).episodes
+        )
+    )
 
 
 def predict_conditions(planned: Sequence[Condition], path: Path) -> None:

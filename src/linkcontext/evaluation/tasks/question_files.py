@@ -15,7 +15,7 @@ from pathlib import Path
 from linkcontext.data.images import open_image, sha256
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.readers.annotations import unique_id
-from linkcontext.data.readers.conversations import KEYS, parse_conversation
+from linkcontext.data.readers.conversations import KEYS, conversation_from_record
 from linkcontext.data.readers.imports import possible_paths
 from linkcontext.data.readers.json_records import first_key, get, records, under, word
 from linkcontext.episodes.scaffold import Scaffold, image_ids
@@ -71,7 +71,7 @@ def _answered(path: Path) -> Iterator[RecallQuestion]:
                 f"{where}: neither a conversation of LLaVA (`conversations`) nor one of messages + images "
                 "(`messages`), and the file no object with VQA's `questions`. Name a file of one of these kinds."
             )
-        told = parse_conversation(record, where, number)
+        told = conversation_from_record(record, where, number)
         cluster = told.pictures[0] if told.pictures else f"record {number}"
         for at, message in enumerate(told.messages):
             if message["role"] == "assistant" and message.get("loss", True):

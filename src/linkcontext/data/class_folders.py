@@ -1,29 +1,19 @@
-"""Data sets from class folders, from the Hugging Face hub, and the handwritten digits that are built in."""
+"""Class folders: a folder of pictures for each class, with or without folders of splits."""
 
 import dataclasses
-import hashlib
-import json
 import os
 import stat
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from linkcontext.data import hub
 from linkcontext.data.copies import dispute
 from linkcontext.data.formats import KINDS
 from linkcontext.data.layout import Layout, is_blank, mixes_scripts, name_key, named, read_layout, source_group
 from linkcontext.data.manifest import MANIFEST, Dataset, read_manifest
 from linkcontext.data.scan import Problems, Seen, scan
 from linkcontext.errors import InputError, excerpt, first_few
-from linkcontext.progress import progress
-from linkcontext.records import Item, to_json
-from linkcontext.storage import cache_dir, written_once
+from linkcontext.records import Item
 
 LAYOUT = f"FOLDER/CLASS/picture.png or FOLDER/train/CLASS/picture.png, with two classes or more, {KINDS}"
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-DIGIT_EDGE = 64
 
 
 def open_folder(root: Path, strict: bool = False, fewest: int = 2) -> Dataset:
@@ -72,36 +62,6 @@ def _namesakes(dataset: Dataset) -> str:
         f"classes that share a name, but for case and spaces: {first_few(shared, whole=True)}. They never meet in an "
         "episode. If they are one class, put their pictures together; if not, rename one."
     )
-
-
-def open_digits() -> Dataset:
-    """scikit-learn's 1,797 handwritten digits, white on black: ten classes, 64 px, kept in the cache."""
-    return open_folder(written_once(cache_dir() / f"digits-{DIGIT_EDGE}", _write_digits), strict=True)
-
-
-def open_huggingface(name: str, strict: bool = False, fewest: int = 2) -> Dataset:
-    """A Hugging Face data set: a hub id, an image folder or a parquet file, or `name:config`.
-
-    Its pictures are written once as class folders into the cache, splits kept, bytes unchanged. Raises
-    `InputError` without the `datasets` package, for a data set that cannot be loaded, and for one whose
-    picture and label columns cannot be told; else as `open_folder`.
-    """
-    source = hub.load(name)
-    folder = written_once(cache_dir() / "hub" / source.key, source.write)
-    dataset = open_folder(folder, strict, fewest)
-    return dataclasses.replace(dataset, problems=source.problems + dataset.problems)
-
-
-def digest(dataset: Dataset) -> str:
-    """A hash over each picture's id, class and content: equal for two runs that used the same pictures."""
-    lines = sorted(json.dumps([item.id, item.class_id, item.sha256]) for item in dataset.items)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def annotations(dataset: Dataset) -> str:
-    """A hash of everything known of the pictures besides their pixels: names, splits, groups, facts and questions."""
-    lines = sorted(to_json(dataclasses.replace(item, pixels="", sha256="")) for item in dataset.items)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _check_folder(root: Path) -> None:
@@ -176,17 +136,3 @@ def _compare(pictures: dict[str, Seen], manifest: Dataset, problems: Problems) -
             f"{file}: pictures that changed since they were listed, so that their facts may be wrong: "
             f"{len(changed)} ({first_few(changed)})."
         )
-
-
-def _write_digits(folder: Path) -> None:
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - a second of import, once in a machine's life
-
-    digits = load_digits()
-    for name in DIGITS:
-        (folder / name).mkdir()
-    with progress("Writing the digits", len(digits.target)) as advance:
-        for number, (ink, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
-            grey = (ink * (255 / 16)).round().astype(np.uint8)  # float64[8, 8], 0 to 16
-            picture = Image.fromarray(grey).resize((DIGIT_EDGE, DIGIT_EDGE), Image.Resampling.BICUBIC)
-            picture.save(folder / DIGITS[digit] / f"{number:04d}.png")
-            advance()

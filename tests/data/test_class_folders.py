@@ -1,17 +1,14 @@
 import dataclasses
-import errno
 import os
 import shutil
 
-import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 
-from linkcontext.data import sources
+from linkcontext.data import class_folders
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.images import open_image
 from linkcontext.data.manifest import Dataset, write_manifest
-from linkcontext.data.sources import DIGITS, digest, open_digits, open_folder
 from linkcontext.errors import InputError
 
 
@@ -158,7 +155,7 @@ def test_a_root_without_permission(zoo, monkeypatch):
         with pytest.raises(InputError, match=r"zoo: no permission to read the folder\. Expected FOLDER"):
             open_folder(zoo)
     with monkeypatch.context() as denied:
-        denied.setattr(sources.Path, "stat", refuse)
+        denied.setattr(class_folders.Path, "stat", refuse)
         with pytest.raises(InputError, match=r"zoo: the folder cannot be read \(Permission denied\)\. Expected"):
             open_folder(zoo)
 
@@ -178,66 +175,3 @@ def test_one_bad_picture_is_reported_or_fails(zoo):
     assert len(dataset.problems) == 1
     with pytest.raises(InputError, match=r"bad\.png: the file is empty"):
         open_folder(zoo, strict=True)
-
-
-def test_digits(cache, monkeypatch):
-    dataset = open_digits()
-    assert len(dataset.items) == 1_797
-    assert dataset.names() == {name: name for name in DIGITS}
-    assert len({item.group for item in dataset.items}) == 1_797
-    pixels = load_digits()
-    for number in (0, 7, 1_796):
-        item = dataset.item(f"{DIGITS[pixels.target[number]]}/{number:04d}.png")
-        grey = np.asarray(open_image(dataset.path(item.id)))[..., 0]
-        assert grey.shape == (64, 64)
-        again = np.asarray(Image.fromarray(grey).resize((8, 8), Image.Resampling.BOX)).astype(float)
-        ink = np.corrcoef(again.ravel(), pixels.images[number].ravel())[0, 1]
-        assert ink > 0.98  # the ink is white: black on white would be below 0
-    monkeypatch.setattr(sources, "_write_digits", None)  # they are there: nothing is written again
-    assert open_digits() == dataset
-    assert [path for path in cache.iterdir() if path.name.startswith(".")] == []
-
-
-def test_nothing_half_written_is_left(cache, tmp_path):
-    def fail(folder):
-        (folder / "half").touch()
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(InputError, match=r"could not be written \(No space left on device\)"):
-        sources.written_once(cache / "set", fail)
-    assert list(cache.iterdir()) == []
-    (tmp_path / "a_file").touch()
-    with pytest.raises(InputError, match="LINKCONTEXT_CACHE"):
-        sources.written_once(tmp_path / "a_file" / "set", os.fspath)
-
-
-@pytest.mark.parametrize("moment", ["before", "between"])
-def test_another_process_that_was_faster_wins(cache, monkeypatch, moment):
-    folder = cache / "set"
-
-    def write(mine):
-        (mine / "mine").touch()
-        if moment == "before":
-            other()
-
-    def other():
-        folder.mkdir()
-        (folder / "theirs").touch()
-
-    if moment == "between":  # after the check, before the rename
-        real = sources.Path.rename
-        monkeypatch.setattr(sources.Path, "rename", lambda path, to: (other(), real(path, to)))
-    assert sources.written_once(folder, write) == folder
-    assert [path.name for path in folder.iterdir()] == ["theirs"]
-    assert list(cache.iterdir()) == [folder]
-
-
-def test_digest_tells_class_and_content_and_nothing_else(zoo, picture):
-    dataset = open_folder(zoo)
-    known = digest(dataset)
-    first, *others = dataset.items
-    assert digest(Dataset(zoo.parent, dataset.items[::-1], ("a problem",))) == known
-    assert digest(Dataset(zoo, (dataclasses.replace(first, name="tom", group="x"), *others))) == known
-    for change in ({"class_id": "dog"}, {"sha256": "0"}, {"id": "cat/a_2.png"}):
-        assert digest(Dataset(zoo, (dataclasses.replace(first, **change), *others))) != known
-    assert digest(Dataset(zoo, tuple(others))) != known
