@@ -12,6 +12,7 @@ from linkcontext.errors import InputError
 from linkcontext.models.prompting import Prompting
 from linkcontext.scoring import engine_names
 from linkcontext.scoring.engine_names import EngineName
+from linkcontext.source import data_help
 
 Select = Literal["random", "medoid", "rices"]
 Scoring = Literal["likelihood", "generate", "both", "lcl-legacy"]
@@ -56,8 +57,7 @@ class ModelConfig(Loading):
 class EpisodeConfig:
     """Which pictures, and how episodes are drawn from them."""
 
-    data: str = "world:0"
-    """A folder of class folders, `digits`, `world:SEED`, `world:taught`, hf:NAME, or imagenet-100:DIR (or -900)."""
+    data: Annotated[str, tyro.conf.arg(help=data_help())] = "world:0"
     ways: int = 2
     """Classes in an episode."""
     shots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...")] = (0, 1, 2, 4, 8, 16)

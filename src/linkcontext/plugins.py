@@ -1,28 +1,41 @@
-"""Parts that other installed packages add, found by their entry points (importlib.metadata).
+"""Parts that can be added: those of a table, and those that other installed packages declare as entry points.
 
-The group `linkcontext.tasks` holds benchmarks (`evaluation.task.Task`). docs/adding.md shows how a package adds one.
+The group `linkcontext.tasks` holds benchmarks (`evaluation.task.Task`), `linkcontext.readers` holds sources of data
+sets and file formats (`data.reader.Reader`). docs/adding.md shows how a package adds one.
 """
 
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from linkcontext.errors import InputError
 
 Part = TypeVar("Part")
 
 
-def plugin_names(group: str) -> list[str]:
-    """The names in a group of entry points, sorted, each once. Nothing is imported."""
-    return sorted({entry.name for entry in entry_points(group=group)})
+class Listed(NamedTuple):
+    """A line of a table: where the part is, which is imported when it is used, and its sentence in `--help`."""
+
+    place: str  # "package.module:NAME"
+    help: str
 
 
-def load_plugin(group: str, name: str, kind: type[Part]) -> Part | None:
-    """Import the part of that name; None if no installed package has one.
+def part_names(table: Mapping[str, Listed], group: str) -> list[str]:
+    """The names that `find_part` knows: the table's, then those of other packages, sorted. Nothing is imported."""
+    return [*table, *sorted({entry.name for entry in entry_points(group=group)} - table.keys())]
+
+
+def find_part(table: Mapping[str, Listed], group: str, name: str, kind: type[Part]) -> Part | None:
+    """Import the part of that name; None if neither the table nor an installed package has one. The table wins.
 
     Raises:
         InputError: two packages have a part of that name, or it cannot be imported, or it is no `kind`. The message
             names the package.
     """
+    if name in table:
+        part = EntryPoint(name, table[name].place, group).load()
+        assert isinstance(part, kind)
+        return part
     entries = list(entry_points(group=group, name=name))
     if not entries:
         return None

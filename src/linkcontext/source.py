@@ -1,60 +1,112 @@
-"""From what a user writes after --data to a data set."""
+"""What can be read: the table of data sets and file formats, and the functions that open what a user names.
 
-import re
-from pathlib import Path
+To add one, write a module with a `Reader` and add a line to a table here, or declare an entry point
+`linkcontext.readers` in another package (docs/adding.md).
+"""
 
-from linkcontext.data.class_folders import open_folder
-from linkcontext.data.digits import open_digits
-from linkcontext.data.hub import open_huggingface
-from linkcontext.data.imagenet import PICTURES, open_imagenet
+import os
+
+from linkcontext.data.importing import ImportReport, import_with
 from linkcontext.data.manifest import Dataset
+from linkcontext.data.reader import Reader
 from linkcontext.errors import InputError
-from linkcontext.storage import cache_dir, written_once
-from linkcontext.worlds import folder as worlds
-from linkcontext.worlds.scenes import write_scenes
+from linkcontext.plugins import Listed, find_part, part_names
 
-WORLD_CLASSES, WORLD_IMAGES, TAUGHT_IMAGES, REPLAY_IMAGES = 60, 40, 24, 16
-WORLD_VERSION = 1  # of what is drawn; kept worlds of another version are drawn anew
+GROUP = "linkcontext.readers"  # of entry points
+
+# Data sets, under --data NAME:ARGUMENT. Help and messages begin with the usage.
+DATA_SETS = {
+    "folder": Listed("linkcontext.data.class_folders:FOLDER", "folder:DIR, or DIR alone: a folder of class folders"),
+    "digits": Listed("linkcontext.data.digits:DIGITS", "digits: scikit-learn's 1,797 handwritten digits"),
+    "world": Listed(
+        "linkcontext.worlds.readers:WORLD",
+        "world:SEED: a world of invented things that no model was trained on; world:taught: what the bundled models "
+        "know by name; world:replay: other pictures of the same, to train on",
+    ),
+    "scenes": Listed("linkcontext.worlds.readers:SCENES", "scenes:SEED: drawn pictures with questions of every task"),
+    "hf": Listed(
+        "linkcontext.data.hub:HUGGING_FACE",
+        "hf:NAME: a data set of the Hugging Face Hub, or NAME:CONFIG, a parquet file or an image folder",
+    ),
+    "imagenet-900": Listed(
+        "linkcontext.data.imagenet:IMAGENET_900", "imagenet-900:DIR: the training classes of Link-Context Learning"
+    ),
+    "imagenet-100": Listed(
+        "linkcontext.data.imagenet:IMAGENET_100", "imagenet-100:DIR: its test classes, in pairs of neighbours"
+    ),
+}
+# File formats, under `linkcontext data FILE --layout NAME`.
+FILE_FORMATS = {
+    "conversations": Listed(
+        "linkcontext.data.readers.conversations:CONVERSATIONS",
+        "conversations of LLaVA, messages + images (LLaMA-Factory, ms-swift), or TRL's columns",
+    ),
+    "seed": Listed("linkcontext.data.readers.seed_bench:SEED_BENCH", "SEED-Bench and SEED-Bench-2"),
+    "vl-checklist": Listed("linkcontext.data.readers.vl_checklist:VL_CHECKLIST", "VL-Checklist"),
+    "visual-genome": Listed(
+        "linkcontext.data.readers.visual_genome:VISUAL_GENOME", "attributes and relations of Visual Genome"
+    ),
+    "vl-icl": Listed("linkcontext.data.readers.vl_icl:VL_ICL", "the image-to-text tasks of VL-ICL"),
+}
+READERS = DATA_SETS | FILE_FORMATS
 
 
 def open_data(spec: str, strict: bool = False, fewest: int = 2) -> Dataset:
-    """The data set meant by a folder, `digits`, `world:SEED`, `world:taught`, `hf:NAME` or `imagenet-100:DIR`.
+    """Open a folder of class folders, or another data set as `NAME:ARGUMENT` (see `DATA_SETS`).
 
-    `world:SEED` has 60 concepts in hard-neighbour pairs with 40 pictures each; `world:taught` new pictures of the
-    320 concepts that the bundled models know by name, 24 each, and `world:replay` 16 others of each to train on: the
-    retention benchmark asks about those of world:taught. `scenes:SEED` are pictures with questions of every task. What
-    is made is kept in the cache. A folder has at least `fewest` classes.
+    >>> len(open_data("digits").items)
+    1797
+
+    Args:
+        spec: What a user writes after --data. Other packages can add names.
+        strict: Raise for the first picture that cannot be used, instead of leaving it out.
+        fewest: Raise for a folder with fewer classes.
+
+    Raises:
+        InputError: there is no such folder or data set, or it cannot be used; the message says why.
     """
-    if spec == "digits":
-        return open_digits()
-    if spec.startswith("hf:"):
-        return open_huggingface(spec.removeprefix("hf:"), strict, fewest)
-    if spec.startswith("world:"):
-        return _world(spec.removeprefix("world:"))
-    if spec.startswith("scenes:"):
-        seed = spec.removeprefix("scenes:")
-        if not re.fullmatch(r"\d{1,9}", seed):
-            raise InputError(f"--data {spec}: write scenes:SEED with a whole number.")
-        kept = cache_dir() / "worlds" / f"v{WORLD_VERSION}-scenes-{seed}"
-        return open_folder(written_once(kept, lambda out: _only(write_scenes(out, int(seed)))))
-    part, _, folder = spec.partition(":")
-    if part in PICTURES:
-        return open_imagenet(part, folder, strict)
-    return open_folder(Path(spec), strict, fewest)
+    name, colon, argument = spec.partition(":")
+    if not colon and name != "digits":
+        name, argument = "folder", spec
+    reader = find_part(READERS, GROUP, name, Reader)
+    if reader is None:
+        if not os.path.exists(spec):  # noqa: PTH110 - False for a text that cannot be a path, where a Path raises
+            usages = ", ".join(listed.help.partition(": ")[0] for listed in DATA_SETS.values())
+            others = [known for known in part_names(READERS, GROUP) if known not in READERS]
+            raise InputError(
+                f"--data {spec}: no such folder, and {name} is not a data set. Give {', '.join([usages, *others])}, "
+                f"or install the package that adds {name}."
+            )
+        reader, argument = find_part(READERS, GROUP, "folder", Reader), spec
+        assert reader is not None
+    if reader.open is None:
+        raise InputError(f"--data {spec}: {name} is a file format. First run {_import_command(name)}.")
+    return reader.open(argument, strict, fewest)
 
 
-def _world(which: str) -> Dataset:
-    kept = cache_dir() / "worlds" / f"v{WORLD_VERSION}-{which}"
-    if which == "taught":
-        return open_folder(written_once(kept, lambda out: _only(worlds.write_taught(out, TAUGHT_IMAGES))))
-    if which == "replay":
-        stream = worlds.REPLAY_STREAM
-        return open_folder(written_once(kept, lambda out: _only(worlds.write_taught(out, REPLAY_IMAGES, stream))))
-    if not re.fullmatch(r"\d{1,9}", which):
-        raise InputError(f"--data world:{which}: write world:SEED with a whole number, world:taught or world:replay.")
-    seed = int(which)
-    return open_folder(written_once(kept, lambda out: _only(worlds.write_seed(out, WORLD_CLASSES, WORLD_IMAGES, seed))))
+def import_files(layout: str, source: str, images: str | None, out: str | None, strict: bool = False) -> ImportReport:
+    """Read a file of another tool in the format `layout`, and write the folder `out`; see `importing.import_with`.
+
+    Raises `InputError` for an unknown format, too.
+    """
+    reader = find_part(READERS, GROUP, layout, Reader)
+    if reader is None:
+        names = [name for name in part_names(READERS, GROUP) if name not in DATA_SETS]
+        raise InputError(f"--layout {layout}: not one of {', '.join(names)}. Name one, or install its package.")
+    if reader.questions is None and reader.conversations is None:
+        raise InputError(f"--layout {layout}: a data set, and not a file format. Give --data {layout}:...")
+    return import_with(reader, layout, source, images, out, strict)
 
 
-def _only(_: Dataset) -> None:
-    """A writer's data set names the folder it was written in, which is about to be renamed."""
+def data_help(prefix: str = "") -> str:
+    """The data sets of the table for `--help`, one a line."""
+    return "\n".join([*([prefix] if prefix else []), *(f"{listed.help}." for listed in DATA_SETS.values())])
+
+
+def layout_help() -> str:
+    """The file formats of the table for `--help`, one a line."""
+    return "\n".join(f"{name}: {listed.help}." for name, listed in FILE_FORMATS.items())
+
+
+def _import_command(layout: str) -> str:
+    return f"`linkcontext data FILE --layout {layout} --out DIR`, and give --data DIR"

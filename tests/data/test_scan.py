@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from linkcontext.data import formats, images, scan
-from linkcontext.data.scan import Problems
+from linkcontext.data.problems import Problems
 from linkcontext.errors import InputError
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from linkcontext.data import images
 from linkcontext.data.images import Upload
-from linkcontext.data.readers.imports import import_files
 from linkcontext.errors import InputError
+from linkcontext.source import import_files
 
 pytestmark = pytest.mark.heavy
 

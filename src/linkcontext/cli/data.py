@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from linkcontext.cli.terminal import console, print_problems
 from linkcontext.config import EpisodeConfig
+from linkcontext.data.neighbours import RankingRule
+from linkcontext.data.writers import ConversationLayout
 from linkcontext.errors import InputError
 from linkcontext.models.prompting import Prompting
+from linkcontext.source import FILE_FORMATS, data_help, layout_help
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +72,31 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Look through a data set: what is there, and what is wrong with it. Writes manifest.jsonl if asked.
+    """Summarise a data set: its classes and splits, and the pictures that cannot be used. --write adds a manifest.
 
-    With --layout, read the files of other tools, record by record, and say what is wrong in them; with --out too, write
-    a folder that is read here: pictures with questions, or conversations.json (docs/data.md).
+    With --layout, check the records of another tool's file. With --out too, write them as a folder that is read here:
+    pictures with questions, or conversations.json (docs/data.md).
     """
 
-    data: Annotated[str, tyro.conf.Positional]
-    """A folder of class folders, `digits`, `world:SEED`, `world:taught`, or hf:NAME. With --layout the file or folder
-    to read, or hf:NAME."""
+    data: Annotated[
+        str,
+        tyro.conf.Positional,
+        tyro.conf.arg(help=data_help("With --layout a file or folder, or hf:NAME. Otherwise one of")),
+    ]
     strict: bool = False
     """Fail on the first bad picture or record."""
     write: bool = False
     """Write manifest.jsonl into the folder."""
-    layout: Literal["conversations", "seed", "vl-checklist", "visual-genome", "vl-icl"] | None = None
-    """conversations: of LLaVA, messages + images (LLaMA-Factory, ms-swift), or TRL's columns. The others: SEED-Bench,
-    VL-Checklist, Visual Genome's attributes and relations, VL-ICL, as published."""
+    layout: Annotated[str | None, tyro.conf.arg(help=layout_help(), metavar=f"{{{','.join(FILE_FORMATS)}}}")] = None
     images: str | None = None
-    """With --layout: where the pictures lie. Default: beside the file."""
+    """With --layout: the folder of the pictures. Default: that of the file."""
     out: str | None = None
     """With --layout: the folder to write; it must be new or empty."""
 
     def run(self) -> None:
-        """Look."""
+        """Summarise the data set, or import the file."""
         if self.layout is not None:
-            self._imported(self.layout)
+            self._import(self.layout)
             return
         if self.images or self.out:
             raise InputError("--images, --out: these belong to --layout, which reads the files of other tools.")
@@ -114,15 +117,15 @@ class Data:
         if self.write:
             write_manifest(dataset)
 
-    def _imported(self, layout: Any) -> None:
-        from linkcontext.data.readers.imports import import_files
+    def _import(self, layout: str) -> None:
+        from linkcontext.source import import_files
 
         if self.write:
             raise InputError("--write: with --layout, say --out instead, which writes a folder of its own.")
-        result = import_files(layout, self.data, self.images, self.out, self.strict)
-        for line in result.found:
+        report = import_files(layout, self.data, self.images, self.out, self.strict)
+        for line in report.contents:
             console.print(line, markup=False, soft_wrap=True)
-        print_problems(result.problems)
+        print_problems(report.problems)
         if self.out:
             console.print(f"written: {self.out}", markup=False, soft_wrap=True)
 
@@ -140,7 +143,7 @@ class Episodes:
     """With --show: print the tree of all shot counts, queries and candidates instead, a picture as one token."""
     scaffold: str = "turns"
     """turns, single_turn, lcl, or a JSON file."""
-    export: Literal["llava", "messages", "trl"] | None = None
+    export: ConversationLayout | None = None
     """Write conversations for other tools into --out instead, a list or, called .jsonl, JSON lines: LLaVA's layout;
     messages + images for LLaMA-Factory and ms-swift; TRL's columns."""
     supervise: Literal["every", "query"] = "every"
@@ -164,15 +167,15 @@ class Episodes:
         left_out = [f"left out: {out.class_id} ({out.shortfall})" for out in sampled.left_out]
         print_problems([*left_out, *dataset.problems])
         if self.out and self.export:
-            from linkcontext.data.readers.conversations import write_conversations
+            from linkcontext.data.writers import write_conversations
             from linkcontext.episodes.export import export_conversations
             from linkcontext.episodes.scaffold import load_scaffold, refuse_scaffold
             from linkcontext.episodes.special_tokens import USUAL_MARKS, refuse_marked_episodes
 
             refuse_scaffold(load_scaffold(self.scaffold), USUAL_MARKS)
             refuse_marked_episodes(sampled.episodes, USUAL_MARKS)
-            told = export_conversations(sampled.episodes, dataset, load_scaffold(self.scaffold), self.supervise)
-            write_conversations(told, Path(self.out), self.export)
+            exported = export_conversations(sampled.episodes, dataset, load_scaffold(self.scaffold), self.supervise)
+            write_conversations(exported, Path(self.out), self.export)
             console.print(f"conversations of {len(sampled.episodes)} episodes in {self.out}", soft_wrap=True)
         elif self.out:
             write_jsonl(sampled.episodes, Path(self.out))
@@ -210,8 +213,7 @@ class Mine:
     Killed and started again it goes on where it was; `accelerate launch -m linkcontext mine ...` shares the work.
     """
 
-    data: str
-    """A folder of class folders, `digits`, `world:SEED`, hf:NAME, imagenet-900:DIR, ..."""
+    data: Annotated[str, tyro.conf.arg(help=data_help())]
     out: str
     """The file to write, neighbours.jsonl say; what it was made from stands beside it."""
     encoder: str = "mini-clip"
@@ -219,7 +221,7 @@ class Mine:
     images_per_class: int = 100
     weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="TT IT II")] = (0.5, 0.8, 0.5)
     """Of text to text, image to text and image to image."""
-    rule: Literal["topk", "linear", "intervals"] = "linear"
+    rule: RankingRule = "linear"
     """topk or linear: the 100 nearest; intervals: one class of each of 36 parts of the ranking."""
     split: str | None = None
     """Take pictures of this split only."""

@@ -10,6 +10,7 @@ from linkcontext.cli.terminal import console, harmless, print_json, print_proble
 from linkcontext.config import Loading
 from linkcontext.errors import InputError
 from linkcontext.models.prompting import Prompting
+from linkcontext.source import data_help
 
 if TYPE_CHECKING:
     from linkcontext.models.model import Model
@@ -56,8 +57,7 @@ class Teach:
     Nothing is trained. `linkcontext ask zoo.pack new.png` then names a picture, or answers "none of these".
     """
 
-    data: str
-    """A folder of class folders, or any other data that eval takes: digits, world:SEED, hf:NAME."""
+    data: Annotated[str, tyro.conf.arg(help=data_help())]
     out: str
     """The pack to write, for example zoo.pack. Names and pictures are added to a pack that exists."""
     model: str | None = None

@@ -9,7 +9,9 @@ from linkcontext.data.copies import dispute
 from linkcontext.data.formats import KINDS
 from linkcontext.data.layout import Layout, is_blank, mixes_scripts, name_key, named, read_layout, source_group
 from linkcontext.data.manifest import MANIFEST, Dataset, read_manifest
-from linkcontext.data.scan import Problems, Seen, scan
+from linkcontext.data.problems import Problems
+from linkcontext.data.reader import Reader
+from linkcontext.data.scan import Seen, scan
 from linkcontext.errors import InputError, excerpt, first_few
 from linkcontext.records import Item
 
@@ -48,6 +50,9 @@ def open_folder(root: Path, strict: bool = False, fewest: int = 2) -> Dataset:
         because = f" Left out: {first_few(problems.sentences, whole=True)}" if problems.sentences else ""
         raise InputError(f"{root}: {there}. Expected {LAYOUT}.{because}")
     return dataclasses.replace(dataset, problems=tuple(problems.sentences))
+
+
+FOLDER = Reader(open=lambda path, strict, fewest: open_folder(Path(path), strict, fewest))
 
 
 def _namesakes(dataset: Dataset) -> str:

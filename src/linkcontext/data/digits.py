@@ -7,10 +7,12 @@ from PIL import Image
 
 from linkcontext.data.class_folders import open_folder
 from linkcontext.data.manifest import Dataset
+from linkcontext.data.reader import Reader
+from linkcontext.errors import InputError
 from linkcontext.progress import progress
 from linkcontext.storage import cache_dir, written_once
 
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 EDGE = 64  # pixels
 
 
@@ -19,15 +21,24 @@ def open_digits() -> Dataset:
     return open_folder(written_once(cache_dir() / f"digits-{EDGE}", _write_digits), strict=True)
 
 
+def _open(argument: str, _strict: bool, _fewest: int) -> Dataset:
+    if argument:
+        raise InputError(f"--data digits:{argument}: there is one such data set. Write digits.")
+    return open_digits()
+
+
+DIGITS = Reader(open=_open)
+
+
 def _write_digits(folder: Path) -> None:
     from sklearn.datasets import load_digits  # noqa: PLC0415 - takes a second to import and is needed once
 
     digits = load_digits()
-    for name in DIGITS:
+    for name in NAMES:
         (folder / name).mkdir()
     with progress("Writing the digits", len(digits.target)) as advance:
         for number, (ink, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
             grey = (ink * (255 / 16)).round().astype(np.uint8)  # float64[8, 8], 0 to 16
             picture = Image.fromarray(grey).resize((EDGE, EDGE), Image.Resampling.BICUBIC)
-            picture.save(folder / DIGITS[digit] / f"{number:04d}.png")
+            picture.save(folder / NAMES[digit] / f"{number:04d}.png")
             advance()

@@ -13,6 +13,7 @@ from linkcontext.data import images
 from linkcontext.data.class_folders import open_folder
 from linkcontext.data.layout import is_blank, normal_name, normal_split, source_group
 from linkcontext.data.manifest import Dataset, write_manifest
+from linkcontext.data.reader import Reader
 from linkcontext.errors import InputError
 from linkcontext.progress import progress
 from linkcontext.records import Item
@@ -34,6 +35,9 @@ def open_huggingface(name: str, strict: bool = False, fewest: int = 2) -> Datase
     folder = written_once(cache_dir() / "hub" / labelled.key, labelled.write)
     dataset = open_folder(folder, strict, fewest)
     return dataclasses.replace(dataset, problems=labelled.problems + dataset.problems)
+
+
+HUGGING_FACE = Reader(open=open_huggingface)
 
 
 @dataclass(frozen=True, slots=True)

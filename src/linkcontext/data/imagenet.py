@@ -19,7 +19,9 @@ from linkcontext.data import images
 from linkcontext.data.copies import dispute
 from linkcontext.data.formats import SUFFIXES
 from linkcontext.data.manifest import Dataset
-from linkcontext.data.scan import Problems, as_row, is_litter, is_text, look, revived
+from linkcontext.data.problems import Problems
+from linkcontext.data.reader import Reader
+from linkcontext.data.scan import as_row, is_litter, is_text, look, revived
 from linkcontext.errors import InputError, first_few
 from linkcontext.progress import progress
 from linkcontext.records import Item
@@ -78,6 +80,10 @@ def open_imagenet(part: str, folder: str, strict: bool = False) -> Dataset:
     if contradiction := dispute(dataset):
         problems.add(contradiction)
     return replace(dataset, problems=tuple(problems.sentences))
+
+
+IMAGENET_900 = Reader(open=lambda folder, strict, _fewest: open_imagenet("imagenet-900", folder, strict))
+IMAGENET_100 = Reader(open=lambda folder, strict, _fewest: open_imagenet("imagenet-100", folder, strict))
 
 
 def _chosen(root: Path, part: str, problems: Problems) -> list[str]:

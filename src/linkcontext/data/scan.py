@@ -10,12 +10,12 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from linkcontext.data import formats, images
 from linkcontext.data.manifest import MANIFEST
+from linkcontext.data.problems import Problems
 from linkcontext.errors import InputError, first_few
 from linkcontext.progress import progress
 from linkcontext.storage import cache_dir, write_text
@@ -30,33 +30,6 @@ SIDECARS = {  # folders of thumbnails, of resource forks, of what was deleted
 }
 PREVIEWS = (".lrdata", ".lrcat", ".lrlibrary", ".cocatalogdb", ".photoslibrary", ".aplibrary")  # of photo libraries
 SETTLED_NS = 2_000_000_000  # a younger file may change again within one tick of its file system's clock
-
-
-@dataclass(slots=True)
-class Problems:
-    """Sentences about what was left out. With `strict` the first one is raised."""
-
-    strict: bool
-    sentences: list[str] = field(default_factory=list)
-    reasons: dict[str, str] = field(default_factory=dict)  # of files that `scan` left out, by their paths
-
-    def add(self, sentence: str) -> None:
-        """Something the user gave was left out."""
-        if self.strict:
-            raise InputError(sentence)
-        self.sentences.append(sentence)
-
-    @contextmanager
-    def leaving_out(self) -> Iterator[None]:
-        """What is found wrong with a record inside leaves that record out."""
-        try:
-            yield
-        except InputError as error:
-            self.add(str(error))
-
-    def note(self, sentence: str) -> None:
-        """Nothing is lost, but the user should know."""
-        self.sentences.append(sentence)
 
 
 @dataclass(frozen=True, slots=True)

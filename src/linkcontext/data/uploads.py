@@ -18,7 +18,8 @@ from urllib.parse import quote_from_bytes
 from linkcontext.data.formats import KINDS
 from linkcontext.data.layout import is_blank, is_printable, mixes_scripts, name_key, named, read_layout
 from linkcontext.data.manifest import MANIFEST
-from linkcontext.data.scan import Problems, Seen, is_litter, is_sidecar, scan
+from linkcontext.data.problems import Problems
+from linkcontext.data.scan import Seen, is_litter, is_sidecar, scan
 from linkcontext.errors import InputError, excerpt, first_few
 
 MB = 1_000_000

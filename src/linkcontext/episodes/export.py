@@ -1,10 +1,10 @@
-"""Episodes as conversations, to be written for other tools (`data.conversations`). The words are `prompt`'s."""
+"""Episodes as conversations, which `data.writers` writes for other tools. The scaffold words them."""
 
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
+from linkcontext.data.conversation import Conversation, make_conversation
 from linkcontext.data.manifest import Dataset
-from linkcontext.data.readers.conversations import Conversation, of
 from linkcontext.episodes.scaffold import Scaffold, query_messages
 from linkcontext.records import Episode
 
@@ -35,4 +35,4 @@ def export_conversations(
                     learnt = message["role"] == "assistant" and supervise == "query"
                     told.append({**message, "content": parts} | ({"loss": place == last} if learnt else {}))
                 name = f"{episode.query_id(number)}/k{shots}"
-                yield of(name, told, name)
+                yield make_conversation(name, told, name)

@@ -7,49 +7,55 @@ line to `TASKS`, or declare an entry point `linkcontext.tasks` in another packag
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
 
 from linkcontext.config import EpisodeConfig, Scoring
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluation.tasks.recall_questions import RecallTest
-from linkcontext.plugins import load_plugin, plugin_names
+from linkcontext.plugins import Listed, find_part, part_names
 from linkcontext.records import Episode
 
 GROUP = "linkcontext.tasks"  # of entry points
 
 
-class Listed(NamedTuple):
-    """A line of the table: where the task is, imported when it is used, and what `--help` says about it."""
-
-    place: str  # module below linkcontext.evaluation.tasks, and attribute
-    help: str
-
-
 TASKS = {
-    "link": Listed("link:LINK", "names of new pictures after a few were shown (the default)"),
-    "questions": Listed("questions:QUESTIONS", "what annotated pictures answer (the default with --tasks)"),
+    "link": Listed(
+        "linkcontext.evaluation.tasks.link:LINK", "names of new pictures after a few were shown (the default)"
+    ),
+    "questions": Listed(
+        "linkcontext.evaluation.tasks.questions:QUESTIONS", "what annotated pictures answer (the default with --tasks)"
+    ),
     "retention": Listed(
-        "retention:RETENTION",
+        "linkcontext.evaluation.tasks.retention:RETENTION",
         "instead of episodes, naming, counting and describing what the model was taught (--data defaults to "
         "world:taught), or the questions of a LLaVA or VQA file (--data FILE.json)",
     ),
     "isekai": Listed(
-        "isekai:ISEKAI",
+        "linkcontext.evaluation.tasks.isekai:ISEKAI",
         "the episodes of ISEKAI-10 or ISEKAI-pair in a folder or on the hub (--data hf:ISEKAI-Portal/ISEKAI-10)",
     ),
     "world-icl": Listed(
-        "world_icl:WORLD_ICL",
+        "linkcontext.evaluation.tasks.world_icl:WORLD_ICL",
         "all tasks of scenes that no model was trained on (--data scenes:SEED), openly and as a choice among letters, "
         "with means over tasks",
     ),
-    "fewshot": Listed("fewshot:FEWSHOT", "few-shot recognition of any folder's classes, openly and as a choice"),
-    "seed": Listed("imported:SEED", "SEED-Bench, from a folder made by `linkcontext data FILE --layout seed`"),
-    "vl-checklist": Listed("imported:VL_CHECKLIST", "VL-Checklist, from a folder made in the same way"),
-    "vl-icl": Listed("imported:VL_ICL", "VL-ICL's image-to-text tasks, from a folder made in the same way"),
+    "fewshot": Listed(
+        "linkcontext.evaluation.tasks.fewshot:FEWSHOT",
+        "few-shot recognition of any folder's classes, openly and as a choice",
+    ),
+    "seed": Listed(
+        "linkcontext.evaluation.tasks.imported:SEED",
+        "SEED-Bench, from a folder made by `linkcontext data FILE --layout seed`",
+    ),
+    "vl-checklist": Listed(
+        "linkcontext.evaluation.tasks.imported:VL_CHECKLIST", "VL-Checklist, from a folder made in the same way"
+    ),
+    "vl-icl": Listed(
+        "linkcontext.evaluation.tasks.imported:VL_ICL",
+        "VL-ICL's image-to-text tasks, from a folder made in the same way",
+    ),
 }
 
 
@@ -111,7 +117,7 @@ class Task:
 
 def task_names() -> list[str]:
     """The names that `find_task` knows: the table's, then those of other packages."""
-    return [*TASKS, *(name for name in plugin_names(GROUP) if name not in TASKS)]
+    return part_names(TASKS, GROUP)
 
 
 def task_help() -> str:
@@ -121,12 +127,7 @@ def task_help() -> str:
 
 def find_task(name: str) -> Task:
     """The task of that name. Raises `InputError` for an unknown one, and for a broken one of another package."""
-    if name in TASKS:
-        module, _, attribute = TASKS[name].place.partition(":")
-        found = getattr(import_module(f"linkcontext.evaluation.tasks.{module}"), attribute)
-        assert isinstance(found, Task)
-        return found
-    task = load_plugin(GROUP, name, Task)
+    task = find_part(TASKS, GROUP, name, Task)
     if task is None:
         raise InputError(f"--benchmark {name}: not one of {', '.join(task_names())}. Name one, or install its package.")
     return task

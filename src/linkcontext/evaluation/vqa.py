@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-PEOPLE = 10  # who answered each question
 AGREED = 3  # an answer that so many others gave is fully right
 
 ARTICLES = frozenset({"a", "an", "the"})

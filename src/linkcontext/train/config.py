@@ -10,6 +10,7 @@ from linkcontext.config import ModelConfig
 from linkcontext.data.neighbours import RankingRule
 from linkcontext.episodes.plan import Coherence, Form
 from linkcontext.errors import InputError
+from linkcontext.source import data_help
 from linkcontext.train.samplers import Kind, Names, Negatives
 
 Part = Literal["vision", "projector", "language"]
@@ -22,8 +23,7 @@ class TrainConfig:
     """Train a model to learn from its context. Killed and started again with the same flags, it goes on."""
 
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
-    data: str = "world:1"
-    """Pictures of the link episodes: a folder of class folders, `digits`, `world:SEED`, or hf:NAME."""
+    data: Annotated[str, tyro.conf.arg(help=data_help("Pictures of the link episodes."))] = "world:1"
     split: str | None = None
     """Take pictures of this split only."""
     strategy: Kind = "2-way-random"

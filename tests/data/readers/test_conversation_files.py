@@ -2,14 +2,9 @@ import json
 
 import pytest
 
-from linkcontext.data.readers.conversations import (
-    Conversation,
-    conversation_from_record,
-    conversations,
-    of,
-    write_conversations,
-)
-from linkcontext.data.scan import Problems
+from linkcontext.data.conversation import Conversation
+from linkcontext.data.problems import Problems
+from linkcontext.data.readers.conversations import conversation_from_record, read_conversations
 from linkcontext.errors import InputError
 
 
@@ -21,7 +16,7 @@ def image(path):
     return {"type": "image", "image": path}
 
 
-def said(role, *parts, **more):
+def turn(role, *parts, **more):
     return {"role": role, "content": list(parts), **more}
 
 
@@ -39,10 +34,10 @@ def test_llava_by_hand():
         "7",
         ("a.png",),
         (
-            said("user", image("a.png"), text("What?\n")),
-            said("assistant", text("A cat.")),
-            said("user", text("Where?")),
-            said("assistant", text("There.")),
+            turn("user", image("a.png"), text("What?\n")),
+            turn("assistant", text("A cat.")),
+            turn("user", text("Where?")),
+            turn("assistant", text("There.")),
         ),
     )
 
@@ -50,22 +45,22 @@ def test_llava_by_hand():
 def test_messages_and_trl_columns_by_hand():
     turns = [{"role": "system", "content": "S"}, *chat("One <image>\nand<image>", "A", "B?", "B")]
     turns[4]["loss"] = True
-    found = conversation_from_record({"messages": turns, "images": ["a", "b"]}, "f:1", 3)
-    assert found.id == "record 3"
-    assert found.messages[:2] == (
-        said("system", text("S")),
-        said("user", text("One "), image("a"), text("\nand"), image("b")),
+    conversation = conversation_from_record({"messages": turns, "images": ["a", "b"]}, "f:1", 3)
+    assert conversation.id == "record 3"
+    assert conversation.messages[:2] == (
+        turn("system", text("S")),
+        turn("user", text("One "), image("a"), text("\nand"), image("b")),
     )
-    assert found.messages[4] == said("assistant", text("B"), loss=True)
+    assert conversation.messages[4] == turn("assistant", text("B"), loss=True)
     parts = [{"type": "image", "text": None}, text("One "), text("two")]
     columns = {"prompt": [{"role": "user", "content": parts}], "completion": chat("", "A")[1:], "images": ["a"]}
     assert conversation_from_record(columns, "f:1", 0).messages == (
-        said("user", image("a"), text("One two")),
-        said("assistant", text("A"), loss=True),
+        turn("user", image("a"), text("One two")),
+        turn("assistant", text("A"), loss=True),
     )
-    own = {"messages": [said("user", image("own.png"), text("Q")), said("assistant", text("A"))], "system": "S"}
+    own = {"messages": [turn("user", image("own.png"), text("Q")), turn("assistant", text("A"))], "system": "S"}
     assert conversation_from_record(own, "f:1", 0).pictures == ("own.png",)
-    assert conversation_from_record(own, "f:1", 0).messages[0] == said("system", text("S"))
+    assert conversation_from_record(own, "f:1", 0).messages[0] == turn("system", text("S"))
 
 
 @pytest.mark.parametrize(
@@ -74,8 +69,8 @@ def test_messages_and_trl_columns_by_hand():
         ({"image": "a", "conversations": talk("<image><image>?", "a")}, r"2 <image> marks and the record 1 pictures"),
         ({"image": ["a", "b"], "conversations": talk("<image>?", "a")}, r"1 <image> marks and the record 2 pictures"),
         ({"messages": chat("<image>?", "a")}, "1 <image> marks and the record 0 pictures. Make them agree"),
-        ({"id": "x", "conversations": [{"from": "cat", "value": "m"}]}, r"f:1 \(id x\): 'cat' speaks, who is neither"),
-        ({"messages": [*chat("q", "a"), {"role": "tool", "content": "42"}]}, "'tool' speaks"),
+        ({"id": "x", "conversations": [{"from": "cat", "value": "m"}]}, r"f:1 \(id x\): the role 'cat' is neither"),
+        ({"messages": [*chat("q", "a"), {"role": "tool", "content": "42"}]}, "the role 'tool' is neither"),
         ({"conversations": []}, "f:1: `conversations` is missing, empty or no list. Mend the record"),
         ({"conversations": [{"value": "q"}, *talk("q", "a")]}, "`from` is missing"),
         ({"conversations": [{"from": "human"}]}, "`value` is missing"),
@@ -167,83 +162,11 @@ def test_wrong_records_copies_and_ids_of_two_are_named_and_the_others_come(tmp_p
     rows += [{"id": "a", "conversations": talk("q", "b")}, {"conversations": talk("q")}, {"messages": chat("q", "a")}]
     path.write_text("\n".join(map(json.dumps, rows)))
     problems = Problems(strict=False)
-    assert [told.id for told in conversations(path, problems)] == ["a", "a#1", "a#2", "record 4"]
+    assert [conversation.id for conversation in read_conversations(path, problems)] == ["a", "a#1", "a#2", "record 4"]
     assert [sentence.partition(": ")[0] for sentence in problems.sentences] == [f"{path}:4", f"{path}"]
     path.write_text("\n".join(map(json.dumps, [rows[0], rows[0]])))
     problems = Problems(strict=False)
-    assert [told.id for told in conversations(path, problems)] == ["a"]
-    assert "the id a stood there before. Give each record one of its own" in problems.sentences[0]
-    with pytest.raises(InputError, match=r"t\.jsonl:2: record 1: the id a stood there before"):
-        list(conversations(path, Problems(strict=True)))
-
-
-TOLD = (
-    of(
-        "one",
-        [said("user", image("/a.png"), text("Q? "), text("A\n"), image("/b.png")), said("assistant", text("é"))],
-        "",
-    ),
-    of("two", [said("user", text("\n Q?\n"), image("/a.png"), text("\nmore ")), said("assistant", text(" A "))], ""),
-    of(
-        "none",
-        [said("user", text("Q")), said("assistant", text("A")), said("user", text("Q")), said("assistant", text("B"))],
-        "",
-    ),
-)
-SYSTEM = of("s", [said("system", text("S")), said("user", text("Q"), image("/a")), said("assistant", text("A"))], "")
-LAST = of(
-    "l",
-    [
-        said("user", image("/a")),
-        said("assistant", text("A"), loss=False),
-        said("user", text("Q")),
-        said("assistant", text("B"), loss=True),
-    ],
-    "",
-)
-
-
-@pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
-@pytest.mark.parametrize("layout", ["llava", "messages", "trl"])
-def test_what_is_written_is_read(tmp_path, layout, name):
-    told = TOLD if layout == "llava" else (*TOLD, SYSTEM, LAST)
-    write_conversations(told, tmp_path / name, layout)
-    assert tuple(conversations(tmp_path / name, Problems(strict=True))) == told
-    assert (tmp_path / name).read_text()[0] == ("[" if name == "t.json" else "{")
-
-
-def test_layouts_by_hand(tmp_path):
-    def written(told, layout):
-        write_conversations([told], tmp_path / "t.json", layout)
-        return json.loads((tmp_path / "t.json").read_text())[0]
-
-    one = of("1", [said("user", image("/a"), text("Q")), said("assistant", text("A"))], "")
-    assert written(one, "llava") == {"id": "1", "image": "/a", "conversations": talk("<image>\nQ", "A")}
-    assert written(one, "messages") == {"id": "1", "messages": chat("<image>Q", "A"), "images": ["/a"]}
-    parts = [{"type": "image"}, text("Q")]
-    whole = [said("user", *parts), said("assistant", text("A"))]
-    assert written(one, "trl") == {"id": "1", "messages": whole, "images": ["/a"]}
-    last = written(LAST, "trl")
-    assert (len(last["prompt"]), last["completion"], last["images"]) == (3, [said("assistant", text("B"))], ["/a"])
-    assert [m.get("loss") for m in written(LAST, "messages")["messages"]] == [None, False, None, True]
-    write_conversations([], tmp_path / "none.json", "llava")
-    assert json.loads((tmp_path / "none.json").read_text()) == []
-
-
-@pytest.mark.parametrize(
-    ("told", "layout", "sentence"),
-    [
-        (SYSTEM, "llava", "s: LLaVA's layout knows no system message"),
-        (LAST, "llava", "learns every answer. Export messages"),
-        (of("m", [said("user", text("<image>?")), said("assistant", text("A"))], ""), "messages", "Export trl"),
-        (
-            of("f", [*LAST.messages[:3], said("assistant", text("B"), loss=False)], ""),
-            "trl",
-            "every answer or the last",
-        ),
-    ],
-)
-def test_what_a_layout_cannot_say_is_refused_and_nothing_is_left(tmp_path, told, layout, sentence):
-    with pytest.raises(InputError, match=sentence):
-        write_conversations([TOLD[2], told], tmp_path / "t.json", layout)
-    assert list(tmp_path.iterdir()) == []
+    assert [conversation.id for conversation in read_conversations(path, problems)] == ["a"]
+    assert "another record has the id a. Give each one of its own" in problems.sentences[0]
+    with pytest.raises(InputError, match=r"t\.jsonl:2: record 1: another record has the id a"):
+        list(read_conversations(path, Problems(strict=True)))

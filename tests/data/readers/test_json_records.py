@@ -3,7 +3,7 @@ import json
 import pytest
 
 from linkcontext.data.readers import json_records
-from linkcontext.data.readers.json_records import first_key, records, under
+from linkcontext.data.readers.json_records import first_key, read_key, read_records
 from linkcontext.errors import InputError
 
 
@@ -19,14 +19,14 @@ def file(tmp_path):
 
 def test_a_list_and_json_lines_are_the_same_records_and_know_their_lines(file):
     path = file('\ufeff [\n{"a": 1},\n\n {"a": "ä,]"}, [3]]\n')
-    assert list(records(path)) == [
+    assert list(read_records(path)) == [
         (f"{path}:2: record 0", {"a": 1}),
         (f"{path}:4: record 1", {"a": "ä,]"}),
         (f"{path}:4: record 2", [3]),
     ]
     path = file('{"a": 1}\n\n{"b":\n2}\n')
-    assert list(records(path)) == [(f"{path}:1: record 0", {"a": 1}), (f"{path}:3: record 1", {"b": 2})]
-    assert list(records(file("[]"))) == list(records(file(""))) == []
+    assert list(read_records(path)) == [(f"{path}:1: record 0", {"a": 1}), (f"{path}:3: record 1", {"b": 2})]
+    assert list(read_records(file("[]"))) == list(read_records(file(""))) == []
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 64])
@@ -34,18 +34,18 @@ def test_where_the_window_ends_changes_nothing(file, monkeypatch, block):
     monkeypatch.setattr(json_records, "BLOCK", block)
     told = [{"id": n, "text": 'ü€😀\\"\n' * n, "list": [True, None, -1.5e3, "x" * 3 * n]} for n in range(9)]
     for content in (json.dumps(told, indent=1), "\n".join(map(json.dumps, told)), json.dumps(told, ensure_ascii=False)):
-        assert [record for _, record in records(file(content))] == told
-    assert [value for _, value in records(file("[12345, 678, true]"))] == [12345, 678, True]
+        assert [record for _, record in read_records(file(content))] == told
+    assert [value for _, value in read_records(file("[12345, 678, true]"))] == [12345, 678, True]
     whole = {"info": [1, {"questions": 3}], "questions": told, "type": {"x": 1}}
-    assert [record for _, record in records(file(json.dumps(whole)), "questions")] == told
+    assert [record for _, record in read_records(file(json.dumps(whole)), "questions")] == told
 
 
 def test_a_list_inside_an_object_and_what_stands_beside_it(file):
     path = file('{"annotations": [1, 2],\n"questions": [\n{"q": 1}], "type": {"x": 1}}')
-    assert list(records(path, "questions")) == [(f"{path}:3: record 0", {"q": 1})]
-    assert list(records(path, "nothing")) == []
-    assert under(path, "type") == {"x": 1}
-    assert under(path, "nothing") is None
+    assert list(read_records(path, "questions")) == [(f"{path}:3: record 0", {"q": 1})]
+    assert list(read_records(path, "nothing")) == []
+    assert read_key(path, "type") == {"x": 1}
+    assert read_key(path, "nothing") is None
     assert first_key(path, ("questions", "type")) == "questions"
     assert first_key(file('[{"id": {"messages": 1}, "conversations": []}]'), ("messages", "conversations")) == (
         "conversations"
@@ -61,7 +61,7 @@ def test_a_list_inside_an_object_and_what_stands_beside_it(file):
         ('[{"a": 1},\n{"b":', ":2: not JSON .*Is the download complete"),
         ('[{"a": 1},\n\n{"b": nothing, "c": 1}]', ":3: not JSON"),
         ('[{"a": 1} {"b": 1}]', r":1: not JSON \(\] expected\)"),
-        ('[{"a": 1}] more', "something after the end"),
+        ('[{"a": 1}] more', "there is more after the end"),
         ("[" * 100_000, "nested too deeply"),
         (f"[{'9' * 5000}]", "not JSON .*digits"),
         (r'["\ud83d"]', "one half of a character"),
@@ -72,15 +72,15 @@ def test_a_list_inside_an_object_and_what_stands_beside_it(file):
 def test_damaged_files_are_named_with_the_line(file, content, sentence):
     path = file(content)
     with pytest.raises(InputError, match=sentence) as error:
-        list(records(path))
+        list(read_records(path))
     assert str(path) in str(error.value)
 
 
 def test_pickles_are_told_by_name_too_and_missing_files_are_named(file, tmp_path):
     with pytest.raises(InputError, match="unpickling runs"):
-        list(records(file("(lp0\n.", "x.pkl")))
+        list(read_records(file("(lp0\n.", "x.pkl")))
     with pytest.raises(InputError, match="cannot be read"):
-        list(records(tmp_path / "gone.json"))
+        list(read_records(tmp_path / "gone.json"))
 
 
 @pytest.mark.parametrize("around", ['["{}"]', '{{"a": "{}"}}', '\n{{"questions": [{{"a": "{}"}}]}}'])
@@ -91,19 +91,19 @@ def test_a_record_without_an_end_is_refused_before_it_is_in_memory(file, monkeyp
     more = json_records._Window._more
     monkeypatch.setattr(json_records._Window, "_more", lambda self: (read.append(len(self.text)), more(self))[1])
     with pytest.raises(InputError, match=r":\d: a record of more than 0 MB"):
-        list(records(path, "questions" if "questions" in around else ""))
+        list(read_records(path, "questions" if "questions" in around else ""))
     assert max(read) < 50_000
-    assert len(list(records(file(around.format("x" * 9_000)), "questions" if "questions" in around else ""))) == 1
+    assert len(list(read_records(file(around.format("x" * 9_000)), "questions" if "questions" in around else ""))) == 1
 
 
 def test_ten_megabytes_in_one_line_are_refused(file):
     path = file(json.dumps({"id": 1}) + "\n" + json.dumps({"id": 2, "image": "A" * 10_000_001}))
     with pytest.raises(InputError, match=r":2: a record of more than 10 MB. Pictures are named by their paths"):
-        list(records(path))
+        list(read_records(path))
 
 
 def test_a_list_or_a_folder_in_the_place_of_an_object_is_told(file, tmp_path):
     with pytest.raises(InputError, match="a list, where an object was expected"):
-        under(file("[1]"), "questions")
+        read_key(file("[1]"), "questions")
     with pytest.raises(InputError, match="it is a folder"):
-        next(records(tmp_path))
+        next(read_records(tmp_path))

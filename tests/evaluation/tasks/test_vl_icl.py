@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from linkcontext.config import eval_config
-from linkcontext.data.readers.imports import import_files
 from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.evaluation.runner import configured
 from linkcontext.evaluation.task import find_task
 from linkcontext.evaluation.validate import blind_policies, leaks
+from linkcontext.source import import_files
 
 TASKS = ("clevr", "matching_mi", "open_mi", "operator_induction", "operator_induction_interleaved", "textocr")
 SIGNS = {"+": int.__add__, "-": int.__sub__, "x": int.__mul__}

@@ -1,4 +1,4 @@
-"""JSON files of any size, record by record: a list, JSON lines, or a list inside an object. None is read whole."""
+"""Reads JSON files of any size one record at a time: a list, JSON lines, or a list inside an object."""
 
 import codecs
 import json
@@ -13,40 +13,40 @@ from typing import Any, NoReturn, TypeVar
 from linkcontext.errors import InputError
 from linkcontext.records import BLOCK, BOM, LIMIT, PICKLE
 
-EDGE = 16  # a number, a word or an escape that the window cuts off is shorter
+EDGE = 16  # characters; a number, a word or an escape that ends the window may go on, and is shorter than this
 PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth")
-NAMES: dict[type, str] = {list: "list", str: "text", dict: "object"}
+TYPE_NAMES: dict[type, str] = {list: "list", str: "text", dict: "object"}
 
 Value = TypeVar("Value")
 
 
-def records(path: Path, inside: str = "") -> Iterator[tuple[str, Any]]:
-    """Each record of a list or of JSON lines, and where it begins: `FILE:LINE: record 7`, counted from 0.
+def read_records(path: Path, inside: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each record of a list or of JSON lines after its place: `FILE:LINE: record 7`, counted from 0.
 
-    With `inside`, those of the list under that key of the file's object. Raises `InputError` for a file that cannot
-    be read, is a pickle, compressed, no JSON or not UTF-8, and for a record of more than 10 MB.
+    With `inside`, the records are those of the list under that key of the file's object. Raises `InputError` for a file
+    that cannot be read, is a pickle, compressed, not JSON or not UTF-8, and for a record of more than 10 MB.
     """
-    with _opened(path) as window:
-        found: Iterator[tuple[int, Any]]
+    with _open_window(path) as window:
+        records: Iterator[tuple[int, Any]]
         if inside:
-            found = (value for key in window.entries() if key == inside for value in window.items())
+            records = (record for key in window.entries() if key == inside for record in window.items())
         else:
-            found = window.items() if window.peek() == "[" else window.values()
-        for number, (line, value) in enumerate(found):
+            records = window.items() if window.peek() == "[" else window.values()
+        for number, (line, value) in enumerate(records):
             yield f"{path}:{line}: record {number}", value
         if not inside and window.peek():
-            window.damaged("something after the end")
+            window.damaged("there is more after the end")
 
 
-def under(path: Path, key: str) -> Any:
-    """The value of a key of the file's object, `None` where there is no such key. Raises as `records`."""
-    with _opened(path) as window:
-        return next((window.value() for found in window.entries() if found == key), None)
+def read_key(path: Path, key: str) -> Any:
+    """The value of a key of the file's object, None if it has no such key. Raises as `read_records`."""
+    with _open_window(path) as window:
+        return next((window.value() for name in window.entries() if name == key), None)
 
 
 def first_key(path: Path, known: tuple[str, ...]) -> str | None:
-    """The first of these keys in the file's object, or in its first record. Raises as `records`."""
-    with _opened(path) as window:
+    """The first of these keys in the file's object, or in its first record. Raises as `read_records`."""
+    with _open_window(path) as window:
         if window.peek() == "[":
             window.take("[")
         if window.peek() == "{":
@@ -54,16 +54,16 @@ def first_key(path: Path, known: tuple[str, ...]) -> str | None:
     return None
 
 
-def get(record: Any, key: str, kind: type[Value], where: str) -> Value:
-    """The value of a key. Raises `InputError` where it is missing, empty or of another kind."""
+def require(record: Any, key: str, kind: type[Value], where: str) -> Value:
+    """The value of a key. Raises `InputError` if it is missing, empty or of another type."""
     if not isinstance(record, dict) or not isinstance(record.get(key), kind) or not record[key]:
-        raise InputError(f"{where}: `{key}` is missing, empty or no {NAMES[kind]}. Mend the record.")
+        raise InputError(f"{where}: `{key}` is missing, empty or no {TYPE_NAMES[kind]}. Mend the record.")
     value: Value = record[key]
     return value
 
 
-def word(record: Any, key: str, where: str) -> str:
-    """The value of a key as a text: an id, an answer. Numbers count as texts."""
+def require_text(record: Any, key: str, where: str) -> str:
+    """The value of a key (an id, an answer) as a text. Numbers are converted. Raises `InputError` for anything else."""
     value = record.get(key) if isinstance(record, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
         raise InputError(f"{where}: `{key}` is missing or neither a number nor a text. Mend the record.")
@@ -71,7 +71,10 @@ def word(record: Any, key: str, where: str) -> str:
 
 
 class _Window:
-    """The part of a file that is being read, at most one record and what was read beyond it."""
+    """The part of a file that is in memory: at most one record, and what was read beyond it.
+
+    `text[at:]` is not parsed yet; `line` is the line of `text[counted]`.
+    """
 
     def __init__(self, path: Path, file: BufferedReader) -> None:
         self.path, self.file = path, file
@@ -80,20 +83,20 @@ class _Window:
         self.decoder = json.JSONDecoder()
 
     def peek(self) -> str:
-        """The next character that is no space, "" at the end of the file. `at` is moved to it."""
+        """Skip white space and return the next character, "" at the end of the file."""
         while True:
-            self.at = _spaces(self.text, self.at)
+            self.at = _skip_spaces(self.text, self.at)
             if self.at < len(self.text) or not self._more():
                 return self.text[self.at : self.at + 1]
 
     def take(self, expected: str) -> None:
-        """Pass a character."""
+        """Skip a character. Raises `InputError` if the next one is another."""
         if self.peek() != expected:
             self.damaged(f"{expected} expected")
         self.at += 1
 
     def value(self) -> Any:
-        """The value that begins here."""
+        """Read the next value."""
         self.peek()
         start = self.at
         while True:
@@ -108,11 +111,11 @@ class _Window:
             except ValueError as error:  # a number of thousands of digits
                 self.damaged(str(error))
             else:
-                if end < len(self.text) or not self._more():  # a number may go on
+                if end < len(self.text) or not self._more():  # a number at the end of the window may go on
                     break
             start = self.at
-        # Half of a character that JSON writes in two escapes can be held in memory, and never be written again.
-        if _HALVES.search(self.text, start, end) and not _whole(value):
+        # Python holds a lone surrogate (\ud83d without its second half) in memory, but cannot write it.
+        if _SURROGATES.search(self.text, start, end) and not _can_be_written(value):
             self.damaged("one half of a character written as two escapes")
         self.at = end
         if end - start > LIMIT:
@@ -120,12 +123,12 @@ class _Window:
         return value
 
     def values(self) -> Iterator[tuple[int, Any]]:
-        """Values one after the other, with the lines that they begin in."""
+        """Yield the values that follow each other up to the end of the file, each after its line."""
         while self.peek():
             yield self._line(), self.value()
 
     def items(self) -> Iterator[tuple[int, Any]]:
-        """The values of a list."""
+        """Yield the values of the next list, each after its line."""
         self.take("[")
         more = self.peek() != "]"
         while more:
@@ -136,7 +139,7 @@ class _Window:
         self.take("]")
 
     def entries(self) -> Iterator[str]:
-        """The keys of an object. A value that is not taken is passed; of a list never all of it is in memory."""
+        """Yield the keys of the next object. A value that the caller does not read is skipped, a list item by item."""
         if self.peek() == "[":
             raise InputError(f"{self.path}: a list, where an object was expected. Is it the right file, and layout?")
         self.take("{")
@@ -148,8 +151,8 @@ class _Window:
             place = self._line(), self.file.tell(), self.at
             yield str(key)
             if place == (self._line(), self.file.tell(), self.at):
-                passed = self.items() if self.peek() == "[" else iter([self.value()])
-                for _ in passed:
+                skipped = self.items() if self.peek() == "[" else iter([self.value()])
+                for _ in skipped:
                     pass
             more = self.peek() == ","
             self.at += more
@@ -161,7 +164,10 @@ class _Window:
         return self.line
 
     def _more(self) -> bool:
-        """Read on; what was passed is forgotten. Longer records are read in longer blocks: each is decoded anew."""
+        """Read a block, and drop what is parsed. Returns False at the end of the file.
+
+        A record that does not fit is parsed again from its beginning, so blocks grow with it.
+        """
         left = len(self.text) - self.at
         if left > LIMIT:
             self._too_long()
@@ -182,21 +188,21 @@ class _Window:
         )
 
     def damaged(self, reason: str) -> NoReturn:
-        """Say so."""
+        """Raise an `InputError` with the line."""
         raise InputError(f"{self.path}:{self._line()}: not JSON ({reason}). Is the download complete?")
 
 
-_HALVES = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATES = re.compile(r"\\u[dD][89a-fA-F]")
 _SPACES = re.compile(r"[ \t\n\r]*")
 
 
-def _spaces(text: str, at: int) -> int:
-    found = _SPACES.match(text, at)
-    assert found is not None
-    return found.end()
+def _skip_spaces(text: str, at: int) -> int:
+    match = _SPACES.match(text, at)
+    assert match is not None  # the pattern matches the empty text too
+    return match.end()
 
 
-def _whole(value: Any) -> bool:
+def _can_be_written(value: Any) -> bool:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except (UnicodeEncodeError, RecursionError):
@@ -205,9 +211,12 @@ def _whole(value: Any) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Window]:
-    """A JSON file, after a byte order mark. Raises `InputError` for what its first bytes tell to be none."""
-    if not os.path.isfile(path):  # noqa: PTH113 - False for a name of 5,000 letters too, where a Path raises
+def _open_window(path: Path) -> Iterator[_Window]:
+    """A window at the beginning of a JSON file, behind a byte order mark.
+
+    Raises `InputError` if the file cannot be read, or if its first bytes are those of another format.
+    """
+    if not os.path.isfile(path):  # noqa: PTH113 - returns False for a name of 5,000 letters, where a Path raises
         why = "it is a folder" if os.path.isdir(path) else "there is no such file"  # noqa: PTH112
         raise InputError(f"{path}: cannot be read ({why}). Check the path.")
     try:

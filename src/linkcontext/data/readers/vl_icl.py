@@ -1,6 +1,6 @@
-"""VL-ICL's image-to-text tasks (arXiv 2403.13164), in the layout that they are published in.
+"""VL-ICL's image-to-text tasks (arXiv 2403.13164).
 
-A task's folder, or the folder of several, with query.json and support.json: [{"id", "image": [paths], "question",
+The folder of a task, or the folder of several, with query.json and support.json: [{"id", "image": [paths], "question",
 "answer", ...}]                                                             ys-zong/VL-ICL, utils/ICL_utils.py
 """
 
@@ -9,25 +9,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from linkcontext.data.readers.annotations import ImportedQuestion, Places, check_question, folded, unique_id
-from linkcontext.data.readers.json_records import get, records, word
-from linkcontext.data.scan import Problems
+from linkcontext.data.problems import Problems
+from linkcontext.data.reader import ImportedQuestion, Reader
+from linkcontext.data.readers.json_records import read_records, require, require_text
+from linkcontext.data.readers.question_checks import check_question, folded, unique_id
 from linkcontext.errors import InputError
 from linkcontext.records import Question
 from linkcontext.seeds import rng
 
-OFFERED = 4  # answers to choose among where the file has none, and few questions have the same
-ALIKE = 8  # so many, as a mean: else the answers in play could not be shown as often as a support has turns
+OPTIONS = 4  # candidates of a question in a task where few questions share an answer
+# Questions per answer, as a mean, from which on a task needs no candidates. With fewer, the answers in play could not
+# be shown as often as a support has turns.
+MIN_SHARING = 8
 OPERATORS = ("+", "-", "x")  # of operator induction, in the order of a support's answers
 TO_IMAGE = ("open_t2i_mi", "cobsat")  # tasks whose answer is a picture
 
 
-def vl_icl(path: Path, problems: Problems) -> Iterator[ImportedQuestion]:
-    """VL-ICL's image-to-text tasks. The task is the folder's name, the split `support` or `query`.
+def read_vl_icl(path: Path, problems: Problems) -> Iterator[ImportedQuestion]:
+    """Yield the questions of the image-to-text tasks. The task is the folder's name, the split `support` or `query`.
 
-    The concept is what support and query must share to go together: the operator where it is induced, else the task. A
-    query that brings a support and names of its own (open_mi) is a context. Questions keep all their pictures. Where
-    few questions have the same answer (words in pictures, results of sums), each has four to choose among.
+    The concept is what a query shares with its support: the operator in operator induction, else the task. A query with
+    its own support and names (open_mi) is a context. Questions keep all their pictures. In tasks where few questions
+    share an answer (words in pictures, results of sums), each question gets four candidates.
     """
     folders = [path] if (path / "query.json").is_file() else sorted(file.parent for file in path.glob("*/query.json"))
     if not folders:
@@ -35,80 +38,94 @@ def vl_icl(path: Path, problems: Problems) -> Iterator[ImportedQuestion]:
     for folder in folders:
         if folder.name in TO_IMAGE or folder.name.endswith("_text"):
             problems.note(f"{folder}: left out, because its answers are pictures or its questions have none.")
-            continue
-        own = False  # queries that bring their support
-        told: list[ImportedQuestion] = []
-        for split in ("query", "support"):
-            seen: set[str] = set()
-            for where, record in records(folder / f"{split}.json") if split == "query" or not own else ():
-                with problems.leaving_out():
-                    found = list(_asked(record, where, folder.name, split))
-                    if "id" in record:
-                        unique_id("id", record, seen, where)
-                    own = own or "support" in record
-                    told += found
-        yield from _offered(told)
+        else:
+            yield from _with_candidates(_read_task(folder, problems))
 
 
-def _offered(told: Sequence[ImportedQuestion]) -> Iterator[ImportedQuestion]:
-    """The questions of a task, with candidates where few have the same answer."""
-    found: dict[str, list[str]] = {}
-    for each in told:
-        found.setdefault(each.question.concept, []).append(each.question.answer)
-    alike = {concept: len(answers) / len(set(answers)) for concept, answers in found.items()}
-    offered = {concept: sorted({*answers}) for concept, answers in found.items()}
-    for each in told:
-        q = each.question
-        if q.candidates or alike[q.concept] >= ALIKE or len({folded(a) for a in offered[q.concept]}) < OFFERED:
-            yield each
+VL_ICL = Reader(questions=read_vl_icl)
+
+
+def _read_task(folder: Path, problems: Problems) -> list[ImportedQuestion]:
+    has_own_support = False  # queries that bring their support; then support.json is not read
+    questions: list[ImportedQuestion] = []
+    for split in ("query", "support"):
+        ids: set[str] = set()
+        records = read_records(folder / f"{split}.json") if split == "query" or not has_own_support else iter(())
+        for where, record in records:
+            with problems.leaving_out():
+                of_record = list(_questions(record, where, folder.name, split))
+                if "id" in record:
+                    unique_id("id", record, ids, where)
+                has_own_support = has_own_support or "support" in record
+                questions += of_record
+    return questions
+
+
+def _with_candidates(questions: Sequence[ImportedQuestion]) -> Iterator[ImportedQuestion]:
+    """The questions of a task, with candidates if few of them share an answer."""
+    answers: dict[str, list[str]] = {}
+    for imported in questions:
+        answers.setdefault(imported.question.concept, []).append(imported.question.answer)
+    sharing = {concept: len(given) / len(set(given)) for concept, given in answers.items()}
+    different = {concept: sorted({*given}) for concept, given in answers.items()}
+    for imported in questions:
+        q = imported.question
+        few = len({folded(answer) for answer in different[q.concept]}) < OPTIONS
+        if q.candidates or sharing[q.concept] >= MIN_SHARING or few:
+            yield imported
             continue
-        others = [answer for answer in offered[q.concept] if folded(answer) != folded(q.answer)]
-        chance = rng("vl-icl", q.concept, *each.pictures[0])
-        shown: dict[str, str] = {}  # spelt as one of them, where others differ in capitals alone
+        others = [answer for answer in different[q.concept] if folded(answer) != folded(q.answer)]
+        chance = rng("vl-icl", q.concept, *imported.pictures[0])
+        distractors: dict[str, str] = {}  # one spelling of each, because some differ in capitals only
         for place in chance.permutation(len(others)):
-            shown.setdefault(folded(others[place]), others[place])
-        options = [q.answer, *list(shown.values())[: OFFERED - 1]]
-        candidates = tuple(options[place] for place in chance.permutation(OFFERED))
-        yield replace(each, question=replace(q, candidates=candidates))
+            distractors.setdefault(folded(others[place]), others[place])
+        options = [q.answer, *list(distractors.values())[: OPTIONS - 1]]
+        candidates = tuple(options[place] for place in chance.permutation(OPTIONS))
+        yield replace(imported, question=replace(q, candidates=candidates))
 
 
-def _asked(record: Any, where: str, task: str, split: str) -> Iterator[ImportedQuestion]:
-    """The questions of a record: mostly one."""
-    if isinstance(record, dict) and {"same", "diff"} <= record.keys():  # matching_mi has its support in pairs
-        for each in ("same", "diff"):
-            yield from _asked(record[each], where, task, split)
+def _questions(record: Any, where: str, task: str, split: str) -> Iterator[ImportedQuestion]:
+    """The questions of a record, usually one."""
+    if isinstance(record, dict) and {"same", "diff"} <= record.keys():  # the support of matching_mi is in pairs
+        for key in ("same", "diff"):
+            yield from _questions(record[key], where, task, split)
         return
-    question = get(record, "question", str, where)
-    context = word(record, "id", where) if "support" in record else ""
-    classes = tuple(_plain_list(record, "classes", where)) if "classes" in record else ()
-    own = get(record, "support", dict, where) if "support" in record else {}
-    for label, shown in own.items():
-        for picture in _plain_list(shown, "images", where):
-            told = check_question(Question(task, task, question, label, classes, context=context), where, label)
-            yield ImportedQuestion(where, (_places(picture, task),), told, "support")
-    pictures = tuple(_places(name, task) for name in _plain_list(record, "image", where))
+    text = require(record, "question", str, where)
+    context = require_text(record, "id", where) if "support" in record else ""
+    classes = tuple(_texts(record, "classes", where)) if "classes" in record else ()
+    own_support = require(record, "support", dict, where) if "support" in record else {}
+    for label, shown in own_support.items():
+        for picture in _texts(shown, "images", where):
+            question = Question(task, task, text, label, classes, context=context)
+            yield ImportedQuestion(where, (_paths(picture, task),), check_question(question, where, label), "support")
+    pictures = tuple(_paths(name, task) for name in _texts(record, "image", where))
+    for concept, answer in _answers(record, where, task):
+        question = Question(task, concept, text, answer, classes, context=context)
+        yield ImportedQuestion(where, pictures, check_question(question, where, answer), split)
+
+
+def _answers(record: Any, where: str, task: str) -> Iterator[tuple[str, str]]:
+    """Concept and answer of each question: one, or one for each operator."""
     answers = record.get("answer")
     if not isinstance(answers, list):
-        sharing = [word(record, "operator", where) if "operator" in record else task]
-        answers = [word(record, "answer", where)]
+        concepts = [require_text(record, "operator", where) if "operator" in record else task]
+        answers = [require_text(record, "answer", where)]
     else:
-        sharing = [*OPERATORS]
-        answers = [word({"answer": each}, "answer", where) for each in answers]
-    if len(answers) != len(sharing):
+        concepts = [*OPERATORS]
+        answers = [require_text({"answer": answer}, "answer", where) for answer in answers]
+    if len(answers) != len(concepts):
         raise InputError(f"{where}: `answer` must be one, or one for each of {', '.join(OPERATORS)}. Mend the record.")
-    for shared, answer in zip(sharing, answers, strict=True):
-        told = check_question(Question(task, shared, question, answer, classes, context=context), where, answer)
-        yield ImportedQuestion(where, pictures, told, split)
+    return zip(concepts, answers, strict=True)
 
 
-def _places(name: str, task: str) -> Places:
+def _paths(name: str, task: str) -> tuple[str, ...]:
     return (name, f"{task}/{name}")
 
 
-def _plain_list(record: Any, key: str, where: str) -> list[str]:
-    """A text, or a list of texts that is not empty."""
-    found = [record[key]] if isinstance(record, dict) and isinstance(record.get(key), str) else None
-    found = found or get(record, key, list, where)
-    if not all(isinstance(each, str) and each for each in found):
+def _texts(record: Any, key: str, where: str) -> list[str]:
+    """The value of a key that is a text, or a list of texts that is not empty."""
+    is_text = isinstance(record, dict) and isinstance(record.get(key), str)
+    texts = [record[key]] if is_text else require(record, key, list, where)
+    if not all(isinstance(text, str) and text for text in texts):
         raise InputError(f"{where}: `{key}` must be texts. Mend the record.")
-    return found
+    return texts

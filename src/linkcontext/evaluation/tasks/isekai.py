@@ -13,7 +13,8 @@ from pathlib import Path
 from linkcontext.config import EpisodeConfig, flags
 from linkcontext.data.copies import disputed
 from linkcontext.data.manifest import MANIFEST, Dataset
-from linkcontext.data.scan import Problems, scan
+from linkcontext.data.problems import Problems
+from linkcontext.data.scan import scan
 from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.errors import InputError, first_few
 from linkcontext.evaluation.task import EpisodeSet, Task, TaskOptions

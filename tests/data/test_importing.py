@@ -5,10 +5,10 @@ from PIL import Image
 
 from linkcontext.data.class_folders import open_folder
 from linkcontext.data.manifest import MANIFEST
-from linkcontext.data.readers.conversations import conversations
-from linkcontext.data.readers.imports import import_files
-from linkcontext.data.scan import Problems
+from linkcontext.data.problems import Problems
+from linkcontext.data.readers.conversations import read_conversations
 from linkcontext.errors import InputError
+from linkcontext.source import import_files
 
 
 def seed(number, picture, answer="A"):
@@ -40,7 +40,7 @@ def seeds(tmp_path, picture):
 def test_pictures_with_questions_become_a_folder_that_is_read(seeds, tmp_path):
     out = tmp_path / "out"
     result = import_files("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(out))
-    assert result.found == (
+    assert result.contents == (
         "3 questions about 2 pictures",
         "Instances Counting: 3 questions, concepts: 1",
     )
@@ -72,7 +72,7 @@ def test_a_task_of_vl_icl_is_imported_from_its_own_folder(tmp_path, picture, mon
     for name in ("query", "support"):
         (folder / f"{name}.json").write_text(json.dumps([record] if name == "query" else []))
     monkeypatch.chdir(folder)
-    assert import_files("vl-icl", ".", None, str(tmp_path / "out")).found[0] == "1 questions about 1 pictures"
+    assert import_files("vl-icl", ".", None, str(tmp_path / "out")).contents[0] == "1 questions about 1 pictures"
     assert open_folder(tmp_path / "out", strict=True).items[0].questions[0].task == "clevr"
 
 
@@ -133,7 +133,7 @@ def pairs(tmp_path, picture):
 
 def test_questions_about_several_pictures_keep_them_all(pairs, tmp_path):
     result = import_files("vl-icl", str(pairs), None, str(tmp_path / "out"))
-    assert result.found == (
+    assert result.contents == (
         "11 questions about 11 pictures, 11 of them about several at once",
         "matching_mi: 11 questions, concepts: 1",
     )
@@ -158,7 +158,7 @@ def test_a_folder_that_was_imported_is_read_whole_whatever_its_paths(pairs, tmp_
     query[1]["image"][1] = ".h/a.png"
     (pairs / "query.json").write_text(json.dumps(query))
     result = import_files("vl-icl", str(pairs), None, str(tmp_path / "out"))
-    assert result.found[0] == "10 questions about 10 pictures, 10 of them about several at once"
+    assert result.contents[0] == "10 questions about 10 pictures, 10 of them about several at once"
     assert "record 1: a picture must be named by a path without .. or .names" in result.problems[0]
     dataset = open_folder(tmp_path / "out", strict=True)
     assert dataset.item("matching_mi/0.png").questions[0].others == ("matching_mi/11.png",)
@@ -193,10 +193,10 @@ def test_conversations_are_checked_and_written_with_the_places_of_their_pictures
     path.write_text(json.dumps(rows))
     for out in (None, str(tmp_path / "out")):
         result = import_files("conversations", str(path), None, out)
-        assert result.found == ("2 conversations, 3 answers, 1 pictures",)
+        assert result.contents == ("2 conversations, 3 answers, 1 pictures",)
         assert "record 2 (id 3): `conversations` is missing" in result.problems[0]
         assert "a picture is not below" in result.problems[1]
-    told = list(conversations(tmp_path / "out" / "conversations.json", Problems(strict=True)))
+    told = list(read_conversations(tmp_path / "out" / "conversations.json", Problems(strict=True)))
     assert [each.pictures for each in told] == [(str((tmp_path / "images" / "a.png").resolve()),), ()]
     with pytest.raises(InputError, match=r"its picture gone\.png is not below"):
         import_files("conversations", str(path), None, None, strict=True)
@@ -220,9 +220,9 @@ def test_a_hugging_face_data_set_of_conversations(tmp_path, picture, several):
     table.to_parquet(tmp_path / "t.parquet")
     out = tmp_path / "out"
     result = import_files("conversations", f"hf:{tmp_path / 't.parquet'}", None, str(out))
-    told = list(conversations(out / "conversations.json", Problems(strict=True)))
+    told = list(read_conversations(out / "conversations.json", Problems(strict=True)))
     if several:
-        assert result.found == ("1 conversations, 1 answers, 2 pictures",)
+        assert result.contents == ("1 conversations, 1 answers, 2 pictures",)
         assert "split train, row 1: the text has 2 <image> marks and the record 1 pictures" in result.problems[0]
         assert told[0].pictures == ("pictures/train-0000000-0.png", "pictures/train-0000000-1.png")
     else:
@@ -253,7 +253,7 @@ def test_questions_that_contradict_each_other_about_copies_of_a_picture_are_left
     seeds.write_text(json.dumps(told))
     result = import_files("seed", str(seeds), str(place), str(tmp_path / "out"))
     assert any("different answers about the same picture: 2 (b.jpg, copy.png)" in each for each in result.problems)
-    assert result.found[0] == "1 questions about 1 pictures"
+    assert result.contents[0] == "1 questions about 1 pictures"
     assert [item.path for item in open_folder(tmp_path / "out").items] == ["copy.png"]
 
 
@@ -265,6 +265,6 @@ def test_what_is_not_called_a_picture_must_begin_as_one(tmp_path, picture):
     path = tmp_path / "talk.json"
     path.write_text(json.dumps([{"image": name, "conversations": turns} for name in ("good", "clip", "notes.txt")]))
     result = import_files("conversations", str(path), None, None)
-    assert result.found == ("1 conversations, 1 answers, 1 pictures",)
+    assert result.contents == ("1 conversations, 1 answers, 1 pictures",)
     assert "clip: of the format video" in result.problems[0]
     assert "notes.txt: not a picture" in result.problems[1]
