@@ -1,12 +1,15 @@
 """What several tests need: a model, and a cache folder that is nobody's."""
 
 import os
+import sys
 import threading
 import time
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from linkcontext.worlds.folder import write_seed
 
@@ -91,3 +94,33 @@ def mini_url(mini, serving):
 
     with serving(Endpoint("mini", mini, Limits()).app()) as url:
         yield url
+
+
+@pytest.fixture
+def installed(monkeypatch, tmp_path):
+    """A package beside the library: its modules, and its entry points."""
+
+    def install(name, text, *lines):
+        (tmp_path / f"{name}.py").write_text(text)
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield install
+    for name in [name for name in sys.modules if name.startswith("plug_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def picture():
+    """Write a small picture that is different for each number; its file format is the suffix's."""
+
+    def write(path, number=0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 10, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        return path
+
+    return write

@@ -1,6 +1,4 @@
-import numpy as np
 import pytest
-from PIL import Image
 
 
 @pytest.fixture(autouse=True)
@@ -9,19 +7,6 @@ def cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("LINKCONTEXT_CACHE", str(folder))
     return folder
-
-
-@pytest.fixture
-def picture():
-    """Write a small picture that is different for each number; its file format is the suffix's."""
-
-    def write(path, number=0):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(number).integers(0, 256, (8, 10, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(path)
-        return path
-
-    return write
 
 
 @pytest.fixture

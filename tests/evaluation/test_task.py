@@ -1,7 +1,6 @@
 """The table of tasks, and a benchmark that another package adds by one file."""
 
 import json
-import sys
 
 import pytest
 
@@ -30,23 +29,6 @@ def open_mirror(options, scaffold):
 
 MIRROR = Task(open_mirror)
 """
-
-
-@pytest.fixture
-def installed(monkeypatch, tmp_path):
-    """A package beside the library: its modules, and its entry points."""
-
-    def install(name, text, *lines):
-        (tmp_path / f"{name}.py").write_text(text)
-        info = tmp_path / f"{name}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield install
-    for name in [name for name in sys.modules if name.startswith("plug_")]:
-        del sys.modules[name]
 
 
 def test_every_task_of_the_table_is_there():

@@ -254,7 +254,7 @@ def test_questions_about_two_pictures_are_asked_and_shown(nano, pairs, tmp_path)
 
 def test_what_is_still_known_stands_beside(nano, scenes, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("LINKCONTEXT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("linkcontext.source.TAUGHT_IMAGES", 1)
+    monkeypatch.setattr("linkcontext.worlds.readers.TAUGHT_IMAGES", 1)
     out = tmp_path / "run"
     asked = ["eval", "--benchmark", "world-icl", "--data", scenes, "--model", str(nano), "--tasks", "count"]
     asked += ["--shots", "0", "--episodes", "3", "--out", str(out)]

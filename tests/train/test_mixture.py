@@ -119,7 +119,7 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path):
 
 def test_taught_concepts_are_asked_about_on_pictures_of_their_own(monkeypatch, tmp_path):
     monkeypatch.setenv("LINKCONTEXT_CACHE", str(tmp_path))
-    monkeypatch.setattr("linkcontext.source.REPLAY_IMAGES", 1)
+    monkeypatch.setattr("linkcontext.worlds.readers.REPLAY_IMAGES", 1)
     monkeypatch.setattr("linkcontext.worlds.folder.TAUGHT", 4)
     monkeypatch.setattr("linkcontext.worlds.folder.taught_names", lambda: ["aba", "bab", "cac", "dad"])
     task = taught(0)
