@@ -5,7 +5,9 @@ To add one, write a module with a `Reader` and add a line to a table here, or de
 """
 
 import os
+from pathlib import Path
 
+from linkcontext.data.class_folders import open_folder
 from linkcontext.data.importing import ImportReport, import_with
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.reader import Reader
@@ -66,19 +68,16 @@ def open_data(spec: str, strict: bool = False, fewest: int = 2) -> Dataset:
         InputError: there is no such folder or data set, or it cannot be used; the message says why.
     """
     name, colon, argument = spec.partition(":")
-    if not colon and name != "digits":
-        name, argument = "folder", spec
-    reader = find_part(READERS, GROUP, name, Reader)
+    reader = find_part(READERS, GROUP, name, Reader) if colon or spec == "digits" else None
     if reader is None:
-        if not os.path.exists(spec):  # noqa: PTH110 - False for a text that cannot be a path, where a Path raises
+        if colon and not os.path.exists(spec):  # noqa: PTH110 - False for a text that cannot be a path; a Path raises
             usages = ", ".join(listed.help.partition(": ")[0] for listed in DATA_SETS.values())
             others = [known for known in part_names(READERS, GROUP) if known not in READERS]
             raise InputError(
                 f"--data {spec}: no such folder, and {name} is not a data set. Give {', '.join([usages, *others])}, "
                 f"or install the package that adds {name}."
             )
-        reader, argument = find_part(READERS, GROUP, "folder", Reader), spec
-        assert reader is not None
+        return open_folder(Path(spec), strict, fewest)
     if reader.open is None:
         raise InputError(f"--data {spec}: {name} is a file format. First run {_import_command(name)}.")
     return reader.open(argument, strict, fewest)

@@ -88,8 +88,8 @@ def probe_html(run: Path) -> Markup:
     if probe is None:
         return Markup('<h2>{}</h2>\n<p class="quiet">{}</p>\n').format(HEADING, without_probe(run))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    told = {"heading": HEADING, "probe": probe, "grid": probe_grid(probe), "explained": EXPLAINED}
-    return Markup(environment.from_string(SECTION).render(told))  # autoescaped
+    context = {"heading": HEADING, "probe": probe, "grid": probe_grid(probe), "explained": EXPLAINED}
+    return Markup(environment.from_string(SECTION).render(context))  # autoescaped
 
 
 def probe_markdown(run: Path) -> str:

@@ -11,9 +11,11 @@ from linkcontext.episodes.render import Tokens
 from linkcontext.episodes.scaffold import image_ids, load_scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluation.evaluator import Evaluator
-from linkcontext.evaluation.grounding.comparisons import Comparison, Effect
 from linkcontext.evaluation.grounding.conditions import draw_conditions, plan_conditions, predict_conditions
-from linkcontext.evaluation.grounding.findings import LINKING, judged
+from linkcontext.evaluation.grounding.effects import Effect
+from linkcontext.evaluation.grounding.findings import judge
+from linkcontext.evaluation.grounding.probe import Comparison
+from linkcontext.evaluation.grounding.probes import PROBES
 from linkcontext.evaluation.run_metrics import write_findings
 from linkcontext.evaluation.runner import check_probe_config, probe_grounding, probe_of_run
 from linkcontext.models.synthetic_images import BLANK
@@ -185,7 +187,7 @@ def test_a_trace_is_no_linking_however_sure_it_is():
         (0.06, 0.06, False, "no (an effect above .057 would show)"),  # .04 x (1.984 + .845) / 1.984
     ):
         effect = Effect(value, (value - 0.04, value + 0.04), p, 0.5, 200, 100, 150)
-        finding = judged(Comparison("x", "", (), "", effect, "yes", "no"), p)
+        finding = judge("x", Comparison("", (), "", effect, "yes", "no"), p)
         assert (finding.passes, finding.verdict) == (passes, said)
 
 
@@ -197,7 +199,8 @@ def test_the_bundled_models_are_told_apart(model, tmp_path):
     probe = probe_grounding(config)
     assert [line.partition(":")[0] for line in probe["left_out"]] == ["8 ways", "4 ways"]
     assert (probe["conclusion"] == "links") == (model == "mini"), probe["sentence"]
-    assert (model == "mini") == any(finding["passes"] for finding in probe["findings"] if finding["probe"] in LINKING)
+    required = {probe.name for probe in PROBES if probe.required}
+    assert (model == "mini") == any(finding["passes"] for finding in probe["findings"] if finding["probe"] in required)
 
 
 @pytest.mark.heavy

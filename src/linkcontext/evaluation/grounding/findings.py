@@ -1,36 +1,34 @@
-"""Judge what a probe's conditions show: a finding for every probe, and one conclusion. Needs no model.
+"""Judges the predictions of a probe: a finding for every probe of the table, and one conclusion. No model is needed.
 
-The effects come from `comparisons`; their p-values are adjusted together (Holm).
+The p-values of all probes are adjusted together (Holm 1979).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from linkcontext.evaluation.grounding.comparisons import PROBES, Comparison, ConditionResults, Figure
+from linkcontext.evaluation.grounding import probes
+from linkcontext.evaluation.grounding.probe import Comparison
+from linkcontext.evaluation.grounding.results import ConditionResults, Figure
 from linkcontext.evaluation.intervals import Interval
 from linkcontext.evaluation.power import LEVEL, detectable, holm
 from linkcontext.evaluation.text import listed, share
 from linkcontext.records import Episode, Prediction
 
-# Effects as shares of what a model that always follows the support shows. Below the first an effect is a trace, however
-# sure; "does not link" is said only where every effect that linking has is surely below the second.
-TRACE, WORTH = 0.1, 0.25
-LINKING = ("label swap", "false labels", "shuffled pictures", "blank pictures", "no pictures", "new names")
-REACH = {
-    "order": "in every order",
-    "place": "wherever a picture stands",
-    "wording": "in every wording tried",
-    "ways": "with every number of ways tried",
-}
+# Shares of the effect of a model that always follows the support. An effect below MIN_EFFECT is a trace, however small
+# its p-value. The conclusion is "does not link" only if the intervals of all required effects end below MAX_ABSENT.
+MIN_EFFECT, MAX_ABSENT = 0.1, 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One probe. `effect` is of `measured`; `passes`: it is no trace, and no chance after Holm's adjustment."""
+    """A judged probe. `passes` is true if the effect is more than a trace and significant after Holm's adjustment.
+
+    The other fields are those of `Comparison` and `Effect`; `detectable` is the smallest effect that would pass.
+    """
 
     probe: str
-    linker: str  # what a model that links would show
+    linker: str
     figures: tuple[Figure, ...]
     measured: str
     effect: float
@@ -47,33 +45,35 @@ class Finding:
 
 
 def judge_predictions(model: str, episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> dict[str, Any]:
-    """`conclusion` (links, partly, does not link, not shown), `sentence`, `findings` and `rows`, as JSON has them."""
-    answers = ConditionResults.of(episodes, predictions)
-    findings = judge_all(answers)
-    conclusion, sentence = conclude(model, findings, answers)
+    """The content of probe.json: `conclusion` (links, partly, does not link, not shown), `sentence`, and the rest."""
+    results = ConditionResults.of(episodes, predictions)
+    findings = judge_all(results)
+    conclusion, sentence = conclude(model, findings, results)
     return {
         "conclusion": conclusion,
         "sentence": sentence,
         "findings": [asdict(finding) for finding in findings],
-        "rows": list(answers.rows.values()),
+        "rows": list(results.rows.values()),
     }
 
 
-def judge_all(answers: ConditionResults) -> list[Finding]:
-    """Judge every probe."""
-    probes = [make(answers) for make in PROBES]
-    adjusted = holm([probe.effect.p for probe in probes])
-    return [judged(probe, p) for probe, p in zip(probes, adjusted, strict=True)]
+def judge_all(results: ConditionResults) -> list[Finding]:
+    """A finding for every probe of the table."""
+    comparisons = {probe.name: probe.compare(results) for probe in probes.PROBES}
+    adjusted = holm([comparison.effect.p for comparison in comparisons.values()])
+    return [judge(name, compared, p) for (name, compared), p in zip(comparisons.items(), adjusted, strict=True)]
 
 
-def conclude(model: str, findings: Sequence[Finding], answers: ConditionResults) -> tuple[str, str]:
-    """Sum up all findings in one word and one sentence."""
-    linking = [f for f in findings if f.probe in LINKING]
+def conclude(model: str, findings: Sequence[Finding], results: ConditionResults) -> tuple[str, str]:
+    """Summarise all findings in one word and one sentence."""
+    required = {probe.name for probe in probes.PROBES if probe.required}
+    reach = {probe.name: probe.reach for probe in probes.PROBES if probe.reach}
+    linking = [f for f in findings if f.probe in required]
     passed, failed = ([f.probe for f in linking if f.passes is truth] for truth in (True, False))
-    shown = answers.figure("", "shown")
+    shown = results.figure("", "shown")
     right = f"{share(shown.accuracy)} [{share(shown.ci95[0])}, {share(shown.ci95[1])}] of {shown.n_queries:,} queries"
     if not failed:
-        far, not_far = ([REACH[f.probe] for f in findings if f.probe in REACH and f.passes is t] for t in (True, False))
+        far, not_far = ([reach[f.probe] for f in findings if f.probe in reach and f.passes is t] for t in (True, False))
         beyond = f" It does so {listed(far)}." if far else ""
         beyond += f" Not shown: that it does so {listed(not_far)}." if not_far else ""
         return "links", (
@@ -86,7 +86,7 @@ def conclude(model: str, findings: Sequence[Finding], answers: ConditionResults)
             "are not."
         )
     least = max(f.detectable or 1.0 for f in linking)
-    if all(f.ci95[1] <= WORTH * f.full for f in linking):
+    if all(f.ci95[1] <= MAX_ABSENT * f.full for f in linking):
         return "does not link", (
             f"{model} does not link: it gives {right} the right name, where chance is {share(shown.chance)}, and "
             "nothing that was done to pictures and names changes that as it would for a model that links."
@@ -97,21 +97,21 @@ def conclude(model: str, findings: Sequence[Finding], answers: ConditionResults)
     )
 
 
-def judged(probe: Comparison, p_holm: float) -> Finding:
-    """Judge a probe by its adjusted p-value."""
-    e = probe.effect
-    surely, least = p_holm <= LEVEL, detectable(e.ci95, min(e.n_episodes, e.n_pictures))
-    passes = surely and e.value >= TRACE * e.full
-    verdict = probe.yes if passes else probe.no
-    if surely and not passes:
+def judge(name: str, comparison: Comparison, p_holm: float) -> Finding:
+    """Judge a probe by its effect and the adjusted p-value."""
+    e = comparison.effect
+    significant, least = p_holm <= LEVEL, detectable(e.ci95, min(e.n_episodes, e.n_pictures))
+    passes = significant and e.value >= MIN_EFFECT * e.full
+    verdict = comparison.yes if passes else comparison.no
+    if significant and not passes:
         verdict += f" but in a trace, {share(e.value)} of {share(e.full)}"
     elif not passes:
         verdict += " (one episode shows nothing)" if least is None else f" (an effect above {share(least)} would show)"
     return Finding(
-        probe.name,
-        probe.linker,
-        probe.figures,
-        probe.measured,
+        name,
+        comparison.linker,
+        comparison.figures,
+        comparison.measured,
         e.value,
         e.ci95,
         e.p,
@@ -122,5 +122,5 @@ def judged(probe: Comparison, p_holm: float) -> Finding:
         e.n_episodes,
         e.n_pictures,
         passes,
-        verdict + probe.more,
+        verdict + comparison.more,
     )
