@@ -42,6 +42,9 @@ $(VENV)/installed.stamp: pyproject.toml $(VENV)/torch.stamp
 
 $(VENV)/dev.stamp: pyproject.toml $(VENV)/torch.stamp
 	$(PY) -m pip install $(PINS) -e '.[dev]'
+# Real image processors need torchvision. It lies apart, where one test finds it: beside a torch of another build it
+# cannot be imported, and transformers would try to.
+	$(PY) -m pip install --no-deps --upgrade --target $(VENV)/torchvision torchvision==0.29.1
 	@touch $(VENV)/installed.stamp $@
 
 demo: $(VENV)/installed.stamp

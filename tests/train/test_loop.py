@@ -213,6 +213,21 @@ def test_a_handful_is_learnt_by_heart(config, curve, monkeypatch):
     assert found[-1] < 0.1
 
 
+def test_long_gradients_are_scaled_down_before_a_step(config, tmp_path, monkeypatch):
+    taken, step = [], torch.optim.AdamW.step
+
+    def noted(self, *args, **kwargs):
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        taken.append(float(torch.stack([g.norm() for g in gradients]).norm()))
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    train(config(lr=0.3, steps=6))
+    logged = [json.loads(line)["gradient"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert max(logged) > 1.5
+    assert taken == pytest.approx([min(1.0, norm) for norm in logged], rel=1e-3)
+
+
 def test_a_checkpoint_is_a_model_for_eval(config, tmp_path, pictures):
     folder = train(config(steps=1, lora_rank=2, lr=1.0))
     asked = {"data": str(pictures), "shots": (1,), "episodes": 2}

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from linkcontext.data.class_folders import open_folder
+from linkcontext.episodes.link import sample_episodes
 from linkcontext.errors import InputError
 from linkcontext.train.samplers import Lessons, Strategy, nth, read_questions
 
@@ -55,6 +56,17 @@ def test_classes_are_balanced_and_no_query_is_shown(dataset, ways):
         more[sorted(shown).index(max(shown, key=shown.get))] += 1
     for counter, sides in ((asked, ways), (more, ways)):
         assert min(counter.values()) > 0.6 * 300 / sides
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2024])
+def test_no_episode_of_an_evaluation_is_trained_on(dataset, seed):
+    """An evaluation draws with the plan's seed as it is, which people choose small; a training never uses that seed."""
+    plan = Strategy("2-way", support=4, seed=seed).plan()
+    assert plan.seed != seed
+    evaluated = sample_episodes(dataset, dataclasses.replace(plan, seed=seed, episodes=40)).episodes
+    shown = {frozenset(turn.item for turn in episode.support) for episode in evaluated}
+    trained = lessons(dataset, 40, kind="2-way", seed=seed)
+    assert not shown & {frozenset(turn.item for turn in lesson.support) for lesson in trained}
 
 
 def test_every_class_is_first_equally_often():
