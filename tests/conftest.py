@@ -1,10 +1,12 @@
 """What several tests need: a model, and a cache folder that is nobody's."""
 
 import os
+import re
 import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,3 +126,18 @@ def picture():
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def documented():
+    """The examples below a heading of docs/adding.md: its Python blocks."""
+    page = (Path(__file__).parents[1] / "docs" / "adding.md").read_text(encoding="utf-8")
+
+    def examples(heading):
+        section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+        blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+        assert blocks
+        assert all(len(block.splitlines()) <= 25 for block in blocks)
+        return blocks
+
+    return examples

@@ -11,40 +11,11 @@ from linkcontext.errors import InputError
 from linkcontext.plugins import find_part
 from linkcontext.source import DATA_SETS, FILE_FORMATS, GROUP, READERS, data_help, import_files, layout_help, open_data
 
-# All that a package writes to add a file format, but for the line of its pyproject.toml; the text of docs/adding.md.
-FORMAT = '''
-from linkcontext.data.reader import ImportedQuestion, Reader
-from linkcontext.data.readers.json_records import read_records, require
-from linkcontext.data.readers.question_checks import check_question
-from linkcontext.records import Question
 
-
-def read_captions(path, problems):
-    """[{"picture": path, "caption": text, "wrong": [texts]}, ...]"""
-    for where, record in read_records(path):
-        with problems.leaving_out():
-            caption = require(record, "caption", str, where)
-            candidates = (caption, *require(record, "wrong", list, where))
-            question = Question("caption", "caption", "Which caption fits?", caption, candidates)
-            picture = require(record, "picture", str, where)
-            yield ImportedQuestion(where, ((picture,),), check_question(question, where, caption))
-
-
-CAPTIONS = Reader(questions=read_captions)
-'''
-DATA_SET = """
-from pathlib import Path
-
-from linkcontext.data.class_folders import open_folder
-from linkcontext.data.reader import Reader
-
-
-def open_sketches(argument, strict, fewest):
-    return open_folder(Path(argument) / "sketches", strict, fewest)
-
-
-SKETCHES = Reader(open=open_sketches)
-"""
+@pytest.fixture
+def examples(documented):
+    """A file format and a data set: all that a package writes, but for the line of its pyproject.toml."""
+    return documented("A format")
 
 
 def test_every_reader_of_the_table_is_there():
@@ -61,8 +32,8 @@ def test_the_help_has_every_name():
     assert [line.partition(":")[0] for line in layout_help().splitlines()] == [*FILE_FORMATS]
 
 
-def test_a_data_set_is_one_file_of_another_package(installed, pictures, tmp_path, capsys):
-    installed("plug_sketches", DATA_SET, f"[{GROUP}]", "sketches = plug_sketches:SKETCHES")
+def test_a_data_set_is_one_file_of_another_package(installed, examples, pictures, tmp_path, capsys):
+    installed("plug_sketches", examples[1], f"[{GROUP}]", "sketches = plug_sketches:SKETCHES")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "sketches").symlink_to(pictures)
     assert open_data(f"sketches:{tmp_path / 'data'}").items == open_folder(pictures).items
@@ -72,8 +43,8 @@ def test_a_data_set_is_one_file_of_another_package(installed, pictures, tmp_path
         open_data("sketch:x")
 
 
-def test_a_file_format_is_one_file_of_another_package(installed, picture, tmp_path, capsys):
-    installed("plug_captions", FORMAT, f"[{GROUP}]", "captions = plug_captions:CAPTIONS")
+def test_a_file_format_is_one_file_of_another_package(installed, examples, picture, tmp_path, capsys):
+    installed("plug_captions", examples[0], f"[{GROUP}]", "captions = plug_captions:CAPTIONS")
     for number in range(3):
         picture(tmp_path / f"{number}.png", number)
     records = [{"picture": f"{n}.png", "caption": f"right {n}", "wrong": [f"wrong {n}"]} for n in range(2)]
@@ -92,8 +63,8 @@ def test_a_file_format_is_one_file_of_another_package(installed, picture, tmp_pa
         open_data("captions:x")
 
 
-def test_an_unknown_layout_is_named_with_those_there_are(installed):
-    installed("plug_captions", FORMAT, f"[{GROUP}]", "captions = plug_captions:CAPTIONS")
+def test_an_unknown_layout_is_named_with_those_there_are(installed, examples):
+    installed("plug_captions", examples[0], f"[{GROUP}]", "captions = plug_captions:CAPTIONS")
     with pytest.raises(InputError, match=r"--layout coco: not one of conversations, seed, .*vl-icl, captions"):
         import_files("coco", "x", None, None)
     with pytest.raises(InputError, match="--layout digits: a data set, and not a file format"):

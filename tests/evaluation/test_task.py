@@ -9,34 +9,20 @@ from linkcontext.config import EpisodeConfig
 from linkcontext.errors import InputError
 from linkcontext.evaluation.task import GROUP, TASKS, Task, TaskOptions, find_task, task_names
 
-# All that a package writes to add a benchmark, but for the line of its pyproject.toml.
-BENCHMARK = """
-from linkcontext.evaluation.task import EpisodeSet, Task
-from linkcontext.records import Candidate, Episode, Turn
-from linkcontext.source import open_data
 
-
-def open_mirror(options, scaffold):
-    dataset = open_data(options.data)
-    one, other = list(dataset.by_class().values())[:2]
-    names = [items[0].name for items in (one, other)]
-    candidates = tuple(Candidate(name, name, name) for name in sorted(names))
-    support = tuple(Turn(item.id, item.name, item.name) for item in (one[0], other[0]))
-    queries = tuple(Turn(item.id, item.name, item.name) for item in (one[1], other[1]))
-    episode = Episode("e00000", "mirror", "real", 2, (0, 1), candidates, support, queries)
-    return EpisodeSet(dataset, (episode,))
-
-
-MIRROR = Task(open_mirror)
-"""
+@pytest.fixture
+def benchmark(documented):
+    """All that a package writes to add a benchmark, but for the line of its pyproject.toml."""
+    (text,) = documented("A benchmark")
+    return text
 
 
 def test_every_task_of_the_table_is_there():
     assert {name for name in TASKS if isinstance(find_task(name), Task)} == {*TASKS}
 
 
-def test_a_benchmark_is_one_file_of_another_package(installed, nano, pictures, tmp_path, capsys):
-    installed("plug_mirror", BENCHMARK, f"[{GROUP}]", "mirror = plug_mirror:MIRROR")
+def test_a_benchmark_is_one_file_of_another_package(installed, benchmark, nano, pictures, tmp_path, capsys):
+    installed("plug_mirror", benchmark, f"[{GROUP}]", "mirror = plug_mirror:MIRROR")
     assert task_names()[-1] == "mirror"
     out = tmp_path / "run"
     flags = ("--data", str(pictures), "--model", str(nano), "--explain", "0", "--out", str(out))
@@ -65,9 +51,9 @@ def test_a_broken_package_is_named(installed, text, place, named):
         find_task("broken")
 
 
-def test_two_packages_with_one_name_are_named(installed):
+def test_two_packages_with_one_name_are_named(installed, benchmark):
     for name in ("plug_a", "plug_b"):
-        installed(name, BENCHMARK, f"[{GROUP}]", f"mirror = {name}:MIRROR")
+        installed(name, benchmark, f"[{GROUP}]", f"mirror = {name}:MIRROR")
     with pytest.raises(InputError, match="mirror: plug_a and plug_b both"):
         find_task("mirror")
 
@@ -80,8 +66,8 @@ def test_an_unknown_benchmark_is_named_with_those_there_are(capsys):
     assert "--benchmark nothing: not one of link, questions, retention, isekai" in error
 
 
-def test_a_table_entry_wins_over_a_package(installed):
-    installed("plug_seed", BENCHMARK, f"[{GROUP}]", "seed = plug_seed:MIRROR")
+def test_a_table_entry_wins_over_a_package(installed, benchmark):
+    installed("plug_seed", benchmark, f"[{GROUP}]", "seed = plug_seed:MIRROR")
     assert task_names().count("seed") == 1
     with pytest.raises(InputError, match="--benchmark seed needs --data"):
         find_task("seed").configure(TaskOptions(EpisodeConfig()))
