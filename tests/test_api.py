@@ -25,7 +25,11 @@ def test_the_public_names_are_these_and_documented():
         linkcontext.lod  # noqa: B018 - the attribute is asked for
 
 
-@pytest.mark.parametrize("documented", [linkcontext, api.load, api.draw_episodes, api.evaluate], ids=str)
+@pytest.mark.parametrize(
+    "documented",
+    [linkcontext, api.load, api.draw_episodes, api.evaluate],
+    ids=["linkcontext", "load", "draw_episodes", "evaluate"],
+)
 def test_the_examples_run(documented, tmp_path):
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
     (examples,) = finder.find(documented, globs={"tmp": tmp_path, "linkcontext": linkcontext})
