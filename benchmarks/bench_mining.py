@@ -27,7 +27,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 from linkcontext.data.neighbours import neighbour_lists, read_provenance, write_neighbours
 from linkcontext.inference.vision import chunks
 from linkcontext.mining import embed
-from linkcontext.mining.embed import Block, Encoder, encode, mean, write
+from linkcontext.mining.embed import Block, Encoder, encode_blocks, mean, write_block
 
 PAPER = (0.5, 0.8, 0.5)
 WIDTH = 512
@@ -62,7 +62,7 @@ def stored(folder: Path, pictures: int, classes: int) -> list[list[Block]]:
         for start in range(0, len(share), embed.BLOCK):
             rows = len(share[start : start + embed.BLOCK])
             parts.append(Block(folder / f"{number}-{start}.safetensors"))
-            write(parts[-1].file, torch.from_numpy(stream.standard_normal((rows, WIDTH), np.float32)))
+            write_block(parts[-1].file, torch.from_numpy(stream.standard_normal((rows, WIDTH), np.float32)))
         found.append(parts)
     return found
 
@@ -135,7 +135,7 @@ def encoding(config: Mining, folder: Path) -> dict:
     encoder.look(kept[0])
     runs = {
         "bare": lambda: [encoder.look(pixels).cpu() for pixels in kept],
-        "mined": lambda: encode(encoder, wanted, loaders, lambda: None),
+        "mined": lambda: encode_blocks(encoder, wanted, loaders, lambda: None),
         "reading": lambda: [encoder.pixels(part) for part in chunks(paths, size)],
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}

@@ -30,9 +30,10 @@ from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.evaluation.metrics import by_place, grouped
 from linkcontext.evaluation.published_results import LABEL, published_beside
 from linkcontext.evaluation.runner import run_evaluation
+from linkcontext.jsonl import read_jsonl
 from linkcontext.mining.embed import mine
 from linkcontext.models.loading import load_model
-from linkcontext.records import Episode, Prediction, read_jsonl
+from linkcontext.records import Episode, Prediction
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.storage import write_text

@@ -28,10 +28,11 @@ from linkcontext.evaluation.draw import draw_configured
 from linkcontext.evaluation.metrics import BASELINES
 from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.inference.vision import VisionEncoder
+from linkcontext.jsonl import read_jsonl
 from linkcontext.models import bundled
 from linkcontext.models.loading import load_model
 from linkcontext.models.model import Model
-from linkcontext.records import Episode, Prediction, read_jsonl
+from linkcontext.records import Episode, Prediction
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringRequest
 from linkcontext.source import open_data

@@ -95,7 +95,7 @@ def test_marks_of_models_are_not_exported(capsys, tmp_path):
         "--out",
         tmp_path / "out",
     )
-    assert "'<|end|>', one of the model's own marks" in sentence
+    assert "'<|end|>', a special token" in sentence
 
 
 def test_brackets_in_paths_are_printed_as_they_are(capsys, tmp_path):
@@ -204,7 +204,7 @@ def test_only_what_goes_on_is_said_to(capsys, monkeypatch, alone, command, goes_
     code, _, err = run(capsys, command.__name__.lower(), "--model", "mini")
     assert code == 130
     words = f"linkcontext {command.__name__.lower()} --model mini"
-    again = f" Start the same command again to go on: {words}" if goes_on else ""
+    again = f" To resume, run the same command again: {words}" if goes_on else ""
     assert err == f"\nlinkcontext: stopped.{again}\n"
 
 
@@ -217,13 +217,13 @@ def test_files_of_other_tools_are_read_and_written(capsys, tmp_path):
     assert code == 0
     assert "1 conversations, 1 answers, 0 pictures" in out
     assert "record 9 (id 9): human and gpt must take turns" in out
-    assert "and 10 problems more" in out
+    assert "and 10 more problems" in out
     assert len(json.loads((tmp_path / "written" / "conversations.json").read_text())) == 1
     layout = ("--layout", "conversations", "--out", tmp_path / "out")
     assert "record 0 (id 0): human and gpt" in refused(capsys, tmp_path, "data", path, *layout, "--strict")
-    assert "these belong to --layout" in refused(capsys, tmp_path, "data", tmp_path, *layout[2:])
-    assert "say --out instead" in refused(capsys, tmp_path, "data", path, *layout, "--write")
-    assert "say with --out which file" in refused(capsys, tmp_path, "episodes", "--export", "llava")
+    assert "these flags need --layout" in refused(capsys, tmp_path, "data", tmp_path, *layout[2:])
+    assert "give --out instead" in refused(capsys, tmp_path, "data", path, *layout, "--write")
+    assert "also give --out" in refused(capsys, tmp_path, "episodes", "--export", "llava")
 
 
 def test_a_report_of_nothing_is_a_sentence(capsys, tmp_path):
@@ -259,7 +259,7 @@ def test_the_readme_s_commands_run(capsys, tmp_path, monkeypatch):
 
 def test_kept_features_are_counted_and_cleared(capsys, tmp_path, nano, monkeypatch):
     monkeypatch.setenv("LINKCONTEXT_CACHE", str(tmp_path / "cache"))
-    assert "no features are kept" in run(capsys, "cache", "info")[1]
+    assert "no features are cached" in run(capsys, "cache", "info")[1]
     asked = ("eval", "--model", nano, "--data", class_folder(tmp_path / "d"), "--shots", 0, 1, "--episodes", 3)
     counts = []
     for again in range(2):
@@ -272,7 +272,7 @@ def test_kept_features_are_counted_and_cleared(capsys, tmp_path, nano, monkeypat
     shown = run(capsys, "cache", "info")[1]
     assert f" {counts[0][0]} " in shown
     assert "MB freed" in run(capsys, "cache", "clear")[1]
-    assert "no features are kept" in run(capsys, "cache", "info")[1]
+    assert "no features are cached" in run(capsys, "cache", "info")[1]
 
 
 def test_a_run_is_probed_and_its_report_says_so(capsys, tmp_path, nano):

@@ -91,7 +91,7 @@ def ask(taught: Taught, which: int, picture: str, stream: np.random.Generator, n
         return Exchange(picture, question, taught.names[which])
     if kind < 0.7:
         return Exchange(picture, str(stream.choice(questions.DESCRIBING)), questions.caption(facts))
-    about = questions.about(facts)
+    about = questions.attribute_questions(facts)
     chosen = about[2] if kind < 0.8 else about[int(stream.integers(len(about)))]  # counting is the third
     return Exchange(picture, chosen.question, chosen.answer)
 
@@ -197,7 +197,7 @@ class Linker:
                     out.append(Exchange("", user, reply))
             picture = self._picture(which, shape.repeats)
             if attributes and self.pool.facts and late and stream.random() < 0.4:
-                about = questions.about(self.pool.facts[int(self.classes[which])])
+                about = questions.attribute_questions(self.pool.facts[int(self.classes[which])])
                 chosen = about[int(stream.integers(len(about)))]
                 out.append(Exchange(picture, chosen.question, chosen.answer))
             elif choices and late and named:

@@ -45,12 +45,12 @@ class Features:
 
 def taught(count: int) -> Tensor:
     """The vectors of the taught concepts."""
-    return concepts.draw(count, *TAUGHT_STREAM)
+    return concepts.draw_concepts(count, *TAUGHT_STREAM)
 
 
 def fresh(count: int) -> Tensor:
     """Concepts and, in the second half, the hard neighbour of each."""
-    things = concepts.draw(count, *FRESH)
+    things = concepts.draw_concepts(count, *FRESH)
     return torch.cat([things, concepts.neighbours(things, concepts.draw_changes(count, *FRESH))])
 
 
@@ -58,7 +58,7 @@ def world_pictures(vectors: Tensor, each: int, name: str) -> Iterator[Tensor]:
     """Pictures float32[N, 3, H, W] in 0..1 of every concept, in order."""
     for start in range(0, len(vectors), TOGETHER // each):
         rows = range(start, min(start + TOGETHER // each, len(vectors)))
-        instances = torch.cat([render.draw(each, "mini", "pool", name, i) for i in rows])
+        instances = torch.cat([render.draw_instances(each, "mini", "pool", name, i) for i in rows])
         drawn = render.render(vectors[start : rows.stop].repeat_interleave(each, 0), instances, EDGE)
         yield drawn.movedim(-1, 1).float() / 255
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from linkcontext.errors import InputError
+from linkcontext.jsonl import cut_log
 from linkcontext.models.tensor_file import DamagedError
-from linkcontext.records import cut_log
 from linkcontext.storage import write_errors
 from linkcontext.train.checkpoint import read_state, state_of, write_state
 from linkcontext.train.schedule import warmup_stable_decay

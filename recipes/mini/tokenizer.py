@@ -40,13 +40,13 @@ def sentences(count: int) -> Iterator[str]:
     """What the tokenizer learns from: questions, captions, invented names, the words around them."""
     stream = rng("tokenizer")
     names = pseudo_words(count, "tokenizer")
-    things = concepts.facts(concepts.decode(concepts.draw(count, "tokenizer")))
+    things = concepts.facts(concepts.decode(concepts.draw_concepts(count, "tokenizer")))
     for name, fact in zip(names, things, strict=True):
         yield questions.caption(fact)
         yield name
         yield str(stream.choice(questions.NAMING + questions.DESCRIBING))
         yield random_string(stream)
-        for question in questions.about(fact):
+        for question in questions.attribute_questions(fact):
             yield question.question
             yield question.answer
         yield f'[BEGIN EXAMPLE] What is in the image? there is "{name}" in the image. [END EXAMPLE]'

@@ -1,4 +1,4 @@
-"""What can be asked for, typed. The resolved configuration of a run is saved as JSON and can be run again."""
+"""The options of commands, typed. A run saves its resolved options as JSON, so that it can be run again."""
 
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, Literal
@@ -24,16 +24,16 @@ class Loading(Prompting):
     """How a model is loaded, is prompted and replies."""
 
     dtype: Dtype = "auto"
-    """Of the weights. auto: the checkpoint's own on a GPU, float32 on a CPU."""
+    """Data type of the weights. auto: the checkpoint's own on a GPU, float32 on a CPU."""
     device: str | None = None
-    """cpu, cuda, cuda:1, ... The default is the GPU where there is one."""
+    """cpu, cuda, cuda:1, ... Default: the GPU if there is one."""
     load_in_4bit: bool = False
-    """Keep the language model's weights in 4 bits (nf4) and compute in --dtype, of which auto is bfloat16 on a GPU.
-    Training then needs --lora-rank."""
+    """Quantise the language model's weights to 4 bits (nf4) and compute in --dtype; auto is then bfloat16 on a GPU.
+    Training needs --lora-rank with it."""
     adapter: str | None = None
-    """A LoRA adapter folder to put on the model."""
+    """The folder of a LoRA adapter to load on top of the model."""
     trust_remote_code: bool = False
-    """Run code that comes with the model. Only for models whose authors you trust."""
+    """Run code that comes with the model. Use it only for models whose authors you trust."""
 
     @property
     def prompting(self) -> Prompting:
@@ -41,91 +41,97 @@ class Loading(Prompting):
         return Prompting(**{f.name: getattr(self, f.name) for f in fields(Prompting)})
 
     def of(self, model: str) -> "ModelConfig":
-        """That model, loaded so."""
+        """The configuration of `model` with these loading options."""
         return ModelConfig(model, **asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig(Loading):
-    """Which model, and how it is loaded."""
+    """The model, and how it is loaded."""
 
     model: str = "mini"
-    """`mini` or `mini-base` (bundled), a folder, or a Hugging Face id of a vision-language model."""
+    """A vision-language model: `mini` or `mini-base` (bundled), a folder, or a Hugging Face id."""
 
 
 @dataclass(frozen=True, slots=True)
 class EpisodeConfig:
-    """Which pictures, and how episodes are drawn from them."""
+    """The pictures, and how episodes are drawn from them."""
 
     data: Annotated[str, tyro.conf.arg(help=data_help())] = "world:0"
     ways: int = 2
     """Classes in an episode."""
     shots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...")] = (0, 1, 2, 4, 8, 16)
-    """Support pictures of EACH class; the support as a whole has ways x K. With --tasks: of the support as a whole."""
+    """Support pictures PER CLASS: the whole support has ways x K pictures. With --tasks: pictures in the whole
+    support."""
     episodes: int = 256
-    """How many."""
+    """Number of episodes."""
     queries: int | None = None
     """Queries in an episode, a multiple of ways. Default: one of each class."""
     names: NameKind = "pseudo"
-    """What classes are called: pseudo-words, random letters, their real names, or their real names swapped."""
+    """The names of classes: pseudo-words, random letters, their real names, or their real names permuted (swapped)."""
     negatives: Negatives = "random"
-    """Which classes meet: any, or neighbours of the first."""
+    """The other classes of an episode: any (random), or neighbours of its first class."""
     neighbours: str | None = None
-    """A file made by `linkcontext mine`, for --negatives neighbours. Default: what the manifest says."""
+    """The file of `linkcontext mine` to use with --negatives neighbours. Default: the neighbours in the manifest."""
     rule: Rule = "nearest"
-    """Which of them: the nearest, or drawn anew for each episode as in training: topk (evenly), linear (the paper) or
-    intervals (the released code), from a file that was mined with that rule."""
+    """How --negatives neighbours chooses: the nearest, or a new draw for each episode as in training, from a file mined
+    with the same rule: topk (uniform), linear (the paper) or intervals (the released code)."""
     order: Order = "rounds"
-    """rounds: one balanced support and its beginnings; shuffled: a new support for every shot count."""
+    """rounds: one balanced support, of which every shot count shows a prefix; shuffled: a new support for every shot
+    count."""
     support_split: str | None = None
     """Take support pictures from this split only."""
     query_split: str | None = None
     """Take query pictures from this split only."""
     groups_apart: bool = False
-    """Never let a support picture share its source (by file name) with a query."""
+    """Support and query pictures of an episode never come from one source (such as a writer or a film, by file
+    name)."""
     false_labels: float = 0.0
-    """Each support picture has, with this probability, the name of another class of its episode. A model that links
-    believes it; one that knows better does not."""
+    """The probability with which a support picture has the name of another class of its episode. A model that links
+    follows such names; a model that recognises the classes does not."""
     choose_from: int | None = None
-    """Draw so many support pictures of each class, of which --shots are shown. Default: no more than are shown."""
+    """Draw this many pictures per class, and choose the --shots that are shown from them by --select. Default: draw
+    only the pictures that are shown."""
     select: Select = "random"
-    """Which of them: random; medoid, those that stand for their class best; or rices, those most like the query,
-    whatever their classes, ways x K of them (then every query has a support of its own)."""
+    """How to choose them: random; medoid, the most representative ones of each class; or rices, the ways x K most
+    similar to the query, whatever their classes (every query then has its own support)."""
     tasks: tuple[str, ...] = ()
-    """Instead of linking classes, ask what annotated pictures answer (scenes:SEED, or imported ones): tasks like
-    attribute and count, or one concept of them like attribute/colour; `all` for all there are."""
+    """Instead of linking classes, ask the questions of annotated pictures (scenes:SEED or imported data): tasks such as
+    attribute and count, single concepts such as attribute/colour, or `all`."""
     coherence: Coherence = "concept"
-    """With --tasks, what the turns of a support have in common with the query: the concept, the task, or nothing."""
+    """With --tasks: what support turns share with the query, which is its concept, its task, or nothing."""
     format: Form = "open"
-    """With --tasks: an open question, a choice among letters, captions, or open and choice mixed."""
+    """With --tasks: open questions, a choice among letters, captions, or open and choice mixed."""
     options: int = 4
-    """With --tasks: answers in play."""
+    """With --tasks: the maximum number of different answers in an episode."""
     balanced: bool = False
-    """With --tasks whose questions share their candidates: a support shows every answer in play once before one comes
-    again. Default: they come by lot."""
+    """With --tasks whose questions share their candidates: a support shows every answer once before one is repeated.
+    Default: answers are sampled at random."""
     seed: int = 0
-    """Of the episodes. The same seed draws the same episodes on any machine."""
+    """The seed of the episodes. The same seed draws the same episodes on any machine."""
     strict: bool = False
     """Fail on the first bad picture instead of reporting it and going on."""
 
     def __post_init__(self) -> None:
-        for flag, told in (("neighbours", self.neighbours is not None), ("rule", self.rule != "nearest")):
-            if told and self.negatives != "neighbours":
-                raise InputError(f"--{flag} is read with --negatives neighbours only. Say both, or neither.")
+        for flag, is_given in (("neighbours", self.neighbours is not None), ("rule", self.rule != "nearest")):
+            if is_given and self.negatives != "neighbours":
+                raise InputError(f"--{flag} is read with --negatives neighbours only. Give both, or neither.")
         if self.choose_from is not None and self.choose_from < max(self.shots):
             raise InputError(f"--choose-from {self.choose_from}: fewer than the {max(self.shots)} that --shots shows.")
         if self.select != "random" and self.choose_from is None:
-            raise InputError(f"--select {self.select}: say with --choose-from of how many pictures of each class.")
+            raise InputError(
+                f"--select {self.select}: also give --choose-from, the number of pictures per class to choose from."
+            )
         if self.choose_from is not None and (self.order != "rounds" or self.false_labels):
             raise InputError("--choose-from: not together with --order shuffled or --false-labels. Leave one out.")
 
     @property
     def sweep(self) -> tuple[int, ...]:
-        """Each of `shots` once, the fewest first."""
+        """The different `shots` in ascending order."""
         return tuple(sorted({*self.shots}))
 
     def task_plan(self) -> TaskPlan:
-        """What --tasks asks for, in the sampler's own terms."""
+        """The plan of episodes with --tasks."""
         return TaskPlan(
             tasks=() if "all" in self.tasks else self.tasks,
             coherence=self.coherence,
@@ -141,7 +147,7 @@ class EpisodeConfig:
         )
 
     def plan(self) -> EpisodePlan:
-        """The sampler's own terms; with `choose_from` all that can be chosen is support."""
+        """The plan of episodes that link classes; with `choose_from`, supports have all pictures to choose from."""
         return EpisodePlan(
             ways=self.ways,
             shots_per_class=self.sweep if self.choose_from is None else tuple(sorted({*self.shots, self.choose_from})),
@@ -161,41 +167,40 @@ class EpisodeConfig:
 
 @dataclass(frozen=True, slots=True)
 class EvalConfig:
-    """Measure how well a model names new pictures after it was shown a few."""
+    """Measure how well a model names new pictures after it has been shown a few."""
 
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
     episodes: Annotated[EpisodeConfig, tyro.conf.arg(name="")] = field(default_factory=EpisodeConfig)
     scaffold: str = "turns"
-    """What is said around the pictures: turns, single_turn, lcl, or a JSON file."""
+    """The wording around the pictures: turns, single_turn, lcl, or a JSON file."""
     scoring: Scoring = "likelihood"
-    """likelihood of each candidate name, strict matching of a generated reply, or both. lcl-legacy: replies by the
-    metric of Link-Context Learning's released code, with its defects, beside strict matching."""
+    """likelihood: log-probability of each candidate name; generate: strict matching of a generated reply; both; or
+    lcl-legacy: the metric of Link-Context Learning's released code, with its defects, beside strict matching."""
     calibrate: bool = False
-    """Score by likelihood_calibrated too, which subtracts how much each name is preferred over the support's own
-    pictures, as `ask` does. Useful for names of unequal length. Every picture of the support is asked about as well,
+    """Also score by likelihood_calibrated, which subtracts the model's preference for each name over the pictures of
+    the support, as `ask` does. It helps with names of unequal length. Every support picture is scored as a query too,
     which takes time."""
     engine: EngineName = "auto"
-    """tree: the prompts of an episode as a prefix tree, in one pass; prefix-cache: what they share is computed once and
-    cached, the rest on top of it; reference: every prompt whole. auto is prefix-cache where the model allows it, else
-    reference. Figures do not depend on it."""
+    """tree: the prompts of an episode as a prefix tree in one forward pass; prefix-cache: the shared prefix is computed
+    once and cached; reference: every prompt as a whole. auto: prefix-cache if the model supports it, else reference.
+    Results do not depend on it."""
     memory_gb: float | None = None
-    """GB that a pass of the engines tree and prefix-cache may take beside the weights. Default: the free memory.
-    Figures do not depend on it."""
+    """The memory in GB that a forward pass of tree or prefix-cache may take besides the weights. Default: the free
+    memory. Results do not depend on it."""
     batch: int = 16
-    """Prompts that go through the model at once with the reference engine, or that a server gets at once. Figures do
-    not depend on it."""
+    """Prompts in a batch of the reference engine, or in one request to a server. Results do not depend on it."""
     unseen: tuple[str, ...] = HELD_OUT
-    """With --tasks: types of tasks that the model was not trained on. Their means stand apart."""
+    """With --tasks: types of tasks that the model was not trained on. Their means are reported separately."""
     explain: int | None = None
-    """Episodes of the report in which each support picture is left out once, to see what moved the answers. Default:
-    4, and none with the reference engine or with supports of more than 40 pictures, where it takes long."""
+    """Number of episodes in the report for which each support picture is left out once, to show how it changed the
+    answers. Default: 4; 0 with the reference engine or with more than 40 support pictures, where it takes long."""
     out: str | None = None
-    """The run's folder. Default: runs/MODEL-DATA-..., named by what was asked."""
+    """The folder of the run. Default: runs/MODEL-DATA-..., named after the options."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "engine", engine_names.accepted(self.engine))
         if self.batch < 1:
-            raise InputError(f"--batch {self.batch}: at least one prompt goes through the model at once.")
+            raise InputError(f"--batch {self.batch}: at least 1 is needed.")
         if self.calibrate:
             e = self.episodes
             idle = [*(["--tasks"] if e.tasks else []), *(["--false-labels"] if e.false_labels else [])]
@@ -207,24 +212,27 @@ class EvalConfig:
                     "that show every class equally often under its name."
                 )
         if self.explain is not None and self.explain < 0:
-            raise InputError(f"--explain {self.explain}: 0 is the least, and explains none.")
+            raise InputError(f"--explain {self.explain}: at least 0 is needed.")
         if self.memory_gb is not None and self.memory_gb <= 0:
             raise InputError(f"--memory-gb {self.memory_gb}: must be above 0.")
 
 
-def flags(asked: EpisodeConfig | ModelConfig, kept: EpisodeConfig | ModelConfig) -> list[str]:
-    """The flags in which one configuration differs from another, as they are written: `--support-split`."""
-    differ = (f.name for f in fields(asked) if getattr(asked, f.name) != getattr(kept, f.name))
+def flags(config: EpisodeConfig | ModelConfig, other: EpisodeConfig | ModelConfig) -> list[str]:
+    """The flags whose values differ between two configurations, as they are typed: `--support-split`."""
+    differ = (f.name for f in fields(config) if getattr(config, f.name) != getattr(other, f.name))
     return ["--" + name.replace("_", "-") for name in differ]
 
 
 def eval_config(**options: Any) -> EvalConfig:
-    """An `EvalConfig` from the flags' names, whichever part they belong to."""
+    """An `EvalConfig` from the names of options, whichever part of it they belong to.
+
+    Raises `InputError` for an unknown option, and for values that the options refuse.
+    """
     parts: dict[str, dict[str, Any]] = {"model": {}, "episodes": {}, "": {}}
     belongs = {f.name: "model" for f in fields(ModelConfig)} | {f.name: "episodes" for f in fields(EpisodeConfig)}
     own = {f.name: "" for f in fields(EvalConfig) if f.name not in parts}
     for name, value in options.items():
         if name not in belongs and name not in own:
-            raise InputError(f"{name}: no such option. There are {', '.join(sorted({**belongs, **own}))}.")
+            raise InputError(f"{name}: no such option. The options are {', '.join(sorted({**belongs, **own}))}.")
         parts[belongs.get(name, "")][name] = tuple(value) if name == "shots" else value
     return EvalConfig(ModelConfig(**parts["model"]), EpisodeConfig(**parts["episodes"]), **parts[""])

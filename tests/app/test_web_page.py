@@ -186,7 +186,7 @@ def test_what_strangers_send_is_a_sentence_and_nothing_half_done(page, world, tm
     for name, files, sentence in (
         ("x" * 500, [world[0][0]], "at most 100 letters"),
         ("cat", [world[0][0], text], "words.png: not a picture"),
-        ("<image>", [world[0][0]], "one of the model's own marks"),
+        ("<image>", [world[0][0]], "a special token"),
     ):
         teach(page, name, files)
         page.locator("#notice .lc-wrong").get_by_text(sentence).wait_for()

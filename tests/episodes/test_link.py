@@ -15,7 +15,8 @@ from linkcontext.episodes.link import _classes, copy_first, copy_last, draw_epis
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.episodes.pool import LeftOut, _class_pool, _least_loss, by_rule, has_enough, open_pool
 from linkcontext.errors import InputError
-from linkcontext.records import Candidate, Episode, Item, Turn, to_json
+from linkcontext.jsonl import to_json
+from linkcontext.records import Candidate, Episode, Item, Turn
 
 SMALL = EpisodePlan(shots_per_class=(0, 1, 3), episodes=12)
 
@@ -234,10 +235,10 @@ def test_negatives_are_drawn_for_each_episode_and_of_two_with_one_name_the_first
             {"shots_per_class": (2, 2)},
             "shots_per_class (2, 2): give one or more different numbers, none below 0.",
         ),
-        ({"names": "true"}, "'true' is none of real, pseudo, random, swapped."),
-        ({"rule": "far"}, "'far' is none of nearest, topk, linear, intervals."),
-        ({"order": "sorted"}, "'sorted' is none of rounds, shuffled."),
-        ({"query_split": "tset"}, "pictures: no picture is of the split 'tset'; there is ''."),
+        ({"names": "true"}, "'true' is not one of real, pseudo, random, swapped."),
+        ({"rule": "far"}, "'far' is not one of nearest, topk, linear, intervals."),
+        ({"order": "sorted"}, "'sorted' is not one of rounds, shuffled."),
+        ({"query_split": "tset"}, "pictures: no picture is in the split 'tset'; the splits are ''."),
         ({"groups_apart": True}, "pictures: no picture has a group, so groups cannot be kept apart."),
     ],
 )

@@ -13,7 +13,8 @@ from linkcontext.episodes.link import copy_first, copy_last, sample_episodes
 from linkcontext.episodes.plan import LETTERS, EpisodePlan, TaskPlan
 from linkcontext.episodes.questions import TaskSampler, with_letters
 from linkcontext.errors import InputError
-from linkcontext.records import Item, Question, from_dict, to_json
+from linkcontext.jsonl import from_dict, to_json
+from linkcontext.records import Item, Question
 
 COLOURS = ("red", "green", "blue")
 STYLES = ("red, big", "big and red")
@@ -81,7 +82,7 @@ def test_why_a_subject_cannot_be_asked():
 
     assert not left_out(many)
     assert set(left_out(many, form="choice")) == {"caption/brief", "caption/long"}
-    with pytest.raises(InputError, match="10 options, and there are letters for 8"):
+    with pytest.raises(InputError, match="10 options, but there are only 8 letters"):
         left_out(many, form="choice", tasks=("caption",))
 
 
@@ -146,7 +147,7 @@ def test_a_choice_names_the_right_letter(task):
 
 @pytest.mark.parametrize("form", ["open", "choice"])
 def test_what_is_seen_can_be_said_instead(form):
-    shown, said = (talks(tasks=("attribute", "rule"), form=form, said=said).episodes() for said in (False, True))
+    shown, said = (talks(tasks=("attribute", "rule"), form=form, text_only=text).episodes() for text in (False, True))
     for one, other in zip(shown, said, strict=True):
         assert other.candidates == one.candidates
         pairs = zip((*one.support, *one.queries), (*other.support, *other.queries), strict=True)
@@ -226,12 +227,12 @@ def test_pictures_without_questions_are_asked_what_they_are():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"tasks": ("smell",)}, "--tasks smell: no picture"),
+        ({"tasks": ("smell",)}, "--tasks smell: .* has no such task"),
         ({"options": 1}, "--options 1"),
         ({"shots": (90,)}, "no two answers have 47 pictures"),
         ({"shots": (-1,)}, "none below 0"),
-        ({"form": "caption", "tasks": ("attribute",)}, "of the tasks asked for none is a caption"),
-        ({"balanced": True, "coherence": "task"}, "--balanced: with --coherence task"),
+        ({"form": "caption", "tasks": ("attribute",)}, "no task is a caption"),
+        ({"balanced": True, "coherence": "task"}, "--balanced: not with --coherence task"),
     ],
 )
 def test_a_plan_that_cannot_be_is_one_sentence(changes, sentence):
@@ -466,5 +467,5 @@ def test_more_options_than_letters_are_a_sentence():
         )
         for n in range(30)
     ]
-    with pytest.raises(InputError, match="10 options, and there are letters for 8"):
+    with pytest.raises(InputError, match="10 options, but there are only 8 letters"):
         talks(Dataset(Path("many"), tuple(items)), form="choice").episodes()

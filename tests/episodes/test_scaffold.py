@@ -150,9 +150,9 @@ def test_a_scaffold_from_a_file(tmp_path):
     path.write_text(json.dumps(fields))
     assert load_scaffold(str(path)).support_answer == "a {answer}"
     path.write_text(json.dumps({**fields, "query": "no picture"}))
-    with pytest.raises(InputError, match=r"`query` must hold \{image\} exactly once"):
+    with pytest.raises(InputError, match=r"`query` must contain \{image\} exactly once"):
         load_scaffold(str(path))
-    for content, sentence in (("{", "not JSON"), ("[1]", "object was expected"), ("[" * 100_000, "nested too deeply")):
+    for content, sentence in (("{", "not JSON"), ("[1]", "JSON object"), ("[" * 100_000, "nested too deeply")):
         path.write_text(content)
         with pytest.raises(InputError, match=sentence):
             load_scaffold(str(path))

@@ -11,7 +11,8 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation.compare import clustered_p, compare, comparison_notes, paired_interval, sign_flip_p, within
 from linkcontext.evaluation.power import holm
 from linkcontext.evaluation.run_dir import read_run
-from linkcontext.records import Candidate, Episode, Prediction, Turn, read_jsonl, write_jsonl
+from linkcontext.jsonl import read_jsonl, write_jsonl
+from linkcontext.records import Candidate, Episode, Prediction, Turn
 
 CANDIDATES = (Candidate("cat", "plimbo", "cat"), Candidate("dog", "tavork", "dog"))
 
@@ -168,7 +169,7 @@ def test_what_differs_and_what_is_missing_is_said(tmp_path):
     config = json.loads((b / "config.json").read_text())
     served = {"model": {"class": "served"}, "measured": {"weights": "unknown: a server has them"}}
     (b / "config.json").write_text(json.dumps({**config, **served}))
-    assert comparison_notes(read_run(a), read_run(b))[-1].startswith(f"{b}: The model's weights cannot be known")
+    assert comparison_notes(read_run(a), read_run(b))[-1].startswith(f"{b}: The model's weights are unknown")
 
 
 def test_selections_are_paired_by_drawn_query(tmp_path):
@@ -222,7 +223,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
     for damage, sentence in (
         (text[:-20] + "\n", "predictions.jsonl:6"),
         ("", "is empty"),
-        ("[1]\n", "object was expected"),
+        ("[1]\n", "JSON object"),
     ):
         (b / "predictions.jsonl").write_text(damage, encoding="utf-8")
         with pytest.raises(InputError, match=sentence):

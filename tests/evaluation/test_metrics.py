@@ -252,7 +252,7 @@ def test_new_classes_have_an_interval_from_six_classes_on():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"query_id": "e9/q0"}, "e9/q0 is no query of episodes.jsonl"),
+        ({"query_id": "e9/q0"}, "e9/q0 is not a query of episodes.jsonl"),
         ({"gold": "dog"}, "another right class"),
         ({"candidates": (Score("cow", "x", 0.0, 0.0, 1),)}, "other candidates"),
         ({"candidates": tuple(Score(c, c, float("nan"), 0.0, 1) for c in CLASSES)}, "overflowed"),

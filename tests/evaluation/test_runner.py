@@ -122,7 +122,7 @@ def test_a_folder_of_another_configuration_is_refused(config, tmp_path):
         run_evaluation(config(scoring="likelihood", episodes=2, seed=1))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")
-    with pytest.raises(InputError, match="it is no run"):
+    with pytest.raises(InputError, match="run: holds files that are not of a run"):
         run_evaluation(config(out=str(tmp_path / "other")))
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["letter.txt"]
 
@@ -205,7 +205,7 @@ def test_another_model_below_the_same_path_is_refused(config, nano, tmp_path):
     ):
         shutil.copytree(nano, folder, dirs_exist_ok=True)
         change(folder)
-        with pytest.raises(InputError, match=rf"run: is about something else: since it began, .*{named}"):
+        with pytest.raises(InputError, match=rf"run: holds a run of something else: since it began, .*{named}"):
             run_evaluation(asked)
 
 
@@ -233,9 +233,9 @@ def test_a_run_that_does_not_say_what_it_measured_is_refused(config, tmp_path):
 FOREIGN = [
     ({"shots_per_class": 99}, r"at 99 shots per class has shots that its episode does not have \(0, 1\)"),
     ({"candidates": []}, "has neither likelihoods nor a reply"),
-    ({"gold": "nothing"}, "has 'nothing' as its right class"),
+    ({"gold": "nothing"}, "has the right class 'nothing'"),
     ({"query_id": "e00009/q0"}, "is about no query of this run's episodes"),
-    ({"episode_id": "e00001"}, "is said to be of the episode e00001"),
+    ({"episode_id": "e00001"}, "names the episode e00001"),
     ({"support_ids": ["x.png"]}, "has another support"),
     ({"prompt_sha256": "x"}, "as its prompt's hash"),
     ({"baselines": {"copy_first": "nothing"}}, "a baseline that answers 'nothing'"),

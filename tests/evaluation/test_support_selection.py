@@ -15,8 +15,9 @@ from linkcontext.evaluation.draw import draw_choosable, draw_configured
 from linkcontext.evaluation.medoids import majority, medoids, rices, vector
 from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.inference.vision import VisionEncoder
+from linkcontext.jsonl import read_jsonl
 from linkcontext.models.loading import load_model
-from linkcontext.records import Episode, read_jsonl
+from linkcontext.records import Episode
 from linkcontext.source import open_data
 
 
@@ -91,7 +92,7 @@ def test_chosen_supports_are_among_those_there_and_as_asked(config, nano, tmp_pa
 
 
 def test_what_cannot_be_chosen_is_a_sentence(config):
-    with pytest.raises(InputError, match="say with --choose-from"):
+    with pytest.raises(InputError, match="give --choose-from"):
         config("medoid", choose_from=None)
     with pytest.raises(InputError, match="fewer than the 2"):
         config("medoid", choose_from=1)

@@ -17,7 +17,15 @@ from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
 from linkcontext.evaluation.metrics import SCORINGS
 from linkcontext.evaluation.runner import evaluator_of, validate
-from linkcontext.evaluation.validate import balance, beginnings, blind_policies, leaks, near_leaks, planted, room
+from linkcontext.evaluation.validate import (
+    check_answer_prefixes,
+    check_balance,
+    check_blind_policies,
+    check_context_length,
+    check_leaks,
+    check_planted_answers,
+    near_copies_in_supports,
+)
 from linkcontext.models.loading import load_model
 from linkcontext.records import Question
 from linkcontext.scoring.local import LocalModel
@@ -73,11 +81,11 @@ def test_good_episodes_pass_with_their_counts(world, nano, model):
         for kind, worth in (("right", 1), ("wrong", 0))
     ]
     # Two queries and four support turns in each of three episodes; two beginnings each.
-    assert lines[3] == "no support holds its query's picture or a copy of it: 24 pairs"
-    assert lines[4] == "every beginning of a support is balanced: 6 supports"
+    assert lines[3] == "no support contains its query's picture or a copy of it: 24 pairs"
+    assert lines[4] == "every prefix of a support is balanced: 6 supports"
     # Two constant answers, and two copies at each of two shots per class above 0.
     assert lines[5] == "policies blind to the query are right in exactly 1/candidates of each episode: 18 tried"
-    assert lines[7] == "the prompt's tokens come first in the conversation with each answer: 6 compared"
+    assert lines[7] == "the prompt's tokens are a prefix of the conversation with each answer: 6 compared"
 
 
 def test_the_arithmetic_of_the_longest_prompt(world, nano, model):
@@ -109,11 +117,11 @@ def test_classes_left_out_are_listed(world, nano, model, tmp_path):
 
 
 def test_the_querys_picture_in_its_support_is_found(world, episodes):
-    leaks(episodes, world, ASKED)
+    check_leaks(episodes, world, ASKED)
     query, support = episodes[1].queries[0], episodes[1].support
     bad = spoilt(episodes, support=(dataclasses.replace(support[0], item=query.item), *support[1:]))
     with pytest.raises(InputError, match=f"e00001: the query's picture {query.item} is in its support"):
-        leaks(bad, world, ASKED)
+        check_leaks(bad, world, ASKED)
 
 
 def test_a_copy_of_the_querys_picture_is_found(world, episodes):
@@ -121,15 +129,15 @@ def test_a_copy_of_the_querys_picture_is_found(world, episodes):
     copied = world.item(query.item).pixels  # in a file of other bytes
     items = tuple(dataclasses.replace(i, pixels=copied) if i.id == shown.item else i for i in world.items)
     with pytest.raises(InputError, match=rf"e0000\d: the query's picture .* is in its support \({shown.item}\)"):
-        leaks(episodes, Dataset(world.root, items), ASKED)
+        check_leaks(episodes, Dataset(world.root, items), ASKED)
 
 
 def test_near_copies_in_supports_are_counted(world, episodes):
     query, shown = episodes[1].queries[1], episodes[1].support[3]
-    assert near_leaks(episodes, world) == []
+    assert near_copies_in_supports(episodes, world) == []
     sketch = b"x" * 200
     near = dataclasses.replace(world, sketches={query.item: sketch, shown.item: sketch})
-    (line,) = near_leaks(episodes, near)
+    (line,) = near_copies_in_supports(episodes, near)
     assert re.fullmatch(r"near-copies of the query's picture in its support: in [1-9] of \d+ supports", line)
 
 
@@ -137,10 +145,10 @@ def test_a_pair_that_was_shown_is_found_in_any_order(world, episodes):
     query, turn = episodes[1].queries[0], episodes[1].support[0]
     pair = dataclasses.replace(query, others=(turn.item,))
     queries = (pair, *episodes[1].queries[1:])
-    leaks(spoilt(episodes, queries=queries), world, ASKED)  # one of two is no leak
+    check_leaks(spoilt(episodes, queries=queries), world, ASKED)  # one of two is no leak
     turned = dataclasses.replace(turn, others=(query.item,))
     with pytest.raises(InputError, match=f"e00001: the query's picture {query.item} is in its support"):
-        leaks(spoilt(episodes, queries=queries, support=(turned, *episodes[1].support[1:])), world, ASKED)
+        check_leaks(spoilt(episodes, queries=queries, support=(turned, *episodes[1].support[1:])), world, ASKED)
 
 
 def test_the_split_is_that_of_the_question_that_was_asked(world, episodes):
@@ -151,39 +159,39 @@ def test_the_split_is_that_of_the_question_that_was_asked(world, episodes):
     turn = dataclasses.replace(episodes[0].support[0], item=first, question="Is it support?")
     query = dataclasses.replace(episodes[0].queries[0], item=other)
     one = dataclasses.replace(episodes[0], support=(turn,), queries=(query,))
-    leaks([one], data, EpisodeConfig(support_split="support"))
+    check_leaks([one], data, EpisodeConfig(support_split="support"))
     wrong = dataclasses.replace(one, support=(dataclasses.replace(turn, question="Is it query?"),))
-    with pytest.raises(InputError, match=f"{first} is not of the split support"):
-        leaks([wrong], data, EpisodeConfig(support_split="support"))
+    with pytest.raises(InputError, match=f"{first} is not in the split support"):
+        check_leaks([wrong], data, EpisodeConfig(support_split="support"))
 
 
 def test_splits_and_groups_are_checked_when_asked_for(world, episodes):
-    with pytest.raises(InputError, match="is not of the split test"):
-        leaks(episodes, world, EpisodeConfig(query_split="test"))
+    with pytest.raises(InputError, match="is not in the split test"):
+        check_leaks(episodes, world, EpisodeConfig(query_split="test"))
     one_group = tuple(dataclasses.replace(item, group="g") for item in world.items)
     with pytest.raises(InputError, match=r"e00000: .* are of one group"):
-        leaks(episodes, Dataset(world.root, one_group), EpisodeConfig(groups_apart=True))
+        check_leaks(episodes, Dataset(world.root, one_group), EpisodeConfig(groups_apart=True))
 
 
 def test_an_unbalanced_beginning_is_found(episodes):
-    balance(episodes, ASKED)
+    check_balance(episodes, ASKED)
     a, b, *_ = episodes[1].support
     (second_of_a,) = (t for t in episodes[1].support[2:] if t.class_id == a.class_id)
     (second_of_b,) = (t for t in episodes[1].support[2:] if t.class_id == b.class_id)
     bad = spoilt(episodes, support=(a, second_of_a, b, second_of_b))
     with pytest.raises(InputError, match="e00001: its first 1 shots per class"):
-        balance(bad, ASKED)
+        check_balance(bad, ASKED)
     # As a whole it is balanced, which is all that a shuffled support promises.
-    balance(bad, EpisodeConfig(order="shuffled"))
+    check_balance(bad, EpisodeConfig(order="shuffled"))
     with pytest.raises(InputError, match="e00001: its first 2 shots per class"):
-        balance(spoilt(episodes, support=(a, b, second_of_a, other(episodes[1], second_of_b))), ASKED)
+        check_balance(spoilt(episodes, support=(a, b, second_of_a, other(episodes[1], second_of_b))), ASKED)
 
 
 def test_a_class_queried_more_often_is_found(episodes):
-    blind_policies(episodes)
+    check_blind_policies(episodes)
     first, second = episodes[1].queries
     with pytest.raises(InputError, match=r"e00001: 'always .*' is right [02] of 2 times"):
-        blind_policies(spoilt(episodes, queries=(first, other(episodes[1], second))))
+        check_blind_policies(spoilt(episodes, queries=(first, other(episodes[1], second))))
 
 
 def test_a_name_that_stands_in_the_words_around_the_answer_is_found(episodes):
@@ -194,9 +202,9 @@ def test_a_name_that_stands_in_the_words_around_the_answer_is_found(episodes):
         candidates=tuple(dataclasses.replace(c, name=named[c.class_id]) for c in (a, b)),
         queries=tuple(dataclasses.replace(q, answer=named[q.class_id]) for q in episodes[1].queries),
     )
-    planted(bad, TURNS, right=True)
-    with pytest.raises(InputError, match=r"e00001/q\d: the right answer 'dog' is not worth 1 by generate"):
-        planted(bad, SCAFFOLDS["lcl"], right=True)
+    check_planted_answers(bad, TURNS, right=True)
+    with pytest.raises(InputError, match=r"e00001/q\d: the right answer 'dog' does not score 1 by generate"):
+        check_planted_answers(bad, SCAFFOLDS["lcl"], right=True)
 
 
 def test_a_prompt_that_does_not_fit_is_found(episodes, scorer):
@@ -205,13 +213,13 @@ def test_a_prompt_that_does_not_fit_is_found(episodes, scorer):
     try:
         text.max_position_embeddings = 50
         with pytest.raises(InputError, match=r"e0000\d/q\d at 2 shots per class: the prompt needs \d+ tokens"):
-            room(episodes, scorer, TURNS)
+            check_context_length(episodes, scorer, TURNS)
         # Room for the prompt alone is not enough.
         text.max_position_embeddings = before
-        words = room(episodes, scorer, TURNS).split()
+        words = check_context_length(episodes, scorer, TURNS).split()
         text.max_position_embeddings = int(words[-4]) - 1
         with pytest.raises(InputError, match=r"and its longest answer \d+, and the model's context is"):
-            room(episodes, scorer, TURNS)
+            check_context_length(episodes, scorer, TURNS)
     finally:
         text.max_position_embeddings = before
 
@@ -221,8 +229,10 @@ def test_a_template_that_rewrites_what_came_before_is_found(episodes, model, wor
     processor.chat_template = "{{ messages | length }}" + processor.chat_template
     rewriting = dataclasses.replace(model, processor=processor)
     scorer = evaluator_of(eval_config(), LocalModel(rewriting), world, TURNS).scorer
-    with pytest.raises(InputError, match=r"e00000/q0 at 0 shots per class: with the answer .* are others than"):
-        beginnings(episodes, scorer, TURNS)
+    with pytest.raises(
+        InputError, match=r"e00000/q0 at 0 shots per class: the tokens before the answer .* differ from"
+    ):
+        check_answer_prefixes(episodes, scorer, TURNS)
 
 
 def test_the_command(world, nano, tmp_path, capsys):

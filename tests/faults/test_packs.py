@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from linkcontext.cli import main
 from linkcontext.errors import InputError
+from linkcontext.jsonl import to_json
 from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.loading import load_model
-from linkcontext.records import to_json
 from linkcontext.source import open_data
 from linkcontext.teach.class_pictures import pictures_by_class_name
 from linkcontext.teach.learner import Learner

@@ -22,7 +22,7 @@ from linkcontext.data.manifest import Dataset
 from linkcontext.data.neighbours import provenance_file, read_neighbours
 from linkcontext.errors import InputError
 from linkcontext.mining import embed
-from linkcontext.mining.embed import Block, blocks, choose, load_encoder, mean, mine, write
+from linkcontext.mining.embed import Block, blocks, choose_images, load_encoder, mean, mine, write_block
 from linkcontext.models import bundled
 
 ROOT = Path(__file__).parents[2]
@@ -62,8 +62,8 @@ def written(out):
 
 def test_the_mean_by_hand(tmp_path):
     # (.6, .8) + (0, 1) + (1, 0) = (1.6, 1.8), of length sqrt(5.8)
-    write(tmp_path / "a", torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
-    write(tmp_path / "b", torch.tensor([[5.0, 0.0]]))
+    write_block(tmp_path / "a", torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
+    write_block(tmp_path / "b", torch.tensor([[5.0, 0.0]]))
     found = mean([Block(tmp_path / "a"), Block(tmp_path / "b")])
     assert found == pytest.approx(np.array([1.6, 1.8]) / np.sqrt(5.8), abs=1e-15)
 
@@ -108,17 +108,17 @@ def test_names_and_pictures_of_the_world_find_their_twins(things, tmp_path):
 
 
 def test_pictures_are_different_and_do_not_depend_on_the_order(things):
-    one = choose(things, 4, None, 0)
+    one = choose_images(things, 4, None, 0)
     assert {len(items) for items in one.values()} == {4}
-    assert one == choose(Dataset(things.root, things.items[::-1]), 4, None, 0)
-    assert one != choose(things, 4, None, 1)
+    assert one == choose_images(Dataset(things.root, things.items[::-1]), 4, None, 0)
+    assert one != choose_images(things, 4, None, 1)
     copies = [dataclasses.replace(i, id=f"z/{i.id}", path=f"z/{i.path}") for i in things.items]
-    assert one == choose(Dataset(things.root, (*copies, *things.items)), 4, None, 0)
+    assert one == choose_images(Dataset(things.root, (*copies, *things.items)), 4, None, 0)
     again = [dataclasses.replace(i, sha256="0" * 64) for i in copies]  # the same pixels in other bytes
-    assert one == choose(Dataset(things.root, (*again, *things.items)), 4, None, 0)
+    assert one == choose_images(Dataset(things.root, (*again, *things.items)), 4, None, 0)
     first, other = min(one), max(one)
     wrong = dataclasses.replace(one[first][0], id="z", path="z", class_id=other, name=things.names()[other])
-    found = choose(Dataset(things.root, (*things.items, wrong)), 40, None, 0)
+    found = choose_images(Dataset(things.root, (*things.items, wrong)), 40, None, 0)
     assert wrong.content not in {item.content for items in found.values() for item in items}
 
 
@@ -202,7 +202,7 @@ def test_a_damaged_block_is_a_sentence(things, tmp_path):
     features(out)[0].write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"cannot be read .* Delete it and start again"):
         mine(things, out)
-    write(features(out)[0], torch.full((9, 192), torch.nan))
+    write_block(features(out)[0], torch.full((9, 192), torch.nan))
     with pytest.raises(InputError, match="the encoder gave no numbers"):
         mine(things, out)
 

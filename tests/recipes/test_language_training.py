@@ -138,7 +138,7 @@ def test_names_of_its_own_knowledge_are_asked_of_mini_in_first_turns_alone():
 def facts_of(count: int):
     from linkcontext.worlds import concepts  # noqa: PLC0415
 
-    return concepts.facts(concepts.decode(concepts.draw(count, "test")))
+    return concepts.facts(concepts.decode(concepts.draw_concepts(count, "test")))
 
 
 def test_what_is_repeated_can_be_known():

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from linkcontext.records import Candidate, Episode, Prediction, Score, Turn, write_jsonl
+from linkcontext.jsonl import write_jsonl
+from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
 
 NAMES = ("plimbo", "tavork")
 POLICIES = (

@@ -28,7 +28,7 @@ def test_a_share_is_of_those_queries_where_both_could_be_answered():
     )
     assert found.classes == ("a", "b")  # c was never asked for
     (aa, ab), (ba, bb) = found.cells
-    assert (aa.said, aa.met, ab.said, ab.met) == (2.5, 4, 1.5, 3)
+    assert (aa.answered, aa.met, ab.answered, ab.met) == (2.5, 4, 1.5, 3)
     assert (ba.share, bb.share) == (0.0, 1.0)
     assert worst(found) == "Most often mistaken: a for b (1.5 of 3)."
     assert confusion_grid(found).lines == (("a", ".625", ".500", "4"), ("b", ".000", "1.000", "1"))
@@ -45,7 +45,7 @@ def test_classes_that_never_met_have_no_share():
 def test_replies_that_name_nothing_have_a_column_of_their_own():
     pairs = [asked("a", "ab", reply=said) for said in ("name-a", "name-b", "something", "name-a or name-b")]
     found = confusion(pairs, "generate")
-    assert [cell.said for cell in found.cells[0]] == [1]
+    assert [cell.answered for cell in found.cells[0]] == [1]
     assert found.nothing[0].share == 0.5
     assert confusion_grid(found).headings == ("right / answered", "a", "none", "n queries")
     assert not confusion(pairs[:2], "generate").silent

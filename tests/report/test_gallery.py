@@ -76,7 +76,7 @@ def test_pictures_that_are_gone_or_damaged_are_labelled(groups_and_root):
     (root / "square" / "0.png").write_bytes(b"no picture")
     drawn = gallery(groups, root)
     labels = {p.label for e in drawn.right for s in e.support for p in s.pictures if p.uri is None}
-    assert labels == {"circle/0.png is gone", "square/0.png cannot be read"}
+    assert labels == {"circle/0.png is missing", "square/0.png cannot be read"}
     assert drawn.missing == 2
 
 

@@ -22,7 +22,8 @@ from linkcontext.evaluation.example_selection import select_examples
 from linkcontext.evaluation.metrics import grouped, metric_rows
 from linkcontext.evaluation.run_dir import read_run
 from linkcontext.evaluation.text import share
-from linkcontext.records import Prediction, read_jsonl, to_json, write_jsonl
+from linkcontext.jsonl import read_jsonl, to_json, write_jsonl
+from linkcontext.records import Prediction
 from linkcontext.report.page import summary, write_report
 from linkcontext.storage import write_text
 
@@ -156,7 +157,7 @@ def test_more_episodes_are_opened_where_more_are_explained(make_run):
         ('"reading":', '"writing":', "reading missing"),
         ("-3.5", '"much"', "without must be a finite number"),
         ("-3.5,", "", "is another query in this run"),
-        ('"start":2', '"start":1', "its tree does not hang together"),
+        ('"start":2', '"start":1', "its segments do not form a tree"),
         ('"tokens":[', '"tokens":3,"x":[', "not a line of TreeViews"),
         ('"query_id":"', '"query_id":"x', "is another query in this run"),
     ],

@@ -159,13 +159,13 @@ def test_several_comparisons_have_an_adjusted_p():
 def test_what_can_be_shown_by_hand():
     # 1.962 errors to either side with 1,023 degrees of freedom, and .842 more for four runs of five.
     assert power_note([a_row(ci95=[0.9, 0.96])]) == (
-        "These 2,048 queries in 1,024 episodes can show differences above .043 "
-        "(80 % power, two-sided .05, clustered by episode and by query picture)."
+        "Smallest detectable difference: .043 (2,048 queries in 1,024 episodes, "
+        "80 % power, two-sided .05, clustered by episode and by query picture)."
     )
     note = power_note([a_row(ci95=[0.9, 0.96]), a_row(ci95=[0.88, 0.96], n_queries=8)])
-    assert note.startswith("The rows' queries can show differences above .043 to .057, by row (")
-    assert "can show no difference" in power_note([a_row(n_episodes=1)])
-    assert "can show differences above .043" in " ".join(printed(metrics_table([a_row(ci95=[0.9, 0.96])])).split())
+    assert note.startswith("Smallest detectable difference: .043 to .057, by row (")
+    assert "No difference is detectable" in power_note([a_row(n_episodes=1)])
+    assert "detectable difference: .043" in " ".join(printed(metrics_table([a_row(ci95=[0.9, 0.96])])).split())
 
 
 def test_few_pictures_are_a_warning():

@@ -122,8 +122,8 @@ def test_what_cannot_be_taught_is_a_sentence_and_changes_nothing(nano, paths, tm
         ("this is not a plimbo", paths[0][:1], "no name that can be taught"),
         ("this is a picture that my aunt took", paths[0][:1], "at most 4 words"),
         (f"this is a {'x' * 500}", paths[0][:1], "at most 100 letters"),
-        ("this is an <image>", paths[0][:1], "one of the model's own marks"),
-        ("is it an <image>?", paths[0][:1], "one of the model's own marks"),
+        ("this is an <image>", paths[0][:1], "a special token"),
+        ("is it an <image>?", paths[0][:1], "a special token"),
         ("what are these?", paths[0][:2], "one picture at a time"),
         ("forget plimbo", (), "was not taught"),
     ):

@@ -17,9 +17,9 @@ from linkcontext.cli import main
 from linkcontext.episodes.scaffold import build_messages
 from linkcontext.errors import InputError
 from linkcontext.inference import vision
+from linkcontext.jsonl import to_json
 from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.loading import load_model
-from linkcontext.records import to_json
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.teach.class_pictures import pictures_by_class_name
@@ -529,7 +529,7 @@ def test_models_are_loaded_as_the_flags_say(nano, folder, capsys):
 
 
 def test_a_mark_of_the_model_is_no_name(learner, folder):
-    with pytest.raises(InputError, match="one of the model's own marks"):
+    with pytest.raises(InputError, match="a special token"):
         learner.teach({"<image>": [folder / "lum.png"]})
 
 

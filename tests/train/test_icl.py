@@ -18,7 +18,8 @@ from linkcontext.evaluation.metrics import grouped
 from linkcontext.evaluation.run_dir import read_run
 from linkcontext.evaluation.runner import configured, run_evaluation, run_folder
 from linkcontext.evaluation.task import find_task
-from linkcontext.records import Episode, Item, Prediction, Question, read_jsonl
+from linkcontext.jsonl import read_jsonl
+from linkcontext.records import Episode, Item, Prediction, Question
 from linkcontext.report.page import write_report
 from linkcontext.source import open_data
 from linkcontext.train.examples import open_examples, task_plan
@@ -199,7 +200,7 @@ def test_benchmarks_take_the_flags_of_tasks_and_keep_the_answers_of_files(scenes
 def test_fewshot_among_more_ways_than_letters_asks_openly():
     _, found = opened("fewshot", data="digits", ways=10, shots=(1,), episodes=2)
     assert [e.id for e in found.episodes] == ["open-e00000", "open-e00001"]
-    assert found.left_out == ["choice: left out, 10 ways, and there are letters for 8"]
+    assert found.left_out == ["choice: left out, 10 ways, but there are only 8 letters"]
 
 
 def test_fewshot_asks_the_same_episodes_both_ways(pictures):
@@ -268,4 +269,4 @@ def test_what_is_still_known_stands_beside(nano, scenes, tmp_path, capsys, monke
     assert "describing" in capsys.readouterr().out
     for page in ("report.html", "report.md"):
         text = (out / page).read_text()
-        assert "What it still knows without a support" in text and "describing" in text
+        assert "What the model still knows without a support" in text and "describing" in text

@@ -22,9 +22,9 @@ from linkcontext.data.class_folders import open_folder
 from linkcontext.data.manifest import write_manifest
 from linkcontext.errors import InputError
 from linkcontext.evaluation.runner import run_evaluation
+from linkcontext.jsonl import cut_log
 from linkcontext.models import unreadable
 from linkcontext.models.loading import load_model
-from linkcontext.records import cut_log
 from linkcontext.train import checkpoint, loop
 from linkcontext.train.held_out import last_rows
 from linkcontext.train.loop import train
@@ -344,7 +344,7 @@ def test_a_refused_picture_of_a_file_is_left_out_and_another_one_is_another_trai
 
 def test_a_training_that_is_refused_leaves_no_folder(config, tmp_path):
     Image.new("RGB", (70, 70), "red").save(tmp_path / "good.png")
-    with pytest.raises(InputError, match="one of the model's own marks"):
+    with pytest.raises(InputError, match="a special token"):
         train(config(mixture=(talks(tmp_path, [tmp_path / "good.png"], "a <|end|>"),), steps=1))
     assert not (tmp_path / "run").exists()
 

@@ -133,7 +133,7 @@ def test_what_cannot_be_drawn_is_a_sentence(dataset):
         lessons(dataset, 1, support=18)
     with pytest.raises(InputError, match="--support 1"):
         lessons(dataset, 1, support=1)
-    with pytest.raises(InputError, match="no picture is of the split"):
+    with pytest.raises(InputError, match="no picture is in the split"):
         lessons(dataset, 1, split="train")
     thin = dataclasses.replace(
         dataset, items=tuple(i for i in dataset.items if i.class_id in sorted(dataset.names())[:1])

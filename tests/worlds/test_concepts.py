@@ -9,9 +9,9 @@ from linkcontext.worlds import concepts
 
 
 def test_a_concept_depends_on_its_names_and_index_alone():
-    few, many = concepts.draw(3, "w", 1), concepts.draw(9, "w", 1)
+    few, many = concepts.draw_concepts(3, "w", 1), concepts.draw_concepts(9, "w", 1)
     assert torch.equal(few, many[:3])
-    assert not torch.equal(few, concepts.draw(3, "w", 2))
+    assert not torch.equal(few, concepts.draw_concepts(3, "w", 2))
 
 
 def test_decode_by_hand():
@@ -36,7 +36,7 @@ def test_every_number_below_one_is_a_valid_attribute():
 
 
 def test_a_neighbour_differs_in_one_or_two_slots_that_matter():
-    things = concepts.draw(200, "n")
+    things = concepts.draw_concepts(200, "n")
     near = concepts.neighbours(things, concepts.draw_changes(200, "n"))
     assert float(near.min()) >= 0
     assert float(near.max()) < 1
@@ -50,7 +50,7 @@ def test_a_neighbour_differs_in_one_or_two_slots_that_matter():
 
 @pytest.mark.parametrize("slot", ["colour", "shape", "texture"])
 def test_a_changed_slot_is_always_another_attribute(slot):
-    things = concepts.draw(300, "s")
+    things = concepts.draw_concepts(300, "s")
     moved = things.clone()
     for shift in (0.25, 0.5, 0.75):
         moved[:, concepts.SLOTS[slot]] = (things[:, concepts.SLOTS[slot]] + shift) % 1
@@ -59,7 +59,7 @@ def test_a_changed_slot_is_always_another_attribute(slot):
 
 
 def test_facts_tell_apart_what_differs():
-    things = concepts.draw(300, "facts")
+    things = concepts.draw_concepts(300, "facts")
     told = [dataclasses.astuple(f) for f in concepts.facts(concepts.decode(things))]
     creatures = [t for t in told if t[0] == "creature"]
     assert len(set(creatures)) == len(creatures)

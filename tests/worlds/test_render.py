@@ -6,7 +6,7 @@ from linkcontext.worlds import concepts, render
 
 
 def some(count=24, size=32):
-    things, instances = concepts.draw(count, "r"), render.draw(count, "r")
+    things, instances = concepts.draw_concepts(count, "r"), render.draw_instances(count, "r")
     return things, instances, render.render(things, instances, size)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from linkcontext.data.class_folders import open_folder
 from linkcontext.errors import InputError
 from linkcontext.worlds import concepts, render, scenes
-from linkcontext.worlds.scenes import KINDS, PLACES, RULES, about, write_scenes
+from linkcontext.worlds.scenes import KINDS, PLACES, RULES, thing_questions, write_scenes
 
 
 def made(kind, count=40):
@@ -101,8 +101,8 @@ def test_night_is_darker_and_large_covers_more(tmp_path):
 
 
 def test_a_layer_that_is_not_there_paints_nothing():
-    things = concepts.draw(2, "test")[None].expand(3, -1, -1)
-    instances = render.draw(3, "test")
+    things = concepts.draw_concepts(2, "test")[None].expand(3, -1, -1)
+    instances = render.draw_instances(3, "test")
     one = torch.tensor([[[0.2, 0.1, 0.5, 1.0], [0.0, 0.0, 0.0, 1.0]]]).expand(3, -1, -1)
     alone = render.compose(things[:, :1], one[:, :1], instances, 24)
     assert torch.equal(render.compose(things, one, instances, 24), alone)
@@ -112,8 +112,8 @@ def test_a_layer_that_is_not_there_paints_nothing():
 
 
 def test_what_is_asked_about_one_thing():
-    (fact,) = concepts.facts(concepts.decode(concepts.draw(1, "test")))
-    asked = about(fact, "plim")
+    (fact,) = concepts.facts(concepts.decode(concepts.draw_concepts(1, "test")))
+    asked = thing_questions(fact, "plim")
     told = {(q.task, q.concept): q for q in asked}
     assert told["naming", "thing"].answer == "plim"
     assert told["rule", "by colour"].answer == told["attribute", "colour"].answer

@@ -40,7 +40,7 @@ def test_records_have_the_published_fields_and_queries_are_balanced(tmp_path, ki
 def test_in_10_the_look_alikes_are_taught_and_the_others_are_not(tmp_path):
     write_isekai(tmp_path / "w", "10", 0, groups=4, images=2, size=16)
     taught = taught_names()
-    known = concepts.facts(concepts.decode(concepts.draw(TAUGHT, *TAUGHT_STREAM)))
+    known = concepts.facts(concepts.decode(concepts.draw_concepts(TAUGHT, *TAUGHT_STREAM)))
     told = {item.class_id: facts_of(item.facts) for item in read_manifest(tmp_path / "w").items}
     for record in lines(tmp_path / "w", "10"):
         assert record["positive_promt"] not in taught
@@ -54,7 +54,7 @@ def test_in_pair_nothing_is_taught_and_look_alikes_differ(tmp_path):
     assert len(names) == 6
     assert not names & set(taught_names())
     stream = ("world", "isekai", "pair", 0)
-    novel = concepts.draw(3, *stream)
+    novel = concepts.draw_concepts(3, *stream)
     alike = concepts.neighbours(novel, concepts.draw_changes(3, *stream))
     assert all(0 < n <= 12 for n in torch.count_nonzero(novel != alike, 1).tolist())  # two strokes are twelve numbers
 

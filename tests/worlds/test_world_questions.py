@@ -1,7 +1,7 @@
 """Questions about the world and their answers, by hand."""
 
 from linkcontext.worlds.concepts import Facts, Part
-from linkcontext.worlds.questions import about, caption, stated
+from linkcontext.worlds.questions import attribute_questions, caption, stated
 
 BEAST = Facts("creature", 2, (Part("red", "striped", "circle"), Part("blue", "plain", "star")))
 GLYPH = Facts("glyph", 3, (Part("teal", "plain", "glyph"),))
@@ -22,16 +22,16 @@ def test_what_a_caption_states():
 
 def test_questions_have_their_answer_among_their_candidates():
     for facts in (BEAST, GLYPH, BLOB):
-        for question in about(facts):
+        for question in attribute_questions(facts):
             assert question.answer in question.candidates
-    assert {q.concept: q.answer for q in about(BEAST)} == {
+    assert {q.concept: q.answer for q in attribute_questions(BEAST)} == {
         "kind": "creature",
         "colour": "red",
         "parts": "2",
         "texture": "striped",
         "shape": "circle",
     }
-    assert {(q.task, q.concept) for q in about(GLYPH)} == {
+    assert {(q.task, q.concept) for q in attribute_questions(GLYPH)} == {
         ("attribute", "kind"),
         ("attribute", "colour"),
         ("count", "strokes"),

@@ -1,4 +1,4 @@
-"""The command line: each command reads files and writes files."""
+"""Teach vision-language models by pictures in their context, and measure what they learn."""
 
 import errno
 import logging
@@ -25,20 +25,20 @@ from linkcontext.errors import UNDECODED, UNREACHABLE, InputError, path_error
 from linkcontext.scoring.engine_names import with_current_names
 from linkcontext.storage import remove_workspaces
 
-# Errors of a disk that is full, may not be written to, or is gone: no fault of the program.
+# Errors of a disk that is full, read-only or gone: they are not the program's fault.
 DISK = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO),
     *(errno.EMFILE, errno.ENFILE),
 )
 PATIENCE = 1.0  # seconds that other threads have to end when a command is stopped
-RECORDING = ("eval", "probe", "train", "demo", "average")  # these write their arguments into the files they make
-GO_ON = ("eval", "probe", "train", "mine")  # these find what they had done
+RECORDING = ("eval", "probe", "train", "demo", "average")  # commands that write their arguments into files
+RESUMABLE = ("eval", "probe", "train", "mine")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command. Bad input, and an output that takes no more, are a sentence on stderr and exit code 2.
+    """Run a command. Bad input and an output that cannot be written give a sentence on stderr and exit code 2.
 
-    The exit code is 141 if the reader of a pipe has gone, as in a shell, 130 after Ctrl-C and 143 after SIGTERM.
+    The exit code is 141 if the reader of a pipe has closed it, as in a shell, 130 after Ctrl-C and 143 after SIGTERM.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -69,18 +69,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: a service manager, a container or a batch system stops the command."""
+    """The command received SIGTERM: a service manager, a container or a batch system stops it."""
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM stop the command as Ctrl-C does: what is half written is removed, and the same command goes on."""
+    """Let SIGTERM stop the command as Ctrl-C does: unfinished files are removed, and the same command resumes."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
 
     def terminate(number: int, frame: object) -> NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process without any ceremony
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second SIGTERM ends the process at once
         raise Terminated
 
     signal.signal(signal.SIGTERM, terminate)
@@ -91,9 +91,9 @@ def _terminable() -> Iterator[None]:
 
 
 def _stopped(command_line: str, code: int) -> NoReturn:
-    """Say how to go on, and leave. Threads have a second to end: one may be writing, others may wait for a server."""
-    again = f" Start the same command again to go on: linkcontext {command_line}"
-    complain(f"stopped.{again if command_line.startswith(GO_ON) else ''}", "\n")
+    """Print how to resume, and exit. Threads have a second to end: one may be writing, others may wait for a server."""
+    again = f" To resume, run the same command again: linkcontext {command_line}"
+    complain(f"stopped.{again if command_line.startswith(RESUMABLE) else ''}", "\n")
     threads = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
     deadline = time.monotonic() + PATIENCE
     for thread in threads:
@@ -106,9 +106,9 @@ def _stopped(command_line: str, code: int) -> NoReturn:
 
 
 def _check_encoding(arguments: Sequence[str]) -> None:
-    """Refuse an argument that is not text, because neither a run's files nor a model can hold it.
+    """Refuse arguments that are not valid text, because neither a run's files nor a model can hold them.
 
-    The path of an existing file may have any bytes in a command that only reads it.
+    Commands that only read accept any bytes in the path of an existing file.
     """
     for argument in arguments:
         readable = arguments[0] not in RECORDING and os.path.exists(argument)  # noqa: PTH110 - False for long texts
@@ -136,9 +136,7 @@ def _run(commands: dict[str, Any], arguments: list[str] | None) -> None:
         if error.errno not in DISK:
             raise
         where = f"{Path(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
-        complain(
-            f"{where}{error.strerror}. Is the disk full, read-only or gone? Mend that, and start the command again."
-        )
+        complain(f"{where}{error.strerror}. Is the disk full, read-only or gone? Mend that, and run the command again.")
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
         command_line = shlex.join(sys.argv[1:] if arguments is None else arguments)

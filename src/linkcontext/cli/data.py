@@ -1,4 +1,4 @@
-"""What is looked at: worlds, data sets, episodes, neighbours."""
+"""The commands about data: world, data, episodes and mine."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,28 +17,28 @@ from linkcontext.source import FILE_FORMATS, data_help, layout_help
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Draw a world of invented things into class folders, with a manifest that tells what is true of each picture.
+    """Draw a world of invented things into class folders, with a manifest of the facts about each picture.
 
-    Every second class is the hard neighbour of the one before it: one or two attributes differ.
+    Every second class is a hard negative of the class before it: one or two attributes differ.
     """
 
     out: str
     """The folder to write; it must be new or empty."""
     classes: int = 20
     images: int = 32
-    """Pictures of each class."""
+    """Pictures per class."""
     seed: int = 0
-    """Another seed is another world. No model was trained on any of them."""
+    """Each seed draws another world. No bundled model was trained on any of them."""
     size: int = 64
-    """Edge of a picture in pixels."""
+    """Width and height of a picture in pixels."""
     sheet: str | None = None
-    """Also write a contact sheet (PNG) to look at. Keep it outside of --out."""
+    """Also write a contact sheet (PNG). Place it outside of --out, or it is taken for a picture."""
     isekai: Literal["10", "pair"] | None = None
-    """Write the benchmark ISEKAI in its published layout too, for `eval --benchmark isekai`. 10: new things beside
-    look-alikes that mini-base was taught, under their taught names; pair: new things beside new things."""
+    """Also write the records of the ISEKAI benchmark in its published layout, for `eval --benchmark isekai`. 10: pairs
+    of a new thing and a similar one that mini-base was taught by name; pair: pairs of new things."""
 
     def run(self) -> None:
-        """Draw it."""
+        """Draw the world, and print what was written."""
         from linkcontext.storage import write_folder
 
         for flag, value, least in (
@@ -49,14 +49,14 @@ class World:
             if value < least:
                 raise InputError(f"--{flag} {value}: at least {least} is needed.")
         if self.isekai and self.classes % 2:
-            raise InputError(f"--classes {self.classes}: --isekai is made of pairs. Give an even number.")
+            raise InputError(f"--classes {self.classes}: --isekai needs pairs of classes. Give an even number.")
         count = write_folder(Path(self.out), self._write)
         console.print(f"{count} pictures of {self.classes} things in {self.out}", soft_wrap=True)
         if self.sheet:
             console.print(f"contact sheet: {self.sheet}", soft_wrap=True)
 
     def _write(self, folder: Path) -> int:
-        """Draw everything into a folder that takes the place of --out; the number of pictures."""
+        """Draw the world into a folder that is renamed to --out; return the number of pictures."""
         from linkcontext.worlds.folder import contact_sheet, write_seed
         from linkcontext.worlds.isekai import write_isekai
 
@@ -99,7 +99,7 @@ class Data:
             self._import(self.layout)
             return
         if self.images or self.out:
-            raise InputError("--images, --out: these belong to --layout, which reads the files of other tools.")
+            raise InputError("--images, --out: these flags need --layout, which reads the files of other tools.")
         from linkcontext.data.copies import repeated
         from linkcontext.data.manifest import digest, write_manifest
         from linkcontext.source import open_data
@@ -121,7 +121,7 @@ class Data:
         from linkcontext.source import import_files
 
         if self.write:
-            raise InputError("--write: with --layout, say --out instead, which writes a folder of its own.")
+            raise InputError("--write: with --layout, give --out instead, which writes a folder of its own.")
         report = import_files(layout, self.data, self.images, self.out, self.strict)
         for line in report.contents:
             console.print(line, markup=False, soft_wrap=True)
@@ -132,34 +132,35 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Episodes:
-    """Draw episodes: which pictures are shown, under which names, and which are asked about. Ids only."""
+    """Draw episodes: supports, their names, and queries. They hold the ids of pictures, not the pictures."""
 
     episodes: Annotated[EpisodeConfig, tyro.conf.arg(name="")] = field(default_factory=EpisodeConfig)
     out: str | None = None
-    """Write episodes.jsonl here."""
+    """The file to write, for example episodes.jsonl."""
     show: int = 0
-    """Print so many of them as the model reads them; what carries loss in training is green."""
+    """Print this many prompts as the model reads them. Tokens that carry loss in training are green."""
     tree: bool = False
-    """With --show: print the tree of all shot counts, queries and candidates instead, a picture as one token."""
+    """With --show: print the prefix tree of all shot counts, queries and candidates instead, each picture as one
+    token."""
     scaffold: str = "turns"
-    """turns, single_turn, lcl, or a JSON file."""
+    """The wording around the pictures: turns, single_turn, lcl, or a JSON file."""
     export: ConversationLayout | None = None
-    """Write conversations for other tools into --out instead, a list or, called .jsonl, JSON lines: LLaVA's layout;
-    messages + images for LLaMA-Factory and ms-swift; TRL's columns."""
+    """Write conversations for other tools to --out instead: LLaVA's layout; messages + images for LLaMA-Factory and
+    ms-swift; or TRL's columns. A file named .jsonl gets JSON lines, another one a list."""
     supervise: Literal["every", "query"] = "every"
-    """With --export: which answers are to be learnt. query: the last of each conversation."""
+    """With --export: which answers carry loss: every answer, or only that of the query, which is the last."""
     model: str = "mini"
     """With --show: the model whose chat template and tokenizer are used. Its weights are not loaded."""
     trust_remote_code: bool = False
-    """Run code that comes with the model. Only for models whose authors you trust."""
+    """Run code that comes with the model. Use it only for models whose authors you trust."""
     prompting: Annotated[Prompting, tyro.conf.arg(name="")] = field(default_factory=Prompting)
 
     def run(self) -> None:
-        """Draw them."""
+        """Draw the episodes, and write or print them."""
         if self.export and not self.out:
-            raise InputError(f"--export {self.export}: say with --out which file to write.")
+            raise InputError(f"--export {self.export}: also give --out, the file to write.")
         from linkcontext.evaluation.draw import draw_configured
-        from linkcontext.records import write_jsonl
+        from linkcontext.jsonl import write_jsonl
         from linkcontext.source import open_data
 
         dataset = open_data(self.episodes.data, self.episodes.strict)
@@ -188,7 +189,7 @@ class Episodes:
         from linkcontext.episodes.scaffold import load_scaffold, query_messages
         from linkcontext.models.loading import load_chat_template
         from linkcontext.records import Episode
-        from linkcontext.report.tree_drawing import draw_episode
+        from linkcontext.report.tree_drawing import draw_episode_tree
 
         template = load_chat_template(self.model, self.trust_remote_code, self.prompting)
         for episode in episodes:
@@ -200,7 +201,7 @@ class Episodes:
             if self.tree:
                 words = template.processor.tokenizer
                 mark = words.convert_tokens_to_ids(template.processor.image_token)
-                print(draw_episode(episode, load_scaffold(self.scaffold), template, mark, words.decode))
+                print(draw_episode_tree(episode, load_scaffold(self.scaffold), template, mark, words.decode))
                 continue
             shown = colour_labels(encode(messages, template, "every"), template.processor.tokenizer.decode)
             console.print(shown, markup=True)
@@ -208,30 +209,32 @@ class Episodes:
 
 @dataclass(frozen=True, slots=True)
 class Mine:
-    """Rank each class's neighbours by a CLIP or SigLIP: which classes are hard to tell apart.
+    """Rank the neighbours of each class by a CLIP or SigLIP model, to find classes that are hard to tell apart.
 
-    Killed and started again it goes on where it was; `accelerate launch -m linkcontext mine ...` shares the work.
+    To resume after an interruption, run the same command again. `accelerate launch -m linkcontext mine ...` divides the
+    work among processes.
     """
 
     data: Annotated[str, tyro.conf.arg(help=data_help())]
     out: str
-    """The file to write, neighbours.jsonl say; what it was made from stands beside it."""
+    """The file to write, for example neighbours.jsonl. A JSON file beside it records what it was made from."""
     encoder: str = "mini-clip"
-    """`mini-clip` (bundled), a folder, or a Hugging Face id of a CLIP or SigLIP."""
+    """A CLIP or SigLIP model: `mini-clip` (bundled), a folder, or a Hugging Face id."""
     images_per_class: int = 100
+    """Maximum number of pictures per class, drawn at random."""
     weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="TT IT II")] = (0.5, 0.8, 0.5)
-    """Of text to text, image to text and image to image."""
+    """Weights of the similarities of name to name (TT), pictures to name (IT) and pictures to pictures (II)."""
     rule: RankingRule = "linear"
-    """topk or linear: the 100 nearest; intervals: one class of each of 36 parts of the ranking."""
+    """topk or linear: the 100 nearest classes; intervals: one class from each of 36 sections of the ranking."""
     split: str | None = None
     """Take pictures of this split only."""
     seed: int = 0
-    """Which pictures and, with intervals, which classes are drawn."""
+    """The seed by which pictures and, with intervals, classes are drawn."""
     sheet: str | None = None
-    """Also draw classes beside their nearest, middle and farthest neighbours (PNG)."""
+    """Also write a picture (PNG) of classes beside their nearest, middle and farthest neighbours."""
 
     def run(self) -> None:
-        """Rank them."""
+        """Rank the neighbours, and write the file."""
         from linkcontext.mining.embed import mine
         from linkcontext.source import open_data
 

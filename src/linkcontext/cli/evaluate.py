@@ -1,4 +1,4 @@
-"""What a model makes of it: runs, probes, reports, comparisons."""
+"""The commands that measure a model: validate, eval, probe, report and compare."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +14,12 @@ from linkcontext.evaluation.task import TASKS, task_help
 
 @dataclass(frozen=True, slots=True)
 class Validate:
-    """Before anything runs for long: gold answers score 1, no support leaks its query, every prompt fits."""
+    """Check a run before it starts: right answers score 1, no support contains its query, every prompt fits."""
 
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
 
     def run(self) -> None:
-        """Check."""
+        """Check the run, and print a line for each check."""
         from linkcontext.evaluation.runner import validate
 
         for line in validate(self.config):
@@ -28,25 +28,25 @@ class Validate:
 
 @dataclass(frozen=True, slots=True)
 class Eval:
-    """Measure how well a model names new pictures after it was shown a few. --shots is per class.
+    """Measure how well a model names new pictures after it has been shown a few. --shots is per class.
 
-    The run's folder gets config.json, episodes.jsonl, predictions.jsonl, metrics.json, explain.json, report.md and
-    report.html. --model openai:http://localhost:8000/v1#NAME asks a model that a server has (docs/serve.md).
-    Killed and started again with the same flags, it goes on where it was.
+    The folder of the run gets config.json, episodes.jsonl, predictions.jsonl, metrics.json, explain.json, report.md and
+    report.html. --model openai:http://localhost:8000/v1#NAME evaluates a model behind a server (docs/serve.md). To
+    resume an interrupted run, run the same command again.
     """
 
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
     benchmark: Annotated[str | None, tyro.conf.arg(help=task_help(), metavar=f"{{{','.join(TASKS)}}}")] = None
     retention: str | None = None
-    """Ask also whether the model still knows what it was taught, without a support (see --benchmark retention):
-    world:taught, or a LLaVA or VQA file of questions, --episodes of each kind. It goes into the folder `retention` of
-    the run, and its table into the report."""
+    """Also measure what the model still knows without a support (see --benchmark retention), by --episodes questions of
+    each kind: about world:taught, or from a LLaVA or VQA file. They go into the folder `retention` of the run, and
+    their table into its report."""
     probe: bool = False
-    """Ask also whether the answers come from the pictures (see `linkcontext probe`), in the folder `probe` of the run;
-    the report gets a section. A run that is there already gets it when its command is given again with this flag."""
+    """Also probe whether the answers come from the pictures (see `linkcontext probe`), in the folder `probe` of the
+    run; the report gets a section about it. To probe a finished run, repeat its command with this flag."""
 
     def run(self) -> None:
-        """Measure."""
+        """Measure the model, and print the tables."""
         self._check_flags()
         from linkcontext.evaluation.open_model import open_model
         from linkcontext.evaluation.runner import (
@@ -75,9 +75,9 @@ class Eval:
             _print_run(folder, metrics)
 
     def _check_flags(self) -> None:
-        """Refuse flags that exclude each other."""
+        """Raise `InputError` for flags that exclude each other."""
         if self.probe and self.benchmark:
-            raise InputError("--probe: probes draw episodes of their own. Leave --benchmark out.")
+            raise InputError("--probe: a probe draws its own episodes. Leave --benchmark out.")
         if self.retention is not None and (self.probe or self.benchmark == "retention"):
             raise InputError("--retention: not together with --probe or --benchmark retention. Leave one out.")
 
@@ -100,7 +100,7 @@ def _print_run(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def _print_recall(folder: Path, metrics: dict[str, Any]) -> None:
-    """Print the table of a run of questions without a support."""
+    """Print the table of a run whose questions have no support."""
     from linkcontext.evaluation.run_dir import read_config
     from linkcontext.report.retention import retention_table
 
@@ -113,11 +113,11 @@ def _print_recall(folder: Path, metrics: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Does the answer come from the pictures? Ten probes, each with what a model that links would show, and a verdict.
+    """Test whether a model's answers come from the pictures, by ten probes with a verdict each, and a conclusion.
 
-    Names swapped and false, pictures shuffled, blank and left out, other orders, places, wordings and numbers of ways
-    (docs/evidence.md). --episodes is of each probe. The folder gets config.json, episodes.jsonl, predictions.jsonl,
-    probe.json and probe.md; killed and started again, it goes on where it was.
+    The probes swap and falsify names; shuffle, blank and remove pictures; and vary the order, the position, the wording
+    and the number of classes (docs/evidence.md). Each draws --episodes episodes. The folder gets config.json,
+    episodes.jsonl, predictions.jsonl, probe.json and probe.md. To resume, run the same command again.
     """
 
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(
@@ -125,7 +125,7 @@ class Probe:
     )
 
     def run(self) -> None:
-        """Probe."""
+        """Run the probes, and print the findings."""
         from linkcontext.evaluation.runner import probe_folder, probe_grounding
         from linkcontext.report.probe import probe_table, write_probe
 
@@ -140,12 +140,13 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Write report.md and report.html of a run again, from its files alone."""
+    """Write report.md and report.html of a run again, from the files in its folder."""
 
     run_folder: Annotated[str, tyro.conf.Positional]
+    """The folder of the run."""
 
     def run(self) -> None:
-        """Write them."""
+        """Write the report."""
         from linkcontext.report.page import write_report
 
         console.print(f"report: {write_report(Path(self.run_folder))}", soft_wrap=True)
@@ -153,13 +154,15 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """Two runs on the same queries: the paired difference, its interval and p."""
+    """Compare two runs on the same queries: the paired difference B - A, its 95 % interval and p-value."""
 
     run_a: Annotated[str, tyro.conf.Positional]
+    """The folder of run A."""
     run_b: Annotated[str, tyro.conf.Positional]
+    """The folder of run B."""
 
     def run(self) -> None:
-        """Compare."""
+        """Print the comparison."""
         from linkcontext.evaluation.compare import compare_runs, comparison_notes
         from linkcontext.evaluation.run_dir import read_run
         from linkcontext.report.tables import comparison_table
@@ -171,7 +174,7 @@ class Compare:
 
 
 def _print_problems(folder: Path) -> None:
-    """Print what the run in a folder left out of its data."""
+    """Print the problems with the data of the run in a folder."""
     from linkcontext.evaluation.run_dir import read_object
 
     print_problems(read_object(folder / "config.json", ("data",))["data"]["problems"])

@@ -52,12 +52,12 @@ class Serve:
     host: str = "127.0.0.1"
     """The address to listen on. Any but a loopback address can be reached by other machines and needs a key."""
     port: int = 8000
-    """0 stands for any free port."""
+    """The port to listen on; 0 for any free port."""
     api_key: str | None = None
     """The key that clients must send (`Authorization: Bearer KEY`). Other users of this machine can see it in the list
     of processes: $LINKCONTEXT_API_KEY is safer."""
     no_auth: bool = False
-    """Need no key, from other machines either."""
+    """Accept requests without a key, also from other machines."""
     allow_host: tuple[str, ...] = ()
     """Further host names under which clients address the server (the Host header)."""
     queue: int = 64

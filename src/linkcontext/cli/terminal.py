@@ -1,4 +1,4 @@
-"""Where commands print."""
+"""The terminal output of commands."""
 
 import io
 import json
@@ -13,22 +13,22 @@ from rich.console import Console
 
 from linkcontext.errors import CONTROL
 
-SHOWN = 20  # problems: a file may have hundreds of thousands
-WIDE = 200  # columns in a file or a pipe, which has no edge to cut a table at
-READER_GONE = 141  # the exit code that a shell gives for SIGPIPE
-UNWRITTEN = 2
+SHOWN = 20  # problems printed, of the hundreds of thousands that a file may have
+WIDE = 200  # columns of a table in a file or a pipe
+READER_GONE = 141  # the exit code of a shell for SIGPIPE
+UNWRITTEN = 2  # the exit code if the output cannot be written
 
-console = Console(markup=False)  # names and paths may hold [brackets]
+console = Console(markup=False)  # names and paths may contain [brackets]
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = WIDE
 
 
 class Output:
-    """Standard output during a command: a write that fails ends the command with an exit code and no traceback."""
+    """Standard output during a command. A failed write ends the command with an exit code and without a traceback."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
-        if isinstance(stream, io.TextIOWrapper):  # what the encoding cannot write becomes an escape like \\u732b
+        if isinstance(stream, io.TextIOWrapper):  # characters outside the encoding become escapes like \\u732b
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
@@ -49,7 +49,7 @@ class Output:
         try:
             yield
         except OSError as error:
-            # Python flushes once more when it ends, and would fail once more.
+            # Python flushes again when it exits, which would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
             if isinstance(error, BrokenPipeError):  # `linkcontext ... | head`
                 raise SystemExit(READER_GONE) from error
@@ -59,8 +59,8 @@ class Output:
 
 @contextmanager
 def output() -> Iterator[None]:
-    """Print through `Output` until the block ends. Without stdout or stderr (`>&-`) what is printed goes nowhere."""
-    for descriptor in (0, 1, 2):  # a file opened later must not take the place of a closed stdin, stdout or stderr
+    """Print through `Output` during the block. With a closed stdout or stderr (`>&-`) the output is discarded."""
+    for descriptor in (0, 1, 2):  # a file opened later must not get the descriptor of a closed standard stream
         try:
             os.fstat(descriptor)
         except OSError:
@@ -73,31 +73,31 @@ def output() -> Iterator[None]:
         try:
             yield
         finally:
-            guarded.flush()  # so that it fails here, and not when Python ends
+            guarded.flush()  # so that a failure is raised here, and not when Python exits
 
 
 def complain(sentence: str, before: str = "") -> None:
-    """Print a sentence to stderr, which may be closed."""
+    """Print a message to stderr, which may be closed."""
     with suppress(OSError):
         print(f"{before}linkcontext: {harmless(sentence)}", file=sys.stderr, flush=True)
 
 
 def harmless(text: str) -> str:
-    """A text with control characters as escapes: names of files and packs from others may hold them."""
+    """The text with its control characters as escapes: files and packs from other people may contain them."""
     return CONTROL.sub(lambda letter: f"\\x{ord(letter[0]):02x}", text)
 
 
 def print_problems(problems: Sequence[str]) -> None:
-    """Print sentences about what was left out; of very many only the first and the last."""
+    """Print problems, a sentence each; of more than `SHOWN`, only the first and the last ones."""
     shown = list(problems)
     if len(shown) > SHOWN:
-        shown[SHOWN // 2 : -SHOWN // 2] = [f"... and {len(shown) - SHOWN:,} problems more ..."]
+        shown[SHOWN // 2 : -SHOWN // 2] = [f"... and {len(shown) - SHOWN:,} more problems ..."]
     for problem in shown:
         console.print(harmless(problem), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(payload: Any) -> None:
-    """Print JSON on one line, with JSON's own escapes if the output's encoding lacks a letter."""
+    """Print JSON on one line, with JSON escapes if the output's encoding lacks a character."""
     line = json.dumps(payload, ensure_ascii=False)
     try:
         line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")

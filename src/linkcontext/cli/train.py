@@ -19,34 +19,33 @@ Bundled = Literal["mini-clip", "mini-base", "mini"]
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train a model to learn from its context.
-
-    Killed and started again with the same flags, it goes on where it was.
-    """
+    """Train a model to learn from its context. To resume an interrupted training, run the same command again."""
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     preset: str | None = None
-    """A known training, like lcl-qwen2.5-vl-3b; flags that are given win over it."""
+    """A set of options by name, for example lcl-qwen2.5-vl-3b. Flags on the command line override it."""
     curriculum: str | None = None
-    """Stages one after the other: icl (alignment, instruction, in-context tuning), or a JSON file. Each says some of
-    these flags otherwise, and has a folder of its own below --out."""
+    """Train in stages: icl (alignment, instruction, in-context tuning), or a JSON file. Each stage overrides some flags
+    and has its own folder below --out."""
     dry_run: bool = False
-    """Say what it would take, from the model's configuration alone."""
+    """Estimate parameters, memory and time from the model's configuration, without loading or training it."""
     gpus: int = 1
-    """With --dry-run: how many."""
+    """With --dry-run: the number of GPUs."""
     tflops: float | Literal["measure"] | None = None
-    """With --dry-run: the rate that one of your GPUs sustains; measure: that of a matrix product on this machine's
-    device. Without it no hours are told."""
+    """With --dry-run: the TFLOP/s that one GPU sustains; measure: those of a matrix product on this machine's device.
+    Without it no hours are estimated."""
 
     def run(self) -> None:
-        """Train, or say what it would take."""
+        """Train, or print the estimate of a dry run."""
         config = self.config
         if self.preset is not None:
             from linkcontext.train.estimate import with_preset
 
             config = with_preset(config, self.preset)
         if self.curriculum is not None and self.dry_run:
-            raise InputError("--curriculum --dry-run: a dry run is of one training. Give one stage's flags instead.")
+            raise InputError(
+                "--curriculum --dry-run: a dry run estimates one training. Give one stage's flags instead."
+            )
         if self.dry_run:
             from linkcontext.train.estimate import dry_run
 
@@ -65,28 +64,29 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """Average the weights of models of one shape: most of what a tuning taught, less of what it made a model forget.
+    """Average the weights of models of one architecture (WiSE-FT): a fine-tuned model then forgets less.
 
-    linkcontext average MODEL runs/tuned/checkpoint-500 --weights 0.25 0.75 --out runs/kept, and measure both with
-    eval --benchmark retention.
+    Example: linkcontext average MODEL runs/tuned/checkpoint-500 --weights 0.25 0.75 --out runs/averaged. Compare the
+    models by eval --benchmark retention.
     """
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Bundled models, folders or hub ids; configuration and processor are the last one's."""
+    """Bundled models, folders or Hugging Face ids. The last one gives the configuration and the processor."""
     out: str
-    """The folder to write; it must not be there."""
+    """The folder to write; it must not exist."""
     weights: tuple[float, ...] = ()
-    """One for each, in order; they sum to 1. Without: all alike."""
+    """One weight per model, in the same order; they sum to 1. Default: equal weights."""
     dtype: Dtype = "auto"
-    """Of what is written; auto is float32. Sums are float32."""
+    """Data type of the written weights; auto: float32. The average is computed in float32."""
     trust_remote_code: bool = False
+    """Run code that comes with the models. Use it only for models whose authors you trust."""
 
     def run(self) -> None:
-        """Average."""
+        """Average the models, and print the folder."""
         from linkcontext.models.average import average
 
-        told = average(self.models, self.weights, Path(self.out), self.dtype, self.trust_remote_code)
-        console.print(f"model: {told}", markup=False)
+        folder = average(self.models, self.weights, Path(self.out), self.dtype, self.trust_remote_code)
+        console.print(f"model: {folder}", markup=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,28 +132,28 @@ class Mini:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """Show what picture features are kept, for which encoders, and how much room they take."""
+    """Show how many picture features are cached, for which encoders, and how much disk space they take."""
 
     def run(self) -> None:
-        """Show it."""
+        """Print a table with a row for each encoder."""
         from linkcontext.models.feature_store import info, root
 
-        found = info(root())
+        usage = info(root())
         table = Table("encoder", "pictures", "MB", "last used", box=SIMPLE)
-        for row in found.rows:
+        for row in usage.rows:
             used = datetime.fromtimestamp(row.used).astimezone().strftime("%Y-%m-%d %H:%M")
             table.add_row(row.namespace[:12], f"{row.pictures:,}", f"{row.bytes / 1e6:.1f}", used)
-        console.print(table if found.rows else "no features are kept")
-        limit = f"{found.bytes / 1e6:.1f} of at most {found.limit / 1e6:.0f} MB (LINKCONTEXT_FEATURE_CACHE_GB)"
+        console.print(table if usage.rows else "no features are cached")
+        limit = f"{usage.bytes / 1e6:.1f} of at most {usage.limit / 1e6:.0f} MB (LINKCONTEXT_FEATURE_CACHE_GB)"
         console.print(f"{root()}: {limit}", markup=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Clear:
-    """Remove all kept picture features. They are computed again when they are needed."""
+    """Delete all cached picture features. They are computed again when they are needed."""
 
     def run(self) -> None:
-        """Remove them."""
+        """Delete the features, and print how much space that frees."""
         from linkcontext.models.feature_store import clear, root
 
         console.print(f"{clear(root()) / 1e6:.1f} MB freed in {root()}", markup=False)
@@ -161,7 +161,7 @@ class Clear:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The features of pictures, kept on the disk so that every picture goes through a model's tower once."""
+    """Show or clear the cached picture features, which save running a model's vision tower again."""
 
     action: Annotated[
         Annotated[Info, tyro.conf.subcommand("info")] | Annotated[Clear, tyro.conf.subcommand("clear")],
@@ -169,5 +169,5 @@ class Cache:
     ]
 
     def run(self) -> None:
-        """Do what was asked."""
+        """Run the chosen subcommand."""
         self.action.run()

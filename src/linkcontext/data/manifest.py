@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from linkcontext.data.layout import is_blank, normal_name
 from linkcontext.errors import InputError, excerpt, first_few
-from linkcontext.records import Item, read_jsonl, to_json, write_jsonl
+from linkcontext.jsonl import read_jsonl, to_json, write_jsonl
+from linkcontext.records import Item
 
 MANIFEST = "manifest.jsonl"
 

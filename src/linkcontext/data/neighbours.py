@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw, ImageOps
 from linkcontext.data.images import open_image, sha256
 from linkcontext.data.manifest import Dataset, digest
 from linkcontext.errors import InputError
-from linkcontext.records import read_jsonl, write_jsonl
+from linkcontext.jsonl import read_jsonl, write_jsonl
 from linkcontext.seeds import rng
 from linkcontext.storage import replacing
 

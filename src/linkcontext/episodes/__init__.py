@@ -1,1 +1,1 @@
-"""Episodes drawn from items, and the only place that words a prompt."""
+"""Episodes: how they are drawn from items, and how they are worded. All prompts are worded here."""

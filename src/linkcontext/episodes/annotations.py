@@ -1,11 +1,12 @@
-"""What can be asked about pictures, by what it means: the subjects of a data set.
+"""The subjects of a data set: its annotations, grouped by task and concept.
 
-A subject is one concept of one task; its questions mean the same. Three kinds of answers. *Shared*: all questions have
-the same candidates. *Own*: every question brings its candidates. *Invented*: questions without candidates.
+The questions of a subject ask the same thing. Subjects have one of three kinds of candidates. *Shared*: all questions
+have the same candidates. *Own*: each question has its own candidates. *Invented*: the questions have no candidates, and
+an episode invents names for the answers.
 
-What a turn shows in an episode, a picture or several in order, no other turn shows; and no support shows exactly the
-pictures of a query, in whatever order. So few options are put up that each has its share of a support. A subject may
-have *contexts*, sets of questions with names of their own (VL-ICL's fast binding).
+No two turns of an episode show the same pictures in the same order, and no support turn shows exactly the pictures of a
+query, in any order. An episode uses only as many answers as have enough pictures for the support. A subject may have
+*contexts*, which are sets of questions with their own names (VL-ICL's fast binding).
 """
 
 from collections import Counter
@@ -22,12 +23,12 @@ from linkcontext.episodes.pool import LeftOut
 from linkcontext.records import Item, Question
 
 NAMING = "What is this?"
-Contents = tuple[str, ...] | frozenset[tuple[str, int]]  # pictures in this order, or in any
+Contents = tuple[str, ...] | frozenset[tuple[str, int]]  # contents of pictures in this order, or in any order
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """A question of a picture, and what is seen in all pictures that it is about: in order, and in any order."""
+    """A question of an item, and the contents of all its pictures: `contents` in order, `image_set` in any order."""
 
     item: Item
     question: Question
@@ -36,13 +37,13 @@ class Annotation:
 
     @property
     def split(self) -> str:
-        """The question's own, or that of its picture."""
+        """The question's split, or else that of its item."""
         return self.question.split or self.item.split
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One concept of one task, and by answer the pictures for a support and those to ask about."""
+    """One concept of one task, with the annotations for supports and for queries by their answers."""
 
     task: str
     concept: str
@@ -52,19 +53,22 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """As in records and rows; all contexts have it."""
+        """The name in records and rows, which all contexts share."""
         return f"{self.task}/{self.concept}"
 
     @cached_property
     def kind(self) -> Literal["shared", "own", "invented"]:
-        """Where the candidates come from."""
+        """The kind of the candidates; see the module's docstring."""
         sets = {each.question.candidates for each in (*all_of(self.supports), *all_of(self.queries))}
         if sets == {()}:
             return "invented"
         return "shared" if len(sets) == 1 else "own"
 
     def usable(self, plan: TaskPlan) -> "Subject | None":
-        """Without answers that have too few pictures for a support; None if two are not left, or nothing to ask."""
+        """The subject without answers that have too few pictures for a support.
+
+        None if fewer than two answers are left, or no query.
+        """
         if self._unfit(plan):
             return None
         if self.kind == "own":
@@ -81,38 +85,47 @@ class Subject:
         return None
 
     def needed(self, plan: TaskPlan) -> int:
-        """How many pictures an episode takes in all from those of a support: one may answer several questions."""
-        count = max(plan.options, *(len(each.question.candidates) for each in all_of(self.queries)), 0)
-        asked = count if self.kind == "own" else plan.options
-        queries = {each.image_set for each in all_of(self.queries)}
-        again = Counter({each.contents: each.image_set for each in all_of(self.supports)}.values())
-        return max(plan.shots) + asked * max((count for seen, count in again.items() if seen in queries), default=0)
+        """How many different support pictures must exist: the shots, and those that the queries of an episode exclude.
+
+        A query excludes all support annotations of the same pictures, of which there may be several.
+        """
+        candidates = max(plan.options, *(len(each.question.candidates) for each in all_of(self.queries)), 0)
+        queries = candidates if self.kind == "own" else plan.options
+        queried = {each.image_set for each in all_of(self.queries)}
+        repeats = Counter({each.contents: each.image_set for each in all_of(self.supports)}.values())
+        most = max((count for image_set, count in repeats.items() if image_set in queried), default=0)
+        return max(plan.shots) + queries * most
 
     def _counts(self) -> dict[str, int]:
-        """How many pictures a support has of each answer that can be an option."""
-        asked = [answer for answer, found in self.queries.items() if found]
-        # An answer that is never right would be a candidate for show, but for the query that brings its names.
-        return {a: count_different(found) for a, found in self.supports.items() if len(asked) < 2 or a in asked}
+        """Answer -> number of different support pictures, for each answer that can be an option."""
+        queried = [answer for answer, annotations in self.queries.items() if annotations]
+        # An answer that is never right is no option, unless only one answer is queried (open_mi of VL-ICL).
+        return {
+            answer: count_different(annotations)
+            for answer, annotations in self.supports.items()
+            if len(queried) < 2 or answer in queried
+        }
 
     def _least(self, plan: TaskPlan) -> Callable[[int], int]:
-        """How many pictures each of so many answers must have, for all to have enough together."""
-        found, needed = all_of(self.supports), self.needed(plan)
-        alone = count_different(found) < len(found)  # some have two answers: then each must have enough by itself
+        """A function from a number of options to the number of pictures that each of them needs."""
+        supports, needed = all_of(self.supports), self.needed(plan)
+        # If a picture has several answers, each option must have enough pictures by itself.
+        alone = count_different(supports) < len(supports)
         return lambda options: needed if alone else -(-needed // options)
 
     def _unfit(self, plan: TaskPlan) -> str:
-        """Why none of it can be asked, whatever pictures there are."""
+        """Why the subject cannot be used, whatever its number of pictures; "" if it can."""
         counts = {len(each.question.candidates) for each in (*all_of(self.supports), *all_of(self.queries))}
         if not all_of(self.queries):
             return "no query is about it"
         if len(counts) > 1 and 0 in counts:
             return "some of its questions have candidates, and some none"
         if plan.form in ("choice", "mixed") and self.kind == "own" and max(counts) > len(LETTERS):
-            return f"a question has {max(counts)} options, and there are letters for {len(LETTERS)}"
+            return f"a question has {max(counts)} options, but there are only {len(LETTERS)} letters"
         return ""
 
     def lacking(self, plan: TaskPlan) -> LeftOut:
-        """For the list of what could not be asked."""
+        """Why the subject is left out."""
         needed, count = self.needed(plan), count_different(all_of(self.supports))
         shortfall = f"it takes {needed} pictures and has {count}"
         if self.kind != "own":
@@ -122,30 +135,30 @@ class Subject:
 
 
 def questions_about(item: Item) -> tuple[Question, ...]:
-    """What can be asked about a picture: its annotations' questions, or else what it is called."""
+    """The questions of an item's annotations, or else one about its class name."""
     if item.questions:
         return item.questions
     return (Question("naming", "class", NAMING, item.name),)
 
 
 def subjects(dataset: Dataset, plan: TaskPlan) -> tuple[Subject, ...]:
-    """All subjects of a data set, what is seen once for each answer, sorted by name."""
-    found: dict[tuple[str, str, str], dict[str, list[Annotation]]] = {}
+    """All subjects of a data set, sorted by name. Copies of a picture count once per answer."""
+    by_subject: dict[tuple[str, str, str], dict[str, list[Annotation]]] = {}
     beside = {other for item in dataset.items for question in item.questions for other in question.others}
     for item in sorted(dataset.items, key=lambda item: item.id):
         if item.id in beside and not item.questions:
             continue
         for question in questions_about(item):
-            answers = found.setdefault((question.task, question.concept, question.context), {})
+            answers = by_subject.setdefault((question.task, question.concept, question.context), {})
             contents = dataset.contents((item.id, *question.others))
             image_set = frozenset(Counter(contents).items())
             answers.setdefault(question.answer, []).append(Annotation(item, question, contents, image_set))
 
     def side(answers: dict[str, list[Annotation]], split: str | None) -> dict[str, tuple[Annotation, ...]]:
         kept = {}
-        for answer, told in sorted(answers.items()):
+        for answer, annotations in sorted(answers.items()):
             once: dict[tuple[str, ...], Annotation] = {}
-            for each in told:
+            for each in annotations:
                 if split in (None, each.split):
                     once.setdefault(each.contents, each)
             kept[answer] = tuple(once.values())
@@ -153,14 +166,14 @@ def subjects(dataset: Dataset, plan: TaskPlan) -> tuple[Subject, ...]:
 
     return tuple(
         Subject(*names, side(answers, plan.support_split), side(answers, plan.query_split))
-        for names, answers in sorted(found.items())
+        for names, answers in sorted(by_subject.items())
     )
 
 
 def left_out_subjects(
     chosen: Sequence[Subject], kept: dict[str, tuple[Subject, ...]], plan: TaskPlan
 ) -> Iterator[LeftOut]:
-    """What is left out, a line for each subject: whole, or some of its contexts."""
+    """One entry for each subject that is left out, as a whole or in some of its contexts."""
     lost: dict[str, list[Subject]] = {}
     for subject in chosen:
         if all(subject.context != other.context for other in kept.get(subject.name, ())):
@@ -172,23 +185,23 @@ def left_out_subjects(
 
 
 def all_of(side: dict[str, tuple[Annotation, ...]]) -> tuple[Annotation, ...]:
-    """One side of a subject, whatever the answer."""
-    return tuple(each for asked in side.values() for each in asked)
+    """All annotations of one side of a subject (its supports or its queries), whatever the answer."""
+    return tuple(each for annotations in side.values() for each in annotations)
 
 
-def count_different(asked: Sequence[Annotation]) -> int:
-    """How many pictures, or pairs of them, differ."""
-    return len({each.contents for each in asked})
+def count_different(annotations: Sequence[Annotation]) -> int:
+    """The number of different pictures (or sequences of pictures) in some annotations."""
+    return len({each.contents for each in annotations})
 
 
 def has_untaken(pool: Sequence[Annotation], taken: set[Contents]) -> bool:
-    """Whether `draw` finds one."""
+    """Whether `draw_annotation` can draw one."""
     return any(each.contents not in taken and each.image_set not in taken for each in pool)
 
 
 def draw_annotation(pool: Sequence[Annotation], taken: set[Contents], chance: np.random.Generator) -> Annotation:
-    """One of the pool whose pictures are not taken, and from now on are."""
-    there = [each for each in pool if each.contents not in taken and each.image_set not in taken]
-    found = there[int(chance.integers(len(there)))]
-    taken.add(found.contents)
-    return found
+    """Draw an annotation whose pictures are not `taken`, and add them to `taken`."""
+    free = [each for each in pool if each.contents not in taken and each.image_set not in taken]
+    drawn = free[int(chance.integers(len(free)))]
+    taken.add(drawn.contents)
+    return drawn

@@ -1,4 +1,4 @@
-"""Episodes as conversations, which `data.writers` writes for other tools. The scaffold words them."""
+"""Convert episodes to conversations, worded by a scaffold, which `data.writers` writes for other tools."""
 
 from collections.abc import Iterable, Iterator
 from typing import Literal
@@ -14,17 +14,17 @@ Supervise = Literal["every", "query"]
 def export_conversations(
     episodes: Iterable[Episode], dataset: Dataset, scaffold: Scaffold, supervise: Supervise
 ) -> Iterator[Conversation]:
-    """A conversation for each query after each of its episode's shot counts: the support, the query, its answer.
+    """A conversation for each query at each number of shots: the support, the query and its answer.
 
-    Pictures are named by absolute paths. `query`: in messages that are read by ms-swift, and in TRL, the query's answer
-    alone is learnt.
+    Pictures are absolute paths. With `supervise="query"`, only the answer to the query carries loss, in ms-swift and in
+    TRL.
     """
     for episode in episodes:
         for shots in episode.shots_per_class:
             for number, query in enumerate(episode.queries):
                 messages = query_messages(episode, number, shots, scaffold, query.answer)
                 last = len(messages) - 1
-                told = []
+                exported = []
                 for place, message in enumerate(messages):
                     parts = [
                         {**part, "image": str(dataset.path(part["image"]).resolve())}
@@ -33,6 +33,6 @@ def export_conversations(
                         for part in message["content"]
                     ]
                     learnt = message["role"] == "assistant" and supervise == "query"
-                    told.append({**message, "content": parts} | ({"loss": place == last} if learnt else {}))
+                    exported.append({**message, "content": parts} | ({"loss": place == last} if learnt else {}))
                 name = f"{episode.query_id(number)}/k{shots}"
-                yield make_conversation(name, told, name)
+                yield make_conversation(name, exported, name)

@@ -1,8 +1,8 @@
-"""Drawing episodes from items. Episode i is a pure function of the plan, the data and i.
+"""Draw episodes that link classes to names. Episode i is a pure function of the plan, the data and i.
 
-Why a policy that never looks at the query picture scores exactly 1/ways in every episode: whatever it
-makes of the support and of the names, it gives all queries of an episode one answer, and each class is
-queried equally often. The support is balanced as well, so that counting its names tells nothing.
+A policy that ignores the query picture scores exactly 1/ways in every episode: whatever it computes from the support
+and the names, it gives the same answer to all queries of an episode, and each class is queried equally often. The
+support is balanced as well, so counting its names is no use either.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ from linkcontext.seeds import Name, rng
 
 @dataclass(frozen=True, slots=True)
 class SampledEpisodes:
-    """The episodes, and what could not be in them."""
+    """The episodes, and the classes and items that could not be used."""
 
     episodes: tuple[Episode, ...]
     left_out: tuple[LeftOut, ...]
-    disputed: tuple[str, ...]  # items whose content is filed under differently named classes too
+    disputed: tuple[str, ...]  # items with copies in classes of another name
 
 
 @dataclass(frozen=True, slots=True)
 class ClassSlot:
-    """One class in one episode: its name there, its query pictures, and the pictures that may support it."""
+    """One class in one episode: its name there, its query pictures, and its possible support pictures."""
 
     class_pool: ClassPool
     name: str
@@ -35,16 +35,16 @@ class ClassSlot:
     supports: tuple[str, ...]
 
     def turn(self, item: str) -> Turn:
-        """That picture under the name shown."""
+        """A turn with that picture and the class's name in the episode."""
         return Turn(item, self.class_pool.class_id, self.name)
 
 
 def sample_episodes(
     dataset: Dataset, plan: EpisodePlan, neighbours: Mapping[str, Sequence[str]] | None = None
 ) -> SampledEpisodes:
-    """Draw all episodes of a plan. `neighbours` maps a class id to others, nearest first.
+    """Draw all episodes of a plan. `neighbours` maps a class id to other class ids, nearest first.
 
-    Raises `InputError` when the plan contradicts itself, or when too few classes have enough pictures.
+    Raises `InputError` for a plan that contradicts itself, and if too few classes have enough pictures.
     """
     pool = open_pool(dataset, plan, neighbours)
     episodes = tuple(episode for index in range(plan.episodes) for episode in draw_episode(pool, index))
@@ -52,7 +52,7 @@ def sample_episodes(
 
 
 def draw_episode(pool: EpisodePool, index: int) -> tuple[Episode, ...]:
-    """Episode `index`: one record, or with `order="shuffled"` one for each shot count."""
+    """Draw episode `index`: one record, or with `order="shuffled"` one for each shot count."""
     plan, stream = pool.plan, ("episodes", pool.plan.seed, index)
     classes = _classes(pool, index)
     names = shown_names(plan.names, [s.name for s in classes], *stream, avoid=pool.taken_names)
@@ -73,26 +73,26 @@ def draw_episode(pool: EpisodePool, index: int) -> tuple[Episode, ...]:
         queries=tuple(queries[place] for place in order),
     )
     if plan.order == "rounds":
-        found = [replace(episode, support=_rounds(class_slots, episode.shots_per_class[-1], *stream))]
+        episodes = [replace(episode, support=_rounds(class_slots, episode.shots_per_class[-1], *stream))]
     else:
-        found = [
+        episodes = [
             replace(
                 episode, id=f"{episode.id}-k{k:02d}", shots_per_class=(k,), support=_shuffle(class_slots, k, *stream)
             )
             for k in episode.shots_per_class
         ]
-    return tuple(replace(e, support=_mislabelled(e, plan.false_labels, *stream)) for e in found)
+    return tuple(replace(e, support=_mislabelled(e, plan.false_labels, *stream)) for e in episodes)
 
 
 def _task(plan: EpisodePlan) -> str:
-    """Rows of metrics are told apart by it: random and hard negatives never share a row."""
+    """The task of the episodes, which separates rows of metrics: random and hard negatives never share a row."""
     task = "link-neighbours" if plan.negatives == "neighbours" else "link"
     task = f"{task}-shuffled" if plan.order == "shuffled" else task
     return f"{task}-false-{plan.false_labels:g}" if plan.false_labels else task
 
 
 def _classes(pool: EpisodePool, index: int) -> list[ClassPool]:
-    """The classes of an episode. Every block of len(firsts) episodes has each usable class first once."""
+    """The classes of an episode. In every block of len(anchors) episodes each anchor is the first class once."""
     plan = pool.plan
     block, place = divmod(index, len(pool.anchors))
     first = pool.anchors[rng("episodes", plan.seed, "first", block).permutation(len(pool.anchors))[place]]
@@ -105,10 +105,10 @@ def _classes(pool: EpisodePool, index: int) -> list[ClassPool]:
 
 
 def _class_slot(plan: EpisodePlan, class_pool: ClassPool, name: str, *stream: Name) -> ClassSlot:
-    """Draw the queries of a class first, so that they stay the same at every shot count."""
+    """Draw the queries of a class, and then its possible supports, so that queries do not depend on the shot count."""
     order = rng(*stream, "query", class_pool.class_id).permutation(len(class_pool.queries))
     queries: list[str] = []
-    given_up: set[str] = set()  # sources that have a query, and so no support
+    given_up: set[str] = set()  # sources of queries, which give no support pictures
     for item in (class_pool.queries[place] for place in order):
         if len(queries) == plan.queries_per_class:
             break
@@ -130,38 +130,40 @@ def _rounds(class_slots: list[ClassSlot], shots_per_class: int, *stream: Name) -
 
 
 def _shuffle(class_slots: list[ClassSlot], shots_per_class: int, *stream: Name) -> tuple[Turn, ...]:
-    """A support drawn for this shot count alone, balanced only as a whole."""
+    """A support for one shot count, which is balanced only as a whole."""
     stream = (*stream, "shuffled", shots_per_class)
     turns = [slot.turn(item) for slot in class_slots for item in _support_pictures(slot, shots_per_class, *stream)]
     return tuple(turns[place] for place in rng(*stream).permutation(len(turns)))
 
 
 def _mislabelled(episode: Episode, share: float, *stream: Name) -> tuple[Turn, ...]:
-    """The support with each turn, by its own lot, under the name of another class. A larger share misleads more turns
-    and the same ones: a turn is of the class that it is said to be."""
+    """The support with each turn renamed to another class with probability `share`.
+
+    A larger share renames the same turns and more. A renamed turn has the class id of its new name.
+    """
     if not share:
         return episode.support
-    lots = rng(*stream, "false labels")
-    drawn = lots.random(len(episode.support)), lots.integers(1, episode.ways, len(episode.support))
+    chance = rng(*stream, "false labels")
+    drawn = chance.random(len(episode.support)), chance.integers(1, episode.ways, len(episode.support))
     classes = [candidate.class_id for candidate in episode.candidates]
     shown = []
-    for turn, lot, step in zip(episode.support, *drawn, strict=True):
+    for turn, value, step in zip(episode.support, *drawn, strict=True):
         other = episode.candidates[(classes.index(turn.class_id) + int(step)) % episode.ways]
-        shown.append(replace(turn, class_id=other.class_id, answer=other.name) if lot < share else turn)
+        shown.append(replace(turn, class_id=other.class_id, answer=other.name) if value < share else turn)
     return tuple(shown)
 
 
 def _support_pictures(slot: ClassSlot, shots_per_class: int, *stream: Name) -> list[str]:
-    """Support pictures, uniformly; fewer shots of one stream are the beginning of more."""
+    """Support pictures drawn uniformly; for one stream, fewer shots are a prefix of more."""
     order = rng(*stream, "support", slot.class_pool.class_id).permutation(len(slot.supports))
     return [slot.supports[place] for place in order[:shots_per_class]]
 
 
 def copy_first(shown: Sequence[Turn]) -> str | None:
-    """The policy that repeats the first answer shown: its class id, None when nothing was shown."""
+    """The class id that a policy answers which repeats the first answer of the support; None without a support."""
     return shown[0].class_id if shown else None
 
 
 def copy_last(shown: Sequence[Turn]) -> str | None:
-    """The policy that repeats the last answer shown: its class id, None when nothing was shown."""
+    """The class id that a policy answers which repeats the last answer of the support; None without a support."""
     return shown[-1].class_id if shown else None

@@ -12,16 +12,16 @@ NameKind = Literal["real", "pseudo", "random", "swapped"]
 
 
 def random_string(stream: np.random.Generator) -> str:
-    """1 to 10 lower-case letters, length and letters uniform (the naming of Link-Context Learning)."""
+    """1 to 10 lower-case letters; length and letters are uniform, as in Link-Context Learning."""
     letters = stream.integers(0, 26, size=stream.integers(1, 11))
     return "".join(chr(ord("a") + int(letter)) for letter in letters)
 
 
 def shown_names(kind: NameKind, truths: Sequence[str], *seed_names: Name, avoid: Collection[str] = ()) -> list[str]:
-    """Name the classes of one episode, given what people call them; a pure function of the arguments.
+    """The names of the classes of one episode, given their true names; a pure function of the arguments.
 
-    `pseudo` and `random` names are new, distinct and not in `avoid`. `swapped` hands the real names
-    round a random circle, so nobody keeps their own; it needs two or more classes.
+    `pseudo` and `random` names are new, distinct and not in `avoid`. `swapped` permutes the true names in one random
+    cycle, so no class keeps its own; it needs at least two classes.
     """
     if kind == "real":
         return list(truths)
@@ -36,7 +36,7 @@ def shown_names(kind: NameKind, truths: Sequence[str], *seed_names: Name, avoid:
 
 
 def _random_strings(count: int, stream: np.random.Generator, avoid: Collection[str]) -> list[str]:
-    """Random strings in order of drawing, all different."""
+    """`count` different random strings in order of drawing."""
     taken = {word.casefold() for word in avoid}
     strings: dict[str, None] = {}
     while len(strings) < count:

@@ -1,4 +1,4 @@
-"""What episodes are drawn from: the usable classes of a data set under a plan, and who meets whom."""
+"""The pool of an episode plan: the usable classes of a data set, and which classes may share an episode."""
 
 import math
 from collections import Counter
@@ -18,7 +18,7 @@ from linkcontext.seeds import Name, rng
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A class that could not be used as asked. `pictures` counts different pictures of the splits in play."""
+    """A class that the plan cannot use. `pictures` counts different pictures in the splits of the plan."""
 
     class_id: str
     pictures: int
@@ -27,28 +27,28 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class ClassPool:
-    """The pictures of one class in play. Of copies within a class only the first by id is here.
+    """The pictures of one class in the plan's splits. Of copies within a class, only the first by id is used.
 
-    A source is what support and query may not share: a content, and with `groups_apart` a group too.
+    A support and a query picture never share a source: a picture's content, and with `groups_apart` its group too.
     """
 
     class_id: str
     name: str
-    pictures: int  # different ones
+    pictures: int  # number of different pictures
     supports: tuple[str, ...]  # item ids
     queries: tuple[str, ...]
     source: dict[str, str]  # item id -> source
-    group_capacity: dict[str, tuple[int, int]]  # source -> how many supports and queries it holds
+    group_capacity: dict[str, tuple[int, int]]  # source -> its numbers of support and query pictures
 
 
 @dataclass(frozen=True, slots=True)
 class EpisodePool:
-    """Everything an episode is drawn from: the usable classes and who meets whom."""
+    """Everything that an episode is drawn from."""
 
     plan: EpisodePlan
     classes: dict[str, ClassPool]
-    anchors: tuple[str, ...]  # classes that can be an episode's first
-    # Of each first its ways - 1 negatives, or with a rule all that they are drawn from; empty where any class may meet.
+    anchors: tuple[str, ...]  # classes that can be the first of an episode
+    # Anchor -> its ways - 1 negatives, or with a rule all classes that they are drawn from; empty for random negatives.
     nearest: dict[str, tuple[str, ...]]
     taken_names: frozenset[str]
     left_out: tuple[LeftOut, ...]
@@ -58,7 +58,7 @@ class EpisodePool:
 def open_pool(
     dataset: Dataset, plan: EpisodePlan, neighbours: Mapping[str, Sequence[str]] | None = None
 ) -> EpisodePool:
-    """Find the usable classes once; `draw_episode` then makes any episode alone. Raises like `sample_episodes`."""
+    """Find the usable classes of a plan, from which `draw_episode` draws any episode. Raises like `sample_episodes`."""
     check_link_plan(plan, dataset)
     names, in_play = dataset.names(), _in_play(dataset, plan)
     claims = disputed(item for items in in_play.values() for item in items)
@@ -73,18 +73,18 @@ def open_pool(
     nearest: dict[str, tuple[str, ...]] = {}
     if plan.negatives == "neighbours":
         known = _known_neighbours(dataset) if neighbours is None else neighbours
-        nearest, lonely = _nearest(classes, plan, known)
-        left_out += lonely
+        nearest, without_neighbours = _nearest(classes, plan, known)
+        left_out += without_neighbours
     anchors = tuple(nearest if plan.negatives == "neighbours" else classes)
     if not anchors or len({name_key(class_pool.name) for class_pool in classes.values()}) < plan.ways:
         raise InputError(_too_few(dataset, plan, len(classes), left_out))
-    spoken = {name.casefold() for name in names.values()}
-    taken = spoken.union(*(name.split() for name in spoken))
+    lower_names = {name.casefold() for name in names.values()}
+    taken = lower_names.union(*(name.split() for name in lower_names))
     return EpisodePool(plan, classes, anchors, nearest, frozenset(taken), tuple(left_out), tuple(sorted(contradicted)))
 
 
 def _in_play(dataset: Dataset, plan: EpisodePlan) -> dict[str, list[Item]]:
-    """Each class's pictures of the splits asked for, by id: the order of the data set must not matter."""
+    """Class id -> its pictures in the plan's splits, by id, so that the order of the data set does not matter."""
     splits = {plan.support_split, plan.query_split}
     return {
         class_id: sorted((i for i in items if None in splits or i.split in splits), key=lambda item: item.id)
@@ -95,18 +95,18 @@ def _in_play(dataset: Dataset, plan: EpisodePlan) -> dict[str, list[Item]]:
 def _class_pool(
     plan: EpisodePlan, class_id: str, name: str, items: Sequence[Item], contradicted: set[str]
 ) -> ClassPool:
-    """What a class can give under the plan, whether or not it is enough."""
+    """The pictures of a class under the plan, whether or not they are enough."""
     items = [item for item in items if item.id not in contradicted]
     source = _sources(items) if plan.groups_apart else {item.id: item.content for item in items}
     supports = _first_copies(item for item in items if plan.support_split in (None, item.split))
     queries = _first_copies(item for item in items if plan.query_split in (None, item.split))
-    held, asked = (Counter(source[item] for item in side) for side in (supports, queries))
-    group_capacity = {each: (held[each], asked[each]) for each in dict.fromkeys(source.values())}
+    n_supports, n_queries = (Counter(source[item] for item in side) for side in (supports, queries))
+    group_capacity = {each: (n_supports[each], n_queries[each]) for each in dict.fromkeys(source.values())}
     return ClassPool(class_id, name, len({item.content for item in items}), supports, queries, source, group_capacity)
 
 
 def _first_copies(items: Iterable[Item]) -> tuple[str, ...]:
-    """Ids, each content once: two copies would count one picture twice."""
+    """The ids of items with different contents, so that a picture and its copy count once."""
     first: dict[str, str] = {}
     for item in items:
         first.setdefault(item.content, item.id)
@@ -114,7 +114,7 @@ def _first_copies(items: Iterable[Item]) -> tuple[str, ...]:
 
 
 def _sources(items: Iterable[Item]) -> dict[str, str]:
-    """Item id to source, where groups that hold copies of one picture are one source (union-find)."""
+    """Item id -> source. Groups that contain copies of one picture are one source (union-find)."""
     parent: dict[str, str] = {}
 
     def root(node: str) -> str:
@@ -128,7 +128,7 @@ def _sources(items: Iterable[Item]) -> dict[str, str]:
 
 
 def _shortfall(class_pool: ClassPool, plan: EpisodePlan, items: Sequence[Item], contradicted: set[str]) -> str:
-    """What keeps a class out, in the words of the list shown to the user."""
+    """Why a class is left out, as the user reads it."""
     lost = sum(item.id in contradicted for item in items)
     return _short_of(class_pool, plan) + (f", {lost} more are in another class too" if lost else "")
 
@@ -145,7 +145,7 @@ def _short_of(class_pool: ClassPool, plan: EpisodePlan) -> str:
 
 
 def _known_neighbours(dataset: Dataset) -> dict[str, Sequence[str]]:
-    """What the pictures' own facts say, for example those of the procedural world."""
+    """Class id -> neighbours by the facts of its pictures, which the procedural world has, for example."""
     known: dict[str, Sequence[str]] = {}
     for item in sorted(dataset.items, key=lambda item: item.id):
         near = item.facts.get("neighbours", ())
@@ -158,11 +158,11 @@ def _known_neighbours(dataset: Dataset) -> dict[str, Sequence[str]]:
 def _nearest(
     classes: Mapping[str, ClassPool], plan: EpisodePlan, known: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, tuple[str, ...]], list[LeftOut]]:
-    """What each class's negatives are taken from, and the classes that have too few and so are never first."""
+    """Class id -> the classes that its negatives are taken from, and the classes with too few, which are no anchors."""
     if not any(known.values()):
         raise InputError("No class has a list of neighbours. Run `linkcontext mine`, or give --neighbours.")
     nearest: dict[str, tuple[str, ...]] = {}
-    lonely: list[LeftOut] = []
+    without_neighbours: list[LeftOut] = []
     for class_id, class_pool in classes.items():
         usable = [classes[other] for other in known.get(class_id, ()) if other in classes]
         met = differently_named([class_pool, *usable], plan.ways)[1:]
@@ -170,12 +170,12 @@ def _nearest(
             nearest[class_id] = tuple(other.class_id for other in (met if plan.rule == "nearest" else usable))
         else:
             lack = f"{len(met)} of {plan.ways - 1} usable neighbours needed; it is only ever a negative"
-            lonely.append(LeftOut(class_id, class_pool.pictures, lack))
-    return nearest, lonely
+            without_neighbours.append(LeftOut(class_id, class_pool.pictures, lack))
+    return nearest, without_neighbours
 
 
 def _too_few(dataset: Dataset, plan: EpisodePlan, usable: int, left_out: Sequence[LeftOut]) -> str:
-    """One sentence for the user with the first few culprits."""
+    """The message about too few classes, with the first few that are left out."""
     listed = first_few([f"{out.class_id} ({out.shortfall})" for out in left_out])
     problems = first_few(list(dataset.problems), whole=True)
     return (
@@ -187,21 +187,21 @@ def _too_few(dataset: Dataset, plan: EpisodePlan, usable: int, left_out: Sequenc
 
 
 def by_rule(near: Sequence[str], rule: Rule, *stream: Name) -> tuple[str, ...]:
-    """Neighbours, nearest first, in the order in which an episode takes them.
+    """The order in which an episode takes the neighbours of `near`, which are sorted with the nearest first.
 
-    nearest: as they are. topk: drawn without repeats, each as likely as any other. linear and intervals: the j-th of n
-    with weight n + 1 - j (what is different is the list: `linkcontext.data.neighbours`).
+    nearest: this order. topk: uniform sampling without replacement. linear and intervals: sampling without replacement,
+    the j-th of n with weight n + 1 - j (the two rules differ in the list: `linkcontext.data.neighbours`).
     """
     if rule == "nearest":
         return tuple(near)
     weights = np.ones(len(near)) if rule == "topk" else np.arange(len(near), 0, -1)
-    # Of waiting times with these rates the first to end is each with probability weight / sum, and so on.
+    # Of exponential waiting times with these rates, each is the shortest with probability weight / sum, and so on.
     waits = -np.log1p(-rng(*stream).random(len(near))) / weights
     return tuple(near[place] for place in np.argsort(waits))
 
 
 def differently_named(classes: Iterable[ClassPool], ways: int) -> list[ClassPool]:
-    """The first `ways` classes whose names differ; the later of two equal names does not meet the earlier."""
+    """The first `ways` classes with different names; of classes with the same name only the first is taken."""
     met: dict[str, ClassPool] = {}
     for class_pool in classes:
         met.setdefault(name_key(class_pool.name), class_pool)
@@ -211,12 +211,12 @@ def differently_named(classes: Iterable[ClassPool], ways: int) -> list[ClassPool
 
 
 def has_enough(class_pool: ClassPool, plan: EpisodePlan, given_up: set[str]) -> bool:
-    """Can the queries be completed and the support still be filled once these sources are given up?"""
+    """Whether a class still has enough queries and supports if the sources `given_up` are used for queries only."""
     rest = [group_capacity for source, group_capacity in class_pool.group_capacity.items() if source not in given_up]
     gone = [class_pool.group_capacity[source] for source in given_up]
     missing = max(0, plan.queries_per_class - sum(queries for _, queries in gone))
     spare = len(class_pool.supports) - sum(supports for supports, _ in gone) - max(plan.shots_per_class)
-    # Most often even the dearest sources can be spared, which saves the search.
+    # Usually even the sources with the most supports can be given up, which saves the search.
     dearest = sorted((supports for supports, queries in rest if queries), reverse=True)[:missing]
     if len(dearest) == missing and sum(dearest) <= spare:
         return True
@@ -224,7 +224,7 @@ def has_enough(class_pool: ClassPool, plan: EpisodePlan, given_up: set[str]) -> 
 
 
 def _least_loss(group_capacity: list[tuple[int, int]], queries: int) -> float:
-    """The fewest supports to give up for that many queries: a knapsack over sources (supports, queries)."""
+    """The smallest number of supports lost for `queries` queries: a knapsack over sources (supports, queries)."""
     loss = [0.0] + [math.inf] * queries
     for supports, offered in group_capacity:
         for wanted in range(queries, 0, -1):

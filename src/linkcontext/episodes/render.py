@@ -1,6 +1,6 @@
-"""Messages as text and as tokens with labels. Labels are made here, where tokens are made.
+"""Render messages as text, and tokenize them with labels, which are made together with the tokens.
 
-The tokens of an evaluation prompt are asserted to be the first tokens of the same conversation with its answer.
+`linkcontext validate` checks that the tokens of a prompt are a prefix of the conversation with its answer.
 """
 
 import dataclasses
@@ -17,27 +17,27 @@ from linkcontext.episodes.scaffold import Message, image_ids
 from linkcontext.episodes.special_tokens import marked, refuse_marks
 from linkcontext.errors import InputError
 
-IGNORE = -100  # label of a token that carries no loss
+IGNORE = -100  # the label of a token without loss
 
 
 class ChatTokenizer(Protocol):
-    """The part of a tokenizer that is used here: a chat template, and tokens that know where they came from."""
+    """The interface of a tokenizer with a chat template, as this module uses it."""
 
     @property
     def marks(self) -> re.Pattern[str]:
-        """The model's own marks, which no text may hold (`episodes.special_tokens`)."""
+        """A pattern of the model's special tokens, which no text may contain (`episodes.special_tokens`)."""
 
     @property
     def ends(self) -> dict[int, str]:
-        """The tokens at which the model ends a reply, and what they are as text."""
+        """The tokens that end a reply: token id -> text."""
 
     @property
     def gap(self) -> str:
-        """The white space that the template writes before a given answer and not where the model is to speak."""
+        """The white space that the template writes before a given answer, but not at the end of a prompt."""
 
     @property
     def end_mark(self) -> str:
-        """The end token that is added after an answer where the template writes none; "" if the model has none."""
+        """The end token that is added after an answer if the template writes none; "" if the model has none."""
 
     def apply_chat_template(self, messages: list[Message], *, tokenize: bool, add_generation_prompt: bool) -> str:  # noqa: D102
         ...
@@ -47,25 +47,28 @@ class ChatTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A conversation in tokens. `labels` repeat the ids where the loss is, and are IGNORE elsewhere."""
+    """The tokens of a conversation. A label is the token's id if the token carries loss, else IGNORE.
+
+    `pictures` are the item ids of the conversation's pictures, in order.
+    """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
     pictures: tuple[str, ...]
 
     def sha256(self) -> str:
-        """What the model read: a hash of ids and pictures."""
+        """A hash of token ids and pictures, which are everything that the model reads."""
         return hashlib.sha256(json.dumps([self.ids, self.pictures]).encode()).hexdigest()
 
 
 def render_text(
     messages: Sequence[Message], words: ChatTokenizer, *, reply: bool = False
 ) -> tuple[str, list[tuple[int, int]]]:
-    """The conversation as text, and where the assistant's answers stand in it, with the `gap` before them.
+    """Render a conversation; return the text and the spans of the assistant's answers, with the `gap` before them.
 
-    The template is rendered a second time with a mark in place of every text, so that an answer is found where
-    it was put, whatever else looks like it: "a" is no part of "assistant". Raises `InputError` for a template that
-    does anything to a text but strip it, and for a text that holds one of the model's own marks.
+    The template is also rendered with a placeholder instead of each text, so that answers are located exactly: the
+    answer "a" is not found in "assistant". Raises `InputError` for a template that changes a text other than by
+    stripping it, and for a text that contains a special token of the model.
     """
     texts: list[tuple[str, int]] = []  # every text, and the number of its message
     skeleton: list[Message] = []
@@ -90,13 +93,13 @@ def render_text(
             whole += written + after
         if whole == text:
             starts = [start for start, _, _ in spans]
-            for match in words.marks.finditer(text):  # also a mark that two neighbouring texts form together
+            for match in words.marks.finditer(text):  # this includes marks that two adjacent texts form together
                 last = bisect_left(starts, match.end()) - 1  # the last text that begins before the mark ends
                 if last >= 0 and spans[last][1] > match.start():
                     raise marked(match[0], _place(messages, spans[last][2]))
             answers = [(start, end) for start, end, n in spans if messages[n]["role"] == "assistant"]
             return text, [
-                # A model generates the gap itself, as part of its first token or as a token of its own.
+                # A model generates the gap itself, in its first token or as a separate token.
                 (start - len(words.gap) if text.endswith(words.gap, 0, start) else start, end)
                 for start, end in answers
             ]
@@ -110,10 +113,10 @@ def _place(messages: Sequence[Message], number: int) -> str:
 def encode(
     messages: Sequence[Message], words: ChatTokenizer, supervise: str = "last", *, reply: bool = False
 ) -> Tokens:
-    """Tokens of a conversation, each picture one placeholder as in the chat template's text.
+    """Tokenize a conversation, with one placeholder per picture, as in the chat template's text.
 
-    `supervise` says which answers carry the loss: `last`, `every` or `none`. An answer's loss covers its
-    words and the token that ends it. With `reply` the text ends where the assistant is to speak.
+    `supervise` says which answers carry loss: `last`, `every` or `none`. The loss covers the text of the answer and its
+    end token. With `reply`, the text ends with the generation prompt.
     """
     text, spans = render_text(messages, words, reply=reply)
     if supervise != "none" and messages[-1]["role"] == "assistant":
@@ -122,9 +125,9 @@ def encode(
 
 
 def end_last_answer(text: str, spans: Sequence[tuple[int, int]], words: ChatTokenizer) -> str:
-    """A conversation whose last answer is followed by one of the model's end tokens.
+    """The text of a conversation with one of the model's end tokens after its last answer.
 
-    If the template writes none there, the text is cut after the last answer and `end_mark` is added. Earlier answers
+    If the template writes none there, the text is cut after the last answer, and `end_mark` is added. Earlier answers
     stay as the template renders them.
     """
     end = spans[-1][1]
@@ -137,9 +140,9 @@ def end_last_answer(text: str, spans: Sequence[tuple[int, int]], words: ChatToke
 def tokenize(
     text: str, spans: Sequence[tuple[int, int]], shown: Sequence[str], words: ChatTokenizer, supervise: str
 ) -> Tokens:
-    """Tokens of a rendered conversation, in which the assistant's answers stand at `spans`."""
-    found = words(text, return_offsets_mapping=True)
-    ids, offsets = found["input_ids"], found["offset_mapping"]
+    """Tokenize a rendered conversation. `spans` are the assistant's answers, `shown` the ids of its pictures."""
+    encoding = words(text, return_offsets_mapping=True)
+    ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
     chosen = {"last": spans[-1:], "every": spans, "none": []}[supervise]
     labels = [IGNORE] * len(ids)
     position = 0
@@ -159,7 +162,7 @@ def tokenize(
 
 
 def expand_placeholders(tokens: Tokens, placeholder: int, counts: Callable[[str], int]) -> Tokens:
-    """Every picture's one placeholder repeated as often as the picture has tokens."""
+    """Repeat the placeholder of each picture `counts(item id)` times, which is the picture's number of tokens."""
     seen = iter(tokens.pictures)
     ids: list[int] = []
     labels: list[int] = []
@@ -175,7 +178,7 @@ def expand_placeholders(tokens: Tokens, placeholder: int, counts: Callable[[str]
 
 
 def colour_labels(tokens: Tokens, decode: Callable[[list[int]], str]) -> str:
-    """The conversation for the terminal (rich markup): what carries loss is green, the rest is dim."""
+    """The conversation in rich markup for a terminal: tokens with loss are green, others are dim."""
     pieces = []
     for token, label in zip(tokens.ids, tokens.labels, strict=True):
         word = _visible(decode([token]))

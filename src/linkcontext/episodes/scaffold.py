@@ -1,7 +1,7 @@
-"""What is said around pictures: a scaffold, and the messages that it makes of an episode.
+"""Scaffolds: the wording around pictures, and the messages that they make of episodes.
 
 A scaffold is data: the text around a support picture, its answer and the query. Training and evaluation build their
-messages here, so that an evaluation prompt is a training conversation without its last answer. `episodes.render` turns
+messages here, so an evaluation prompt is a training conversation without its last answer. `episodes.render` turns
 messages into text and tokens.
 """
 
@@ -13,18 +13,19 @@ from typing import Any
 
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError
-from linkcontext.records import Episode, Turn, from_dict, read_json
+from linkcontext.jsonl import from_dict, read_json
+from linkcontext.records import Episode, Turn
 
 Message = dict[str, Any]  # {"role": ..., "content": [{"type": "image", "image": id} | {"type": "text", "text": ...}]}
 
 
 @dataclass(frozen=True, slots=True)
 class Scaffold:
-    """What is said around the pictures. `{image}`, `{question}` and `{answer}` are filled in;
-    `{image}` is all pictures of a turn.
+    """The wording around pictures. `{image}`, `{question}` and `{answer}` are placeholders; `{image}` stands for all
+    pictures of a turn.
 
-    With `turns` every support picture is a turn of the conversation; without, the whole support stands in
-    the user's one message, each picture followed by its answer.
+    With `turns`, every support turn is a user message and an assistant message. Without, the whole support is in the
+    user's message before the query, each picture followed by its answer.
     """
 
     name: str
@@ -56,7 +57,7 @@ SCAFFOLDS = {
 
 
 def load_scaffold(name: str) -> Scaffold:
-    """A scaffold by name, or from a JSON file with the fields of `Scaffold`."""
+    """A scaffold by name, or from a JSON file with the fields of `Scaffold`. Raises `InputError` for a bad file."""
     if name in SCAFFOLDS:
         return SCAFFOLDS[name]
     path = Path(name)
@@ -65,27 +66,27 @@ def load_scaffold(name: str) -> Scaffold:
         raise InputError(f"--scaffold {name}: neither one of {known} nor a file. Name one, or write a JSON file.")
     values = read_json(path)
     if not isinstance(values, dict):
-        raise InputError(f"{path}: a JSON object was expected, with the fields of a scaffold. Mend the file.")
-    made = from_dict(Scaffold, values, str(path))
+        raise InputError(f"{path}: expected a JSON object with the fields of a scaffold. Mend the file.")
+    scaffold = from_dict(Scaffold, values, str(path))
     for field, marks in (
         ("support", "{image}"),
         ("query", "{image}"),
         ("support_answer", "{answer}"),
         ("query_answer", "{answer}"),
     ):
-        if getattr(made, field).count(marks) != 1:
-            raise InputError(f"{path}: `{field}` must hold {marks} exactly once.")
-    return made
+        if getattr(scaffold, field).count(marks) != 1:
+            raise InputError(f"{path}: `{field}` must contain {marks} exactly once.")
+    return scaffold
 
 
 def refuse_scaffold(scaffold: Scaffold, marks: re.Pattern[str]) -> None:
-    """Raise an `InputError` if a scaffold's own words hold one of the model's marks; `{image}` is none."""
+    """Raise `InputError` if a text of the scaffold contains a special token of the model."""
     for name in ("support", "support_answer", "query", "query_answer", "question", "system"):
         refuse_marks(getattr(scaffold, name), marks, f"--scaffold {scaffold.name}: its `{name}`")
 
 
 def _content(text: str, turn: Turn, scaffold: Scaffold) -> list[dict[str, str]]:
-    """A user's text as message parts, the turn's pictures where `{image}` stands."""
+    """A user's text as message parts, with the turn's pictures at `{image}`."""
     filled = text.replace("{question}", turn.question or scaffold.question)
     before, _, after = filled.partition("{image}")
     parts = [{"type": "text", "text": before}] if before else []
@@ -100,7 +101,7 @@ def _reply(text: str) -> Message:
 def build_messages(
     turns: Sequence[Turn], scaffold: Scaffold, final: Turn | None = None, answer: str | None = None
 ) -> list[Message]:
-    """Messages of support `turns` and, where given, a `final` query. Its answer is written only when `answer` is."""
+    """The messages of support `turns` and of a `final` query, with its `answer` if that is given."""
     messages = [{"role": "system", "content": [{"type": "text", "text": scaffold.system}]}] if scaffold.system else []
     if scaffold.turns:
         for turn in turns:
@@ -122,14 +123,14 @@ def build_messages(
 
 
 def with_answer(messages: Sequence[Message], scaffold: Scaffold, answer: str) -> list[Message]:
-    """A conversation that ends in a query, with its answer."""
+    """The conversation, which ends with a query, and its answer."""
     return [*messages, _reply(scaffold.query_answer.replace("{answer}", answer))]
 
 
 def query_messages(
     episode: Episode, query: int, shots_per_class: int, scaffold: Scaffold, answer: str | None = None
 ) -> list[Message]:
-    """The messages of one query after its support; with `answer`, the assistant's reply is written as well."""
+    """The messages of a support and the query with index `query`, with its `answer` if that is given."""
     return build_messages(episode.shown(shots_per_class), scaffold, episode.queries[query], answer)
 
 

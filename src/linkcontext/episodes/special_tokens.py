@@ -1,11 +1,11 @@
-"""The gate for text that somebody else wrote: it may not hold the model's own marks.
+"""Refuse texts that contain special tokens of the model: text from users must not control the prompt.
 
-A tokenizer reads `<|end|>` or `<image>` as the end of a turn or as a picture wherever it stands. A class name, a
-question or a client's text that holds such a mark is therefore refused. It is not escaped: the processors of many
-families look for their marks in the finished text, and no escaped form is plain text to all of them.
+A tokenizer reads `<|end|>` or `<image>` as the end of a turn or as a picture wherever it occurs. Class names, questions
+and clients' texts with such marks are therefore refused. They are not escaped, because many processors search for
+marks in the finished text, and no escaped form is plain text to all of them.
 
-Every prompt passes the gate when it is rendered (`episodes.prompt.render`, `scoring.remote.RemoteModel`). Commands that
-know their texts beforehand call `refuse_marks` early, where they can name the class, the file or the message.
+Every prompt is checked when it is rendered (`episodes.render.render_text`, `scoring.remote.RemoteModel`). Commands that
+know their texts beforehand call `refuse_marks` early, so that they can name the class, the file or the message.
 """
 
 import re
@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from linkcontext.errors import UNDECODED, InputError
 from linkcontext.records import Episode, Item
 
-SHORTEST = 3  # characters of a mark; a padding token can be an ordinary "!"
-# The marks of a model behind a server are not known. These are the shapes of the marks of published models.
+SHORTEST = 3  # characters of a mark that is refused; a padding token may be an ordinary "!"
+# The marks of a model behind a server are unknown, so those of published models are refused.
 USUAL_MARKS = re.compile(
     r"<[|｜][^<>\s]{1,60}[|｜]>|</?(?:s|pad|unk|bos|eos|mask|think|image|video|audio|img|image_soft_token|end_of_image|"
     r"start_of_image|(?:start|end)_of_turn|end_of_utterance|fake_token_around_image|im_start|im_end|im_patch)>|"
@@ -24,13 +24,13 @@ USUAL_MARKS = re.compile(
 
 
 def marks_pattern(marks: Iterable[str]) -> re.Pattern[str]:
-    """A pattern that matches any of a tokenizer's marks, the longest first."""
+    """A pattern that matches any of a tokenizer's special tokens, the longest first."""
     chosen = sorted({mark for mark in marks if len(mark) >= SHORTEST}, key=lambda mark: (-len(mark), mark))
     return re.compile("|".join(map(re.escape, chosen)) or r"(?!)")
 
 
 def refuse_marks(text: str, marks: re.Pattern[str], where: str) -> None:
-    """Raise an `InputError` if a text holds one of the model's marks, or is no text. `where` says whose it is."""
+    """Raise `InputError`, naming `where`, if a text contains a special token or is not valid UTF-8."""
     if UNDECODED.search(text):
         raise InputError(f"{where}: the text is not UTF-8. Write it in UTF-8.")
     if match := marks.search(text):
@@ -38,7 +38,7 @@ def refuse_marks(text: str, marks: re.Pattern[str], where: str) -> None:
 
 
 def refuse_marked_episodes(episodes: Iterable[Episode], marks: re.Pattern[str]) -> None:
-    """Pass every name, question and answer of some episodes through the gate."""
+    """Apply `refuse_marks` to every name, question and answer of some episodes."""
     checked: set[str] = set()
     for episode in episodes:
         texts = {c.name: f"{episode.id}: the name of class {c.class_id}" for c in episode.candidates}
@@ -51,13 +51,13 @@ def refuse_marked_episodes(episodes: Iterable[Episode], marks: re.Pattern[str]) 
 
 
 def refuse_marked_names(items: Iterable[Item], marks: re.Pattern[str]) -> None:
-    """Pass the class names of some pictures through the gate."""
+    """Apply `refuse_marks` to the class names of some pictures."""
     for item in items:
         refuse_marks(item.name, marks, f"{item.path}: the class name {item.name!r}")
 
 
 def refuse_marked_questions(items: Iterable[Item], marks: re.Pattern[str]) -> None:
-    """Pass what is asked about some pictures through the gate."""
+    """Apply `refuse_marks` to the questions about some pictures and their answers."""
     for item in items:
         for question in item.questions:
             for text in (question.question, question.answer, *question.candidates):
@@ -65,8 +65,8 @@ def refuse_marked_questions(items: Iterable[Item], marks: re.Pattern[str]) -> No
 
 
 def marked(mark: str, where: str) -> InputError:
-    """The error for a text that holds a mark."""
+    """The error for a text that contains a special token."""
     return InputError(
-        f"{where}: the text holds {mark!r}, one of the model's own marks, which the model would not read as text. "
-        "Leave the mark out, or write it in another way."
+        f"{where}: the text holds {mark!r}, a special token, which the model would not read as text. Leave it out, or "
+        "write it in another way."
     )

@@ -1,1 +1,1 @@
-"""Runs: predictions, baselines and metrics."""
+"""Measuring a model: tasks, runs, predictions, baselines, metrics and comparisons."""

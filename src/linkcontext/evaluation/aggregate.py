@@ -1,4 +1,4 @@
-"""Means over tasks, and their curves by shots: the figures of runs that ask about many subjects."""
+"""Means over subjects, and curves by shots: the summary of runs that ask about many subjects."""
 
 import math
 import re
@@ -18,10 +18,12 @@ TASK = re.compile(r"(.*) (open|choice)(?: (?:task|none)-coherent)?")  # as `epis
 
 
 def type_of(task: str) -> tuple[str, str]:
-    """A row's type of task and its form: ("attribute", "open") of "attribute/colour open"."""
+    """Split a row's task into its type and its form: "attribute/colour open" gives ("attribute", "open")."""
     match = TASK.fullmatch(task)
     if match is None:
-        raise InputError(f"{task!r} is no task of this run: none is open or a choice. Its files are of different runs.")
+        raise InputError(
+            f"the task {task!r} is neither open nor a choice. The files of this run are of different runs."
+        )
     subject, form = match.groups()
     return subject.partition("/")[0], form
 
@@ -29,32 +31,33 @@ def type_of(task: str) -> tuple[str, str]:
 def mean_rows(
     rows: Iterable[Row], unseen: Collection[str] = HELD_OUT, groups: Mapping[Key, Sequence[Pair]] | None = None
 ) -> list[Row]:
-    """Means over subjects, each of equal weight: a line for each type of task, form, shots and scoring, and lines for
-    all types that are `unseen` and for all others.
+    """Means over subjects of equal weight: a row per type of task, form, shots and scoring, and rows over all `unseen`
+    types and over all others.
 
-    The interval is that of the mean over the subjects, taken as a sample of all subjects (Student's t), and null for a
-    single one. It is never narrower than the interval of the mean over the queries in `groups`, clustered by episode
-    and by query picture, because subjects asked about the same few pictures are not independent.
+    The 95 % interval is Student's t of the mean over subjects, and null for a single subject. It is never narrower than
+    the interval of the mean over the queries in `groups`, clustered by episode and by query picture, because subjects
+    with questions about the same few pictures are not independent.
     """
-    found: dict[tuple[str, str, int, str], list[Row]] = {}
+    by_key: dict[tuple[str, str, int, str], list[Row]] = {}
     for row in rows:
         task, form = type_of(row["task"])
         for heading in (task, "unseen tasks" if task in unseen else "seen tasks"):
-            found.setdefault((heading, form, row["shots_per_class"], row["scoring"]), []).append(row)
-    return [_line(*key, mine, groups or {}) for key, mine in sorted(found.items())]
+            by_key.setdefault((heading, form, row["shots_per_class"], row["scoring"]), []).append(row)
+    return [_mean_row(*key, of_key, groups or {}) for key, of_key in sorted(by_key.items())]
 
 
-def shot_curves(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of accuracy by shots, after VL-ICL: without any, the highest, and the efficiency of learning in context.
+def shot_curves(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Summaries of accuracy by shots, after VL-ICL: zero-shot accuracy, peak accuracy and ICL efficiency.
 
-    Here that is the area between the curve and the accuracy without shots, over the most shots; below 0 where shots
-    harm, null without a zero-shot line or without shots. A line for each tasks, form and scoring.
+    The efficiency is the area between the curve and the zero-shot accuracy, divided by the largest number of shots. It
+    is below 0 if shots reduce accuracy, and null without zero-shot rows or without any shots. There is one summary per
+    group of tasks, form and scoring.
     """
-    found: dict[tuple[str, str, str], dict[int, float]] = {}
-    for line in lines:
-        found.setdefault((line["tasks"], line["form"], line["scoring"]), {})[line["shots"]] = line["accuracy"]
-    made = []
-    for (tasks, form, scoring), points in found.items():
+    by_key: dict[tuple[str, str, str], dict[int, float]] = {}
+    for row in rows:
+        by_key.setdefault((row["tasks"], row["form"], row["scoring"]), {})[row["shots"]] = row["accuracy"]
+    curves = []
+    for (tasks, form, scoring), points in by_key.items():
         shots = sorted(points)
         zero, area = points.get(0), None
         if zero is not None and len(shots) > 1:
@@ -64,12 +67,12 @@ def shot_curves(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             )
             area /= shots[-1]
         best = max(shots, key=lambda k: points[k])
-        told = {"zero_shot": zero, "peak": points[best], "peak_shots": best, "efficiency": area}
-        made.append({"tasks": tasks, "form": form, "scoring": scoring, **told})
-    return made
+        summary = {"zero_shot": zero, "peak": points[best], "peak_shots": best, "efficiency": area}
+        curves.append({"tasks": tasks, "form": form, "scoring": scoring, **summary})
+    return curves
 
 
-def _line(
+def _mean_row(
     tasks: str, form: str, shots: int, scoring: str, rows: Sequence[Row], groups: Mapping[Key, Sequence[Pair]]
 ) -> Row:
     n = len(rows)
@@ -105,6 +108,6 @@ def _line(
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Null where one is: a policy that answers only some subjects would be measured on other ones."""
+    """The mean, or None if a value is None: a policy that answers only some subjects would be measured on fewer."""
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if len(known) == len(values) else None

@@ -1,10 +1,10 @@
-"""Strict matching: which one candidate, if exactly one, does a generated reply name?
+"""Strict matching: a generated reply is right if it names the right candidate and no other.
 
-A name counts where it stands as a whole: not inside a longer word ("fox" in "foxes"), a longer number ("1" in "1.5",
-"-1", "1,000" or "3/4"), or a term with marks of its own ("C" in "C#", "t" in "don't", "net" in ".NET"). Scripts that
-are written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) have no mark for the end of a word, so that a
-name counts there between any two characters: "熊猫" names "猫" unless "熊猫" is a candidate as well. Korean particles
-may follow a name, elided articles ("l'") stand before it, and "'s" behind it.
+A name counts only as a whole: not inside a longer word ("fox" in "foxes"), a longer number ("1" in "1.5", "-1",
+"1,000" or "3/4"), or a term with punctuation ("C" in "C#", "t" in "don't", "net" in ".NET"). Scripts that are written
+without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) do not mark the end of a word, so a name counts there
+between any two characters: "熊猫" names "猫" unless "熊猫" is a candidate as well. Korean particles may follow a name,
+elided articles ("l'") may precede it, and "'s" may follow it.
 """
 
 import unicodedata
@@ -15,16 +15,16 @@ import regex
 
 from linkcontext.records import Candidate
 
-NEAR = 24  # characters before and after a name that can make it part of something longer
+NEAR = 24  # characters before and after a name that are looked at
 TRADEMARKS = str.maketrans("", "", "™℠®©")  # NFKC would turn ™ into the letters "tm"
-# What looks and means the same: apostrophes, minus signs, fraction slashes, and the number marks of Arabic.
+# Characters that look and mean the same: apostrophes, minus signs, fraction slashes, Arabic number marks.
 SAME = str.maketrans("’ʼ‘‛´`−﹣⁄∕٫٬٪♯", "''''''--//.,%#")
-# Accented as they are written: without them "5²" would become "52".
+# Superscripts are marked, because NFKC would turn "5²" into "52".
 SUPERSCRIPT = regex.compile(r"(?<=\p{Nd})(?=[⁰¹²³⁴-⁹])")
-# Invisible marks, except the joiner inside an emoji, and the variants and keycaps of emoji.
+# Invisible characters, except the joiner inside an emoji, and the variant and keycap marks of emoji.
 INVISIBLE = regex.compile(r"(?!\u200d(?=\p{Extended_Pictographic}))\p{Default_Ignorable_Code_Point}|\u20e3")
 
-WORD = r"[\p{L}\p{N}\p{M}_]"  # `\w` leaves the vowel signs of Indic scripts out and would cut their words
+WORD = r"[\p{L}\p{N}\p{M}_]"  # `\w` lacks the vowel signs of Indic scripts and would split their words
 SPACELESS = r"[\p{Han}\p{Hiragana}\p{Bopomofo}\p{Yi}\p{Line_Break=SA}]"  # SA: Thai, Lao, Khmer, Burmese and their kin
 PARTICLES = r"""(?: 들? (?:
     (?:이|였|이었)?(?:다|지만|고|며|라고|라는|란|나|든지|네요?|군요?|죠|지요|어요)
@@ -83,11 +83,11 @@ _AFTER_WORD = regex.compile(
 _HYPHEN_BEFORE, _HYPHEN_AFTER = regex.compile(r"\w[-–]\Z"), regex.compile(r"[-–]\w")
 
 
-@lru_cache(maxsize=65536)  # an episode's few names come again with every reply
+@lru_cache(maxsize=65536)  # an episode's few names are normalised again for every reply
 def normalise_reply(text: str) -> str:
-    """Compatibility-composed (NFKC), case-folded, digits of all scripts as 0-9, every run of white space one space.
+    """The text in NFKC, case-folded, with digits of all scripts as 0-9 and runs of white space as one space.
 
-    Invisible characters are left out; apostrophes and minus signs are the same however they are typed.
+    Invisible characters are removed, and all kinds of apostrophes and of minus signs become one.
     """
     text = SUPERSCRIPT.sub("^", text).translate(TRADEMARKS)
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
@@ -97,11 +97,11 @@ def normalise_reply(text: str) -> str:
 
 
 def match(reply: str, candidates: Sequence[Candidate]) -> str | None:
-    """The class id of the one candidate whose shown name is in `reply`; None when there are none or several.
+    """The class id of the only candidate that `reply` names; None if it names none or several.
 
-    Names are compared after `normalise` and only as wholes. The longest names are looked for first and what they cover
-    is used up, so "kit fox" does not also name "fox"; "a kit fox or a fox" names both. A name that two candidates share
-    decides for neither.
+    Names are compared after `normalise_reply`, and only as wholes. Longer names are searched first and their characters
+    are used up, so "kit fox" does not also name "fox", whereas "a kit fox or a fox" names both. A name that two
+    candidates share names both of them.
     """
     text = normalise_reply(reply)
     used = [False] * len(text)
@@ -109,7 +109,7 @@ def match(reply: str, candidates: Sequence[Candidate]) -> str | None:
     named: set[str] = set()
     names = {normalise_reply(candidate.name) for candidate in candidates} - {""}
     for length in sorted({len(name) for name in names}, reverse=True):
-        # Names of one length are all found before any is used up: no order among candidates may decide.
+        # Names of one length are all searched before their characters are used up: their order must not matter.
         spans = {name: _spans(name, text, edges, used) for name in names if len(name) == length}
         named |= {name for name, starts in spans.items() if starts}
         for start in (start for starts in spans.values() for start in starts):
@@ -119,12 +119,12 @@ def match(reply: str, candidates: Sequence[Candidate]) -> str | None:
 
 
 def _spans(name: str, text: str, edges: set[int], used: Sequence[bool]) -> list[int]:
-    """Where `name` stands in `text` as a whole and is not part of a longer name."""
+    """The positions at which `name` stands in `text` as a whole and outside of longer names."""
     starts = []
     start = text.find(name)
     while start >= 0:
         end = start + len(name)
-        whole = text.isascii() or (start in edges and end in edges)  # a letter and its accents are one
+        whole = text.isascii() or (start in edges and end in edges)  # a letter is not separated from its accents
         if whole and not any(used[start:end]) and _free_before(text, start, end) and _free_after(text, start, end):
             starts.append(start)
         start = text.find(name, start + 1)
@@ -132,7 +132,7 @@ def _spans(name: str, text: str, edges: set[int], used: Sequence[bool]) -> list[
 
 
 def _free_before(text: str, start: int, end: int) -> bool:
-    """Whether nothing before a name belongs to it."""
+    """Whether the text before a name is not part of the same term."""
     left, first = text[max(0, start - NEAR) : start], text[start]
     if left and _joined(first, left[-1]):
         return False
@@ -146,7 +146,7 @@ def _free_before(text: str, start: int, end: int) -> bool:
 
 
 def _free_after(text: str, start: int, end: int) -> bool:
-    """Whether nothing behind a name belongs to it, but for a Korean particle."""
+    """Whether the text after a name is not part of the same term; a Korean particle may follow."""
     right, last = text[end : end + NEAR], text[end - 1]
     if _hangul.match(right) and not last.isdecimal() and not _spaceless.match(last):
         return _particles.match(right) is not None
@@ -162,14 +162,14 @@ def _free_after(text: str, start: int, end: int) -> bool:
 
 
 def _joined(own: str, beside: str) -> bool:
-    """Whether the character beside a name is of one word with the name's own first or last one.
+    """Whether the character `beside` a name continues the word of the name's first or last character, `own`.
 
-    Where a name begins or ends with a mark ("C++"), letters and digits beside it are no longer the name.
+    If a name begins or ends with punctuation ("C++"), a letter or digit beside it makes it another term.
     """
     if not _word.match(beside):
         return False
     if unicodedata.numeric(own, None) is not None and unicodedata.numeric(beside, None) is not None:
-        return True  # the numerals of Chinese are letters: "十一" is one number
+        return True  # Chinese numerals are letters: "十一" is one number
     if _spaceless.match(own) or _spaceless.match(beside):
         return False
     if _katakana.match(own) or _katakana.match(beside):
@@ -179,7 +179,7 @@ def _joined(own: str, beside: str) -> bool:
 
 
 def _dotted(text: str, dot: int) -> bool:
-    """Whether the character at `dot` is a full stop inside a term: node.js and U.S., but not the letter in "B.fox"."""
+    """Whether the character at `dot` is a full stop inside a term such as node.js or U.S., unlike that in "B.fox"."""
     if not 0 < dot < len(text) - 1 or text[dot] != ".":
         return False
     before = regex.search(r"\p{L}+\Z", text[max(0, dot - NEAR) : dot])

@@ -1,6 +1,6 @@
-"""explain.json of a run: how each support picture moved some answers, and a prompt as the model reads it.
+"""explain.json of a run: how each support picture changed some answers, and the prefix tree of some prompts.
 
-It is made by the model and read without one. A run may lack it.
+`evaluation.attribution` writes it with a model; reading it needs none. A run may lack the file.
 """
 
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from linkcontext.errors import InputError
 from linkcontext.evaluation.run_dir import RunFolder, read_object
-from linkcontext.records import from_dict
+from linkcontext.jsonl import from_dict
 
 FILE = "explain.json"
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerAttribution:
-    """An answer's log-probability (nats, end of answer included), and what it is without each support turn."""
+    """An answer's log-probability in nats, its end token included, and the same without each support turn."""
 
     class_id: str
     logprob: float
@@ -24,7 +24,7 @@ class AnswerAttribution:
 
 @dataclass(frozen=True, slots=True)
 class QueryAttribution:
-    """A query: the right answer, and behind it the one decided for where that is another."""
+    """A query's right answer, followed by the chosen answer if that is another."""
 
     query_id: str
     answers: tuple[AnswerAttribution, ...]
@@ -32,7 +32,7 @@ class QueryAttribution:
 
 @dataclass(frozen=True, slots=True)
 class TreeToken:
-    """A token of a tree. A picture's placeholders are one, `times` of them; `item` is empty where there is none."""
+    """A token of a tree. The placeholders of a picture count as one token, `times` long; `item` is its id or empty."""
 
     text: str
     times: int
@@ -42,29 +42,29 @@ class TreeToken:
 
 @dataclass(frozen=True, slots=True)
 class TreeSegment:
-    """Tokens `start` to `end` of a list, which follow one another without a fork after those of `parent`."""
+    """The contiguous tokens `start` to `end` (exclusive) between two forks, after those of the segment `parent`."""
 
     start: int
     end: int
-    parent: int  # -1 at the root
+    parent: int  # -1 for a root
 
 
 @dataclass(frozen=True, slots=True)
 class TreeView:
-    """The tree of some queries of one episode at one shot count. No tokens where nothing is shared."""
+    """The prefix tree of some queries of one episode at one shot count. It has no tokens if prefixes are not shared."""
 
     episode_id: str
     shots_per_class: int
     prompts: int
-    written_out: int  # tokens of the prompts one by one
-    merged: int  # tokens of the tree
+    written_out: int  # number of tokens of the separate prompts
+    merged: int  # number of tokens of the tree
     tokens: tuple[TreeToken, ...]
     pieces: tuple[TreeSegment, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """What explain.json holds. `prompts` were scored for it beside the run's own, which took `seconds`."""
+    """The content of explain.json. Scoring its `prompts`, besides those of the run, took `seconds`."""
 
     shots_per_class: int
     engine: str
@@ -75,43 +75,43 @@ class Attribution:
 
 
 def read_attribution(path: Path) -> Attribution:
-    """The explanation in a file; an `InputError` when it is damaged."""
+    """Read an explain.json. Raises `InputError` for a damaged file."""
     values = read_object(path, ("shots_per_class", "engine", "prompts", "seconds", "queries", "reading"))
-    explanation = from_dict(Attribution, values, str(path))
-    if complaint := _complaint(explanation):
-        raise InputError(f"{path}: no explanation ({complaint}). It is damaged: remove it and evaluate again.")
-    return explanation
+    attribution = from_dict(Attribution, values, str(path))
+    if complaint := _complaint(attribution):
+        raise InputError(f"{path}: the file is damaged ({complaint}). Remove it and evaluate again.")
+    return attribution
 
 
-def _complaint(found: Attribution) -> str:
-    """Whether queries have answers, and pieces make one tree; empty where they do."""
-    if not all(query.answers for query in found.queries):
+def _complaint(attribution: Attribution) -> str:
+    """What is wrong with an attribution: a query without answers, or segments that are no tree; "" if it is sound."""
+    if not all(query.answers for query in attribution.queries):
         return "a query has no answer"
     at = 0
-    for number, piece in enumerate(found.reading.pieces):
-        if piece.start != at or piece.end <= at or not -1 <= piece.parent < number:
-            return "its tree does not hang together"
-        at = piece.end
-    return "" if at == len(found.reading.tokens) else "its tree does not hang together"
+    for number, segment in enumerate(attribution.reading.pieces):
+        if segment.start != at or segment.end <= at or not -1 <= segment.parent < number:
+            return "its segments do not form a tree"
+        at = segment.end
+    return "" if at == len(attribution.reading.tokens) else "its segments do not form a tree"
 
 
 def attribution_of(folder: RunFolder) -> Attribution | None:
-    """The explanation in a run's folder, None where there is none; an `InputError` when it is of another run."""
+    """The attribution in the folder of a run, or None. Raises `InputError` for one that belongs to another run."""
     path = folder.path / FILE
     if not path.exists():
         return None
-    found = read_attribution(path)
-    support = {p.query_id: p for p in folder.predictions if p.shots_per_class == found.shots_per_class}
-    for query in found.queries:
-        asked = support.get(query.query_id)
-        classes = {c.class_id for c in folder.episodes[asked.episode_id].candidates} if asked else set()
+    attribution = read_attribution(path)
+    predictions = {p.query_id: p for p in folder.predictions if p.shots_per_class == attribution.shots_per_class}
+    for query in attribution.queries:
+        prediction = predictions.get(query.query_id)
+        classes = {c.class_id for c in folder.episodes[prediction.episode_id].candidates} if prediction else set()
         if (
-            asked is None
-            or query.answers[0].class_id != asked.gold
+            prediction is None
+            or query.answers[0].class_id != prediction.gold
             or not {answer.class_id for answer in query.answers} <= classes
-            or any(len(answer.without) != len(asked.support_ids) for answer in query.answers)
+            or any(len(answer.without) != len(prediction.support_ids) for answer in query.answers)
         ):
             raise InputError(f"{path}: {query.query_id} is another query in this run. Remove the file.")
-    if found.reading.episode_id not in folder.episodes:
-        raise InputError(f"{path}: {found.reading.episode_id} is no episode of this run. Remove the file.")
-    return found
+    if attribution.reading.episode_id not in folder.episodes:
+        raise InputError(f"{path}: {attribution.reading.episode_id} is not an episode of this run. Remove the file.")
+    return attribution

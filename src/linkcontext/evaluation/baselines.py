@@ -1,4 +1,4 @@
-"""What policies without a language model would answer, to stand beside a model's accuracy."""
+"""Baselines: the answers of policies without a language model, reported beside a model's accuracy."""
 
 from linkcontext.episodes.ids import RICES
 from linkcontext.episodes.link import copy_first, copy_last
@@ -9,27 +9,27 @@ from linkcontext.scoring.protocol import ScoringModel
 
 
 def baselines(scorer: ScoringModel, episode: Episode, shots_per_class: int, query: Turn) -> dict[str, str | None]:
-    """What policies without a language model would answer: the class id, or None where there is no support.
+    """Policy -> the class id that it answers, or None without a support.
 
-    The majority of the support answers where it was chosen for the query; elsewhere it is balanced.
+    The policy `majority` is there only for supports that were chosen for the query; other supports are balanced.
     """
     shown = episode.shown(shots_per_class)
-    found: dict[str, str | None] = {"copy_first": copy_first(shown), "copy_last": copy_last(shown)}
+    answers: dict[str, str | None] = {"copy_first": copy_first(shown), "copy_last": copy_last(shown)}
     if episode.task.endswith(RICES):
-        found["majority"] = majority([turn.class_id for turn in shown])
+        answers["majority"] = majority([turn.class_id for turn in shown])
     if scorer.lacks("image features"):
-        return found
+        return answers
     sources = scorer.sources
-    if any(turn.item not in sources for turn in shown):  # a blank is near nothing
-        return found
-    if any(turn.others for turn in (*shown, query)):  # several pictures are no one point to be near to
-        return found
-    seen = scorer.pictures.features([turn.item for turn in (*shown, query)], alone=not shown)
-    pooled = [s.pooled for s in seen if s.pooled is not None]
-    for kind, vectors in (("tokens", [s.mean for s in seen]), ("pooled", pooled)):
-        if not vectors:  # a tower without a summary
+    if any(turn.item not in sources for turn in shown):  # a blank picture is similar to no class
+        return answers
+    if any(turn.others for turn in (*shown, query)):  # several pictures have no single feature vector
+        return answers
+    features = scorer.pictures.features([turn.item for turn in (*shown, query)], alone=not shown)
+    pooled = [s.pooled for s in features if s.pooled is not None]
+    for kind, vectors in (("tokens", [s.mean for s in features]), ("pooled", pooled)):
+        if not vectors:  # a vision tower without pooled features
             continue
-        *supports, asked = vectors
-        centroid, support = nearest(asked, supports, [turn.class_id for turn in shown])
-        found |= {f"nearest_centroid_{kind}": centroid, f"nearest_support_{kind}": support}
-    return found
+        *supports, query_vector = vectors
+        centroid, support = nearest(query_vector, supports, [turn.class_id for turn in shown])
+        answers |= {f"nearest_centroid_{kind}": centroid, f"nearest_support_{kind}": support}
+    return answers

@@ -1,7 +1,7 @@
-"""Whether the records of a run belong together: episodes that can be asked about, and predictions about these episodes.
+"""Checks that the records of a run are sound and belong together: its episodes, and the predictions about them.
 
-Records read from a run's folder are checked here before the run is resumed, reported or compared: a file may come from
-another run, or may have been edited.
+Records from the folder of a run are checked before the run is resumed, reported or compared, because a file may come
+from another run or may have been edited.
 """
 
 import re
@@ -11,16 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from linkcontext.errors import InputError, first_few
 from linkcontext.records import Episode, Prediction, Turn
 
-ROUNDING = 1e-3  # a log-probability is never above 0, but a sum of rounded ones may be by this much
+ROUNDING = 1e-3  # how far rounding may lift a sum of log-probabilities above 0
 ANEW = "Evaluate again into an empty folder."
 Queries = Mapping[str, tuple[Episode, Turn]]  # query id -> its episode, and the query
 
 
 def episodes_by_id(episodes: Iterable[Episode], where: str) -> dict[str, Episode]:
-    """The episodes by their ids. Raises `InputError`, naming `where`, for a repeated or an impossible one."""
+    """The episodes by their ids. Raises `InputError`, naming `where`, for a repeated or malformed one."""
     known: dict[str, Episode] = {}
     for episode in episodes:
-        if complaint := _unaskable(episode):
+        if complaint := _malformed(episode):
             raise InputError(f"{where}: {episode.id}: {complaint}. The file is damaged. {ANEW}")
         if episode.id in known:
             raise InputError(f"{where}: {episode.id} comes twice. The file is damaged. {ANEW}")
@@ -28,8 +28,8 @@ def episodes_by_id(episodes: Iterable[Episode], where: str) -> dict[str, Episode
     return known
 
 
-def _unaskable(episode: Episode) -> str:
-    """What is wrong with an episode, empty if nothing is."""
+def _malformed(episode: Episode) -> str:
+    """What is wrong with an episode; "" if it is well-formed."""
     classes = Counter(candidate.class_id for candidate in episode.candidates)
     if not classes or max(classes.values()) > 1:
         return "its candidates must be one or more different classes"
@@ -44,7 +44,7 @@ def _unaskable(episode: Episode) -> str:
 
 
 def queries_of(episodes: Mapping[str, Episode]) -> Queries:
-    """Every query by its id."""
+    """Query id -> the episode, and the query."""
     return {e.query_id(i): (e, query) for e in episodes.values() for i, query in enumerate(e.queries)}
 
 
@@ -64,7 +64,7 @@ def check_predictions(
         about = f"{where}: {prediction.query_id} at {prediction.shots_per_class} shots per class"
         if complaint := _foreign(prediction, queries) or _impossible(prediction):
             raise InputError(f"{about} {complaint}. The file is of another run, or was edited. {ANEW}")
-        alike = first.setdefault(prediction.shots_per_class > 0, prediction)  # without a support nothing is calibrated
+        alike = first.setdefault(prediction.shots_per_class > 0, prediction)  # without a support, no calibrated scores
         if _scored(prediction) != _scored(alike):
             raise InputError(
                 f"{about} has {_scored(prediction)}, and {alike.query_id} has {_scored(alike)}. "
@@ -77,7 +77,7 @@ def check_predictions(
 
 
 def _foreign(prediction: Prediction, queries: Queries) -> str:
-    """Why a prediction cannot be about an episode of this run; "" if it can."""
+    """Why a prediction does not belong to the episodes of this run; "" if it does."""
     if prediction.query_id not in queries:
         return "is about no query of this run's episodes"
     episode, query = queries[prediction.query_id]
@@ -87,22 +87,22 @@ def _foreign(prediction: Prediction, queries: Queries) -> str:
     classes = {turn.class_id for turn in shown} | {class_id for class_id, _ in names}
     strays = {answer for answer in prediction.baselines.values() if answer is not None} - classes
     has = {
-        f"is said to be of the episode {prediction.episode_id}": prediction.episode_id != episode.id,
+        f"names the episode {prediction.episode_id}": prediction.episode_id != episode.id,
         f"has shots that its episode does not have ({', '.join(map(str, episode.shots_per_class))})": (
             prediction.shots_per_class not in episode.shots_per_class
         ),
-        f"has {prediction.gold!r} as its right class, and its query {query.class_id!r}": (
+        f"has the right class {prediction.gold!r}, whereas its query has {query.class_id!r}": (
             prediction.gold != query.class_id
         ),
         "has other candidates than its episode": bool(scored) and scored != names,
         "has another support than its episode": prediction.support_ids != tuple(turn.item for turn in shown),
-        f"has a baseline that answers {min(strays, default='')!r}, no class of its episode": bool(strays),
+        f"has a baseline that answers {min(strays, default='')!r}, which is not a class of its episode": bool(strays),
     }
     return next((complaint for complaint, holds in has.items() if holds), "")
 
 
 def _impossible(prediction: Prediction) -> str:
-    """Why no model can have given a prediction; "" if one can."""
+    """Why no model can have made a prediction; "" if it is possible."""
     if not prediction.candidates and prediction.reply is None:
         return "has neither likelihoods nor a reply"
     for score in prediction.candidates:
@@ -121,7 +121,7 @@ def _impossible(prediction: Prediction) -> str:
 
 
 def _scored(prediction: Prediction) -> str:
-    """How a prediction was scored, in words."""
+    """The kinds of scores that a prediction has, in words."""
     score = prediction.candidates[0] if prediction.candidates else None
     kinds = {
         "likelihoods": score is not None,
@@ -133,7 +133,7 @@ def _scored(prediction: Prediction) -> str:
 
 
 def expected(episodes: Iterable[Episode]) -> Counter[int]:
-    """How many predictions a whole run has, by shots per class."""
+    """The number of predictions of a complete run, by shots per class."""
     counts: Counter[int] = Counter()
     for episode in episodes:
         for shots in episode.shots_per_class:
@@ -142,7 +142,7 @@ def expected(episodes: Iterable[Episode]) -> Counter[int]:
 
 
 def unfinished(episodes: Iterable[Episode], predictions: Sequence[Prediction]) -> str:
-    """What a run lacks, in a sentence; empty where it is whole."""
+    """A sentence about the missing predictions of a run; "" if it is complete."""
     wanted, there = expected(episodes), Counter(prediction.shots_per_class for prediction in predictions)
     if wanted == there:
         return ""
@@ -150,6 +150,6 @@ def unfinished(episodes: Iterable[Episode], predictions: Sequence[Prediction]) -
     lacks = [text for text, shots in zip(lacks, sorted(wanted), strict=True) if wanted[shots] > there[shots]]
     return (
         f"This run is not finished: {wanted.total() - there.total():,} of its {wanted.total():,} predictions are "
-        f"missing ({first_few(lacks)}). Its figures are of those that are there. Their queries are not "
-        "counterbalanced: policies that do not look at the query may be off chance. Run its command again to finish it."
+        f"missing ({first_few(lacks)}). Its figures use those that exist. Their queries are not counterbalanced, so "
+        "policies that ignore the query may be off chance. Run the same command again to finish it."
     )

@@ -1,4 +1,4 @@
-"""Two runs on the same queries: the paired difference, its interval, and whether chance could make it."""
+"""Compare two runs on the same queries: the paired difference, its interval and its p-value."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,27 +16,28 @@ from linkcontext.seeds import rng
 
 DRAWS = 10_000
 EXACT_EPISODES = 13  # 2^13 sign patterns are fewer than the draws
-CHUNK = 500  # patterns at a time: 500 x 1,000 episodes are 4 MB
+CHUNK = 500  # patterns in memory: 500 x 1,000 episodes take 4 MB
 
 
 def compare(run_a: Path, run_b: Path) -> list[Row]:
     """One row per (task, names, ways, shots per class, scoring) that both runs have.
 
-    Queries are paired by (query_id, shots_per_class), under the ids they were drawn with: runs that differ in --select
-    ask the same queries with other supports. Where they do, the row's task is the drawn one. A row holds its key,
-    `n_queries`, `n_episodes` and `n_pictures` of the pairs, `unpaired_a` and `unpaired_b` (queries only one run has),
-    `accuracy_a`, `accuracy_b`, `difference` (b - a), `ci95` (see `interval`), `p` (see `sign_flip_p`), `p_holm`
-    (adjusted for all rows together), `detectable` (the smallest difference that so many episodes can show) and
-    `chance`.
+    Queries are paired by (query_id, shots_per_class), by the ids with which they were drawn: runs that differ in
+    --select ask the same queries after other supports. The task of such a row is that of the drawn episodes.
+
+    A row has its key; `n_queries`, `n_episodes` and `n_pictures` of the pairs; `unpaired_a` and `unpaired_b`, the
+    numbers of queries that only one run has; `accuracy_a`, `accuracy_b` and `difference` (b - a); `ci95` (see
+    `paired_interval`), `p` (see `sign_flip_p`), `p_holm` (adjusted for all rows), `detectable` (the smallest detectable
+    difference) and `chance`.
 
     Raises:
-        InputError: a file that is missing or damaged; other pictures or other episodes; nothing in common.
+        InputError: A file is missing or damaged, the runs have different pictures or episodes, or nothing in common.
     """
     return compare_runs(read_run(run_a), read_run(run_b))
 
 
 def compare_runs(a: RunFolder, b: RunFolder) -> list[Row]:
-    """`compare` for two runs that were read already."""
+    """`compare` for runs that have been read."""
     run_a, run_b = a.path, b.path
     if a.config["data"]["digest"] != b.config["data"]["digest"]:
         raise InputError(
@@ -47,21 +48,21 @@ def compare_runs(a: RunFolder, b: RunFolder) -> list[Row]:
     if not groups_a.keys() & groups_b.keys():
         groups_a, groups_b = _as_drawn(groups_a), _as_drawn(groups_b)
     shared = [key for key in groups_a if key in groups_b]
-    found = [row for key in shared for row in _rows(key, a, b, groups_a[key], groups_b[key])]
-    if not found:
+    rows = [row for key in shared for row in _rows(key, a, b, groups_a[key], groups_b[key])]
+    if not rows:
         raise InputError(
             f"{run_a} and {run_b} have no query, shots per class and scoring in common. "
             "Evaluate both with the same --seed, --ways, --names, --shots, --choose-from and --scoring."
         )
-    adjusted = holm([row["p"] for row in found])
-    return [row | {"p_holm": p} for row, p in zip(found, adjusted, strict=True)]
+    adjusted = holm([row["p"] for row in rows])
+    return [row | {"p_holm": p} for row, p in zip(rows, adjusted, strict=True)]
 
 
 def comparison_notes(a: RunFolder, b: RunFolder) -> list[str]:
-    """What a reader must know before the figures: which run is unfinished, and in what the two differ."""
+    """Sentences about unfinished runs, about the differences between the two, and about unknown weights."""
     unfinished = [f"{run.path}: {run.unfinished}" for run in (a, b) if run.unfinished]
     recorded = [{*run.config.get("measured", {})} - ({"weights"} if run.weights_unknown else set()) for run in (a, b)]
-    alone = recorded[0] ^ recorded[1]  # what only one of them records is not known to differ
+    alone = recorded[0] ^ recorded[1]  # a part that only one run records is not known to differ
     differ = measured_apart(a.config, b.config, alone | ({"weights"} - recorded[0]))
     differ += options_apart(a.config["config"], b.config["config"])
     sentence = f"A and B differ in {', '.join(differ)}." if differ else "A and B differ in nothing that was recorded."
@@ -71,17 +72,18 @@ def comparison_notes(a: RunFolder, b: RunFolder) -> list[str]:
 
 
 def within(row: Row, margin: float) -> bool:
-    """Is B "within `margin`" of A? It is when the interval excludes that B is worse by more than that."""
+    """Whether B is "within `margin`" of A: the interval excludes that B is worse by more than the margin."""
     return bool(row["ci95"][0] >= -margin)
 
 
 def paired_interval(differences: Floats, *clusterings: Sequence[str]) -> Interval:
-    """95 % interval of the mean paired difference, float[n] in [-1, 1], clustered by episode and by query picture.
+    """95 % interval of the mean of paired `differences`, float[n] in [-1, 1].
 
-    A t-interval with the variance between the G clusters, never closer to the mean than
-    z^2 / (G + z^2): so large a difference can hide although not one of G clusters shows it (Wilson's
-    bound). Without that floor two runs that agree on five queries would be "equal" for certain.
-    With one cluster nothing is known: [-1, 1]. Of several `clusterings` the widest interval holds.
+    Each of `clusterings` names the cluster of every difference, such as its episode or its query picture; the widest
+    interval is returned. It is a t-interval with the variance between the G clusters, and extends at least
+    z^2 / (G + z^2) from the mean: a difference of that size can be missed by all of G clusters (Wilson's bound).
+    Without this minimum, two runs that agree on five queries would have an interval of width 0. With a single cluster
+    the interval is [-1, 1].
     """
     mean, half = float(differences.mean()), 0.0
     for clusters in clusterings:
@@ -94,20 +96,20 @@ def paired_interval(differences: Floats, *clusterings: Sequence[str]) -> Interva
 
 
 def clustered_p(differences: Floats, clusterings: Sequence[Sequence[str]], *stream: str | int) -> float:
-    """The largest `sign_flip_p` of several clusterings, such as by episode and by query picture."""
+    """The largest `sign_flip_p` over several clusterings, such as by episode and by query picture."""
     return max(sign_flip_p(episode_sums(differences, clusters)[0], *stream) for clusters in clusterings)
 
 
 def sign_flip_p(sums: Floats, *stream: str | int) -> float:
-    """Two-sided p of the episodes' summed differences, float[G], if each could as well have the other sign.
+    """Two-sided p-value of the sign-flip test for summed differences per episode, float[G].
 
-    Exact over all patterns up to 13 episodes that differ; else 10,000 seeded draws, the observed one
-    counted among them, so that p is never 0. `stream` names the random stream.
+    It is exact, over all sign patterns, for up to 13 episodes with a difference. Otherwise 10,000 patterns are drawn,
+    and the observed one is counted too, so p is never 0. `stream` names the random stream.
     """
     changed = sums[np.abs(sums) > 1e-9]
     if len(changed) == 0:
         return 1.0
-    observed = abs(float(changed.sum())) - 1e-9  # ties are shares like 1/3, whose sums round
+    observed = abs(float(changed.sum())) - 1e-9  # credits for ties are fractions like 1/3, whose sums are rounded
     exact = len(changed) <= EXACT_EPISODES
     extreme = total = 0
     for signs in _all_signs(len(changed)) if exact else _drawn_signs(len(changed), *stream):
@@ -132,14 +134,14 @@ def _as_drawn(groups: dict[Key, list[Pair]]) -> dict[Key, list[Pair]]:
 
 
 def _rows(key: Key, a: RunFolder, b: RunFolder, pairs_a: list[Pair], pairs_b: list[Pair]) -> Iterator[Row]:
-    """The row of one key, or none when the two runs share no query there."""
+    """The row of one key; none if the runs share no query of that key."""
     by_query = {drawn_query(prediction.query_id): (episode, prediction) for episode, prediction in pairs_b}
     episodes, pictures, credits_a, credits_b = [], [], [], []
     for episode, prediction in pairs_a:
         if (query := drawn_query(prediction.query_id)) not in by_query:
             continue
         other_episode, other = by_query[query]
-        if _asked(episode, prediction) != _asked(other_episode, other) or (
+        if _query_content(episode, prediction) != _query_content(other_episode, other) or (
             episode.task == other_episode.task
             and episode.shown(key.shots_per_class) != other_episode.shown(key.shots_per_class)
         ):
@@ -172,6 +174,6 @@ def _rows(key: Key, a: RunFolder, b: RunFolder, pairs_a: list[Pair], pairs_b: li
     }
 
 
-def _asked(episode: Episode, prediction: Prediction) -> tuple[object, ...]:
-    """All that a query depends on besides its support, of which two runs may sweep other shot counts."""
+def _query_content(episode: Episode, prediction: Prediction) -> tuple[object, ...]:
+    """Everything that defines a query except its support, because two runs may use different numbers of shots."""
     return episode.candidates, episode.queries[int(prediction.query_id.rpartition("/q")[2])]

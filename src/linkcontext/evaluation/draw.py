@@ -1,4 +1,4 @@
-"""Episodes drawn as options say: links between classes, or conversations about tasks."""
+"""Draw the episodes of a run from its options: links between classes and names, or questions about tasks (--tasks)."""
 
 from dataclasses import replace
 from functools import partial
@@ -14,8 +14,7 @@ from linkcontext.evaluation.task import EpisodeSet
 from linkcontext.records import Episode
 from linkcontext.source import open_data
 
-# Flags that only links between classes have, or only conversations about tasks.
-LINKS = (
+LINK_FLAGS = (  # not with --tasks
     "--ways",
     "--queries",
     "--negatives",
@@ -25,11 +24,11 @@ LINKS = (
     "--choose-from",
     "--select",
 )
-TALKS = ("--coherence", "--format", "--options", "--balanced")
+TASK_FLAGS = ("--coherence", "--format", "--options", "--balanced")  # only with --tasks
 
 
 def open_drawn(options: EpisodeConfig, _: Scaffold) -> EpisodeSet:
-    """The data set of `--data` and the episodes that are drawn from it. Raises as `open_data` and `draw_configured`."""
+    """The data set of `--data` and the episodes drawn from it. Raises like `open_data` and `draw_configured`."""
     return _draw_set(options, open_data(options.data, options.strict))
 
 
@@ -39,29 +38,34 @@ def _draw_set(options: EpisodeConfig, dataset: Dataset) -> EpisodeSet:
 
 
 def left_out_sentences(sampled: SampledEpisodes) -> list[str]:
-    """What could not be in the episodes, a sentence for each class or subject."""
+    """Sentences about the classes or subjects that could not be used, one for each."""
     return [f"{left.class_id}: left out, {left.shortfall}" for left in sampled.left_out]
 
 
 def draw_configured(config: EpisodeConfig, dataset: Dataset) -> SampledEpisodes:
-    """Draw them. Raises as `sample_episodes` and `TaskSampler.of`, and `InputError` for flags of the other kind."""
-    if given := [flag for flag in flags(config, EpisodeConfig()) if flag in (LINKS if config.tasks else TALKS)]:
-        told = "together with" if config.tasks else "without"
-        raise InputError(f"{', '.join(given)}: not {told} --tasks. Leave it out.")
+    """Draw the episodes of a configuration.
+
+    Raises `InputError` like `sample_episodes` and `TaskSampler.of`, and for flags that do not fit with or without
+    --tasks.
+    """
+    idle = LINK_FLAGS if config.tasks else TASK_FLAGS
+    if given := [flag for flag in flags(config, EpisodeConfig()) if flag in idle]:
+        preposition = "together with" if config.tasks else "without"
+        raise InputError(f"{', '.join(given)}: not {preposition} --tasks. Leave it out.")
     if config.tasks:
         sampler = TaskSampler.of(dataset, config.task_plan())
         return SampledEpisodes(sampler.episodes(), sampler.left_out, ())
-    found = draw_choosable(config, dataset)
+    sampled = draw_choosable(config, dataset)
     if config.choose_from is None:
-        return found
-    return replace(found, episodes=tuple(_first(episode, config.sweep) for episode in found.episodes))
+        return sampled
+    return replace(sampled, episodes=tuple(_shortened(episode, config.sweep) for episode in sampled.episodes))
 
 
 def draw_choosable(config: EpisodeConfig, dataset: Dataset) -> SampledEpisodes:
-    """Episodes whose support is all that can be chosen: `choose_from` of each class. Raises as `sample_episodes`."""
+    """Episodes whose supports hold all `choose_from` pictures per class. Raises like `sample_episodes`."""
     return sample_episodes(dataset, config.plan(), neighbours_from_file(config.neighbours, dataset))
 
 
-def _first(episode: Episode, shots: tuple[int, ...]) -> Episode:
-    """An episode with the beginning of its support."""
+def _shortened(episode: Episode, shots: tuple[int, ...]) -> Episode:
+    """The episode with only the first `shots[-1]` rounds of its support."""
     return replace(episode, shots_per_class=shots, support=episode.shown(shots[-1]))

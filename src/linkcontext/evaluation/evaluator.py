@@ -1,4 +1,4 @@
-"""From episodes to predictions: the prompts of each query, what the model makes of them, and the records of it."""
+"""From episodes to predictions: build the prompts of each query, score them with a model, and append the records."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -15,34 +15,35 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation import checks
 from linkcontext.evaluation.baselines import baselines
 from linkcontext.evaluation.metrics import LIKELIHOODS, available_scorings, credit
+from linkcontext.jsonl import appending, read_jsonl
 from linkcontext.models.prompting import REPLY_TOKENS
 from linkcontext.models.synthetic_images import BLANK
 from linkcontext.progress import progress
-from linkcontext.records import Episode, Prediction, Score, appending, read_jsonl
+from linkcontext.records import Episode, Prediction, Score
 from linkcontext.scoring.protocol import ScoringModel, ScoringRequest
 
-SAMPLE = 16  # episodes whose prompts a folder is compared by
-GROUP = 4  # episodes whose prompts are batched together where nothing is shared
+SAMPLE = 16  # episodes whose prompts are compared when a run is resumed
+GROUP = 4  # episodes whose prompts are batched together if prefixes are not shared
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A model, a data set and a wording: everything a prediction needs besides its episode."""
+    """A model, a data set and a scaffold: everything that a prediction needs besides its episode."""
 
     scorer: ScoringModel
     dataset: Dataset
     scaffold: Scaffold
     likelihood: bool
     generate: bool
-    grey: bool = True  # whether likelihoods are asked with a grey query picture too, for PMI
-    calibrate: bool = False  # whether the support's pictures are asked about too, for calibrated likelihoods
-    new_tokens: int = REPLY_TOKENS  # of a reply
+    grey: bool = True  # whether likelihoods are also scored with a grey query picture, for PMI
+    calibrate: bool = False  # whether support pictures are also scored as queries, for calibrated likelihoods
+    new_tokens: int = REPLY_TOKENS  # maximum length of a reply
 
     @classmethod
     def of(
         cls, scorer: ScoringModel, dataset: Dataset, scaffold: Scaffold, scoring: Scoring, calibrate: bool = False
     ) -> "Evaluator":
-        """An evaluator that scores as asked, or by replies alone where the model gives no log-probabilities."""
+        """An evaluator with the given scoring, or with replies only if the model gives no log-probabilities."""
         likelihood = scoring in ("likelihood", "both") and not scorer.lacks("log-probabilities")
         return cls(
             scorer,
@@ -58,16 +59,16 @@ class Evaluator:
 def append_predictions(
     evaluator: Evaluator, episodes: Sequence[Episode], path: Path, every: Sequence[Episode] | None = None
 ) -> None:
-    """Append the predictions that `path` does not hold yet, a group of episodes at a time.
+    """Append the predictions that the file lacks, a group of episodes at a time.
 
-    `every` holds all episodes whose predictions may be in the file, by default `episodes`. Raises `InputError` for a
-    prediction in the file that belongs to none of them.
+    `every` are all episodes whose predictions the file may contain, by default `episodes`. Raises `InputError` for a
+    prediction in the file that belongs to none of them, or that has other scores than the evaluator gives.
     """
     known = checks.episodes_by_id(episodes if every is None else every, str(path.with_name("episodes.jsonl")))
     with appending(path) as append, progress("Asking", len(episodes)) as advance:
-        there = checks.check_predictions(known, read_jsonl(Prediction, path), str(path))
-        _check_kind(evaluator, there, path)
-        done = {(p.query_id, p.shots_per_class) for p in there}
+        kept = checks.check_predictions(known, read_jsonl(Prediction, path), str(path))
+        _check_kind(evaluator, kept, path)
+        done = {(p.query_id, p.shots_per_class) for p in kept}
         left = [
             e
             for e in episodes
@@ -83,22 +84,22 @@ def append_predictions(
                 advance()
 
 
-def _check_kind(evaluator: Evaluator, there: Sequence[Prediction], path: Path) -> None:
-    """Raise an `InputError` if the predictions that are there were not scored as the others will be."""
-    for prediction in there:
+def _check_kind(evaluator: Evaluator, kept: Sequence[Prediction], path: Path) -> None:
+    """Raise `InputError` if the predictions in the file have other scores than the evaluator gives."""
+    for prediction in kept:
         calibrate = evaluator.calibrate and prediction.shots_per_class > 0
         wanted = {"likelihood_pmi": evaluator.grey, "likelihood_calibrated": calibrate}
         kinds = {scoring for scoring in LIKELIHOODS if evaluator.likelihood and wanted.get(scoring, True)}
         if {*available_scorings(prediction)} != kinds | ({"generate"} if evaluator.generate else set()):
             raise InputError(
-                f"{path}: its predictions hold other scores than are asked for now. They were edited, or the server "
-                "gives no likelihoods any more. Choose another --out, or remove it."
+                f"{path}: its predictions have other scores than this run would write. They were edited, or the server "
+                "no longer gives likelihoods. Choose another --out, or remove the file."
             )
 
 
 @dataclass(frozen=True, slots=True)
 class QueryCase:
-    """One query at one shot count."""
+    """A query at a number of shots per class."""
 
     episode: Episode
     query: int
@@ -111,12 +112,11 @@ def predict_episodes(evaluator: Evaluator, episodes: Sequence[Episode]) -> Itera
     scores: dict[int, list[tuple[float, int]]] = {}
     nulls: dict[tuple[str, int, str, int], Sequence[tuple[float | None, int]]] = {}
     if evaluator.likelihood:
-        asks = [_ask(evaluator, case) for case in cases]
-        blind = {_blind(c): c for c in cases}
-        blind = blind if evaluator.grey else {}
-        found = evaluator.scorer.score([*asks, *(_ask(evaluator, case, grey=True) for case in blind.values())])
-        scores = dict(enumerate(found[: len(asks)]))
-        nulls = dict(zip(blind, found[len(asks) :], strict=True))
+        requests = [_request(evaluator, case) for case in cases]
+        blind = {_blind(case): case for case in cases} if evaluator.grey else {}
+        rows = evaluator.scorer.score([*requests, *(_request(evaluator, case, grey=True) for case in blind.values())])
+        scores = dict(enumerate(rows[: len(requests)]))
+        nulls = dict(zip(blind, rows[len(requests) :], strict=True))
     priors = _priors(evaluator, cases) if evaluator.likelihood and evaluator.calibrate else {}
     make = partial(_messages, evaluator)
     prompts = [make(case) for case in cases] if evaluator.generate else []
@@ -152,18 +152,18 @@ def predict_episodes(evaluator: Evaluator, episodes: Sequence[Episode]) -> Itera
 
 
 def _priors(evaluator: Evaluator, cases: Sequence[QueryCase]) -> dict[tuple[str, int], list[float]]:
-    """For each episode and shots per class above 0: each candidate's mean log-probability among the candidates over the
-    support's own pictures (batch calibration, arXiv 2309.17249, on the support), as `ask` subtracts it.
+    """(episode id, shots per class) -> each candidate's mean log-probability among the candidates over the pictures of
+    the support (batch calibration, arXiv 2309.17249, on the support), which `ask` subtracts too.
 
-    Each class has as many of these pictures as any other, and each picture is asked about with itself in the support.
+    Every class has equally many of these pictures, and the support of each query contains the queried picture.
     """
     supports = {(case.episode.id, case.shots_per_class): case for case in cases if case.shots_per_class > 0}
-    asks: list[ScoringRequest] = []
+    requests: list[ScoringRequest] = []
     for case in supports.values():
         shown = case.episode.shown(case.shots_per_class)
         queries = dataclasses.replace(case.episode, queries=shown)
-        asks += [_ask(evaluator, QueryCase(queries, place, case.shots_per_class)) for place in range(len(shown))]
-    rows = iter(evaluator.scorer.score(asks))
+        requests += [_request(evaluator, QueryCase(queries, i, case.shots_per_class)) for i in range(len(shown))]
+    rows = iter(evaluator.scorer.score(requests))
     priors = {}
     for key, case in supports.items():
         scores = np.array([[value for value, _ in next(rows)] for _ in case.episode.shown(case.shots_per_class)])
@@ -172,7 +172,7 @@ def _priors(evaluator: Evaluator, cases: Sequence[QueryCase]) -> dict[tuple[str,
 
 
 def _blind(case: QueryCase) -> tuple[str, int, str, int]:
-    """What two queries must share to be the same without their pictures."""
+    """A key that two queries share if they are equal once their pictures are replaced by grey ones."""
     query = case.episode.queries[case.query]
     return case.episode.id, case.shots_per_class, query.question, len(query.others)
 
@@ -180,20 +180,20 @@ def _blind(case: QueryCase) -> tuple[str, int, str, int]:
 def _messages(evaluator: Evaluator, case: QueryCase, answer: str | None = None, grey: bool = False) -> list[Message]:
     episode = case.episode
     if grey:
-        asked = episode.queries[case.query]
-        blind = dataclasses.replace(asked, item=BLANK, others=(BLANK,) * len(asked.others))
+        query = episode.queries[case.query]
+        blind = dataclasses.replace(query, item=BLANK, others=(BLANK,) * len(query.others))
         queries = tuple(blind if i == case.query else q for i, q in enumerate(episode.queries))
         episode = dataclasses.replace(episode, queries=queries)
     return query_messages(episode, case.query, case.shots_per_class, evaluator.scaffold, answer)
 
 
-def _ask(evaluator: Evaluator, case: QueryCase, grey: bool = False) -> ScoringRequest:
+def _request(evaluator: Evaluator, case: QueryCase, grey: bool = False) -> ScoringRequest:
     answers = tuple(_messages(evaluator, case, c.name, grey) for c in case.episode.candidates)
     return ScoringRequest(_messages(evaluator, case, grey=grey), answers)
 
 
 def sample_prompts(evaluator: Evaluator, episodes: Sequence[Episode]) -> list[list[Message]]:
-    """Conversations with each answer, of episodes spread evenly over all of them, at their fewest and most shots."""
+    """The prompts that identify a run: of evenly spaced episodes, with their fewest and most shots and each answer."""
     step = max(1, len(episodes) // SAMPLE)
     return [
         _messages(evaluator, QueryCase(episode, place % len(episode.queries), shots), candidate.name)
@@ -204,14 +204,13 @@ def sample_prompts(evaluator: Evaluator, episodes: Sequence[Episode]) -> list[li
 
 
 def check_fits(evaluator: Evaluator, episodes: Sequence[Episode]) -> None:
-    """A support that does not fit is refused before anything is written: `LocalModel.check` of the longest prompts."""
+    """Raise `InputError` if the longest prompts do not fit into the model's context, before anything is written."""
     longest = max(episodes, key=_size)
     for candidate in longest.candidates:
         evaluator.scorer.check(_messages(evaluator, QueryCase(longest, 0, longest.shots_per_class[-1]), candidate.name))
 
 
 def _size(episode: Episode) -> tuple[int, int]:
-    """Pictures and letters of the longest prompt, about."""
-    shown = episode.shown(episode.shots_per_class[-1])
-    said = (*shown, *episode.queries[:1])
-    return sum(len(turn.pictures) for turn in said), sum(len(turn.question) + len(turn.answer) for turn in said)
+    """The approximate size of an episode's longest prompt: its numbers of pictures and of characters."""
+    turns = (*episode.shown(episode.shots_per_class[-1]), *episode.queries[:1])
+    return sum(len(turn.pictures) for turn in turns), sum(len(turn.question) + len(turn.answer) for turn in turns)

@@ -1,4 +1,4 @@
-"""Which pictures to show, where there are more than are to be shown."""
+"""Choose the support pictures to show from a larger pool: medoids of a class, or neighbours of the query (RICES)."""
 
 from collections.abc import Sequence
 
@@ -10,21 +10,22 @@ from linkcontext.inference.image_features import ImageFeatures
 
 
 def vector(seen: ImageFeatures) -> Tensor:
-    """float32[width] of length 1: the tower's own summary of a picture, or the mean of its tokens."""
+    """The unit feature vector of a picture, float32[width]: its pooled feature, or else the mean of its tokens."""
     return F.normalize((seen.mean if seen.pooled is None else seen.pooled).float(), dim=-1)
 
 
 def medoids(vectors: Tensor, count: int) -> list[int]:
-    """The places of `count` vectors float[n, width] of length 1 that stand for all of them best.
+    """The indices of the `count` most representative rows of `vectors`, float[n, width] of unit length.
 
-    The first is the medoid, the one most like the others; each further one is that which, beside those before,
-    leaves the fewest without one like them (greedy facility location, by cosine). So fewer are the beginning of more.
+    Greedy facility location by cosine similarity: the first is the medoid, which is most similar to all others, and
+    each further one adds most to the summed similarity between the rows and their nearest chosen row. A smaller count
+    gives a prefix of a larger one.
     """
     alike = vectors @ vectors.T
     covered = torch.full((len(vectors),), -1.0, device=vectors.device)
     chosen: list[int] = []
     while len(chosen) < min(count, len(vectors)):
-        gain = torch.maximum(alike, covered).sum(1)  # row i: how well all are stood for if i is taken too
+        gain = torch.maximum(alike, covered).sum(1)  # entry i: the summed similarity if row i is chosen too
         gain[chosen] = -torch.inf
         chosen.append(int(gain.argmax()))
         covered = torch.maximum(covered, alike[chosen[-1]])
@@ -32,15 +33,15 @@ def medoids(vectors: Tensor, count: int) -> list[int]:
 
 
 def rices(query: Tensor, vectors: Tensor, count: int) -> list[int]:
-    """The places of the `count` of `vectors` float[n, width] most like `query` float[width], the likest last.
+    """The indices of the `count` rows of `vectors` float[n, width] most similar to `query` float[width], ascending.
 
-    Retrieval of in-context examples by similarity (arXiv 2109.05014), whatever their classes.
+    RICES (arXiv 2109.05014) retrieves in-context examples by similarity, whatever their classes.
     """
     order = (vectors @ query).argsort(descending=True, stable=True)[:count].tolist()
     return order[::-1]
 
 
 def majority(classes: Sequence[str]) -> str | None:
-    """The class of most of the chosen pictures; among equals the one that comes last, where the likest stand."""
+    """The most frequent class; a tie goes to the class that comes last, where the most similar pictures are."""
     last = {name: place for place, name in enumerate(classes)}
     return max(last, key=lambda name: (classes.count(name), last[name]), default=None)

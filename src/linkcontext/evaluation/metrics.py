@@ -1,7 +1,7 @@
-"""Rows of metrics from episodes and predictions, and from nothing else.
+"""Rows of metrics, computed from episodes and predictions alone.
 
-A row never holds an accuracy alone: its intervals, the number of queries, the chance level, the blind
-heuristics and the nearest neighbours in the model's own vision features stand beside it.
+A row never has an accuracy alone: beside it are its intervals, the number of queries, the chance level, policies that
+ignore the query picture, and nearest neighbours in the model's own vision features.
 """
 
 import math
@@ -18,7 +18,7 @@ from linkcontext.records import Candidate, Episode, Prediction, Turn
 
 LIKELIHOODS = ("likelihood_sum", "likelihood_mean", "likelihood_pmi", "likelihood_calibrated")
 SCORINGS = (*LIKELIHOODS, "generate")
-# A policy that exists in several versions is reported by its best one: a reference should be hard to beat.
+# A policy with several versions is reported by its best one, because a baseline should be hard to beat.
 BASELINES = {
     "copy_first": ("copy_first",),
     "copy_last": ("copy_last",),
@@ -32,7 +32,7 @@ Pair = tuple[Episode, Prediction]
 
 
 class Key(NamedTuple):
-    """What the queries of one row have in common."""
+    """The properties that the queries of one row share."""
 
     task: str
     names: str
@@ -42,22 +42,25 @@ class Key(NamedTuple):
 
 
 def available_scorings(prediction: Prediction) -> tuple[str, ...]:
-    """The scorings this prediction has data for, in the order of `SCORINGS`."""
+    """The scorings that a prediction has data for, in the order of `SCORINGS`."""
     scores = prediction.candidates
-    there = {
+    available = {
         "likelihood_sum": bool(scores),
         "likelihood_mean": bool(scores),
         "likelihood_pmi": bool(scores) and all(score.null_logprob is not None for score in scores),
         "likelihood_calibrated": bool(scores) and all(score.prior_logprob is not None for score in scores),
         "generate": prediction.reply is not None,
     }
-    return tuple(scoring for scoring in SCORINGS if there[scoring])
+    return tuple(scoring for scoring in SCORINGS if available[scoring])
 
 
 def candidate_scores(prediction: Prediction, scoring: str) -> dict[str, float]:
-    """Class id -> score in nats: the summed log-probability, its mean per token, its excess over the same answer with a
-    grey query picture (PMI), or over what the name has on average over the support's pictures (calibrated).
-    `InputError` where a score is not a finite number."""
+    """Class id -> score in nats.
+
+    The score is the summed log-probability, its mean per token, its difference from that with a grey query picture
+    (PMI), or its difference from the name's prior over the support's pictures (calibrated). Raises `InputError` for a
+    score that is not finite.
+    """
     scores = {}
     for score in prediction.candidates:
         value = {
@@ -69,15 +72,15 @@ def candidate_scores(prediction: Prediction, scoring: str) -> dict[str, float]:
         if not math.isfinite(value):
             raise InputError(
                 f"predictions.jsonl: {prediction.query_id} at {prediction.shots_per_class} shots per class "
-                f"has {value} as {scoring} of {score.name!r}, which decides nothing. The model's numbers "
-                "overflowed; evaluate again in another dtype."
+                f"has {value} as {scoring} of {score.name!r}. The model's numbers overflowed; evaluate again with "
+                "another --dtype."
             )
         scores[score.class_id] = value
     return scores
 
 
 def favourites(prediction: Prediction, scoring: str, candidates: Sequence[Candidate]) -> tuple[str, ...]:
-    """The class ids decided for: several when they tie exactly, none when a reply names none or several."""
+    """The class ids with the best score: several if they tie exactly, none if a reply names none or several."""
     if scoring == "generate":
         matched = answers.match(prediction.reply or "", candidates)
         return () if matched is None else (matched,)
@@ -87,38 +90,35 @@ def favourites(prediction: Prediction, scoring: str, candidates: Sequence[Candid
 
 
 def chosen_class(prediction: Prediction, scoring: str, candidates: Sequence[Candidate]) -> str | None:
-    """The class id decided for; None on an exact tie, and for a reply that names no or several candidates.
-
-    `candidates` are the episode's, under the names shown there.
-    """
+    """The chosen class id; None for an exact tie, and for a reply that names none or several of `candidates`."""
     best = favourites(prediction, scoring, candidates)
     return best[0] if len(best) == 1 else None
 
 
 def credit(prediction: Prediction, scoring: str, candidates: Sequence[Candidate]) -> float:
-    """1 for right, 0 for wrong, and 1 / (number tied) where the right class is among tied ones.
+    """1 for right, 0 for wrong, and 1 / (number tied) if the right class is among tied ones.
 
-    That is what breaking ties by lot would give on average; breaking them by position would pay a model
-    that sees nothing for the order of the candidates.
+    This is the expected value of breaking ties at random. Breaking them by position would reward a blind model for the
+    order of the candidates.
     """
     best = favourites(prediction, scoring, candidates)
     return 1 / len(best) if prediction.gold in best else 0.0
 
 
 def metric_rows(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> list[Row]:
-    """One row per (task, names, ways, shots per class, scoring), sorted so; the order of input is nothing.
+    """One row per (task, names, ways, shots per class, scoring), sorted by it, whatever the order of the predictions.
 
-    The decisions are made anew from log-probabilities and replies; the stored `correct` is not read.
-    Accuracy may be fractional where candidates tie exactly (see `credit`).
+    Decisions are computed from log-probabilities and replies; the stored `correct` is not read. Exact ties count as
+    fractions (see `credit`).
 
     Raises:
-        InputError: a prediction whose episode or query is not there or differs, or that comes twice.
+        InputError: The episode or the query of a prediction is missing or differs, or a prediction comes twice.
     """
     return [_row(key, pairs) for key, pairs in grouped(episodes, predictions).items()]
 
 
 class Place(NamedTuple):
-    """Queries whose class has its only support picture at one place, counted from 0."""
+    """The accuracy of queries whose class has its only support picture at position `place`, counted from 0."""
 
     place: int
     accuracy: float
@@ -127,9 +127,9 @@ class Place(NamedTuple):
 
 
 def by_place(pairs: Iterable[Pair], scoring: str) -> list[Place]:
-    """Accuracy by where the queried class's only support picture stands: does a model read the middle too?
+    """Accuracy by the position of the only support picture of the queried class: does a model read the middle too?
 
-    `pairs` of one support picture per class, as `grouped` has them; others are passed over.
+    `pairs` are those of `grouped`; only pairs with one shot per class are used.
     """
     places: defaultdict[int, list[tuple[float, str, str]]] = defaultdict(list)
     for episode, prediction in pairs:
@@ -149,18 +149,18 @@ def by_place(pairs: Iterable[Pair], scoring: str) -> list[Place]:
 
 
 def query_picture(episode: Episode, prediction: Prediction) -> str:
-    """The picture that a prediction is about, by its id: the first of several, the question where there is none."""
+    """The id of the query's first picture, or the question if it has no picture."""
     query = episode.queries[int(prediction.query_id.rpartition("/q")[2])]
     return query.item or query.question
 
 
 def only_place(episode: Episode, class_id: str) -> int:
-    """Where a class stands in the episode's first round, counted from 0."""
+    """The position of a class in the episode's first round, counted from 0."""
     return [turn.class_id for turn in episode.shown(1)].index(class_id)
 
 
 def grouped(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) -> dict[Key, list[Pair]]:
-    """The predictions of each row beside their episodes: keys and pairs sorted, each pair checked."""
+    """The (episode, prediction) pairs of each row, sorted. Raises `InputError` like `metric_rows`."""
     groups: defaultdict[Key, list[Pair]] = defaultdict(list)
     queries = {e.query_id(i): (e, query) for e in episodes.values() for i, query in enumerate(e.queries)}
     seen: set[tuple[str, int]] = set()
@@ -180,10 +180,10 @@ def grouped(episodes: Mapping[str, Episode], predictions: Iterable[Prediction]) 
 
 
 def _check(prediction: Prediction, queries: Mapping[str, tuple[Episode, Turn]]) -> Episode:
-    """The prediction's episode, once it is sure that it is about that episode's query."""
+    """The episode of a prediction, after a check that the prediction is about its query."""
     where = f"predictions.jsonl: {prediction.query_id}"
     if prediction.query_id not in queries:
-        raise InputError(f"{where} is no query of episodes.jsonl. The two files are from different runs.")
+        raise InputError(f"{where} is not a query of episodes.jsonl. The two files are from different runs.")
     episode, query = queries[prediction.query_id]
     expected = {candidate.class_id for candidate in episode.candidates}
     scored = {score.class_id for score in prediction.candidates}
@@ -221,24 +221,23 @@ def _row(key: Key, pairs: Sequence[Pair]) -> Row:
 
 
 def chance(pairs: Sequence[Pair]) -> float:
-    """What guessing among the candidates gives."""
+    """The expected accuracy of guessing among the candidates."""
     counts = [len(episode.candidates) for episode, _ in pairs]
     return 1 / counts[0] if len(set(counts)) == 1 else math.fsum(1 / count for count in counts) / len(counts)
 
 
 def _answered(key: Key, pairs: Sequence[Pair]) -> float:
-    """Share of replies that name exactly one candidate; likelihood always answers."""
+    """The share of replies that name exactly one candidate; 1 for likelihoods."""
     if key.scoring != "generate":
         return 1.0
     return sum(chosen_class(p, key.scoring, e.candidates) is not None for e, p in pairs) / len(pairs)
 
 
 def shorter(scoring: str, pairs: Sequence[Pair]) -> dict[str, float] | None:
-    """How often the shortest of the candidates' names was `chosen` and how often it was `right`.
+    """How often the shortest candidate name was `chosen`, and how often it was `right`.
 
-    Counted are the `n_queries` whose names differ in length and for which a name was chosen; None without any.
-
-    Lengths are in tokens of the answer; in characters where only replies were taken.
+    Only the `n_queries` count whose candidate names differ in length and for which a name was chosen; the result is
+    None if there are none. Lengths are numbers of tokens, or of characters if only replies were generated.
     """
     chosen, right = [], []
     for episode, prediction in pairs:
@@ -256,7 +255,7 @@ def shorter(scoring: str, pairs: Sequence[Pair]) -> dict[str, float] | None:
 
 
 def _truth(key: Key, pairs: Sequence[Pair]) -> float:
-    """Share answering with what people call the query's class, though the support calls it otherwise."""
+    """The share of answers with the true name of the query's class, to which the support gives another name."""
     shares = []
     for episode, prediction in pairs:
         best = favourites(prediction, key.scoring, episode.candidates)
@@ -267,11 +266,11 @@ def _truth(key: Key, pairs: Sequence[Pair]) -> float:
 
 
 def _baseline(predictions: Sequence[Prediction], policies: Sequence[str]) -> float | None:
-    """Accuracy of the best of the policies that answered every query; None where there is none."""
+    """The accuracy of the best of the policies that answered every query; None if there is none."""
     shares = []
     for policy in policies:
         answered = [prediction.baselines.get(policy) for prediction in predictions]
-        # A policy that answered some queries only would be measured on other queries than the model.
+        # A policy that answered only some queries would not be measured on the same queries as the model.
         if None not in answered:
             right = sum(a == p.gold for a, p in zip(answered, predictions, strict=True))
             shares.append(right / len(predictions))

@@ -1,4 +1,4 @@
-"""The baseline without language: the class of the nearest support by the model's own vision features."""
+"""The baseline without language: the class nearest to the query in the model's own vision features."""
 
 import torch
 import torch.nn.functional as F
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def nearest(query: Tensor, supports: list[Tensor], classes: list[str]) -> tuple[str | None, str | None]:
-    """The class of the nearest centroid and of the nearest support, by cosine; None if there is no support.
+    """The class of the nearest centroid and that of the nearest support picture, by cosine; None without a support.
 
-    `query` and each of `supports` are float[width]; `classes` has a class id for each support.
+    `query` and each of `supports` are float[width]; `classes` has the class id of each support picture.
     """
     if not supports:
         return None, None

@@ -1,4 +1,4 @@
-"""The model that a configuration names: loaded on this machine, or behind a server."""
+"""Open the model of a configuration: load it on this machine, or connect to its server."""
 
 import dataclasses
 
@@ -14,12 +14,15 @@ from linkcontext.scoring.remote import RemoteModel
 
 
 def load_local(c: ModelConfig, download: bool = True) -> Model:
-    """The model of a configuration, loaded here; without `download` from this machine alone."""
+    """Load the model of a configuration on this machine; without `download`, only from local files."""
     return load_model(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit, download, c.prompting)
 
 
 def open_model(c: ModelConfig) -> ScoringModel:
-    """The model of a configuration, loaded here or behind a server, without pictures yet."""
+    """The model of a configuration, local or behind a server, without pictures.
+
+    Raises `InputError` for loading options of a model behind a server.
+    """
     if not c.model.startswith(PREFIX):
         return LocalModel(load_local(c))
     if idle := flags(c, ModelConfig(c.model, **dataclasses.asdict(c.prompting))):
@@ -28,5 +31,5 @@ def open_model(c: ModelConfig) -> ScoringModel:
 
 
 def with_prompting(model: ScoringModel, c: ModelConfig) -> ScoringModel:
-    """A loaded model, prompted as the configuration says; with the default options it keeps its own."""
+    """The model with the prompting options of a configuration; if they are the defaults it keeps its own."""
     return model if c.prompting == USUAL_PROMPTING else model.clone(c.prompting)

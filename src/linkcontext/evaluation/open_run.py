@@ -1,8 +1,8 @@
-"""Begin a run in a folder, or make sure that the run that is there can be resumed.
+"""Start a run in a folder, or check that the run in it can be resumed.
 
-config.json records the options (`config`), the data and the model, and what is measured (`measured`): digests of
+config.json records the options (`config`), the data, the model, and what the figures measure (`measured`): digests of
 weights, configuration, adapter, processor and chat template, the generation config, the scaffold's text and the
-rendered prompts. If one of these has changed the folder is refused, because its figures would be about two things.
+rendered prompts. If any of these has changed, the run is not resumed, because its figures would mix two measurements.
 """
 
 import dataclasses
@@ -19,45 +19,45 @@ from linkcontext.data.manifest import Dataset, digest
 from linkcontext.episodes.scaffold import Message, Scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluation.run_dir import flat, measured_apart
-from linkcontext.records import read_json, read_jsonl, write_jsonl
+from linkcontext.jsonl import read_json, read_jsonl, write_jsonl
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.storage import holds_files, write_text
 
-# What may change while a run goes on: figures do not depend on it.
+# Options that may change when a run is resumed, because figures do not depend on them.
 FREE = ("out", "batch", "engine", "memory_gb", "explain", "unseen")
 PACKAGES = ("linkcontext", "torch", "transformers", "tokenizers", "numpy", "pillow")
 
 
-def run_identity(model: ScoringModel, wording: Scaffold, conversations: Iterable[Sequence[Message]]) -> dict[str, Any]:
-    """What a run measures; `conversations` are a sample of its prompts."""
+def run_identity(model: ScoringModel, scaffold: Scaffold, conversations: Iterable[Sequence[Message]]) -> dict[str, Any]:
+    """The content of `measured` in config.json; `conversations` are a sample of the run's prompts."""
     identity = model.card.identity(conversations)
     prompts = identity.pop("prompts")
-    return {**identity, "scaffold": dataclasses.asdict(wording), "prompts": prompts}
+    return {**identity, "scaffold": dataclasses.asdict(scaffold), "prompts": prompts}
 
 
 def refuse_other(out: Path, earlier: Any, now: dict[str, Any]) -> None:
-    """Raise an `InputError` that names what has changed since the run in a folder began."""
+    """Raise `InputError`, naming the changes, if the model or the prompts have changed since a run began."""
     if not isinstance(earlier, dict) or "weights" not in earlier:
         raise InputError(
-            f"{out}: its config.json does not say which weights, processor and prompts it is about, because an earlier "
-            "version wrote it, so they cannot be compared. Choose another --out, or remove it."
+            f"{out}: its config.json was written by an earlier version and does not say which weights, processor and "
+            "prompts it measured, so they cannot be compared. Choose another --out, or remove it."
         )
     if changed := measured_apart({"measured": earlier}, {"measured": json.loads(json.dumps(now))}):
         raise InputError(
-            f"{out}: is about something else: since it began, {', '.join(changed)} changed. "
+            f"{out}: holds a run of something else: since it began, {', '.join(changed)} changed. "
             "Choose another --out, or remove it."
         )
 
 
 def refuse_other_records(path: Path, records: Sequence[Any]) -> None:
-    """Raise an `InputError` if a folder holds other episodes or questions: those of a benchmark may have changed."""
+    """Raise `InputError` if a file has other episodes or questions: those of a benchmark may have changed."""
     if path.exists() and tuple(read_jsonl(type(records[0]), path)) != tuple(records):
         raise InputError(f"{path.parent}: holds a run of other {path.stem}. Choose another --out, or remove it.")
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """A run's options and their defaults, as JSON has them."""
+    """The options of a run and their defaults, as JSON values."""
 
     values: dict[str, Any]
     defaults: dict[str, Any]
@@ -69,7 +69,7 @@ class RunOptions:
         return cls(values, usual)
 
     def with_defaults(self, kept: dict[str, Any]) -> dict[str, Any]:
-        """Options that an earlier version wrote, completed with the defaults of those that were added since."""
+        """Options from an earlier version, completed with the defaults of options that were added since."""
         whole = self.defaults | kept | {part: self.defaults[part] | kept[part] for part in ("model", "episodes")}
         return _bound(whole)
 
@@ -83,10 +83,10 @@ def open_run_dir(
     problems: list[str],
     about: dict[str, Any],
 ) -> None:
-    """Write config.json and the records that are asked about (episodes or questions, at `path`), or make sure that the
-    folder holds the same run; `about` is its `run_identity`.
+    """Write config.json and the episodes or questions (at `path`) of a new run, or check that the folder has this run.
 
-    An option added since the run began counts as its default, because that is how the run was made.
+    `about` is its `run_identity`. An option that was added since the run began counts as its default. Raises
+    `InputError` if the folder has another run or other files.
     """
     out, config_path = path.parent, path.with_name("config.json")
     data_digest = digest(dataset)
@@ -98,7 +98,7 @@ def open_run_dir(
         write_jsonl(records, path)
         return
     if holds_files(out):
-        raise InputError(f"{out}: there is something in it, and it is no run. Choose another --out.")
+        raise InputError(f"{out}: holds files that are not of a run. Choose another --out.")
     written = {
         "command": "linkcontext " + " ".join(sys.argv[1:]),
         "config": options.values,
@@ -121,7 +121,7 @@ def open_run_dir(
 
 
 def _refuse_other_options(config_path: Path, kept: Any, options: RunOptions, data_digest: str) -> None:
-    """Raise an `InputError` if a run was begun with other options or other data, or its config.json is damaged."""
+    """Raise `InputError` if the run has other options or other data, or its config.json is damaged."""
     out, now = config_path.parent, {"config": _bound(options.values), "data": data_digest}
     try:
         earlier = {"config": options.with_defaults(kept["config"]), "data": kept["data"]["digest"]}

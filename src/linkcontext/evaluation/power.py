@@ -1,4 +1,4 @@
-"""How small a difference a run can show, and how sure one may be of several at once."""
+"""The smallest detectable difference of a run, and p-values adjusted for multiple comparisons."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,13 @@ LEVEL, POWER = 0.05, 0.8
 
 
 def detectable(ci95: Sequence[float], clusters: int) -> float | None:
-    """The smallest true difference that a test at .05, two-sided, would find in four of five such runs.
+    """The smallest true difference that a two-sided test at .05 detects with 80 % power.
 
-    (t.975 + t.80) standard errors with `clusters` - 1 degrees of freedom (Bloom 1995, "Minimum detectable effects").
-    The error is that of the interval, half of which is t.975 of it, so that it is clustered as the interval is: between
-    two runs for the interval of a paired difference, from a fixed figure such as chance for that of an accuracy.
-    `clusters` are episodes or query pictures, the fewer of them. None with one, which shows nothing.
+    It is (t.975 + t.80) standard errors with `clusters` - 1 degrees of freedom (Bloom 1995, "Minimum detectable
+    effects"). The standard error is taken from `ci95`, half of which is t.975 standard errors. For the interval of a
+    paired difference the result is a difference between two runs; for that of an accuracy, a difference from a fixed
+    value such as chance. `clusters` is the number of episodes or of query pictures, whichever is smaller. Returns None
+    with a single cluster.
     """
     if clusters < 2:
         return None
@@ -24,8 +25,11 @@ def detectable(ci95: Sequence[float], clusters: int) -> float | None:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """The p-values adjusted for being looked at together, in their order (Holm 1979): the smallest of m times m, the
-    next times m - 1, and so on, none below the one before."""
+    """The p-values adjusted for multiple comparisons (Holm 1979), in the given order.
+
+    The smallest of m p-values is multiplied by m, the next by m - 1, and so on; none becomes smaller than the one
+    before, and none exceeds 1.
+    """
     adjusted, least = [0.0] * len(ps), 0.0
     for place, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
         least = max(least, min(1.0, (len(ps) - place) * ps[index]))

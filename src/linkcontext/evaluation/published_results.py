@@ -1,6 +1,6 @@
-"""Figures that a paper printed, to be laid beside a run's. They were measured on other pictures: a landmark, no rival.
+"""Published figures, shown beside those of a run. They were measured on other pictures, so they are only a reference.
 
-Shots in the paper are total support pictures; a run's `shots_per_class` times its ways is the same number.
+Shots in the paper are total support pictures, which is a run's `shots_per_class` times its ways.
 """
 
 import json
@@ -14,23 +14,23 @@ from linkcontext.evaluation.metrics import Row
 
 LABEL = "published, other images, total shots"
 PUBLISHED, THIS_RUN = "published", "this run"
-# Of model types that could be taken for one of the published models.
+# Model types that readers could mistake for one of the published models, with a note.
 MISTAKEN = {"idefics": "this run is of Idefics (open Flamingo in transformers), not OpenFlamingo"}
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedRow:
-    """One model's accuracies by total shots. A published line has no `row`: neither n nor interval was printed."""
+    """One model's accuracies by total shots. Published lines have no `rows`: the paper gives neither n nor interval."""
 
     model: str
     origin: str  # PUBLISHED or THIS_RUN
     accuracy: dict[int, float]  # total shots -> share
-    rows: dict[int, Row]  # total shots -> the row of this run, with all that belongs to its accuracy
+    rows: dict[int, Row]  # total shots -> the row of this run
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """A published table and the lines of a run, in columns of `total_shots`; to be headed by `label`."""
+    """A published table and the lines of a run below it, in columns of `total_shots`; `label` is its heading."""
 
     benchmark: str
     label: str
@@ -40,19 +40,19 @@ class Beside:
 
 
 def benchmark(spec: str, task: str) -> str | None:
-    """Which published table a row belongs beside, told by its task and by the `--data` of its run; None for most.
+    """The published table for a row with that task in a run with `--data spec`, or None.
 
-    ImageNet-100 is the paper's only with the paper's pairs, which are each other's neighbours.
+    The table imagenet-100 is comparable only with the paper's pairs of classes, which are each other's neighbours.
     """
     pairs = spec.startswith("imagenet-100:") and task.startswith("link-neighbours")
-    found = "imagenet-100" if pairs else task
-    return found if found in _read()["tables"] else None
+    name = "imagenet-100" if pairs else task
+    return name if name in _read()["tables"] else None
 
 
 def published_beside(rows: Sequence[Row], name: str, model_type: str = "") -> Beside:
-    """The published table `isekai-10`, `isekai-pair` or `imagenet-100`, and below it a line of each kind of row.
+    """The published table `isekai-10`, `isekai-pair` or `imagenet-100`, followed by the lines of this run.
 
-    A run's lines are told apart by names, ways and scoring; shot counts that only one side has stay empty on the other.
+    There is a line for each names, ways and scoring; cells of shot counts that it lacks are empty.
     """
     table = _read()["tables"][name]
     shots = table["total_shots"]
@@ -74,7 +74,7 @@ def published_beside(rows: Sequence[Row], name: str, model_type: str = "") -> Be
 
 @cache
 def _read() -> dict[str, Any]:
-    """The tables as the package has them."""
+    """The content of published.json."""
     text = resources.files("linkcontext.evaluation").joinpath("published.json").read_text(encoding="utf-8")
     content: dict[str, Any] = json.loads(text)
     return content

@@ -1,4 +1,4 @@
-"""Questions without a support: the model's replies, and the likelihood of candidates where a question has some."""
+"""Ask questions without a support: the model's replies, and the log-probabilities of a question's candidates."""
 
 import math
 import re
@@ -11,18 +11,19 @@ from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.evaluation.checks import ANEW, ROUNDING
 from linkcontext.evaluation.tasks.recall_questions import RecallAnswer, RecallQuestion, RecallTest
+from linkcontext.jsonl import appending, read_jsonl
 from linkcontext.progress import progress
-from linkcontext.records import appending, read_jsonl
 from linkcontext.scoring.protocol import ScoringModel, ScoringRequest
 
 GROUP = 32  # questions whose prompts are batched together
-NEW_TOKENS = 64  # of a reply: the longest description of a world takes some 40
+NEW_TOKENS = 64  # maximum length of a reply: the longest description of a world takes about 40 tokens
 
 
-def without_refused_pictures(test: RecallTest, model: ScoringModel, strict: bool) -> RecallTest:
-    """The test without questions about pictures that the model's image processor refuses; `dataset.problems` has them.
+def questions_without_refused(test: RecallTest, model: ScoringModel, strict: bool) -> RecallTest:
+    """The test without questions about pictures that the model's image processor refuses.
 
-    Raises `InputError` for the first of them with `strict`, and where no question is left.
+    `dataset.problems` lists these pictures.
+    Raises `InputError` for the first such picture with `strict`, and if no question is left.
     """
     shown = dict.fromkeys(item for question in test.questions for item in image_ids(question.messages))
     dataset = model.pictures.without_refused(test.dataset, shown, strict)
@@ -36,7 +37,7 @@ def without_refused_pictures(test: RecallTest, model: ScoringModel, strict: bool
 
 
 def refuse_marked_recall(questions: Iterable[RecallQuestion], marks: re.Pattern[str]) -> None:
-    """Pass the texts of questions, answers and candidates through the gate of `episodes.special_tokens`."""
+    """Raise `InputError` if a text of a question contains a special token (`episodes.special_tokens`)."""
     for question in questions:
         written = [part["text"] for m in question.messages for part in m["content"] if part["type"] == "text"]
         for text in (*written, *question.gold, *question.candidates):
@@ -44,27 +45,27 @@ def refuse_marked_recall(questions: Iterable[RecallQuestion], marks: re.Pattern[
 
 
 def append_answers(
-    scorer: ScoringModel, questions: Sequence[RecallQuestion], wording: Scaffold, path: Path, new_tokens: int
+    scorer: ScoringModel, questions: Sequence[RecallQuestion], scaffold: Scaffold, path: Path, new_tokens: int
 ) -> None:
-    """Append the answers that `path` does not hold yet."""
+    """Append the answers that the file lacks."""
     with appending(path) as append:
         done = {answered.probe for answered in read_answers(questions, path)}
         left = [question for question in questions if question.id not in done]
         with progress("Asking", len(left)) as advance:
             for start in range(0, len(left), GROUP):
-                answers = answer_questions(scorer, left[start : start + GROUP], wording, new_tokens)
+                answers = answer_questions(scorer, left[start : start + GROUP], scaffold, new_tokens)
                 append(answers)
                 for _ in answers:
                     advance()
 
 
 def read_answers(questions: Sequence[RecallQuestion], path: Path) -> list[RecallAnswer]:
-    """The answers in a file. Raises `InputError` for one that belongs to no question, is repeated or is impossible."""
+    """Read the answers in a file. Raises `InputError` for one that has no question, is repeated or is impossible."""
     known, checked = {question.id: question for question in questions}, dict[str, RecallAnswer]()
     for answered in read_jsonl(RecallAnswer, path):
         question = known.get(answered.probe)
         if question is None or answered.probe in checked:
-            why = "is to no question of this run" if question is None else "comes twice"
+            why = "has no question in this run" if question is None else "comes twice"
         elif len(answered.logprobs) != len(question.candidates):
             why = f"has {len(answered.logprobs)} log-probabilities for {len(question.candidates)} candidates"
         elif max(answered.logprobs, default=0.0) > ROUNDING:
@@ -79,22 +80,24 @@ def read_answers(questions: Sequence[RecallQuestion], path: Path) -> list[Recall
 
 
 def answer_questions(
-    scorer: ScoringModel, questions: Sequence[RecallQuestion], wording: Scaffold, new_tokens: int = NEW_TOKENS
+    scorer: ScoringModel, questions: Sequence[RecallQuestion], scaffold: Scaffold, new_tokens: int = NEW_TOKENS
 ) -> list[RecallAnswer]:
-    """The model's reply to each question and, where it has candidates, how likely it finds each."""
+    """The model's reply to each question, and the log-probabilities of its candidates if it has some."""
     chosen = [question for question in questions if question.candidates]
-    scores = dict(zip((p.id for p in chosen), scorer.score([_candidates(p, wording) for p in chosen]), strict=True))
+    scores = dict(zip((p.id for p in chosen), scorer.score([_candidates(p, scaffold) for p in chosen]), strict=True))
     replies = scorer.generate([list(question.messages) for question in questions], new_tokens)
     answers = []
     for question, reply in zip(questions, replies, strict=True):
         logprobs = tuple(value for value, _ in scores.get(question.id, ()))
         if not all(map(math.isfinite, logprobs)):
-            raise InputError(f"{question.id}: a candidate's likelihood is {logprobs}. Try another --dtype.")
+            raise InputError(
+                f"{question.id}: its candidates have the log-probabilities {logprobs}. Try another --dtype."
+            )
         answers.append(RecallAnswer(question.id, reply, logprobs, scorer.engine))
     return answers
 
 
-def _candidates(question: RecallQuestion, wording: Scaffold) -> ScoringRequest:
-    texts = (wording.query_answer.replace("{answer}", name) for name in question.candidates)
+def _candidates(question: RecallQuestion, scaffold: Scaffold) -> ScoringRequest:
+    texts = (scaffold.query_answer.replace("{answer}", name) for name in question.candidates)
     replies = ({"role": "assistant", "content": [{"type": "text", "text": text}]} for text in texts)
     return ScoringRequest(list(question.messages), tuple([*question.messages, reply] for reply in replies))

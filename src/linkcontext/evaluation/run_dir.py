@@ -1,10 +1,10 @@
-"""A run's folder, read back: what was asked of whom, and what came of it.
+"""Read the folder of a run, and check that its files are sound and belong together.
 
-config.json        command, config, model, data, versions
-episodes.jsonl     one Episode a line
-predictions.jsonl  one Prediction a line
-metrics.json       rows and counters, made from the three
-explain.json       what moved some answers, and a prompt token by token; a run may lack it
+config.json        command, config, model, measured, data, versions
+episodes.jsonl     one Episode per line
+predictions.jsonl  one Prediction per line
+metrics.json       rows and counters, computed from the three files above
+explain.json       attributions of some answers, and a prefix tree; a run may lack it
 """
 
 from collections.abc import Collection, Mapping
@@ -14,9 +14,10 @@ from typing import Any
 
 from linkcontext.errors import InputError
 from linkcontext.evaluation import checks
-from linkcontext.records import Episode, Prediction, Record, read_json, read_jsonl, typed
+from linkcontext.jsonl import Record, read_json, read_jsonl, typed
+from linkcontext.records import Episode, Prediction
 
-# What config.json must hold, by type. What is read of `config` and `model` may be missing, but is of its type.
+# The required keys of config.json with their types. OPTIONS, EPISODE_OPTIONS and MODEL, of its parts, are optional.
 CONFIG = {
     "command": str,
     "config": dict[str, Any],
@@ -24,24 +25,24 @@ CONFIG = {
     "data": dict[str, Any],
     "versions": dict[str, str],
 }
-MEASURED = {"measured": dict[str, Any]}  # which earlier versions did not write
-# The parts of `measured`, in words.
+MEASURED = {"measured": dict[str, Any]}  # earlier versions did not write it
+# The parts of `measured`, in words for messages.
 WORDS = {
     "weights": "the model's weights",
     "configuration": "the model's configuration (config.json)",
     "adapter": "the adapter",
     "processor": "the processor (pictures or tokenizer)",
-    "chat_template": "the chat template, as it renders",
+    "chat_template": "the chat template as it renders",
     "generation": "the generation config",
     "server": "what the server reports about itself",
     "scaffold": "the text of the scaffold",
     "prompts": "the rendered prompts",
     "files": "the files that it learns from",
 }
-UNKNOWN = "unknown"  # the beginning of `weights` in `measured` where they are not known
+UNKNOWN = "unknown"  # the prefix of `weights` in `measured` for unknown weights
 UNKNOWN_WEIGHTS = (
-    "The model's weights cannot be known: its server has them, or the run is of an earlier version that did not record "
-    "them. Two such runs may be of different weights."
+    "The model's weights are unknown: the model is behind a server, or an earlier version wrote the run and did not "
+    "record them. Two such runs may have used different weights."
 )
 DATA = {"spec": str, "root": str, "digest": str, "problems": tuple[str, ...]}
 OPTIONS = {"episodes": dict[str, Any], "scoring": str, "unseen": tuple[str, ...]}
@@ -51,7 +52,7 @@ MODEL = {"name": str, "class": str, "model_type": str}
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The files of one run. `config` is the whole of config.json."""
+    """The files of one run. `config` is the content of config.json."""
 
     path: Path
     config: dict[str, Any]
@@ -60,12 +61,12 @@ class RunFolder:
 
     @property
     def unfinished(self) -> str:
-        """What the run lacks, in a sentence; empty where it is whole."""
+        """A sentence about the missing predictions; "" if the run is complete."""
         return checks.unfinished(self.episodes.values(), self.predictions)
 
     @property
     def weights_unknown(self) -> bool:
-        """Whether the run records nothing that identifies the model's weights."""
+        """Whether the run does not record what identifies the model's weights."""
         return str(self.config.get("measured", {}).get("weights", UNKNOWN)).startswith(UNKNOWN)
 
     @property
@@ -75,10 +76,10 @@ class RunFolder:
 
 
 def read_run(run: Path) -> RunFolder:
-    """Read config, episodes and predictions, of which the last line may be cut off.
+    """Read config, episodes and predictions. An incomplete last prediction is skipped.
 
     Raises `InputError`, naming the file, for one that is missing or damaged, and for predictions that do not belong to
-    the episodes or were not scored as the configuration says.
+    the episodes or do not have the scores of the configuration.
     """
     config = read_config(_present(run, "config.json"))
     path = _present(run, "episodes.jsonl")
@@ -91,14 +92,14 @@ def read_run(run: Path) -> RunFolder:
 
 
 def measured_apart(a: Mapping[str, Any], b: Mapping[str, Any], but: Collection[str] = ()) -> list[str]:
-    """The measured parts in which the config.json of two runs differ, in words; those in `but` do not count."""
+    """The parts of `measured`, in words, in which the config.json of two runs differ, except those in `but`."""
     mine, other = a.get("measured", {}), b.get("measured", {})
     names = [name for name in {**WORDS, **mine, **other} if name not in but]
     return [WORDS.get(name, name) for name in names if mine.get(name) != other.get(name)]
 
 
 def options_apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """The options in which two configurations differ, with both values; `out` does not count."""
+    """The options other than `out` in which two configurations differ, with both values."""
     mine, other = flat(a), flat(b)
     return [
         f"{name} ({mine.get(name)}, {other.get(name)})"
@@ -108,7 +109,7 @@ def options_apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by their names, whichever part they belong to."""
+    """All options of a nested configuration by their names."""
     options: dict[str, Any] = {}
     for name, value in tree.items():
         options |= flat(value) if isinstance(value, dict) else {name: value}
@@ -116,7 +117,7 @@ def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The content of a config.json, its parts of the types that they must have."""
+    """Read a config.json and check the types of its parts. Raises `InputError` for a damaged file."""
     config = read_object(path, tuple(CONFIG))
     parts: tuple[tuple[dict[str, Any], Mapping[str, Any]], ...] = (
         (config, {**CONFIG, **MEASURED}),
@@ -131,7 +132,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_keys(values: dict[str, Any], name: str, keys: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The object `name` in another one, empty if it is missing, with all `keys`."""
+    """The object `name` in another object, or {}. Raises `InputError` if it lacks one of `keys`."""
     part: dict[str, Any] = typed(dict[str, Any], values.get(name, {}), str(path), name)
     if missing := sorted({*keys} - {*part}):
         raise InputError(f"{path}: {name} has no {', '.join(missing)}. Was it edited by hand?")
@@ -139,14 +140,14 @@ def read_keys(values: dict[str, Any], name: str, keys: Mapping[str, Any], path: 
 
 
 def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], path: Path) -> None:
-    """Raise an `InputError` for a value that is there and not of its type."""
+    """Raise `InputError` for a value that exists and does not have its type."""
     for name, hint in hints.items():
         if name in values:
             typed(hint, values[name], str(path), name)
 
 
 def read_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """The JSON object in a file, which must have these keys."""
+    """Read the JSON object in a file. Raises `InputError` if it lacks one of `keys`."""
     values = read_json(path)
     missing = [key for key in keys if not isinstance(values, dict) or key not in values]
     if missing:
@@ -155,15 +156,15 @@ def read_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _check_scoring(folder: RunFolder) -> None:
-    """Raise an `InputError` if predictions lack what the configuration asked for; a server may give replies alone."""
+    """Raise `InputError` if predictions lack the scores of --scoring in config.json; a server may give replies only."""
     scoring, first = folder.config["config"].get("scoring"), folder.predictions[0]
     wanted = {"likelihood": (True, False), "both": (True, True), "generate": (False, True), "lcl-legacy": (False, True)}
     there = bool(first.candidates), first.reply is not None
     if scoring not in wanted or there == wanted[scoring] or (folder.served and there == (False, True)):
         return
     raise InputError(
-        f"{folder.path / 'predictions.jsonl'}: holds {'no ' * (not there[0])}likelihoods and "
-        f"{'no ' * (not there[1])}replies, and config.json asked for --scoring {scoring}. "
+        f"{folder.path / 'predictions.jsonl'}: has {'no ' * (not there[0])}likelihoods and "
+        f"{'no ' * (not there[1])}replies, but config.json has --scoring {scoring}. "
         "The files are of different runs."
     )
 

@@ -1,4 +1,4 @@
-"""metrics.json: what the predictions in a run's folder are worth, and how they were computed."""
+"""Write metrics.json and probe.json from the predictions in the folder of a run."""
 
 import json
 import logging
@@ -14,7 +14,8 @@ from linkcontext.evaluation.metrics import grouped, metric_rows
 from linkcontext.evaluation.recall import read_answers
 from linkcontext.evaluation.tasks.recall_questions import RecallTest
 from linkcontext.evaluation.tasks.retention_rows import retention_rows
-from linkcontext.records import Episode, Prediction, read_jsonl
+from linkcontext.jsonl import read_jsonl
+from linkcontext.records import Episode, Prediction
 from linkcontext.scoring.engine_names import current_name
 from linkcontext.storage import write_text
 
@@ -28,23 +29,26 @@ def write_metrics(
     with_legacy: bool = False,
     unseen: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Metrics of the predictions in a run's folder; with types of tasks that are `unseen`, means over tasks too."""
-    asked = {e.id: e for e in episodes}
+    """Compute the metrics of the predictions in a folder, and write metrics.json.
+
+    With `unseen` types of tasks, means over subjects are added; with `with_legacy`, the rows of `lcl_metric`.
+    """
+    by_id = {e.id: e for e in episodes}
     predictions = checks.check_predictions(
-        asked, read_jsonl(Prediction, out / "predictions.jsonl"), str(out / "predictions.jsonl")
+        by_id, read_jsonl(Prediction, out / "predictions.jsonl"), str(out / "predictions.jsonl")
     )
-    found = metric_rows(asked, predictions) + (lcl_metric.lcl_rows(asked, predictions) if with_legacy else [])
-    metrics = {"rows": found, "counters": with_engines(counters, (p.engine for p in predictions), out)}
+    rows = metric_rows(by_id, predictions) + (lcl_metric.lcl_rows(by_id, predictions) if with_legacy else [])
+    metrics = {"rows": rows, "counters": with_engines(counters, (p.engine for p in predictions), out)}
     if unseen is not None:
-        means = mean_rows(found, unseen, grouped(asked, predictions))
+        means = mean_rows(rows, unseen, grouped(by_id, predictions))
         metrics |= {"means": means, "curves": shot_curves(means)}
     write_text(json.dumps(metrics, indent=1) + "\n", out / "metrics.json")
     return metrics
 
 
 def with_engines(counters: dict[str, Any], engines: Iterable[str], out: Path) -> dict[str, Any]:
-    """The counters of a run, with the number of answers of each engine if not all are of the one named there: a run may
-    be resumed with another engine."""
+    """The counters, and the number of answers of each engine if they come from several: a run may be resumed with
+    another engine."""
     counts = Counter(current_name(engine) or "not recorded" for engine in engines)
     if counts.keys() <= {counters.get("engine")}:
         return counters
@@ -54,7 +58,7 @@ def with_engines(counters: dict[str, Any], engines: Iterable[str], out: Path) ->
 
 
 def write_recall_metrics(out: Path, test: RecallTest, counters: dict[str, Any]) -> dict[str, Any]:
-    """Metrics of the answers in a run's folder to questions without a support."""
+    """Compute the metrics of answers to questions without a support, and write metrics.json."""
     answers = {answer.probe: answer for answer in read_answers(test.questions, out / "answers.jsonl")}
     counters = with_engines(counters, (answer.engine for answer in answers.values()), out)
     counters |= {"questions": len(test.questions), "questions_in_data": test.total}
@@ -66,13 +70,13 @@ def write_recall_metrics(out: Path, test: RecallTest, counters: dict[str, Any]) 
 def write_findings(
     out: Path, model: str, data: str, left_out: Sequence[str], counters: dict[str, Any]
 ) -> dict[str, Any]:
-    """What the predictions in a probe's folder say; writes probe.json."""
+    """Judge the predictions in the folder of a probe, and write probe.json."""
     episodes = {episode.id: episode for episode in read_jsonl(Episode, out / "episodes.jsonl")}
     path = out / "predictions.jsonl"
     predictions = checks.check_predictions(episodes, read_jsonl(Prediction, path), str(path))
-    found = judge_predictions(model, episodes, predictions)
+    judgement = judge_predictions(model, episodes, predictions)
     counters = with_engines(counters, (p.engine for p in predictions), out)
-    probe = {"model": model, "data": data, **found, "left_out": list(left_out), "counters": counters}
+    probe = {"model": model, "data": data, **judgement, "left_out": list(left_out), "counters": counters}
     text = json.dumps(probe, indent=1) + "\n"
     write_text(text, out / "probe.json")
     return dict(json.loads(text))

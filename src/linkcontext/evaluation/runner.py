@@ -1,7 +1,7 @@
-"""One evaluation: a task's pictures and questions, a model's answers, and a folder with the metrics.
+"""Run an evaluation, a probe or a validation: open the task, open the model, collect answers, write the folder.
 
-This module and the command line are the only places that see a whole configuration; everything else takes plain
-arguments. A run that is killed is resumed by the same call.
+Only this module and the command line see a whole configuration; everything else takes plain arguments. The same call
+resumes a run that was interrupted.
 """
 
 import dataclasses
@@ -27,26 +27,27 @@ from linkcontext.evaluation.support_selection import select_supports
 from linkcontext.evaluation.task import EpisodeSet, Task, TaskOptions, find_task
 from linkcontext.evaluation.tasks.recall_questions import RecallTest
 from linkcontext.evaluation.validate import check_episodes, check_prompts
-from linkcontext.records import Episode, Prediction, read_jsonl
+from linkcontext.jsonl import read_jsonl
+from linkcontext.records import Episode, Prediction
 from linkcontext.scoring.protocol import ScoringModel, require
 from linkcontext.source import open_data
 
-RECALL_SAMPLE = 64  # questions whose prompts a folder is compared by
+RECALL_SAMPLE = 64  # questions whose prompts are compared when a run is resumed
 
 
 def run_evaluation(
     config: EvalConfig, model: ScoringModel | None = None, benchmark: str | None = None
 ) -> dict[str, Any]:
-    """Run a task and write its folder; return the content of metrics.json.
+    """Run a task, write its folder, and return the content of metrics.json. A folder of the same run is resumed.
 
     Args:
         config: All options. `config.model` is loaded unless `model` is given.
         model: A loaded model to use instead.
-        benchmark: A name of `evaluation.task.TASKS`, or of another package's task. By default `questions` where
+        benchmark: The name of a task in `evaluation.task.TASKS` or in another package. Default: `questions` if the
             options name tasks, else `link`.
 
     Raises:
-        InputError: Bad options or data; the folder holds another run. A folder of the same run is resumed.
+        InputError: The options or the data are bad, or the folder has another run.
     """
     task = _task(config, benchmark)
     config = configured(config, task)
@@ -58,17 +59,19 @@ def run_evaluation(
     if config.episodes.tasks:
         _check_unseen(config.unseen, data)
     model = _model(config, model)
-    return _evaluate_episodes(config, without_refused(data, model, config.episodes.strict), scaffold, out, model)
+    return _evaluate_episodes(
+        config, episodes_without_refused(data, model, config.episodes.strict), scaffold, out, model
+    )
 
 
 def configured(config: EvalConfig, task: Task) -> EvalConfig:
-    """The configuration as a task reads it. Raises `InputError` for options that the task sets itself."""
+    """The configuration with the changes of a task. Raises `InputError` for options that the task sets itself."""
     options = task.configure(TaskOptions(config.episodes, config.scoring, config.calibrate))
     return dataclasses.replace(config, episodes=options.episodes, scoring=options.scoring, calibrate=options.calibrate)
 
 
 def run_folder(config: EvalConfig, benchmark: str | None = None) -> Path:
-    """Where the files of a run go."""
+    """The folder of a run."""
     task = _task(config, benchmark)
     return _folder(configured(config, task), task)
 
@@ -89,16 +92,16 @@ def _model(config: EvalConfig, model: ScoringModel | None) -> ScoringModel:
 
 
 def evaluator_of(config: EvalConfig, model: ScoringModel, dataset: Dataset, scaffold: Scaffold) -> Evaluator:
-    """An evaluator of a model bound to the pictures of a data set."""
+    """An evaluator of a model with the pictures of a data set."""
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
     scorer = model.with_pictures(sources, config.batch, config.engine, config.memory_gb)
     return Evaluator.of(scorer, dataset, scaffold, config.scoring, config.calibrate)
 
 
-def without_refused(data: EpisodeSet, model: ScoringModel, strict: bool) -> EpisodeSet:
-    """The episodes without pictures that the model's image processor refuses, drawn again where that is possible.
+def episodes_without_refused(data: EpisodeSet, model: ScoringModel, strict: bool) -> EpisodeSet:
+    """The episodes, drawn again without pictures that the model's image processor refuses.
 
-    Raises `InputError` for the first such picture with `strict`, and where episodes cannot be drawn again.
+    Raises `InputError` for the first such picture with `strict`, and if the task cannot draw its episodes again.
     """
     while True:
         strict = strict or data.redraw is None
@@ -109,24 +112,24 @@ def without_refused(data: EpisodeSet, model: ScoringModel, strict: bool) -> Epis
 
 
 def _used(episodes: Sequence[Episode]) -> dict[str, None]:
-    """The ids of the pictures of some episodes, each once, in order."""
+    """The different ids of the pictures in some episodes, in order."""
     turns = (turn for episode in episodes for turn in (*episode.support, *episode.queries))
     return dict.fromkeys(item for turn in turns for item in turn.pictures)
 
 
 def _check_unseen(unseen: Sequence[str], data: EpisodeSet) -> None:
-    """Raise an `InputError` if --unseen names a type of task that the data do not have."""
+    """Raise `InputError` if --unseen names a type of task that the data do not have."""
     types = {type_of(episode.task)[0] for episode in data.episodes} | {
         sentence.partition("/")[0] for sentence in data.left_out if "/" in sentence.partition(":")[0]
     }
     if unknown := sorted({*unseen} - types - {*HELD_OUT}):
-        raise InputError(f"--unseen {unknown[0]}: no such type of task here; there is {', '.join(sorted(types))}.")
+        raise InputError(f"--unseen {unknown[0]}: the data have no such type of task, only {', '.join(sorted(types))}.")
 
 
 def _evaluate_episodes(
     config: EvalConfig, data: EpisodeSet, scaffold: Scaffold, out: Path, model: ScoringModel
 ) -> dict[str, Any]:
-    """Predict every query of the episodes at every shot count, and write the run's files."""
+    """Predict every query at every shot count, and write the files of the run."""
     dataset, episodes = data.dataset, data.episodes
     evaluator = evaluator_of(config, model, dataset, scaffold)
     if config.episodes.select != "random":
@@ -155,13 +158,13 @@ def _evaluate_episodes(
 def _evaluate_recall(
     config: EvalConfig, data: RecallTest, scaffold: Scaffold, out: Path, model: ScoringModel
 ) -> dict[str, Any]:
-    """Ask every question without a support, and write the run's files."""
-    data = recall.without_refused_pictures(data, model, config.episodes.strict)
+    """Ask every question without a support, and write the files of the run."""
+    data = recall.questions_without_refused(data, model, config.episodes.strict)
     scorer = evaluator_of(config, model, data.dataset, scaffold).scorer
     refuse_scaffold(scaffold, scorer.card.special_tokens)
     recall.refuse_marked_recall(data.questions, scorer.card.special_tokens)
     if (out / "episodes.jsonl").exists():
-        raise InputError(f"{out}: holds a run of episodes, not of this benchmark. Choose another --out.")
+        raise InputError(f"{out}: holds a run of episodes, and not of this benchmark. Choose another --out.")
     about = run_identity(model, scaffold, (question.messages for question in data.questions[:RECALL_SAMPLE]))
     problems = list(data.dataset.problems)
     open_run_dir(out / "questions.jsonl", data.questions, _options(config), model, data.dataset, problems, about)
@@ -175,9 +178,9 @@ def _options(config: EvalConfig) -> RunOptions:
 
 
 def recall_beside(config: EvalConfig, data: str, run: Path) -> EvalConfig:
-    """The retention run beside a run, in the folder `retention` of the run's.
+    """The configuration of the retention run of a run, in the folder `retention` of its folder.
 
-    Raises `InputError` for data without right answers, before the model is loaded.
+    The data are opened here, so that `InputError` for bad data is raised before the model is loaded.
     """
     e, task = config.episodes, find_task("retention")
     episodes = dataclasses.replace(type(e)(), data=data, episodes=e.episodes, seed=e.seed, strict=e.strict)
@@ -188,13 +191,13 @@ def recall_beside(config: EvalConfig, data: str, run: Path) -> EvalConfig:
 
 
 def probe_grounding(config: EvalConfig, model: ScoringModel | None = None) -> dict[str, Any]:
-    """Probe whether answers come from the pictures, and write the folder; return the content of probe.json.
+    """Probe whether answers come from the pictures, write the folder, and return the content of probe.json.
 
-    With `model` that one is used instead of loading `config.model`. A folder of the same probe is resumed.
+    `config.model` is loaded unless `model` is given. A folder of the same probe is resumed.
 
     Raises:
-        InputError: flags that a probe sets itself; a model without log-probabilities; data with too few pictures; the
-            folder of another run.
+        InputError: An option is set that the probe sets itself, the model has no log-probabilities, the data have too
+            few pictures, or the folder has another run.
     """
     check_probe_config(config)
     e, scaffold = config.episodes, load_scaffold(config.scaffold)
@@ -219,7 +222,7 @@ def probe_grounding(config: EvalConfig, model: ScoringModel | None = None) -> di
 
 
 def check_probe_config(config: EvalConfig) -> None:
-    """Raise an `InputError` for options that a probe sets itself, and for other than one number of shots."""
+    """Raise `InputError` for options that a probe sets itself, and for more than one number of shots."""
     given = conditions.options_not_read(config.episodes)
     given += ["--scoring"] * (config.scoring != "likelihood") + ["--explain"] * (config.explain is not None)
     given += ["--calibrate"] * config.calibrate
@@ -229,8 +232,10 @@ def check_probe_config(config: EvalConfig) -> None:
 
 
 def probe_of_run(config: EvalConfig, run: Path) -> EvalConfig:
-    """The probe that belongs to a run: its data, ways, episodes, seed and scaffold, at its largest shots per class up
-    to 4, in the folder `probe` of the run's own."""
+    """The configuration of the probe of a run, in the folder `probe` of its folder.
+
+    It has the run's data, ways, episodes, seed and scaffold, and its largest shots per class up to 4.
+    """
     episodes = conditions.options_of_run(config.episodes)
     return dataclasses.replace(
         config, episodes=episodes, scoring="likelihood", calibrate=False, explain=None, out=str(run / "probe")
@@ -238,22 +243,21 @@ def probe_of_run(config: EvalConfig, run: Path) -> EvalConfig:
 
 
 def probe_folder(config: EvalConfig) -> Path:
-    """Where the files of a probe go."""
+    """The folder of a probe."""
     if config.out is not None:
         return Path(config.out)
     return Path("runs") / conditions.run_name(config.model.model, config.episodes)
 
 
 def validate(config: EvalConfig, model: ScoringModel | None = None) -> list[str]:
-    """Check what a run would ask, before it runs: a line for each check, with over how many it went.
+    """Check the episodes and prompts of a run before it starts; return a line for each check, with its counts.
 
-    With `model` that one is used instead of loading `config.model`. Raises `InputError`, naming the episode, for the
-    first thing that is wrong.
+    `config.model` is loaded unless `model` is given. Raises `InputError`, naming the episode, for the first error.
     """
     scaffold = load_scaffold(config.scaffold)
     data = _task(config, None).open(config.episodes, scaffold)
     assert isinstance(data, EpisodeSet), "link and questions draw episodes"
     model = _model(config, model)
-    data = without_refused(data, model, config.episodes.strict)
+    data = episodes_without_refused(data, model, config.episodes.strict)
     lines = check_episodes(data, config.episodes, scaffold)
     return [*lines, *check_prompts(data.episodes, evaluator_of(config, model, data.dataset, scaffold))]

@@ -1,6 +1,6 @@
-"""What can be measured: the table of tasks, and the record that each task is.
+"""The table of tasks, and the `Task` record that each of them is.
 
-A task turns options into pictures and questions; the runner does everything else. A class-folder data set needs no
+A task turns options into pictures and questions; the runner does everything else. A data set of class folders needs no
 task of its own, because `link` draws episodes from any. To add a benchmark, write a module with a `Task` and add one
 line to `TASKS`, or declare an entry point `linkcontext.tasks` in another package (docs/adding.md).
 """
@@ -17,33 +17,34 @@ from linkcontext.evaluation.tasks.recall_questions import RecallTest
 from linkcontext.plugins import Listed, find_part, part_names
 from linkcontext.records import Episode
 
-GROUP = "linkcontext.tasks"  # of entry points
+GROUP = "linkcontext.tasks"  # the group of entry points
 
 
 TASKS = {
     "link": Listed(
-        "linkcontext.evaluation.tasks.link:LINK", "names of new pictures after a few were shown (the default)"
+        "linkcontext.evaluation.tasks.link:LINK", "the names of new pictures after a few have been shown (the default)"
     ),
     "questions": Listed(
-        "linkcontext.evaluation.tasks.questions:QUESTIONS", "what annotated pictures answer (the default with --tasks)"
+        "linkcontext.evaluation.tasks.questions:QUESTIONS",
+        "the questions of annotated pictures (the default with --tasks)",
     ),
     "retention": Listed(
         "linkcontext.evaluation.tasks.retention:RETENTION",
-        "instead of episodes, naming, counting and describing what the model was taught (--data defaults to "
-        "world:taught), or the questions of a LLaVA or VQA file (--data FILE.json)",
+        "without a support: name, count and describe what the model was taught (--data defaults to world:taught), or "
+        "answer the questions of a LLaVA or VQA file (--data FILE.json)",
     ),
     "isekai": Listed(
         "linkcontext.evaluation.tasks.isekai:ISEKAI",
-        "the episodes of ISEKAI-10 or ISEKAI-pair in a folder or on the hub (--data hf:ISEKAI-Portal/ISEKAI-10)",
+        "the episodes of ISEKAI-10 or ISEKAI-pair, in a folder or on the Hub (--data hf:ISEKAI-Portal/ISEKAI-10)",
     ),
     "world-icl": Listed(
         "linkcontext.evaluation.tasks.world_icl:WORLD_ICL",
-        "all tasks of scenes that no model was trained on (--data scenes:SEED), openly and as a choice among letters, "
-        "with means over tasks",
+        "all tasks of scenes that no model was trained on (--data scenes:SEED), as open questions and as choices among "
+        "letters, with means over tasks",
     ),
     "fewshot": Listed(
         "linkcontext.evaluation.tasks.fewshot:FEWSHOT",
-        "few-shot recognition of any folder's classes, openly and as a choice",
+        "few-shot recognition of a folder's classes, openly and as a choice",
     ),
     "seed": Listed(
         "linkcontext.evaluation.tasks.imported:SEED",
@@ -70,10 +71,10 @@ class TaskOptions:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeSet:
-    """Pictures, the episodes that ask about them, and sentences about what was left out.
+    """A data set, the episodes about it, and sentences about classes or subjects that were left out.
 
-    `redraw` draws the episodes again from a smaller data set, where the model refuses some pictures. It is None for a
-    benchmark whose pictures are given: there a refused picture is an error.
+    `redraw` draws the episodes again from a smaller data set, if the model refuses some pictures. It is None for a
+    benchmark with fixed pictures, for which a refused picture is an error.
     """
 
     dataset: Dataset
@@ -83,7 +84,7 @@ class EpisodeSet:
 
 
 def keep_options(options: TaskOptions) -> TaskOptions:
-    """Options of a task that takes all of them as they are."""
+    """The options unchanged, for a task that sets none itself."""
     return options
 
 
@@ -103,11 +104,11 @@ class Task:
     """A benchmark.
 
     Attributes:
-        open: The pictures and the questions: episodes, or questions without a support. It gets the options after
-            `configure`, and the scaffold. Raises `InputError` for data that it cannot use.
-        configure: The options as the task reads them. Raises `InputError` for options that the task sets itself. It
-            changes nothing when it is applied to its own result.
-        run_name: The default name of the run's folder below `runs`, from the model's name and the options.
+        open: Opens the pictures and the questions: episodes, or questions without a support. It takes the options of
+            `configure` and the scaffold, and raises `InputError` for data that it cannot use.
+        configure: Completes the options, and raises `InputError` for options that the task sets itself. Applied to its
+            own result it changes nothing.
+        run_name: Makes the default name of the run's folder below `runs` from the model's name and the options.
     """
 
     open: Callable[[EpisodeConfig, Scaffold], EpisodeSet | RecallTest]
@@ -116,17 +117,17 @@ class Task:
 
 
 def task_names() -> list[str]:
-    """The names that `find_task` knows: the table's, then those of other packages."""
+    """The names of all tasks: those of the table, then those of other packages."""
     return part_names(TASKS, GROUP)
 
 
 def task_help() -> str:
-    """The tasks of the table for `--help`, one a line."""
-    return "\n".join(f"{name}: {listed.help}." for name, listed in TASKS.items())
+    """The help of --benchmark: a line for each task of the table."""
+    return "\n".join(f"{name}: {entry.help}." for name, entry in TASKS.items())
 
 
 def find_task(name: str) -> Task:
-    """The task of that name. Raises `InputError` for an unknown one, and for a broken one of another package."""
+    """The task of that name. Raises `InputError` for an unknown one, and for a broken plug-in of another package."""
     task = find_part(TASKS, GROUP, name, Task)
     if task is None:
         raise InputError(f"--benchmark {name}: not one of {', '.join(task_names())}. Name one, or install its package.")

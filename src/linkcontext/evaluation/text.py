@@ -1,4 +1,4 @@
-"""How figures and lists are written in sentences and tables."""
+"""Format figures and lists for sentences and tables."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ ABSENT = "–"
 
 
 def share(value: float | None) -> str:
-    """Three digits without a leading zero, as `.953` or `1.000`; a dash where there is none."""
+    """A share with three decimals and without a leading zero, as `.953` or `1.000`; a dash for None."""
     return ABSENT if value is None else f"{value:.3f}".removeprefix("0")
 
 
-def listed(words: Sequence[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """Join words as `a`, `a and b` or `a, b and c`."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

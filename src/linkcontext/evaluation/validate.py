@@ -1,6 +1,7 @@
-"""`linkcontext validate`: what would spoil a run, found before anything runs for long.
+"""`linkcontext validate`: find errors that would spoil a run, before it starts.
 
-The episodes, the scoring and the prompts are checked; of the model only its tokenizer, its context and its eyes.
+The episodes, the scoring and the prompts are checked. Of the model, only the tokenizer, the context length and the
+image processor are used.
 """
 
 from collections import Counter
@@ -29,12 +30,12 @@ from linkcontext.models.families import family_of
 from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
 from linkcontext.scoring.protocol import ScoringModel
 
-SHOWN = 12  # characters of a template's text before what differs
+SHOWN = 12  # characters of a chat template's text that are quoted before a difference
 SAMPLE = 64  # episodes whose conversations are compared token by token
 
 
 def check_episodes(data: EpisodeSet, options: EpisodeConfig, scaffold: Scaffold) -> list[str]:
-    """Check the episodes and the scoring, without a model. Raises `InputError` for the first thing that is wrong."""
+    """Check the episodes and the scoring without a model; a line per check. Raises `InputError` for the first error."""
     episodes, dataset = data.episodes, data.dataset
     used = {candidate.class_id for episode in episodes for candidate in episode.candidates}
     lines = [f"{len(episodes):,} episodes of {len(used)} of {len(dataset.by_class())} classes were drawn"]
@@ -43,54 +44,57 @@ def check_episodes(data: EpisodeSet, options: EpisodeConfig, scaffold: Scaffold)
         *data.left_out,
         *dataset.problems,
         *repeated(dataset),
-        planted(episodes, scaffold, right=True),
-        planted(episodes, scaffold, right=False),
-        leaks(episodes, dataset, options),
-        *near_leaks(episodes, dataset),
-        *([] if options.tasks or options.false_labels else [balance(episodes, options)]),
-        blind_policies(episodes),
+        check_planted_answers(episodes, scaffold, right=True),
+        check_planted_answers(episodes, scaffold, right=False),
+        check_leaks(episodes, dataset, options),
+        *near_copies_in_supports(episodes, dataset),
+        *([] if options.tasks or options.false_labels else [check_balance(episodes, options)]),
+        check_blind_policies(episodes),
     ]
 
 
 def check_prompts(episodes: Sequence[Episode], evaluator: Evaluator) -> list[str]:
-    """Check the prompts as the model reads them. Raises `InputError` for the first thing that is wrong."""
+    """Check the prompts as the model reads them; a line per check. Raises `InputError` for the first error."""
     scorer, scaffold = evaluator.scorer, evaluator.scaffold
     refuse_scaffold(scaffold, scorer.card.special_tokens)
     refuse_marked_episodes(episodes, scorer.card.special_tokens)
     if why := scorer.lacks("token ids"):
         check_fits(evaluator, episodes)
-        return [f"the server takes the longest prompt; its tokens were not compared, because {why}"]
-    return [room(episodes, scorer, scaffold), *beginnings(episodes, scorer, scaffold)]
+        return [f"the server accepts the longest prompt; tokens were not compared, because {why}"]
+    return [check_context_length(episodes, scorer, scaffold), *check_answer_prefixes(episodes, scorer, scaffold)]
 
 
-def planted(episodes: Sequence[Episode], wording: Scaffold, *, right: bool) -> str:
-    """Predictions made from the right answer must be worth 1 by every scoring, from a wrong one 0."""
+def check_planted_answers(episodes: Sequence[Episode], scaffold: Scaffold, *, right: bool) -> str:
+    """Check that predictions of the right answer score 1 by every scoring, and those of a wrong one 0."""
     worth, kind = (1.0, "right") if right else (0.0, "wrong")
-    made = []
+    predictions = []
     for episode, query, shots_per_class in _cases(episodes):
-        names = [candidate.class_id for candidate in episode.candidates]
-        at = names.index(episode.queries[query].class_id)
-        said = episode.candidates[at if right else (at + 1) % len(names)]
-        prediction = _prediction(episode, query, shots_per_class, said, wording)
+        classes = [candidate.class_id for candidate in episode.candidates]
+        at = classes.index(episode.queries[query].class_id)
+        answer = episode.candidates[at if right else (at + 1) % len(classes)]
+        prediction = _prediction(episode, query, shots_per_class, answer, scaffold)
         for scoring in SCORINGS:
             if credit(prediction, scoring, episode.candidates) != worth:
                 raise InputError(
-                    f"{prediction.query_id}: the {kind} answer {said.name!r} is not worth {worth:g} by {scoring}, "
-                    f"written as {prediction.reply!r}. Use another --scaffold or --names: a name stands in other words."
+                    f"{prediction.query_id}: the {kind} answer {answer.name!r} does not score {worth:g} by {scoring}, "
+                    f"because the reply is {prediction.reply!r} and a name is part of other words. Use another "
+                    "--scaffold or --names."
                 )
-        made.append(prediction)
-    found = metric_rows({episode.id: episode for episode in episodes}, made)
-    assert all(row["accuracy"] == worth for row in found), "a row is not the mean of its predictions"
-    return f"planted {kind} answers score {worth:g} by {', '.join(SCORINGS)}: all {len(made):,}"
+        predictions.append(prediction)
+    rows = metric_rows({episode.id: episode for episode in episodes}, predictions)
+    assert all(row["accuracy"] == worth for row in rows), "a row is not the mean of its predictions"
+    return f"planted {kind} answers score {worth:g} by {', '.join(SCORINGS)}: all {len(predictions):,}"
 
 
 def _cases(episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, int]]:
-    """Every query at every shots per class."""
+    """Every query (its episode and its index) at every number of shots per class."""
     return ((e, q, k) for e in episodes for k in e.shots_per_class for q in range(len(e.queries)))
 
 
-def _prediction(episode: Episode, query: int, shots_per_class: int, said: Candidate, wording: Scaffold) -> Prediction:
-    scores = tuple(Score(c.class_id, c.name, -1.0 if c == said else -2.0, -3.0, 1, -3.0) for c in episode.candidates)
+def _prediction(
+    episode: Episode, query: int, shots_per_class: int, answer: Candidate, scaffold: Scaffold
+) -> Prediction:
+    scores = tuple(Score(c.class_id, c.name, -1.0 if c == answer else -2.0, -3.0, 1, -3.0) for c in episode.candidates)
     shown = episode.shown(shots_per_class)
     return Prediction(
         episode_id=episode.id,
@@ -98,7 +102,7 @@ def _prediction(episode: Episode, query: int, shots_per_class: int, said: Candid
         shots_per_class=shots_per_class,
         candidates=scores,
         gold=episode.queries[query].class_id,
-        reply=wording.query_answer.replace("{answer}", said.name),
+        reply=scaffold.query_answer.replace("{answer}", answer.name),
         correct={},
         prompt_sha256="",
         support_ids=tuple(turn.item for turn in shown),
@@ -106,9 +110,11 @@ def _prediction(episode: Episode, query: int, shots_per_class: int, said: Candid
     )
 
 
-def leaks(episodes: Sequence[Episode], dataset: Dataset, asked: EpisodeConfig) -> str:
-    """No support may hold its query's picture or a copy (of several, all in one turn, in any order); splits and groups
-    must be kept apart as asked."""
+def check_leaks(episodes: Sequence[Episode], dataset: Dataset, options: EpisodeConfig) -> str:
+    """Check that no support contains its query's picture or a copy of it, and that splits and groups are kept apart.
+
+    A query with several pictures must not find all of them in one support turn, in any order.
+    """
     pairs = 0
     for episode in episodes:
         for query in episode.queries:
@@ -117,15 +123,15 @@ def leaks(episodes: Sequence[Episode], dataset: Dataset, asked: EpisodeConfig) -
                 shown = dataset.item(turn.item)
                 if sorted(dataset.contents(turn.pictures)) == contents:
                     raise InputError(f"{episode.id}: the query's picture {query.item} is in its support ({turn.item}).")
-                if asked.groups_apart and (shown.class_id, shown.group) == (picture.class_id, picture.group):
+                if options.groups_apart and (shown.class_id, shown.group) == (picture.class_id, picture.group):
                     raise InputError(f"{episode.id}: {turn.item} and the query {query.item} are of one group.")
                 pairs += 1
-        _splits(episode, dataset, asked)
-    return f"no support holds its query's picture or a copy of it: {pairs:,} pairs"
+        _splits(episode, dataset, options)
+    return f"no support contains its query's picture or a copy of it: {pairs:,} pairs"
 
 
-def near_leaks(episodes: Sequence[Episode], dataset: Dataset) -> list[str]:
-    """A line if supports hold a near-copy of their query's picture: resized, or compressed again."""
+def near_copies_in_supports(episodes: Sequence[Episode], dataset: Dataset) -> list[str]:
+    """A line if supports contain near-copies (resized, or compressed again) of their query's picture, else none."""
     near = {frozenset((one.content, other.content)) for one, other in near_copies(dataset)}
     leaking = [
         any(
@@ -141,31 +147,35 @@ def near_leaks(episodes: Sequence[Episode], dataset: Dataset) -> list[str]:
     return [line] if any(leaking) else []
 
 
-def _splits(episode: Episode, dataset: Dataset, asked: EpisodeConfig) -> None:
-    for turns, split in ((episode.support, asked.support_split), (episode.queries, asked.query_split)):
+def _splits(episode: Episode, dataset: Dataset, options: EpisodeConfig) -> None:
+    for turns, split in ((episode.support, options.support_split), (episode.queries, options.query_split)):
         strays = [turn.item for turn in turns if split not in (None, *dataset.item(turn.item).splits(turn))]
         if strays:
-            raise InputError(f"{episode.id}: {strays[0]} is not of the split {split}.")
+            raise InputError(f"{episode.id}: {strays[0]} is not in the split {split}.")
 
 
-def balance(episodes: Sequence[Episode], asked: EpisodeConfig) -> str:
-    """Every beginning of a support must show each class equally often (a shuffled support as a whole)."""
+def check_balance(episodes: Sequence[Episode], options: EpisodeConfig) -> str:
+    """Check that every prefix of whole rounds shows each class equally often; of a shuffled support, the whole."""
     beginnings = 0
     for episode in episodes:
         most = max(episode.shots_per_class)
-        for shots_per_class in range(1, most + 1) if asked.order == "rounds" else [most]:
+        for shots_per_class in range(1, most + 1) if options.order == "rounds" else [most]:
             counts = Counter(turn.class_id for turn in episode.shown(shots_per_class))
             wanted = {candidate.class_id: shots_per_class for candidate in episode.candidates}
             if shots_per_class and dict(counts) != wanted:
-                raise InputError(f"{episode.id}: its first {shots_per_class} shots per class are {dict(counts)}.")
+                raise InputError(
+                    f"{episode.id}: its first {shots_per_class} shots per class are not balanced: {dict(counts)}."
+                )
             beginnings += 1
-    return f"every beginning of a support is balanced: {beginnings:,} supports"
+    return f"every prefix of a support is balanced: {beginnings:,} supports"
 
 
-def blind_policies(episodes: Sequence[Episode]) -> str:
-    """Copying the first or last answer, or always giving one name, must be right in exactly one of as many
-    queries as an episode has candidates. Episodes of fewer queries, mostly one that brings its own candidates, are
-    passed over."""
+def check_blind_policies(episodes: Sequence[Episode]) -> str:
+    """Check that policies blind to the query are exactly at chance: copying the first or the last answer, one name.
+
+    Episodes whose number of queries is no multiple of the number of candidates are skipped. Most of these have one
+    query with its own candidates.
+    """
     tried = passed = 0
     for episode in episodes:
         if len(episode.queries) % len(episode.candidates):
@@ -181,34 +191,34 @@ def blind_policies(episodes: Sequence[Episode]) -> str:
             if answer is not None and hits * len(episode.candidates) != len(episode.queries):
                 raise InputError(f"{episode.id}: {policy!r} is right {hits} of {len(episode.queries)} times.")
             tried += answer is not None
-    over = f"; episodes passed over, which have fewer queries than candidates: {passed:,}" if passed else ""
+    over = f"; skipped {passed:,} episodes with fewer queries than candidates" if passed else ""
     return f"policies blind to the query are right in exactly 1/candidates of each episode: {tried:,} tried{over}"
 
 
-def room(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaffold) -> str:
-    """The longest prompt, with its longest answer, must fit the model's context."""
-    size = _sizes(episodes, scorer, wording)
+def check_context_length(episodes: Sequence[Episode], scorer: ScoringModel, scaffold: Scaffold) -> str:
+    """Check that the longest prompt with its longest answer fits into the model's context."""
+    size = _sizes(episodes, scorer, scaffold)
     longest: dict[int, tuple[int, Episode, int]] = {}
     for episode, query, shots_per_class in _cases(episodes):
         tokens = encode(
-            query_messages(episode, query, shots_per_class, wording), scorer.loaded.chat_template, "none", reply=True
+            query_messages(episode, query, shots_per_class, scaffold), scorer.loaded.chat_template, "none", reply=True
         )
         needed = len(tokens.ids) + sum(size(item) - 1 for item in tokens.pictures)
         if needed > longest.get(shots_per_class, (0,))[0]:
             longest[shots_per_class] = (needed, episode, query)
-    checked = [_exactly(e, q, k, scorer, wording) for k, (_, e, q) in sorted(longest.items())]
+    checked = [_exact_length(e, q, k, scorer, scaffold) for k, (_, e, q) in sorted(longest.items())]
     return f"every prompt fits: {len(list(_cases(episodes))):,} prompts, the longest {max(checked)[1]}"
 
 
-def _sizes(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaffold) -> Callable[[str], int]:
-    """Tokens that a picture takes. They hang on its size alone, and with a tower of CLIP's not even on that."""
+def _sizes(episodes: Sequence[Episode], scorer: ScoringModel, scaffold: Scaffold) -> Callable[[str], int]:
+    """A function from an item id to the picture's number of tokens, which depends at most on the picture's size."""
     known: dict[tuple[int, int], int] = {}
     squares = family_of(scorer.loaded.network.config).fixed_resolution
 
     def size(item: str) -> int:
         edges = (0, 0) if squares else open_image(scorer.sources[item][1]).size
         if edges not in known:
-            messages = build_messages((), wording, Turn(item, "", ""))
+            messages = build_messages((), scaffold, Turn(item, "", ""))
             short = encode(messages, scorer.loaded.chat_template, "none", reply=True)
             known[edges] = len(scorer.prompt(messages).ids) - len(short.ids) + 1
         return known[edges]
@@ -216,37 +226,36 @@ def _sizes(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaffold)
     return size
 
 
-def _exactly(
-    episode: Episode, query: int, shots_per_class: int, scorer: ScoringModel, wording: Scaffold
+def _exact_length(
+    episode: Episode, query: int, shots_per_class: int, scorer: ScoringModel, scaffold: Scaffold
 ) -> tuple[int, str]:
-    """The prompt's length and how it comes about, from the very tokens the model would read."""
-    messages = query_messages(episode, query, shots_per_class, wording)
+    """The exact length of a prompt with its longest answer, from the tokens that the model reads, and its parts."""
+    messages = query_messages(episode, query, shots_per_class, scaffold)
     where = f"{episode.query_id(query)} at {shots_per_class} shots per class"
     try:
         needed = len(scorer.prompt(messages).ids)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     template, context = scorer.loaded.chat_template, scorer.loaded.context
-    asked = len(encode(messages, template, "none", reply=True).ids)
-    told = [query_messages(episode, query, shots_per_class, wording, c.name) for c in episode.candidates]
-    answer = max(len(encode(each, template, "last").ids) for each in told) - asked
+    unexpanded = len(encode(messages, template, "none", reply=True).ids)
+    answered = [query_messages(episode, query, shots_per_class, scaffold, c.name) for c in episode.candidates]
+    answer = max(len(encode(each, template, "last").ids) for each in answered) - unexpanded
     if needed + answer > context:
         raise InputError(
-            f"{where}: the prompt takes {needed} tokens and its longest answer {answer}, and the model's context is "
+            f"{where}: the prompt has {needed} tokens and its longest answer {answer}, and the model's context is "
             f"{context}. Use fewer shots per class, fewer ways, or a model with a longer context."
         )
     shown = len(image_ids(messages))
-    text = asked - shown
+    text = unexpanded - shown
     parts = f"{shown} pictures {needed - text} + text {text} + answer {answer}"
     return needed + answer, f"{where}: {parts} = {needed + answer} of {context} tokens"
 
 
-def beginnings(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaffold) -> list[str]:
-    """The prompt's tokens must be the first of the whole conversation's, and the answer's the next, for each name; and
-    each answer must end with an end token of the model.
+def check_answer_prefixes(episodes: Sequence[Episode], scorer: ScoringModel, scaffold: Scaffold) -> list[str]:
+    """Check that a prompt's tokens are a prefix of the conversation with each answer, which ends with an end token.
 
-    Some chat templates write other text before a given answer than where the model is to speak. This is reported,
-    because no scaffold can change it.
+    Some chat templates write other text before a given answer than at the end of a prompt. This is reported and not
+    refused, because no scaffold can change it.
     """
     template, compared = scorer.loaded.chat_template, 0
     notes: dict[str, None] = {}
@@ -254,10 +263,10 @@ def beginnings(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaff
         query = index % len(episode.queries)
         shots_per_class = episode.shots_per_class[index % len(episode.shots_per_class)]
         where = f"{episode.query_id(query)} at {shots_per_class} shots per class"
-        question = query_messages(episode, query, shots_per_class, wording)
+        question = query_messages(episode, query, shots_per_class, scaffold)
         before = encode(question, template, "none", reply=True).ids
         for candidate in episode.candidates:
-            conversation = query_messages(episode, query, shots_per_class, wording, candidate.name)
+            conversation = query_messages(episode, query, shots_per_class, scaffold, candidate.name)
             tokens = encode(conversation, template, "last")
             answer = [i for i, label in enumerate(tokens.labels) if label != IGNORE]
             if template.ends and tokens.ids[answer[-1]] not in template.ends:
@@ -268,26 +277,26 @@ def beginnings(episodes: Sequence[Episode], scorer: ScoringModel, wording: Scaff
             note = _other_beginning(question, conversation, scorer)
             if note is None:
                 raise InputError(
-                    f"{where}: with the answer {candidate.name!r} the tokens before it are others than in the prompt. "
-                    "Change --scaffold."
+                    f"{where}: the tokens before the answer {candidate.name!r} differ from those of the prompt. Use "
+                    "another --scaffold."
                 )
             notes |= {note: None}
-    whole = f"the prompt's tokens come first in the conversation with each answer: {compared:,} compared"
+    whole = f"the prompt's tokens are a prefix of the conversation with each answer: {compared:,} compared"
     return [*(notes or [whole]), f"every answer ends with {template.end_of_answer}: {compared:,} answers"]
 
 
 def _other_beginning(question: list[Message], conversation: list[Message], scorer: ScoringModel) -> str | None:
-    """A sentence about what the chat template writes before a given answer, if a prompt does not end with it."""
+    """A sentence about the chat template's text before a given answer, if a prompt does not end with it."""
     template = scorer.loaded.chat_template
     open_text, _ = render_text(question, template, reply=True)
     text, spans = render_text(conversation, template)
     given = text[: spans[-1][0]]
     before, _ = render_text(question, template)
-    if given == open_text or not given.startswith(before):  # what was said before is written in another way
+    if given == open_text or not given.startswith(before):  # the messages before the answer are rendered differently
         return None
     differ = (i for i, (one, other) in enumerate(zip(given, open_text, strict=False)) if one != other)
     start = max(0, next(differ, min(len(given), len(open_text))) - SHOWN)
     return (
-        f"the chat template writes {given[start:]!r} before an answer that is given, and {open_text[start:]!r} where "
-        "the model is to speak: likelihoods follow the former, replies the latter"
+        f"the chat template writes {given[start:]!r} before a given answer and {open_text[start:]!r} at the end of a "
+        "prompt: likelihoods follow the former, replies the latter"
     )

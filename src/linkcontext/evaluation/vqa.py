@@ -1,13 +1,13 @@
-"""Short free-form answers: what counts as the same, and the accuracy of VQA, where ten people answered.
+"""Metrics of short free-form answers: exact match after normalisation, and VQA accuracy over ten people's answers.
 
-After Antol et al., "VQA: Visual Question Answering" (2015), and the evaluation of VQA v2.
+After Antol et al., "VQA: Visual Question Answering" (2015), and the evaluation code of VQA v2.
 """
 
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-AGREED = 3  # an answer that so many others gave is fully right
+AGREED = 3  # an answer is fully right if this many others gave it
 
 ARTICLES = frozenset({"a", "an", "the"})
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -17,26 +17,26 @@ _JOINED = re.compile(r"['’]|(?<=\d),(?=\d)|\.(?!\d)")  # don't = dont, 1,000 =
 _PARTED = re.compile(r"[;:/\[\]\"“”{}()=+\\_\-<>@`,?!*]")
 
 
-@lru_cache(maxsize=65536)  # the same few answers come again and again
+@lru_cache(maxsize=65536)  # the same few answers are repeated
 def normalise_answer(answer: str) -> str:
-    """Lower case, without punctuation and articles, numbers up to ten as digits, single spaces.
+    """The answer in lower case, without punctuation and articles, with numbers up to ten as digits and single spaces.
 
-    Apostrophes are dropped, which makes "dont" and "don't" one answer as the table of contractions of the
-    official evaluation does. An answer that is nothing but articles stays: "A" may be the letter of a choice.
+    Apostrophes are removed, which makes "dont" and "don't" equal, as the official evaluation does by a table of
+    contractions. An answer of articles alone is kept: "A" may be the letter of a choice.
     """
     words = [DIGITS.get(word, word) for word in _PARTED.sub(" ", _JOINED.sub("", answer.lower())).split()]
     return " ".join([word for word in words if word not in ARTICLES] or words)
 
 
 def exact(reply: str, answer: str) -> float:
-    """1 where both are the same after `normalise`, else 0."""
+    """1 if both are equal after `normalise_answer`, else 0."""
     return float(normalise_answer(reply) == normalise_answer(answer))
 
 
 def accuracy(reply: str, answers: Sequence[str]) -> float:
-    """VQA accuracy in [0, 1]: min(matches / 3, 1), averaged over the ways to leave one of the answers out."""
-    said = normalise_answer(reply)
-    same = [normalise_answer(answer) == said for answer in answers]
+    """VQA accuracy in [0, 1]: min(matches / 3, 1), averaged over leaving out each of the answers once."""
+    normalised = normalise_answer(reply)
+    same = [normalise_answer(answer) == normalised for answer in answers]
     matches = sum(same)
-    # Where the one left out is a match, one match fewer is left.
+    # Leaving out a match leaves one match fewer.
     return sum(min((matches - left_out) / AGREED, 1.0) for left_out in same) / len(same)

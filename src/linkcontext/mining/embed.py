@@ -126,7 +126,7 @@ def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
     return Encoder(name, network.to(device).eval(), processor, mark)
 
 
-def choose(dataset: Dataset, images_per_class: int, split: str | None, seed: int) -> dict[str, tuple[Item, ...]]:
+def choose_images(dataset: Dataset, images_per_class: int, split: str | None, seed: int) -> dict[str, tuple[Item, ...]]:
     """Class id to its pictures, so many at random and different ones, by id; the data set's order does not matter.
 
     Pictures that are filed under two names are left out, as everywhere.
@@ -162,7 +162,7 @@ def blocks(
     return pictures + [Block(file("names", *part), names=tuple(part)) for part in chunks(names, NAMES)]
 
 
-def encode(encoder: Encoder, wanted: Sequence[Block], loaders: int, advance: Callable[[], None]) -> None:
+def encode_blocks(encoder: Encoder, wanted: Sequence[Block], loaders: int, advance: Callable[[], None]) -> None:
     """Make these blocks. Pictures are read, and blocks written, by other threads while the encoder works."""
     with threads(loaders) as readers, ThreadPoolExecutor(1) as writer:
         parts = (part for block in wanted for part in chunks(block.pictures, BATCH))
@@ -171,7 +171,7 @@ def encode(encoder: Encoder, wanted: Sequence[Block], loaders: int, advance: Cal
         for block in wanted:
             found = [encoder.look(next(pixels)) for _ in chunks(block.pictures, BATCH)]
             found += [encoder.read(part) for part in chunks(block.names, BATCH)]
-            writes.append(writer.submit(write, block.file, torch.cat(found)))
+            writes.append(writer.submit(write_block, block.file, torch.cat(found)))
             while len(writes) > 1:  # one behind, so that a GPU is given the next batch before this one is fetched
                 writes.popleft().result()
             advance()
@@ -192,7 +192,7 @@ def _ahead(
         yield waiting.popleft().result()
 
 
-def write(file: Path, features: Tensor) -> None:
+def write_block(file: Path, features: Tensor) -> None:
     """A block's features, float32[N, D], beside and renamed."""
     with replacing(file) as new:
         save_file({"features": features.float().cpu().numpy()}, new)
@@ -239,7 +239,7 @@ def mine(
     three = check_weights(weights)
     if images_per_class < 1:
         raise InputError(f"--images-per-class {images_per_class}: at least 1 is needed.")
-    chosen, names = choose(dataset, images_per_class, split, seed), dataset.names()
+    chosen, names = choose_images(dataset, images_per_class, split, seed), dataset.names()
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=WAIT)  # without it CPUs would not meet
     eyes, folder = load_encoder(encoder, state.device), out.with_suffix(".features")
     marks = marks_pattern(eyes.processor.tokenizer.all_special_tokens)
@@ -254,7 +254,7 @@ def mine(
     own = list({block.file: block for block in missing}.values())[state.process_index :: state.num_processes]
     loaders = max(1, min(LOADERS, (os.cpu_count() or 1) // state.num_processes))
     with progress("Encoding", len(own)) as advance:
-        encode(eyes, own, loaders, advance)
+        encode_blocks(eyes, own, loaders, advance)
     state.wait_for_everyone()
     if state.is_main_process:
         image, text = np.stack([mean(parts) for parts in seen.values()]), np.concatenate([units(b) for b in said])

@@ -20,8 +20,8 @@ from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 from linkcontext.errors import InputError
+from linkcontext.jsonl import read_json
 from linkcontext.models.tensor_file import read_weights
-from linkcontext.records import read_json
 from linkcontext.storage import cache_dir, read_errors, replacing, write_text, written_once
 
 NAMES = ("mini-clip", "mini-base", "mini")

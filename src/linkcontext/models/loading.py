@@ -21,12 +21,12 @@ from transformers import (
 )
 
 from linkcontext.errors import InputError, first_few
+from linkcontext.jsonl import read_json
 from linkcontext.models import bundled
 from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.models.families import family_of, quantizable, wrap_processor
 from linkcontext.models.model import Model
 from linkcontext.models.prompting import USUAL_PROMPTING, Prompting
-from linkcontext.records import read_json
 
 # The JSON files of a model's folder that are read here or by transformers, except vocabularies.
 SETTINGS = (

@@ -1,1 +1,1 @@
-"""Tables, plots and pages from a run folder; needs neither model nor GPU."""
+"""Tables, plots and pages from the folder of a run, without a model and without a GPU."""

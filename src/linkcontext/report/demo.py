@@ -91,7 +91,7 @@ def write_demo(model: str, lessons: Sequence[DemoLesson], grid: Grid, again: str
 
 
 def _legend(grid: Grid) -> list[tuple[str, str]]:
-    """The terms of this table and what they mean."""
+    """The terms of the table with their meanings."""
     words = {heading.removesuffix(" [95 %]") for heading in grid.headings} | {line[1] for line in grid.lines}
     return [(word, meaning) for word, meaning in LEGEND if word in words]
 
@@ -101,7 +101,7 @@ def _template(name: str) -> str:
 
 
 def _style() -> str:
-    """The style of a run's report: the pages look alike."""
+    """The style of a run's report, which the demo's page shares."""
     _, begins, rest = _template("page.html.j2").partition("<style>")
     style, ends, _ = rest.partition("</style>")
     assert begins and ends, "page.html.j2 has no style"

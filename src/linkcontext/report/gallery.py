@@ -1,4 +1,4 @@
-"""Episodes to look at: which ones a page shows, and what it says about each of their queries."""
+"""The gallery of a report: the episodes that it shows, and the answers to their queries."""
 
 import base64
 import math
@@ -14,16 +14,16 @@ from linkcontext.evaluation.example_selection import SelectedExamples, select_ex
 from linkcontext.evaluation.metrics import Key, Pair
 from linkcontext.records import Episode, Prediction, Turn
 
-EDGE = 112  # pixels: sharp at 72 points on most screens, and some 5 kB a picture
-SMALL_EDGE = 48  # where the same picture stands above already
+EDGE = 112  # pixels of a thumbnail: sharp at 72 points on most screens, and about 5 kB
+SMALL_EDGE = 48  # pixels of a thumbnail that repeats a picture
 LIMIT = 12  # episodes
-LEAST_SCALE = 0.1  # nats of a whole bar: where nothing moved an answer, bars are not to say otherwise
+LEAST_SCALE = 0.1  # minimum nats of a full bar, so that negligible changes get short bars
 RIGHT, WRONG, TIED = "right", "wrong", "tied"
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """`uri` is the picture itself as a data URI; None where it is gone, and `label` says why."""
+    """A thumbnail as a data URI. If the picture is missing, `uri` is None and `label` says why."""
 
     uri: str | None
     label: str
@@ -31,7 +31,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A turn's pictures under the name they have in the episode. `truth` is what people call it, empty if the same."""
+    """The pictures of a turn with their name in the episode. `truth` is the true name, or empty if it is the same."""
 
     pictures: tuple[Picture, ...]
     name: str
@@ -40,7 +40,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A candidate and its share of the probability."""
+    """A candidate and its probability among the candidates."""
 
     name: str
     probability: float
@@ -50,7 +50,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """By how much an answer's log-probability changes without a support picture, in nats, and as a bar from -1 to 1."""
+    """The change of an answer's log-probability without a support picture, in nats and as a bar from -1 to 1."""
 
     nats: float
     bar: float
@@ -58,7 +58,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A support picture that was left out, and what that did to each of the answers that are looked at."""
+    """A support picture that was left out, and the change of each explained answer."""
 
     shown: Shown
     changes: tuple[Change, ...]
@@ -66,7 +66,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """What moved a query's answer: the right name's log-probability, and the chosen one's if that is another."""
+    """The explanation of a query: log-probabilities of the right name, and of the chosen name if it is another."""
 
     names: tuple[str, ...]
     logprobs: tuple[float, ...]
@@ -75,10 +75,10 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query and what became of it; verdicts are None for a scoring that did not run, `why` where nobody asked."""
+    """A query with its answers. Verdicts are None for a scoring that did not run; `why` is None without explanation."""
 
     shown: Shown
-    question: str  # empty where it is the scaffold's own
+    question: str  # empty for the scaffold's own question
     bars: tuple[Bar, ...]
     verdict: str | None
     reply: str | None
@@ -99,8 +99,8 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """`wrong` episodes have a query that is not right, `right` ones have none, `how` says how they were
-    drawn, and `missing` pictures could not be shown."""
+    """The episodes of a page. `wrong` ones have a query that is not right. `how` says how they were selected, and
+    `missing` counts pictures that cannot be shown."""
 
     how: str
     wrong: tuple[Opened, ...]
@@ -109,11 +109,11 @@ class Gallery:
 
 
 def gallery(groups: dict[Key, list[Pair]], root: Path, why: Attribution | None = None, limit: int = LIMIT) -> Gallery:
-    """Up to `limit` episodes as `Picks` has them, more where more are explained; the same run always shows the same."""
+    """Up to `limit` episodes of `select_examples`, or more if more are explained. A run always shows the same ones."""
     picked = select_examples(groups)
     explained = {query.query_id: query for query in why.queries} if why else {}
-    asked = {episode.id for pairs in picked.episodes.values() for episode, p in pairs if p.query_id in explained}
-    wrong, right = picked.first(max(limit, len(asked)))
+    with_why = {episode.id for pairs in picked.episodes.values() for episode, p in pairs if p.query_id in explained}
+    wrong, right = picked.first(max(limit, len(with_why)))
     pictures = _Pictures(root)
 
     def opened(ids: Sequence[str]) -> tuple[Opened, ...]:
@@ -122,15 +122,15 @@ def gallery(groups: dict[Key, list[Pair]], root: Path, why: Attribution | None =
     counted = "per class" if any(key.ways > 1 for key in groups) else "in all"
     how = (
         f"{len(wrong) + len(right)} of the {len(picked.episodes):,} episodes with {picked.shots_per_class} shots "
-        f"{counted}, judged by {picked.scoring.replace('_', ' ')} and drawn by a hash of their ids: {len(wrong)} of "
-        f"the {len(picked.wrong):,} that have an answer that is not right, {len(right)} of the {len(picked.right):,} "
-        "that have none. The mixture says nothing about the accuracy."
+        f"{counted}, judged by {picked.scoring.replace('_', ' ')} and selected by a hash of their ids: {len(wrong)} of "
+        f"the {len(picked.wrong):,} with an answer that is not right, and {len(right)} of the {len(picked.right):,} "
+        "without. Their ratio does not reflect the accuracy."
     )
     return Gallery(how, opened(wrong), opened(right), pictures.missing)
 
 
 def probabilities(prediction: Prediction, scoring: str) -> dict[str, float]:
-    """Softmax over the candidates of their scores: class id -> probability."""
+    """Class id -> probability: the softmax of the scores over the candidates."""
     scores = metrics.candidate_scores(prediction, scoring)
     top = max(scores.values())
     weights = {class_id: math.exp(score - top) for class_id, score in scores.items()}
@@ -139,7 +139,7 @@ def probabilities(prediction: Prediction, scoring: str) -> dict[str, float]:
 
 
 def verdict(prediction: Prediction, scoring: str, episode: Episode) -> str:
-    """Right, wrong, or tied: the right class among several that score the same."""
+    """Right, wrong, or tied if the right class is among several with the best score."""
     share = metrics.credit(prediction, scoring, episode.candidates)
     return RIGHT if share == 1 else WRONG if share == 0 else TIED
 
@@ -156,7 +156,7 @@ def _open(
     names = {candidate.class_id: candidate.name for candidate in episode.candidates}
 
     def shown(turn: Turn, class_id: str, name: str, edge: int = EDGE) -> Shown:
-        truth = truths.get(class_id, name)  # a caption of another picture is no candidate of this one
+        truth = truths.get(class_id, name)  # a support caption may not be a candidate
         pictures = tuple(picture(item, edge) for item in turn.pictures)
         return Shown(pictures, name, "" if truth == name else truth)
 
@@ -166,21 +166,21 @@ def _open(
     def why(query_id: str) -> Why | None:
         if query_id not in explained:
             return None
-        told = explained[query_id].answers
-        most = max([LEAST_SCALE, *(abs(v - a.logprob) for a in told for v in a.without)])
+        answers = explained[query_id].answers
+        most = max([LEAST_SCALE, *(abs(v - a.logprob) for a in answers for v in a.without)])
         left = tuple(
             Left(
                 shown(turn, turn.class_id, turn.answer, SMALL_EDGE),
-                tuple(Change(a.without[i] - a.logprob, (a.without[i] - a.logprob) / most) for a in told),
+                tuple(Change(a.without[i] - a.logprob, (a.without[i] - a.logprob) / most) for a in answers),
             )
             for i, turn in enumerate(turns)
         )
-        return Why(tuple(names[a.class_id] for a in told), tuple(a.logprob for a in told), left)
+        return Why(tuple(names[a.class_id] for a in answers), tuple(a.logprob for a in answers), left)
 
-    asked = {episode.query_id(index): query for index, query in enumerate(episode.queries)}
+    turn_of = {episode.query_id(index): query for index, query in enumerate(episode.queries)}
     queries = []
     for _, p in pairs:
-        turn = asked[p.query_id]
+        turn = turn_of[p.query_id]
         here = shown(turn, p.gold, names[p.gold])
         queries.append(_query(episode, p, picked.scoring, here, turn.question, why(p.query_id)))
     return Opened(episode.id, tuple(names.values()), support, tuple(queries), picked.credits[episode_id])
@@ -210,7 +210,7 @@ def _query(
 
 
 class _Pictures:
-    """Thumbnails below a root, each made once. A report outlives its pictures, so a gone one is no error."""
+    """Thumbnails of pictures below a root, each made once. Reports outlive pictures, so a missing one is no error."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -232,7 +232,7 @@ class _Pictures:
         except OSError:  # a name that is too long for a file
             gone = True
         if gone:
-            return Picture(None, f"{item} is gone")
+            return Picture(None, f"{item} is missing")
         try:
             png = thumbnail_png(path, edge)
         except InputError:

@@ -1,6 +1,6 @@
-"""report.md and report.html of a run, from the files in its folder alone.
+"""Write report.md and report.html of a run from the files in its folder.
 
-The page is one file that asks the network for nothing: style, plots and pictures are inside it.
+The page is one file that contains its style, plots and pictures, and loads nothing from the network.
 """
 
 import json
@@ -31,7 +31,7 @@ from linkcontext.evaluation.run_dir import (
     read_run,
 )
 from linkcontext.evaluation.text import share
-from linkcontext.records import typed
+from linkcontext.jsonl import typed
 from linkcontext.report.confusion import Confusion, confusion, confusion_grid
 from linkcontext.report.gallery import gallery
 from linkcontext.report.plots import accuracy_by_shots
@@ -41,21 +41,21 @@ from linkcontext.report.tables import (
     Grid,
     bounds,
     curves_grid,
+    episode_setting,
     lift,
     markdown,
     metrics_grid,
     pictures_note,
     power_note,
     published_grid,
-    setting,
     summary_grid,
 )
 from linkcontext.report.tree_view import branches, mask
 from linkcontext.storage import write_text
 
 MEANS = (
-    "Every subject weighs the same; intervals hold 95 % for other subjects and for other pictures. Efficiency is the "
-    "area between the accuracy by shots and that without any, over the most shots."
+    "Every subject has the same weight; 95 % intervals are for other subjects and other pictures. ICL efficiency is "
+    "the area between accuracy by shots and zero-shot accuracy, divided by the largest number of shots."
 )
 
 Groups = dict[Key, list[Pair]]
@@ -63,7 +63,7 @@ Groups = dict[Key, list[Pair]]
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A figure and what it is about."""
+    """A figure with its caption."""
 
     caption: str
     svg: Markup  # made by plots, which escapes
@@ -79,30 +79,29 @@ class Tables:
 
 
 def write_report(run: Path) -> Path:
-    """Write report.md and report.html into a run's folder; the path of the latter.
+    """Write report.md and report.html into the folder of a run; return the path of the latter.
 
-    Needs config.json, episodes.jsonl and predictions.jsonl, from which all figures are computed. Of metrics.json only
-    the counters are read, and without explain.json the page says how to get it. A report of an unfinished run says so
-    at its top. The pictures are looked for where config.json says the data was; those that are gone become labelled
-    placeholders.
+    All figures are computed from config.json, episodes.jsonl and predictions.jsonl. Only the counters of metrics.json
+    are read, and without explain.json the page says how to make it. The report of an unfinished run says so at the top.
+    Pictures are read from the data folder in config.json; missing ones become labelled placeholders.
 
     Raises:
-        InputError: a file of the run is missing or damaged (named), or a report cannot be written.
+        InputError: A file of the run is missing or damaged, or a report cannot be written. The message names it.
     """
     folder = read_run(run)
-    found, counters = _metrics(folder)
-    tables = _tables(folder, found)
+    rows, counters = _metrics(folder)
+    tables = _tables(folder, rows)
     groups, why = grouped(folder.episodes, folder.predictions), attribution_of(folder)
     mistaken = confusions(groups)
-    text = _markdown(folder, found, tables, counters, mistaken, why)
-    page = _html(folder, found, tables, counters, groups, mistaken, why)
+    text = _markdown(folder, rows, tables, counters, mistaken, why)
+    page = _html(folder, rows, tables, counters, groups, mistaken, why)
     write_text(text, run / "report.md")
     write_text(page, run / "report.html")
     return run / "report.html"
 
 
 def cautions(folder: RunFolder) -> list[str]:
-    """What a reader must know before any figure."""
+    """Warnings at the top of a report: unfinished runs, unknown weights, parts of another model."""
     sentences = [folder.unfinished] if folder.unfinished else []
     if folder.weights_unknown:
         sentences.append(UNKNOWN_WEIGHTS)
@@ -110,23 +109,23 @@ def cautions(folder: RunFolder) -> list[str]:
         sentences.append(lacks)
     for part in ("probe", "retention"):
         path = folder.path / part / "config.json"
-        # Their scaffold and prompts differ on purpose.
+        # Probes and retention runs have another scaffold and other prompts by design.
         if path.is_file() and (apart := measured_apart(folder.config, {**read_config(path)}, ("scaffold", "prompts"))):
-            sentences.append(f"The folder {part} in this run is about something else: {', '.join(apart)}.")
+            sentences.append(f"The folder {part} of this run differs from the run in {', '.join(apart)}.")
     return sentences
 
 
-def summary(model: str, found: Sequence[Row]) -> list[str]:
-    """One sentence or two for each (task, names, ways), at the shots per class that the gallery shows too."""
-    scoring = main_scoring([row["scoring"] for row in found])
-    shots = main_shots([row["shots_per_class"] for row in found])
-    at_shots = [row for row in found if row["shots_per_class"] == shots]
+def summary(model: str, rows: Sequence[Row]) -> list[str]:
+    """One or two sentences for each (task, names, ways), at the shots per class of the gallery."""
+    scoring = main_scoring([row["scoring"] for row in rows])
+    shots = main_shots([row["shots_per_class"] for row in rows])
+    at_shots = [row for row in rows if row["shots_per_class"] == shots]
     sentences = []
     for row in (row for row in at_shots if row["scoring"] == scoring):
-        replies = [r for r in at_shots if r["scoring"] == "generate" and setting(r) == setting(row)]
+        replies = [r for r in at_shots if r["scoring"] == "generate" and episode_setting(r) == episode_setting(row)]
         sentence = _sentence(model, row)
         if scoring != "generate" and replies:
-            sentence += f" Of its replies {_figure(replies[0])} name the right one and no other."
+            sentence += f" Of its replies {_figure(replies[0])} name the right class and no other."
         sentences.append(sentence)
     return sentences
 
@@ -138,7 +137,7 @@ def _sentence(model: str, row: Row) -> str:
             references.append(f"{name.replace('_', ' ')} {share(value)}")
     return (
         f"With {row['shots_per_class']} {_counted(row['ways'])} {model} gives {_figure(row)} of "
-        f"{row['n_queries']:,} queries the right name ({setting(row)}, {row['scoring'].replace('_', ' ')}); "
+        f"{row['n_queries']:,} queries the right name ({episode_setting(row)}, {row['scoring'].replace('_', ' ')}); "
         f"{', '.join(references)}."
     )
 
@@ -152,7 +151,7 @@ def _figure(row: Row) -> str:
 
 
 def _metrics(folder: RunFolder) -> tuple[list[Row], dict[str, Any]]:
-    """Rows made anew from the predictions, and the counters of metrics.json where there is one."""
+    """The rows, computed from the predictions, and the counters of metrics.json if that exists."""
     figures = metric_rows(folder.episodes, folder.predictions)
     if folder.config["config"].get("scoring") == "lcl-legacy":
         figures += lcl_metric.lcl_rows(folder.episodes, folder.predictions)
@@ -161,15 +160,15 @@ def _metrics(folder: RunFolder) -> tuple[list[Row], dict[str, Any]]:
     return figures, typed(dict[str, Any], kept.get("counters", {}), str(path), "counters")
 
 
-def _tables(folder: RunFolder, found: Sequence[Row]) -> list[Tables]:
-    """What stands below the rows: means over tasks, where tasks were asked about, and what was asked beside the run."""
-    made, config = [], folder.config["config"]
+def _tables(folder: RunFolder, rows: Sequence[Row]) -> list[Tables]:
+    """The tables below the main one: means over tasks of a run with --tasks, and the retention run of a run."""
+    tables, config = [], folder.config["config"]
     if config.get("episodes", {}).get("tasks"):
-        means = means_over(found, config.get("unseen", HELD_OUT), grouped(folder.episodes, folder.predictions))
-        made.append(Tables("Means over tasks", (summary_grid(means), curves_grid(shot_curves(means))), MEANS))
+        means = means_over(rows, config.get("unseen", HELD_OUT), grouped(folder.episodes, folder.predictions))
+        tables.append(Tables("Means over tasks", (summary_grid(means), curves_grid(shot_curves(means))), MEANS))
     if retained := retention_of(folder.path):
-        made.append(Tables("What it still knows without a support", (retained,), f"{CAPTION}."))
-    return made
+        tables.append(Tables("What the model still knows without a support", (retained,), f"{CAPTION}."))
+    return tables
 
 
 def _model_name(folder: RunFolder) -> str:
@@ -177,7 +176,7 @@ def _model_name(folder: RunFolder) -> str:
 
 
 def _model(folder: RunFolder) -> dict[str, Any]:
-    """What the run records about its model."""
+    """Everything that the run records about its model."""
     return {**folder.config["model"], "measured": folder.config.get("measured", {})}
 
 
@@ -189,65 +188,67 @@ def _again(folder: RunFolder) -> str:
     return f"linkcontext report {shlex.quote(str(folder.path))}"
 
 
-def published(folder: RunFolder, found: Sequence[Row]) -> list[Beside]:
-    """The published tables that rows lie beside, each with its rows."""
+def published(folder: RunFolder, rows: Sequence[Row]) -> list[Beside]:
+    """The published tables that have rows of this run to compare, with these rows."""
     spec, kind = folder.config["data"]["spec"], folder.config["model"].get("model_type", "")
-    names = dict.fromkeys(name for row in found if (name := benchmark(spec, row["task"])))
+    names = dict.fromkeys(name for row in rows if (name := benchmark(spec, row["task"])))
     return [
-        published_beside([row for row in found if benchmark(spec, row["task"]) == name], name, kind) for name in names
+        published_beside([row for row in rows if benchmark(spec, row["task"]) == name], name, kind) for name in names
     ]
 
 
 def confusions(groups: Groups) -> dict[str, Confusion]:
-    """One of each setting, at the shots per class and by the scoring that the gallery has too: its title -> it."""
+    """Title -> confusion matrix, one for each setting, at the shots per class and by the scoring of the gallery."""
     scoring, shots = main_scoring([key.scoring for key in groups]), main_shots([key.shots_per_class for key in groups])
     chosen = {key: pairs for key, pairs in groups.items() if (key.scoring, key.shots_per_class) == (scoring, shots)}
 
     def title(key: Key) -> str:
-        counted = "shots per class" if key.ways > 1 else "shots"  # the setting says that they are all
-        return f"{setting(key._asdict())}, {shots} {counted}, {scoring.replace('_', ' ')}"
+        counted = "shots per class" if key.ways > 1 else "shots"  # the setting says "shots in all"
+        return f"{episode_setting(key._asdict())}, {shots} {counted}, {scoring.replace('_', ' ')}"
 
     return {title(key): confusion(pairs, scoring) for key, pairs in chosen.items()}
 
 
-def worst(found: Confusion) -> str:
-    """The pairs mistaken most, in a sentence; empty where nothing was."""
-    told = [f"{right} for {said} ({round(cell.said, 1):g} of {cell.met})" for right, said, cell in found.worst]
-    return f"Most often mistaken: {', '.join(told)}." if told else ""
+def worst(matrix: Confusion) -> str:
+    """A sentence about the pairs of classes that were confused most often; "" if there are none."""
+    pairs = [
+        f"{right} for {answer} ({round(cell.answered, 1):g} of {cell.met})" for right, answer, cell in matrix.worst
+    ]
+    return f"Most often mistaken: {', '.join(pairs)}." if pairs else ""
 
 
 def cost(why: Attribution) -> str:
-    """What the explanation took, in a sentence."""
+    """A sentence about the cost of the explanations."""
     return (
-        f"{len(why.queries)} queries were asked again with each support picture, and what is said of it, left out: "
-        f"{why.prompts:,} answers scored, {why.seconds:.1f} s beside the evaluation (engine {why.engine})."
+        f"{len(why.queries)} queries were asked again without each support turn: {why.prompts:,} answers were scored "
+        f"in {why.seconds:.1f} s besides the evaluation (engine {why.engine})."
     )
 
 
 def _html(
     folder: RunFolder,
-    found: Sequence[Row],
+    rows: Sequence[Row],
     tables: Sequence[Tables],
     counters: dict[str, Any],
     groups: Groups,
     mistaken: dict[str, Confusion],
     why: Attribution | None,
 ) -> str:
-    above, grid = lift(metrics_grid(found))
+    above, grid = lift(metrics_grid(rows))
     source = resources.files("linkcontext.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source).render(
         title=_title(folder),
         cautions=cautions(folder),
-        shorter=any(row["shorter"] is not None for row in found),
-        summary=summary(_model_name(folder), found),
+        shorter=any(row["shorter"] is not None for row in rows),
+        summary=summary(_model_name(folder), rows),
         above=above,
         grid=grid,
-        power=f"{power_note(found)} {pictures_note(found)}".strip(),
+        power=f"{power_note(rows)} {pictures_note(rows)}".strip(),
         tables=tables,
         evidence=probe_html(folder.path),
-        published=[(table, published_grid(table)) for table in published(folder, found)],
-        plots=_plots(found),
+        published=[(table, published_grid(table)) for table in published(folder, rows)],
+        plots=_plots(rows),
         mistaken=[(title, it, worst(it)) for title, it in mistaken.items()],
         gallery=gallery(groups, Path(folder.config["data"]["root"]), why),
         cost=cost(why) if why else "",
@@ -264,16 +265,16 @@ def _html(
     )
 
 
-def _plots(found: Sequence[Row]) -> list[Plot]:
+def _plots(rows: Sequence[Row]) -> list[Plot]:
     by_setting: dict[str, list[Row]] = {}
-    for row in found:
-        by_setting.setdefault(setting(row), []).append(row)
+    for row in rows:
+        by_setting.setdefault(episode_setting(row), []).append(row)
     return [Plot(caption, Markup(accuracy_by_shots({caption: group}))) for caption, group in by_setting.items()]
 
 
 def _markdown(
     folder: RunFolder,
-    found: Sequence[Row],
+    rows: Sequence[Row],
     tables: Sequence[Tables],
     counters: dict[str, Any],
     mistaken: dict[str, Confusion],
@@ -288,11 +289,11 @@ def _markdown(
     parts = [
         f"# {_title(folder)}\n",
         *(f"**{caution}**\n" for caution in cautions(folder)),
-        *(sentence + "\n" for sentence in summary(_model_name(folder), found)),
-        markdown(metrics_grid(found)),
-        f"{power_note(found)} {pictures_note(found)}".strip() + "\n",
+        *(sentence + "\n" for sentence in summary(_model_name(folder), rows)),
+        markdown(metrics_grid(rows)),
+        f"{power_note(rows)} {pictures_note(rows)}".strip() + "\n",
         *(f"## {t.title}\n\n" + "\n".join(map(markdown, t.grids)) + f"\n{t.note}\n" for t in tables),
-        *(f"{markdown(published_grid(t))}\n{t.source}.\n" for t in published(folder, found)),
+        *(f"{markdown(published_grid(t))}\n{t.source}.\n" for t in published(folder, rows)),
         probe_markdown(folder.path),
         "Pictures and plots are in [report.html](report.html).\n",
         "## Confusion\n",

@@ -1,7 +1,7 @@
-"""Accuracy by shots per class as SVG text to put into a page, one run or several laid over each other.
+"""Plots of accuracy by shots per class as SVG elements of a page, for one run or several.
 
-Ink is `currentColor` and every line's colour a custom property (`--series-0` …) with a colour-blind-safe
-default, so the page decides about dark and light. Marker and dash differ too: colour never speaks alone.
+Text and axes have the colour `currentColor`, and each line a custom property (`--series-0` …) with a colour-blind-safe
+default, so the page can be dark or light. Lines also differ in marker and dash, and not by colour alone.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ from matplotlib.figure import Figure
 
 from linkcontext.evaluation.metrics import SCORINGS, Row
 
-INK = "#010203"  # stands for currentColor, which matplotlib does not know
+INK = "#010203"  # replaced by currentColor, which matplotlib does not support
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
-# Five and six have no common factor: thirty lines before colour, marker and dash come together again.
+# Five markers and six colours have no common factor, so their combinations repeat only after thirty lines.
 MARKERS = ("o", "s", "^", "D", "v")
 DASHES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)))
 STYLE = {
-    "svg.fonttype": "none",  # text stays text: smaller, searchable, in the page's font
-    "text.parse_math": False,  # a run may be called "$1"
+    "svg.fonttype": "none",  # text and not outlines: smaller, searchable, in the page's font
+    "text.parse_math": False,  # a run may be named "$1"
     "font.size": 10,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -36,13 +36,13 @@ STYLE = {
 
 
 def accuracy_by_shots(runs: Mapping[str, Sequence[Row]]) -> str:
-    """One `<svg>` element. `runs` maps a run's label to its rows, all of one (task, names, ways).
+    """One `<svg>` element. `runs` maps the label of a run to its rows, all of one (task, names, ways).
 
-    A line per run and scoring with its 95 % intervals, the nearest centroid of each run dotted in grey,
-    and chance as a level.
+    It has a line for each run and scoring with 95 % intervals, a dotted line for the nearest centroid of each run, and
+    a level for chance.
 
     Raises:
-        ValueError: no rows, or rows of different (task, names, ways): their chance levels differ.
+        ValueError: There are no rows, or rows of different (task, names, ways), whose chance levels may differ.
     """
     settings = {(row["task"], row["names"], row["ways"]) for rows in runs.values() for row in rows}
     if len(settings) != 1:
@@ -67,7 +67,7 @@ def _draw_series(axes: Axes, runs: Mapping[str, Sequence[Row]], places: Mapping[
         if any(row["scoring"] == scoring for row in rows)
     ]
     for index, (label, rows) in enumerate(series):
-        # A small step aside each: intervals of equal accuracies would hide each other.
+        # Lines are shifted a little, because intervals of equal accuracies would hide each other.
         aside = min(0.07, 0.4 / len(series)) * (index - (len(series) - 1) / 2)
         x = [places[row["shots_per_class"]] + aside for row in rows]
         y = [row["accuracy"] for row in rows]
@@ -96,14 +96,14 @@ def _draw_references(axes: Axes, runs: Mapping[str, Sequence[Row]], places: Mapp
         }
         if known:
             label = _label(run, "nearest centroid", len(runs))
-            # A cross as marker: a line of one point would otherwise not be seen at all.
+            # Without a marker, a line with a single point would be invisible.
             axes.plot(*zip(*sorted(known.items()), strict=True), label=label, **_reference(":"), marker="x")
     chance = next(row["chance"] for rows in runs.values() for row in rows)
     axes.axhline(chance, label="chance", **_reference("-"))
 
 
 def _reference(linestyle: str) -> dict[str, Any]:
-    # Above the series (zorder): where both agree the reference must be seen, and it is the thinner line.
+    # The reference is thinner and drawn above the series (zorder), so that it is visible if both agree.
     return {
         "color": INK,
         "linestyle": linestyle,
@@ -117,14 +117,14 @@ def _reference(linestyle: str) -> dict[str, Any]:
 def _dress(axes: Axes, figure: Figure, places: Mapping[int, int]) -> None:
     axes.set_xticks(list(places.values()), [str(shots) for shots in places])
     axes.set_xlim(-0.4, len(places) - 0.6)
-    axes.set_ylim(-0.02, 1.02)  # the whole scale: a cut one makes small differences look large
+    axes.set_ylim(-0.02, 1.02)  # the whole scale, because a cut one exaggerates small differences
     axes.set_xlabel("shots per class")
     axes.set_ylabel("accuracy")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
     for patch in (figure.patch, axes.patch):
-        patch.set_visible(False)  # the page's own ground shows through
-    # matplotlib lists plain lines before those with intervals; the runs come first here.
+        patch.set_visible(False)  # the background is the page's
+    # matplotlib lists plain lines before lines with intervals; here the runs come first.
     order = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda entry: _rank(entry[1]))
     figure.legend(*zip(*order, strict=True), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
 
@@ -132,14 +132,14 @@ def _dress(axes: Axes, figure: Figure, places: Mapping[int, int]) -> None:
 def _svg(figure: Figure) -> str:
     text = io.StringIO()
     with warnings.catch_warnings():
-        # The browser draws the letters; that matplotlib's own font lacks some of them is nobody's problem.
+        # The browser draws the text, so glyphs that matplotlib's font lacks are no problem.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
     return text.getvalue()
 
 
 def _open_to_the_page(svg: str, title: str) -> str:
-    """From a file of its own to an element of a page: no prologue, no fixed size, the page's colours."""
+    """Convert an SVG file to an element of a page, without prologue and fixed size, in the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
@@ -164,5 +164,5 @@ def _attribute(text: str) -> str:
 
 
 def _salt(runs: Mapping[str, Sequence[Row]]) -> str:
-    """Ids of elements that are the same for the same plot and differ between two plots of one page."""
+    """A salt for element ids, which are equal for equal plots and differ between the plots of a page."""
     return hashlib.sha256(repr([(run, list(rows)) for run, rows in runs.items()]).encode()).hexdigest()

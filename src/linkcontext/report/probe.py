@@ -1,4 +1,4 @@
-"""A probe's findings as tables: for the terminal, for Markdown, and as a section of a run's page."""
+"""The findings of a probe as tables for a terminal, for Markdown and for the page of a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation.grounding.findings import Finding
 from linkcontext.evaluation.run_dir import check_types, read_object
 from linkcontext.evaluation.text import share
-from linkcontext.records import from_dict
+from linkcontext.jsonl import from_dict
 from linkcontext.report.tables import Grid, bounds, chances, markdown, signed
 from linkcontext.storage import write_text
 
@@ -27,14 +27,14 @@ KEYS = {
 }
 HEADING = "Do the answers come from the pictures?"
 NOT_PROBED = (
-    "This run was not probed. Where it links classes to names, the same command with --probe adds what the answers "
-    "rest on."
+    "This run was not probed. If its episodes link classes to names, run the same command with --probe to test "
+    "whether the answers come from the pictures."
 )
-NOT_FINISHED = "The probe of this run is not finished. Give the same command with --probe again to finish it."
+NOT_FINISHED = "The probe of this run is not finished. Run the same command with --probe again to finish it."
 EXPLAINED = (
-    "Each effect is a difference of shares of right answers that a model that links would show; where a probe is "
-    "several comparisons, the weakest. p is adjusted for all probes together (Holm). Intervals hold 95 %, clustered by "
-    "episode and by query picture, of which the wider holds."
+    "Each effect is a difference between accuracies, which is positive for a model that links. For a probe with "
+    "several comparisons it is the weakest. p-values are adjusted for all probes (Holm). 95 % intervals are clustered "
+    "by episode and by query picture, and the wider one is shown."
 )
 SECTION = """
 <h2>{{ heading }}</h2>
@@ -59,7 +59,7 @@ Probe = Mapping[str, Any]
 
 
 def probe_of(run: Path) -> dict[str, Any] | None:
-    """The content of probe.json in a run's folder, or in the folder `probe` below it; None where there is none."""
+    """The content of probe.json in the folder of a run or in its folder `probe`; None if there is none."""
     for path in (run / "probe.json", run / "probe" / "probe.json"):
         if path.is_file():
             return read_probe(path)
@@ -67,13 +67,13 @@ def probe_of(run: Path) -> dict[str, Any] | None:
 
 
 def read_probe(path: Path) -> dict[str, Any]:
-    """The content of a probe.json. Raises `InputError`, naming the file, for one that is damaged."""
+    """Read a probe.json. Raises `InputError`, naming the file, if it is damaged."""
     probe = read_object(path, tuple(KEYS))
     check_types(probe, KEYS, path)
     for finding in probe["findings"]:
         checked = from_dict(Finding, finding, str(path))
         if any(len(ends) != 2 for ends in (checked.ci95, *(figure.ci95 for figure in checked.figures))):
-            raise InputError(f"{path}: an interval has not two ends. The file is damaged; probe again.")
+            raise InputError(f"{path}: an interval does not have two ends. The file is damaged; probe again.")
     return probe
 
 
@@ -83,7 +83,7 @@ def without_probe(run: Path) -> str:
 
 
 def probe_html(run: Path) -> Markup:
-    """The section of a run's page, which says so where the run was not probed."""
+    """The section about the probe in the page of a run, which says so if the run was not probed."""
     probe = probe_of(run)
     if probe is None:
         return Markup('<h2>{}</h2>\n<p class="quiet">{}</p>\n').format(HEADING, without_probe(run))
@@ -93,7 +93,7 @@ def probe_html(run: Path) -> Markup:
 
 
 def probe_markdown(run: Path) -> str:
-    """The section of a run's report.md, which says so where the run was not probed."""
+    """The section about the probe in report.md of a run, which says so if the run was not probed."""
     probe = probe_of(run)
     if probe is None:
         return f"## {HEADING}\n\n{without_probe(run)}\n"
@@ -102,14 +102,14 @@ def probe_markdown(run: Path) -> str:
 
 
 def write_probe(folder: Path) -> Path:
-    """Write probe.md beside probe.json; its path."""
+    """Write probe.md beside probe.json; return its path."""
     probe = read_probe(folder / "probe.json")
     write_text(f"# {probe['model']} on {probe['data']}\n\n{probe_markdown(folder)}", folder / "probe.md")
     return folder / "probe.md"
 
 
 def probe_grid(probe: Probe) -> Grid:
-    """A line for each finding: what a model that links shows, what this one shows, and what that says."""
+    """A line for each finding: the behaviour of a model that links, that of this model, and the verdict."""
     headings = ("probe", "a model that links", "this one, right [95 %]", "effect [95 %]", "p (Holm)", "verdict")
     return Grid(
         (*headings, "queries / episodes / pictures"),
@@ -129,7 +129,7 @@ def probe_grid(probe: Probe) -> Grid:
 
 
 def probe_table(findings: Sequence[Probe]) -> Table:
-    """The findings for a terminal: figures with intervals, effect, p. Verdicts are sentences for lines of their own."""
+    """The findings for a terminal: figures with intervals, effect, p. Verdicts are printed below the table."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("probe", "right", "[95 %]", "effect\n[95 %]", "p\n(Holm)"):
         table.add_column(

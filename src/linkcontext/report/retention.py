@@ -1,4 +1,4 @@
-"""The retention benchmark's rows: for a terminal, and beside a run's own figures in its report."""
+"""The rows of the retention benchmark as tables for a terminal and for the report of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,11 @@ from rich.table import Table
 from linkcontext.errors import InputError
 from linkcontext.evaluation.run_dir import check_types, read_object
 from linkcontext.evaluation.text import share
-from linkcontext.records import typed
+from linkcontext.jsonl import typed
 from linkcontext.report.tables import Grid, bounds
 from linkcontext.storage import read_errors
 
-CAPTION = "blind: the best that one and the same reply to every question would get"
+CAPTION = "blind: the metric of the best constant reply"
 FIGURES = {"accuracy": "right", "f1": "F1", "exact_match": "same", "vqa_accuracy": "VQA"}
 ROW = {
     "task": str,
@@ -29,7 +29,7 @@ WORDS = ("task", "scoring", "figure")
 
 
 def retention_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The grid for a terminal."""
+    """The table for a terminal."""
     table, grid = Table(caption=CAPTION, box=None, padding=(0, 1, 0, 0), pad_edge=False), retention_grid(rows)
     table.caption_justify = "left"
     for heading in grid.headings:
@@ -40,7 +40,7 @@ def retention_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def retention_grid(rows: Sequence[dict[str, Any]]) -> Grid:
-    """A line for each task and scoring: figure, interval, number of questions, chance, the best blind reply."""
+    """A line for each task and scoring: metric, interval, number of questions, chance, best constant reply."""
     return Grid(
         (*WORDS, "mean [95 %]", "n queries", "chance", "blind"),
         tuple(
@@ -59,7 +59,7 @@ def retention_grid(rows: Sequence[dict[str, Any]]) -> Grid:
 
 
 def retention_of(run: Path) -> Grid | None:
-    """Of the folder `retention` in a run's folder; None where there is none."""
+    """The table of the folder `retention` in the folder of a run; None if there is none."""
     path = run / "retention" / "metrics.json"
     if not path.is_file():
         return None
@@ -67,12 +67,12 @@ def retention_of(run: Path) -> Grid | None:
     for row in rows:
         check_types(row, ROW, path)
         if not row.keys() >= ROW.keys() or len(row["ci95"]) != 2:
-            raise InputError(f"{path}: a row is damaged. Ask again with --retention.")
+            raise InputError(f"{path}: a row is damaged. Run the same command with --retention again.")
     return retention_grid(rows)
 
 
 def retention_unfinished(run: Path) -> str:
-    """What the folder `retention` in a run's folder lacks, in a sentence; "" where there is none, or it is whole."""
+    """A sentence about missing answers in the folder `retention` of a run; "" if there is none or it is complete."""
     folder = run / "retention"
     if not (folder / "config.json").is_file():
         return ""
@@ -81,12 +81,12 @@ def retention_unfinished(run: Path) -> str:
         return ""
     return (
         f"The retention run of this run is not finished: {questions - answers:,} of its {questions:,} answers are "
-        "missing. Give the same command again to finish it."
+        "missing. Run the same command again to finish it."
     )
 
 
 def _lines(path: Path) -> int:
-    """The whole lines of a file; 0 where there is none."""
+    """The number of complete lines of a file; 0 if it does not exist."""
     if not path.is_file():
         return 0
     with read_errors(path):

@@ -1,6 +1,6 @@
-"""Rows of metrics and of comparisons as tables: for the terminal, for Markdown and for a page.
+"""Rows of metrics and of comparisons as tables for a terminal, for Markdown and for a page.
 
-A number never travels alone: interval, n, chance, heuristics and nearest centroid are in its line.
+An accuracy is never alone: interval, n, chance, blind policies and nearest centroid are in the same line.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,48 +14,39 @@ from linkcontext.evaluation.power import detectable
 from linkcontext.evaluation.published_results import Beside
 from linkcontext.evaluation.text import ABSENT, share
 
-LIFTED = (
-    "episodes",
-    "queries / episodes / pictures",
-    "not paired A / B",
-    "chance",
-    "answered",
-)  # said once where constant
-BREAKABLE = (
-    "episodes",
-    "tasks",
-    "new classes [95 %]",
-    "queries / episodes / pictures",
-)  # may break where a terminal is narrow
+# Columns that are written once above the table if all lines agree.
+LIFTED = ("episodes", "queries / episodes / pictures", "not paired A / B", "chance", "answered")
+# Columns whose cells may be wrapped in a narrow terminal.
+BREAKABLE = ("episodes", "tasks", "new classes [95 %]", "queries / episodes / pictures")
 CAPTION = "sum, mean, pmi, calibrated: how the candidates' likelihoods are scored"
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table as text: one heading per column, and lines of as many cells."""
+    """A table of texts: headings, and lines with as many cells."""
 
     headings: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
 
 
 def bounds(pair: Sequence[float] | None) -> str:
-    """An interval of shares, as `[.941, .963]`."""
+    """An interval as text, such as `[.941, .963]`; a dash for None."""
     return ABSENT if pair is None else f"[{share(pair[0])}, {share(pair[1])}]"
 
 
-def setting(row: Row) -> str:
-    """Which episodes a row is about, in words: `naming, pseudo names, 2-way`."""
+def episode_setting(row: Row) -> str:
+    """The setting of a row's episodes in words: `link, pseudo names, 2-way`."""
     ways = f"{row['ways']}-way" if row["ways"] > 1 else "shots in all"
     return f"{row['task']}, {row['names']} names, {ways}"
 
 
 def metrics_grid(rows: Sequence[Row]) -> Grid:
-    """Every row of `metrics.json`. `majority`, `answered` and `truth` have a column where they say something."""
+    """The rows of metrics.json as a table. Columns that would be empty or constant by definition are left out."""
     policies = [
         name for name in BASELINES if name != "majority" or any(row["baselines"][name] is not None for row in rows)
     ]
     columns: dict[str, Callable[[Row], str]] = {
-        "episodes": setting,
+        "episodes": episode_setting,
         "shots per class": lambda row: str(row["shots_per_class"]),
         "scoring": lambda row: _words(row["scoring"]),
         "accuracy [95 %]": lambda row: f"{share(row['accuracy'])} {bounds(row['ci95'])}",
@@ -74,9 +65,9 @@ def metrics_grid(rows: Sequence[Row]) -> Grid:
 
 
 def comparison_grid(rows: Sequence[Row]) -> Grid:
-    """Every row of `evaluate.compare.compare`: both accuracies, B - A with its interval, p, n and chance."""
+    """The rows of `evaluation.compare` as a table: both accuracies, B - A with its interval, p, n and chance."""
     columns: dict[str, Callable[[Row], str]] = {
-        "episodes": setting,
+        "episodes": episode_setting,
         "shots per class": lambda row: str(row["shots_per_class"]),
         "scoring": lambda row: _words(row["scoring"]),
         "A": lambda row: share(row["accuracy_a"]),
@@ -98,31 +89,31 @@ def chances(p: float) -> str:
 
 
 def power_note(rows: Sequence[Row]) -> str:
-    """What so many queries can show at all, in a sentence: of accuracies against a fixed figure, of comparisons."""
+    """A sentence about the smallest detectable difference, from a fixed value or between two runs."""
     smallest = [detectable(row["ci95"], min(row["n_episodes"], row["n_pictures"])) for row in rows]
     known = sorted({share(value) for value in smallest if value is not None})
     counted = {f"{row['n_queries']:,} queries in {row['n_episodes']:,} episodes" for row in rows}
-    subject = f"These {counted.pop()}" if len(counted) == 1 else "The rows' queries"
     if not known:
-        return f"{subject} can show no difference: more than one episode and more than one query picture are needed."
+        return "No difference is detectable: more than one episode and more than one query picture are needed."
     sizes = known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}, by row"
+    queries = f"{counted.pop()}, " if len(counted) == 1 else ""
     test = "80 % power, two-sided .05, clustered by episode and by query picture"
-    return f"{subject} can show differences above {sizes} ({test})."
+    return f"Smallest detectable difference: {sizes} ({queries}{test})."
 
 
 def pictures_note(rows: Sequence[Row]) -> str:
-    """How many distinct pictures the queries show, in a sentence, where they are fewer than the queries."""
+    """A sentence about the number of distinct query pictures, if they are fewer than the queries; else ""."""
     few = min(rows, key=lambda row: row["n_pictures"] / row["n_queries"])
     if few["n_pictures"] == few["n_queries"]:
         return ""
     counted = f"{few['n_queries']:,} queries show {few['n_pictures']:,} distinct pictures"
     if few["n_pictures"] > few["n_queries"] / 2:
         return f"The {counted}; intervals count pictures."
-    return f"Warning: the {counted}. Intervals count pictures and not queries, and more queries will not narrow them."
+    return f"Warning: the {counted}. Intervals count pictures and not queries, so more queries will not narrow them."
 
 
 def _shorter(row: Row) -> str:
-    """How often the shortest name was chosen and was right, of how many queries whose names differ in length."""
+    """How often the shortest name was chosen, how often it was right, and the number of queries that count."""
     figures = row["shorter"]
     return (
         ABSENT
@@ -132,12 +123,12 @@ def _shorter(row: Row) -> str:
 
 
 def _counts(row: Row) -> str:
-    """Queries, and of how many episodes and pictures they are."""
+    """The numbers of queries, episodes and query pictures."""
     return f"{row['n_queries']:,} / {row['n_episodes']:,} / {row['n_pictures']:,}"
 
 
 def summary_grid(rows: Sequence[Row]) -> Grid:
-    """Every line of `evaluate.means.summary`: means over subjects, by group of tasks, form and shots."""
+    """The rows of `evaluation.aggregate.mean_rows` as a table: means over subjects by tasks, form and shots."""
     columns: dict[str, Callable[[Row], str]] = {
         "tasks": lambda row: row["tasks"],
         "form": lambda row: row["form"],
@@ -155,7 +146,7 @@ def summary_grid(rows: Sequence[Row]) -> Grid:
 
 
 def curves_grid(rows: Sequence[Row]) -> Grid:
-    """Every line of `evaluate.means.curves`: without shots, the highest, and the efficiency of learning in context."""
+    """The rows of `evaluation.aggregate.shot_curves` as a table: zero-shot accuracy, peak and ICL efficiency."""
     columns: dict[str, Callable[[Row], str]] = {
         "tasks": lambda row: row["tasks"],
         "form": lambda row: row["form"],
@@ -168,7 +159,7 @@ def curves_grid(rows: Sequence[Row]) -> Grid:
 
 
 def published_grid(table: Beside) -> Grid:
-    """A published table, in the two digits it has, and below it this run, in columns of total shots."""
+    """A published table with its two decimals and this run below it, in columns of total shots."""
     lines = []
     for line in table.lines:
         cells = []
@@ -182,34 +173,34 @@ def published_grid(table: Beside) -> Grid:
 
 
 def signed(value: float) -> str:
-    """A difference of shares with its sign, as `+.012`; one that rounds to nothing is `.000`."""
+    """A difference of shares with its sign, such as `+.012`; one that rounds to zero is `.000`."""
     text = share(abs(value))
     return text if text == ".000" else ("−" if value < 0 else "+") + text
 
 
 def metrics_table(rows: Sequence[Row]) -> Table:
-    """The metrics for a terminal."""
+    """The table of metrics for a terminal."""
     return _rich(metrics_grid(rows), f"{power_note(rows)}\n{pictures_note(rows)}".strip())
 
 
 def summary_table(rows: Sequence[Row]) -> Table:
-    """Means over tasks for a terminal."""
+    """The table of means over tasks for a terminal."""
     counted = [row for row in rows if row["n_pictures"] is not None]
     return _rich(summary_grid(rows), pictures_note(counted) if counted else "")
 
 
 def curves_table(rows: Sequence[Row]) -> Table:
-    """Curves in three figures each, for a terminal."""
+    """The table of curves for a terminal."""
     return _rich(curves_grid(rows))
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
-    """A comparison for a terminal."""
+    """The table of a comparison for a terminal."""
     return _rich(comparison_grid(rows), f"{power_note(rows)}\n{pictures_note(rows)}".strip())
 
 
 def markdown(grid: Grid) -> str:
-    """The grid as a Markdown table, its numbers to the right."""
+    """The grid as a Markdown table with right-aligned numbers."""
     rule = ["---" if column == 0 else "---:" for column in range(len(grid.headings))]
     return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in (grid.headings, rule, *grid.lines))
 
@@ -219,20 +210,20 @@ def _grid(columns: dict[str, Callable[[Row], str]], rows: Sequence[Row]) -> Grid
 
 
 def lift(grid: Grid) -> tuple[str, Grid]:
-    """What is the same in every line, in words to be said once above it, and the columns that are left."""
+    """Move columns of `LIFTED` with one value into a line of text; return that line and the remaining columns."""
     columns = list(zip(grid.headings, zip(*grid.lines, strict=True), strict=True))
     constant = [heading for heading, cells in columns if heading in LIFTED and len(set(cells)) == 1]
-    said = [cells[0] if h == "episodes" else f"{h} {cells[0]}" for h, cells in columns if h in constant]
+    lifted = [cells[0] if h == "episodes" else f"{h} {cells[0]}" for h, cells in columns if h in constant]
     kept = [(heading, cells) for heading, cells in columns if heading not in constant]
     lines = tuple(zip(*(cells for _, cells in kept), strict=True))
-    return "; ".join(said), Grid(tuple(heading for heading, _ in kept), lines)
+    return "; ".join(lifted), Grid(tuple(heading for heading, _ in kept), lines)
 
 
 def _rich(grid: Grid, note: str = "") -> Table:
-    """The grid in 80 columns: headings break at every space, cells only in the columns that can bear it."""
-    said, grid = lift(grid)
+    """The grid for 80 columns: headings are wrapped at every space, cells only in the columns of `BREAKABLE`."""
+    title, grid = lift(grid)
     caption = f"{CAPTION}\n{note}".strip()
-    table = Table(title=Text(said, "table.title"), caption=caption, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title=Text(title, "table.title"), caption=caption, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.title_justify = table.caption_justify = "left"
     for heading in grid.headings:
         table.add_column(

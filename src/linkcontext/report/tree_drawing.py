@@ -1,4 +1,4 @@
-"""Prefix trees as text, for `linkcontext episodes --show --tree`."""
+"""Draw prefix trees as text, for `linkcontext episodes --show --tree`."""
 
 from collections.abc import Callable, Sequence
 
@@ -34,7 +34,7 @@ def draw_tree(tree: PrefixTree, words: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def draw_episode(
+def draw_episode_tree(
     episode: Episode, scaffold: Scaffold, words: ChatTokenizer, image_token: int, decode: Callable[[list[int]], str]
 ) -> str:
     """The tree of all shot counts, queries and candidates of an episode; an image is one token, written as its id.

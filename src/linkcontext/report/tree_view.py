@@ -1,4 +1,4 @@
-"""A prompt as the model reads it: the pieces of its tree, token by token, and who sees whom."""
+"""Views of a prefix tree for a report: its segments token by token, and its attention mask."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ BLANKS = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥"})
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A token as it is drawn: blanks can be seen, and a picture is one box."""
+    """A drawn token, with visible white space; a picture is one box."""
 
     text: str
-    times: int  # tokens
+    times: int  # number of tokens
     item: str
-    asked: bool
+    scored: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A piece of the tree, `first` its first token's number, with what follows it after a fork."""
+    """A segment of the tree with the branches after it. `first` is the number of its first token."""
 
     title: str
     first: int
@@ -31,7 +31,7 @@ class Branch:
 
 
 def branches(reading: TreeView) -> tuple[Branch, ...]:
-    """The tree, from its roots. Tokens are numbered as the model counts them, a picture's placeholders each."""
+    """The tree from its roots. Token numbers count every placeholder of a picture."""
     below: dict[int, list[int]] = {}
     for number, piece in enumerate(reading.pieces):
         below.setdefault(piece.parent, []).append(number)
@@ -49,7 +49,7 @@ def branches(reading: TreeView) -> tuple[Branch, ...]:
 
 
 def _title(tokens: Sequence[TreeToken], first: bool, goes_on: bool) -> str:
-    """What a piece is: shared by all, shared by some, or an answer."""
+    """The title of a segment: "trunk" if all prompts share it, "answer" if it is an answer, else "branch"."""
     if first and goes_on:
         return "trunk"
     return "answer" if all(token.asked for token in tokens) else "branch"
@@ -61,7 +61,10 @@ def _box(token: TreeToken) -> Box:
 
 
 def mask(reading: TreeView) -> Markup:
-    """Who sees whom as one `<svg>`: a row is a token, its columns are what it sees. A picture counts as one."""
+    """The attention mask as an `<svg>`: a row is a token, and its columns are what it attends to.
+
+    A picture counts as one token.
+    """
     pieces, count = reading.pieces, len(reading.tokens)
     shapes = []
     for piece in pieces:
@@ -71,9 +74,9 @@ def mask(reading: TreeView) -> Markup:
             above = pieces[above].parent
         steps = "".join(f"H{i + 1}V{i + 1}" for i in range(piece.start, piece.end))
         shapes.append(f'<path class="own" d="M{piece.start} {piece.start}{steps}H{piece.start}Z"/>')
-    asked = [i for i, token in enumerate(reading.tokens) if token.asked]
-    shapes += [f'<rect class="asked" x="-2" y="{i}" width="1.2" height="1"/>' for i in asked]
-    label = escape(f"The mask of {reading.episode_id}: {count} rows, what each token sees")
+    scored = [i for i, token in enumerate(reading.tokens) if token.asked]
+    shapes += [f'<rect class="asked" x="-2" y="{i}" width="1.2" height="1"/>' for i in scored]
+    label = escape(f"The attention mask of {reading.episode_id} with {count} rows")
     return Markup(
         f'<svg class="mask" role="img" aria-label="{label}" viewBox="-2.2 -.2 {count + 2.4} {count + 0.4}">'
         f'<rect class="all" width="{count}" height="{count}"/>{"".join(shapes)}</svg>'
@@ -81,6 +84,6 @@ def mask(reading: TreeView) -> Markup:
 
 
 def _seen(columns: TreeSegment, rows: TreeSegment) -> str:
-    """Every token of a piece sees all of a piece before it."""
+    """The rectangle for tokens `rows` that attend to all tokens of an earlier segment `columns`."""
     width, height = columns.end - columns.start, rows.end - rows.start
     return f'<rect class="sees" x="{columns.start}" y="{rows.start}" width="{width}" height="{height}"/>'

@@ -28,11 +28,11 @@ from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError, first_few
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
+from linkcontext.jsonl import to_json
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.model import Model
 from linkcontext.models.synthetic_images import CHECKED
-from linkcontext.records import to_json
 from linkcontext.storage import read_errors, replacing, write_errors
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack_header import FORMAT, Header, StoredThreshold, TaughtTo, read_header

@@ -8,7 +8,7 @@ from linkcontext.config import Select
 from linkcontext.data.layout import name_key
 from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.errors import CONTROL, InputError
-from linkcontext.records import from_dict, parse_json
+from linkcontext.jsonl import from_dict, parse_json
 from linkcontext.teach.names import canonical_name
 from linkcontext.teach.rejection import RejectionThreshold
 

@@ -21,8 +21,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from linkcontext.errors import InputError
 from linkcontext.evaluation.open_run import refuse_other
+from linkcontext.jsonl import read_json
 from linkcontext.models.tensor_file import DamagedError, checked_tensors, write_tensors
-from linkcontext.records import read_json
 from linkcontext.storage import holds_files, read_errors, replacing, write_errors, write_text
 
 STATE, LATEST = "training.safetensors", "latest"

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from linkcontext.errors import InputError
-from linkcontext.records import read_json
+from linkcontext.jsonl import read_json
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.loop import check, train
 from linkcontext.train.mixture import FILES, shares

@@ -15,7 +15,7 @@ from linkcontext.episodes.pool import LeftOut
 from linkcontext.episodes.questions import HELD_OUT, TaskSampler
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold, load_scaffold, refuse_scaffold
 from linkcontext.episodes.special_tokens import refuse_marked_names, refuse_marked_questions, refuse_marks
-from linkcontext.evaluation.recall import refuse_marked_recall, without_refused_pictures
+from linkcontext.evaluation.recall import questions_without_refused, refuse_marked_recall
 from linkcontext.evaluation.tasks.question_files import file_recall_test
 from linkcontext.models.model import Model
 from linkcontext.models.unreadable import without_refused
@@ -99,7 +99,7 @@ def _add_icl(
     pictures = _pictures(config.icl_data, model)
     plan = task_plan(config, pictures)
     if name == "letters":
-        plan = dataclasses.replace(plan, form="choice", said=True)
+        plan = dataclasses.replace(plan, form="choice", text_only=True)
     sampler = TaskSampler.of(pictures, plan)
     make = mixture.icl(sampler, pictures, wording, config.supervise != "query", config.turns, config.seed)
     problems = _problems(pictures, sampler.left_out)
@@ -112,7 +112,7 @@ def _add_icl(
 
 def _add_file(data: TrainingData, name: str, share: float, config: TrainConfig, model: Model | None) -> None:
     test = file_recall_test(Path(name), SCAFFOLDS["turns"], config.steps * config.batch, config.seed)
-    test = test if model is None else without_refused_pictures(test, LocalModel(model), strict=False)
+    test = test if model is None else questions_without_refused(test, LocalModel(model), strict=False)
     data.problems += test.dataset.problems
     data.digests |= {name: digest(test.dataset)}
     data.checks.append(partial(refuse_marked_recall, test.questions))

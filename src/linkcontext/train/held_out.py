@@ -20,7 +20,7 @@ from linkcontext.evaluation.evaluator import Evaluator, predict_episodes
 from linkcontext.evaluation.metrics import metric_rows
 from linkcontext.inference.memory import free_memory
 from linkcontext.inference.vision import VisionEncoder
-from linkcontext.records import parse_json
+from linkcontext.jsonl import parse_json
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.train.config import TrainConfig

@@ -23,8 +23,8 @@ from torch import nn
 from linkcontext.data.images import sha256
 from linkcontext.episodes.scaffold import load_scaffold
 from linkcontext.errors import InputError
+from linkcontext.jsonl import cut_log, to_json
 from linkcontext.models.model import Model
-from linkcontext.records import cut_log, to_json
 from linkcontext.scoring.identity import measured
 from linkcontext.seeds import key
 from linkcontext.storage import append_line, held

@@ -127,7 +127,7 @@ def icl(
     sampler: TaskSampler, dataset: Dataset, wording: Scaffold, every: bool, turns: Sequence[int], seed: int
 ) -> "Callable[..., Example]":
     """Conversations of a number of `turns`, each as likely; with `every` all answers are learnt, else the last."""
-    name = "letters" if sampler.plan.said else "icl"
+    name = "letters" if sampler.plan.text_only else "icl"
     if not wording.turns:
         raise InputError(f"--mixture {name}: the scaffold {wording.name} has no turns. Use turns.")
 
@@ -163,7 +163,7 @@ def _question_about(facts: Facts, name: str, picture: str, stream: np.random.Gen
         return turn
     if kind < 0.7:
         return replace(turn, question=str(stream.choice(questions.DESCRIBING)), answer=questions.caption(facts))
-    others = questions.about(facts)
+    others = questions.attribute_questions(facts)
     question = others[2] if kind < 0.8 else others[int(stream.integers(len(others)))]  # counting is the third
     return replace(turn, question=question.question, answer=question.answer)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from linkcontext.records import to_json
+from linkcontext.jsonl import to_json
 from linkcontext.storage import append_line
 
 GRADIENT_NORM = 1.0  # gradients are scaled down to this 2-norm where theirs is larger

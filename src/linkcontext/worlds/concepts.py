@@ -1,8 +1,8 @@
-"""Concepts of the procedural world: one vector of numbers in [0, 1) is one concept, and every vector is one.
+"""Concepts of the procedural world: every vector of numbers in [0, 1) is a concept.
 
-A concept belongs to a family. A *creature* is a body with one to five more parts, a *glyph* is two to five
-strokes, a *blob* is an outline with two to six bumps. `SLOTS` says which numbers mean what; `decode` reads
-attributes out of them; `neighbours` changes one or two attributes, which gives hard negatives by construction.
+A concept belongs to a family: a *creature* is a body with one to five more parts, a *glyph* consists of two to five
+strokes, and a *blob* is an outline with two to six bumps. `SLOTS` defines the meaning of the numbers, `decode` computes
+attributes from them, and `neighbours` changes one or two attributes, which gives hard negatives by construction.
 """
 
 import functools
@@ -32,9 +32,9 @@ COLOURS = {
     "white": (0.96, 0.96, 0.95),
     "grey": (0.52, 0.53, 0.55),
 }
-PARTS = 6  # of a creature, at most
-STROKES = 5  # of a glyph, at most
-HARMONICS = 4  # of a blob's outline
+PARTS = 6  # maximum parts of a creature
+STROKES = 5  # maximum strokes of a glyph
+HARMONICS = 4  # harmonics of a blob's outline
 
 PER_PART = ("shape", "colour", "accent", "texture", "size", "aspect", "angle", "x", "y", "mirrored")
 
@@ -50,13 +50,13 @@ def _slots() -> dict[str, slice]:
 
 
 SLOTS = _slots()
-LENGTH = max(s.stop for s in SLOTS.values())  # numbers in a concept
-CHANGES = 5  # numbers that say how a neighbour differs
+LENGTH = max(s.stop for s in SLOTS.values())  # numbers of a concept
+CHANGES = 5  # numbers that define how a neighbour differs
 
 
 @dataclass(frozen=True, slots=True)
 class Concepts:
-    """Attributes of N concepts. Integers index the tuples above; lengths are in units of half the picture."""
+    """Attributes of N concepts. Integers index the tuples above; lengths are in units of half a picture's width."""
 
     family: Tensor  # int64[N]
     count: Tensor  # int64[N]: parts, strokes or bumps
@@ -71,7 +71,7 @@ class Concepts:
     y: Tensor  # float32[N, PARTS]
     mirrored: Tensor  # bool[N, PARTS]: drawn on both sides
     stroke: Tensor  # float32[N, STROKES, 3, 2]: control points of quadratic curves
-    width: Tensor  # float32[N]: of a stroke
+    width: Tensor  # float32[N]: width of strokes
     amplitude: Tensor  # float32[N, HARMONICS]
     phase: Tensor  # float32[N, HARMONICS], radians
 
@@ -85,7 +85,7 @@ def _between(u: Tensor, low: float, high: float) -> Tensor:
 
 
 def decode(vectors: Tensor) -> Concepts:
-    """Attributes of concepts float32[N, LENGTH]."""
+    """The attributes of concepts float32[N, LENGTH]."""
     u = {name: vectors[:, where] for name, where in SLOTS.items()}
     n = len(vectors)
     first = torch.arange(PARTS, device=vectors.device) == 0
@@ -96,7 +96,7 @@ def decode(vectors: Tensor) -> Concepts:
     most = torch.tensor([PARTS, STROKES, 6], device=vectors.device)[family]
     colour = _pick(u["colour"], len(COLOURS))
     away = 1 + _pick(u["accent"], len(COLOURS) - 1)
-    around = 2 * torch.pi * u["x"]  # other parts sit around the body
+    around = 2 * torch.pi * u["x"]  # other parts are placed around the body
     reach = torch.where(first, 0.0, _between(u["y"], 0.40, 0.72))
     return Concepts(
         family=family,
@@ -118,23 +118,23 @@ def decode(vectors: Tensor) -> Concepts:
     )
 
 
-def draw(count: int, *names: Name) -> Tensor:
-    """Concepts float32[count, LENGTH]. Concept i depends on the names and on i alone."""
+def draw_concepts(count: int, *names: Name) -> Tensor:
+    """Draw concepts float32[count, LENGTH]. Concept i is a function of the names and i."""
     rows = [rng(*names, "concept", i).random(LENGTH, dtype=np.float32) for i in range(count)]
     return torch.from_numpy(np.stack(rows))
 
 
 def draw_changes(count: int, *names: Name) -> Tensor:
-    """What `neighbours` is to change, float32[count, CHANGES], for the concepts of the same names."""
+    """Draw the `changes` of `neighbours`, float32[count, CHANGES], for the concepts drawn with the same names."""
     rows = [rng(*names, "neighbour", i).random(CHANGES, dtype=np.float32) for i in range(count)]
     return torch.from_numpy(np.stack(rows))
 
 
 def neighbours(vectors: Tensor, changes: Tensor) -> Tensor:
-    """One hard negative for each concept: float32[N, LENGTH] with one or two attributes changed.
+    """A hard negative of each concept: float32[N, LENGTH] with one or two attributes changed.
 
-    `changes` float32[N, CHANGES] says how many and which, in numbers in [0, 1). A number is moved by a quarter
-    to three quarters of its circle, which always changes an attribute that has four or more values.
+    `changes` float32[N, CHANGES] in [0, 1) selects how many and which. A number is shifted by a quarter to three
+    quarters of its range, modulo 1, which always changes an attribute with four or more values.
     """
     things = decode(vectors)
     table, options = (t.to(vectors.device) for t in _changeable())
@@ -148,7 +148,7 @@ def neighbours(vectors: Tensor, changes: Tensor) -> Tensor:
 
 @functools.cache
 def _changeable() -> tuple[Tensor, Tensor]:
-    """For each (family, count): groups of slots that change together, float32[3, 7, groups, LENGTH], and how many."""
+    """For each (family, count): groups of slots that change together, float32[3, 7, groups, LENGTH], and a count."""
     lists = {(f, c): changeable(family, c) for f, family in enumerate(FAMILIES) for c in range(2, PARTS + 1)}
     table = torch.zeros(len(FAMILIES), PARTS + 1, max(map(len, lists.values())), LENGTH)
     options = torch.zeros(len(FAMILIES), PARTS + 1)
@@ -160,7 +160,7 @@ def _changeable() -> tuple[Tensor, Tensor]:
 
 
 def changeable(family: str, count: int) -> list[list[int]]:
-    """What a neighbour may differ in: each entry lists the slots that change together."""
+    """The possible changes of a neighbour: each entry lists the slots that change together."""
     at = {name: where.start for name, where in SLOTS.items()}
     if family == "creature":
         parts = [[at[name] + part] for part in range(count) for name in ("shape", "colour", "texture")]
@@ -173,7 +173,7 @@ def changeable(family: str, count: int) -> list[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A thing that can be said of a concept: its colour, what is on it, and its shape."""
+    """A part of a concept in words: its colour, its texture and its shape."""
 
     colour: str
     texture: str
@@ -182,7 +182,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is true of every picture of a concept."""
+    """The attributes that every picture of a concept shows."""
 
     family: str
     count: int
@@ -190,9 +190,9 @@ class Facts:
 
 
 def facts(things: Concepts) -> Sequence[Facts]:
-    """The ground truth of N concepts, in words."""
+    """The facts of N concepts."""
     colours = tuple(COLOURS)
-    out = []
+    all_facts = []
     for i in range(len(things.family)):
         family, count = FAMILIES[int(things.family[i])], int(things.count[i])
         shown = count if family == "creature" else 1
@@ -204,5 +204,5 @@ def facts(things: Concepts) -> Sequence[Facts]:
             )
             for p in range(shown)
         )
-        out.append(Facts(family, count, parts))
-    return out
+        all_facts.append(Facts(family, count, parts))
+    return all_facts

@@ -1,4 +1,4 @@
-"""The world as class folders: pictures, and a manifest that tells what is true of each."""
+"""Write a world as class folders: pictures, and a manifest with the facts about each."""
 
 import dataclasses
 import hashlib
@@ -20,39 +20,41 @@ from linkcontext.storage import occupied, replacing
 from linkcontext.worlds import concepts, questions, render
 from linkcontext.worlds.pseudo_words import pseudo_words
 
-EDGE = 64  # pixels of a written picture
+EDGE = 64  # width and height of a picture, in pixels
 TAUGHT = 320  # concepts that the bundled models are taught by name
 TAUGHT_STREAM: tuple[Name, ...] = ("world", "taught")
-REPLAY_STREAM: tuple[Name, ...] = ("world", "replay")  # of other pictures of the same concepts
+REPLAY_STREAM: tuple[Name, ...] = ("world", "replay")  # other pictures of the same concepts
 
 
 def user_stream(seed: int) -> tuple[Name, ...]:
-    """The namespace of a user's world. No training draws from it."""
+    """The random stream of a user's world, which no training uses."""
     return ("world", "user", seed)
 
 
 def taught_names(count: int = TAUGHT) -> list[str]:
-    """What the taught concepts are called."""
+    """The names of the concepts that the bundled models are taught."""
     return pseudo_words(count, *TAUGHT_STREAM)
 
 
 def write_seed(out: Path, classes: int, images: int, seed: int, size: int = EDGE) -> Dataset:
-    """A world of a user's own. Every second class is the hard neighbour of the one before it."""
+    """Write the world of a seed. Every second class is a hard negative of the class before it."""
     stream = user_stream(seed)
-    things = concepts.draw((classes + 1) // 2, *stream)
+    things = concepts.draw_concepts((classes + 1) // 2, *stream)
     alike = concepts.neighbours(things, concepts.draw_changes(len(things), *stream))
     vectors = torch.stack([things, alike], 1).flatten(0, 1)[:classes]
     names = pseudo_words(classes, *stream)
     near = [[names[i ^ 1]] if i ^ 1 < classes else [] for i in range(classes)]
-    return write(out, vectors, names, near, images, stream, size)
+    return write_world(out, vectors, names, near, images, stream, size)
 
 
 def write_taught(out: Path, images: int, stream: Sequence[Name] = TAUGHT_STREAM, size: int = EDGE) -> Dataset:
-    """New pictures of the concepts that the bundled models know by name."""
-    return write(out, concepts.draw(TAUGHT, *TAUGHT_STREAM), taught_names(), [[]] * TAUGHT, images, stream, size)
+    """Write new pictures of the concepts that the bundled models know by name."""
+    return write_world(
+        out, concepts.draw_concepts(TAUGHT, *TAUGHT_STREAM), taught_names(), [[]] * TAUGHT, images, stream, size
+    )
 
 
-def write(
+def write_world(
     out: Path,
     vectors: torch.Tensor,
     names: Sequence[str],
@@ -61,22 +63,23 @@ def write(
     stream: Sequence[Name],
     size: int,
 ) -> Dataset:
-    """Draw `images` of each concept into `out/NAME/`, and write the manifest.
+    """Draw `images` pictures of each concept into `out/NAME/`, and write the manifest.
 
-    `vectors` float32[N, concepts.LENGTH]; picture i of a class depends on the stream, the class and i alone.
+    `vectors` is float32[N, concepts.LENGTH]. Picture i of a class is a function of the stream, the class and i. Raises
+    `InputError` if `out` is not empty.
     """
     if occupied(out):
         raise InputError(f"{out}: there is something in it already. Choose an empty or new folder.")
-    told = concepts.facts(concepts.decode(vectors))
+    all_facts = concepts.facts(concepts.decode(vectors))
     items: list[Item] = []
     with progress("Drawing", len(names)) as advance:
-        for vector, name, near, fact in zip(vectors, names, neighbours, told, strict=True):
-            drawn = render.render(vector.expand(images, -1), render.draw(images, *stream, name), size)
+        for vector, name, near, own_facts in zip(vectors, names, neighbours, all_facts, strict=True):
+            drawn = render.render(vector.expand(images, -1), render.draw_instances(images, *stream, name), size)
             (out / name).mkdir(parents=True)
             for number, picture in enumerate(drawn):
                 path = f"{name}/{number:04d}.png"
-                facts = {**told_of(fact), "neighbours": list(near)}
-                content, pixels = save(picture, out / path)
+                facts = {**facts_json(own_facts), "neighbours": list(near)}
+                content, pixels = save_picture(picture, out / path)
                 group = f"{number:04d}"
                 items.append(Item(path, path, name, name, content, facts=facts, group=group, pixels=pixels))
             advance()
@@ -85,19 +88,19 @@ def write(
     return dataset
 
 
-def told_of(fact: concepts.Facts) -> dict[str, Any]:
-    """Facts as JSON has them."""
+def facts_json(fact: concepts.Facts) -> dict[str, Any]:
+    """Facts as the JSON object of a manifest."""
     parts = [dataclasses.asdict(part) for part in fact.parts]
     return {"family": fact.family, "count": fact.count, "parts": parts, "caption": questions.caption(fact)}
 
 
-def facts_of(told: dict[str, Any]) -> concepts.Facts:
-    """And back."""
-    return concepts.Facts(told["family"], told["count"], tuple(concepts.Part(**part) for part in told["parts"]))
+def facts_of(values: dict[str, Any]) -> concepts.Facts:
+    """Facts from the JSON object of a manifest."""
+    return concepts.Facts(values["family"], values["count"], tuple(concepts.Part(**part) for part in values["parts"]))
 
 
-def save(picture: torch.Tensor, path: Path) -> tuple[str, str]:
-    """Write a picture uint8[H, W, 3] as PNG; the SHA-256 of the file, and the hash of its pixels."""
+def save_picture(picture: torch.Tensor, path: Path) -> tuple[str, str]:
+    """Write a picture uint8[H, W, 3] as PNG; return the SHA-256 of the file and the hash of its pixels."""
     file = io.BytesIO()
     image = Image.fromarray(picture.cpu().numpy())
     image.save(file, "PNG")
@@ -106,7 +109,7 @@ def save(picture: torch.Tensor, path: Path) -> tuple[str, str]:
 
 
 def contact_sheet(dataset: Dataset, path: Path, across: int = 8, edge: int = 64) -> None:
-    """One row of pictures for each class, to look at."""
+    """Write a PNG with a row of pictures for each class."""
     classes = dataset.by_class()
     sheet = Image.new("RGB", (across * edge, len(classes) * edge), "white")
     for row, items in enumerate(classes.values()):

@@ -1,7 +1,7 @@
-"""Pseudo-words: names for things that have none.
+"""Pseudo-words: invented names.
 
-A pseudo-word is built from a closed inventory of syllables, so that a byte-pair tokenizer that has seen
-`SYLLABLES` spells every one of them in a few tokens: tafup = ta + fup, lerksablo = lerk + sa + blo.
+A pseudo-word is built from a fixed inventory of syllables, so a byte-pair tokenizer that was trained on `SYLLABLES`
+spells every pseudo-word in a few tokens: tafup = ta + fup, lerksablo = lerk + sa + blo.
 """
 
 import itertools
@@ -17,7 +17,7 @@ _SINGLE = tuple("bdfgklmnprstvz")
 _CLUSTER = ("bl", "br", "dr", "fl", "gr", "kl", "pl", "sn", "st", "tr")
 _CODA = ("b", "g", "k", "m", "p", "v", "x", "rk", "lk", "nt")
 _VOWELS = "aeiou"
-_SIMPLE = tuple(onset + vowel for onset in _SINGLE for vowel in _VOWELS)  # the only ones after a coda
+_SIMPLE = tuple(onset + vowel for onset in _SINGLE for vowel in _VOWELS)  # the only syllables after a coda
 _OPEN = _SIMPLE + tuple(onset + vowel for onset in _CLUSTER for vowel in _VOWELS)
 # One coda for each onset and vowel keeps the inventory small; the strides spread the codas evenly.
 _RHYMED = [
@@ -28,12 +28,12 @@ _RHYMED = [
 _CLOSED = tuple(syllable for syllable in _RHYMED if syllable[0] != syllable[-1])  # "pop" and "rar" stutter
 
 SYLLABLES: tuple[str, ...] = _OPEN + _CLOSED
-"""The 184 syllables every pseudo-word is made of."""
+"""The 184 syllables of all pseudo-words."""
 
 _LAST = tuple(syllable for syllable in SYLLABLES if syllable[-1] != "e")  # a final e would be silent
-_SHORTEST = 5  # letters; four-letter words are mostly taken
+_SHORTEST = 5  # letters, because most four-letter combinations are real words
 
-# What the inventory can spell of the 30,000 most frequent English words and names, and a few rarer words.
+# The words that the inventory can spell among the 30,000 most frequent English words and names, and a few rarer ones.
 _REAL = """
 banana barista bikini bogota bravo bruno dakota debra dimitri diploma domino dorado drama fatima fedora
 flora florida gemini genera geneva gestapo granada granola grenada greta gustavo gusto kamala katrina kerala
@@ -45,19 +45,18 @@ stamina stefano stimuli subaru sumatra suzuki tamara tampa tanaka telugu teresa 
 topeka torino tripoli verona vista vitro zebra
 """
 REAL_WORDS = frozenset(_REAL.split())
-# Stems that nobody wants to read in a name.
+# Offensive stems.
 _UNKIND = re.compile(
     "bokep|dago|dik|fag|fuk|gimp|kafi|klit|kok|kum|nazi|negr|nig|paki|pedo|peni|porn|put|rape|rapi|slut|tit|vagi"
 )
-_MOST = 50_000  # words of one call: they are found by drawing until enough have been accepted
+_MOST = 50_000  # words of one call, because candidates are drawn until enough have been accepted
 
 
 def pseudo_words(count: int, *seed_names: Name, avoid: Collection[str] = ()) -> list[str]:
-    """Draw `count` pseudo-words of 2 or 3 syllables, a pure function of `seed_names`.
+    """Draw `count` pseudo-words of 2 or 3 syllables, as a pure function of `seed_names` and `avoid`.
 
-    All differ, none is the beginning of another, none is a frequent English word or stands in `avoid`
-    (compared without case). A longer list from the same names begins with the shorter one.
-    Raises `InputError` above 50,000 words.
+    They are all different. None is a prefix of another, a frequent English word, or in `avoid` (ignoring case). A
+    shorter list of the same names is a prefix of a longer one. Raises `InputError` for more than 50,000 words.
     """
     if count > _MOST:
         raise InputError(f"{count} pseudo-words were asked for; at most {_MOST} can be made. Use fewer classes.")
@@ -75,7 +74,7 @@ def pseudo_words(count: int, *seed_names: Name, avoid: Collection[str] = ()) -> 
 
 
 def _draw_word(stream: np.random.Generator) -> str:
-    """One word that can be said aloud and read without blushing."""
+    """Draw one pronounceable and inoffensive word."""
     while True:
         first, middle, last = (int(stream.integers(len(parts))) for parts in (SYLLABLES, _OPEN, _LAST))
         three = stream.random() < 0.4
@@ -87,5 +86,5 @@ def _draw_word(stream: np.random.Generator) -> str:
 
 
 def _follows(after: str, before: str) -> bool:
-    """After a coda comes a single, other consonant: `tavplim` and `tavva` can't be said."""
+    """Whether `after` can follow `before`: after a coda, only a single and different consonant is pronounceable."""
     return before[-1] in _VOWELS or (after[1] in _VOWELS and after[0] != before[-1])

@@ -1,4 +1,4 @@
-"""What can be asked about a picture of the world, and the right answers: naming, describing, counting, attributes."""
+"""Questions about pictures of the world and their answers: naming, describing, counting, attributes."""
 
 from linkcontext.records import Question
 from linkcontext.worlds.concepts import COLOURS, FAMILIES, SHAPES, TEXTURES, Facts, Part
@@ -9,12 +9,12 @@ COUNTED = {"creature": "parts", "glyph": "strokes", "blob": "bumps"}
 
 
 def phrase(part: Part) -> str:
-    """A part in words. What is plain goes without saying."""
+    """A part in words, without the texture "plain"."""
     return " ".join(word for word in (part.colour, part.texture, part.shape) if word != "plain")
 
 
 def caption(facts: Facts) -> str:
-    """A description that states every attribute of a concept."""
+    """A description with every attribute of a concept."""
     counted = f"{facts.count} {COUNTED[facts.family]}"
     if facts.family == "creature":
         return f"creature of {counted}: " + ", ".join(phrase(part) for part in facts.parts)
@@ -22,7 +22,7 @@ def caption(facts: Facts) -> str:
 
 
 def styles(facts: Facts) -> dict[str, str]:
-    """One thing described in several manners. Which is wanted only an example can tell."""
+    """Descriptions of one thing in several styles. Only an example shows which style is wanted."""
     body, kind = phrase(facts.parts[0]), facts.family
     return {
         "full": caption(facts),
@@ -33,14 +33,14 @@ def styles(facts: Facts) -> dict[str, str]:
 
 
 def stated(text: str) -> frozenset[str]:
-    """The attributes a description states, as comparable phrases: the count and each part. For precision and recall."""
+    """The attributes that a description states, as phrases: the count and each part. Used for precision and recall."""
     head, _, parts = text.lower().strip().rstrip(".").partition(":")
     body, _, counted = head.partition(" of ")
     return frozenset(p.strip() for p in (body, counted, *parts.split(",")) if p.strip())
 
 
-def about(facts: Facts) -> list[Question]:
-    """The attribute and counting questions that a thing's pictures answer."""
+def attribute_questions(facts: Facts) -> list[Question]:
+    """The questions about attributes and counts that a thing's pictures answer."""
     body = facts.parts[0]
     counted = COUNTED[facts.family]
     questions = [

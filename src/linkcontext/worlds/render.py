@@ -1,7 +1,7 @@
-"""Drawing: a concept and an instance, both vectors of numbers in [0, 1), make one picture.
+"""Render pictures: a concept and an instance, both vectors of numbers in [0, 1), make one picture.
 
-`render` is a pure function of the two, vectorised over pictures, on CPU or GPU. An instance holds pose, scale,
-position, part jitter, colours of the light, noise, background and distractors; nothing else is random.
+`render` is a pure function of the two, vectorised over pictures, on CPU or GPU. An instance defines pose, scale,
+position, jitter of parts, colour of the light, noise, background and distractors; nothing else is random.
 """
 
 import functools
@@ -14,7 +14,7 @@ from linkcontext.seeds import Name, rng
 from linkcontext.worlds.concepts import COLOURS, HARMONICS, PARTS, SHAPES, STROKES, TEXTURES, Concepts, decode
 
 DISTRACTORS = 2
-DOTS = 32  # a stroke is the union of so many discs along its curve
+DOTS = 32  # discs along the curve of a stroke, whose union is drawn
 NOISE_EDGE = 256
 
 
@@ -37,18 +37,18 @@ def _instance_slots() -> dict[str, slice]:
 
 
 SLOTS = _instance_slots()
-LENGTH = max(s.stop for s in SLOTS.values())  # numbers in an instance
+LENGTH = max(s.stop for s in SLOTS.values())  # numbers of an instance
 
 
-def draw(count: int, *names: Name) -> Tensor:
-    """Instances float32[count, LENGTH]. Instance i depends on the names and on i alone."""
+def draw_instances(count: int, *names: Name) -> Tensor:
+    """Draw instances float32[count, LENGTH]. Instance i is a function of the names and i."""
     rows = [rng(*names, "instance", i).random(LENGTH, dtype=np.float32) for i in range(count)]
     return torch.from_numpy(np.stack(rows))
 
 
 def render(concepts: Tensor, instances: Tensor, size: int, chunk: int = 64) -> Tensor:
-    """Pictures uint8[N, size, size, 3] of concepts float32[N, .] in instances float32[N, .]."""
-    # Pictures are drawn a chunk at a time so that what is being worked on stays in the processor's cache.
+    """Render concepts float32[N, concepts.LENGTH] in instances float32[N, LENGTH]: pictures uint8[N, size, size, 3]."""
+    # Pictures are rendered in chunks, so that intermediate results stay in the processor's cache.
     pieces = [_render(decode(c), i, size) for c, i in zip(concepts.split(chunk), instances.split(chunk), strict=True)]
     return torch.cat(pieces)
 
@@ -63,10 +63,10 @@ def _render(things: Concepts, instances: Tensor, size: int) -> Tensor:
 
 
 def compose(concepts: Tensor, places: Tensor, instances: Tensor, size: int) -> Tensor:
-    """Pictures uint8[N, size, size, 3] with several things each, painted one after the other on one background.
+    """Render pictures uint8[N, size, size, 3] with several things each, painted in order on one background.
 
-    `concepts` float32[N, L, .]; `places` float32[N, L, 4]: x and y from -1 to 1 (right and down), scale (0: not there),
-    and how much the thing covers what is behind it; `instances` float32[N, .]: all but position and scale.
+    `concepts` is float32[N, L, concepts.LENGTH]. `places` is float32[N, L, 4]: x and y from -1 to 1 (right and down),
+    scale (0 for an absent thing) and opacity. `instances` float32[N, LENGTH] defines everything but position and scale.
     """
     v = {name: instances[:, where] for name, where in SLOTS.items()}
     px, py = _pixels(size, instances.device)
@@ -83,7 +83,7 @@ def compose(concepts: Tensor, places: Tensor, instances: Tensor, size: int) -> T
 
 
 def _pixels(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The middles of the pixels, x and y float32[1, pixels] from -1 to 1."""
+    """The centres of the pixels, x and y float32[1, pixels] from -1 to 1."""
     grid = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (2 / size) - 1
     py, px = (g.reshape(1, -1) for g in torch.meshgrid(grid, grid, indexing="ij"))
     return px, py
@@ -92,7 +92,7 @@ def _pixels(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
 def _thing(
     picture: Tensor, things: Concepts, v: dict[str, Tensor], x: Tensor, y: Tensor, scale: Tensor, size: int
 ) -> Tensor:
-    """One thing painted over each picture."""
+    """Paint one thing over each picture."""
     picture = picture.clone()
     for family, paint in enumerate((_creature, _glyph, _blob)):
         rows = (things.family == family).nonzero()[:, 0]
@@ -111,7 +111,7 @@ def _take(things: Concepts, rows: Tensor) -> Concepts:
 
 
 def _pose(v: dict[str, Tensor], px: Tensor, py: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels in the frame of the thing: x, y float32[N, pixels] and its scale float32[N, 1]."""
+    """The pixels in the thing's frame of reference, x and y float32[N, pixels], and its scale float32[N, 1]."""
     angle = (v["angle"] - 0.5) * 0.9
     scale = 0.62 + 0.38 * v["scale"]
     dx = px - (v["shift"][:, :1] - 0.5) * 0.5
@@ -125,7 +125,7 @@ def _turned(angle: Tensor, dx: Tensor, dy: Tensor, scale: Tensor) -> tuple[Tenso
 
 
 def _paint(picture: Tensor, colour: Tensor, alpha: Tensor) -> Tensor:
-    """Lay colour [N, 3] or [N, 3, pixels] over the picture where alpha float32[N, pixels] is 1."""
+    """Blend colour [N, 3] or [N, 3, pixels] over the picture with opacity alpha float32[N, pixels]."""
     colour = colour if colour.ndim == 3 else colour[:, :, None]
     return torch.lerp(picture, colour.expand_as(picture), alpha[:, None])
 
@@ -136,7 +136,7 @@ def _palette(device: torch.device) -> Tensor:
 
 
 def _tinted(index: Tensor, v: dict[str, Tensor]) -> Tensor:
-    """The named colours [N, 3], each a little off as in no two photographs."""
+    """The named colours [N, 3] with a small random shift, as in photographs."""
     return (_palette(index.device)[index] + (v["tint"] - 0.5) * 0.16).clamp(0, 1)
 
 
@@ -168,7 +168,7 @@ def _creature(picture: Tensor, things: Concepts, v: dict[str, Tensor], x: Tensor
 
 
 def _distance(shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """About the signed distance to the outline of a shape of radius one, float32[N, pixels]."""
+    """The approximate signed distance to the outline of a shape of radius one, float32[N, pixels]."""
     out = torch.empty_like(x)
     for index, name in enumerate(SHAPES):
         rows = (shape == index).nonzero()[:, 0]
@@ -199,7 +199,7 @@ _OUTLINES = {
 
 
 def _texture(texture: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """How much of the second colour is seen, float32[N, pixels] in 0..1."""
+    """The share of the second colour, float32[N, pixels] in 0..1."""
     out = torch.zeros_like(x)
     for index, name in enumerate(TEXTURES):
         rows = (texture == index).nonzero()[:, 0]
@@ -234,7 +234,7 @@ def _glyph(picture: Tensor, things: Concepts, v: dict[str, Tensor], x: Tensor, y
 
 def _blob(picture: Tensor, things: Concepts, v: dict[str, Tensor], x: Tensor, y: Tensor, pixels: Tensor) -> Tensor:
     theta, radius = torch.atan2(y, x), torch.hypot(x, y)
-    outline = 0.58 + 0.15 * (things.count[:, None] * theta + things.phase[:, :1]).cos()  # the bumps one can count
+    outline = 0.58 + 0.15 * (things.count[:, None] * theta + things.phase[:, :1]).cos()  # the bumps that are counted
     for h in range(1, HARMONICS):
         sway = things.amplitude[:, h, None] + 0.05 * (v["wobble"][:, h, None] - 0.5)
         outline += 0.7 * sway * (h * theta + things.phase[:, h, None]).cos()

@@ -1,17 +1,17 @@
-"""Scenes: pictures of the world that answer more than what a thing is called. Ground truth for every kind of task.
+"""Scenes: pictures of the world with questions and right answers for every type of task.
 
     thing    one thing                        naming, attribute (kind, colour, texture, shape), count (parts), caption,
-                                              rule (an invented word goes with one attribute, whatever the others)
+                                              rule (an invented word stands for one attribute, whatever the others)
     size     one thing, small or large        attribute (size)
     light    one thing by day or by night     attribute (state)
-    motion   one thing, its traces behind it  attribute (action)
+    motion   one thing, with its trace        attribute (action)
     place    one thing somewhere              location
     herd     one to six of one thing          count (things)
     two      two things of two colours        relation (left-right, above-below)
-    twins    two things, alike or not         same-different
-    sum      a few on the left, a few right   rule (sum, difference, product, larger)
+    twins    two equal or different things    same-different
+    sum      a few things left, a few right   rule (sum, difference, product, larger)
 
-No answer of a scene's own kind can be told from its concept: each kind draws concepts and answers apart.
+Except in `thing`, answers are independent of the concept, because concepts and answers are drawn separately.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ from linkcontext.seeds import Name, rng
 from linkcontext.storage import occupied
 from linkcontext.worlds import concepts, questions, render
 from linkcontext.worlds.concepts import COLOURS, Facts
-from linkcontext.worlds.folder import EDGE, save
+from linkcontext.worlds.folder import EDGE, save_picture
 from linkcontext.worlds.pseudo_words import pseudo_words
 
 NUMBERS = tuple("123456")
@@ -41,7 +41,7 @@ RULES: dict[str, tuple[Callable[[int, int], int], tuple[str, ...]]] = {
     "product": (lambda a, b: a * b, ("1", "2", "3", "4", "6", "9")),
     "larger": (max, tuple("123")),
 }
-SIDE = 0.48  # how far a thing stands from the middle where there are two
+SIDE = 0.48  # distance of each of two things from the middle
 PLACES = {"left": (-0.5, 0.0), "right": (0.5, 0.0), "top": (0.0, -0.5), "bottom": (0.0, 0.5), "middle": (0.0, 0.0)}
 MOTIONS = {
     "moving left": (-1, 0),
@@ -50,16 +50,16 @@ MOTIONS = {
     "moving down": (0, 1),
     "resting": (0, 0),
 }
-GRID = tuple(product((-0.62, 0.0, 0.62), (-0.4, 0.4)))  # where a herd stands
-NIGHT = 0.35  # of the light of day
+GRID = tuple(product((-0.62, 0.0, 0.62), (-0.4, 0.4)))  # the positions of a herd
+NIGHT = 0.35  # brightness relative to day
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One picture before it is drawn: things in layers, and what can be asked about it."""
+    """One picture before it is drawn: things in layers, and the questions about it."""
 
     things: Tensor  # float32[L, concepts.LENGTH]
-    places: tuple[tuple[float, float, float, float], ...]  # as `render.compose` has them
+    places: tuple[tuple[float, float, float, float], ...]  # as in `render.compose`
     questions: tuple[Question, ...]
     light: float = 1.0
 
@@ -67,7 +67,7 @@ class Scene:
 def write_scenes(
     out: Path, seed: int, classes: int = 60, images: int = 16, scenes: int = 240, size: int = EDGE
 ) -> Dataset:
-    """`classes` things in `images` pictures each, and so many `scenes` of every other kind, with their questions.
+    """Draw `classes` things in `images` pictures each and `scenes` pictures of every other kind, with their questions.
 
     Raises `InputError` for a folder that is not empty.
     """
@@ -88,7 +88,7 @@ def write_scenes(
                 path = f"{key}.png"
                 (out / path).parent.mkdir(parents=True, exist_ok=True)
                 kind = key.partition("/")[0]
-                content, pixels = save(picture, out / path)
+                content, pixels = save_picture(picture, out / path)
                 items.append(Item(path, path, kind, kind, content, questions=drawn[key].questions, pixels=pixels))
                 advance()
     dataset = Dataset(out, tuple(sorted(items, key=lambda item: item.id)))
@@ -97,35 +97,35 @@ def write_scenes(
 
 
 def _drawn(scenes: Sequence[Scene], names: Sequence[tuple[Name, ...]], size: int) -> Tensor:
-    """uint8[N, size, size, 3]"""
+    """Draw scenes: uint8[N, size, size, 3]. `names` are the random streams of their instances."""
     layers = max(len(scene.places) for scene in scenes)
     things = torch.zeros(len(scenes), layers, concepts.LENGTH)
     places = torch.zeros(len(scenes), layers, 4)
     for i, scene in enumerate(scenes):
         things[i, : len(scene.places)] = scene.things
         places[i, : len(scene.places)] = torch.tensor(scene.places)
-    instances = torch.cat([render.draw(1, *name) for name in names])
-    instances[:, render.SLOTS["grey"]] = 1.0  # a picture without colours would answer no question about them
-    found = render.compose(things, places, instances, size)
+    instances = torch.cat([render.draw_instances(1, *name) for name in names])
+    instances[:, render.SLOTS["grey"]] = 1.0  # no black-and-white pictures, because questions ask about colours
+    pictures = render.compose(things, places, instances, size)
     light = torch.tensor([scene.light for scene in scenes])[:, None, None, None]
-    return (found * light).round().to(torch.uint8)
+    return (pictures * light).round().to(torch.uint8)
 
 
 def _things(classes: int, images: int, stream: tuple[Name, ...]) -> Iterator[Scene]:
-    """Every thing, with a name of its own, in several pictures."""
-    vectors = concepts.draw(classes, *stream)
+    """Scenes of one thing: each of `classes` things with its own name in `images` pictures."""
+    vectors = concepts.draw_concepts(classes, *stream)
     names = pseudo_words(classes, *stream)
     for vector, name, fact in zip(vectors, names, concepts.facts(concepts.decode(vectors)), strict=True):
-        asked = about(fact, name)
+        about_thing = thing_questions(fact, name)
         for n in range(images):
             x, y, scale = rng(*stream, name, n).random(3)
             place = (0.5 * (x - 0.5), 0.5 * (y - 0.5), 0.62 + 0.38 * scale, 1.0)
-            yield Scene(vector[None], (place,), asked)
+            yield Scene(vector[None], (place,), about_thing)
 
 
-def about(fact: Facts, name: str) -> tuple[Question, ...]:
-    """All that can be asked about a picture of one thing. Without candidates an answer is named anew by an episode."""
-    attributes = questions.about(fact)
+def thing_questions(fact: Facts, name: str) -> tuple[Question, ...]:
+    """All questions about a picture of one thing. For those without candidates, an episode invents names."""
+    attributes = questions.attribute_questions(fact)
     rules = [
         replace(q, task="rule", concept=f"by {q.concept}", question=questions.NAMING[0], candidates=())
         for q in attributes
@@ -140,8 +140,8 @@ def about(fact: Facts, name: str) -> tuple[Question, ...]:
 
 
 def _one(*stream: Name) -> tuple[Tensor, np.random.Generator]:
-    """A concept of its own, and chance."""
-    return concepts.draw(1, *stream), rng(*stream, "scene")
+    """A concept, and a random generator for everything else in the scene."""
+    return concepts.draw_concepts(1, *stream), rng(*stream, "scene")
 
 
 def _pick(chance: np.random.Generator, options: Sequence[str]) -> str:
@@ -153,16 +153,16 @@ def _size(*stream: Name) -> Scene:
     answer = _pick(chance, ("small", "large"))
     scale = chance.uniform(0.28, 0.38) if answer == "small" else chance.uniform(0.85, 1.0)
     x, y = chance.uniform(-0.3, 0.3, 2) * (1.2 - scale)
-    asked = Question("attribute", "size", "Is it small or large?", answer, ("small", "large"))
-    return Scene(thing, ((x, y, scale, 1.0),), (asked,))
+    question = Question("attribute", "size", "Is it small or large?", answer, ("small", "large"))
+    return Scene(thing, ((x, y, scale, 1.0),), (question,))
 
 
 def _light(*stream: Name) -> Scene:
     thing, chance = _one(*stream)
     answer = _pick(chance, ("day", "night"))
-    asked = Question("attribute", "state", "Is it day or night?", answer, ("day", "night"))
+    question = Question("attribute", "state", "Is it day or night?", answer, ("day", "night"))
     x, y = chance.uniform(-0.2, 0.2, 2)
-    return Scene(thing, ((x, y, 0.8, 1.0),), (asked,), 1.0 if answer == "day" else NIGHT)
+    return Scene(thing, ((x, y, 0.8, 1.0),), (question,), 1.0 if answer == "day" else NIGHT)
 
 
 def _motion(*stream: Name) -> Scene:
@@ -171,17 +171,17 @@ def _motion(*stream: Name) -> Scene:
     dx, dy = MOTIONS[answer]
     x, y = 0.3 * dx + chance.uniform(-0.1, 0.1), 0.3 * dy + chance.uniform(-0.1, 0.1)
     traces = [(x - 0.25 * n * dx, y - 0.25 * n * dy, 0.45, 0.5 - 0.12 * n) for n in (3, 2, 1) if dx or dy]
-    asked = Question("attribute", "action", "What is it doing?", answer, tuple(MOTIONS))
+    question = Question("attribute", "action", "What is it doing?", answer, tuple(MOTIONS))
     places = (*traces, (x, y, 0.45, 1.0))
-    return Scene(thing.expand(len(places), -1), places, (asked,))
+    return Scene(thing.expand(len(places), -1), places, (question,))
 
 
 def _place(*stream: Name) -> Scene:
     thing, chance = _one(*stream)
     answer = _pick(chance, tuple(PLACES))
     x, y = np.array(PLACES[answer]) + chance.uniform(-0.08, 0.08, 2)
-    asked = Question("location", "place", "Where is it?", answer, tuple(PLACES))
-    return Scene(thing, ((x, y, 0.42, 1.0),), (asked,))
+    question = Question("location", "place", "Where is it?", answer, tuple(PLACES))
+    return Scene(thing, ((x, y, 0.42, 1.0),), (question,))
 
 
 def _herd(*stream: Name) -> Scene:
@@ -189,14 +189,14 @@ def _herd(*stream: Name) -> Scene:
     answer = _pick(chance, NUMBERS)
     spots = [GRID[i] for i in chance.permutation(len(GRID))[: int(answer)]]
     places = tuple((x + chance.uniform(-0.06, 0.06), y + chance.uniform(-0.06, 0.06), 0.3, 1.0) for x, y in spots)
-    asked = Question("count", "things", "How many things are there?", answer, NUMBERS)
-    return Scene(thing.expand(len(places), -1), places, (asked,))
+    question = Question("count", "things", "How many things are there?", answer, NUMBERS)
+    return Scene(thing.expand(len(places), -1), places, (question,))
 
 
 def _two(*stream: Name) -> Scene:
-    """Two things that have their first colours to tell them by."""
+    """Two things with different main colours, by which questions refer to them."""
     chance = rng(*stream, "scene")
-    things = concepts.draw(2, *stream)
+    things = concepts.draw_concepts(2, *stream)
     first, second = chance.permutation(len(COLOURS))[:2]
     things[:, concepts.SLOTS["colour"]] = (torch.tensor([first, second])[:, None] + 0.5) / len(COLOURS)
     colour = tuple(COLOURS)[int(first)]
@@ -205,17 +205,17 @@ def _two(*stream: Name) -> Scene:
     away = -SIDE if answer in ("left", "above") else SIDE
     spots = [(away, 0.0), (-away, 0.0)] if concept == "left-right" else [(0.0, away), (0.0, -away)]
     places = tuple((x + chance.uniform(-0.06, 0.06), y + chance.uniform(-0.06, 0.06), 0.44, 1.0) for x, y in spots)
-    asked = Question("relation", concept, f"Where is the {colour} one?", answer, answers)
-    return Scene(things, places, (asked,))
+    question = Question("relation", concept, f"Where is the {colour} one?", answer, answers)
+    return Scene(things, places, (question,))
 
 
 def _twins(*stream: Name) -> Scene:
     thing, chance = _one(*stream)
     answer = _pick(chance, ("same", "different"))
-    other = thing if answer == "same" else concepts.draw(1, *stream, "other")
+    other = thing if answer == "same" else concepts.draw_concepts(1, *stream, "other")
     places = tuple((x, chance.uniform(-0.15, 0.15), 0.44, 1.0) for x in (-SIDE, SIDE))
-    asked = Question("same-different", "things", "Are the two the same?", answer, ("same", "different"))
-    return Scene(torch.cat([thing, other]), places, (asked,))
+    question = Question("same-different", "things", "Are the two the same?", answer, ("same", "different"))
+    return Scene(torch.cat([thing, other]), places, (question,))
 
 
 def _sum(*stream: Name) -> Scene:
@@ -224,11 +224,11 @@ def _sum(*stream: Name) -> Scene:
     rows = (-0.62, 0.0, 0.62)
     spots = [(x, rows[i]) for x, n in ((-0.55, a), (0.55, b)) for i in chance.permutation(3)[:n]]
     places = tuple((x + chance.uniform(-0.05, 0.05), y, 0.3, 1.0) for x, y in spots)
-    asked = tuple(
+    rule_questions = tuple(
         Question("rule", name, "What does it make?", str(rule(a, b)), answers)
         for name, (rule, answers) in RULES.items()
     )
-    return Scene(thing.expand(len(places), -1), places, asked)
+    return Scene(thing.expand(len(places), -1), places, rule_questions)
 
 
 KINDS = {

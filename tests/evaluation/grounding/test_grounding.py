@@ -18,8 +18,8 @@ from linkcontext.evaluation.grounding.probe import Comparison
 from linkcontext.evaluation.grounding.probes import PROBES
 from linkcontext.evaluation.run_metrics import write_findings
 from linkcontext.evaluation.runner import check_probe_config, probe_grounding, probe_of_run
+from linkcontext.jsonl import write_jsonl
 from linkcontext.models.synthetic_images import BLANK
-from linkcontext.records import write_jsonl
 from linkcontext.source import open_data
 from linkcontext.worlds.folder import write_seed
 

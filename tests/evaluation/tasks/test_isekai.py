@@ -13,7 +13,7 @@ from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
 from linkcontext.evaluation.runner import configured, run_folder
 from linkcontext.evaluation.tasks.isekai import ISEKAI, open_isekai
-from linkcontext.evaluation.validate import balance, blind_policies, planted
+from linkcontext.evaluation.validate import check_balance, check_blind_policies, check_planted_answers
 from linkcontext.records import Candidate, Turn
 from linkcontext.worlds.isekai import write_isekai
 
@@ -108,10 +108,10 @@ def test_nobody_gains_by_not_looking(tmp_path):
         assert len(episodes) == 3
         assert sum(len(episode.queries) for episode in episodes) == 3 * 8
         asked = eval_config(data=str(tmp_path / kind), names="real").episodes
-        assert balance(episodes, asked).endswith(f"{3 * 4:,} supports")
-        assert "exactly 1/candidates" in blind_policies(episodes)
+        assert check_balance(episodes, asked).endswith(f"{3 * 4:,} supports")
+        assert "exactly 1/candidates" in check_blind_policies(episodes)
         for right in (True, False):
-            assert planted(episodes, SCAFFOLDS["turns"], right=right)
+            assert check_planted_answers(episodes, SCAFFOLDS["turns"], right=right)
         for policy in (copy_first, copy_last):
             for k in (1, 2, 4):
                 hits = [q.class_id == policy(e.shown(k)) for e in episodes for q in e.queries]
@@ -140,7 +140,7 @@ def test_the_order_of_a_support_hangs_on_the_seed_and_the_lists_alone(tmp_path):
         ({"image_name": 3}, "image_name must be a text, and is 3"),
         ({"positive_promt": ["icemic"]}, "positive_promt must be a text"),
         ({"positive_list": "icemic/1.png"}, "positive_list must be a list"),
-        ({"negative_list": ["cream/1.png"]}, "2 shots per class were asked for and its lists hold 1"),
+        ({"negative_list": ["cream/1.png"]}, "2 shots per class need more pictures than the 1 of its lists"),
         ({"image_name": "cream/1.png"}, "cream/1.png is called both 'icemic' and 'ice cream'"),
     ],
 )
@@ -177,11 +177,11 @@ def test_folders_that_are_none(tmp_path):
     with pytest.raises(InputError, match=r"no such folder.*hf:ISEKAI-Portal/ISEKAI-10.*linkcontext world --isekai"):
         open_isekai(str(tmp_path / "nowhere"), (1,), 0)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="there is none"):
+    with pytest.raises(InputError, match="has no JSON file"):
         open_isekai(str(tmp_path / "empty"), (1,), 0)
     root = benchmark(tmp_path / "b", record("icemic/3.png", "icemic"))
     (root / "ISEKAI-pair.json").write_text("")
-    with pytest.raises(InputError, match="2 could be its records"):
+    with pytest.raises(InputError, match="has 2 JSON files"):
         open_isekai(str(root), (1,), 0)
     with pytest.raises(InputError, match="no records"):
         open_isekai(str(root / "ISEKAI-pair.json"), (1,), 0)

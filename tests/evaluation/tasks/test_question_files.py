@@ -180,7 +180,7 @@ def test_the_scaffold_is_put_around_vqa_questions(vqa):
         ([question()], [annotation(people=9)], "annotations.json:1: record 0: 9 answers, .* defined over 10"),
         ([question()], [{"question_id": 7}], "annotations.json:1: record 0: `answers` is missing"),
         ([question()], [annotation()], "question 7: its picture 42 is not there"),
-        ([], [annotation()], "holds no question"),
+        ([], [annotation()], "has no question"),
     ],
 )
 def test_bad_vqa_records_are_named(vqa, questions, annotations, complaint):

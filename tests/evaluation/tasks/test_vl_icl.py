@@ -12,7 +12,7 @@ from linkcontext.config import eval_config
 from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.evaluation.runner import configured
 from linkcontext.evaluation.task import find_task
-from linkcontext.evaluation.validate import blind_policies, leaks
+from linkcontext.evaluation.validate import check_blind_policies, check_leaks
 from linkcontext.source import import_files
 
 TASKS = ("clevr", "matching_mi", "open_mi", "operator_induction", "operator_induction_interleaved", "textocr")
@@ -89,8 +89,8 @@ def test_every_task_is_asked_openly_and_as_a_choice(benchmark, tmp_path):
     assert {e.task.split(" ")[0] for e in episodes if "operator" in e.task} == set(
         map("/".join, product(TASKS[3:5], SIGNS))
     )
-    leaks(episodes, dataset, asked.episodes)
-    blind_policies(episodes)
+    check_leaks(episodes, dataset, asked.episodes)
+    check_blind_policies(episodes)
     two = {e.task.partition("/")[0] for e in episodes if all(len(turn.pictures) == 2 for turn in e.queries)}
     assert two == {"matching_mi", "operator_induction_interleaved"}
     for episode in episodes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from linkcontext.errors import InputError
-from linkcontext.records import BLOCK, BOM, LIMIT, PICKLE
+from linkcontext.jsonl import BLOCK, BOM, LIMIT, PICKLE
 
 EDGE = 16  # characters; a number, a word or an escape that ends the window may go on, and is shorter than this
 PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth")

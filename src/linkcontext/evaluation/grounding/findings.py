@@ -12,7 +12,7 @@ from linkcontext.evaluation.grounding.probe import Comparison
 from linkcontext.evaluation.grounding.results import ConditionResults, Figure
 from linkcontext.evaluation.intervals import Interval
 from linkcontext.evaluation.power import LEVEL, detectable, holm
-from linkcontext.evaluation.text import listed, share
+from linkcontext.evaluation.text import join_words, share
 from linkcontext.records import Episode, Prediction
 
 # Shares of the effect of a model that always follows the support. An effect below MIN_EFFECT is a trace, however small
@@ -74,16 +74,16 @@ def conclude(model: str, findings: Sequence[Finding], results: ConditionResults)
     right = f"{share(shown.accuracy)} [{share(shown.ci95[0])}, {share(shown.ci95[1])}] of {shown.n_queries:,} queries"
     if not failed:
         far, not_far = ([reach[f.probe] for f in findings if f.probe in reach and f.passes is t] for t in (True, False))
-        beyond = f" It does so {listed(far)}." if far else ""
-        beyond += f" Not shown: that it does so {listed(not_far)}." if not_far else ""
+        beyond = f" It does so {join_words(far)}." if far else ""
+        beyond += f" Not shown: that it does so {join_words(not_far)}." if not_far else ""
         return "links", (
             f"{model} links: it gives {right} the right one of names that it cannot know, where chance is "
             f"{share(shown.chance)}, follows the names it is shown, and loses this without the pictures.{beyond}"
         )
     if passed:
         return "partly", (
-            f"{model} links in part: as a linker's are its answers to {listed(passed)}; those to {listed(failed)} "
-            "are not."
+            f"{model} links in part: as a linker's are its answers to {join_words(passed)}; those to "
+            f"{join_words(failed)} are not."
         )
     least = max(f.detectable or 1.0 for f in linking)
     if all(f.ci95[1] <= MAX_ABSENT * f.full for f in linking):

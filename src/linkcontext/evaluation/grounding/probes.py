@@ -10,7 +10,7 @@ from linkcontext.evaluation.grounding.effects import agreement, paired_differenc
 from linkcontext.evaluation.grounding.probe import Comparison, GroundingProbe
 from linkcontext.evaluation.grounding.results import ConditionResults, Figure
 from linkcontext.evaluation.metrics import only_place
-from linkcontext.evaluation.text import listed, share
+from linkcontext.evaluation.text import join_words, share
 from linkcontext.models.synthetic_images import BLANK
 
 FALSE_SHARES = (0.25, 0.5, 0.75, 1.0)  # of a support's names
@@ -147,7 +147,7 @@ def compare_ways(results: ConditionResults) -> Comparison:
         tuple(results.figure(label, name) for label, name in conditions.items()),
         f"with the weakest, {label}",
         effect,
-        f"it is above chance with {listed([str(ways) for ways in sorted(by_ways)])} ways",
+        f"it is above chance with {join_words([str(ways) for ways in sorted(by_ways)])} ways",
         "nothing shows that it is above chance with every number of ways",
     )
 

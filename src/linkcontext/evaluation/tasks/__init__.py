@@ -1,1 +1,1 @@
-"""What can be measured: one module for each benchmark."""
+"""The tasks of `--benchmark`, one module each."""

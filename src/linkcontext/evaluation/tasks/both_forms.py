@@ -1,7 +1,7 @@
-"""Episodes asked in both forms, openly and as a choice among letters, after arXiv 2403.12736.
+"""Episodes in both forms, as open questions and as choices among letters, after arXiv 2403.12736.
 
-Supports and queries are counterbalanced as everywhere (`episodes.link`, `episodes.questions`), so that copying the
-first or the last answer, or always giving one letter, is right by chance only.
+Supports and queries are counterbalanced as in all episodes (`episodes.link`, `episodes.questions`), so policies that
+copy the first or the last answer, or always give one letter, are at chance.
 """
 
 import dataclasses
@@ -20,18 +20,18 @@ from linkcontext.source import open_data
 
 
 def refuse_format(options: TaskOptions, benchmark: str) -> None:
-    """Raise an `InputError` if --format is given, which would ask in one form only."""
+    """Raise `InputError` if --format is given, which would select one form."""
     if options.episodes.format != EpisodeConfig().format:
-        raise InputError(f"--format: --benchmark {benchmark} asks openly and as a choice. Leave it out.")
+        raise InputError(f"--format: --benchmark {benchmark} uses open questions and choices. Leave it out.")
 
 
-def run_name(benchmark: str, model: str, options: TaskOptions) -> str:
-    """The default name of the run's folder."""
+def both_forms_run_name(benchmark: str, model: str, options: TaskOptions) -> str:
+    """The default name of the folder of a run."""
     return f"{episode_run_name(model, options)}-{benchmark}"
 
 
 def open_both_forms(options: EpisodeConfig, _: Scaffold) -> EpisodeSet:
-    """Pictures, the episodes in both forms, and sentences about what is left out."""
+    """Draw the episodes in both forms. Raises `InputError` like `open_data` and `draw_episodes`."""
     dataset = open_data(options.data, options.strict)
     sampled = draw_configured(options, dataset)
     choice, left_out = _choice(options, dataset, sampled)
@@ -43,15 +43,15 @@ def open_both_forms(options: EpisodeConfig, _: Scaffold) -> EpisodeSet:
 def _choice(
     options: EpisodeConfig, dataset: Dataset, sampled: SampledEpisodes
 ) -> tuple[tuple[Episode, ...], list[str]]:
-    """The episodes as choices among letters, and what is left out of them beside what `sampled` leaves out."""
+    """The episodes as choices among letters, and sentences about what is left out besides what `sampled` leaves out."""
     if options.tasks:
         try:
             lettered = draw_configured(dataclasses.replace(options, format="choice"), dataset)
-        except InputError as error:  # which asking openly did not raise
+        except InputError as error:  # open questions could be drawn, but no choices
             return (), [f"choice: left out, {error}"]
         known = {left.class_id for left in sampled.left_out}
         more = [left for left in lettered.left_out if left.class_id not in known]
         return lettered.episodes, [f"{left.class_id}: left out as a choice, {left.shortfall}" for left in more]
     if options.ways > len(LETTERS):
-        return (), [f"choice: left out, {options.ways} ways, and there are letters for {len(LETTERS)}"]
+        return (), [f"choice: left out, {options.ways} ways, but there are only {len(LETTERS)} letters"]
     return tuple(with_letters(episode, "fewshot", options.seed) for episode in sampled.episodes), []

@@ -1,8 +1,8 @@
-"""ISEKAI-10 and ISEKAI-pair in their published layout, as a data set and episodes for `linkcontext eval`.
+"""isekai: ISEKAI-10 and ISEKAI-pair in their published layout, as a data set and episodes.
 
-A folder of pictures and ISEKAI-10.json or ISEKAI-pair.json: JSON lines, one query a line, paths below the folder,
-fields spelt as published. The first k of each list are the support of k shots per class. Records with the same
-lists and names become one episode with many queries, so that their support is read once.
+The layout is a folder with pictures and ISEKAI-10.json or ISEKAI-pair.json: JSON lines with one query each, with paths
+relative to the folder and fields spelt as published. The first k pictures of each list are the support of k shots per
+class. Records with the same lists and names become one episode with many queries, which share a support.
 """
 
 import dataclasses
@@ -18,7 +18,8 @@ from linkcontext.data.scan import scan
 from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.errors import InputError, first_few
 from linkcontext.evaluation.task import EpisodeSet, Task, TaskOptions
-from linkcontext.records import Candidate, Episode, Item, Turn, read_jsonl
+from linkcontext.jsonl import read_jsonl
+from linkcontext.records import Candidate, Episode, Item, Turn
 from linkcontext.seeds import rng
 from linkcontext.storage import cache_dir
 
@@ -29,7 +30,7 @@ OWN = "linkcontext world --isekai 10 --out DIR"
 
 @dataclass(frozen=True, slots=True)
 class IsekaiRecord:
-    """One query as published. `label_name` is one of the two names; "promt" is how the data spell it."""
+    """One query as published. `label_name` is one of the two names; "promt" is the spelling of the data."""
 
     image_name: str
     positive_list: tuple[str, ...]
@@ -40,14 +41,14 @@ class IsekaiRecord:
 
     @property
     def lists(self) -> dict[str, tuple[str, ...]]:
-        """Each name's support pictures."""
+        """Name -> its support pictures."""
         return {self.positive_promt: self.positive_list, self.negative_promt: self.negative_list}
 
 
-def configure(options: TaskOptions) -> TaskOptions:
-    """The options as this benchmark reads them: the data, the shots and the seed; the rest is the benchmark's own.
+def _configure(options: TaskOptions) -> TaskOptions:
+    """The options with only data, shots, seed and strict kept; the benchmark sets the rest.
 
-    Raises `InputError` for options that only drawn episodes have.
+    Raises `InputError` for options that only drawn episodes have, and without --data.
     """
     e, default = options.episodes, EpisodeConfig()
     kept = EpisodeConfig(data=e.data, shots=e.shots, seed=e.seed, strict=e.strict)
@@ -61,22 +62,22 @@ def configure(options: TaskOptions) -> TaskOptions:
     return dataclasses.replace(options, episodes=dataclasses.replace(kept, names="real"))
 
 
-def run_name(model: str, options: TaskOptions) -> str:
-    """The default name of the run's folder, with the benchmark's: class folders may lie in the same place."""
+def _run_name(model: str, options: TaskOptions) -> str:
+    """The default name of the folder of a run. It has the benchmark's name, because --data may be class folders too."""
     e = options.episodes
     return "-".join((Path(model).name, "isekai", Path(e.data).stem, options.scoring, f"seed{e.seed}"))
 
 
 def open_episodes(options: EpisodeConfig, _: Scaffold) -> EpisodeSet:
-    """`open_isekai` with the options of a run."""
+    """The data set and the episodes for the options of a run. Raises like `open_isekai`."""
     return EpisodeSet(*open_isekai(options.data, options.shots, options.seed))
 
 
 def open_isekai(data: str, shots_per_class: Iterable[int], seed: int) -> tuple[Dataset, tuple[Episode, ...]]:
-    """Pictures and episodes of a folder (or of its records file, where it has several), or of `hf:NAME` on the hub.
+    """The data set and the episodes of a folder, of a records file in it, or of `hf:NAME` on the Hub.
 
-    Raises `InputError` for records that are none, for pictures that are not there (all of them at once), and for more
-    shots per class than the lists hold. Records whose query is among its supports are left out and counted.
+    Records whose query is among its supports are left out, and counted in the data set's problems. Raises `InputError`
+    for malformed records, missing pictures (naming all of them), and more shots per class than the lists have.
     """
     file = _file(_downloaded(data.removeprefix("hf:")) if data.startswith("hf:") else Path(data))
     shots = tuple(sorted(set(shots_per_class)))
@@ -93,49 +94,49 @@ def open_isekai(data: str, shots_per_class: Iterable[int], seed: int) -> tuple[D
         else:
             groups.setdefault(frozenset(record.lists.items()), []).append(record)
     if not groups:
-        raise InputError(f"{file}: no query that is not among its own supports. Is it the benchmark's own file?")
-    said = f"{file}: queries left out because their picture is among the supports: {len(leaks)} ({first_few(leaks)})."
-    dataset = Dataset(file.parent, tuple(sorted(items.values(), key=lambda item: item.id)), (said,) if leaks else ())
+        raise InputError(f"{file}: every query is among its own supports. Is it the benchmark's own file?")
+    leaked = f"{file}: queries left out because their picture is among the supports: {len(leaks)} ({first_few(leaks)})."
+    dataset = Dataset(file.parent, tuple(sorted(items.values(), key=lambda item: item.id)), (leaked,) if leaks else ())
     if claims := disputed(dataset.items):
         pairs = [" and ".join(item.path for item in same[:2]) for same in claims.values()]
         sentence = f"{file}: pictures that have two names: {len(claims)} ({first_few(pairs, whole=True)})."
         dataset = dataclasses.replace(dataset, problems=(*dataset.problems, sentence))
     episodes = [
-        _episode(f"e{i:05d}", _task(file), found, items, shots, seed) for i, found in enumerate(groups.values())
+        _episode(f"e{i:05d}", _task(file), group, items, shots, seed) for i, group in enumerate(groups.values())
     ]
     return dataset, tuple(episodes)
 
 
 def _downloaded(name: str) -> Path:
-    """The files of a hub data set, kept in the cache."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - nobody without --data hf: waits for it
+    """The cached folder of a data set on the Hub."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - slow to import, and needed for hf: only
 
     try:
         return Path(snapshot_download(name, repo_type="dataset", local_dir=cache_dir() / "isekai" / name))
-    except (OSError, ValueError) as error:  # the hub's errors are both: no network, no such name, no permission
+    except (OSError, ValueError) as error:  # the Hub's errors for no network, no such name and no permission
         reason = str(error).strip().split("\n", 1)[0]
         raise InputError(
-            f"hf:{name}: cannot be fetched ({reason}). Download it where there is a network and give --data its "
-            f"folder, or draw your own with `{OWN}`."
+            f"hf:{name}: cannot be fetched ({reason}). Download it elsewhere and give its folder to --data, or draw "
+            f"your own with `{OWN}`."
         ) from error
 
 
 def _file(data: Path) -> Path:
-    """The records file."""
+    """The records file in a folder."""
     if data.is_file():
         return data
     if not data.is_dir():
         raise InputError(f"{data}: no such folder. Give {LAYOUT}, {HUB}; or draw your own with `{OWN}`.")
-    found = sorted(p for p in data.glob("*.json*") if p.suffix in (".json", ".jsonl") and p.name != MANIFEST)
-    found = [path for path in found if "isekai" in path.stem.lower()] or found
-    if len(found) != 1:
-        there = f"{len(found)} could be its records ({first_few([path.name for path in found])})" if found else "none"
-        raise InputError(f"{data}: of JSON files there is {there}. Give {LAYOUT}, or --data the records file itself.")
-    return found[0]
+    files = sorted(p for p in data.glob("*.json*") if p.suffix in (".json", ".jsonl") and p.name != MANIFEST)
+    files = [path for path in files if "isekai" in path.stem.lower()] or files
+    if len(files) != 1:
+        count = f"{len(files)} JSON files ({first_few([path.name for path in files])})" if files else "no JSON file"
+        raise InputError(f"{data}: has {count} where one is needed. Give {LAYOUT}, or give the records file to --data.")
+    return files[0]
 
 
 def _records(file: Path, most: int) -> list[IsekaiRecord]:
-    """The lines of a records file, each checked."""
+    """The checked records of a file."""
     try:
         records = list(read_jsonl(IsekaiRecord, file))
     except OSError as error:
@@ -149,23 +150,23 @@ def _checked(record: IsekaiRecord, where: str, most: int) -> IsekaiRecord:
     texts = [record.image_name, record.label_name, record.positive_promt, record.negative_promt]
     texts += [*record.positive_list, *record.negative_list]
     if not all(isinstance(text, str) and text for text in texts):
-        raise InputError(f"{where}: pictures and names must be texts and not empty. Mend the record.")
+        raise InputError(f"{where}: pictures and names must be non-empty texts. Mend the record.")
     spelt = {name.casefold(): name for name in record.lists}
     if len(spelt) < 2 or record.label_name.casefold() not in spelt:
         raise InputError(
             f"{where}: label_name {record.label_name!r} must be one of two different names, positive_promt "
             f"{record.positive_promt!r} and negative_promt {record.negative_promt!r}. Mend the record."
         )
-    held = min(len(record.positive_list), len(record.negative_list))
-    if held < most:
+    available = min(len(record.positive_list), len(record.negative_list))
+    if available < most:
         raise InputError(
-            f"{where}: {most} shots per class were asked for and its lists hold {held}. Give fewer --shots."
+            f"{where}: {most} shots per class need more pictures than the {available} of its lists. Give fewer --shots."
         )
     return dataclasses.replace(record, label_name=spelt[record.label_name.casefold()])
 
 
 def _items(file: Path, records: Sequence[IsekaiRecord]) -> dict[str, Item]:
-    """Each picture under the path that the records give it. They may all lie in one folder deeper than they say."""
+    """Path in the records -> item. All pictures may be in a folder that the paths of the records do not mention."""
     problems = Problems(strict=False)
     pictures = scan(file.parent, problems)
     called = [(record.image_name, record.label_name) for record in records]
@@ -175,7 +176,7 @@ def _items(file: Path, records: Sequence[IsekaiRecord]) -> dict[str, Item]:
     above = "" if paths & pictures.keys() else min(deeper, key=len, default="")
     missing = sorted(path for path in paths if above + path not in pictures)
     if missing:
-        named = first_few(missing) if len(missing) == len(paths) else ", ".join(missing)  # nothing there is no list
+        named = first_few(missing) if len(missing) == len(paths) else ", ".join(missing)  # all missing: no full list
         reasons = {path: problems.reasons.get(above + path) for path in missing}
         damaged = [f"{path}: {reason}" for path, reason in reasons.items() if reason]
         because = f" Damaged: {first_few(damaged, whole=True)}" if damaged else ""
@@ -190,7 +191,7 @@ def _items(file: Path, records: Sequence[IsekaiRecord]) -> dict[str, Item]:
 
 
 def _task(file: Path) -> str:
-    """Rows of metrics are told apart by it."""
+    """The task of the episodes, which separates rows of metrics."""
     return next((f"isekai-{kind}" for kind in ("pair", "10") if kind in file.stem.lower()), "isekai")
 
 
@@ -219,4 +220,4 @@ def _episode(
     )
 
 
-ISEKAI = Task(open_episodes, configure, run_name)
+ISEKAI = Task(open_episodes, _configure, _run_name)

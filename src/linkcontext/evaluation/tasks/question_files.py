@@ -1,7 +1,7 @@
-"""Questions from files: conversations (`data.readers.conversations`) and VQA v2 (`data.readers.vqa`).
+"""Questions of files: conversations (`data.readers.conversations`) and VQA v2 (`data.readers.vqa`).
 
-Each answer of a conversation is a question, after the right answers before it; answers with "loss": false are not. The
-texts are those of the file; a scaffold is put around VQA's questions only.
+Every answer of a conversation becomes a question after the right answers before it, except those with "loss": false.
+Conversations keep their wording; the scaffold is used for VQA only.
 """
 
 import os
@@ -14,21 +14,20 @@ from linkcontext.data.picture_paths import possible_paths
 from linkcontext.data.readers.conversations import CONVERSATION_KEYS, conversation_from_record
 from linkcontext.data.readers.json_records import first_key, read_records
 from linkcontext.data.readers.vqa import annotation_file, read_answers, read_vqa, vqa_paths
-from linkcontext.episodes.scaffold import Scaffold, image_ids
-from linkcontext.episodes.scaffold import build_messages as worded
+from linkcontext.episodes.scaffold import Scaffold, build_messages, image_ids
 from linkcontext.errors import InputError, excerpt, first_few
 from linkcontext.evaluation.tasks.recall_questions import RecallQuestion, RecallTest, random_subset
 from linkcontext.records import Item, Turn
 
-Places = Callable[[str], list[str]]  # a picture as the file names it -> paths below the folder to try
+Places = Callable[[str], list[str]]  # a picture's name in the file -> relative paths where it may be
 
 
-def file_recall_test(path: Path, wording: Scaffold, count: int, seed: int) -> RecallTest:
-    """Up to `count` of the questions in a JSON file, and the pictures they ask about.
+def file_recall_test(path: Path, scaffold: Scaffold, count: int, seed: int) -> RecallTest:
+    """Up to `count` of the questions in a JSON file, and their pictures.
 
-    The file is read twice, record by record: to know how many answers it has, and for those that are drawn. Raises
-    `InputError`, naming file and record, for what is no such file, a missing key, a picture that is not there or is
-    damaged, and marks in the text that do not fit the number of pictures.
+    The file is read twice, record by record: to count its answers, and to read those that are drawn. Raises
+    `InputError`, naming file and record, for a file of another kind, a missing key, a missing or damaged picture, and
+    image marks in the text that do not match the number of pictures.
     """
     files: list[Path] = [path]
     places: Places = possible_paths
@@ -36,12 +35,12 @@ def file_recall_test(path: Path, wording: Scaffold, count: int, seed: int) -> Re
         annotations = annotation_file(path)
         files = sorted({path, annotations})
         answers, places = read_answers(annotations), vqa_paths(path)
-        total, chosen = _drawn(lambda: _vqa(path, answers, wording), count, seed)
+        total, chosen = _drawn(lambda: _vqa(path, answers, scaffold), count, seed)
     else:
         total, chosen = _drawn(lambda: _answers_of_conversations(path), count, seed)
     if not chosen:
-        raise InputError(f"{path}: holds no question. Name a file that has some.")
-    # The files are items too: a run belongs to the words that were asked as much as to the pictures.
+        raise InputError(f"{path}: has no question. Name another file.")
+    # The files are items too, because the digest of the data must depend on the questions and not only on pictures.
     items = [Item(file.name, file.name, "", "", sha256(file)) for file in files]
     items += _pictures(chosen, path, places).values()
     return RecallTest(Dataset(path.parent, tuple(items)), tuple(chosen), (), total)
@@ -50,7 +49,7 @@ def file_recall_test(path: Path, wording: Scaffold, count: int, seed: int) -> Re
 def _drawn(
     questions: Callable[[], Iterator[RecallQuestion]], count: int, seed: int
 ) -> tuple[int, list[RecallQuestion]]:
-    """How many there are, and those that are drawn, in the order of drawing."""
+    """The number of questions, and those that are drawn, in the order of drawing."""
     total = sum(1 for _ in questions())
     places = random_subset(range(total), count, "retention", "file", seed)
     wanted = set(places)
@@ -63,7 +62,7 @@ def _answers_of_conversations(path: Path) -> Iterator[RecallQuestion]:
         if not isinstance(record, dict) or not any(key in record for key in CONVERSATION_KEYS):
             raise InputError(
                 f"{where}: neither a conversation of LLaVA (`conversations`) nor one of messages + images "
-                "(`messages`), and the file no object with VQA's `questions`. Name a file of one of these kinds."
+                "(`messages`), and the file has no `questions` of VQA. Name a file of one of these kinds."
             )
         conversation = conversation_from_record(record, where, number)
         cluster = conversation.pictures[0] if conversation.pictures else f"record {number}"
@@ -74,14 +73,14 @@ def _answers_of_conversations(path: Path) -> Iterator[RecallQuestion]:
                 yield RecallQuestion(name, "llava", cluster, conversation.messages[:at], (gold,))
 
 
-def _vqa(path: Path, answers: dict[str, tuple[str, ...]], wording: Scaffold) -> Iterator[RecallQuestion]:
+def _vqa(path: Path, answers: dict[str, tuple[str, ...]], scaffold: Scaffold) -> Iterator[RecallQuestion]:
     for vqa in read_vqa(path, answers):
-        messages = tuple(worded((), wording, Turn(vqa.picture, "", "", vqa.question)))
+        messages = tuple(build_messages((), scaffold, Turn(vqa.picture, "", "", vqa.question)))
         yield RecallQuestion(f"question {vqa.id}", "vqa", vqa.picture, messages, vqa.answers)
 
 
 def _pictures(questions: Iterable[RecallQuestion], path: Path, places: Places) -> dict[str, Item]:
-    """The pictures of some questions, as they name them."""
+    """Name in the file -> item, for the pictures of some questions."""
     items: dict[str, Item] = {}
     for question in questions:
         for name in image_ids(question.messages):
@@ -91,16 +90,16 @@ def _pictures(questions: Iterable[RecallQuestion], path: Path, places: Places) -
 
 
 def _picture(name: str, path: Path, where: str, places: Places) -> Item:
-    """One picture; it is opened once to know that it is good."""
+    """One picture, which is opened to check it. Raises `InputError` if it is missing or damaged."""
     tried = places(name)
-    lies = next((place for place in tried if os.path.isfile(path.parent / place)), None)  # noqa: PTH113 - long names
-    if lies is None:
+    place = next((place for place in tried if os.path.isfile(path.parent / place)), None)  # noqa: PTH113 - long names
+    if place is None:
         raise InputError(
             f"{where}: its picture {excerpt(name)} is not there (looked for {first_few(tried)}). "
             "Put the pictures beside the file, or below images/."
         )
     try:
-        open_image(path.parent / lies)
+        open_image(path.parent / place)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    return Item(name, lies, "", "", sha256(path.parent / lies))
+    return Item(name, place, "", "", sha256(path.parent / place))

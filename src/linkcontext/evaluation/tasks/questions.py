@@ -1,4 +1,4 @@
-"""Questions that annotated pictures answer, asked after turns about the same concept (`--tasks`)."""
+"""questions: the questions of annotated pictures, after support turns about the same concept (`--tasks`)."""
 
 import dataclasses
 
@@ -6,10 +6,10 @@ from linkcontext.evaluation.draw import open_drawn
 from linkcontext.evaluation.task import Task, TaskOptions
 
 
-def configure(options: TaskOptions) -> TaskOptions:
-    """All tasks that the data have, where none is named."""
+def _configure(options: TaskOptions) -> TaskOptions:
+    """The options with all tasks of the data if none is named."""
     e = options.episodes
     return dataclasses.replace(options, episodes=dataclasses.replace(e, tasks=e.tasks or ("all",)))
 
 
-QUESTIONS = Task(open_drawn, configure)
+QUESTIONS = Task(open_drawn, _configure)

@@ -1,4 +1,4 @@
-"""Questions without a support: what a model is asked to see whether it still knows what it was taught."""
+"""Questions without a support, which measure whether a model still knows what it was taught, and their answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from linkcontext.seeds import rng
 
 Thing = TypeVar("Thing")
 
-CHOICES = 10  # names among which a picture's name is found by likelihood
+CHOICES = 10  # candidates of a naming question that is scored by likelihood
 
 
 @dataclass(frozen=True, slots=True)
 class RecallQuestion:
-    """A question and its right answer: `messages` end where the model is to speak.
+    """A question and its right answer. `messages` is the prompt.
 
-    `gold` is one answer, or those of several people; `candidates` are there where likelihood decides too.
-    Questions of one `cluster`, a class or a picture, are not independent.
+    `gold` is one answer, or those of several people. `candidates` is not empty if the question is also scored by
+    likelihood. Questions of one `cluster`, which is a class or a picture, are not independent.
     """
 
     id: str
@@ -41,9 +41,9 @@ class RecallAnswer:
 
 @dataclass(frozen=True, slots=True)
 class RecallTest:
-    """Questions and the pictures that they ask about.
+    """Questions and their pictures.
 
-    `names` are all that a reply may name, `total` is how many questions the data would have given.
+    `names` are the names that a reply may give, and `total` is the number of questions that the data have.
     """
 
     dataset: Dataset
@@ -53,5 +53,5 @@ class RecallTest:
 
 
 def random_subset(things: Sequence[Thing], count: int, *stream: str | int) -> list[Thing]:
-    """Up to `count` of the things in random order; a smaller count gives the beginning of a larger one."""
+    """Up to `count` of the things in random order; a smaller count gives a prefix of a larger one."""
     return [things[place] for place in rng(*stream).permutation(len(things))[:count]]

@@ -1,6 +1,6 @@
-"""retention: does the model still know what it was taught?
+"""retention: whether the model still knows what it was taught.
 
-Questions of one turn without a support, about pictures of the world (naming, counting, describing) or from a LLaVA or
+The questions have no support. They are about pictures of a world (naming, counting, describing), or from a LLaVA or
 VQA file.
 """
 
@@ -19,10 +19,10 @@ from linkcontext.source import open_data
 TAUGHT = "world:taught"
 
 
-def configure(options: TaskOptions) -> TaskOptions:
-    """The options as this benchmark reads them: no support, likelihoods and replies.
+def _configure(options: TaskOptions) -> TaskOptions:
+    """The options without a support, with likelihoods and replies.
 
-    The default of --data means world:taught here, because no model was taught another world. Raises `InputError` for
+    The default of --data is world:taught here, because no model was taught another world. Raises `InputError` for
     options that only episodes have.
     """
     e, default = options.episodes, EpisodeConfig()
@@ -37,8 +37,8 @@ def configure(options: TaskOptions) -> TaskOptions:
     return dataclasses.replace(options, episodes=dataclasses.replace(kept, data=data, shots=(0,)), scoring="both")
 
 
-def run_name(model: str, options: TaskOptions) -> str:
-    """The default name of the run's folder."""
+def _run_name(model: str, options: TaskOptions) -> str:
+    """The default name of the folder of a run."""
     e = options.episodes
     return "-".join((Path(model).name, "retention", Path(e.data).stem.replace(":", "-"), f"seed{e.seed}"))
 
@@ -50,4 +50,4 @@ def open_questions(options: EpisodeConfig, scaffold: Scaffold) -> RecallTest:
     return world_recall_test(open_data(options.data, options.strict), scaffold, options.episodes, options.seed)
 
 
-RETENTION = Task(open_questions, configure, run_name)
+RETENTION = Task(open_questions, _configure, _run_name)

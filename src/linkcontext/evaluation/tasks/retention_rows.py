@@ -1,4 +1,4 @@
-"""Rows of the retention benchmark: what its answers are worth, and what a reply that sees nothing would get."""
+"""Rows of the retention benchmark: the metrics of its answers, and those of the best constant reply."""
 
 import math
 from collections import Counter
@@ -11,33 +11,33 @@ from linkcontext.evaluation.tasks.recall_questions import CHOICES, RecallAnswer,
 from linkcontext.records import Candidate
 from linkcontext.worlds.questions import stated
 
-COMMONEST = 20  # right answers among which the best constant reply is looked for
-COUNTS = 5  # numbers a world counts to: two to six
+COMMONEST = 20  # most frequent right answers among which the best constant reply is searched
+COUNTS = 5  # different answers to counting questions of a world: two to six
 
-Metric = Callable[[str, Sequence[str]], float]  # a reply and the right answers -> a figure in [0, 1]
+Metric = Callable[[str, Sequence[str]], float]  # a reply and the right answers -> a value in [0, 1]
 Row = dict[str, Any]
 
 
-def retention_rows(test: RecallTest, found: Mapping[str, RecallAnswer]) -> list[Row]:
-    """One row per task and scoring, in the order the tasks come in; `found` has an answer to every question.
+def retention_rows(test: RecallTest, by_question: Mapping[str, RecallAnswer]) -> list[Row]:
+    """One row per task and scoring, in the order of the tasks; `by_question` has the answer to each question id.
 
     A row has task, scoring, metric, accuracy (the mean of that metric), ci95 (clustered by class or picture),
-    n_queries, chance (null where there is nothing to guess among) and blind: what the best of all replies that
-    are the same to every question would get (null where a reply is chosen among candidates).
+    n_queries, chance (None without a set of possible answers) and blind, the metric of the best constant reply (None
+    if an answer is chosen among candidates).
     """
-    made = []
+    rows = []
     for task in dict.fromkeys(question.task for question in test.questions):
         questions = [question for question in test.questions if question.task == task]
-        said = [found[question.id] for question in questions]
+        given = [by_question[question.id] for question in questions]
         if task == "naming":
-            credits = [choice_credit(p, a) for p, a in zip(questions, said, strict=True)]
+            credits = [choice_credit(q, a) for q, a in zip(questions, given, strict=True)]
             row = {"task": task, "scoring": "likelihood_sum", "metric": "accuracy"}
-            made.append(row | _figures(questions, credits) | {"chance": 1 / CHOICES, "blind": None})
+            rows.append(row | _figures(questions, credits) | {"chance": 1 / CHOICES, "blind": None})
         name, metric, chance = _metric(task, test)
-        values = [metric(a.reply, p.gold) for p, a in zip(questions, said, strict=True)]
+        values = [metric(a.reply, q.gold) for q, a in zip(questions, given, strict=True)]
         row = {"task": task, "scoring": "generate", "metric": name}
-        made.append(row | _figures(questions, values) | {"chance": chance, "blind": _blind(questions, metric)})
-    return made
+        rows.append(row | _figures(questions, values) | {"chance": chance, "blind": _blind(questions, metric)})
+    return rows
 
 
 def _figures(questions: Sequence[RecallQuestion], values: Sequence[float]) -> Row:
@@ -49,7 +49,7 @@ def _figures(questions: Sequence[RecallQuestion], values: Sequence[float]) -> Ro
 
 
 def _metric(task: str, test: RecallTest) -> tuple[str, Metric, float | None]:
-    """What is averaged: its name, the figure of one reply, and what guessing gives."""
+    """The metric of a task: its name, its value for one reply, and its value for guessing."""
     if task == "vqa":
         return "vqa_accuracy", vqa.accuracy, None
     if task == "llava":
@@ -63,19 +63,19 @@ def _metric(task: str, test: RecallTest) -> tuple[str, Metric, float | None]:
 
 
 def choice_credit(question: RecallQuestion, answered: RecallAnswer) -> float:
-    """1 where the right name is the likeliest, shared with those it ties with."""
+    """1 if the right name is the most likely candidate, 1 / (number tied) for ties, else 0."""
     best = max(answered.logprobs)
     top = [name for name, value in zip(question.candidates, answered.logprobs, strict=True) if value == best]
     return 1 / len(top) if question.gold[0] in top else 0.0
 
 
 def f1(reply: str, caption: str) -> float:
-    """Harmonic mean of precision and recall of the attributes that a description states."""
-    said, true = stated(reply), stated(caption)
-    return 2 * len(said & true) / (len(said) + len(true))  # a caption always states something
+    """F1 of the attributes that a description states: the harmonic mean of precision and recall."""
+    predicted, true = stated(reply), stated(caption)
+    return 2 * len(predicted & true) / (len(predicted) + len(true))  # a caption states at least one attribute
 
 
 def _blind(questions: Sequence[RecallQuestion], metric: Metric) -> float:
-    """The best constant reply's figure, looked for among the commonest right answers."""
+    """The mean metric of the best constant reply, searched among the most frequent right answers."""
     commonest = Counter(answer for question in questions for answer in question.gold).most_common(COMMONEST)
     return max(math.fsum(metric(reply, p.gold) for p in questions) / len(questions) for reply, _ in commonest)

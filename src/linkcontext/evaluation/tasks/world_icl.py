@@ -1,18 +1,18 @@
-"""world-icl: all tasks of scenes that no model was trained on, openly and as a choice, after arXiv 2403.12736."""
+"""world-icl: all tasks of scenes that no model was trained on, as open questions and choices (arXiv 2403.12736)."""
 
 import dataclasses
 from functools import partial
 
 from linkcontext.config import EpisodeConfig
 from linkcontext.evaluation.task import Task, TaskOptions
-from linkcontext.evaluation.tasks.both_forms import open_both_forms, refuse_format, run_name
+from linkcontext.evaluation.tasks.both_forms import both_forms_run_name, open_both_forms, refuse_format
 
-SHOTS = (0, 1, 2, 4, 8)  # the default; of the support as a whole
+SHOTS = (0, 1, 2, 4, 8)  # the default numbers of pictures in the whole support
 SCENES = "scenes:0"
 
 
-def configure(options: TaskOptions, benchmark: str = "world-icl") -> TaskOptions:
-    """Scenes, their shots and all their tasks, where the options are the defaults. Raises `InputError` for --format."""
+def configure_all_tasks(options: TaskOptions, benchmark: str = "world-icl") -> TaskOptions:
+    """The options with scenes, `SHOTS` and all tasks where they are defaults. Raises `InputError` for --format."""
     refuse_format(options, benchmark)
     e, default = options.episodes, EpisodeConfig()
     e = dataclasses.replace(
@@ -24,4 +24,4 @@ def configure(options: TaskOptions, benchmark: str = "world-icl") -> TaskOptions
     return dataclasses.replace(options, episodes=e)
 
 
-WORLD_ICL = Task(open_both_forms, configure, partial(run_name, "world-icl"))
+WORLD_ICL = Task(open_both_forms, configure_all_tasks, partial(both_forms_run_name, "world-icl"))
