@@ -132,9 +132,9 @@ def encoding(config: Mining, folder: Path) -> dict:
     size = 32
     wanted = [Block(folder / "encoded" / f"{n}", tuple(part)) for n, part in enumerate(chunks(paths, size))]
     kept = [encoder.pixels(part) for part in chunks(paths, size)]
-    encoder.look(kept[0])
+    encoder.encode_images(kept[0])
     runs = {
-        "bare": lambda: [encoder.look(pixels).cpu() for pixels in kept],
+        "bare": lambda: [encoder.encode_images(pixels).cpu() for pixels in kept],
         "mined": lambda: encode_blocks(encoder, wanted, loaders, lambda: None),
         "reading": lambda: [encoder.pixels(part) for part in chunks(paths, size)],
     }

@@ -1,8 +1,8 @@
-"""Files and folders that appear whole or not at all, and folders that one process at a time writes into.
+"""Atomic writes of files and folders, locks of folders, and the cache folder.
 
-What is written grows in a hidden folder `.NAME.01234567.part` beside its place, and is renamed when it is whole. Its
-writer holds a lock in that folder meanwhile. Where the lock is free, the writer was killed: whoever writes there next
-removes the folder.
+Everything is written in a hidden folder `.NAME.01234567.part` beside its destination, and renamed when it is complete.
+The writer holds a lock in the hidden folder. If the lock is free, the writer was killed, and the next writer removes
+the folder.
 """
 
 import errno
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 LOCK = ".lock"
 _WORKSPACES: set[Path] = set()  # hidden folders of this process
 WORKSPACE = re.compile(r"\..*\.[0-9a-f]{8}\.part")
-RUST_ERROR = re.compile(r"os error (\d+)")  # how safetensors and tokenizers, written in Rust, say what the disk said
+RUST_ERROR = re.compile(r"os error (\d+)")  # how libraries in Rust (safetensors, tokenizers) report errors of the disk
 SPACE = "Free some space or choose another place."
 PERMISSION = "Nothing may be written there: change its permissions or choose another place."
 ADVICE = {
@@ -56,10 +56,10 @@ def write_errors(path: Path, advice: str = "") -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise Unwritten(path, error, advice) from error
-    except Unwritten as inner:  # about a file in a hidden folder, which the user does not know
+    except Unwritten as inner:  # it names a file in a hidden folder, which the user does not know
         raise Unwritten(path, inner.error, advice) from inner.error
     except Exception as error:
-        # The tokenizers library raises no other type than this for a disk that is full.
+        # The tokenizers library raises a plain Exception for a full disk.
         if type(error) is Exception and RUST_ERROR.search(str(error)):
             raise Unwritten(path, error, advice) from error
         raise
@@ -76,16 +76,16 @@ def read_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path, advice: str = "") -> Iterator[Path]:
-    """A path for a new file or folder, which replaces `path` when the block ends.
+    """Yield a path for a new file or folder, which replaces `path` when the block ends.
 
-    Raises `InputError` if it cannot be written. If the block raises, `path` is left as it was.
+    If the block raises, `path` stays unchanged. Raises `InputError` if it cannot be written.
     """
     with write_errors(path, advice), _workspace(path) as workspace:
         new = workspace / path.name
         yield new
         _open_to_umask(new)
         if path.is_file():
-            new.chmod(stat.S_IMODE(path.stat().st_mode))  # who may read a file does not change with what is in it
+            new.chmod(stat.S_IMODE(path.stat().st_mode))  # a rewritten file keeps its permissions
         _sync(new)
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -93,36 +93,36 @@ def replacing(path: Path, advice: str = "") -> Iterator[Path]:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file that appears whole or not at all."""
     write_lines((text,), path)
 
 
 def write_lines(lines: Iterable[str], path: Path) -> None:
-    """Write pieces of text one after the other, as `write_text` does; they are never in memory together."""
+    """Write pieces of text like `write_text`, without holding them all in memory."""
     with replacing(path) as new, new.open("w", encoding="utf-8", newline="\n") as file:
         for line in lines:
             file.write(line)
 
 
 def append_line(line: str, path: Path) -> None:
-    """Write a line behind those of a file. Raises `InputError` where the disk does not take it."""
+    """Append a line to a file. Raises `InputError` if it cannot be written."""
     with write_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(line + "\n")
 
 
 def write_folder(folder: Path, write: Callable[[Path], Result]) -> Result:
-    """Let `write` fill a folder, and put its content into `folder` whole or not at all; returns what `write` returns.
+    """Let `write` fill a folder that appears as `folder` whole or not at all; return the result of `write`.
 
     Raises `InputError` if `folder` is neither new nor empty, and if it cannot be written.
     """
     place = folder.absolute()
     with write_errors(folder):
-        if place.exists():  # a killed process may have left its hidden folder too
+        if place.exists():  # a killed process may have left its hidden folder
             _remove_leftovers_of(place)
         if occupied(place):
             raise InputError(f"{folder}: there is something in it already. Choose an empty or new folder.")
         there = place.is_dir()
-        # An empty folder is filled and not replaced: it may be a mounted disk, or have permissions for other users.
+        # An empty folder is filled and not replaced, because it may be a mount point or have special permissions.
         with _workspace(place / place.name if there else place) as workspace:
             new = workspace / "new"
             new.mkdir()
@@ -137,7 +137,7 @@ def write_folder(folder: Path, write: Callable[[Path], Result]) -> Result:
 
 
 def occupied(folder: Path) -> bool:
-    """Whether there is anything but an empty folder; leftovers of killed processes do not count."""
+    """Whether the path exists and is not an empty folder. Hidden folders of killed processes do not count."""
     if not folder.is_dir():
         return folder.exists()
     with read_errors(folder):
@@ -145,18 +145,19 @@ def occupied(folder: Path) -> bool:
 
 
 def holds_files(folder: Path) -> bool:
-    """Whether a folder is there and holds anything that is not hidden."""
+    """Whether a folder exists and contains anything that is not hidden."""
     with read_errors(folder):
         return folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir())
 
 
 def written_once(folder: Path, write: Callable[[Path], None], durable: bool = False) -> Path:
-    """`folder`, which is in the cache; if it does not exist, `write` fills it, whole or not at all.
+    """Return `folder`, which is in the cache. If it does not exist, let `write` fill it, whole or not at all.
 
-    With `durable` its files are on the disk before it is renamed, so that a power failure does not leave half of it.
-    That takes milliseconds a file: too long for thousands of pictures, whose damage is noticed when they are read.
+    With `durable`, its files are synced to the disk before it is renamed, so that a power failure does not leave an
+    incomplete folder. That takes milliseconds per file, which is too slow for thousands of pictures; their damage is
+    noticed when they are read.
     """
-    with suppress(OSError):  # there may be no cache yet, or one without write permission
+    with suppress(OSError):  # the cache may not exist yet, or may not be writable
         remove_leftovers(folder.parent)
     if folder.is_dir():
         return folder
@@ -178,9 +179,9 @@ def written_once(folder: Path, write: Callable[[Path], None], durable: bool = Fa
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Lock a folder for this process. A new one is removed if the block fails before anything is written into it.
+    """Lock a folder for this process. A new folder is removed if the block fails before it has written anything.
 
-    Raises `InputError` if another process has locked it.
+    Raises `InputError` if another process has the lock.
     """
     with ExitStack() as stack:
         with write_errors(folder):
@@ -196,7 +197,7 @@ def held(folder: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            with suppress(OSError):  # another process has just come, or the disk is gone: the block's own error counts
+            with suppress(OSError):  # whatever goes wrong here, the error of the block is raised
                 if fresh and [entry.name for entry in folder.iterdir()] == [LOCK]:
                     (folder / LOCK).unlink()
                     folder.rmdir()
@@ -211,15 +212,15 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _remove_leftovers_of(path: Path) -> None:
-    """Remove what killed processes left beside a file or folder."""
-    # os.listdir, because a folder of features has thousands of files, and Paths take longer to make than to look for
+    """Remove the hidden folders that killed processes left beside a file or folder."""
+    # os.listdir is faster than Path.iterdir, and a folder of features has thousands of files.
     if any(name.startswith(f".{path.name}.") for name in os.listdir(path.parent)):  # noqa: PTH208
         remove_leftovers(path.parent)
 
 
 @contextmanager
 def _workspace(path: Path) -> Iterator[Path]:
-    """A hidden folder of this process's own beside `path`, which is removed in the end."""
+    """Yield a locked hidden folder beside `path`, which is removed at the end of the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers_of(path)
     with ExitStack() as stack:
@@ -228,7 +229,7 @@ def _workspace(path: Path) -> Iterator[Path]:
             _WORKSPACES.add(folder)
             stack.callback(_remove_workspace, folder)
             folder.mkdir()
-            with suppress(FileNotFoundError):  # another process took it for a leftover before it was locked
+            with suppress(FileNotFoundError):  # another process removed it before it was locked
                 stack.enter_context(FileLock(folder / LOCK).acquire())
                 if (folder / LOCK).exists():
                     break
@@ -247,14 +248,14 @@ def remove_workspaces() -> None:
 
 
 def _open_to_umask(new: Path) -> None:
-    """Give weights the permissions of other new files: safetensors makes them readable by their owner only."""
+    """Give weights the permissions of other new files, because safetensors lets only their owner read them."""
     mode = new.parent.stat().st_mode & 0o666
     for path in new.rglob("*.safetensors") if new.is_dir() else (new,):
         path.chmod(mode)
 
 
 def _sync(new: Path) -> None:
-    """Wait until a new file or folder is on the disk."""
+    """Wait until the files of a new file or folder are synced to the disk."""
     for path in new.rglob("*") if new.is_dir() else (new,):
         if path.is_file():
             with path.open("rb") as file:
@@ -262,9 +263,9 @@ def _sync(new: Path) -> None:
 
 
 def cache_dir() -> Path:
-    """Where things are kept that can be made again.
+    """The folder for files that can be made again.
 
-    $LINKCONTEXT_CACHE, else $XDG_CACHE_HOME/linkcontext, else ~/.cache/linkcontext.
+    It is $LINKCONTEXT_CACHE, or else $XDG_CACHE_HOME/linkcontext, or else ~/.cache/linkcontext.
     """
     own = os.environ.get("LINKCONTEXT_CACHE")
     if own:

@@ -118,4 +118,4 @@ def test_the_reference_engine_explains_when_asked(model, config, tmp_path):
     run_evaluation(dataclasses.replace(asked, explain=1), LocalModel(model))
     found = json.loads((tmp_path / "reference" / "explain.json").read_text())
     assert (found["engine"], len(found["queries"])) == ("reference", 2)
-    assert "computed every prompt whole" in write_report(tmp_path / "reference").read_text(encoding="utf-8")
+    assert "computed every prompt separately" in write_report(tmp_path / "reference").read_text(encoding="utf-8")

@@ -122,7 +122,7 @@ def test_a_folder_of_another_configuration_is_refused(config, tmp_path):
         run_evaluation(config(scoring="likelihood", episodes=2, seed=1))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")
-    with pytest.raises(InputError, match="run: holds files that are not of a run"):
+    with pytest.raises(InputError, match="holds files that are not of a run"):
         run_evaluation(config(out=str(tmp_path / "other")))
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["letter.txt"]
 
@@ -198,7 +198,7 @@ def test_another_model_below_the_same_path_is_refused(config, nano, tmp_path):
     for change, named in (
         (other_weights, "the model's weights changed"),
         (other_json("processor_config.json", image_processor={"image_mean": [0.4, 0.4, 0.4]}), "the processor"),
-        (other_template, "the chat template, as it renders, the rendered prompts changed"),
+        (other_template, "the chat template as it renders, the rendered prompts changed"),
         (other_json("generation_config.json", repetition_penalty=1.5), "the generation config changed"),
         (other_json("config.json", vision_feature_layer=-2), "the model's configuration .config.json. changed"),
         (other_part("text_config", rms_norm_eps=0.1), "the model's configuration .config.json. changed"),

@@ -25,7 +25,7 @@ def test_half_wrong_half_right_as_far_as_there_are(groups_and_root):
     assert all(q.verdict == "right" for e in drawn.right for q in e.queries)
     everything = gallery(groups, root, limit=100)
     assert len(everything.wrong) + len(everything.right) == 30
-    assert f"{len(everything.wrong)} that have an answer that is not right" in drawn.how
+    assert f"{len(everything.wrong)} with an answer that is not right" in drawn.how
     assert "6 of the 30 episodes with 4 shots per class, judged by likelihood sum" in drawn.how
     few = gallery(groups, root, limit=len(everything.right) + 20)
     assert len(few.right) == len(everything.right)

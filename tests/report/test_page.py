@@ -123,12 +123,12 @@ def test_the_page_says_what_moved_an_answer_and_how_a_prompt_is_read(make_run):
     run = make_run()
     without = Page(read(write_report(run)))
     assert "--explain 4" in without.text
-    assert "Attribution" not in read(run / "report.md")
+    assert "## Explanation" not in read(run / "report.md")
     with_explanation(run)
     html = read(write_report(run))
     page = Page(html)
     assert "--explain 4" not in page.text
-    cost = "18 answers scored, 1.2 s beside the evaluation (engine prefix-cache)."
+    cost = "18 answers were scored in 1.2 s besides the evaluation (engine prefix-cache)."
     assert cost in html
     assert cost in read(run / "report.md")
     changes = [text.strip() for text in page.text if re.fullmatch(r"\s*[+−]?\d\.\d\d\s*", text)]

@@ -29,7 +29,7 @@ def test_pieces_are_nested_and_numbered_as_the_model_counts():
     first, second = branches(reading())
     assert [(b.title, b.first) for b in (first, *first.below)] == [("trunk", 0), ("answer", 3), ("answer", 4)]
     assert [(b.title, b.first) for b in (second, *second.below)] == [("trunk", 5), ("answer", 10), ("answer", 11)]
-    assert [(box.text, box.times, box.asked) for box in second.boxes] == [
+    assert [(box.text, box.times, box.scored) for box in second.boxes] == [
         ("A", 1, False),
         ("a", 1, False),
         ("picture", 3, False),

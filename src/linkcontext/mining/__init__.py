@@ -1,1 +1,1 @@
-"""Which classes look and sound alike: features of pictures and names, and each class's nearest others."""
+"""Mining hard negatives: features of pictures and names, and the nearest classes of each class."""

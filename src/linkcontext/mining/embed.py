@@ -1,8 +1,8 @@
-"""Features of pictures and class names by a CLIP or SigLIP, kept on the disk, and the mining of neighbours from them.
+"""Mine neighbours: encode pictures and class names by a CLIP or SigLIP model, store the features, rank the classes.
 
-Pictures are encoded in blocks: up to 1,024 pictures of one class, or 256 names. A block is one file, named by the
-encoder and the contents, and it always goes through the encoder in the same batches, so that its bytes do not depend
-on which process made it, when, or what was there before. Killed and started again, only missing blocks are made.
+Pictures are encoded in blocks of up to 1,024 pictures of one class, or 256 names. A block is one file, named after the
+encoder and the contents. It is always encoded in the same batches, so its bytes do not depend on which process made it,
+when, or which blocks existed before. When a killed command is run again, it encodes only the missing blocks.
 """
 
 import hashlib
@@ -47,15 +47,15 @@ from linkcontext.seeds import rng
 from linkcontext.storage import remove_leftovers, replacing
 from linkcontext.threads import threads
 
-BATCH = 128  # pictures, or names, that go through the encoder together
-BLOCK, NAMES = 1024, 256
-LOADERS = 16  # threads at most; each holds a batch of pixels, 77 MB at 224 px
-WAIT = timedelta(days=7)  # for the slowest process
+BATCH = 128  # pictures or names per batch of the encoder
+BLOCK, NAMES = 1024, 256  # maximum number of pictures and of names in a block
+LOADERS = 16  # maximum number of threads; each holds a batch of pixels, 77 MB at 224 px
+WAIT = timedelta(days=7)  # how long processes wait for the slowest one
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What is encoded together and is one file: pictures, or names."""
+    """Pictures or names that are encoded together, and the file of their features."""
 
     file: Path
     pictures: tuple[Path, ...] = ()
@@ -72,26 +72,29 @@ class Encoder:
     fingerprint: str
 
     def pixels(self, paths: Sequence[Path]) -> Tensor:
-        """What the vision tower reads of these pictures: float32[N, 3, H, W]."""
+        """The preprocessed pictures: float32[N, 3, H, W]."""
         images = [open_image(path) for path in paths]
-        found: Tensor = self.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
-        return found.pin_memory() if self.network.device.type == "cuda" else found
+        pixels: Tensor = self.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
+        return pixels.pin_memory() if self.network.device.type == "cuda" else pixels
 
     @torch.inference_mode()
-    def look(self, pixels: Tensor) -> Tensor:
-        """Features of pictures: float32[N, D], where the network is."""
-        found = self.network.get_image_features(pixel_values=pixels.to(self.network.device, non_blocking=True))
-        features: Tensor = found.pooler_output
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Features of pictures, float32[N, D], on the network's device."""
+        output = self.network.get_image_features(pixel_values=pixels.to(self.network.device, non_blocking=True))
+        features: Tensor = output.pooler_output
         return features
 
     @torch.inference_mode()
-    def read(self, names: Sequence[str]) -> Tensor:
-        """Features of texts: float32[N, D]. Padded to full length, as SigLIP was trained; CLIP looks back only."""
+    def encode_texts(self, names: Sequence[str]) -> Tensor:
+        """Features of texts, float32[N, D], on the network's device.
+
+        Texts are padded to full length, as SigLIP was trained. CLIP's attention is causal and ignores the padding.
+        """
         text, words = self.network.config.text_config, self.processor.tokenizer
         room = text.max_position_embeddings
         ids: list[list[int]] = words(list(names), truncation=True, max_length=room)["input_ids"]
         if self.network.config.model_type == "clip" and words.eos_token_id not in ids[0]:
-            # CLIP reads a text at its end mark, which mini-clip's tokenizer leaves to the caller.
+            # CLIP pools a text at its end token, which mini-clip's tokenizer does not add.
             ids = [[text.bos_token_id, *row[: room - 2], text.eos_token_id] for row in ids]
         padded = torch.tensor([row + [words.pad_token_id] * (room - len(row)) for row in ids])
         features: Tensor = self.network.get_text_features(input_ids=padded.to(self.network.device)).pooler_output
@@ -99,14 +102,14 @@ class Encoder:
 
 
 def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
-    """`mini-clip`, a folder or a hub id, in float32. Raises `InputError` for what is no whole CLIP or SigLIP."""
+    """Load `mini-clip`, a folder or a Hub id in float32. Raises `InputError` unless it is a complete CLIP or SigLIP."""
     source = str(bundled.folder(name)) if name == "mini-clip" else name
     try:
         config = AutoConfig.from_pretrained(source)
         if config.model_type not in ("clip", "siglip"):
             raise InputError(
                 f"--encoder {name}: a {config.model_type} model, and names and pictures need a CLIP or SigLIP with "
-                "both its towers. Choose one, like openai/clip-vit-base-patch16."
+                "both towers. Choose one, for example openai/clip-vit-base-patch16."
             )
         processor = AutoProcessor.from_pretrained(source)
         network, info = AutoModel.from_pretrained(source, dtype="float32", output_loading_info=True)
@@ -119,23 +122,23 @@ def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
             "the network, and that the folder has config, weights, tokenizer and image processor."
         ) from error
     if missing := sorted(info["missing_keys"]):
-        raise InputError(f"--encoder {name}: not all its weights are there; missing: {first_few(missing)}.")
-    told = [processor.image_processor.to_json_string(), sorted(processor.tokenizer.get_vocab().items()), READER]
-    told += [network.config.to_json_string(), BATCH, BLOCK, NAMES]
-    mark = fingerprint(network.state_dict(), json.dumps(told))
+        raise InputError(f"--encoder {name}: weights are missing: {first_few(missing)}.")
+    settings = [processor.image_processor.to_json_string(), sorted(processor.tokenizer.get_vocab().items()), READER]
+    settings += [network.config.to_json_string(), BATCH, BLOCK, NAMES]
+    mark = fingerprint(network.state_dict(), json.dumps(settings))
     return Encoder(name, network.to(device).eval(), processor, mark)
 
 
 def choose_images(dataset: Dataset, images_per_class: int, split: str | None, seed: int) -> dict[str, tuple[Item, ...]]:
-    """Class id to its pictures, so many at random and different ones, by id; the data set's order does not matter.
+    """Class id -> up to `images_per_class` different random pictures, by id. The order of the data set is irrelevant.
 
-    Pictures that are filed under two names are left out, as everywhere.
+    Pictures with copies in classes of another name are left out. Raises `InputError` for a class without pictures.
     """
     chosen, contradicted = {}, disputed(dataset.items)
     for class_id, items in dataset.by_class().items():
         good = (item for item in items if split in (None, item.split) and item.content not in contradicted)
         there = sorted(good, key=lambda item: item.id)
-        first = list({item.content: item for item in reversed(there)}.values())[::-1]  # of copies the first by id
+        first = list({item.content: item for item in reversed(there)}.values())[::-1]  # the first of copies, by id
         drawn = rng("mining", seed, "pictures", class_id).permutation(len(first))[:images_per_class]
         chosen[class_id] = tuple(first[place] for place in sorted(drawn))
     if bare := [class_id for class_id, items in chosen.items() if not items]:
@@ -150,7 +153,7 @@ def choose_images(dataset: Dataset, images_per_class: int, split: str | None, se
 def blocks(
     folder: Path, mark: str, items: Sequence[Item] = (), root: Path = Path(), names: Sequence[str] = ()
 ) -> list[Block]:
-    """The blocks of a class's pictures or of names, for the encoder with that fingerprint."""
+    """The blocks of a class's pictures or of names, for the encoder with the fingerprint `mark`."""
 
     def file(*contents: str) -> Path:
         return folder / f"{hashlib.sha256(json.dumps([mark, contents]).encode()).hexdigest()}.safetensors"
@@ -163,16 +166,16 @@ def blocks(
 
 
 def encode_blocks(encoder: Encoder, wanted: Sequence[Block], loaders: int, advance: Callable[[], None]) -> None:
-    """Make these blocks. Pictures are read, and blocks written, by other threads while the encoder works."""
+    """Encode blocks and write their files. Other threads read pictures and write files while the encoder works."""
     with threads(loaders) as readers, ThreadPoolExecutor(1) as writer:
         parts = (part for block in wanted for part in chunks(block.pictures, BATCH))
         pixels = _ahead(readers, encoder, parts, loaders + 1)
         writes: deque[Future[None]] = deque()
         for block in wanted:
-            found = [encoder.look(next(pixels)) for _ in chunks(block.pictures, BATCH)]
-            found += [encoder.read(part) for part in chunks(block.names, BATCH)]
-            writes.append(writer.submit(write_block, block.file, torch.cat(found)))
-            while len(writes) > 1:  # one behind, so that a GPU is given the next batch before this one is fetched
+            features = [encoder.encode_images(next(pixels)) for _ in chunks(block.pictures, BATCH)]
+            features += [encoder.encode_texts(part) for part in chunks(block.names, BATCH)]
+            writes.append(writer.submit(write_block, block.file, torch.cat(features)))
+            while len(writes) > 1:  # one is pending, so that a GPU gets the next batch before this one is copied
                 writes.popleft().result()
             advance()
         for last in writes:
@@ -182,7 +185,7 @@ def encode_blocks(encoder: Encoder, wanted: Sequence[Block], loaders: int, advan
 def _ahead(
     readers: ThreadPoolExecutor, encoder: Encoder, parts: Iterable[Sequence[Path]], count: int
 ) -> Iterator[Tensor]:
-    """The pixels of each part, in order; so many parts are read before they are asked for."""
+    """The pixels of each part, in order; `count` parts are read ahead."""
     waiting: deque[Future[Tensor]] = deque()
     for part in parts:
         waiting.append(readers.submit(encoder.pixels, part))
@@ -193,26 +196,26 @@ def _ahead(
 
 
 def write_block(file: Path, features: Tensor) -> None:
-    """A block's features, float32[N, D], beside and renamed."""
+    """Write the features of a block, float32[N, D]. The file appears whole or not at all."""
     with replacing(file) as new:
         save_file({"features": features.float().cpu().numpy()}, new)
 
 
 def units(block: Block) -> Floats:
-    """A block's features from the disk, float64[N, D], each of length 1."""
+    """Read the features of a block as unit vectors, float64[N, D]. Raises `InputError` for a damaged file."""
     try:
-        found = load_file(block.file)["features"].astype(np.float64)
+        features = load_file(block.file)["features"].astype(np.float64)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{block.file}: cannot be read ({error}). Delete it and start again; several processes need one disk."
         ) from error
-    if not np.isfinite(found).all():
-        raise InputError(f"{block.file}: the encoder gave no numbers for some of it. Are its weights whole?")
-    return _unit(found)
+    if not np.isfinite(features).all():
+        raise InputError(f"{block.file}: some of the encoder's features are not finite. Are its weights complete?")
+    return _unit(features)
 
 
 def mean(parts: Sequence[Block]) -> Floats:
-    """The direction of a class, float64[D] of length 1: the mean of its pictures' directions, in their order."""
+    """The unit vector of a class, float64[D]: the normalised mean of its pictures' unit vectors, summed in order."""
     return _unit(np.sum([units(part).sum(0) for part in parts], axis=0))
 
 
@@ -231,35 +234,42 @@ def mine(
     seed: int = 0,
     picture: Path | None = None,
 ) -> bool:
-    """Write the neighbours of each class to `out`, and classes beside theirs to `picture`.
+    """Write the neighbours of each class to `out`, and a picture of classes beside their neighbours to `picture`.
 
-    Features are kept in OUT.features. Several processes share the work; True in the one that wrote the files. Raises
-    `InputError` for weights that are not three, an encoder that is none, and a class without pictures.
+    Features are stored in OUT.features. Several processes divide the work; the one that writes the files returns True.
+    Raises `InputError` unless there are three weights, for a bad encoder, and for a class without pictures.
     """
     three = check_weights(weights)
     if images_per_class < 1:
         raise InputError(f"--images-per-class {images_per_class}: at least 1 is needed.")
     chosen, names = choose_images(dataset, images_per_class, split, seed), dataset.names()
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=WAIT)  # without it CPUs would not meet
-    eyes, folder = load_encoder(encoder, state.device), out.with_suffix(".features")
-    marks = marks_pattern(eyes.processor.tokenizer.all_special_tokens)
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=WAIT)  # `cpu` lets processes on CPUs communicate
+    loaded, folder = load_encoder(encoder, state.device), out.with_suffix(".features")
+    marks = marks_pattern(loaded.processor.tokenizer.all_special_tokens)
     for class_id, name in names.items():
         refuse_marks(name, marks, f"the name of class {class_id}")
-    seen = {c: blocks(folder, eyes.fingerprint, items, dataset.root) for c, items in chosen.items()}
-    said = blocks(folder, eyes.fingerprint, names=list(names.values()))
-    missing = [block for block in (*(b for parts in seen.values() for b in parts), *said) if not block.file.exists()]
-    state.wait_for_everyone()  # all have the same list: nobody has written yet
-    with suppress(OSError):  # where there are no features yet, or where nothing may be written
+    image_blocks = {c: blocks(folder, loaded.fingerprint, items, dataset.root) for c, items in chosen.items()}
+    name_blocks = blocks(folder, loaded.fingerprint, names=list(names.values()))
+    missing = [
+        block
+        for block in (*(b for parts in image_blocks.values() for b in parts), *name_blocks)
+        if not block.file.exists()
+    ]
+    state.wait_for_everyone()  # no process writes before all have the same list
+    with suppress(OSError):  # there may be no features yet, or no permission to write
         remove_leftovers(folder)
     own = list({block.file: block for block in missing}.values())[state.process_index :: state.num_processes]
     loaders = max(1, min(LOADERS, (os.cpu_count() or 1) // state.num_processes))
     with progress("Encoding", len(own)) as advance:
-        encode_blocks(eyes, own, loaders, advance)
+        encode_blocks(loaded, own, loaders, advance)
     state.wait_for_everyone()
     if state.is_main_process:
-        image, text = np.stack([mean(parts) for parts in seen.values()]), np.concatenate([units(b) for b in said])
+        image, text = (
+            np.stack([mean(parts) for parts in image_blocks.values()]),
+            np.concatenate([units(b) for b in name_blocks]),
+        )
         rows = list(neighbour_lists(names, image, text, three, rule, seed))
-        network = {"name": encoder, "class": type(eyes.network).__name__, "fingerprint": eyes.fingerprint}
+        network = {"name": encoder, "class": type(loaded.network).__name__, "fingerprint": loaded.fingerprint}
         made = {"weights": three, "rule": rule, "images_per_class": images_per_class, "split": split, "seed": seed}
         write_neighbours(rows, out, data=digest(dataset), encoder=network, **made)
         if picture:
