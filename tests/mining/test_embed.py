@@ -129,7 +129,7 @@ def test_the_order_of_the_data_set_changes_no_byte(things, tmp_path):
 
 
 def test_killed_and_started_again_it_goes_on_to_the_same_bytes(things, tmp_path, monkeypatch):
-    looked, look = [], embed.Encoder.look
+    looked, look = [], embed.Encoder.encode_images
 
     def counted(encoder, pixels):
         if len(looked) == limit:
@@ -137,7 +137,7 @@ def test_killed_and_started_again_it_goes_on_to_the_same_bytes(things, tmp_path,
         looked.append(len(pixels))
         return look(encoder, pixels)
 
-    monkeypatch.setattr(embed.Encoder, "look", counted)
+    monkeypatch.setattr(embed.Encoder, "encode_images", counted)
     monkeypatch.setattr(embed, "BATCH", 2)  # five batches of each class of nine
     out, limit = tmp_path / "a.jsonl", 17
     with pytest.raises(KeyboardInterrupt):
