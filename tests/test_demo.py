@@ -11,7 +11,6 @@ from PIL import Image
 from rich.console import Console
 
 from linkcontext import demo as stage
-from linkcontext import source
 from linkcontext.data.class_folders import open_folder
 from linkcontext.data.images import sha256
 from linkcontext.demo import _again, demo, teach
@@ -20,6 +19,7 @@ from linkcontext.models.loading import load_model
 from linkcontext.models.prompting import Prompting
 from linkcontext.report.demo import DemoLesson, DemoQuery, write_demo
 from linkcontext.report.tables import Grid
+from linkcontext.worlds import readers
 
 SEED = 918_273  # a world of these tests alone: it is smaller than other worlds
 
@@ -28,8 +28,8 @@ SEED = 918_273  # a world of these tests alone: it is smaller than other worlds
 def quick():
     """A small world, and few episodes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "WORLD_CLASSES", 6)
-        patch.setattr(source, "WORLD_IMAGES", 8)
+        patch.setattr(readers, "WORLD_CLASSES", 6)
+        patch.setattr(readers, "WORLD_IMAGES", 8)
         patch.setattr(stage, "MOST", 2)
         patch.setattr(stage, "FEWEST", 2)
         yield
