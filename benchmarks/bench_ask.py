@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from linkcontext.models.loading import load_model
+from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
 from linkcontext.teach.learner import Learner
@@ -41,7 +42,7 @@ def main() -> None:
     bench = tyro.cli(AskBench, description=__doc__)
     if bench.toy:
         bench.shots_per_class, bench.questions = 2, 2
-    about, dataset, model = machine("cpu"), open_data(bench.data), load_model("mini")
+    about, dataset, model = machine("cpu"), open_data(bench.data), LocalModel(load_model("mini"))
     classes = list(dataset.by_class().values())[: bench.classes]
     named = {i[0].name: [dataset.path(one.id) for one in i[: bench.shots_per_class]] for i in classes}
     new = [dataset.path(one.id) for i in classes for one in i[bench.shots_per_class :]][: bench.questions + 1]

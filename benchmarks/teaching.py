@@ -83,7 +83,7 @@ def taught(table: Teaching, model: Model, data: str) -> dict:
             (refused if name is None else kept).append((answer.name is None) == (name is None))
             if name is not None:
                 right.append(max(answer.probabilities, key=answer.probabilities.__getitem__) == name)
-                seen = learner.local_model.eyes.get(item.sha256)
+                seen = learner.model.eyes.get(item.sha256)
                 near.append(nearest(seen.pooled, pooled, [n for n, _ in support])[0] == name)
                 draws.append(str(draw))
     return {
@@ -158,7 +158,7 @@ def main() -> None:
     table = tyro.cli(Teaching, description=__doc__)
     if table.toy:
         table.draws, table.episodes = 1, 2
-    about, model = machine("cpu"), load_model(table.model)
+    about, model = machine("cpu"), LocalModel(load_model(table.model))
     lessons, choices = [], []
     with tempfile.TemporaryDirectory() as folder:
         for data in data_sets()[: 2 if table.toy else None]:

@@ -19,6 +19,7 @@ from linkcontext.models.loading import load_model
 from linkcontext.models.prompting import Prompting
 from linkcontext.report.demo import DemoLesson, DemoQuery, write_demo
 from linkcontext.report.tables import Grid
+from linkcontext.scoring.local import LocalModel
 from linkcontext.worlds import readers
 
 SEED = 918_273  # a world of these tests alone: it is smaller than other worlds
@@ -37,7 +38,7 @@ def quick():
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load_model(str(nano), device="cpu")
+    return LocalModel(load_model(str(nano), device="cpu"))
 
 
 @pytest.fixture

@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from linkcontext.config import Dtype, EpisodeConfig, eval_config
+from linkcontext.config import Dtype, EpisodeConfig, ModelConfig, eval_config
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.names import NameKind
 from linkcontext.evaluation.draw import draw_configured
+from linkcontext.evaluation.open_model import open_model
 from linkcontext.evaluation.result import EvaluationResult
 from linkcontext.evaluation.runner import run_evaluation
-from linkcontext.models.loading import load_model
-from linkcontext.models.prompting import Prompting
 from linkcontext.records import Episode
 from linkcontext.report.page import write_report
-from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.teach.learner import Learner
 
@@ -35,7 +33,8 @@ def load(
     """Load a vision-language model that can be taught and asked.
 
     Args:
-        model: `mini` or `mini-base`, which are bundled, a folder, or a Hugging Face id.
+        model: `mini` or `mini-base`, which are bundled, a folder, a Hugging Face id, or `openai:URL#NAME` for a model
+            behind a server.
         dtype: The weights' type: float32, bfloat16, float16; auto is float32 on a CPU and the checkpoint's on a GPU.
         device: cpu, cuda, cuda:1, ...; by default the GPU where there is one.
         adapter: A folder with a LoRA adapter to apply.
@@ -50,16 +49,22 @@ def load(
 
     Example:
         >>> import linkcontext
-        >>> linkcontext.load("mini").model.context
+        >>> linkcontext.load("mini").model.card.context
         4096
     """
     if isinstance(chat_template_kwargs, dict):
         chat_template_kwargs = json.dumps(chat_template_kwargs)
-    options = Prompting(chat_template_kwargs=chat_template_kwargs, **prompting)
-    loaded = load_model(
-        str(model), dtype, device, adapter, trust_remote_code, load_in_4bit=load_in_4bit, prompting=options
+    config = ModelConfig(
+        str(model),
+        dtype=dtype,
+        device=device,
+        adapter=adapter,
+        trust_remote_code=trust_remote_code,
+        load_in_4bit=load_in_4bit,
+        chat_template_kwargs=chat_template_kwargs,
+        **prompting,
     )
-    return Learner(loaded)
+    return Learner(open_model(config))
 
 
 def draw_episodes(
@@ -132,7 +137,7 @@ def evaluate(
     """
     loaded: ScoringModel | None = None
     if isinstance(model, Learner):
-        loaded, name = LocalModel(model.model), model.model.name
+        loaded, name = model.model, model.model.card.name
     elif isinstance(model, str | Path):
         name = str(model)
     else:

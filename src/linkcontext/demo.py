@@ -25,11 +25,11 @@ from linkcontext.evaluation.metrics import Row
 from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.evaluation.text import share
 from linkcontext.models.loading import load_model
-from linkcontext.models.model import Model
 from linkcontext.models.prompting import USUAL_PROMPTING, Prompting
 from linkcontext.report.demo import DemoLesson, DemoQuery, write_demo
 from linkcontext.report.tables import Grid, bounds
 from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner
 
@@ -67,9 +67,8 @@ def demo(
         raise InputError(f"{out}: is a file. Choose another folder for --out.")
     subjects = list(_own(data, seed) if data else built_in(seed))
     # mini is compared with the model before it was trained to learn from its context; other models have no such pair.
-    models = {
-        name: load_model(name, prompting=prompting) for name in (("mini-base", model) if model == "mini" else (model,))
-    }
+    names = ("mini-base", model) if model == "mini" else (model,)
+    models: dict[str, ScoringModel] = {name: LocalModel(load_model(name, prompting=prompting)) for name in names}
     if data:
         _print_left_out(subjects[0], console)
     console.print(
@@ -154,7 +153,7 @@ def _print_left_out(subject: DemoSubject, console: Console) -> None:
         console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
-def teach(model: Model, subject: DemoSubject) -> DemoLesson:
+def teach(model: ScoringModel, subject: DemoSubject) -> DemoLesson:
     """Teach a new learner the support of one episode, and ask it the queries."""
     dataset = open_data(subject.spec)
     (episode,) = sample_episodes(dataset, subject.plan).episodes
@@ -188,7 +187,7 @@ def _print_lesson(model: str, lesson: DemoLesson, console: Console) -> None:
     say(f"{lesson.right} of {len(lesson.queries)} right; guessing would get about {lesson.guessing:.0f}.\n")
 
 
-def _measure(subjects: Sequence[DemoSubject], models: dict[str, Model], out: Path, seed: int) -> Grid:
+def _measure(subjects: Sequence[DemoSubject], models: dict[str, ScoringModel], out: Path, seed: int) -> Grid:
     """The two-way accuracy of each model on each subject, with its baselines."""
     lines: list[tuple[str, ...]] = []
     for subject in subjects:
@@ -198,12 +197,12 @@ def _measure(subjects: Sequence[DemoSubject], models: dict[str, Model], out: Pat
     return Grid(HEADINGS, tuple(lines))
 
 
-def _rows(subject: DemoSubject, name: str, model: Model, out: Path, seed: int) -> list[Row]:
+def _rows(subject: DemoSubject, name: str, model: ScoringModel, out: Path, seed: int) -> list[Row]:
     """The rows of a run that score by summed likelihood, one for each shots per class. The run is below `out`/runs."""
     run = out / "runs" / f"{Path(name).name}-{subject.label.replace(' ', '-')}"
     for file in ("config.json", "episodes.jsonl", "predictions.jsonl", "metrics.json"):
         (run / file).unlink(missing_ok=True)  # an earlier demo may have had other data or weights
-    parameters = sum(p.numel() for p in model.network.parameters())
+    parameters = sum(p.numel() for p in model.loaded.network.parameters())
     config = eval_config(
         model=name,
         data=subject.spec,
@@ -215,7 +214,7 @@ def _rows(subject: DemoSubject, name: str, model: Model, out: Path, seed: int) -
         explain=0,  # the page of the demo does not show it
         out=str(run),
     )
-    return [row for row in run_evaluation(config, LocalModel(model))["rows"] if row["scoring"] == "likelihood_sum"]
+    return [row for row in run_evaluation(config, model)["rows"] if row["scoring"] == "likelihood_sum"]
 
 
 def _line(subject: DemoSubject, model: str, row: Row) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from linkcontext.app import html, runs
 from linkcontext.app.session import Session
 from linkcontext.errors import InputError
 from linkcontext.models.loading import load_model
+from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
 
@@ -20,7 +21,7 @@ def world():
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load_model(str(nano))
+    return LocalModel(load_model(str(nano)))
 
 
 @pytest.fixture

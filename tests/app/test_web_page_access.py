@@ -7,6 +7,7 @@ import pytest
 
 from linkcontext.app.page import launch
 from linkcontext.models.loading import load_model
+from linkcontext.scoring.local import LocalModel
 
 pytestmark = [
     pytest.mark.heavy,
@@ -18,7 +19,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def served(nano, tmp_path_factory):
     page = launch(
-        load_model(str(nano), device="cpu"), tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("served")
+        LocalModel(load_model(str(nano), device="cpu")),
+        tmp_path_factory.mktemp("runs"),
+        tmp_path_factory.mktemp("served"),
     )
     yield page.local_url
     page.close(verbose=False)

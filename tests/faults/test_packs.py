@@ -17,6 +17,7 @@ from linkcontext.errors import InputError
 from linkcontext.jsonl import to_json
 from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.loading import load_model
+from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.teach.class_pictures import pictures_by_class_name
 from linkcontext.teach.learner import Learner
@@ -36,7 +37,7 @@ VALUES = (
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load_model(str(nano))
+    return LocalModel(load_model(str(nano)))
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def limits():
 
 @pytest.fixture(scope="module")
 def pack(model, paths, tmp_path_factory):
-    learner = Learner(model)
+    learner = Learner(LocalModel(model))
     learner.teach({"tavork": paths[2][:2], "gaspik": paths[9][:2]})
     path = tmp_path_factory.mktemp("packs") / "zoo.pack"
     write_pack(learner, path)
@@ -196,7 +196,7 @@ def test_a_given_answer_is_scored_as_offline(client, offline, paths):
 
 
 def test_a_pack_is_a_model_by_name(client, model, pack, paths):
-    learner = read_pack(pack).learner(model)
+    learner = read_pack(pack).learner(LocalModel(model))
     for query in (paths[2][5], paths[9][5]):
         found = client.chat.completions.create(model="zoo", messages=[shown(query)], temperature=0)
         assert found.choices[0].message.content == learner.say(query)
@@ -238,7 +238,7 @@ def test_the_list_of_models_says_what_is_served(client, model):
 
 
 def test_a_client_s_system_message_stands_before_a_pack(endpoint, client, model, pack, paths):
-    learner = read_pack(pack).learner(model)
+    learner = read_pack(pack).learner(LocalModel(model))
     said_first = [{"role": role, "content": f"Name {role}."} for role in ("system", "developer")]
     query = shown(paths[2][5])
     later = {"role": "system", "content": "Later."}

@@ -4,6 +4,7 @@ import pytest
 
 from linkcontext.models.loading import load_model
 from linkcontext.records import Turn
+from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.teach.calibration import name_log_probabilities
 from linkcontext.teach.learner import Learner
@@ -19,7 +20,7 @@ def paths():
 @pytest.mark.parametrize("select", ["medoid", "rices"])
 def test_probabilities_are_calibrated_whatever_is_shown(nano, paths, select):
     """By oracle: the log-probabilities of the names, less their mean over pictures that are shown."""
-    model = Learner(load_model(str(nano)), shots_per_class=2, select=select)
+    model = Learner(LocalModel(load_model(str(nano))), shots_per_class=2, select=select)
     model.teach({"a": paths[0][:3], "a longer name": paths[1][:3]})
     query, picture = model.query(paths[2][0]), paths[2][0]
     turns = model.choose_support()
@@ -32,7 +33,7 @@ def test_probabilities_are_calibrated_whatever_is_shown(nano, paths, select):
 
     def scores(turn, support):
         names = model.pictures.names
-        return name_log_probabilities(model.local_model, model.scaffold, [turn], Support(support), names)[0]
+        return name_log_probabilities(model.model, model.scaffold, [turn], Support(support), names)[0]
 
     mean = sum(scores(Turn(t.item, "", ""), s) for t, s in zip(turns, own, strict=True)) / len(turns)
     expected = (scores(query, support) - mean).softmax(0)
@@ -43,7 +44,7 @@ def test_probabilities_are_calibrated_whatever_is_shown(nano, paths, select):
 def test_calibration_follows_every_picture_that_rices_can_show(nano, paths):
     """By oracle: a learner that was asked in between answers as one that was not."""
     lessons = {"a": paths[0][:3], "a longer name": paths[1][:3]}, {"a": paths[0][3:8]}
-    model, fresh = (Learner(load_model(str(nano)), shots_per_class=1, select="rices") for _ in range(2))
+    model, fresh = (Learner(LocalModel(load_model(str(nano))), shots_per_class=1, select="rices") for _ in range(2))
     model.teach(lessons[0])
     assert model.estimate_name_bias()
     for lesson in lessons[1:]:

@@ -8,6 +8,7 @@ from PIL import Image
 import linkcontext
 from linkcontext.errors import InputError
 from linkcontext.models.loading import load_model
+from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.teach.chat import chat, input_lines, reply_lines, split_line
 from linkcontext.teach.dialogue import Dialogue
@@ -89,7 +90,7 @@ def test_what_was_taught_in_lines_is_kept_in_a_pack(nano, paths, tmp_path):
 def test_no_line_ends_the_dialogue(nano, paths, tmp_path, monkeypatch):
     """Words that are too long to be a path, patterns, zero bytes, bytes that are no text: an answer or a sentence."""
     monkeypatch.chdir(tmp_path)
-    talk = dialogue(load_model(str(nano)))
+    talk = dialogue(LocalModel(load_model(str(nano))))
     long, picture = "a" * 300, paths[0][0]
     replies = []
     chat(talk, [f"{picture}: this is a fox", f"{long}: what is this?", long], replies.append)

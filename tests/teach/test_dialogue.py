@@ -5,6 +5,7 @@ import pytest
 import linkcontext
 from linkcontext.errors import InputError
 from linkcontext.models.loading import load_model
+from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.teach.dialogue import Dialogue
 
@@ -133,7 +134,7 @@ def test_what_cannot_be_taught_is_a_sentence_and_changes_nothing(nano, paths, tm
 
 
 def test_names_that_look_alike_are_one(nano, paths):
-    talk = dialogue(load_model(str(nano)))
+    talk = dialogue(LocalModel(load_model(str(nano))))
     talk.teach("\ufb01sh", paths[0][:1])  # with a ligature
     talk.teach("fish", paths[0][1:2])
     talk.teach("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", paths[1][:1])  # Persian, with a joiner

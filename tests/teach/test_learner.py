@@ -51,7 +51,7 @@ def test_a_picture_that_was_taught_answers_its_own_name(nano, paths, tmp_path, m
     model = linkcontext.load(str(nano))
     model.teach({"a": paths[0][:1], "b": paths[1][:1]})  # one picture a name
     Image.open(paths[1][0]).save(tmp_path / "again.bmp")  # the same pixels in other bytes
-    monkeypatch.setattr(type(model.local_model), "score", lambda *_: pytest.fail("the model was asked"))
+    monkeypatch.setattr(type(model.model), "score", lambda *_: pytest.fail("the model was asked"))
     for picture, name in ((paths[0][0], "a"), (paths[1][0], "b"), (tmp_path / "again.bmp", "b")):
         answer = model.ask(picture)
         assert (answer.name, answer.taught) == (name, True)

@@ -33,7 +33,7 @@ NAMES = ("lum", "dax", "tove")
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return load_model(str(nano))
+    return LocalModel(load_model(str(nano)))
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_pack_answers_as_the_learner_did_without_its_pictures(model, folder, l
     monkeypatch.setattr(LocalModel, "prefill", lambda *_: pytest.fail("the support was run again"))
     for name, earlier in zip(NAMES, before, strict=True):
         same(found.ask(folder / f"{name}.png"), earlier)
-    assert found.local_model.eyes.calls == len(NAMES)
+    assert found.model.eyes.calls == len(NAMES)
     assert found.estimate_rejection_threshold() == learner.estimate_rejection_threshold() == pack.rejection_threshold
     assert all(data.startswith(b"\x89PNG") for data in found.pictures.thumbnails.values())
 
@@ -111,7 +111,7 @@ def test_names_are_taken_away_changed_and_put_together_in_place(model, folder, l
 
 def test_another_model_is_taught_from_the_pictures_if_they_are_there(model, folder, learner):
     write_pack(learner, folder / "zoo.pack")
-    other = load_model("mini-base")
+    other = LocalModel(load_model("mini-base"))
     taught = Learner(other)
     taught.teach(pictures_by_class_name(open_data(str(folder / "zoo"))))
     same(read_pack(folder / "zoo.pack").learner(other).ask(folder / "lum.png"), taught.ask(folder / "lum.png"))
@@ -318,7 +318,7 @@ def test_a_pack_from_elsewhere_answers_by_its_pictures_and_names(model, folder, 
 def test_places_of_pictures_that_no_disk_has_are_a_sentence(model, folder, zoo, capsys, place):
     forged = forge(zoo, folder / "forged.pack", paths=dict.fromkeys(zoo.paths, place))
     with pytest.raises(SystemExit) as ended:
-        main(["ask", str(forged), str(folder / "lum.png"), "--model", model.source])
+        main(["ask", str(forged), str(folder / "lum.png"), "--model", model.loaded.source])
     _, err = capsys.readouterr()
     assert ended.value.code == 2
     assert "linkcontext: " in err
@@ -359,7 +359,7 @@ def test_a_pack_that_is_trusted_needs_no_pictures(model, folder, zoo, learner):
 def test_no_pack_decides_which_model_is_loaded(folder, zoo, capsys, monkeypatch):
     loaded = []
     monkeypatch.setattr(
-        "linkcontext.evaluation.open_model.load", lambda name, *more: loaded.append((name, more[-2])) or nothing()
+        "linkcontext.evaluation.open_model.load_model", lambda name, *more: loaded.append((name, more[-2])) or nothing()
     )
     ask = ["ask", str(forge(zoo, folder / "forged.pack")), str(folder / "lum.png")]
 
@@ -462,12 +462,11 @@ def test_what_was_taught_stays_at_hand_however_much_is_seen(model, folder, learn
 
 
 def test_a_longer_name_leaves_room_for_fewer_pictures(model, folder, learner, monkeypatch):
-    most = learner.local_model.length(
+    most = learner.model.length(
         build_messages(learner.choose_support(), learner.scaffold, learner.query(folder / "lum.png"))
     )
-    network = replace(model)
-    monkeypatch.setattr(type(network), "context", property(lambda self: most + 12))  # and an answer
-    fresh = Learner(network)
+    monkeypatch.setattr(type(model.loaded), "context", property(lambda self: most + 12))  # and an answer
+    fresh = Learner(LocalModel(replace(model.loaded)))
     fresh.teach(pictures_by_class_name(open_data(str(folder / "zoo"))))
     assert len(fresh.choose_support()) == 24
     fresh.rename("lum", "a name that winds and winds")

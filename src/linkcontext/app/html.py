@@ -24,10 +24,10 @@ def notice(sentences: Sequence[str], wrong: bool = False) -> str:
 
 
 def concept_cards(session: Session) -> str:
-    """The taught names with their pictures, and how full the context is."""
+    """The taught names with their pictures, and how full the context is, unless only a server knows."""
     pictures = session.dialogue.learner.pictures
     concepts = {name: [pictures.thumbnails[item] for item in items] for name, items in pictures.by_name.items()}
-    return str(_macros().concept_cards(concepts, *session.dialogue.tokens()))
+    return str(_macros().concept_cards(concepts, session.dialogue.tokens()))
 
 
 def answer_card(session: Session, picture: Path, reply: Reply) -> str:

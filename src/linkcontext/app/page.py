@@ -12,7 +12,7 @@ from typing import Any
 from linkcontext.app.session import Session
 from linkcontext.data.uploads import UPLOAD_BYTES
 from linkcontext.errors import InputError
-from linkcontext.models.model import Model
+from linkcontext.scoring.protocol import ScoringModel
 
 try:
     import gradio as gr
@@ -45,13 +45,13 @@ document.addEventListener("change", (event) => {
 </script>"""
 
 
-def serve_page(model: Model, root: Path, port: int | None = None, share: bool = False) -> None:
+def serve_page(model: ScoringModel, root: Path, port: int | None = None, share: bool = False) -> None:
     """Serve the page on this machine until it is stopped; with `share` on a public address of Gradio, too."""
     with tempfile.TemporaryDirectory(prefix="linkcontext-") as folder:
         launch(model, root, Path(folder), port, share).block_thread()
 
 
-def launch(model: Model, root: Path, folder: Path, port: int | None = None, share: bool = False) -> Any:
+def launch(model: ScoringModel, root: Path, folder: Path, port: int | None = None, share: bool = False) -> Any:
     """Start the page and return it (a `gradio.Blocks`). Uploads are stored below `folder`.
 
     Raises `InputError` if the port cannot be used.
@@ -105,7 +105,7 @@ class SameOrigin:
             await self.app(scope, receive, send_with_policy if scope["type"] == "http" else send)
 
 
-def build_page(model: Model, root: Path, folder: Path) -> Any:
+def build_page(model: ScoringModel, root: Path, folder: Path) -> Any:
     """Build the page (a `gradio.Blocks`) without serving it."""
 
     def new_session() -> Session:
@@ -114,8 +114,8 @@ def build_page(model: Model, root: Path, folder: Path) -> Any:
     with gr.Blocks(title="linkcontext", analytics_enabled=False, delete_cache=(3600, UPLOADS_S)) as page:
         session = gr.State(new_session, delete_callback=Session.close)
         gr.Markdown(
-            f"# linkcontext\nShow **{_plain(model.name)}** a few pictures of something, say what it is called, and ask "
-            "about others. Nothing is trained: the taught pictures are part of every prompt."
+            f"# linkcontext\nShow **{_plain(model.card.name)}** a few pictures of something, say what it is called, "
+            "and ask about others. Nothing is trained: the taught pictures are part of every prompt."
         )
         with gr.Tab("Teach & ask") as tab:
             teach_tab(session, tab)

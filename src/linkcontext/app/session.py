@@ -19,7 +19,7 @@ from linkcontext.data.uploads import FILES, UPLOAD_BYTES, by_folder, lay_out, un
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.errors import InputError
-from linkcontext.models.model import Model
+from linkcontext.scoring.protocol import ScoringModel, require
 from linkcontext.source import open_data
 from linkcontext.storage import read_errors, replacing
 from linkcontext.teach.answer import Answer
@@ -44,7 +44,7 @@ class ChatLine:
 class Session:
     """What one visitor has taught and said. `folder` belongs to the session and is removed with it."""
 
-    model: Model
+    model: ScoringModel
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="linkcontext-")))
     lines: list[ChatLine] = field(default_factory=list)
     unseen: tuple[Path, ...] = ()  # pictures of an example that were not taught
@@ -143,10 +143,11 @@ class Session:
                 raise InputError(
                     f"{file}: was not written by this page's user on this machine. Teach its pictures here instead."
                 )
-            if pack.header.model.identity != self.model.identity:
+            require(self.model, "token ids", "opening a pack")
+            if pack.header.model.identity != self.model.loaded.identity:
                 raise InputError(
-                    f"{file}: was taught to {pack.model}, and this page serves {self.model.name}. Teach the pictures "
-                    "here, or start the page with --model."
+                    f"{file}: was taught to {pack.model}, and this page serves {self.model.card.name}. Teach the "
+                    "pictures here, or start the page with --model."
                 )
             paths = {item: str(self.folder / item) for item in pack.header.items}  # there are no such files
             header = dataclasses.replace(pack.header, paths=paths)

@@ -33,11 +33,11 @@ class App:
     def run(self) -> None:
         """Serve the page until stopped."""
         from linkcontext.app.page import serve_page
-        from linkcontext.evaluation.open_model import load_local
+        from linkcontext.evaluation.open_model import open_model
 
         if self.port is not None:
             _check_port(self.port, 1)
-        serve_page(load_local(self.model), Path(self.runs), self.port, self.share)
+        serve_page(open_model(self.model), Path(self.runs), self.port, self.share)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,10 @@ from linkcontext.models.prompting import Prompting
 from linkcontext.source import data_help
 
 if TYPE_CHECKING:
-    from linkcontext.models.model import Model
+    from linkcontext.scoring.protocol import ScoringModel
     from linkcontext.teach.answer import Answer
     from linkcontext.teach.learner import Learner
     from linkcontext.teach.pack import Pack
-    from linkcontext.teach.remote_learner import RemoteLearner
 
 TrustPack = Annotated[
     bool,
@@ -110,10 +109,12 @@ class Teach:
 
     def _new_learner(self) -> "Learner":
         from linkcontext.episodes.scaffold import load_scaffold
-        from linkcontext.evaluation.open_model import load_local
+        from linkcontext.evaluation.open_model import open_model
+        from linkcontext.scoring.protocol import require
         from linkcontext.teach.learner import Learner
 
-        model = load_local(self.loading.of(self.model or "mini"))
+        model = open_model(self.loading.of(self.model or "mini"))
+        require(model, "token ids", "a pack")
         return Learner(model, load_scaffold(self.scaffold), shots_per_class=self.shots_per_class, select=self.select)
 
     def _earlier_learner(self, pack: "Pack") -> "Learner":
@@ -124,13 +125,13 @@ class Teach:
         }
         for flag in (flag for flag, is_given in given.items() if is_given):
             raise InputError(f"--{flag}: is for new packs only, and {pack.path} exists. Leave it out.")
-        return pack.learner(_local_model(pack, self.model, self.loading))
+        return pack.learner(_model_of(pack, self.model, self.loading))
 
-    def _accepted(self, model: "Model", named: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    def _accepted(self, model: "ScoringModel", named: dict[str, list[Path]]) -> dict[str, list[Path]]:
         """The pictures that the model's image processor accepts. Others are reported; --strict refuses the first."""
         from linkcontext.models.unreadable import refused
 
-        reasons = refused(model, {str(path): path for paths in named.values() for path in paths})
+        reasons = refused(model.loaded, {str(path): path for paths in named.values() for path in paths})
         problems = [f"{path}: left out: {reason}." for path, reason in reasons.items()]
         if problems and self.strict:
             raise InputError(problems[0])
@@ -167,28 +168,14 @@ class AskPack:
             raise InputError(f"{missing[0]}: no such picture.")
         if not self.pictures:
             raise InputError("name at least one picture to ask about.")
-        local, remote = self._learners(pack)
-        if local is not None and not self.json and self.question is None:
-            console.print(describe_rejection(local.estimate_rejection_threshold()), markup=False, soft_wrap=True)
-        learner = local or remote
-        assert learner is not None
+        learner = pack.learner(_model_of(pack, self.model, self.loading))
+        if not learner.model.lacks("token ids") and not self.json and self.question is None:
+            console.print(describe_rejection(learner.estimate_rejection_threshold()), markup=False, soft_wrap=True)
         for picture in self.pictures:
             if self.question is not None:
                 self._print_reply(picture, learner.say(Path(picture), self.question))
             else:
                 self._print_answer(picture, learner.ask(Path(picture)), pack)
-
-    def _learners(self, pack: "Pack") -> "tuple[Learner | None, RemoteLearner | None]":
-        """The learner of a model on this machine, or else that of a model behind a server."""
-        from linkcontext.evaluation.open_model import open_model
-        from linkcontext.teach.remote_learner import RemoteLearner
-
-        if self.model is None:
-            return pack.learner(_local_model(pack, None, self.loading)), None
-        model = open_model(self.loading.of(self.model))
-        if model.lacks("token ids"):
-            return None, RemoteLearner(pack, model)
-        return pack.learner(model.loaded), None
 
     def _print_reply(self, picture: str, reply: str) -> None:
         if self.json:
@@ -260,7 +247,7 @@ class ChangePack:
         if self.licence is None and len(licences) > 1:
             listed = ", ".join(repr(licence or "none given") for licence in sorted(licences))
             raise InputError(f"--merge: the packs have different licences: {listed}. Give one for all with --licence.")
-        model = _local_model(pack, self.model, self.loading)
+        model = _model_of(pack, self.model, self.loading)
         learner = pack.learner(model)
         for name in self.remove:
             learner.forget(name)
@@ -284,15 +271,15 @@ class Chat:
     pack: str | None = None
     """Begin with the names and pictures of a pack."""
     model: str | None = None
-    """Default: mini, or the pack's model."""
+    """Default: mini, or the pack's model. openai:URL#NAME is a model behind a server."""
     context: int = 0
-    """Maximum number of tokens of a prompt. Default: the model's context."""
+    """Maximum number of tokens of a prompt. Default: the model's context. A server counts tokens itself."""
     trust_pack: TrustPack = False
     loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
     def run(self) -> None:
         """Answer lines until they end."""
-        from linkcontext.evaluation.open_model import load_local
+        from linkcontext.evaluation.open_model import open_model
         from linkcontext.teach.chat import chat, input_lines
         from linkcontext.teach.dialogue import Dialogue
         from linkcontext.teach.learner import Learner
@@ -302,18 +289,19 @@ class Chat:
             raise InputError(f"--context {self.context}: must be above 0.")
         pack = read_pack(Path(self.pack), self.trust_pack) if self.pack else None
         if pack is not None:
-            learner = pack.learner(_local_model(pack, self.model, self.loading))
+            learner = pack.learner(_model_of(pack, self.model, self.loading))
         else:
-            learner = Learner(load_local(self.loading.of(self.model or "mini")))
+            learner = Learner(open_model(self.loading.of(self.model or "mini")))
         chat(Dialogue(learner, self.context, licence=pack.licence if pack else ""), input_lines(print), print)
 
 
-def _local_model(pack: "Pack", named: str | None, loading: Loading) -> "Model":
+def _model_of(pack: "Pack", named: str | None, loading: Loading) -> "ScoringModel":
     """The model that the command line names, else the pack's own, which is neither behind a server nor downloaded."""
-    from linkcontext.evaluation.open_model import load_local
+    from linkcontext.evaluation.open_model import load_local, open_model
+    from linkcontext.scoring.local import LocalModel
 
     if named is not None:
-        return load_local(loading.of(named))
+        return open_model(loading.of(named))
     if loading.trust_remote_code:
         raise InputError("--trust-remote-code: a pack never decides whose code is run. Name the model with --model.")
-    return load_local(loading.of(pack.local_model()), download=False)
+    return LocalModel(load_local(loading.of(pack.local_model()), download=False))

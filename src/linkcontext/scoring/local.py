@@ -101,12 +101,16 @@ class LocalModel:
         return {"engine": engine, "engine_reason": why, **self._replies.counters(), **self.eyes.counters()}
 
     def with_pictures(
-        self, sources: Sources, batch: int = 16, engine: EngineName = "auto", memory_gb: float | None = None
+        self,
+        sources: Sources,
+        batch: int = 16,
+        engine: EngineName = "auto",
+        memory_gb: float | None = None,
+        keep_features: bool = True,
     ) -> Self:
-        """The same weights for other pictures, whose features are kept on the disk."""
-        return type(self)(
-            self.loaded, VisionEncoder(self.loaded, open_image, use_disk=True), sources, batch, engine, memory_gb
-        )
+        """The same weights for other pictures, whose features are kept on the disk unless `keep_features` is False."""
+        eyes = VisionEncoder(self.loaded, open_image, use_disk=keep_features)
+        return type(self)(self.loaded, eyes, sources, batch, engine, memory_gb)
 
     def clone(self, prompting: Prompting | None = None) -> Self:
         """A copy that chooses its engine anew, because that depends on the wording, and shares the image features."""

@@ -67,6 +67,10 @@ class PromptPictures:
         self._encode([(item, alone) for item in items])
         return [self.eyes.get(self._content(item), alone) for item in items]
 
+    def pin(self, item: str, features: ImageFeatures) -> None:
+        """Use these features of a picture, whose file may be gone."""
+        self.eyes.pin(self._content(item), features)
+
     def without_refused(self, dataset: Dataset, items: Iterable[str], strict: bool) -> Dataset:
         """The data set without those of `items` that the image processor refuses."""
         return without_refused(dataset, items, self.eyes.model, strict)

@@ -79,6 +79,10 @@ class PictureAccess(Protocol):
         """
         ...
 
+    def pin(self, item: str, features: ImageFeatures) -> None:
+        """Use these features of a picture, which were computed earlier, as long as the model is bound to it."""
+        ...
+
     def save(self) -> None:
         """Write features that are new to the disk."""
         ...
@@ -118,9 +122,17 @@ class ScoringModel(Protocol):
         ...
 
     def with_pictures(
-        self, sources: Sources, batch: int = 16, engine: EngineName = "auto", memory_gb: float | None = None
+        self,
+        sources: Sources,
+        batch: int = 16,
+        engine: EngineName = "auto",
+        memory_gb: float | None = None,
+        keep_features: bool = True,
     ) -> Self:
-        """The same model for other pictures. Predictions depend on none of the other arguments."""
+        """The same model for other pictures. Predictions depend on none of the other arguments.
+
+        `keep_features`: read image features from the disk, and write new ones.
+        """
         ...
 
     def clone(self, prompting: Prompting | None = None) -> Self:
@@ -129,6 +141,11 @@ class ScoringModel(Protocol):
 
     def prompt(self, messages: list[Message]) -> Prompt:
         """The prompt as the model reads it. Raises `InputError` where it is known to be too long."""
+        ...
+
+    def length(self, messages: list[Message]) -> int | None:
+        """How many tokens a conversation has with its pictures, whether or not they fit the context; None where only a
+        server knows."""
         ...
 
     def check(self, messages: list[Message]) -> None:

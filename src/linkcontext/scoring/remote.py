@@ -18,6 +18,7 @@ from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.special_tokens import USUAL_MARKS, refuse_marks
 from linkcontext.errors import InputError
+from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.models.prompting import REPLY_TOKENS, Prompting
 from linkcontext.models.synthetic_images import SYNTHETIC, synthetic_image
@@ -63,6 +64,10 @@ class RemotePictures:
     """Pictures that only the server encodes."""
 
     def features(self, items: Sequence[str], alone: bool = False) -> Never:
+        """Raises `InputError`."""
+        raise InputError(f"{NO_FEATURES}.")
+
+    def pin(self, item: str, features: ImageFeatures) -> Never:
         """Raises `InputError`."""
         raise InputError(f"{NO_FEATURES}.")
 
@@ -127,7 +132,12 @@ class RemoteModel:
         return counters | self._replies.counters()
 
     def with_pictures(
-        self, sources: Sources, batch: int = 16, engine: EngineName = "auto", memory_gb: float | None = None
+        self,
+        sources: Sources,
+        batch: int = 16,
+        engine: EngineName = "auto",
+        memory_gb: float | None = None,
+        keep_features: bool = True,
     ) -> Self:
         """The same model for other pictures. Raises `InputError` for what only the server can choose."""
         if engine != "auto" or memory_gb is not None:
@@ -141,6 +151,9 @@ class RemoteModel:
     def prompt(self, messages: list[Message]) -> PromptRecord:
         """The prompt as it is recorded."""
         return PromptRecord(messages)
+
+    def length(self, messages: list[Message]) -> None:
+        """None: only the server knows its tokens."""
 
     def check(self, messages: list[Message]) -> None:
         """Raise an `InputError` with the server's message if it refuses a conversation."""

@@ -84,7 +84,7 @@ class Endpoint:
                 raise InputError(
                     f"--pack {pack_name}={path}: a model of that name is served already. Choose another name."
                 )
-            learner = read_pack(path, trust).learner(model)
+            learner = read_pack(path, trust).learner(local_model)
             self.prompts[pack_name] = ServedPrompt.of(learner, path)
             prefix = learner.prefill_support()
             if prefix is not None:

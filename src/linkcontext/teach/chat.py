@@ -154,8 +154,8 @@ def _names(dialogue: Dialogue) -> Iterator[str]:
         return
     for name in names:
         yield f"{name}: {count_pictures(dialogue.learner, name)}"
-    used, maximum = dialogue.tokens()
-    yield f"{used:,} of {maximum:,} tokens of the context are used"
+    if tokens := dialogue.tokens():
+        yield f"{tokens[0]:,} of {tokens[1]:,} tokens of the context are used"
 
 
 def _save(dialogue: Dialogue, text: str) -> list[str]:

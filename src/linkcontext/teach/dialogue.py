@@ -21,6 +21,8 @@ from linkcontext.teach.learner import Learner
 from linkcontext.teach.names import MAX_LETTERS, canonical_name
 from linkcontext.teach.sentences import FORGETTING, NAMING, taught_name
 
+UNCOUNTED_TURNS = 8  # of the history, for a model behind a server, which does not tell how long they are
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -36,8 +38,9 @@ class Reply:
 class Dialogue:
     """A learner, the history of what was asked beside teaching, and the pictures that "this" and "it" refer to.
 
-    `budget` is the maximum number of tokens of a prompt; 0 stands for the model's context. Every method either does
-    all of its work, or raises `InputError` and changes nothing.
+    `budget` is the maximum number of tokens of a prompt; 0 stands for the model's context. A server does not tell how
+    many tokens a prompt has, and the last 8 turns of the history are kept there. Every method either does all of its
+    work, or raises `InputError` and changes nothing.
     """
 
     learner: Learner
@@ -69,10 +72,10 @@ class Dialogue:
         paths = tuple(path for pictures in named.values() for path in pictures)
         query = learner.query(paths[-1])
         try:
-            length = learner.prompt_length(query)
-            if length > self._limit:
+            length, limit = learner.prompt_length(query), self._limit
+            if length is not None and limit is not None and length > limit:
                 raise InputError(
-                    f"the taught pictures would take {length:,} of {self._limit:,} tokens, and they are never dropped. "
+                    f"the taught pictures would take {length:,} of {limit:,} tokens, and they are never dropped. "
                     "Show fewer pictures, or forget a name."
                 )
         except InputError:
@@ -93,7 +96,7 @@ class Dialogue:
         """Ask about a picture, or about the last one. Questions for its name are answered from the taught names."""
         path = picture or self._last_pictures()[-1]
         open_image(path)
-        refuse_marks(question, self.learner.model.marks, repr(question[:MAX_LETTERS]))
+        refuse_marks(question, self.learner.model.card.special_tokens, repr(question[:MAX_LETTERS]))
         naming = NAMING.fullmatch(question) is not None
         query = self.learner.query(path, "" if naming else question)
         scored = len(self.learner.pictures.names) > 1 or self.learner.pictures.name_of(query.item)
@@ -116,9 +119,10 @@ class Dialogue:
         self.history = [turn for turn in self.history if turn.answer != known]
         return Reply(f"{known} is forgotten.")
 
-    def tokens(self) -> tuple[int, int]:
-        """The number of tokens of the taught pictures and the history, and the maximum."""
-        return self.learner.prompt_length(history=self.history), self._limit
+    def tokens(self) -> tuple[int, int] | None:
+        """The number of tokens of the taught pictures and the history, and the maximum; None behind a server."""
+        length, limit = self.learner.prompt_length(history=self.history), self._limit
+        return None if length is None or limit is None else (length, limit)
 
     def _last_pictures(self) -> tuple[Path, ...]:
         if not self.last:
@@ -126,16 +130,19 @@ class Dialogue:
         return self.last
 
     @property
-    def _limit(self) -> int:
-        return min(self.budget or self.learner.model.context, self.learner.model.context)
+    def _limit(self) -> int | None:
+        """The maximum number of tokens of a prompt; None for a model behind a server, which alone counts them."""
+        context = self.learner.model.card.context
+        return None if context is None else min(self.budget or context, context)
 
     def _generate(self, path: Path, query: Turn, history: Sequence[Turn]) -> str:
         """Generate an answer after the history, and after the taught pictures if the question is about them."""
         about_names = self._mentions_name(query)
-        length = self.learner.prompt_length(query, history, about_names)
-        length += self.learner.model.prompting.reply_tokens
-        if length > self._limit:
-            raise InputError(f"the question would take {length:,} of {self._limit:,} tokens. Ask a shorter one.")
+        length, limit = self.learner.prompt_length(query, history, about_names), self._limit
+        if length is not None and limit is not None:
+            length += self.learner.model.card.prompting.reply_tokens
+            if length > limit:
+                raise InputError(f"the question would take {length:,} of {limit:,} tokens. Ask a shorter one.")
         return self.learner.say(path, query.question, None, history, about_names)
 
     def _mentions_name(self, query: Turn) -> bool:
@@ -145,9 +152,15 @@ class Dialogue:
         return not question or any(re.search(rf"\b{name}\b", question) for name in names)
 
     def _excess_history(self, query: Turn) -> int:
-        """How many of the oldest turns must be dropped until the query fits behind taught pictures and history."""
-        dropped, room = 0, self._limit - self.learner.model.prompting.reply_tokens
-        while self.history[dropped:] and self.learner.prompt_length(query, self.history[dropped:]) > room:
+        """How many of the oldest turns must be dropped until the query fits behind taught pictures and history.
+
+        Where only a server counts tokens, the last turns are kept.
+        """
+        limit = self._limit
+        if limit is None:
+            return max(0, len(self.history) - UNCOUNTED_TURNS)
+        dropped, room = 0, limit - self.learner.model.card.prompting.reply_tokens
+        while self.history[dropped:] and (self.learner.prompt_length(query, self.history[dropped:]) or 0) > room:
             dropped += 1
         return dropped
 

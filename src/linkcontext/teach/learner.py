@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from linkcontext.config import Select
-from linkcontext.data.images import open_image, thumbnail_png
+from linkcontext.data.images import thumbnail_png
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold, build_messages, refuse_scaffold
 from linkcontext.errors import InputError
+from linkcontext.evaluation.answers import match
 from linkcontext.evaluation.medoids import vector
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
-from linkcontext.inference.vision import BATCH, VisionEncoder, chunks
-from linkcontext.models.model import Model
+from linkcontext.inference.vision import BATCH, chunks
 from linkcontext.models.synthetic_images import CHECKED
 from linkcontext.progress import progress
-from linkcontext.records import Turn
-from linkcontext.scoring.local import LocalModel
+from linkcontext.records import Candidate, Turn
+from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.teach.answer import Answer
 from linkcontext.teach.calibration import calibrated, is_balanced, name_log_probabilities
 from linkcontext.teach.names import checked_name, checked_names
@@ -37,6 +38,8 @@ Value = TypeVar("Value")
 class Learner:
     """A model and the pictures it was taught. Nothing is trained: the pictures are shown in every prompt.
 
+    `model` is a `LocalModel` or a `RemoteModel`; the learner binds it to its pictures.
+
     All pictures are shown, or as many of each name as fit the context. `shots_per_class` shows fewer, which `select`
     chooses: "medoid" the most representative ones, "random" a random sample, "rices" those most similar to the query.
 
@@ -46,7 +49,7 @@ class Learner:
     'cactihog'
     """
 
-    model: Model
+    model: ScoringModel
     scaffold: Scaffold = field(default_factory=lambda: SCAFFOLDS["turns"])
     pictures: TaughtPictures = field(default_factory=TaughtPictures)
     shots_per_class: int | None = None
@@ -60,8 +63,8 @@ class Learner:
             raise InputError(f"--shots-per-class {self.shots_per_class}: must be at least 1.")
         if self.select == "rices" and self.shots_per_class is None:
             raise InputError("--select rices: needs --shots-per-class, the number of pictures per name to show.")
-        refuse_scaffold(self.scaffold, self.model.marks)
-        self.local_model = LocalModel(self.model, VisionEncoder(self.model, open_image), {})
+        refuse_scaffold(self.scaffold, self.model.card.special_tokens)
+        self.model = self.model.with_pictures({}, keep_features=False)
 
     def teach(self, named: Mapping[str, Iterable[str | Path]]) -> None:
         """Show pictures under their names: {"cactihog": [paths]}. Names taught before get more pictures.
@@ -70,10 +73,10 @@ class Learner:
         for a name without pictures or of more than 100 letters, two names that differ only in case, a picture under
         two names, and a picture that cannot be read.
         """
-        files = self.pictures.identify(checked_names(named, self.pictures.names, self.model.marks))
+        files = self.pictures.identify(checked_names(named, self.pictures.names, self.model.card.special_tokens))
         self._register_pictures()
         # Files may have moved since they were taught: read them where they are now.
-        self.local_model.sources |= {picture: (picture, file.path) for picture, file in files.items()}
+        self.model.sources |= {picture: (picture, file.path) for picture, file in files.items()}
         new = [picture for picture in files if picture not in self.pictures.thumbnails]
         thumbnails: dict[str, bytes] = {}
         features: dict[str, ImageFeatures] = {}
@@ -82,9 +85,8 @@ class Learner:
                 for picture in chunk:
                     thumbnails[picture] = thumbnail_png(files[picture].path, THUMBNAIL_EDGE)
                     advance()
-                if not self.local_model.lacks("image features"):
-                    self.local_model.eyes.encode([self.local_model.sources[picture] for picture in chunk])
-                    features |= {picture: self.local_model.eyes.get(picture) for picture in chunk}
+                if not self.model.lacks("image features"):
+                    features |= zip(chunk, self.model.pictures.features(chunk), strict=True)
         self.pictures.thumbnails |= thumbnails
         self.pictures.features |= features
         self.pictures.add(files)
@@ -103,19 +105,22 @@ class Learner:
         """Give a taught name another name. Raises `InputError` as `teach` and `forget` do."""
         old = self.pictures.taught_name(old)
         others = [name for name in self.pictures.names if name != old]
-        self.pictures.rename(old, checked_name(new, others, self.model.marks))
+        self.pictures.rename(old, checked_name(new, others, self.model.card.special_tokens))
 
     def ask(self, picture: str | Path) -> Answer:
         """Name a picture.
 
         A picture that was taught, in this or another file, gets the name it was taught under. For any other the model
         scores every taught name; the scores are corrected by `estimate_name_bias` and normalised to probabilities.
-        The support is run once and its KV cache kept, so each further question costs only its own tokens. Raises
-        `InputError` for a picture that cannot be read and if fewer than two names were taught.
+        The support is run once and its KV cache kept, so each further question costs only its own tokens. Where a
+        server gives no log-probabilities, its reply is matched with the names, and the matched name has probability 1.
+
+        Raises `InputError` for a picture that cannot be read, if fewer than two names were taught, and for a reply
+        with none of the names or several.
         """
         query, names = self.query(picture), self.pictures.names
         if name := self.pictures.name_of(query.item):
-            certain = {other: float(other == name) for other in names}
+            certain = self._certain(name)
             if not self.pictures.features:
                 return Answer(name, certain, taught=True)
             similarity, neighbours = nearest_pictures(self.pictures, self.pictures.vectors([query.item])[0])
@@ -123,12 +128,14 @@ class Learner:
         if len(names) < 2:
             raise InputError("teach at least two names before asking: with one there is nothing to choose.")
         support = self.support_for(query)
-        (log_probabilities,) = name_log_probabilities(self.local_model, self.scaffold, [query], support, names)
+        if self.model.lacks("log-probabilities"):
+            return self._match_reply(query, support)
+        (log_probabilities,) = name_log_probabilities(self.model, self.scaffold, [query], support, names)
         probabilities = dict(zip(names, calibrated(log_probabilities, self.estimate_name_bias()), strict=True))
         best = max(probabilities, key=probabilities.__getitem__)
         if not self.pictures.features:
             return Answer(best, probabilities)
-        similarity, neighbours = nearest_pictures(self.pictures, vector(self.local_model.eyes.get(query.item)))
+        similarity, neighbours = nearest_pictures(self.pictures, self._vector(query.item))
         threshold = self.estimate_rejection_threshold()
         accepted = threshold is None or threshold.accepts(similarity)
         return Answer(best if accepted else None, probabilities, similarity, neighbours)
@@ -145,22 +152,25 @@ class Learner:
         query = self.query(picture, question)
         support = self.support_for(query) if with_support else Support([])
         messages = build_messages([*support.turns, *history], self.scaffold, query)
-        (reply,) = self.local_model.generate(
-            [messages], new_tokens or self.model.prompting.reply_tokens, support.prefix
-        )
+        (reply,) = self.model.generate([messages], new_tokens or self.model.card.prompting.reply_tokens, support.prefix)
         return reply
 
-    def prompt_length(self, query: Turn | None = None, history: Sequence[Turn] = (), with_support: bool = True) -> int:
-        """The number of tokens of support, history and query together, whether or not they fit the context."""
+    def prompt_length(
+        self, query: Turn | None = None, history: Sequence[Turn] = (), with_support: bool = True
+    ) -> int | None:
+        """The number of tokens of support, history and query together, whether or not they fit the context.
+
+        None for a model behind a server.
+        """
         self._register_pictures()
         turns = [*(self.choose_support() if with_support else ()), *history]
-        return self.local_model.length(build_messages(turns, self.scaffold, query)) if turns or query else 0
+        return self.model.length(build_messages(turns, self.scaffold, query)) if turns or query else 0
 
     def query(self, picture: str | Path, question: str = "") -> Turn:
         """A query turn about a picture, which can be read from its file from now on."""
         path = Path(picture)
         item = self.pictures.id_of(path)
-        self.local_model.sources.setdefault(item, (item, path))
+        self.model.sources.setdefault(item, (item, path))
         return Turn(item, "", "", question)
 
     def support_for(self, query: Turn) -> Support:
@@ -183,14 +193,14 @@ class Learner:
         count = largest_fitting(
             self.pictures,
             self.select,
-            lambda turns: self.local_model.prompt(build_messages(turns, self.scaffold, turns[0], longest)),
+            lambda turns: self.model.prompt(build_messages(turns, self.scaffold, turns[0], longest)),
         )
         if count < max(map(len, self.pictures.by_name.values()), default=0):
             log.warning(
                 "Only %d pictures per name are shown, the most representative ones: no more fit the model's context "
-                "of %d tokens.",
+                "of %s tokens.",
                 count,
-                self.model.context,
+                self.model.card.context,
             )
         return count
 
@@ -202,7 +212,7 @@ class Learner:
         turns = self.choose_support()
         # The common prefix of two prompts with different query pictures is the support.
         prompts = [build_messages(turns, self.scaffold, Turn(item, "", "")) for item in CHECKED]
-        return self.local_model.prefill(prompts) if turns else None
+        return self.model.prefill(prompts) if turns else None
 
     def estimate_name_bias(self) -> list[float]:
         """Estimate how much the model prefers each name whatever the picture shows, in nats. Long names have low ones.
@@ -216,16 +226,14 @@ class Learner:
 
     def _mean_log_probabilities(self) -> list[float]:
         turns, names = self.choose_support(), self.pictures.names
-        if self.local_model.lacks("shared prefixes") or not is_balanced(turns, names):
+        if self.model.lacks("shared prefixes") or not is_balanced(turns, names):
             return [0.0] * len(names)
         queries = [Turn(turn.item, "", "") for turn in turns]
         if self.select == "rices":
             supports = [([query], Support(self._similar_support(query.item, without_itself=True))) for query in queries]
         else:
             supports = [(queries, Support(turns, self.prefill_support()))]
-        rows = [
-            name_log_probabilities(self.local_model, self.scaffold, some, support, names) for some, support in supports
-        ]
+        rows = [name_log_probabilities(self.model, self.scaffold, some, support, names) for some, support in supports]
         mean: list[float] = torch.cat(rows).mean(0).tolist()
         return mean
 
@@ -233,9 +241,15 @@ class Learner:
         """Estimate the similarity below which a picture is "none of these", from the taught pictures alone."""
         return self._once("rejection_threshold", lambda: leave_one_out_threshold(self.pictures))
 
-    def restore(self, prefix: PrefixCache | None = None, name_bias: Sequence[float] | None = None) -> None:
+    def restore(
+        self,
+        prefix: PrefixCache | None = None,
+        name_bias: Sequence[float] | None = None,
+        support: Sequence[Turn] | None = None,
+    ) -> None:
         """Take values computed earlier for the same pictures by the same model, instead of computing them again."""
-        values = {"prefix": prefix, "name_bias": None if name_bias is None else list(name_bias)}
+        lists = {"name_bias": name_bias, "support": support}
+        values = {"prefix": prefix, **{name: value and list(value) for name, value in lists.items()}}
         self._computed = {name: value for name, value in values.items() if value is not None}
         self._computed_for = self.pictures.key
 
@@ -244,20 +258,39 @@ class Learner:
         if not self.pictures.features:
             raise InputError("--select rices: this model's engine computes no image features. Use --select random.")
         self._register_pictures()
-        self.local_model.eyes.encode([self.local_model.sources[picture]])
         count = (self.shots_per_class or 1) * len(self.pictures.names)
-        query = vector(self.local_model.eyes.get(picture))
-        return similar_support(self.pictures, query, count, picture if without_itself else None)
+        return similar_support(self.pictures, self._vector(picture), count, picture if without_itself else None)
+
+    def _vector(self, picture: str) -> Tensor:
+        """float32[width]: the unit feature vector of a picture."""
+        (features,) = self.model.pictures.features([picture])
+        return vector(features)
+
+    def _match_reply(self, query: Turn, support: Support) -> Answer:
+        """The name in the model's reply. Raises `InputError` for a reply that has no name or several."""
+        messages = build_messages(support.turns, self.scaffold, query)
+        (reply,) = self.model.generate([messages], self.model.card.prompting.reply_tokens, support.prefix)
+        name = match(reply, [Candidate(name, name, name) for name in self.pictures.names])
+        if name is None:
+            _, path = self.model.sources[query.item]
+            raise InputError(
+                f"{path}: {self.model.card.name} replies {reply!r}, which has none of the names, or several."
+            )
+        return Answer(name, self._certain(name))
+
+    def _certain(self, name: str) -> dict[str, float]:
+        """Probability 1 for one of the names."""
+        return {other: float(other == name) for other in self.pictures.names}
 
     def _register_pictures(self) -> None:
         """Give the model the features of all taught pictures, whose files may be gone."""
-        self.local_model.sources |= {
+        self.model.sources |= {
             picture: (picture, path)
             for picture, path in self.pictures.paths.items()
-            if picture not in self.local_model.sources
+            if picture not in self.model.sources
         }
         for picture, features in self.pictures.features.items():
-            self.local_model.eyes.pin(picture, features)
+            self.model.pictures.pin(picture, features)
 
     def _once(self, name: str, compute: Callable[[], Value]) -> Value:
         """A value for the pictures that are taught now, computed on the first call."""

@@ -31,14 +31,16 @@ from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.jsonl import to_json
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
-from linkcontext.models.model import Model
 from linkcontext.models.synthetic_images import CHECKED
+from linkcontext.records import Turn
+from linkcontext.scoring.protocol import ScoringModel, require
 from linkcontext.storage import read_errors, replacing, write_errors
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack_header import FORMAT, Header, StoredThreshold, TaughtTo, read_header
 from linkcontext.teach.pack_seal import is_sealed, seal
 from linkcontext.teach.pack_tensors import check_features, check_tensors, features_of, prefix_of, to_tensors
 from linkcontext.teach.rejection import RejectionThreshold, describe_rejection
+from linkcontext.teach.support import interleave
 from linkcontext.teach.taught_pictures import TaughtPictures
 
 log = logging.getLogger("linkcontext")
@@ -126,21 +128,28 @@ class Pack:
             else f"It {ELSEWHERE}: only its pictures and names are used.",
         ]
 
-    def learner(self, model: Model) -> Learner:
+    def learner(self, model: ScoringModel) -> Learner:
         """A learner of `model` with everything the pack taught.
 
         Its state is restored if the pack is trusted and was taught to the same weights; otherwise the model is taught
-        again from the picture files. Raises `InputError` if these are needed and are missing or have changed.
+        again from the picture files. A model behind a server is shown the pictures that the pack chose.
+
+        Raises `InputError` if the files are needed and are missing or have changed, and for a model behind a server if
+        an untrusted pack shows only some of its pictures.
         """
         for name in self.concepts:
-            refuse_marks(name, model.marks, f"{self.path}: the name {name!r}")
+            refuse_marks(name, model.card.special_tokens, f"{self.path}: the name {name!r}")
         header = self.header
         learner = Learner(model, self.scaffold, shots_per_class=header.shots_per_class, select=header.select)
         features = features_of(self.tensors, header.items)
-        restorable = self.trusted and header.model.identity == model.identity and all(features.values())
-        if not restorable or learner.local_model.lacks("image features"):
-            paths = self.existing_pictures(model.name)
+        is_here = not model.lacks("token ids")
+        same = is_here and self.trusted and header.model.identity == model.loaded.identity and all(features.values())
+        if not same or learner.model.lacks("image features"):
+            shown = None if is_here else self._shown()
+            paths = self.existing_pictures(model.card.name)
             learner.teach({name: [paths[item] for item in items] for name, items in self.concepts.items()})
+            if shown is not None:
+                learner.restore(support=shown)
             return learner
         if not self.sealed:
             self._check_features(features, learner)
@@ -149,16 +158,25 @@ class Pack:
             self.paths,
             dict(header.pixels),
             self.thumbnails,
-            {item: ImageFeatures.from_tensors(rows, model.device) for item, rows in features.items()},
+            {item: ImageFeatures.from_tensors(rows, model.loaded.device) for item, rows in features.items()},
         )
         if self.sealed:
-            learner.restore(prefix_of(self.tensors, header.held, model), header.leaning or None)
+            learner.restore(prefix_of(self.tensors, header.held, model.loaded), header.leaning or None)
         return learner
+
+    def _shown(self) -> list[Turn]:
+        """The pictures that the pack shows. Raises `InputError` if an untrusted pack chose some of them."""
+        turns = [Turn(item, name, name) for item, name in self.header.rounds]
+        if self.trusted or turns == interleave(self.header.concepts):
+            return turns
+        raise InputError(
+            f"{self.path}: shows only some of its pictures, chosen by another user or on another machine. Use "
+            "--trust-pack if you trust its author, or teach its pictures again."
+        )
 
     def _check_features(self, features: Mapping[str, Mapping[str, Tensor]], learner: Learner) -> None:
         """Raise `InputError` if the features of a trusted pack cannot be the model's."""
-        learner.local_model.eyes.encode([(CHECKED[0], None)])
-        other, model = learner.local_model.eyes.get(CHECKED[0]), learner.model
+        (other,), model = learner.model.pictures.features([CHECKED[0]]), learner.model.loaded
         vocabulary = model.network.get_input_embeddings().weight.shape[0]
         for item, rows in features.items():
             if wrong := check_features(rows, other, vocabulary, model.context):
@@ -235,6 +253,7 @@ def write_pack(learner: Learner, path: Path, licence: str = "", keep_state: bool
     `keep_state` writes the KV cache of the support, too; without it the first question runs the support again. Raises
     `InputError` if the learner has fewer than two names, if the file cannot be written and, with `new`, if it exists.
     """
+    require(learner.model, "token ids", "a pack")
     if len(learner.pictures.names) < 2:
         raise InputError(f"{path}: teach at least two names: with one there is nothing to choose.")
     prefix = learner.prefill_support() if keep_state and learner.select != "rices" else None
@@ -255,7 +274,7 @@ def _header(learner: Learner, path: Path, licence: str, prefix: PrefixCache | No
     pictures, folder = learner.pictures, path.resolve().parent
     return Header(
         format=FORMAT,
-        model=TaughtTo(learner.model.name, learner.model.identity),
+        model=TaughtTo(learner.model.loaded.name, learner.model.loaded.identity),
         scaffold=learner.scaffold,
         concepts={name: tuple(own) for name, own in pictures.by_name.items()},
         paths={item: _relative(pictures.paths[item], folder) for item in pictures.ids},
