@@ -191,7 +191,7 @@ def test_a_file_is_no_folder_to_write_to(nano, tmp_path):
 
 def test_mini_stands_beside_mini_base(model, tmp_path, monkeypatch):
     asked_for = []
-    monkeypatch.setattr(stage, "load_model", lambda name, prompting: asked_for.append(name) or model)
+    monkeypatch.setattr(stage, "load_model", lambda name, prompting: asked_for.append(name) or model.loaded)
     said, page = play("mini", tmp_path / "out")
     assert asked_for == ["mini-base", "mini"]
     lines = [line.split() for line in said.splitlines() if line.startswith(("invented", "handwritten"))]

@@ -99,7 +99,7 @@ def test_layouts_by_hand(tmp_path):
         (
             make_conversation("f", [*LAST.messages[:3], turn("assistant", text("B"), loss=False)], ""),
             "trl",
-            "every answer or the last",
+            "every answer or on the last",
         ),
     ],
 )
