@@ -5,7 +5,16 @@ from PIL import Image
 
 from linkcontext.data import images
 from linkcontext.data.class_folders import open_folder
-from linkcontext.data.copies import BITS, HASH, LEVELS, dispute, disputed, near_copies, near_pairs, repeated
+from linkcontext.data.copies import (
+    BITS,
+    HASH,
+    LEVELS,
+    copy_sentences,
+    label_conflict_sentence,
+    label_conflicts,
+    near_copies,
+    near_pairs,
+)
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
@@ -43,7 +52,7 @@ def test_a_copy_in_other_bytes_is_never_in_its_own_support(tmp_path):
     for episode in sample_episodes(dataset, EpisodePlan(2, (2,), episodes=40, queries=2)).episodes:
         for query in episode.queries:
             assert dataset.item(query.item).content not in dataset.contents([turn.item for turn in episode.support])
-    assert "more than once, pixel by pixel: 8" in repeated(dataset)[0]
+    assert "equal pixel by pixel: 8" in copy_sentences(dataset)[0]
 
 
 def test_near_copies_are_found_and_others_are_not(tmp_path):
@@ -57,7 +66,7 @@ def test_near_copies_are_found_and_others_are_not(tmp_path):
     four = {"cat/0.png", "cat/small.png", "cat/lossy.jpg", "dog/large.webp"}
     assert len(names) == 6
     assert {path for pair in names for path in pair} == four
-    told, apart = repeated(dataset)
+    told, apart = copy_sentences(dataset)
     assert "resized or compressed again: 4 pictures" in told
     assert "near-copies in different classes: 3 (" in apart
 
@@ -102,8 +111,10 @@ def item(path, name, content):
 
 def test_a_picture_under_two_names_is_disputed_and_one_under_two_spellings_is_not():
     items = [item("a/1", "cat", "x"), item("b/1", "Cat ", "x"), item("c/1", "cat", "y"), item("d/1", "dog", "y")]
-    assert {content: len(same) for content, same in disputed(items).items()} == {"y": 2}
-    assert "two classes or more: 2, of 1 different ones (c/1 and d/1)" in dispute(Dataset("root", tuple(items)))
-    assert dispute(Dataset("root", tuple(items[:2]))) == ""
-    assert "there more than once, pixel by pixel: 1 (a/1)" in repeated(Dataset("root", tuple(items)))[0]
-    assert repeated(Dataset("root", tuple(items[2:]))) == []  # those are left out, and used not even once
+    assert {content: len(same) for content, same in label_conflicts(items).items()} == {"y": 2}
+    assert "two classes or more: 2, of 1 different ones (c/1 and d/1)" in label_conflict_sentence(
+        Dataset("root", tuple(items))
+    )
+    assert label_conflict_sentence(Dataset("root", tuple(items[:2]))) == ""
+    assert "equal pixel by pixel: 1 (a/1)" in copy_sentences(Dataset("root", tuple(items)))[0]
+    assert copy_sentences(Dataset("root", tuple(items[2:]))) == []  # those are left out, and used not even once

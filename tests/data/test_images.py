@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from linkcontext.data import formats
-from linkcontext.data.images import Upload, examine, open_image, pixels, portable, sha256, suffix, thumbnail_png
+from linkcontext.data.images import Upload, hash_pixels, open_image, portable, sha256, suffix, summarize, thumbnail_png
 from linkcontext.errors import InputError
 
 
@@ -281,7 +281,7 @@ def test_grey_of_fewer_bits_in_16_is_shown_with_its_own_white(tmp_path, bits):
     pixels = np.array([[0, 2**bits - 1]], np.uint16)
     path = saved(Image.fromarray(pixels), tmp_path / "a.png")
     assert np.asarray(open_image(path))[..., 0].tolist() == [[0, 255]]
-    assert ("bits" in examine(path).notes) is (bits < 16)
+    assert ("bits" in summarize(path).notes) is (bits < 16)
     assert np.asarray(open_image(saved(Image.fromarray(pixels), tmp_path / "a.tif")))[0, 1].tolist() == [255] * 3
 
 
@@ -300,7 +300,7 @@ def test_a_png_with_long_texts_is_read(tmp_path, after):
     path = saved(Image.fromarray(noise()), tmp_path / "a.png", pnginfo=texts, exif=exif)
     plain = saved(Image.fromarray(noise()), tmp_path / "b.png", exif=exif)
     assert open_image(path).size == (6, 9)
-    assert examine(path).pixels == examine(plain).pixels
+    assert summarize(path).pixels == summarize(plain).pixels
     assert portable(path) == portable(plain)
 
 
@@ -316,18 +316,18 @@ def test_copies_have_one_hash_whatever_holds_them(tmp_path):
     image = Image.fromarray(noise())
     paths = [saved(image, tmp_path / name) for name in ("a.png", "b.bmp", "c.tif")]
     paths.append(saved(image.convert("RGBA"), tmp_path / "d.png"))
-    assert len({pixels(path) for path in paths}) == 1
-    assert pixels(saved(image.rotate(180), tmp_path / "e.png")) != pixels(paths[0])
-    assert pixels(Upload("u", paths[0].read_bytes())) == pixels(paths[0])
+    assert len({hash_pixels(path) for path in paths}) == 1
+    assert hash_pixels(saved(image.rotate(180), tmp_path / "e.png")) != hash_pixels(paths[0])
+    assert hash_pixels(Upload("u", paths[0].read_bytes())) == hash_pixels(paths[0])
 
 
 def test_what_is_notable_about_a_picture(tmp_path):
     flat, night, film = Image.new("RGB", (9, 9), "white"), Image.new("RGB", (9, 9)), Image.fromarray(noise())
     night.putpixel((0, 0), (9, 9, 9))
-    assert examine(saved(flat, tmp_path / "a.jpg")).notes == ("blank",)
-    assert examine(saved(night, tmp_path / "b.png")).notes == ("dark",)
-    assert examine(saved(film, tmp_path / "c.png")).notes == ()
-    assert examine(saved(film, tmp_path / "d.webp", save_all=True, append_images=[flat.resize(film.size)])).notes == (
+    assert summarize(saved(flat, tmp_path / "a.jpg")).notes == ("blank",)
+    assert summarize(saved(night, tmp_path / "b.png")).notes == ("dark",)
+    assert summarize(saved(film, tmp_path / "c.png")).notes == ()
+    assert summarize(saved(film, tmp_path / "d.webp", save_all=True, append_images=[flat.resize(film.size)])).notes == (
         "frames",
     )
 

@@ -1,6 +1,6 @@
 import pytest
 
-from linkcontext.data.layout import is_blank, name_key, named, normal_split, read_layout, source_group
+from linkcontext.data.layout import class_name, is_blank, name_key, normal_split, read_layout, source_group
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_source_group(path, group):
 
 
 def test_names_and_splits():
-    assert named("animals/ice_bear") == "ice bear"
+    assert class_name("animals/ice_bear") == "ice bear"
     assert [normal_split(name) for name in ("Train", "valid", "extra")] == ["train", "val", "extra"]
 
 
@@ -105,7 +105,7 @@ def test_composed_and_decomposed_letters_are_one_class():
 
 
 def test_names_are_spelt_in_one_way():
-    assert [named(each) for each in ("two_ _words", "trail ", "a\u3000b", "cafe\u0301")] == [
+    assert [class_name(each) for each in ("two_ _words", "trail ", "a\u3000b", "cafe\u0301")] == [
         *("two words", "trail", "a b", "caf\u00e9"),
     ]
     assert name_key("\uff23at") == name_key("cat ") == name_key("c\u200dat")

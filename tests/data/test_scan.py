@@ -27,13 +27,13 @@ def settle(root):
 def opened(monkeypatch):
     """The names of the pictures that were decoded, in order."""
     names = []
-    real = images.examine
+    real = images.summarize
 
     def spy(path):
         names.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(images, "examine", spy)
+    monkeypatch.setattr(images, "summarize", spy)
     return names
 
 
@@ -41,7 +41,7 @@ def test_pictures_and_hashes_sorted_by_path(zoo):
     pictures, problems = good(zoo)
     assert list(pictures) == ["cat/a_1.png", "cat/b.jpg", "ice_bear/a_1.gif", "ice_bear/c.WEBP"]
     assert pictures["cat/b.jpg"].sha256 == images.sha256(zoo / "cat" / "b.jpg")
-    assert pictures["cat/b.jpg"].pixels == images.pixels(zoo / "cat" / "b.jpg")
+    assert pictures["cat/b.jpg"].pixels == images.hash_pixels(zoo / "cat" / "b.jpg")
     assert problems == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from linkcontext.data import uploads
-from linkcontext.data.uploads import by_folder, lay_out, unpack
+from linkcontext.data.uploads import copy_files, pictures_by_folder, unpack
 from linkcontext.errors import InputError
 
 
@@ -45,7 +45,7 @@ def test_pictures_are_called_as_their_folders(tmp_path, into):
         "zoo/.hidden.png": b"x",
     }
     unpack(archive(tmp_path, members), into)
-    found = by_folder(into)
+    found = pictures_by_folder(into)
     assert {name: [p.name for p in paths] for name, paths in found.pictures.items()} == {
         "plimbo": ["a.PNG"],
         "red fox": ["1.png"],
@@ -65,7 +65,7 @@ def test_paths_that_lead_out_are_refused(tmp_path, into, name):
     with pytest.raises(InputError, match="leads out of the folder"):
         unpack(archive(tmp_path, {"fine/1.png": picture(), name: picture()}), into)
     with pytest.raises(InputError, match="leads out of the folder"):
-        lay_out({"fine/1.png": tmp_path, name: tmp_path}, into)
+        copy_files({"fine/1.png": tmp_path, name: tmp_path}, into)
     assert not list(into.iterdir())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["into", "sent.zip"]
 
@@ -88,7 +88,7 @@ def test_bombs_and_heaps_are_refused_before_anything_is_written(tmp_path, into, 
     with pytest.raises(InputError, match="10,000 files are more than the 1,000"):
         unpack(archive(tmp_path, many), into)
     with pytest.raises(InputError, match="10,000 files are more than the 1,000"):
-        lay_out(dict.fromkeys(many, tmp_path), into)
+        copy_files(dict.fromkeys(many, tmp_path), into)
     with pytest.raises(InputError, match="1,001 folders are more than the 1,000"):
         unpack(archive(tmp_path, {f"a{n}/": b"" for n in range(1_001)}), into)
     assert not list(into.iterdir())
@@ -96,7 +96,7 @@ def test_bombs_and_heaps_are_refused_before_anything_is_written(tmp_path, into, 
 
 def test_an_empty_folder_of_an_archive_is_named(tmp_path, into):
     unpack(archive(tmp_path, {"cat/1.png": picture(), "owl/": b"", "__MACOSX/": b""}), into)
-    named = by_folder(into)
+    named = pictures_by_folder(into)
     assert list(named.pictures) == ["cat"]
     assert "empty folders, which are no classes: 1 (owl)." in named.problems
 
@@ -119,7 +119,7 @@ def test_what_is_no_zip_or_has_nothing_in_it_is_a_sentence(tmp_path, into):
         unpack(path, into)
     unpack(archive(tmp_path, {"1.png": picture(), "a/b.txt": b""}), into)
     with pytest.raises(InputError, match="no picture in a folder was found") as error:
-        by_folder(into)
+        pictures_by_folder(into)
     assert "lie in no folder" in str(error.value)
     assert str(tmp_path) not in str(error.value)
 
@@ -127,7 +127,7 @@ def test_what_is_no_zip_or_has_nothing_in_it_is_a_sentence(tmp_path, into):
 def test_two_folders_of_one_name_are_refused(tmp_path, into):
     unpack(archive(tmp_path, {"big/Cat/1.png": picture(), "small/cat/1.png": picture(1)}), into)
     with pytest.raises(InputError, match="two folders of one name"):
-        by_folder(into)
+        pictures_by_folder(into)
 
 
 def test_a_folder_that_was_sent_is_laid_out_as_it_was(tmp_path, into):
@@ -135,8 +135,8 @@ def test_a_folder_that_was_sent_is_laid_out_as_it_was(tmp_path, into):
     sent.write_bytes(picture())
     other = tmp_path / "y"
     other.write_bytes(picture(1))
-    lay_out({"zoo/a/1.png": sent, "zoo/b/1.png": other, "zoo/b/Thumbs.db": sent}, into)
-    assert list(by_folder(into).pictures) == ["a", "b"]
+    copy_files({"zoo/a/1.png": sent, "zoo/b/1.png": other, "zoo/b/Thumbs.db": sent}, into)
+    assert list(pictures_by_folder(into).pictures) == ["a", "b"]
     assert not list(into.rglob("Thumbs.db"))
 
 
@@ -153,7 +153,7 @@ def test_pictures_are_known_by_content_and_the_rest_is_named(tmp_path, into):
     members = {"cat/0.bmp": encoded(0, "BMP"), "cat/1.jfif": encoded(1, "JPEG"), "dog/2": encoded(2, "PNG")}
     members |= {"dog/3.tiff": encoded(3, "TIFF"), "dog/x.heic": b"\0\0\0\x18ftyphevx", "dog/y.dat": b"?"}
     unpack(archive(tmp_path, members), into)
-    found = by_folder(into)
+    found = pictures_by_folder(into)
     assert {name: [path.name for path in paths] for name, paths in found.pictures.items()} == {
         "cat": ["0.bmp", "1.jfif"],
         "dog": ["2", "3.tiff"],
@@ -188,7 +188,7 @@ def test_names_in_utf_8_without_a_mark_and_names_of_files_alone(tmp_path, into):
     )
     path.write_bytes(path.read_bytes().replace(b"dog/0000", b"dog/" + "小猫".encode("gbk")))
     unpack(path, into)
-    found = by_folder(into)
+    found = pictures_by_folder(into)
     assert set(found.pictures) == {"小猫", "dog"}
 
 
@@ -201,13 +201,13 @@ def test_backslashes_of_windows_part_folders(tmp_path, into):
     path = archive(tmp_path, {"cat/1.png": picture(), "dog/2.png": picture(1)})
     path.write_bytes(path.read_bytes().replace(b"cat/1", b"cat\\1").replace(b"dog/2", b"dog\\2"))
     unpack(path, into)
-    assert set(by_folder(into).pictures) == {"cat", "dog"}
+    assert set(pictures_by_folder(into).pictures) == {"cat", "dog"}
 
 
 def test_letters_with_accents_are_one_name_and_blank_names_are_none(tmp_path, into):
     members = {"caf\u00e9/1.png": picture(), "cafe\u0301/2.png": picture(1), "_/3.png": picture(2)}
     unpack(archive(tmp_path, members), into)
-    found = by_folder(into)
+    found = pictures_by_folder(into)
     assert {name: len(paths) for name, paths in found.pictures.items()} == {"caf\u00e9": 2}
     assert any("blank: 1 (_/3.png)" in problem for problem in found.problems)
 
@@ -217,7 +217,7 @@ def test_a_picture_under_two_names_is_refused_by_the_names_that_were_sent(tmp_pa
     Image.open(io.BytesIO(picture())).save(file, "BMP")
     unpack(archive(tmp_path, {"cat/mia.png": picture(), "dog/rex.bmp": file.getvalue()}), into)
     with pytest.raises(InputError, match=r"cat/mia.png and dog/rex.bmp: is shown as 'cat' and as 'dog'"):
-        by_folder(into)
+        pictures_by_folder(into)
 
 
 def test_a_file_that_is_twice_in_an_archive_is_refused_without_a_path_of_this_machine(tmp_path, into):
@@ -234,7 +234,7 @@ def test_spaces_and_joiners_of_any_kind_may_stand_in_names(tmp_path, into):
     shot, child = "Screenshot at 9.41\u202fAM.png", "\u06af\u0631\u0628\u0647\u200c\u0647\u0627"
     members = {f"two\u3000words/{shot}": picture(), f"{child}/\u200eIMG.png": picture(1)}
     unpack(archive(tmp_path, members), into)
-    assert set(by_folder(into).pictures) == {"two words", child}
+    assert set(pictures_by_folder(into).pictures) == {"two words", child}
     with pytest.raises(InputError, match="cannot be read"):
         unpack(archive(tmp_path, {"cat\u202e/1.png": picture()}), into)
 
@@ -250,9 +250,9 @@ def test_the_name_in_the_unicode_field_is_read(tmp_path, into):
             file.writestr(member, picture(crc % 7))
     path.write_bytes(path.read_bytes().replace(b"0001/1.png", raw))
     unpack(path, into)
-    assert set(by_folder(into).pictures) == {"\u5c0f\u732b", "0000"}
+    assert set(pictures_by_folder(into).pictures) == {"\u5c0f\u732b", "0000"}
 
 
 def test_a_manifest_that_was_sent_is_named(tmp_path, into):
     unpack(archive(tmp_path, {"cat/1.png": picture(), "dog/2.png": picture(1), "manifest.jsonl": b"{}"}), into)
-    assert "manifest.jsonl: not read here; names are those of the folders." in by_folder(into).problems
+    assert "manifest.jsonl: not read here; names are those of the folders." in pictures_by_folder(into).problems

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from linkcontext.data.formats import HEAD
 from linkcontext.data.images import open_image, sha256, suffix
-from linkcontext.data.uploads import FILES, UPLOAD_BYTES, by_folder, lay_out, unpack
+from linkcontext.data.uploads import FILES, UPLOAD_BYTES, copy_files, pictures_by_folder, unpack
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.errors import InputError
@@ -76,7 +76,7 @@ class Session:
     def teach_folder(self, files: Mapping[str, Path]) -> list[str]:
         """Teach from a folder with one folder of pictures for each name: uploaded files by their paths in it."""
         with self._errors_as_sent(), tempfile.TemporaryDirectory(dir=self.folder) as into:
-            lay_out(files, Path(into))
+            copy_files(files, Path(into))
             return self._teach_folder(Path(into))
 
     def teach_example(self, spec: str, seed: int) -> list[str]:
@@ -163,7 +163,7 @@ class Session:
         return [(n.name, thumbnails[n.picture], n.similarity) for n in answer.nearest if n.picture in thumbnails]
 
     def _teach_folder(self, folder: Path) -> list[str]:
-        classes = by_folder(folder)
+        classes = pictures_by_folder(folder)
         named = {
             name: self._store(paths, [path.relative_to(folder).as_posix() for path in paths])
             for name, paths in classes.pictures.items()

@@ -100,7 +100,7 @@ class Data:
             return
         if self.images or self.out:
             raise InputError("--images, --out: these flags need --layout, which reads the files of other tools.")
-        from linkcontext.data.copies import repeated
+        from linkcontext.data.copies import copy_sentences
         from linkcontext.data.manifest import digest, write_manifest
         from linkcontext.source import open_data
 
@@ -113,7 +113,7 @@ class Data:
             soft_wrap=True,
         )
         console.print(f"splits: {', '.join(splits)}   digest: {digest(dataset)[:16]}")
-        print_problems([*repeated(dataset), *dataset.problems])
+        print_problems([*copy_sentences(dataset), *dataset.problems])
         if self.write:
             write_manifest(dataset)
 

@@ -1,1 +1,1 @@
-"""Pictures in, items out: class folders, data sets, digits, the procedural world."""
+"""Data sets, pictures, and the files of other tools."""

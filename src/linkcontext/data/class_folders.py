@@ -5,13 +5,13 @@ import os
 import stat
 from pathlib import Path
 
-from linkcontext.data.copies import dispute
+from linkcontext.data.copies import label_conflict_sentence
 from linkcontext.data.formats import KINDS
-from linkcontext.data.layout import Layout, is_blank, mixes_scripts, name_key, named, read_layout, source_group
+from linkcontext.data.layout import Layout, class_name, is_blank, mixes_scripts, name_key, read_layout, source_group
 from linkcontext.data.manifest import MANIFEST, Dataset, read_manifest
 from linkcontext.data.problems import Problems
 from linkcontext.data.reader import Reader
-from linkcontext.data.scan import Seen, scan
+from linkcontext.data.scan import ScannedFile, scan
 from linkcontext.errors import InputError, excerpt, first_few
 from linkcontext.records import Item
 
@@ -19,12 +19,15 @@ LAYOUT = f"FOLDER/CLASS/picture.png or FOLDER/train/CLASS/picture.png, with two 
 
 
 def open_folder(root: Path, strict: bool = False, fewest: int = 2) -> Dataset:
-    """The data set in a folder of class folders, sorted by path.
+    """Open a folder of class folders. Its pictures are sorted by path.
 
-    Folders called as splits are the split, what else the path has is the class (`linkcontext.data.layout`).
-    A `manifest.jsonl` in the root has the last word on the files it lists. Bad pictures, links out of the
-    folder and unreadable folders are left out and named in `problems`; with `strict` the first of them is
-    an `InputError`, as are a folder that is not there, is empty, or holds fewer than `fewest` classes and no questions.
+    A folder whose name is that of a split is the split; the rest of the path is the class (`linkcontext.data.layout`).
+    For the files that it lists, `manifest.jsonl` in the root overrides the folders. Bad pictures, links out of the
+    folder and unreadable folders are left out and reported in `problems`.
+
+    Raises:
+        InputError: the folder does not exist, or has fewer than `fewest` classes and no questions; with `strict`,
+            anything is left out.
     """
     _check_folder(root)
     problems = Problems(strict)
@@ -32,8 +35,10 @@ def open_folder(root: Path, strict: bool = False, fewest: int = 2) -> Dataset:
     listed = read_manifest(root) if (root / MANIFEST).is_file() else Dataset(root, ())
     layout = read_layout(pictures.keys() - {item.path for item in listed.items})
     items = _items(pictures, listed, layout, problems)
-    dataset = Dataset(root, items, sketches={path: seen.looks.sketch for path, seen in pictures.items() if seen.looks})
-    if contradiction := dispute(dataset):
+    dataset = Dataset(
+        root, items, sketches={path: seen.summary.sketch for path, seen in pictures.items() if seen.summary}
+    )
+    if contradiction := label_conflict_sentence(dataset):
         problems.add(contradiction)
     if garbled := [class_id for class_id, name in dataset.names().items() if mixes_scripts(name)]:
         problems.note(
@@ -56,7 +61,7 @@ FOLDER = Reader(open=lambda path, strict, fewest: open_folder(Path(path), strict
 
 
 def _namesakes(dataset: Dataset) -> str:
-    """A sentence about classes that share a name; "" where there are none."""
+    """A sentence about classes that have the same name; "" if there are none."""
     classes: dict[str, list[str]] = {}
     for class_id, name in dataset.names().items():
         classes.setdefault(name_key(name), []).append(class_id)
@@ -84,7 +89,7 @@ def _check_folder(root: Path) -> None:
         raise InputError(f"{root}: {wrong}. Expected {LAYOUT}.")
 
 
-def _items(pictures: dict[str, Seen], manifest: Dataset, layout: Layout, problems: Problems) -> tuple[Item, ...]:
+def _items(pictures: dict[str, ScannedFile], manifest: Dataset, layout: Layout, problems: Problems) -> tuple[Item, ...]:
     listed = {item.path: item for item in manifest.items}
     names = manifest.names()
     items: list[Item] = []
@@ -92,7 +97,7 @@ def _items(pictures: dict[str, Seen], manifest: Dataset, layout: Layout, problem
     blank: list[str] = []
     for path, seen in pictures.items():
         split, class_id = layout.place(path)
-        name = names.get(class_id, named(class_id))
+        name = names.get(class_id, class_name(class_id))
         if path in listed:
             items.append(dataclasses.replace(listed[path], sha256=seen.sha256, pixels=seen.pixels))
         elif not class_id:
@@ -101,8 +106,8 @@ def _items(pictures: dict[str, Seen], manifest: Dataset, layout: Layout, problem
             blank.append(path)
         else:
             items.append(Item(path, path, class_id, name, seen.sha256, split, source_group(path), pixels=seen.pixels))
-    _compare(pictures, manifest, problems)
-    items = _whole(items, manifest.root / MANIFEST, problems)
+    _report_differences(pictures, manifest, problems)
+    items = _without_incomplete_questions(items, manifest.root / MANIFEST, problems)
     if unplaced:
         problems.add(
             f"{manifest.root}: pictures left out because they lie in no class folder: {len(unplaced)} "
@@ -116,25 +121,25 @@ def _items(pictures: dict[str, Seen], manifest: Dataset, layout: Layout, problem
     return tuple(items)
 
 
-def _whole(items: list[Item], file: Path, problems: Problems) -> list[Item]:
-    """The items without questions about pictures that were left out."""
-    there, lost = {item.id for item in items}, 0
-    whole = []
+def _without_incomplete_questions(items: list[Item], file: Path, problems: Problems) -> list[Item]:
+    """The items without the questions about pictures that are left out."""
+    ids, removed = {item.id for item in items}, 0
+    complete = []
     for item in items:
-        asked = tuple(question for question in item.questions if there.issuperset(question.others))
-        lost += len(item.questions) - len(asked)
-        whole.append(item if len(asked) == len(item.questions) else dataclasses.replace(item, questions=asked))
-    if lost:
-        problems.note(f"{file}: questions left out because one of their pictures is: {lost}.")
-    return whole
+        questions = tuple(question for question in item.questions if ids.issuperset(question.others))
+        removed += len(item.questions) - len(questions)
+        complete.append(item if questions == item.questions else dataclasses.replace(item, questions=questions))
+    if removed:
+        problems.note(f"{file}: questions left out because one of their pictures is: {removed}.")
+    return complete
 
 
-def _compare(pictures: dict[str, Seen], manifest: Dataset, problems: Problems) -> None:
-    """Say where the manifest and the folder differ."""
+def _report_differences(pictures: dict[str, ScannedFile], manifest: Dataset, problems: Problems) -> None:
+    """Report the pictures of the manifest that are missing or have changed."""
     file = manifest.root / MANIFEST
-    lost = [item.path for item in manifest.items if item.path not in pictures]
-    if lost:
-        problems.note(f"{file}: pictures left out of those it lists: {len(lost)} ({first_few(lost)}).")
+    missing = [item.path for item in manifest.items if item.path not in pictures]
+    if missing:
+        problems.note(f"{file}: pictures left out of those it lists: {len(missing)} ({first_few(missing)}).")
     changed = [i.path for i in manifest.items if i.path in pictures and pictures[i.path].sha256 != i.sha256]
     if changed:
         problems.note(

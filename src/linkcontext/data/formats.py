@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes and never by its name: the formats that are read, and those known by name only."""
+"""Formats of pictures, told by a file's first bytes: those that are read, and those that are only named in messages."""
 
 import importlib.util
 import re
@@ -16,10 +16,10 @@ from PIL import (
     features,
 )
 
-Reader = Callable[..., ImageFile.ImageFile]
+Decoder = Callable[..., ImageFile.ImageFile]
 
-HEAD = 32  # bytes that tell the format
-# Names that pictures have. A picture under another name is read too; these are written into data sets as they are.
+HEAD = 32  # bytes at the beginning of a file that tell its format
+# Usual suffixes of pictures. A picture with another suffix is read too.
 SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"),
     *(".heic", ".heif", ".hif"),
@@ -28,16 +28,16 @@ KINDS = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF"
 HAS_AVIF = bool(features.check("avif"))
 HAS_HEIC = importlib.util.find_spec("pillow_heif") is not None
 
-# Pillow's own `open` is not used: it knows dozens of formats nobody wants from a stranger, and warns of large
-# pictures before their size can be read.
-_READ: tuple[tuple[re.Pattern[bytes], str, Reader], ...] = tuple(
-    (re.compile(start, re.DOTALL), suffix, reader)
-    for start, suffix, reader in (
+# Image.open is not used, because it opens dozens of other formats, which untrusted files could exploit, and warns about
+# large pictures before their size can be checked.
+_READ: tuple[tuple[re.Pattern[bytes], str, Decoder], ...] = tuple(
+    (re.compile(start, re.DOTALL), suffix, decoder)
+    for start, suffix, decoder in (
         (rb"\x89PNG\r\n\x1a\n", ".png", PngImagePlugin.PngImageFile),
         (rb"\xff\xd8\xff", ".jpg", JpegImagePlugin.JpegImageFile),
         (rb"RIFF....WEBP", ".webp", WebPImagePlugin.WebPImageFile),
         (rb"GIF8[79]a", ".gif", GifImagePlugin.GifImageFile),
-        # The size of the second header as well: many a text begins with BM.
+        # The size of the second header is checked too, because a text can begin with BM.
         (rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00", ".bmp", BmpImagePlugin.BmpImageFile),
         (rb"II[*+]\x00(?!....CR)|MM\x00[*+]", ".tif", TiffImagePlugin.TiffImageFile),
     )
@@ -59,7 +59,7 @@ _UNREAD = tuple(
         (rb"....ftyp|RIFF....AVI |\x1a\x45\xdf\xa3|\x00\x00\x01[\xb3\xba]|FLV\x01", "video"),
     )
 )
-_BY_NAME = {  # formats whose first bytes say little, or which are named so as often as they are written so
+_BY_NAME = {  # formats whose first bytes are ambiguous, or whose files are often of another format
     **dict.fromkeys(
         (
             *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".orf", ".rw2", ".raf", ".pef"),
@@ -82,17 +82,17 @@ _HEIF = re.compile(rb"....ftyp(?:heic|heix|heim|heis|hevc|hevx|hevm|hevs|mif1|mi
 _AVIF = re.compile(rb"....ftyp(?:avif|avis|(?:mif1|mif2|msf1|miaf)....(?:....)*?avi[fs])", re.DOTALL)
 
 
-def readable(head: bytes) -> tuple[str, Reader] | None:
-    """The suffix and the reader of the format that a file's first bytes announce; None for one not read here."""
+def readable(head: bytes) -> tuple[str, Decoder] | None:
+    """Suffix and decoder of the format with these first bytes; None if it is not read."""
     if _AVIF.match(head):
         return (".avif", AvifImagePlugin.AvifImageFile) if HAS_AVIF else None
     if _HEIF.match(head):
         return (".heic", _heif()) if HAS_HEIC else None
-    return next(((suffix, reader) for start, suffix, reader in _READ if start.match(head)), None)
+    return next(((suffix, decoder) for start, suffix, decoder in _READ if start.match(head)), None)
 
 
 def unread(head: bytes, name: str) -> str:
-    """The name of a picture format that is not read here, by the first bytes, else by the file's name; "" for none."""
+    """The name of a format that is not read, by the first bytes, otherwise by the file's name; "" if it is unknown."""
     if _AVIF.match(head):
         return "AVIF"
     if _HEIF.match(head):
@@ -102,12 +102,12 @@ def unread(head: bytes, name: str) -> str:
 
 
 def by_name(name: str) -> str:
-    """The name of a picture format that is not read here, by the suffix of a file's name alone; "" for none."""
+    """The name of a format that is not read, by the suffix of the file's name alone; "" if it is unknown."""
     return _BY_NAME.get("." + name.lower().rpartition(".")[2], "") if "." in name else ""
 
 
 def advice(kind: str) -> str:
-    """What to do with a picture of a format that is not read here."""
+    """What a user can do with a file of a format that is not read."""
     if kind == "HEIC":
         return "Run: pip install 'linkcontext[heic]', or save it as JPEG."
     if kind == "AVIF":
@@ -115,7 +115,7 @@ def advice(kind: str) -> str:
     return "Save pictures of it as PNG." if kind == "video" else "Save it as PNG or JPEG."
 
 
-def _heif() -> Reader:
+def _heif() -> Decoder:
     from pillow_heif import HeifImageFile  # noqa: PLC0415 - an extra
 
     return HeifImageFile  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Pictures: the one place that opens them. What comes out is upright, RGB, 8 bits, on white."""
+"""Opens pictures: upright, RGB, 8 bits per channel, with transparency on white. No other module decodes one."""
 
 import hashlib
 import io
@@ -20,16 +20,16 @@ from linkcontext.data.formats import HEAD
 from linkcontext.errors import InputError, excerpt
 
 MAX_PIXELS = 50_000_000
-RULES = 2  # of this module, to be raised when they change; a kept verdict on a picture is valid for one READER
+RULES = 2  # raised when this module decodes differently; a cached verdict on a picture is valid for one READER
 READER = f"pillow {PIL.__version__}, heic {formats.HAS_HEIC}, {MAX_PIXELS} pixels, rules {RULES}"
 
-# Pillow allocates pixels in blocks. Those of its usual size (16 MB) can come from the allocator's heap, which keeps
-# hundreds of megabytes of a large picture for ever; larger ones are given back to the system at once.
+# Pillow allocates pixels in blocks. Blocks of its default size (16 MB) can come from the allocator's heap, which keeps
+# the memory of a large picture; larger blocks are returned to the system at once.
 Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined] # documented, but not typed
 
-# What Pillow's readers raise on damaged bytes; OSError is most of it.
+# What Pillow's decoders raise for damaged files.
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, RuntimeError)
-# Words in their errors for a good file of a kind that they do not know.
+# Words in their errors for an intact file of a variant that they do not support.
 UNKNOWN_KIND = ("unknown pixel mode", "not supported", "unsupported", "not implemented", "unknown data organization")
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -46,7 +46,7 @@ UPRIGHT = {
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A picture that is in no file: its bytes, and what it is called in a sentence about it."""
+    """A picture in memory: its bytes, and its name for messages."""
 
     name: str
     content: bytes
@@ -55,23 +55,26 @@ class Upload:
         return self.name
 
 
-# Notes on a good picture, and the sentence about each.
+# Notes on pictures that can be used, and the sentence about each.
 NOTES = {
     "frames": "pictures with several frames or pages, of which the first is used",
     "bits": "grey pictures of 16 bits that use fewer; their own white is shown as white",
     "dark": "pictures that are nearly black",
     "blank": "pictures of one colour, in which nothing can be seen",
 }
-RANGE = 2  # levels of 255: a picture that spans no more is of one colour, after lossy compression too
-DARK = 32  # of 255: nothing in a picture is brighter
-SKETCH = 8  # edge of the small picture that tells near-copies from pictures whose outlines are alike
+RANGE = 2  # of 255; a picture whose channels span no more is of one colour, lossy compression included
+DARK = 32  # of 255; a picture without a brighter value is nearly black
+SKETCH = 8  # edge in pixels of the small picture that tells near-copies from pictures with similar outlines
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
-    """What is known of a good picture. `pixels` is a hash of its pixels: equal for copies in other bytes.
+class ImageSummary:
+    """What a scan keeps of a picture.
 
-    `sketch` is a perceptual hash of 8 bytes, then 8 x 8 RGB pixels; `notes` are keys of `NOTES`.
+    Attributes:
+        pixels: A hash of the pixels (`hash_pixels`), the same for copies in other formats.
+        sketch: A perceptual hash of 8 bytes, followed by 8 x 8 RGB pixels.
+        notes: Keys of `NOTES`.
     """
 
     pixels: str
@@ -80,17 +83,16 @@ class Looks:
 
 
 def open_image(path: Path | Upload, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture in a file or an upload: mode RGB, EXIF orientation applied, transparency on white, first frame.
+    """Open a picture as mode RGB: EXIF orientation applied, transparency on white, first frame, no colour profile.
 
-    Size and format are read from the header and refused before anything is decoded. Colour profiles are
-    ignored. Raises `InputError` for a file that cannot be read, is empty, is no picture, has more than
-    `max_pixels` pixels, or is damaged or cut short.
+    Format and size are checked by the header, before anything is decoded. Raises `InputError` for a file that cannot be
+    read, is empty, not a picture, damaged or incomplete, or has more than `max_pixels` pixels.
     """
     return _decoded(path, max_pixels)[0]
 
 
-def examine(path: Path | Upload) -> Looks:
-    """The looks of a picture. Raises as `open_image`."""
+def summarize(path: Path | Upload) -> ImageSummary:
+    """The summary of a picture. Raises as `open_image`."""
     image, notes = _decoded(path, MAX_PIXELS)
     spans = np.array(image.getextrema())  # [channel, darkest and brightest]
     if (spans[:, 1] - spans[:, 0]).max() <= RANGE:
@@ -100,28 +102,28 @@ def examine(path: Path | Upload) -> Looks:
     small = image.resize((64, 64), Image.Resampling.BILINEAR, reducing_gap=2.0)
     outline = np.packbits(imagehash.phash(small).hash.ravel()).tobytes()
     tiny = small.resize((SKETCH, SKETCH), Image.Resampling.BOX)
-    return Looks(pixels_of(image), outline + tiny.tobytes(), tuple(notes))
+    return ImageSummary(hash_image_pixels(image), outline + tiny.tobytes(), tuple(notes))
 
 
-def pixels(path: Path | Upload) -> str:
-    """A hash of a picture's pixels, whatever bytes hold them. Raises as `open_image`."""
-    return pixels_of(open_image(path))
+def hash_pixels(path: Path | Upload) -> str:
+    """A hash (32 hex digits) of a picture's pixels, which does not depend on the format. Raises as `open_image`."""
+    return hash_image_pixels(open_image(path))
 
 
-def pixels_of(image: Image.Image) -> str:
-    """The hash of an RGB picture, as `pixels` gives it for a file."""
+def hash_image_pixels(image: Image.Image) -> str:
+    """The same hash for an opened RGB picture."""
     size = f"{image.width}x{image.height} ".encode()
     return hashlib.blake2b(size + image.tobytes(), digest_size=16).hexdigest()
 
 
 def _decoded(path: Path | Upload, max_pixels: int) -> tuple[Image.Image, list[str]]:
-    """The picture as `open_image` gives it, and what is notable about its file: keys of `NOTES`."""
+    """The picture as `open_image` returns it, and notes about its file: keys of `NOTES`."""
     with _opened(path) as file, warnings.catch_warnings():
-        # Pillow warns of odd metadata and of sizes refused here anyway; neither names the file.
+        # Pillow warns of odd metadata, and of sizes that are refused here. Its warnings do not name the file.
         warnings.filterwarnings("ignore", module=r"PIL\b")
-        reader = _reader(path, file)
+        decoder = _decoder(path, file)
         try:
-            image = _header(reader, file)
+            image = _header(decoder, file)
         except Image.DecompressionBombError as error:
             raise _too_large(path, "its", max_pixels) from error
         except DAMAGE as error:
@@ -140,17 +142,17 @@ def _decoded(path: Path | Upload, max_pixels: int) -> tuple[Image.Image, list[st
             raise _damaged(path, error) from error
 
 
-def _header(reader: formats.Reader, file: io.BufferedReader | io.BytesIO) -> ImageFile.ImageFile:
+def _header(decoder: formats.Decoder, file: io.BufferedReader | io.BytesIO) -> ImageFile.ImageFile:
     try:
-        return reader(file)
+        return decoder(file)
     except ValueError:
-        if reader is not PngImagePlugin.PngImageFile:
+        if decoder is not PngImagePlugin.PngImageFile:
             raise
-        return reader(png_text.without_long_texts(file))
+        return decoder(png_text.without_long_texts(file))
 
 
 def _loaded(image: ImageFile.ImageFile, file: io.BufferedReader | io.BytesIO) -> ImageFile.ImageFile:
-    """The image, decoded. Texts may stand behind the pixels of a PNG too."""
+    """The decoded image. Texts of a PNG can also follow its pixels."""
     try:
         image.load()
     except ValueError:
@@ -162,7 +164,7 @@ def _loaded(image: ImageFile.ImageFile, file: io.BufferedReader | io.BytesIO) ->
 
 
 def _is_raw(image: ImageFile.ImageFile) -> bool:
-    """Whether a TIFF holds a camera's raw data, and a small preview in front of it."""
+    """Whether a TIFF holds the raw data of a camera behind a small preview."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return False
     tags = image.tag_v2
@@ -174,34 +176,36 @@ def _frames(image: ImageFile.ImageFile) -> list[str]:
     try:
         several = bool(getattr(image, "is_animated", False))
     except DAMAGE:
-        return ["frames"]  # the first is good, and there is another that is not
+        return ["frames"]  # the first frame can be used, and another one is damaged
     return ["frames"] if several else []
 
 
 def portable(path: Path) -> tuple[str, bytes]:
-    """The picture for other programs, as MIME type and bytes: an upright RGB JPEG as it is, all else as PNG."""
+    """MIME type and bytes of a picture for other programs: an upright RGB JPEG unchanged, any other format as PNG."""
     image, content = open_image(path), path.read_bytes()
     with _opened(path) as file:
-        reader = _header(_reader(path, file), file)
-        plain = isinstance(reader, JpegImagePlugin.JpegImageFile) and reader.mode == "RGB" and _orientation(reader) == 1
+        decoder = _header(_decoder(path, file), file)
+        plain = (
+            isinstance(decoder, JpegImagePlugin.JpegImageFile) and decoder.mode == "RGB" and _orientation(decoder) == 1
+        )
     return ("image/jpeg", content) if plain else ("image/png", png(image))
 
 
 def png(image: Image.Image) -> bytes:
-    """A picture as a PNG file."""
+    """The bytes of a PNG file of the picture."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
 
 
 def sha256(path: Path | Upload) -> str:
-    """The hash of a file's bytes, in hex. Raises `InputError` when the file cannot be read."""
+    """SHA-256 (64 hex digits) of a file's bytes. Raises `InputError` if the file cannot be read."""
     with _opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def thumbnail_png(path: Path, edge: int) -> bytes:
-    """The picture as a PNG file whose longer side is at most `edge` pixels, without metadata."""
+    """The bytes of a PNG file without metadata, whose longer side has at most `edge` pixels."""
     image = open_image(path)
     image.thumbnail((edge, edge), Image.Resampling.LANCZOS)
     file = io.BytesIO()
@@ -210,12 +214,12 @@ def thumbnail_png(path: Path, edge: int) -> bytes:
 
 
 def image_size(path: Path | Upload) -> tuple[int, int]:
-    """Width and height as the file's header gives them; nothing is decoded. Raises as `open_image`."""
+    """Width and height in pixels by the file's header; nothing is decoded. Raises as `open_image`."""
     with _opened(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\b")
-        reader = _reader(path, file)
+        decoder = _decoder(path, file)
         try:
-            return _header(reader, file).size
+            return _header(decoder, file).size
         except Image.DecompressionBombError as error:
             raise _too_large(path, "its", MAX_PIXELS) from error
         except DAMAGE as error:
@@ -223,26 +227,26 @@ def image_size(path: Path | Upload) -> tuple[int, int]:
 
 
 def suffix(content: bytes) -> str | None:
-    """The suffix of the format that a file's first bytes announce, `None` for no format read here."""
+    """The suffix of the format with these first bytes, None if it is not read."""
     known = formats.readable(content)
     return known[0] if known else None
 
 
 def refuse_other_kinds(path: Path | Upload) -> None:
-    """Raise an `InputError` for a file that does not begin as a picture does. Nothing is decoded."""
+    """Raise an `InputError` for a file whose first bytes are not those of a picture. Nothing is decoded."""
     with _opened(path) as file:
-        _reader(path, file)
+        _decoder(path, file)
 
 
 def head(path: Path | Upload) -> bytes:
-    """The first bytes of a file, which tell its format. Raises `InputError` when the file cannot be read."""
+    """The first bytes of a file, which tell its format. Raises `InputError` if the file cannot be read."""
     with _opened(path) as file:
         return file.read(HEAD)
 
 
 @contextmanager
 def _opened(path: Path | Upload) -> Iterator[io.BufferedReader | io.BytesIO]:
-    """A regular file open for reading: a pipe called .png would wait for a writer for ever."""
+    """A regular file, opened for reading. Opening a pipe would wait for a writer."""
     if isinstance(path, Upload):
         yield io.BytesIO(path.content)
         return
@@ -257,7 +261,7 @@ def _opened(path: Path | Upload) -> Iterator[io.BufferedReader | io.BytesIO]:
         ) from error
 
 
-def _reader(path: Path | Upload, file: io.BufferedReader | io.BytesIO) -> formats.Reader:
+def _decoder(path: Path | Upload, file: io.BufferedReader | io.BytesIO) -> formats.Decoder:
     start = file.read(HEAD)
     file.seek(0)
     if not start:
@@ -286,22 +290,22 @@ def _damaged(path: Path | Upload, error: Exception) -> InputError:
 
 
 def _rgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """A new RGB picture without metadata."""
+    """A copy in mode RGB without metadata."""
     if image.mode == "F" or image.mode.startswith("I"):
         image = _eight_bits(image, notes)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     rgb = image.convert("RGB")
-    rgb.info = {}  # else a saved copy would carry profile and transparency of a picture it no longer is
+    rgb.info = {}  # otherwise a saved copy would have the colour profile and transparency of the original
     return rgb
 
 
 def _eight_bits(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Grey in 8 bits from 16 or 32, integers or floats.
+    """Convert grey values of 16 or 32 bits, integers or floats, to 8 bits.
 
-    White is the smallest customary white that the brightest pixel does not exceed: cameras and scanners write 10, 12
-    or 14 bits into 16, and 32 bits do not say what white is at all. Below zero is black.
+    White is the smallest usual maximum that no pixel exceeds, because cameras and scanners write 10, 12 or 14 bits into
+    16, and files of 32 bits do not state their maximum. Negative values are black.
     """
     pixels = np.asarray(image)
     if image.mode.startswith("I;16"):
@@ -326,7 +330,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION, 1))
     except DAMAGE:
-        return 1  # the pixels are good; a damaged EXIF block says nothing about which side is up
+        return 1  # the EXIF block is damaged, the pixels are not
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:

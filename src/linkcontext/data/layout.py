@@ -1,4 +1,4 @@
-"""What the paths of pictures say: their splits, their classes, and the sources they share with others."""
+"""Splits, classes and sources of pictures by their paths, and what counts as the same name."""
 
 import re
 import unicodedata
@@ -17,20 +17,20 @@ _ENDINGS = (
     "set sets data dataset datasets image images img imgs picture pictures photo photos sample samples folder split "
     "daten datensatz 集 集合 数据 データ データセット セット 데이터 세트"
 )
-_INVISIBLE = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols that show nothing
+_INVISIBLE = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols without a visible shape
 
 _JOINERS = frozenset("\u200c\u200d\u200e\u200f")  # in Persian names, in emoji, and in file names from right to left
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which folders of a data set are splits. `doubts` are sentences about folders that could be classes as well."""
+    """Which folders of a data set are splits. `doubts` are sentences about folders that could also be classes."""
 
     splits: frozenset[str]  # paths below the root
     doubts: tuple[str, ...]
 
     def place(self, path: str) -> tuple[str, str]:
-        """The split and the class id of a path below the root; a class of "" when it lies in no class folder."""
+        """The split and the class id of a path below the root. The class id is "" for a picture in no class folder."""
         folders = path.split("/")[:-1]
         split = ""
         for at in range(len(folders)):
@@ -42,11 +42,11 @@ class Layout:
 
 
 def read_layout(paths: Iterable[str]) -> Layout:
-    """The layout of pictures, by their paths below the root.
+    """The layout of a data set, by the paths of its pictures below the root.
 
-    Folders called as splits are splits where all folders beside them are, and so are at least two different ones with
-    class folders in them: train/cat, test/cat. Others are classes: COCO has a class `train`. A split holds no further
-    splits: CIFAR-100 has train/train.
+    Folders with the name of a split are splits if all folders beside them are, or if at least two different ones have
+    class folders in them (train/cat, test/cat). Otherwise they are classes: COCO has a class `train`. A folder inside a
+    split is never a split: CIFAR-100 has train/train.
     """
     tree: dict[str, set[str]] = {}  # folder -> the folders in it
     filled: set[str] = set()  # folders with pictures directly in them
@@ -87,7 +87,7 @@ def _is_called_split(folder: str) -> bool:
 
 
 def _all_split(parent: str, tree: dict[str, set[str]], filled: set[str]) -> bool:
-    """Whether all folders at the depth of this one hold splits and nothing else."""
+    """Whether all folders at the depth of this one have nothing but splits in them."""
     alike = [folder for folder in {*tree, *filled} if folder and folder.count("/") == parent.count("/")]
     return all(folder not in filled and all(map(_is_called_split, tree.get(folder, ()))) for folder in alike)
 
@@ -101,23 +101,25 @@ def _doubt(called: list[str], others: list[str], what: str, otherwise: str) -> s
 
 
 def normal_split(name: str) -> str:
-    """`train`, `val` or `test` for any customary spelling (Training, dev, test_set, 训练集); another name as it is."""
+    """`train`, `val` or `test` for any usual spelling (Training, dev, test_set, 训练集); other names unchanged."""
     return _SPLITS.get(match[1], name) if (match := _SPELLING.fullmatch(_key(name))) else name
 
 
-def named(class_id: str) -> str:
-    """What people call a class that has an id and nothing else: `animals/ice_bear` is an ice bear."""
+def class_name(class_id: str) -> str:
+    """The class name that a class id gives: `animals/ice_bear` is an ice bear."""
     return normal_name(class_id.rsplit("/", 1)[-1].replace("_", " "))
 
 
 def normal_name(name: str) -> str:
-    """A name with single spaces and composed letters (NFC), as every command shows it to a model."""
+    """A name with single spaces and composed letters (NFC), as it is shown to a model."""
     return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def name_key(name: str) -> str:
-    """A key that is equal for names that are the same answer: case, compatibility forms, spaces and joiners do not
-    count."""
+    """A key that is equal for names that are the same answer.
+
+    Case, compatibility forms (NFKC), spaces and joiners do not count.
+    """
     plain = "".join(letter for letter in name if letter not in _JOINERS)
     return " ".join(unicodedata.normalize("NFKC", plain).casefold().split())
 
@@ -133,17 +135,17 @@ def is_blank(name: str) -> bool:
 
 
 def mixes_scripts(text: str) -> bool:
-    """Whether the two-byte letters of a name are of several scripts, as in an older encoding that is read as UTF-8.
+    """Whether the letters of a name that UTF-8 writes in two bytes are of several scripts.
 
-    小猫 in GBK is Сè in UTF-8: a Cyrillic and a Latin letter.
+    This happens if a name in an older encoding is read as UTF-8: 小猫 in GBK becomes Сè, a Cyrillic and a Latin letter.
     """
     names = (unicodedata.name(letter, "") for letter in text if "\x80" <= letter < "\u0800")
-    # Signs like º and µ, and apostrophes that count as letters, are of no script.
+    # Signs like º and µ, and apostrophes that count as letters, belong to no script.
     return len({name.split()[0] for name in names if " LETTER " in name and not name.startswith("MODIFIER")}) > 1
 
 
 def source_group(path: str) -> str:
-    """What pictures of one source share: `writer07` of `a/writer07_12.png`; without a number, the stem."""
+    """The source of a picture by its file name: `writer07` for `a/writer07_12.png`; without a number, the stem."""
     stem = PurePosixPath(path).stem
     numbered = re.fullmatch(r"(.+)[_\- ][0-9]+", stem)
     return numbered[1] if numbered else stem
@@ -154,7 +156,7 @@ def _last(folder: str) -> str:
 
 
 def _key(name: str) -> str:
-    """A name without case, accents and separators."""
+    """A name without upper case, accents and separators."""
     letters = unicodedata.normalize("NFKD", name.casefold())
     return "".join(letter for letter in letters if letter.isalnum())
 

@@ -1,4 +1,4 @@
-"""Data sets: which pictures there are, of which class. On disk: `manifest.jsonl` beside the pictures."""
+"""Data sets, and their file `manifest.jsonl`: which pictures there are, and of which class."""
 
 import errno
 import hashlib
@@ -13,16 +13,16 @@ from pathlib import Path, PurePosixPath
 from linkcontext.data.layout import is_blank, normal_name
 from linkcontext.errors import InputError, excerpt, first_few
 from linkcontext.jsonl import read_jsonl, to_json, write_jsonl
-from linkcontext.records import Item
+from linkcontext.records import Item, Question
 
 MANIFEST = "manifest.jsonl"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The pictures below `root`. `problems` are sentences about what was left out, and why.
+    """The pictures below `root`. `problems` are sentences about what is left out, and why.
 
-    `sketches` are what near-copies are recognised by (`linkcontext.data.copies`): item id to `images.Looks.sketch`.
+    `sketches` maps item ids to `ImageSummary.sketch`, by which near-copies are found (`linkcontext.data.copies`).
     """
 
     root: Path
@@ -31,18 +31,18 @@ class Dataset:
     sketches: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def by_class(self) -> dict[str, tuple[Item, ...]]:
-        """Class id to its pictures; classes sorted by id, pictures in the order of `items`."""
+        """Class id to pictures. Classes are sorted by id, pictures are in the order of `items`."""
         classes: dict[str, list[Item]] = {}
         for item in self.items:
             classes.setdefault(item.class_id, []).append(item)
         return {class_id: tuple(classes[class_id]) for class_id in sorted(classes)}
 
     def names(self) -> dict[str, str]:
-        """Class id to what people call the class, sorted by id."""
+        """Class id to class name, sorted by id."""
         return dict(sorted({item.class_id: item.name for item in self.items}.items()))
 
     def item(self, item_id: str) -> Item:
-        """The picture with that id. Raises `InputError` when the data set has none."""
+        """The picture with that id. Raises `InputError` if there is none."""
         if item_id not in self._by_id:
             raise InputError(
                 f"{self.root}: no picture {item_id!r}. Was the file that names it made from another data set?"
@@ -50,11 +50,11 @@ class Dataset:
         return self._by_id[item_id]
 
     def contents(self, item_ids: Iterable[str]) -> tuple[str, ...]:
-        """The contents of some pictures: equal for copies, whatever their names and bytes."""
+        """A hash of the pixels of each picture. Copies have the same one, whatever their names and bytes."""
         return tuple(self.item(item_id).content for item_id in item_ids)
 
     def path(self, item_id: str) -> Path:
-        """Where the picture with that id lies."""
+        """The path of the picture with that id."""
         return self.root / self.item(item_id).path
 
     def without(self, reasons: Mapping[str, str]) -> "Dataset":
@@ -91,10 +91,10 @@ def annotation_digest(dataset: Dataset) -> str:
 
 
 def read_manifest(root: Path) -> Dataset:
-    """The data set that `manifest.jsonl` in `root` lists, in the order of its lines; no picture is opened.
+    """The data set that `manifest.jsonl` in `root` lists, in the order of its lines. No picture is opened.
 
-    Raises `InputError` for a line that is no item, a path that leads out of the folder, an id that is not
-    the path or stands there twice, a class with two names, and for pictures that are not there.
+    Raises `InputError` for a line that is not an item, a path out of the folder, an id that differs from the path or is
+    not unique, a class with two names, and missing pictures.
     """
     file = root / MANIFEST
     try:
@@ -114,7 +114,7 @@ def read_manifest(root: Path) -> Dataset:
 
 
 def write_manifest(dataset: Dataset) -> None:
-    """Write `manifest.jsonl` into the data set's root, one line for each picture."""
+    """Write `manifest.jsonl` into the root of the data set, a line for each picture. Raises as `read_manifest`."""
     file = dataset.root / MANIFEST
     for number, item in enumerate(dataset.items, 1):
         _check(item, f"{file}:{number}")
@@ -128,11 +128,11 @@ def _is_missing(path: Path) -> bool:
     except ValueError:  # a null character
         return True
     except OSError as error:
-        return error.errno == errno.ENAMETOOLONG  # other errors are reported when the file is opened
+        return error.errno == errno.ENAMETOOLONG  # other errors are raised when the file is opened
 
 
 def _normal(item: Item) -> Item:
-    """The item with its class spelt as folders and other files spell it."""
+    """The item with class and name in Unicode's composed form (NFC) and with single spaces, as folders give them."""
     class_id, name = unicodedata.normalize("NFC", item.class_id), normal_name(item.name)
     return item if (class_id, name) == (item.class_id, item.name) else replace(item, class_id=class_id, name=name)
 
@@ -147,31 +147,32 @@ def _check(item: Item, where: str) -> None:
             f"{where}: id and path must be the same path below the folder, with / between its parts and "
             f"without .. (id {excerpt(item.id)!r}, path {excerpt(item.path)!r}). Mend the line."
         )
-    for asked in item.questions:
-        said = (asked.task, asked.concept, asked.question, asked.answer, asked.split, asked.context)
-        if (
-            not all(isinstance(text, str) for text in (*said, *asked.candidates, *asked.others))
-            or is_blank(asked.question)
-            or is_blank(asked.answer)
-        ):
-            raise InputError(f"{where}: a question and its answer must be texts that are not blank. Mend the line.")
-        if len(asked.candidates) == 1 or len({*map(normal_name, asked.candidates)}) < len(asked.candidates):
-            raise InputError(f"{where}: candidates must be two or more, and differ. Mend the line.")
-        if asked.candidates and asked.answer not in asked.candidates:
-            raise InputError(f"{where}: the answer {excerpt(asked.answer)!r} is none of the candidates. Mend the line.")
+    for question in item.questions:
+        _check_question(question, where)
     if not item.class_id or is_blank(item.name):
         raise InputError(f"{where}: class and name must not be empty or blank. Mend the line.")
 
 
+def _check_question(q: Question, where: str) -> None:
+    texts = (q.task, q.concept, q.question, q.answer, q.split, q.context, *q.candidates, *q.others)
+    if not all(isinstance(text, str) for text in texts) or is_blank(q.question) or is_blank(q.answer):
+        raise InputError(f"{where}: a question and its answer must be texts that are not blank. Mend the line.")
+    if len(q.candidates) == 1 or len({*map(normal_name, q.candidates)}) < len(q.candidates):
+        raise InputError(f"{where}: candidates must be two or more, and differ. Mend the line.")
+    if q.candidates and q.answer not in q.candidates:
+        raise InputError(f"{where}: the answer {excerpt(q.answer)!r} is none of the candidates. Mend the line.")
+
+
 def _check_together(items: tuple[Item, ...], file: Path) -> None:
-    twice = sorted(item_id for item_id, count in Counter(item.id for item in items).items() if count > 1)
-    if twice:
-        raise InputError(f"{file}: listed more than once: {first_few(twice)}. Keep one line for each picture.")
-    known = {item.id for item in items}
-    gone = sorted({other for item in items for asked in item.questions for other in asked.others} - known)
-    if gone:
+    """Raise an `InputError` for items that contradict each other."""
+    repeated = sorted(item_id for item_id, count in Counter(item.id for item in items).items() if count > 1)
+    if repeated:
+        raise InputError(f"{file}: listed more than once: {first_few(repeated)}. Keep one line for each picture.")
+    listed = {item.id for item in items}
+    unlisted = sorted({other for item in items for question in item.questions for other in question.others} - listed)
+    if unlisted:
         raise InputError(
-            f"{file}: questions are about pictures that it does not list ({first_few(gone)}). Add their lines."
+            f"{file}: questions are about pictures that it does not list ({first_few(unlisted)}). Add their lines."
         )
     names: dict[str, str] = {}
     for item in items:

@@ -1,7 +1,6 @@
-"""PNG files with long texts beside the picture, which Pillow refuses: the same file without those texts.
+"""Removes long texts from PNG files, because Pillow refuses files with more than a megabyte of them.
 
-Renderers write their scenes into a PNG, and editors whole histories and colour profiles: megabytes that are no part
-of what is seen.
+Renderers write their scenes into a PNG, and editors their histories and profiles, which are not part of the picture.
 """
 
 import io
@@ -13,14 +12,14 @@ from PIL.PngImagePlugin import MAX_TEXT_CHUNK
 
 SIGNATURE = 8
 TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-# Texts that can tell which side of the picture is up.
-ORIENTED = (b"Raw profile type exif\x00", b"Raw profile type APP1\x00", b"XML:com.adobe.xmp\x00")
+# Texts that may contain the EXIF orientation.
+WITH_ORIENTATION = (b"Raw profile type exif\x00", b"Raw profile type APP1\x00", b"XML:com.adobe.xmp\x00")
 
 
 def without_long_texts(file: BinaryIO) -> io.BytesIO:
-    """The bytes of a PNG without its texts and profile, but for short ones that may tell the orientation.
+    """The bytes of a PNG without texts and colour profile. Short texts that may contain the orientation are kept.
 
-    What is no chunk any more is kept as it is: Pillow says what is wrong with it.
+    Bytes that are no chunk are kept, so that Pillow reports what is wrong with them.
     """
     file.seek(0)
     content = file.read()
@@ -30,7 +29,7 @@ def without_long_texts(file: BinaryIO) -> io.BytesIO:
         (length,) = struct.unpack_from(">I", content, at)
         end = at + 12 + length
         kind, body = content[at + 4 : at + 8], content[at + 8 : end - 4]
-        if kind not in TEXTS or (body.startswith(ORIENTED) and _is_short(kind, body)):
+        if kind not in TEXTS or (body.startswith(WITH_ORIENTATION) and _is_short(kind, body)):
             kept.append(content[at:end])
         at = end
     kept.append(content[at:])

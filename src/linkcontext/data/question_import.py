@@ -186,7 +186,7 @@ def _link(picture: Path, folder: Path, path: str) -> tuple[str, str]:
 
     It is a hard link, which takes no space, or a copy if the file system has no links to the picture's disk.
     """
-    content = images.pixels(picture)
+    content = images.hash_pixels(picture)
     if not path.lower().endswith(SUFFIXES):  # SEED-Bench's pictures have no suffix
         with picture.open("rb") as file:
             path += images.suffix(file.read(HEAD)) or ""

@@ -1,7 +1,7 @@
-"""Scanning a folder: which files are good pictures, and a sentence for each thing that was left out.
+"""Scans a folder: which files are pictures that can be used, and a sentence for everything that is left out.
 
-A picture is what its content says, whatever it is called. Every picture is decoded once to know that it is good. What
-was learnt is kept in the cache, so the next scan of the same folder only asks each file for its size and its time.
+A file is a picture by its content, not by its name. Every picture is decoded once. The result is cached by size and
+time of the file, so that the next scan of the folder opens only files that have changed.
 """
 
 import base64
@@ -20,55 +20,55 @@ from linkcontext.errors import InputError, first_few
 from linkcontext.progress import progress
 from linkcontext.storage import cache_dir, write_text
 
-# Files that other programs leave beside pictures.
+# Files that file managers write beside pictures.
 LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
-SIDECARS = {  # folders of thumbnails, of resource forks, of what was deleted
+SIDECARS = {  # folders of thumbnails, of resource forks and of deleted files
     *("@eadir", "@recycle", "@recently-snapshot", "@__thumb", "@tmp", "#recycle", "#snapshot"),  # network drives
     *("__macosx", "network trash folder", "temporary items"),  # macOS
     *("$recycle.bin", "recycler", "system volume information", "found.000"),  # Windows
     *("lost+found", "__pycache__", "node_modules", "_gsdata_", "_vti_cnf"),
 }
 PREVIEWS = (".lrdata", ".lrcat", ".lrlibrary", ".cocatalogdb", ".photoslibrary", ".aplibrary")  # of photo libraries
-SETTLED_NS = 2_000_000_000  # a younger file may change again within one tick of its file system's clock
+SETTLED_NS = 2_000_000_000  # a younger file is not cached: it may change within one tick of its file system's clock
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What is known of a file of this size and time: its looks, or the `reason` why it is not a picture.
+class ScannedFile:
+    """A file of this size and time: the summary of the picture, or the `reason` why it cannot be used.
 
-    The reason is `OTHER` for a file that is neither named as a picture nor is one.
+    The reason is `OTHER` for a file that is not a picture and does not have the suffix of one.
     """
 
     size: int
     mtime_ns: int
     sha256: str
     reason: str
-    looks: images.Looks | None = None
+    summary: images.ImageSummary | None = None
 
     @property
     def pixels(self) -> str:
-        """The hash of a good picture's pixels."""
-        assert self.looks is not None
-        return self.looks.pixels
+        """The hash of the pixels of a picture that can be used."""
+        assert self.summary is not None
+        return self.summary.pixels
 
 
 OTHER = "-"
 
 
-def scan(root: Path, problems: Problems) -> dict[str, Seen]:
-    """The good pictures below `root`: path relative to it to what was seen in it, sorted by path."""
+def scan(root: Path, problems: Problems) -> dict[str, ScannedFile]:
+    """The pictures below `root` that can be used: paths below it to files, sorted by path."""
     files = dict(sorted(_walk(root, problems)))
     index = cache_dir() / "scans" / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]}.json"
     known = _read_index(index, problems)
-    keep: dict[str, Seen] = {}
-    pictures: dict[str, Seen] = {}
+    keep: dict[str, ScannedFile] = {}
+    pictures: dict[str, ScannedFile] = {}
     wrong: dict[str, list[str]] = {}  # reason -> paths
     begun = time.time_ns()
     with progress(f"Reading the pictures in {root}", len(files)) as advance:
         for path, (size, mtime_ns) in files.items():
             seen = known.get(path)
             if seen is None or (seen.size, seen.mtime_ns) != (size, mtime_ns):
-                seen = look(root / path, size, mtime_ns)
+                seen = scan_file(root / path, size, mtime_ns)
             if seen.sha256 and mtime_ns + SETTLED_NS < begun:
                 keep[path] = seen
             if not seen.reason:
@@ -79,14 +79,14 @@ def scan(root: Path, problems: Problems) -> dict[str, Seen]:
                 wrong.setdefault(seen.reason, []).append(path)
                 problems.reasons[path] = seen.reason
             advance()
-    _tell(root, pictures, wrong, problems)
+    _report(root, pictures, wrong, problems)
     if keep != known:
         _write_index(index, keep, problems)
     return pictures
 
 
-def _tell(root: Path, pictures: dict[str, Seen], wrong: dict[str, list[str]], problems: Problems) -> None:
-    """Report the files that were left out, by reason, and the pictures with notes."""
+def _report(root: Path, pictures: dict[str, ScannedFile], wrong: dict[str, list[str]], problems: Problems) -> None:
+    """Report the files that are left out, by reason, and the pictures with notes."""
     others = wrong.pop(OTHER, [])
     for reason, paths in wrong.items():
         if len(paths) == 1:
@@ -96,12 +96,14 @@ def _tell(root: Path, pictures: dict[str, Seen], wrong: dict[str, list[str]], pr
     if others:
         problems.note(f"{root}: files left out because they are no pictures: {len(others)} ({first_few(others)}).")
     for note, sentence in images.NOTES.items():
-        if paths := [path for path, seen in pictures.items() if seen.looks is not None and note in seen.looks.notes]:
+        if paths := [
+            path for path, seen in pictures.items() if seen.summary is not None and note in seen.summary.notes
+        ]:
             problems.note(f"{root}: {sentence}: {len(paths)} ({first_few(paths)}).")
 
 
 def _walk(root: Path, problems: Problems) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Path below the root, size and time of every file that may be a picture; never out of the folder."""
+    """Path below the root, size and time of every file that may be a picture. Links out of the folder are refused."""
     top = os.path.realpath(root)
     folders, hidden, empty = [""], [], []
     while folders:
@@ -135,17 +137,17 @@ def _walk(root: Path, problems: Problems) -> Iterator[tuple[str, tuple[int, int]
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file is left by a file manager, and need not be reported."""
+    """Whether a file is written by a file manager, and need not be reported."""
     return name.startswith("._") or name.lower() in LITTER
 
 
 def is_sidecar(name: str) -> bool:
-    """Whether a file or folder is hidden, or made by another program beside the pictures: thumbnails, a bin."""
+    """Whether a file or folder is hidden, or written by another program beside the pictures: thumbnails, a bin."""
     return name.startswith(".") or name.lower() in SIDECARS or name.lower().endswith(PREVIEWS)
 
 
 def is_text(name: str) -> bool:
-    """Whether the name of a file is UTF-8."""
+    """Whether the name of a file is valid UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -154,7 +156,7 @@ def is_text(name: str) -> bool:
 
 
 def _entries(root: Path, folder: str, problems: Problems) -> list["os.DirEntry[str]"] | None:
-    """What is in a folder, by name; `None` for a folder that cannot be read, which is reported."""
+    """The entries of a folder, sorted by name; None for a folder that cannot be read, which is reported."""
     where = root / folder
     try:
         with os.scandir(where) as entries:
@@ -168,7 +170,7 @@ def _entries(root: Path, folder: str, problems: Problems) -> list["os.DirEntry[s
 
 
 def _wrong_link(path: str, top: str) -> str:
-    """Why a link is not followed; empty for a link to a file inside the folder."""
+    """Why a link is not followed; "" for a link to a file inside the folder."""
     target = Path(os.path.realpath(path))
     if not target.is_relative_to(top):
         return "the link leads out of the folder"
@@ -186,26 +188,26 @@ def _status(entry: "os.DirEntry[str]", path: Path, problems: Problems) -> tuple[
     return status.st_size, status.st_mtime_ns
 
 
-def look(path: Path, size: int, mtime_ns: int) -> Seen:
-    """Read a file. A file that cannot be read has no hash and is looked at again the next time."""
+def scan_file(path: Path, size: int, mtime_ns: int) -> ScannedFile:
+    """Read a file. One that cannot be read gets no SHA-256, and is read again by the next scan."""
     sha256 = ""
     try:
         if not path.name.lower().endswith(formats.SUFFIXES):
             start = images.head(path)
             if formats.readable(start) is None and not formats.unread(start, path.name):
-                return Seen(size, mtime_ns, OTHER, OTHER)
+                return ScannedFile(size, mtime_ns, OTHER, OTHER)
         sha256 = images.sha256(path)
-        return Seen(size, mtime_ns, sha256, "", images.examine(path))
+        return ScannedFile(size, mtime_ns, sha256, "", images.summarize(path))
     except InputError as error:
-        return Seen(size, mtime_ns, sha256, str(error).removeprefix(f"{path}: "))
+        return ScannedFile(size, mtime_ns, sha256, str(error).removeprefix(f"{path}: "))
 
 
-def _read_index(file: Path, problems: Problems) -> dict[str, Seen]:
+def _read_index(file: Path, problems: Problems) -> dict[str, ScannedFile]:
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
         if stored["reader"] != images.READER:
             return {}
-        return {path: revived(*row) for path, row in stored["pictures"].items()}
+        return {path: from_row(*row) for path, row in stored["pictures"].items()}
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -215,25 +217,25 @@ def _read_index(file: Path, problems: Problems) -> dict[str, Seen]:
     return {}
 
 
-def revived(size: int, mtime_ns: int, sha256: str, reason: str, *looks: str) -> Seen:
-    """The file that `as_row` wrote as a row."""
+def from_row(size: int, mtime_ns: int, sha256: str, reason: str, *looks: str) -> ScannedFile:
+    """The file of a row that `to_row` made."""
     if reason:
-        return Seen(int(size), int(mtime_ns), str(sha256), str(reason))
+        return ScannedFile(int(size), int(mtime_ns), str(sha256), str(reason))
     pixels, sketch, notes = looks
-    seen = images.Looks(str(pixels), base64.b64decode(sketch, validate=True), tuple(notes.split()))
-    return Seen(int(size), int(mtime_ns), str(sha256), "", seen)
+    seen = images.ImageSummary(str(pixels), base64.b64decode(sketch, validate=True), tuple(notes.split()))
+    return ScannedFile(int(size), int(mtime_ns), str(sha256), "", seen)
 
 
-def as_row(seen: Seen) -> list[str | int]:
-    """What is known of a file, as a row for JSON."""
+def to_row(seen: ScannedFile) -> list[str | int]:
+    """The file as a row for JSON."""
     row: list[str | int] = [seen.size, seen.mtime_ns, seen.sha256, seen.reason]
-    if seen.looks is None:
+    if seen.summary is None:
         return row
-    return [*row, seen.looks.pixels, base64.b64encode(seen.looks.sketch).decode(), " ".join(seen.looks.notes)]
+    return [*row, seen.summary.pixels, base64.b64encode(seen.summary.sketch).decode(), " ".join(seen.summary.notes)]
 
 
-def _write_index(file: Path, seen: dict[str, Seen], problems: Problems) -> None:
-    pictures = {path: as_row(each) for path, each in seen.items()}
+def _write_index(file: Path, seen: dict[str, ScannedFile], problems: Problems) -> None:
+    pictures = {path: to_row(each) for path, each in seen.items()}
     try:
         write_text(json.dumps({"reader": images.READER, "pictures": pictures}), file)
     except (OSError, InputError):

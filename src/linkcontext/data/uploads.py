@@ -1,6 +1,6 @@
-"""What a stranger sends: archives unpacked safely, pictures told apart by their folders, all of it or nothing.
+"""Untrusted uploads: archives are checked before they are unpacked, and pictures get the names of their folders.
 
-Nothing is opened under a name that came from outside: names say what a picture is called, never where it lies.
+No file is opened under a name that an upload gives. Such names become class names, never paths outside of a new folder.
 """
 
 import shutil
@@ -16,36 +16,36 @@ from pathlib import Path
 from urllib.parse import quote_from_bytes
 
 from linkcontext.data.formats import KINDS
-from linkcontext.data.layout import is_blank, is_printable, mixes_scripts, name_key, named, read_layout
+from linkcontext.data.layout import class_name, is_blank, is_printable, mixes_scripts, name_key, read_layout
 from linkcontext.data.manifest import MANIFEST
 from linkcontext.data.problems import Problems
-from linkcontext.data.scan import Seen, is_litter, is_sidecar, scan
+from linkcontext.data.scan import ScannedFile, is_litter, is_sidecar, scan
 from linkcontext.errors import InputError, excerpt, first_few
 
 MB = 1_000_000
-UPLOAD_BYTES = 100 * MB  # of one file: hundreds of photographs, and still in memory or on any disk in seconds
-FILES = 1_000  # a model's context holds some hundred pictures; more is a data set, for `linkcontext eval`
-UNPACKED_BYTES = 500 * MB  # what an archive may take on the disk
-RATIO = 100  # pictures are compressed already and hardly shrink again; an archive that does is no archive of pictures
-PATH_LENGTH, PART_LENGTH = 400, 200  # bytes of a name in an archive and of its parts, below what file systems take
-UTF8, UNICODE_PATH = 0x800, 0x7075  # of a zip: the flag that names are UTF-8, and the field that has one in UTF-8
+UPLOAD_BYTES = 100 * MB  # of one file; enough for hundreds of photographs
+FILES = 1_000  # a context holds some hundred pictures; for more, there is `linkcontext eval`
+UNPACKED_BYTES = 500 * MB  # of an archive on the disk
+RATIO = 100  # of unpacked to packed bytes; pictures are compressed already, so a larger ratio is a zip bomb
+PATH_LENGTH, PART_LENGTH = 400, 200  # bytes of a path in an archive and of its parts, below the limits of file systems
+UTF8, UNICODE_PATH = 0x800, 0x7075  # of a zip: the flag for names in UTF-8, and the id of the field with such a name
 LAYOUT = "one folder of pictures for each name, as in cactihog/1.png, plimbo/1.png"
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """Pictures by the names of their folders. `problems` are sentences about what was left out."""
+class PicturesByName:
+    """Pictures by the names of their folders. `problems` are sentences about what is left out."""
 
     pictures: Mapping[str, tuple[Path, ...]]
     problems: tuple[str, ...]
 
 
 def unpack(archive: Path, into: Path) -> None:
-    """Unpack the files of a zip into the empty folder `into`, whether or not they are pictures.
+    """Unpack all files of a zip into the empty folder `into`.
 
-    Everything is checked before the first byte is written. Raises `InputError` for what is no zip, is damaged or
-    locked, for a member that would lie outside of the folder or is a link, for folders whose names cannot be decoded,
-    and for more files or bytes than allowed.
+    Everything is checked before the first byte is written. Raises `InputError` if the file is not a zip, is damaged or
+    has a password, for a member that is a link or has a path outside of the folder, for folder names that cannot be
+    decoded, and for too many files or bytes.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -54,11 +54,11 @@ def unpack(archive: Path, into: Path) -> None:
             for path, member in members:
                 target = into / path
                 if path.endswith("/"):
-                    target.mkdir(parents=True, exist_ok=True)  # `by_folder` reports the empty ones
+                    target.mkdir(parents=True, exist_ok=True)  # `pictures_by_folder` reports the empty ones
                 elif not is_litter(path.rpartition("/")[2]):
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with opened.open(member) as source, target.open("xb") as file:
-                        shutil.copyfileobj(source, file)  # never more than the size that was declared
+                        shutil.copyfileobj(source, file)  # zipfile reads at most the declared size
     except OSError as error:
         raise InputError(
             f"the archive cannot be unpacked ({error.strerror or error}). Pack it again as an ordinary zip."
@@ -73,10 +73,10 @@ def unpack(archive: Path, into: Path) -> None:
 
 
 def _spelt(member: zipfile.ZipInfo) -> str:
-    """A member's path with / between its parts.
+    """The path of a member, with / between its parts.
 
-    A name without the flag for UTF-8 is in an unknown encoding, mostly that of the country where it was packed. This
-    does not matter for the name of a file, but for that of a folder.
+    A name without the flag for UTF-8 is in an unknown encoding, usually that of the country where the archive was
+    packed. This matters for the name of a folder, which becomes a class name, but not for that of a file.
     """
     path = member.orig_filename
     if unicode_path := _unicode_path(member):
@@ -97,9 +97,9 @@ def _spelt(member: zipfile.ZipInfo) -> str:
 
 
 def _unicode_path(member: zipfile.ZipInfo) -> str:
-    """The path in the Info-ZIP Unicode Path field, which WinRAR and others write beside a name of another encoding.
+    """The path in the Info-ZIP Unicode Path field, which WinRAR and others add to a name in another encoding.
 
-    "" where there is no such field, or it is of another name than the member has.
+    It is "" if there is no such field, or if the field belongs to another name.
     """
     extra = member.extra
     while len(extra) >= 4:
@@ -113,10 +113,10 @@ def _unicode_path(member: zipfile.ZipInfo) -> str:
 
 
 def _is_utf8(raw: bytes) -> bool:
-    """Whether a name is UTF-8, as macOS writes it without the flag, and not by accident.
+    """Whether a name without the flag is UTF-8, as macOS writes it, and not only by accident.
 
-    Two-byte letters can also be Chinese, Japanese or Korean in an older encoding: if several scripts are mixed, or if
-    there is no other letter beside them and each pair of bytes is a letter in that encoding too.
+    Letters of two bytes can also be Chinese, Japanese or Korean in an older encoding. This is assumed if they mix
+    scripts, or if there are no other letters and every pair of bytes is a letter in the older encoding too.
     """
     try:
         letters = raw.decode()
@@ -129,8 +129,8 @@ def _is_utf8(raw: bytes) -> bool:
     return not mixes_scripts(letters) and (beside or any(letter.encode()[1] < 0xA1 for letter in pairs))
 
 
-def lay_out(files: Mapping[str, Path], into: Path) -> None:
-    """Put sent files, by their paths below the folder that was chosen, into the empty folder `into`."""
+def copy_files(files: Mapping[str, Path], into: Path) -> None:
+    """Copy uploaded files into the empty folder `into`. Keys are their paths below the folder that the user chose."""
     _check_count(files)
     for path in files:
         _check_path(path)
@@ -140,13 +140,13 @@ def lay_out(files: Mapping[str, Path], into: Path) -> None:
                 (into / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, into / path)
     except OSError as error:
-        raise InputError(f"the folder cannot be taken over ({error.strerror}). Send it as a zip.") from error
+        raise InputError(f"the folder cannot be copied ({error.strerror}). Send it as a zip.") from error
 
 
-def by_folder(root: Path) -> Named:
-    """The good pictures below a folder by the names of their folders.
+def pictures_by_folder(root: Path) -> PicturesByName:
+    """The pictures below a folder that can be used, by the names of their folders.
 
-    Raises `InputError` where there is none, for two folders of one name, and for a picture under two names.
+    Raises `InputError` if there is none, for two folders with the same name, and for a picture in folders of two names.
     """
     problems = Problems(strict=False)
     seen = scan(root, problems)
@@ -156,7 +156,7 @@ def by_folder(root: Path) -> Named:
     loose, blank = [], []
     for path in seen:
         class_id = layout.place(path)[1]
-        name = named(class_id)
+        name = class_name(class_id)
         if not class_id:
             loose.append(path)
         elif is_blank(name):
@@ -183,10 +183,10 @@ def by_folder(root: Path) -> Named:
     pictures: dict[str, tuple[Path, ...]] = {}
     for path, name in names.items():
         pictures[name] = (*pictures.get(name, ()), root / path)
-    return Named(pictures, sentences)
+    return PicturesByName(pictures, sentences)
 
 
-def _refuse_disputed(names: Mapping[str, str], seen: Mapping[str, Seen]) -> None:
+def _refuse_disputed(names: Mapping[str, str], seen: Mapping[str, ScannedFile]) -> None:
     first: dict[str, str] = {}
     for path, name in names.items():
         other = first.setdefault(seen[path].pixels, path)
@@ -228,7 +228,7 @@ def _check_count(paths: Iterable[str], what: str = "files") -> None:
 
 
 def _check_path(path: str) -> None:
-    """Whether a path stays below the folder that it is put in, on any system."""
+    """Raise an `InputError` for a path that would lead out of its folder on any system, or that is too long."""
     parts = path.rstrip("/").split("/")
     lengths = [len(part.encode("utf-8", "replace")) for part in parts]
     if sum(lengths) > PATH_LENGTH or max(lengths) > PART_LENGTH or not is_printable(path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from linkcontext.data.copies import disputed
+from linkcontext.data.copies import label_conflicts
 from linkcontext.data.layout import name_key
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.plan import EpisodePlan, Rule, check_link_plan
@@ -61,7 +61,7 @@ def open_pool(
     """Find the usable classes of a plan, from which `draw_episode` draws any episode. Raises like `sample_episodes`."""
     check_link_plan(plan, dataset)
     names, in_play = dataset.names(), _in_play(dataset, plan)
-    claims = disputed(item for items in in_play.values() for item in items)
+    claims = label_conflicts(item for items in in_play.values() for item in items)
     contradicted = {item.id for same in claims.values() for item in same}
     every = [_class_pool(plan, class_id, names[class_id], items, contradicted) for class_id, items in in_play.items()]
     classes = {one.class_id: one for one in every if has_enough(one, plan, set())}

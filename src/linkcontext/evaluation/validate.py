@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from linkcontext.config import EpisodeConfig
-from linkcontext.data.copies import near_copies, repeated
+from linkcontext.data.copies import copy_sentences, near_copies
 from linkcontext.data.images import open_image
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.link import copy_first, copy_last
@@ -43,7 +43,7 @@ def check_episodes(data: EpisodeSet, options: EpisodeConfig, scaffold: Scaffold)
         *lines,
         *data.left_out,
         *dataset.problems,
-        *repeated(dataset),
+        *copy_sentences(dataset),
         check_planted_answers(episodes, scaffold, right=True),
         check_planted_answers(episodes, scaffold, right=False),
         check_leaks(episodes, dataset, options),

@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
-from linkcontext.data.copies import disputed
+from linkcontext.data.copies import label_conflicts
 from linkcontext.data.images import READER, open_image
 from linkcontext.data.manifest import Dataset, digest
 from linkcontext.data.neighbours import (
@@ -134,7 +134,7 @@ def choose_images(dataset: Dataset, images_per_class: int, split: str | None, se
 
     Pictures with copies in classes of another name are left out. Raises `InputError` for a class without pictures.
     """
-    chosen, contradicted = {}, disputed(dataset.items)
+    chosen, contradicted = {}, label_conflicts(dataset.items)
     for class_id, items in dataset.by_class().items():
         good = (item for item in items if split in (None, item.split) and item.content not in contradicted)
         there = sorted(good, key=lambda item: item.id)

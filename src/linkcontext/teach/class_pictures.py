@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from linkcontext.data.copies import disputed
-from linkcontext.data.layout import named, normal_name
+from linkcontext.data.copies import label_conflicts
+from linkcontext.data.layout import class_name, normal_name
 from linkcontext.data.manifest import Dataset
 from linkcontext.errors import InputError, first_few
 
@@ -17,7 +17,7 @@ def pictures_by_class_name(dataset: Dataset, classes: Sequence[str] = ()) -> dic
     """
     class_ids: dict[str, str] = {}
     paths: dict[str, list[Path]] = {}
-    contradicted = disputed(dataset.items)
+    contradicted = label_conflicts(dataset.items)
     for item in dataset.items:
         if item.content in contradicted:
             continue
@@ -26,7 +26,8 @@ def pictures_by_class_name(dataset: Dataset, classes: Sequence[str] = ()) -> dic
             raise InputError(f"{dataset.root}: {first} and {item.class_id} are both called {item.name!r}. Rename one.")
         paths.setdefault(item.name, []).append(dataset.root / item.path)
     wanted = {
-        given: next((name for name in (normal_name(given), named(given)) if name in paths), "") for given in classes
+        given: next((name for name in (normal_name(given), class_name(given)) if name in paths), "")
+        for given in classes
     }
     if unknown := [given for given, name in wanted.items() if not name]:
         raise InputError(

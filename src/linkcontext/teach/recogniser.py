@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from linkcontext.data.images import pixels
+from linkcontext.data.images import hash_pixels
 from linkcontext.episodes.scaffold import Message
 from linkcontext.scoring.protocol import Sources
 from linkcontext.teach.learner import Learner
@@ -36,4 +36,4 @@ class Recogniser:
         words = " ".join(" ".join(part["text"] for part in parts if part["type"] == "text").split())
         if len(items) != 1 or not (NAMING.fullmatch(words) or words.casefold() == self.question.casefold()):
             return None
-        return self.names.get(pixels(sources[items[0]][1]))
+        return self.names.get(hash_pixels(sources[items[0]][1]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from linkcontext.data.images import pixels, sha256
+from linkcontext.data.images import hash_pixels, sha256
 from linkcontext.data.layout import name_key
 from linkcontext.errors import InputError, first_few
 from linkcontext.evaluation.medoids import vector
@@ -67,7 +67,7 @@ class TaughtPictures:
 
     def id_of(self, path: Path) -> str:
         """The id of the picture in a file: that of the same picture if it was taught, else the file's sha256."""
-        digest, pixel_hash = sha256(existing(path)), pixels(path)
+        digest, pixel_hash = sha256(existing(path)), hash_pixels(path)
         return next((picture for picture, known in self.pixel_hashes.items() if known == pixel_hash), digest)
 
     def taught_name(self, given: str) -> str:
@@ -90,7 +90,7 @@ class TaughtPictures:
             if not paths:
                 raise InputError(f"{name!r}: has no pictures. Give at least one picture.")
             for path in paths:
-                digest, pixel_hash = sha256(existing(path)), pixels(path)
+                digest, pixel_hash = sha256(existing(path)), hash_pixels(path)
                 picture = ids.setdefault(pixel_hash, digest)
                 if picture == digest:
                     files.setdefault(picture, path)

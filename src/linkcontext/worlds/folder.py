@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from linkcontext.data.images import pixels_of
+from linkcontext.data.images import hash_image_pixels
 from linkcontext.data.manifest import Dataset, write_manifest
 from linkcontext.errors import InputError
 from linkcontext.progress import progress
@@ -105,7 +105,7 @@ def save_picture(picture: torch.Tensor, path: Path) -> tuple[str, str]:
     image = Image.fromarray(picture.cpu().numpy())
     image.save(file, "PNG")
     path.write_bytes(file.getvalue())
-    return hashlib.sha256(file.getvalue()).hexdigest(), pixels_of(image)
+    return hashlib.sha256(file.getvalue()).hexdigest(), hash_image_pixels(image)
 
 
 def contact_sheet(dataset: Dataset, path: Path, across: int = 8, edge: int = 64) -> None:

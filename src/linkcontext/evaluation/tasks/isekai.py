@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from linkcontext.config import EpisodeConfig, flags
-from linkcontext.data.copies import disputed
+from linkcontext.data.copies import label_conflicts
 from linkcontext.data.manifest import MANIFEST, Dataset
 from linkcontext.data.problems import Problems
 from linkcontext.data.scan import scan
@@ -97,7 +97,7 @@ def open_isekai(data: str, shots_per_class: Iterable[int], seed: int) -> tuple[D
         raise InputError(f"{file}: every query is among its own supports. Is it the benchmark's own file?")
     leaked = f"{file}: queries left out because their picture is among the supports: {len(leaks)} ({first_few(leaks)})."
     dataset = Dataset(file.parent, tuple(sorted(items.values(), key=lambda item: item.id)), (leaked,) if leaks else ())
-    if claims := disputed(dataset.items):
+    if claims := label_conflicts(dataset.items):
         pairs = [" and ".join(item.path for item in same[:2]) for same in claims.values()]
         sentence = f"{file}: pictures that have two names: {len(claims)} ({first_few(pairs, whole=True)})."
         dataset = dataclasses.replace(dataset, problems=(*dataset.problems, sentence))
