@@ -120,7 +120,7 @@ NAMES = {
     "data.imports.beside": "data.picture_paths.possible_paths",
     "data.imports.Imported": "data.importing.ImportReport",
     "data.imports.imported": "source.import_files",
-    "data.jsonfile.get": "data.readers.json_records.require",
+    "data.jsonfile.get": "data.readers.json_records.require_value",
     "data.jsonfile.records": "data.readers.json_records.read_records",
     "data.jsonfile.under": "data.readers.json_records.read_key",
     "data.jsonfile.word": "data.readers.json_records.require_text",

@@ -9,7 +9,7 @@ from PIL import Image
 from linkcontext.data import neighbours
 from linkcontext.data.manifest import digest
 from linkcontext.data.neighbours import (
-    Neighbour,
+    NeighbourClass,
     NeighbourList,
     check_weights,
     draw_sheet,
@@ -81,7 +81,9 @@ def test_the_chunk_does_not_matter_to_the_last_bit(chunk):
 
 def test_lines_by_hand():
     rows = list(neighbour_lists(NAMES, IMAGE, TEXT, PAPER, "linear", 0))
-    assert rows[0] == NeighbourList("a", "ape", (Neighbour("c", 1.3), Neighbour("d", 1.3), Neighbour("b", 0.78)))
+    assert rows[0] == NeighbourList(
+        "a", "ape", (NeighbourClass("c", 1.3), NeighbourClass("d", 1.3), NeighbourClass("b", 0.78))
+    )
 
 
 def test_lists_are_as_long_as_the_rule_says():

@@ -44,7 +44,7 @@ SHEET_ROWS, EDGE, LABEL = 40, 96, 14  # rows of a sheet; heights of a picture an
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
+class NeighbourClass:
     """Another class and its similarity."""
 
     class_id: str
@@ -57,7 +57,7 @@ class NeighbourList:
 
     class_id: str
     name: str
-    neighbours: tuple[Neighbour, ...]
+    neighbours: tuple[NeighbourClass, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def neighbour_lists(
             parts, stream = min(PARTS, len(order)), rng("mining", seed, "intervals", class_id)
             cuts = [len(order) * part // parts for part in range(parts + 1)]
             places = [int(stream.integers(low, high)) for low, high in pairwise(cuts)]
-        near = (Neighbour(ids[order[place]], float(similar[place])) for place in places)
+        near = (NeighbourClass(ids[order[place]], float(similar[place])) for place in places)
         yield NeighbourList(class_id, name, tuple(near))
 
 

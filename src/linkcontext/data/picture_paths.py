@@ -40,17 +40,17 @@ class PictureFinder:
 
         Raises `InputError` in this case if problems are strict.
         """
-        found = []
+        existing = []
         for names in pictures:
             paths = (path for name in names for path in possible_paths(name))
             # os.path: a file may name a million pictures, and making a Path takes longer than looking for the file.
             path = next((path for path in paths if os.path.isfile(os.path.join(self.root, path))), "")  # noqa: PTH113, PTH118
-            found.append(path)
+            existing.append(path)
             if not path:
                 self._count_missing(names[0], where)
             elif not path.lower().endswith(SUFFIXES) and not self._begins_as_picture(path, where):
                 return None
-        return found if all(found) else None
+        return existing if all(existing) else None
 
     def _count_missing(self, name: str, where: str) -> None:
         if self.problems.strict:

@@ -65,10 +65,10 @@ class _QuestionsByPicture:
             raise InputError(
                 f"{imported.where}: a picture must be named by a path without .. or .names below a folder."
             )
-        found = finder.find(imported.pictures, imported.where)
-        if found is None:
+        existing = finder.find(imported.pictures, imported.where)
+        if existing is None:
             return
-        paths = [PurePosixPath(path).as_posix() for path in found]  # ./a.png is a.png
+        paths = [PurePosixPath(path).as_posix() for path in existing]  # ./a.png is a.png
         for path in paths:
             self.splits.setdefault(path, imported.split)
         split = "" if self.splits[paths[0]] == imported.split else imported.split

@@ -21,7 +21,7 @@ from typing import Any
 from linkcontext.data.conversation import MARK, Conversation, Message, make_conversation
 from linkcontext.data.problems import Problems
 from linkcontext.data.reader import Reader
-from linkcontext.data.readers.json_records import read_records, require, require_text
+from linkcontext.data.readers.json_records import read_records, require_text, require_value
 from linkcontext.errors import InputError, excerpt, quoted
 
 CONVERSATION_KEYS = ("conversations", "messages", "prompt")  # a record with one of these keys is a conversation
@@ -135,16 +135,16 @@ def _messages(record: dict[str, Any], where: str) -> list[Message]:
     """The messages of a record. A picture that the record names elsewhere has the name ""."""
     messages: list[Message] = []
     if record.get("system"):
-        messages.append({"role": "system", "content": [_text_part(require(record, "system", str, where))]})
+        messages.append({"role": "system", "content": [_text_part(require_value(record, "system", str, where))]})
     if "messages" in record:
-        turns = require(record, "messages", list, where)
+        turns = require_value(record, "messages", list, where)
         return messages + [_message(turn, "role", "content", where) for turn in turns]
     if "prompt" in record:
-        messages += [_message(turn, "role", "content", where) for turn in require(record, "prompt", list, where)]
+        messages += [_message(turn, "role", "content", where) for turn in require_value(record, "prompt", list, where)]
         messages = [m | {"loss": False} if m["role"] == "assistant" else m for m in messages]
-        completion = require(record, "completion", list, where)
+        completion = require_value(record, "completion", list, where)
         return messages + [_message(turn, "role", "content", where) | {"loss": True} for turn in completion]
-    turns = require(record, "conversations", list, where)
+    turns = require_value(record, "conversations", list, where)
     return messages + [_message(turn, "from", "value", where) for turn in turns]
 
 
@@ -152,7 +152,7 @@ def _message(turn: Any, role_key: str, content_key: str, where: str) -> Message:
     name, content = (turn.get(role_key), turn.get(content_key)) if isinstance(turn, dict) else (None, None)
     role = ROLES.get(name) if isinstance(name, str) else None
     if role is None:
-        name = require(turn, role_key, str, where)
+        name = require_value(turn, role_key, str, where)
         raise InputError(
             f"{where}: the role {excerpt(name)!r} is neither human nor gpt (user, assistant). Mend the record."
         )
@@ -161,7 +161,7 @@ def _message(turn: Any, role_key: str, content_key: str, where: str) -> Message:
         text = "".join(part.get("text", MARK) for part in parts)
         has_picture = any(part["type"] == "image" for part in parts)
     else:
-        text = content if isinstance(content, str) and content else require(turn, content_key, str, where)
+        text = content if isinstance(content, str) and content else require_value(turn, content_key, str, where)
         has_picture = MARK in text
         parts = _split_at_marks(text, content_key == "value") if has_picture else [_text_part(text)]
     _check_text(text, role, where)
@@ -220,7 +220,7 @@ def _split_at_marks(text: str, llava: bool) -> list[dict[str, str]]:
 def _part(part: Any, where: str) -> dict[str, str]:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text":
-        return _text_part(require(part, "text", str, where))
+        return _text_part(require_value(part, "text", str, where))
     if kind in ("image", "image_url"):
         name = part.get("image") or part.get("image_url")
         return {"type": "image", "image": _path(name, where) if name else ""}

@@ -54,7 +54,7 @@ def first_key(path: Path, known: tuple[str, ...]) -> str | None:
     return None
 
 
-def require(record: Any, key: str, kind: type[Value], where: str) -> Value:
+def require_value(record: Any, key: str, kind: type[Value], where: str) -> Value:
     """The value of a key. Raises `InputError` if it is missing, empty or of another type."""
     if not isinstance(record, dict) or not isinstance(record.get(key), kind) or not record[key]:
         raise InputError(f"{where}: `{key}` is missing, empty or no {TYPE_NAMES[kind]}. Mend the record.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from linkcontext.data.problems import Problems
 from linkcontext.data.reader import ImportedQuestion, Reader
-from linkcontext.data.readers.json_records import read_key, read_records, require, require_text
+from linkcontext.data.readers.json_records import read_key, read_records, require_text, require_value
 from linkcontext.data.readers.question_checks import check_question, unique_id
 from linkcontext.errors import InputError, excerpt
 from linkcontext.records import Question
@@ -32,7 +32,7 @@ def read_seed_bench(path: Path, problems: Problems) -> Iterator[ImportedQuestion
     for where, record in read_records(path, "questions"):
         with problems.leaving_out():
             number = unique_id("question_id", record, ids, where)
-            kind = require(record, "data_type", str, where)
+            kind = require_value(record, "data_type", str, where)
             if kind.lower() in ("image", "single image"):
                 yield _question(record, f"{where} (question_id {excerpt(number)})", tasks)
             else:
@@ -49,7 +49,7 @@ def _question(record: dict[str, Any], where: str, tasks: dict[str, str]) -> Impo
     if task is None:
         raise InputError(f"{where}: `question_type_id` is none of {excerpt(', '.join(tasks))}. Mend the record.")
     choices = {letter: require_text(record, f"choice_{letter.lower()}", where) for letter in "ABCD"}
-    letter, text = (require(record, key, str, where) for key in ("answer", "question"))
+    letter, text = (require_value(record, key, str, where) for key in ("answer", "question"))
     question = Question(task, task, text, choices.get(letter, ""), tuple(choices.values()))
-    picture = require(record, "data_id", str, where)
+    picture = require_value(record, "data_id", str, where)
     return ImportedQuestion(where, ((picture,),), check_question(question, where, letter))

@@ -12,7 +12,7 @@ from typing import Any
 from linkcontext.data.layout import is_blank
 from linkcontext.data.problems import Problems
 from linkcontext.data.reader import ImportedQuestion, Reader
-from linkcontext.data.readers.json_records import read_records, require, require_text
+from linkcontext.data.readers.json_records import read_records, require_text, require_value
 from linkcontext.data.readers.question_checks import unique_id
 from linkcontext.errors import InputError, excerpt
 from linkcontext.records import Question
@@ -103,7 +103,9 @@ def _paths_by_id(file: Path) -> dict[str, str]:
     """Image id to path, by image_data.json if it is there: a picture is in one of two folders."""
     if not file.is_file():
         return {}
-    urls = ((require_text(r, "image_id", where), require(r, "url", str, where)) for where, r in read_records(file))
+    urls = (
+        (require_text(r, "image_id", where), require_value(r, "url", str, where)) for where, r in read_records(file)
+    )
     return {number: "/".join(url.split("/")[-2:]) for number, url in urls}
 
 
@@ -120,8 +122,8 @@ def _attributes(record: dict[str, Any], where: str) -> Iterator[Question]:
 
 def _relations(record: dict[str, Any], where: str) -> Iterator[Question]:
     for relation in _list(record, "relationships", where):
-        answer = _normal(require(relation, "predicate", str, where), where)
-        one, other = (_name(require(relation, key, dict, where), where) for key in ("subject", "object"))
+        answer = _normal(require_value(relation, "predicate", str, where), where)
+        one, other = (_name(require_value(relation, key, dict, where), where) for key in ("subject", "object"))
         for pair in OPPOSITES:
             if answer in pair:
                 question = f"Is the {one} {pair[0]} or {pair[1]} the {other}?"

@@ -10,7 +10,7 @@ from typing import Any
 
 from linkcontext.data.problems import Problems
 from linkcontext.data.reader import ImportedQuestion, Reader
-from linkcontext.data.readers.json_records import read_records, require
+from linkcontext.data.readers.json_records import read_records, require_value
 from linkcontext.data.readers.question_checks import check_question
 from linkcontext.errors import InputError
 from linkcontext.records import Question
@@ -50,7 +50,7 @@ def _pairs(record: Any, where: str) -> Iterator[tuple[str, str]]:
     """The right and the wrong description of each pair in a record."""
     if not isinstance(record, list) or len(record) != 2 or not isinstance(record[0], str):
         raise InputError(f'{where}: not [path, {{"POS": [text], "NEG": [text]}}]. Mend the record.')
-    right, wrong = (require(record[1], key, list, where) for key in ("POS", "NEG"))
+    right, wrong = (require_value(record[1], key, list, where) for key in ("POS", "NEG"))
     if len(right) != len(wrong) or not all(isinstance(text, str) and text for text in right + wrong):
         raise InputError(f"{where}: `POS` and `NEG` must be lists of as many texts. Mend the record.")
     return zip(right, wrong, strict=True)

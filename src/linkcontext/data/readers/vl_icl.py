@@ -11,7 +11,7 @@ from typing import Any
 
 from linkcontext.data.problems import Problems
 from linkcontext.data.reader import ImportedQuestion, Reader
-from linkcontext.data.readers.json_records import read_records, require, require_text
+from linkcontext.data.readers.json_records import read_records, require_text, require_value
 from linkcontext.data.readers.question_checks import check_question, folded, unique_id
 from linkcontext.errors import InputError
 from linkcontext.records import Question
@@ -90,10 +90,10 @@ def _questions(record: Any, where: str, task: str, split: str) -> Iterator[Impor
         for key in ("same", "diff"):
             yield from _questions(record[key], where, task, split)
         return
-    text = require(record, "question", str, where)
+    text = require_value(record, "question", str, where)
     context = require_text(record, "id", where) if "support" in record else ""
     classes = tuple(_texts(record, "classes", where)) if "classes" in record else ()
-    own_support = require(record, "support", dict, where) if "support" in record else {}
+    own_support = require_value(record, "support", dict, where) if "support" in record else {}
     for label, shown in own_support.items():
         for picture in _texts(shown, "images", where):
             question = Question(task, task, text, label, classes, context=context)
@@ -125,7 +125,7 @@ def _paths(name: str, task: str) -> tuple[str, ...]:
 def _texts(record: Any, key: str, where: str) -> list[str]:
     """The value of a key that is a text, or a list of texts that is not empty."""
     is_text = isinstance(record, dict) and isinstance(record.get(key), str)
-    texts = [record[key]] if is_text else require(record, key, list, where)
+    texts = [record[key]] if is_text else require_value(record, key, list, where)
     if not all(isinstance(text, str) and text for text in texts):
         raise InputError(f"{where}: `{key}` must be texts. Mend the record.")
     return texts

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from linkcontext.data.readers.json_records import read_key, read_records, require, require_text
+from linkcontext.data.readers.json_records import read_key, read_records, require_text, require_value
 from linkcontext.data.readers.question_checks import unique_id
 from linkcontext.errors import InputError
 
@@ -43,12 +43,14 @@ def annotation_file(path: Path) -> Path:
     raise InputError(f"{path}: its annotations are not beside it ({expected}). Put them there.")
 
 
-def read_answers(path: Path) -> dict[str, tuple[str, ...]]:
+def read_vqa_answers(path: Path) -> dict[str, tuple[str, ...]]:
     """Question id to the ten answers. Raises `InputError` for a wrong record, and as `read_records`."""
     answers: dict[str, tuple[str, ...]] = {}
     ids: set[str] = set()
     for where, record in read_records(path, "annotations"):
-        people = tuple(require(each, "answer", str, where) for each in require(record, "answers", list, where))
+        people = tuple(
+            require_value(each, "answer", str, where) for each in require_value(record, "answers", list, where)
+        )
         if len(people) != PEOPLE:
             raise InputError(
                 f"{where}: {len(people)} answers, and VQA accuracy is defined over {PEOPLE}. Mend the record."
@@ -65,7 +67,7 @@ def read_vqa(path: Path, answers: dict[str, tuple[str, ...]]) -> Iterator[VqaQue
         if number not in answers:
             raise InputError(f"{where}: question_id {number} has no annotation. Are the two files of one set?")
         picture = record.get("file_name") or record.get("image") or require_text(record, "image_id", where)
-        yield VqaQuestion(number, str(picture), require(record, "question", str, where), answers[number])
+        yield VqaQuestion(number, str(picture), require_value(record, "question", str, where), answers[number])
 
 
 def vqa_paths(path: Path) -> Callable[[str], list[str]]:

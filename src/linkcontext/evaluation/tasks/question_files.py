@@ -13,7 +13,7 @@ from linkcontext.data.manifest import Dataset
 from linkcontext.data.picture_paths import possible_paths
 from linkcontext.data.readers.conversations import CONVERSATION_KEYS, conversation_from_record
 from linkcontext.data.readers.json_records import first_key, read_records
-from linkcontext.data.readers.vqa import annotation_file, read_answers, read_vqa, vqa_paths
+from linkcontext.data.readers.vqa import annotation_file, read_vqa, read_vqa_answers, vqa_paths
 from linkcontext.episodes.scaffold import Scaffold, build_messages, image_ids
 from linkcontext.errors import InputError, excerpt, first_few
 from linkcontext.evaluation.tasks.recall_questions import RecallQuestion, RecallTest, random_subset
@@ -34,7 +34,7 @@ def file_recall_test(path: Path, scaffold: Scaffold, count: int, seed: int) -> R
     if first_key(path, (*CONVERSATION_KEYS, "questions")) == "questions":
         annotations = annotation_file(path)
         files = sorted({path, annotations})
-        answers, places = read_answers(annotations), vqa_paths(path)
+        answers, places = read_vqa_answers(annotations), vqa_paths(path)
         total, chosen = _drawn(lambda: _vqa(path, answers, scaffold), count, seed)
     else:
         total, chosen = _drawn(lambda: _answers_of_conversations(path), count, seed)
