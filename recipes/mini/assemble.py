@@ -43,7 +43,7 @@ def main() -> None:
     folders = {name: config.out / name for name in bundled.NAMES}
     for folder in folders.values():
         shutil.copyfile(attribution, folder / attribution.name)
-    bundled.pack(folders, config.weights, {"recipe": "recipes/mini"})
+    bundled.write_bundle(folders, config.weights, {"recipe": "recipes/mini"})
     shutil.copyfile(attribution, config.weights / attribution.name)
 
 

@@ -142,6 +142,7 @@ NAMES = {
     "evaluate.run.evaluate": "evaluation.runner.run_evaluation",
     "models.load.Model": "models.model.Model",
     "models.load.Template": "models.chat_template.ChatTemplate",
+    "models.bundle.pack": "models.bundled.write_bundle",
     "models.load.load": "models.loading.load_model",
     "models.remote.Remote": "scoring.remote.RemoteModel",
     "models.remote.connect": "scoring.connection.connect",

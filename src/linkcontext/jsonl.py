@@ -12,11 +12,13 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from linkcontext.errors import InputError, quoted
 from linkcontext.storage import held, read_errors, write_errors, write_lines
+from linkcontext.versions import check_format
 
 Record = TypeVar("Record")
 INT64 = 2**63
@@ -141,8 +143,12 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
 
 
-def read_jsonl(kind: type[Record], path: Path, whole_lines: bool = False) -> Iterator[Record]:
+def read_jsonl(
+    kind: type[Record], path: Path, whole_lines: bool = False, file_format: str | None = None
+) -> Iterator[Record]:
     """Stream the records of a file. Raises `InputError`, naming file and line, for a line that is not such a record.
+
+    With a `file_format` the first line may be {"format": ...}, which must be that one.
 
     Blank lines, a byte order mark and the line endings of Windows and old Macs are accepted. With `whole_lines` a last
     line without a line ending is skipped, because its writer was killed or is still writing.
@@ -162,6 +168,9 @@ def read_jsonl(kind: type[Record], path: Path, whole_lines: bool = False) -> Ite
                 raise InputError(f"{where}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
             if not isinstance(values, dict):
                 raise InputError(f"{where}: expected a JSON object, got {type(values).__name__}.")
+            if number == 1 and file_format is not None and values.keys() == {"format"}:
+                check_format(values["format"], file_format, where)
+                continue
             yield from_dict(kind, values, where)
 
 
@@ -184,9 +193,13 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
     yield from left.splitlines(keepends=True)
 
 
-def write_jsonl(records: Iterable[Any], path: Path) -> None:
-    """Write records to a file that appears whole or not at all: they are written beside `path` and then renamed."""
-    write_lines((to_json(record) + "\n" for record in records), path)
+def write_jsonl(records: Iterable[Any], path: Path, file_format: str | None = None) -> None:
+    """Write records to a file that appears whole or not at all: they are written beside `path` and then renamed.
+
+    With a `file_format` the first line is {"format": ...}.
+    """
+    header = [{"format": file_format}] if file_format is not None else []
+    write_lines((to_json(record) + "\n" for record in chain(header, records)), path)
 
 
 @contextmanager

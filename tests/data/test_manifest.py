@@ -41,8 +41,19 @@ def test_what_is_written_is_read(tmp_path):
     facts = {"colour": "röt", "parts": [1, 2.5]}
     dataset = written(tmp_path, item("b/ö.png", split="val", group="w1", facts=facts), item("a/1.png"))
     assert read_manifest(tmp_path) == dataset
-    first = json.loads((tmp_path / MANIFEST).read_text(encoding="utf-8").splitlines()[0])
+    header, first, _ = map(json.loads, (tmp_path / MANIFEST).read_text(encoding="utf-8").splitlines())
+    assert header == {"format": "linkcontext.manifest/1"}
     assert (first["path"], first["class"], first["facts"]) == ("b/ö.png", "cat", facts)
+
+
+def test_a_manifest_of_another_format_is_refused_and_one_of_none_is_read(tmp_path):
+    dataset = written(tmp_path, item("a/1.png"), item("b/1.png"))
+    _, *lines = (tmp_path / MANIFEST).read_text().splitlines()
+    (tmp_path / MANIFEST).write_text("\n".join(lines))
+    assert read_manifest(tmp_path) == dataset
+    (tmp_path / MANIFEST).write_text("\n".join(['{"format": "linkcontext.manifest/2"}', *lines]))
+    with pytest.raises(InputError, match=r"manifest\.jsonl:1: its format is linkcontext\.manifest/2, and this version"):
+        read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../b.png", "a/../b.png", "a//b.png", "./a.png", "a/", ""])
@@ -91,7 +102,7 @@ def test_lines_that_are_no_items_are_named(tmp_path, change, sentence):
 def test_questions_are_kept_and_checked(tmp_path, more, sentence):
     good = Question("attribute", "colour", "What colour?", "red", ("red", "blue"))
     assert read_manifest(written(tmp_path, item("a.png", questions=(good,))).root).items[0].questions == (good,)
-    with pytest.raises(InputError, match=rf"manifest\.jsonl:1: .*{sentence}"):
+    with pytest.raises(InputError, match=rf"manifest\.jsonl:2: .*{sentence}"):
         written(tmp_path, item("a.png", questions=(dataclasses.replace(good, **more),)))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -12,6 +13,7 @@ from linkcontext.config import eval_config
 from linkcontext.episodes.scaffold import SCAFFOLDS
 from linkcontext.errors import InputError
 from linkcontext.evaluation.compare import compare
+from linkcontext.evaluation.run_dir import read_run
 from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.report.page import write_report
 
@@ -291,3 +293,18 @@ def test_calibrated_likelihoods_are_a_score_of_their_own(config, tmp_path):
     ):
         with pytest.raises(InputError, match=f"--calibrate: not together with {named}"):
             config(calibrate=True, **{"scoring": "likelihood", **options})
+
+
+def test_a_run_of_another_format_is_neither_resumed_nor_read(config, tmp_path):
+    run = config(episodes=1, shots=(1,))
+    run_evaluation(run)
+    path = Path(run.out) / "config.json"
+    about = json.loads(path.read_text())
+    assert about["format"] == "linkcontext.run/1"
+    path.write_text(json.dumps({**about, "format": "linkcontext.run/9"}))
+    for use in (lambda: run_evaluation(run), lambda: read_run(Path(run.out))):
+        with pytest.raises(InputError, match=r"config\.json: its format is linkcontext\.run/9"):
+            use()
+    del about["format"]  # as linkcontext 0.1 wrote it
+    path.write_text(json.dumps(about))
+    assert run_evaluation(run)["rows"]

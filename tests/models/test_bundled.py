@@ -22,7 +22,7 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def packed(folders, tmp_path, monkeypatch):
     out = tmp_path / "weights"
-    bundled.pack(folders, out, {"size": "nano"})
+    bundled.write_bundle(folders, out, {"size": "nano"})
     monkeypatch.setattr(bundled, "weights_folder", lambda: out)
     monkeypatch.setenv("LINKCONTEXT_CACHE", str(tmp_path / "cache"))
     return out

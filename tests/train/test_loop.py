@@ -463,6 +463,16 @@ def test_a_log_that_is_damaged_is_a_sentence(tmp_path, line, name):
         cut_log(path, 2)
 
 
+def test_a_training_of_another_format_is_not_resumed(config, tmp_path):
+    train(config(steps=1))
+    path = tmp_path / "run" / "config.json"
+    about = json.loads(path.read_text())
+    assert about["format"] == "linkcontext.training/1"
+    path.write_text(json.dumps({**about, "format": "linkcontext.training/9"}))
+    with pytest.raises(InputError, match=r"config\.json: its format is linkcontext\.training/9"):
+        train(config(steps=1))
+
+
 @pytest.mark.parametrize("line", ['{"step": 1, "rows": 5}', '{"step": 1}', '{"step": 1, "rows": [{"accuracy": "x"}]}'])
 def test_held_out_figures_that_are_none_are_a_sentence(tmp_path, line):
     (tmp_path / "held_out.jsonl").write_text(line + "\n")

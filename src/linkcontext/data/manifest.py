@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from linkcontext import versions
 from linkcontext.data.layout import is_blank, normal_name
 from linkcontext.errors import InputError, excerpt, first_few
 from linkcontext.jsonl import read_jsonl, to_json, write_jsonl
@@ -98,10 +99,12 @@ def read_manifest(root: Path) -> Dataset:
     """
     file = root / MANIFEST
     try:
-        items = tuple(map(_normal, read_jsonl(Item, file)))
+        items = tuple(map(_normal, read_jsonl(Item, file, file_format=versions.MANIFEST)))
+        with file.open("rb") as opened:
+            first = 2 if opened.readline().startswith(b'{"format"') else 1  # the line of the first picture
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error}). Check the path, or write it again.") from error
-    for number, item in enumerate(items, 1):
+    for number, item in enumerate(items, first):
         _check(item, f"{file}:{number}")
     _check_together(items, file)
     missing = [item.path for item in items if _is_missing(root / item.path)]
@@ -114,12 +117,12 @@ def read_manifest(root: Path) -> Dataset:
 
 
 def write_manifest(dataset: Dataset) -> None:
-    """Write `manifest.jsonl` into the root of the data set, a line for each picture. Raises as `read_manifest`."""
+    """Write `manifest.jsonl` into the data set's root: a line with its format, and one line for each picture."""
     file = dataset.root / MANIFEST
-    for number, item in enumerate(dataset.items, 1):
+    for number, item in enumerate(dataset.items, 2):
         _check(item, f"{file}:{number}")
     _check_together(dataset.items, file)
-    write_jsonl(dataset.items, file)
+    write_jsonl(dataset.items, file, versions.MANIFEST)
 
 
 def _is_missing(path: Path) -> bool:

@@ -22,6 +22,7 @@ from linkcontext.evaluation.run_dir import flat, measured_apart
 from linkcontext.jsonl import read_json, read_jsonl, write_jsonl
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.storage import holds_files, write_text
+from linkcontext.versions import RUN, check_format
 
 # Options that may change when a run is resumed, because figures do not depend on them.
 FREE = ("out", "batch", "engine", "memory_gb", "explain", "unseen")
@@ -100,6 +101,7 @@ def open_run_dir(
     if holds_files(out):
         raise InputError(f"{out}: holds files that are not of a run. Choose another --out.")
     written = {
+        "format": RUN,
         "command": "linkcontext " + " ".join(sys.argv[1:]),
         "config": options.values,
         "model": model.card.describe(),
@@ -122,6 +124,8 @@ def open_run_dir(
 
 def _refuse_other_options(config_path: Path, kept: Any, options: RunOptions, data_digest: str) -> None:
     """Raise `InputError` if the run has other options or other data, or its config.json is damaged."""
+    if isinstance(kept, dict):
+        check_format(kept.get("format"), RUN, str(config_path))
     out, now = config_path.parent, {"config": _bound(options.values), "data": data_digest}
     try:
         earlier = {"config": options.with_defaults(kept["config"]), "data": kept["data"]["digest"]}

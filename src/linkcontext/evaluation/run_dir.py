@@ -16,6 +16,7 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation import checks
 from linkcontext.jsonl import Record, read_json, read_jsonl, typed
 from linkcontext.records import Episode, Prediction
+from linkcontext.versions import RUN, check_format
 
 # The required keys of config.json with their types. OPTIONS, EPISODE_OPTIONS and MODEL, of its parts, are optional.
 CONFIG = {
@@ -119,6 +120,7 @@ def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
 def read_config(path: Path) -> dict[str, Any]:
     """Read a config.json and check the types of its parts. Raises `InputError` for a damaged file."""
     config = read_object(path, tuple(CONFIG))
+    check_format(config.get("format"), RUN, str(path))
     parts: tuple[tuple[dict[str, Any], Mapping[str, Any]], ...] = (
         (config, {**CONFIG, **MEASURED}),
         (read_keys(config, "data", DATA, path), DATA),

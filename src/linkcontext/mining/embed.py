@@ -250,11 +250,8 @@ def mine(
         refuse_marks(name, marks, f"the name of class {class_id}")
     image_blocks = {c: blocks(folder, loaded.fingerprint, items, dataset.root) for c, items in chosen.items()}
     name_blocks = blocks(folder, loaded.fingerprint, names=list(names.values()))
-    missing = [
-        block
-        for block in (*(b for parts in image_blocks.values() for b in parts), *name_blocks)
-        if not block.file.exists()
-    ]
+    every = [*(block for parts in image_blocks.values() for block in parts), *name_blocks]
+    missing = [block for block in every if not block.file.exists()]
     state.wait_for_everyone()  # no process writes before all have the same list
     with suppress(OSError):  # there may be no features yet, or no permission to write
         remove_leftovers(folder)
@@ -264,10 +261,8 @@ def mine(
         encode_blocks(loaded, own, loaders, advance)
     state.wait_for_everyone()
     if state.is_main_process:
-        image, text = (
-            np.stack([mean(parts) for parts in image_blocks.values()]),
-            np.concatenate([units(b) for b in name_blocks]),
-        )
+        image = np.stack([mean(parts) for parts in image_blocks.values()])
+        text = np.concatenate([units(block) for block in name_blocks])
         rows = list(neighbour_lists(names, image, text, three, rule, seed))
         network = {"name": encoder, "class": type(loaded.network).__name__, "fingerprint": loaded.fingerprint}
         made = {"weights": three, "rule": rule, "images_per_class": images_per_class, "split": split, "seed": seed}

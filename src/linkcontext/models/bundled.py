@@ -40,7 +40,7 @@ def available() -> tuple[str, ...]:
     return tuple(json.loads(listed.read_text(encoding="utf-8"))["models"]) if listed.is_file() else ()
 
 
-def pack(folders: dict[str, Path], out: Path, card: dict[str, Any]) -> None:
+def write_bundle(folders: dict[str, Path], out: Path, card: dict[str, Any]) -> None:
     """Put standard model folders into the bundle, in float16. `card` describes how the weights were made."""
     models: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}

@@ -58,8 +58,8 @@ def load_model(
     """
     if name.startswith("openai:"):
         raise InputError(
-            f"--model {name}: this command needs a model that is loaded here. Only eval, probe, validate and ask work "
-            "with a model behind a server."
+            f"--model {name}: this command needs a model that is loaded here. Only eval, probe, validate, ask, chat "
+            "and app work with a model behind a server."
         )
     source = str(bundled.folder(name)) if name in bundled.NAMES[1:] else name
     there = device_named(device)
@@ -77,11 +77,7 @@ def load_model(
             why = "is not on this machine, and is only downloaded from the Hugging Face hub if --model names it."
             raise InputError(f"{name}: {why}") from error
         raise InputError(f"--model {name}: {_why(name, error)}") from error
-    if lacking := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
-        raise InputError(
-            f"--model {name}: weights that its configuration asks for are missing or of another size: "
-            f"{first_few(lacking)}. Are config and weights whole, and of one model?"
-        )
+    _refuse_incomplete(name, info)
     if load_in_4bit:
         _learnable(network)
     if adapter is not None:
@@ -91,6 +87,15 @@ def load_model(
     model = Model(name, source, network.to(there).eval(), processor, adapter, prompting or USUAL_PROMPTING)
     model.chat_template.warn(name)
     return model
+
+
+def _refuse_incomplete(name: str, info: dict[str, Any]) -> None:
+    """Raise `InputError` for a checkpoint that lacks weights, or has them in another size."""
+    if lacking := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
+        raise InputError(
+            f"--model {name}: weights that its configuration asks for are missing or of another size: "
+            f"{first_few(lacking)}. Are config and weights whole, and of one model?"
+        )
 
 
 def _pretrained(

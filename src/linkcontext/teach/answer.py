@@ -7,7 +7,7 @@ NAMES_IN_LINE = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
+class SimilarPicture:
     """A taught picture that resembles the query picture: its name, its sha256, and their cosine similarity."""
 
     name: str
@@ -28,7 +28,7 @@ class Answer:
     name: str | None
     probabilities: dict[str, float]
     similarity: float | None = None
-    nearest: tuple[Neighbour, ...] = ()
+    nearest: tuple[SimilarPicture, ...] = ()
     taught: bool = False
 
     @property

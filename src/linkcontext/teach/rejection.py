@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linkcontext.teach.answer import Neighbour
+from linkcontext.teach.answer import SimilarPicture
 from linkcontext.teach.taught_pictures import TaughtPictures
 
 RECALL = 0.95  # share of pictures of taught names that must be accepted
@@ -47,7 +47,7 @@ def describe_rejection(threshold: RejectionThreshold | None) -> str:
     )
 
 
-def nearest_pictures(pictures: TaughtPictures, query: Tensor) -> tuple[float, tuple[Neighbour, ...]]:
+def nearest_pictures(pictures: TaughtPictures, query: Tensor) -> tuple[float, tuple[SimilarPicture, ...]]:
     """The cosine between a query float32[width] and the nearest class mean, and the most similar pictures."""
     pairs = [(name, picture) for name, own in pictures.by_name.items() for picture in own]
     vectors = pictures.vectors([picture for _, picture in pairs])
@@ -56,7 +56,7 @@ def nearest_pictures(pictures: TaughtPictures, query: Tensor) -> tuple[float, tu
     similarity = float((F.normalize(torch.stack(means), dim=-1) @ query).max())
     most = (vectors @ query).topk(min(NEIGHBOURS, len(pairs)))
     places = zip(most.indices.tolist(), most.values.tolist(), strict=True)
-    return similarity, tuple(Neighbour(names[place], pairs[place][1], value) for place, value in places)
+    return similarity, tuple(SimilarPicture(names[place], pairs[place][1], value) for place, value in places)
 
 
 def leave_one_out_threshold(pictures: TaughtPictures) -> RejectionThreshold | None:

@@ -24,6 +24,7 @@ from linkcontext.evaluation.open_run import refuse_other
 from linkcontext.jsonl import read_json
 from linkcontext.models.tensor_file import DamagedError, checked_tensors, write_tensors
 from linkcontext.storage import holds_files, read_errors, replacing, write_errors, write_text
+from linkcontext.versions import TRAINING, check_format
 
 STATE, LATEST = "training.safetensors", "latest"
 SCALE = 2.0  # of an adapter: alpha over rank
@@ -38,6 +39,8 @@ def claim(out: Path, about: dict[str, Any], free: tuple[str, ...]) -> None:
         write_text(json.dumps(about, indent=1) + "\n", path)
         return
     earlier = read_json(path)
+    if isinstance(earlier, dict):
+        check_format(earlier.get("format"), TRAINING, str(path))
     try:
         a, b = (
             _flat({**earlier["config"], "digest": earlier["data"]}),

@@ -36,6 +36,7 @@ from linkcontext.train.model import read
 from linkcontext.train.schedule import cosine
 from linkcontext.train.setup import deal, make_accelerator, make_optimizer, make_trainee
 from linkcontext.train.steps import GRADIENT_NORM, Figures, Steps, run_steps
+from linkcontext.versions import TRAINING
 
 # What may change while a run goes on: the losses do not depend on it.
 FREE = (
@@ -201,6 +202,7 @@ def _about(config: TrainConfig) -> dict[str, Any]:
     """What config.json says besides the data and the model."""
     packages = ("linkcontext", "torch", "transformers", "accelerate", "numpy", "pillow")
     return {
+        "format": TRAINING,
         "command": "linkcontext " + " ".join(sys.argv[1:]),
         "config": json.loads(json.dumps(dataclasses.asdict(config))),  # tuples as JSON has them
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
