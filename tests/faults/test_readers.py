@@ -109,7 +109,7 @@ def test_mutated_records_of_other_tools(tmp_path, count):
         source = path.parent if layout == "vl-icl" else path
         try:
             result = import_files(layout, str(source), str(root), str(out) if chance.random() < 0.5 else None)
-            sentences = (*result.found, *result.problems)
+            sentences = (*result.contents, *result.problems)
             read += 1
         except InputError as error:
             sentences = (str(error),)
@@ -144,8 +144,8 @@ def test_mutated_pictures(count):
                 del content[1 + chance.randrange(len(content)) :]
         upload = Upload("a.png", bytes(content))
         try:
-            looks = images.examine(upload)
-            assert len(looks.pixels) == 32, number
+            summary = images.summarize(upload)
+            assert len(summary.pixels) == 32, number
             read += 1
         except InputError as error:
             assert str(error).startswith("a.png: "), error
