@@ -1,4 +1,4 @@
-"""Runs prefix trees on a network: the log-probability of every asked token, and prefilled prefixes.
+"""Runs prefix trees on a network: the log-probability of every token that is scored, and prefilled prefixes.
 
 A tree is computed in one forward pass, or in several with its trunk in a KV cache and its branches side by side; the
 only difference is how many tokens a pass may have. `families.unsupported_reason` says which networks cannot be run so.
@@ -60,7 +60,7 @@ class Engine:
         """float64[T]: the log-probability (nats) of every token that is asked for, 0 elsewhere."""
         tree = inputs.tree
         logprobs = torch.zeros(len(tree), dtype=torch.float64)
-        asked = np.flatnonzero(tree.weight)
+        scored = np.flatnonzero(tree.weight)
         # The log-probability of a token comes from the state of its parent. A last token need not be computed.
         needed = np.zeros(len(tree), np.bool_)
         needed[tree.parent[tree.parent >= 0]] = True
@@ -72,7 +72,7 @@ class Engine:
                 place[:] = -1
                 place[run.tokens] = np.arange(len(run.tokens))
                 place[-1] = -1
-                mine = asked[place[tree.parent[asked]] >= 0]
+                mine = scored[place[tree.parent[scored]] >= 0]
                 if len(mine):
                     states = hidden[torch.from_numpy(place[tree.parent[mine]]).to(self.device)]
                     values = self._target_logprobs(states, torch.from_numpy(tree.ids[mine]).to(self.device))

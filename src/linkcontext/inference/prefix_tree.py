@@ -175,8 +175,8 @@ class PrefixTree:
     @property
     def answer_starts(self) -> NDArray[np.bool_]:
         """For each token that is asked for, whether it is the first of its answer."""
-        asked = np.flatnonzero(self.weight)
-        starts: NDArray[np.bool_] = self.weight[self.parent[asked]] == 0
+        supervised = np.flatnonzero(self.weight)
+        starts: NDArray[np.bool_] = self.weight[self.parent[supervised]] == 0
         return starts
 
     @property

@@ -128,7 +128,7 @@ class RemoteModel:
         if not refusal:
             counters["end_of_answer"] = f"{self._format.end!r}, as the server's chat template writes it"
         if self._generated:
-            counters["penalties"] = self._penalties
+            counters["penalties"] = _penalties(self.card.prompting.generation_config == "model", bool(self._neutral))
         return counters | self._replies.counters()
 
     def with_pictures(
@@ -213,17 +213,17 @@ class RemoteModel:
     @cached_property
     def _format(self) -> AnswerFormat:
         """How the server ends answers, or why they cannot be scored."""
-        found = answer_format(self._read)
-        if found.refusal:
-            log.warning("%s: answers are not scored, replies are taken instead: %s", self.connection.url, found.refusal)
-        elif found.end.isspace():
+        style = answer_format(self._read)
+        if style.refusal:
+            log.warning("%s: answers are not scored, replies are taken instead: %s", self.connection.url, style.refusal)
+        elif style.end.isspace():
             log.warning(
                 "%s: its chat template writes %r behind an answer, which is hardly the model's end token. "
                 "Likelihoods include it.",
                 self.connection.url,
-                found.end,
+                style.end,
             )
-        return found
+        return style
 
     @cached_property
     def _neutral(self) -> dict[str, float]:
@@ -244,13 +244,6 @@ class RemoteModel:
             )
             return {}
         return NEUTRAL
-
-    @property
-    def _penalties(self) -> str:
-        """Which penalties apply to the server's replies, in words."""
-        if self.card.prompting.generation_config == "model":
-            return "the server's own"
-        return "none" if self._neutral else "none of OpenAI's; the server's own repetition_penalty"
 
     def _at_once(self, call: Callable[[Argument], Result], arguments: Sequence[Argument]) -> list[Result]:
         """The results of `call` in order, computed `batch` at a time. After a failure no further call begins."""
@@ -290,3 +283,10 @@ def _data_uri(item: str, path: Any) -> str:
     """A picture as a data URI; without a path it is one that is drawn here."""
     kind, content = ("image/png", png(synthetic_image(item))) if path is None else portable(path)
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _penalties(own: bool, neutral: bool) -> str:
+    """Which penalties apply to the server's replies, in words."""
+    if own:
+        return "the server's own"
+    return "none" if neutral else "none of OpenAI's; the server's own repetition_penalty"

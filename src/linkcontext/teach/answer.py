@@ -1,6 +1,7 @@
 """What a learner answers about a picture."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 NAMES_IN_LINE = 3
@@ -49,3 +50,8 @@ def answer_line(answer: Answer) -> str:
     ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])[:NAMES_IN_LINE]
     listed = ", ".join(f"{name} {probability:.0%}" for name, probability in ranked)
     return f"{answer.name} ({listed})" if answer.name else f"none of these ({listed}, if it has to be one)"
+
+
+def certain(name: str, names: Iterable[str]) -> dict[str, float]:
+    """Probability 1 for one of the names."""
+    return {other: float(other == name) for other in names}

@@ -7,23 +7,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from linkcontext.config import Select
 from linkcontext.data.images import thumbnail_png
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold, build_messages, refuse_scaffold
 from linkcontext.errors import InputError
-from linkcontext.evaluation.answers import match
 from linkcontext.evaluation.medoids import vector
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.inference.vision import BATCH, chunks
 from linkcontext.models.synthetic_images import CHECKED
 from linkcontext.progress import progress
-from linkcontext.records import Candidate, Turn
+from linkcontext.records import Turn
 from linkcontext.scoring.protocol import ScoringModel
-from linkcontext.teach.answer import Answer
+from linkcontext.teach.answer import Answer, certain
 from linkcontext.teach.calibration import calibrated, is_balanced, name_log_probabilities
+from linkcontext.teach.named_reply import named_reply
 from linkcontext.teach.names import checked_name, checked_names
 from linkcontext.teach.rejection import RejectionThreshold, leave_one_out_threshold, nearest_pictures
 from linkcontext.teach.support import Support, largest_fitting, select_support, similar_support
@@ -120,22 +119,23 @@ class Learner:
         """
         query, names = self.query(picture), self.pictures.names
         if name := self.pictures.name_of(query.item):
-            certain = self._certain(name)
+            probabilities = certain(name, names)
             if not self.pictures.features:
-                return Answer(name, certain, taught=True)
+                return Answer(name, probabilities, taught=True)
             similarity, neighbours = nearest_pictures(self.pictures, self.pictures.vectors([query.item])[0])
-            return Answer(name, certain, similarity, neighbours, taught=True)
+            return Answer(name, probabilities, similarity, neighbours, taught=True)
         if len(names) < 2:
             raise InputError("teach at least two names before asking: with one there is nothing to choose.")
         support = self.support_for(query)
         if self.model.lacks("log-probabilities"):
-            return self._match_reply(query, support)
+            probabilities = named_reply(self.model, self.scaffold, query, support, names)
+            return Answer(max(probabilities, key=probabilities.__getitem__), probabilities)
         (log_probabilities,) = name_log_probabilities(self.model, self.scaffold, [query], support, names)
         probabilities = dict(zip(names, calibrated(log_probabilities, self.estimate_name_bias()), strict=True))
         best = max(probabilities, key=probabilities.__getitem__)
         if not self.pictures.features:
             return Answer(best, probabilities)
-        similarity, neighbours = nearest_pictures(self.pictures, self._vector(query.item))
+        similarity, neighbours = nearest_pictures(self.pictures, vector(*self.model.pictures.features([query.item])))
         threshold = self.estimate_rejection_threshold()
         accepted = threshold is None or threshold.accepts(similarity)
         return Answer(best if accepted else None, probabilities, similarity, neighbours)
@@ -205,14 +205,15 @@ class Learner:
         return count
 
     def prefill_support(self) -> PrefixCache | None:
-        """Run the support and return its KV cache; None on the reference engine, and if nothing was taught."""
-        return self._once("prefix", self._prefill)
+        """Run the support and return its KV cache; None where no prefix is shared, and if nothing was taught."""
 
-    def _prefill(self) -> PrefixCache | None:
-        turns = self.choose_support()
-        # The common prefix of two prompts with different query pictures is the support.
-        prompts = [build_messages(turns, self.scaffold, Turn(item, "", "")) for item in CHECKED]
-        return self.model.prefill(prompts) if turns else None
+        def prefill() -> PrefixCache | None:
+            turns = self.choose_support()
+            # The common prefix of two prompts with different query pictures is the support.
+            prompts = [build_messages(turns, self.scaffold, Turn(item, "", "")) for item in CHECKED]
+            return self.model.prefill(prompts) if turns else None
+
+        return self._once("prefix", prefill)
 
     def estimate_name_bias(self) -> list[float]:
         """Estimate how much the model prefers each name whatever the picture shows, in nats. Long names have low ones.
@@ -259,28 +260,8 @@ class Learner:
             raise InputError("--select rices: this model's engine computes no image features. Use --select random.")
         self._register_pictures()
         count = (self.shots_per_class or 1) * len(self.pictures.names)
-        return similar_support(self.pictures, self._vector(picture), count, picture if without_itself else None)
-
-    def _vector(self, picture: str) -> Tensor:
-        """float32[width]: the unit feature vector of a picture."""
-        (features,) = self.model.pictures.features([picture])
-        return vector(features)
-
-    def _match_reply(self, query: Turn, support: Support) -> Answer:
-        """The name in the model's reply. Raises `InputError` for a reply that has no name or several."""
-        messages = build_messages(support.turns, self.scaffold, query)
-        (reply,) = self.model.generate([messages], self.model.card.prompting.reply_tokens, support.prefix)
-        name = match(reply, [Candidate(name, name, name) for name in self.pictures.names])
-        if name is None:
-            _, path = self.model.sources[query.item]
-            raise InputError(
-                f"{path}: {self.model.card.name} replies {reply!r}, which has none of the names, or several."
-            )
-        return Answer(name, self._certain(name))
-
-    def _certain(self, name: str) -> dict[str, float]:
-        """Probability 1 for one of the names."""
-        return {other: float(other == name) for other in self.pictures.names}
+        query = vector(*self.model.pictures.features([picture]))
+        return similar_support(self.pictures, query, count, picture if without_itself else None)
 
     def _register_pictures(self) -> None:
         """Give the model the features of all taught pictures, whose files may be gone."""
