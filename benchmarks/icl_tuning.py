@@ -67,6 +67,8 @@ class Table:
     """Train and measure all rows of the table."""
 
     out: str = "runs/icl-tuning"
+    base: str = "mini-base"
+    """What everything is trained from; another one needs another --out."""
     seeds: tuple[int, ...] = (0, 1, 2)
     only: tuple[str, ...] = ()
     """Names of rows; all without."""
@@ -113,18 +115,18 @@ def runs(table: Table) -> Iterator[tuple[str, int | None]]:
 def trained(table: Table, name: str, seed: int | None) -> str:
     """The folder of a row's model, trained if it is not there."""
     if seed is None:
-        return GIVEN[name]
+        return table.base if name == "base" else GIVEN[name]
     models, left_out = Path(table.out) / "models", name.removeprefix("without ")
     both, times = name.startswith("mini + icl"), 3 if name.endswith(" x3") else 1
     tuned, _, portion = name.partition(" averaged ")
     if portion:
-        began, out = "mini" if both else "mini-base", models / f"{name.replace(' ', '-')}-{seed}"
+        began, out = "mini" if both else table.base, models / f"{name.replace(' ', '-')}-{seed}"
         if not out.exists():
             average((began, trained(table, tuned, seed)), (1 - float(portion), float(portion)), out)
         return str(out)
     share = float(name.removeprefix("replay ")) if name.startswith("replay") else REPLAY
     whole = TrainConfig(
-        model=ModelConfig("mini-base"),
+        model=ModelConfig(table.base),
         icl_data=str(Path(table.out) / "scenes"),
         tasks=tuple(task for task in TASKS if task != left_out),
         coherence="none" if name == "no coherence" else "concept",
@@ -145,7 +147,7 @@ def trained(table: Table, name: str, seed: int | None) -> str:
         whole = replace(whole, data=LINKS, mixture=("icl=0.5", "taught=0.4", "link=0.1"))
     instruction = replace(
         whole,
-        model=ModelConfig(aligned(table, "mini" if both else "mini-base")),
+        model=ModelConfig(aligned(table, "mini" if both else table.base)),
         mixture=whole.mixture if both else (f"icl={1 - REPLAY:g}", f"taught={REPLAY:g}"),
         coherence="concept",
         supervise=None,

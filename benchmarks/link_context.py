@@ -58,6 +58,8 @@ class Table:
     """Train and measure all rows of the table."""
 
     out: str = "runs/link-context"
+    base: str = "mini-base"
+    """What everything is trained from; another one needs another --out."""
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 250
     batch: int = 16
@@ -87,8 +89,8 @@ def runs(table: Table) -> Iterator[tuple[str, int | None]]:
 def trained(table: Table, name: str, seed: int | None) -> str:
     """The folder of a row's model, trained if it is not there."""
     if seed is None:
-        return "mini-base"
-    base, folder = "mini-base", Path(table.out) / "models"
+        return table.base
+    base, folder = table.base, Path(table.out) / "models"
     warm = TrainConfig(
         model=ModelConfig(base),
         data="world:replay",
@@ -122,7 +124,7 @@ def trained(table: Table, name: str, seed: int | None) -> str:
             mixture=("link=0.5", "taught=0.5") if mixed else ("link",),
             batch=table.batch,
             steps=table.steps * (2 if name == TWICE else 1),
-            out=str(folder / f"{name.replace(' ', '-')}{'-warm' if base != 'mini-base' else ''}-{seed}"),
+            out=str(folder / f"{name.replace(' ', '-')}{'-warm' if base != table.base else ''}-{seed}"),
         )
     )
 
