@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 
 from linkcontext.data.manifest import Dataset
+from linkcontext.data.readers.isekai import IsekaiRecord
 from linkcontext.errors import InputError
 from linkcontext.jsonl import write_jsonl
 from linkcontext.seeds import Name, rng
@@ -64,18 +65,19 @@ def _alike(things: torch.Tensor, *stream: Name) -> torch.Tensor:
     return things
 
 
-def _records(pairs: Sequence[tuple[str, str]], images: int) -> list[dict[str, object]]:
-    """One record per query, with fields spelt as published. The queries of a pair's two concepts alternate."""
+def _records(pairs: Sequence[tuple[str, str]], images: int) -> list[IsekaiRecord]:
+    """One record per query. The queries of a pair's two concepts alternate."""
+    half = images // 2
     return [
-        {
-            "image_name": f"{label}/{number:04d}.png",
-            "positive_list": [f"{positive}/{shown:04d}.png" for shown in range(images // 2)],
-            "negative_list": [f"{negative}/{shown:04d}.png" for shown in range(images // 2)],
-            "positive_promt": positive,
-            "negative_promt": negative,
-            "label_name": label,
-        }
+        IsekaiRecord(
+            image_name=f"{label}/{number:04d}.png",
+            positive_list=tuple(f"{positive}/{shown:04d}.png" for shown in range(half)),
+            negative_list=tuple(f"{negative}/{shown:04d}.png" for shown in range(half)),
+            positive_promt=positive,
+            negative_promt=negative,
+            label_name=label,
+        )
         for positive, negative in pairs
-        for number in range(images // 2, images)
+        for number in range(half, images)
         for label in (positive, negative)
     ]

@@ -1,48 +1,22 @@
-"""isekai: ISEKAI-10 and ISEKAI-pair in their published layout, as a data set and episodes.
+"""isekai: the episodes of ISEKAI-10 and ISEKAI-pair, whose files `data.readers.isekai` reads.
 
-The layout is a folder with pictures and ISEKAI-10.json or ISEKAI-pair.json: JSON lines with one query each, with paths
-relative to the folder and fields spelt as published. The first k pictures of each list are the support of k shots per
-class. Records with the same lists and names become one episode with many queries, which share a support.
+The first k pictures of each list are the support of k shots per class. Records with the same lists and names become one
+episode with many queries, which share a support.
 """
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from linkcontext.config import EpisodeConfig, flags
 from linkcontext.data.copies import label_conflicts
-from linkcontext.data.manifest import MANIFEST, Dataset
-from linkcontext.data.problems import Problems
-from linkcontext.data.scan import scan
+from linkcontext.data.manifest import Dataset
+from linkcontext.data.readers.isekai import HUB, LAYOUT, OWN, IsekaiRecord, isekai_file, isekai_items, read_isekai
 from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.errors import InputError, first_few
 from linkcontext.evaluation.task import EpisodeSet, Task, TaskOptions
-from linkcontext.jsonl import read_jsonl
 from linkcontext.records import Candidate, Episode, Item, Turn
 from linkcontext.seeds import rng
-from linkcontext.storage import cache_dir
-
-HUB = "hf:ISEKAI-Portal/ISEKAI-10 or hf:ISEKAI-Portal/ISEKAI-pair"
-LAYOUT = "a folder with ISEKAI-10.json or ISEKAI-pair.json and the pictures that it names"
-OWN = "linkcontext world --isekai 10 --out DIR"
-
-
-@dataclass(frozen=True, slots=True)
-class IsekaiRecord:
-    """One query as published. `label_name` is one of the two names; "promt" is the spelling of the data."""
-
-    image_name: str
-    positive_list: tuple[str, ...]
-    negative_list: tuple[str, ...]
-    positive_promt: str
-    negative_promt: str
-    label_name: str
-
-    @property
-    def lists(self) -> dict[str, tuple[str, ...]]:
-        """Name -> its support pictures."""
-        return {self.positive_promt: self.positive_list, self.negative_promt: self.negative_list}
 
 
 def _configure(options: TaskOptions) -> TaskOptions:
@@ -79,12 +53,12 @@ def open_isekai(data: str, shots_per_class: Iterable[int], seed: int) -> tuple[D
     Records whose query is among its supports are left out, and counted in the data set's problems. Raises `InputError`
     for malformed records, missing pictures (naming all of them), and more shots per class than the lists have.
     """
-    file = _file(_downloaded(data.removeprefix("hf:")) if data.startswith("hf:") else Path(data))
+    file = isekai_file(data)
     shots = tuple(sorted(set(shots_per_class)))
     if not shots or shots[0] < 0:
         raise InputError(f"--shots {shots}: give one or more numbers, none below 0.")
-    records = _records(file, shots[-1])
-    items = _items(file, records)
+    records = read_isekai(file, shots[-1])
+    items = isekai_items(file, records)
     groups: dict[frozenset[tuple[str, tuple[str, ...]]], list[IsekaiRecord]] = {}
     leaks = []
     for record in records:
@@ -105,89 +79,6 @@ def open_isekai(data: str, shots_per_class: Iterable[int], seed: int) -> tuple[D
         _episode(f"e{i:05d}", _task(file), group, items, shots, seed) for i, group in enumerate(groups.values())
     ]
     return dataset, tuple(episodes)
-
-
-def _downloaded(name: str) -> Path:
-    """The cached folder of a data set on the Hub."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - slow to import, and needed for hf: only
-
-    try:
-        return Path(snapshot_download(name, repo_type="dataset", local_dir=cache_dir() / "isekai" / name))
-    except (OSError, ValueError) as error:  # the Hub's errors for no network, no such name and no permission
-        reason = str(error).strip().split("\n", 1)[0]
-        raise InputError(
-            f"hf:{name}: cannot be fetched ({reason}). Download it elsewhere and give its folder to --data, or draw "
-            f"your own with `{OWN}`."
-        ) from error
-
-
-def _file(data: Path) -> Path:
-    """The records file in a folder."""
-    if data.is_file():
-        return data
-    if not data.is_dir():
-        raise InputError(f"{data}: no such folder. Give {LAYOUT}, {HUB}; or draw your own with `{OWN}`.")
-    files = sorted(p for p in data.glob("*.json*") if p.suffix in (".json", ".jsonl") and p.name != MANIFEST)
-    files = [path for path in files if "isekai" in path.stem.lower()] or files
-    if len(files) != 1:
-        count = f"{len(files)} JSON files ({first_few([path.name for path in files])})" if files else "no JSON file"
-        raise InputError(f"{data}: has {count} where one is needed. Give {LAYOUT}, or give the records file to --data.")
-    return files[0]
-
-
-def _records(file: Path, most: int) -> list[IsekaiRecord]:
-    """The checked records of a file."""
-    try:
-        records = list(read_jsonl(IsekaiRecord, file))
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error}). Is the download complete?") from error
-    if not records:
-        raise InputError(f"{file}: no records. Is the download complete?")
-    return [_checked(record, f"{file}:{number}", most) for number, record in enumerate(records, 1)]
-
-
-def _checked(record: IsekaiRecord, where: str, most: int) -> IsekaiRecord:
-    texts = [record.image_name, record.label_name, record.positive_promt, record.negative_promt]
-    texts += [*record.positive_list, *record.negative_list]
-    if not all(isinstance(text, str) and text for text in texts):
-        raise InputError(f"{where}: pictures and names must be non-empty texts. Mend the record.")
-    spelt = {name.casefold(): name for name in record.lists}
-    if len(spelt) < 2 or record.label_name.casefold() not in spelt:
-        raise InputError(
-            f"{where}: label_name {record.label_name!r} must be one of two different names, positive_promt "
-            f"{record.positive_promt!r} and negative_promt {record.negative_promt!r}. Mend the record."
-        )
-    available = min(len(record.positive_list), len(record.negative_list))
-    if available < most:
-        raise InputError(
-            f"{where}: {most} shots per class need more pictures than the {available} of its lists. Give fewer --shots."
-        )
-    return dataclasses.replace(record, label_name=spelt[record.label_name.casefold()])
-
-
-def _items(file: Path, records: Sequence[IsekaiRecord]) -> dict[str, Item]:
-    """Path in the records -> item. All pictures may be in a folder that the paths of the records do not mention."""
-    problems = Problems(strict=False)
-    pictures = scan(file.parent, problems)
-    called = [(record.image_name, record.label_name) for record in records]
-    called += [(path, name) for record in records for name, listed in record.lists.items() for path in listed]
-    paths, first = {path for path, _ in called}, called[0][0]
-    deeper = (path.removesuffix(first) for path in pictures if path.endswith(f"/{first}"))
-    above = "" if paths & pictures.keys() else min(deeper, key=len, default="")
-    missing = sorted(path for path in paths if above + path not in pictures)
-    if missing:
-        named = first_few(missing) if len(missing) == len(paths) else ", ".join(missing)  # all missing: no full list
-        reasons = {path: problems.reasons.get(above + path) for path in missing}
-        damaged = [f"{path}: {reason}" for path, reason in reasons.items() if reason]
-        because = f" Damaged: {first_few(damaged, whole=True)}" if damaged else ""
-        raise InputError(f"{file}: pictures missing: {len(missing)} of {len(paths)} ({named}). Unpack them.{because}")
-    items: dict[str, Item] = {}
-    for path, name in called:
-        seen, place = pictures[above + path], above + path
-        item = items.setdefault(path, Item(place, place, name, name, seen.sha256, pixels=seen.pixels))
-        if item.name != name:
-            raise InputError(f"{file}: {path} is called both {item.name!r} and {name!r}. Mend the records.")
-    return items
 
 
 def _task(file: Path) -> str:
