@@ -38,6 +38,8 @@ TEXTS = (
     (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
     (r"chatcmpl-[\w-]+", "RESPONSE"),
 )
+# Versions of formats, which files of 0.1 do not have.
+FORMATS = (rb'^\{"format": ?"linkcontext\.manifest/1"\}\n', rb'"format": "linkcontext\.(run|training)/1",\s*')
 # Files that may be in one recording only, as patterns of COMMAND/FILE.
 ONE_ONLY: tuple[str, ...] = ()
 # What commands print for people.
@@ -93,6 +95,8 @@ class Recording:
         content = (self.folder / file).read_bytes()
         for place, name in self.places.items():
             content = content.replace(place.encode(), name.encode())
+        for pattern in FORMATS:
+            content = re.sub(pattern, b"", content)
         return content
 
     def text(self, text: str) -> str:
