@@ -63,3 +63,12 @@ def test_the_reading_of_the_readme_takes_half_an_hour():
     files = re.findall(r"\]\((src/[^)]+)\)", reading)
     assert len(files) <= 8
     assert sum(len((ROOT / file).read_text(encoding="utf-8").splitlines()) for file in files) <= 1500
+
+
+@pytest.mark.parametrize(
+    "page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("[dre]*/**/*.md")), ids=lambda page: page.name
+)
+def test_links_between_files_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert [link for link in links if link and not (page.parent / link).exists()] == []

@@ -1,11 +1,18 @@
-"""What the tables of trained models share: training once, figures by row and seed, Markdown."""
+"""What the experiments share: where results go, training once, figures by row and seed, tables in Markdown."""
 
+import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from machine import COLOURS, machine
+
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.loop import train
+
+RESULTS = Path(__file__).parent
+__all__ = ["COLOURS", "RESULTS", "Found", "cell", "learnt", "listed", "machine", "slim"]
 
 
 def learnt(config: TrainConfig) -> str:

@@ -1,4 +1,4 @@
-"""In-context instruction tuning and its ablations, from mini-base. Run: `python benchmarks/icl_tuning.py`.
+"""In-context instruction tuning and its ablations, from mini-base. Run: `python experiments/icl_tuning.py`.
 
     base                 mini-base as it is
     icl                  a curriculum after arXiv 2403.12736: alignment (what letters stand for: told in words, then of
@@ -16,7 +16,7 @@
     ... averaged 0.7     their weights times .7, and .3 times those of the model they began from; 0.8 likewise
 
 Every row with every seed; the alignment is common to all of them. relation, same-different and rule are never trained
-on. Resumable. Writes benchmarks/results/icl_tuning.json and .png, and prints the tables of docs/icl-tuning.md. `--only
+on. Resumable. Writes experiments/icl_tuning.json and .png, and prints the tables of experiments/icl_tuning.md. `--only
 icl "no coherence"` takes some rows, `--tables-only` trains nothing and makes the tables of what is measured, `--toy`
 shows that all of it runs; its figures say nothing.
 """
@@ -32,10 +32,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 import tyro
-from machine import COLOURS, RESULTS, machine
 from matplotlib.figure import Figure
 from scipy.stats import t as student
-from table import Found, cell, learnt, listed, slim
+from table import COLOURS, RESULTS, Found, cell, learnt, listed, machine, slim
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.episodes.questions import HELD_OUT

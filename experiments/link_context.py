@@ -1,4 +1,4 @@
-"""Link-Context Learning's table in miniature, from mini-base. Run: `python benchmarks/link_context.py`.
+"""Link-Context Learning's table in miniature, from mini-base. Run: `python experiments/link_context.py`.
 
     vanilla          mini-base as it is
     2-way, 2-way-random, 2-way-weight, mix
@@ -9,8 +9,8 @@
 
 Each is trained with every seed and measured on ISEKAI-mini-10 and -pair (`linkcontext world --isekai`), an unseen world
 and digits, by likelihood and generation; on what mini-base was taught; with false labels; and by the place of the
-only support. Resumable. Writes benchmarks/results/link_context.json and .png, and prints the tables of
-docs/link-context.md. `--toy` shows in a minute or two that all of it runs; its figures say nothing.
+only support. Resumable. Writes experiments/link_context.json and .png, and prints the tables of
+experiments/link_context.md. `--toy` shows in a minute or two that all of it runs; its figures say nothing.
 """
 
 import json
@@ -22,9 +22,8 @@ from statistics import fmean
 from typing import Any
 
 import tyro
-from machine import COLOURS, RESULTS, machine
 from matplotlib.figure import Figure
-from table import Found, cell, learnt, listed, slim
+from table import COLOURS, RESULTS, Found, cell, learnt, listed, machine, slim
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.evaluation.metrics import by_place, grouped

@@ -1,10 +1,10 @@
-"""What a taught model gets right, what it turns down, and which supports to show. Run: `python benchmarks/teaching.py`
+"""What a taught model gets right, what it turns down, and which supports to show. Run: `python experiments/teaching.py`
 
 Teaching: five classes with 8 pictures each under their own names, again and again with other classes; then pictures of
 these five and of a sixth. `ask` names the former; AUROC tells how well pictures of the sixth are told from them by
 their similarity, by the probability of the likeliest name, and which pictures the rejection threshold accepts.
 Selection: five-way episodes whose supports are chosen of 24 pictures of each class: at random, by medoid, by RICES.
-Digits, and the class folders in $LINKCONTEXT_DATA/images where there are any. Writes benchmarks/results/teaching.json
+Digits, and the class folders in $LINKCONTEXT_DATA/images where there are any. Writes experiments/teaching.json
 and prints the tables of docs/teaching.md. `--toy` for a dry run.
 """
 
@@ -18,9 +18,8 @@ from pathlib import Path
 from statistics import fmean
 
 import tyro
-from machine import RESULTS, machine
 from sklearn.metrics import roc_auc_score
-from table import listed
+from table import RESULTS, listed, machine
 
 from linkcontext.config import eval_config
 from linkcontext.evaluation.intervals import clustered_wilson

@@ -1,7 +1,7 @@
-"""The bundled models against what they are meant to reach. Run: `python benchmarks/mini.py --out runs/accept`.
+"""The bundled models against what they are meant to reach. Run: `python experiments/mini.py --out runs/accept`.
 
 Resumable; needs the real pictures of $LINKCONTEXT_DATA for the rows of real sets, which are left out without it.
-Prints a table and writes benchmarks/results/mini.json with the command, the date and the machine.
+Prints a table and writes experiments/mini.json with the command, the date and the machine.
 """
 
 import datetime
