@@ -25,6 +25,7 @@ class World:
     out: str
     """The folder to write; it must be new or empty."""
     classes: int = 20
+    """Number of things, each of which is a class."""
     images: int = 32
     """Pictures per class."""
     seed: int = 0

@@ -91,7 +91,7 @@ class Average:
 
 @dataclass(frozen=True, slots=True)
 class BundledPath:
-    """Print the standard Hugging Face folder of a bundled model; it is put together at first use."""
+    """Print the Hugging Face folder of a bundled model, which is written at its first use."""
 
     name: Annotated[Bundled, tyro.conf.Positional] = "mini"
 

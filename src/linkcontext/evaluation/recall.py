@@ -49,7 +49,7 @@ def append_answers(
 ) -> None:
     """Append the answers that the file lacks."""
     with appending(path) as append:
-        done = {answered.probe for answered in read_answers(questions, path)}
+        done = {answered.probe for answered in read_recall_answers(questions, path)}
         left = [question for question in questions if question.id not in done]
         with progress("Asking", len(left)) as advance:
             for start in range(0, len(left), GROUP):
@@ -59,7 +59,7 @@ def append_answers(
                     advance()
 
 
-def read_answers(questions: Sequence[RecallQuestion], path: Path) -> list[RecallAnswer]:
+def read_recall_answers(questions: Sequence[RecallQuestion], path: Path) -> list[RecallAnswer]:
     """Read the answers in a file. Raises `InputError` for one that has no question, is repeated or is impossible."""
     known, checked = {question.id: question for question in questions}, dict[str, RecallAnswer]()
     for answered in read_jsonl(RecallAnswer, path):

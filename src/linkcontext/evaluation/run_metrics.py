@@ -11,7 +11,7 @@ from linkcontext.evaluation import checks, lcl_metric
 from linkcontext.evaluation.aggregate import mean_rows, shot_curves
 from linkcontext.evaluation.grounding.findings import judge_predictions
 from linkcontext.evaluation.metrics import grouped, metric_rows
-from linkcontext.evaluation.recall import read_answers
+from linkcontext.evaluation.recall import read_recall_answers
 from linkcontext.evaluation.tasks.recall_questions import RecallTest
 from linkcontext.evaluation.tasks.retention_rows import retention_rows
 from linkcontext.jsonl import read_jsonl
@@ -59,7 +59,7 @@ def with_engines(counters: dict[str, Any], engines: Iterable[str], out: Path) ->
 
 def write_recall_metrics(out: Path, test: RecallTest, counters: dict[str, Any]) -> dict[str, Any]:
     """Compute the metrics of answers to questions without a support, and write metrics.json."""
-    answers = {answer.probe: answer for answer in read_answers(test.questions, out / "answers.jsonl")}
+    answers = {answer.probe: answer for answer in read_recall_answers(test.questions, out / "answers.jsonl")}
     counters = with_engines(counters, (answer.engine for answer in answers.values()), out)
     counters |= {"questions": len(test.questions), "questions_in_data": test.total}
     metrics = {"rows": retention_rows(test, answers), "counters": counters}

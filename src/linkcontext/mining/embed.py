@@ -250,16 +250,7 @@ def mine(
         refuse_marks(name, marks, f"the name of class {class_id}")
     image_blocks = {c: blocks(folder, loaded.fingerprint, items, dataset.root) for c, items in chosen.items()}
     name_blocks = blocks(folder, loaded.fingerprint, names=list(names.values()))
-    every = [*(block for parts in image_blocks.values() for block in parts), *name_blocks]
-    missing = [block for block in every if not block.file.exists()]
-    state.wait_for_everyone()  # no process writes before all have the same list
-    with suppress(OSError):  # there may be no features yet, or no permission to write
-        remove_leftovers(folder)
-    own = list({block.file: block for block in missing}.values())[state.process_index :: state.num_processes]
-    loaders = max(1, min(LOADERS, (os.cpu_count() or 1) // state.num_processes))
-    with progress("Encoding", len(own)) as advance:
-        encode_blocks(loaded, own, loaders, advance)
-    state.wait_for_everyone()
+    _encode_missing(loaded, [*(b for parts in image_blocks.values() for b in parts), *name_blocks], folder, state)
     if state.is_main_process:
         image = np.stack([mean(parts) for parts in image_blocks.values()])
         text = np.concatenate([units(block) for block in name_blocks])
@@ -270,3 +261,16 @@ def mine(
         if picture:
             draw_sheet(dataset, rows, picture)
     return bool(state.is_main_process)
+
+
+def _encode_missing(encoder: Encoder, wanted: Sequence[Block], folder: Path, state: PartialState) -> None:
+    """Encode this process's share of the blocks without a file, and wait until all processes have done so."""
+    missing = {block.file: block for block in wanted if not block.file.exists()}
+    state.wait_for_everyone()  # no process writes before all have the same list
+    with suppress(OSError):  # there may be no features yet, or no permission to write
+        remove_leftovers(folder)
+    own = list(missing.values())[state.process_index :: state.num_processes]
+    loaders = max(1, min(LOADERS, (os.cpu_count() or 1) // state.num_processes))
+    with progress("Encoding", len(own)) as advance:
+        encode_blocks(encoder, own, loaders, advance)
+    state.wait_for_everyone()

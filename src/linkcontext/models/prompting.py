@@ -31,11 +31,11 @@ class Prompting:
     """Variables of the model's chat template as a JSON object: '{"enable_thinking": false}' turns reasoning off where
     the template has this variable."""
     max_new_tokens: int | None = None
-    """The most tokens of a reply. Default: 24, and what a benchmark or a conversation needs. Models that reason before
-    they answer need thousands."""
+    """Maximum number of tokens of a reply. Default: 24, or more if a benchmark or a conversation needs it. Models that
+    reason before they answer need thousands."""
     generation_config: GenerationChoice = "clean"
-    """Replies are greedy. clean: nothing else changes them, whatever the checkpoint's generation config says; model:
-    its penalties and suppressed tokens apply, with every engine."""
+    """Replies are always greedy. clean: ignore the checkpoint's generation config; model: apply its penalties and
+    suppressed tokens, with every engine."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:

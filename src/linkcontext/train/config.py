@@ -1,4 +1,4 @@
-"""What a training can be asked for, typed. Saved whole in the run's folder, where the same flags find it again."""
+"""The options of a training, typed. They are saved in its folder, and the same options resume it."""
 
 import math
 from dataclasses import dataclass, field
@@ -20,92 +20,99 @@ LANGUAGE = r"(language_model|text_model)\..*\.(q|k|v|o|gate|up|down)_proj$"
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """Train a model to learn from its context. Killed and started again with the same flags, it goes on."""
+    """Train a model to learn from its context. The same options resume an interrupted training."""
 
     model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
     data: Annotated[str, tyro.conf.arg(help=data_help("Pictures of the link episodes."))] = "world:1"
     split: str | None = None
     """Take pictures of this split only."""
     strategy: Kind = "2-way-random"
-    """How many support pictures an episode has, for any --ways: 2-way always --support, 2-way-random evenly from --ways
-    to --support, 2-way-weight j of them with weight e^j, lcl-code-weight k of each class with weight e^(k/2)."""
+    """The number of support pictures of an episode, for any --ways. 2-way: always --support; 2-way-random: uniform from
+    --ways to --support; 2-way-weight: j pictures with weight e^j; lcl-code-weight: k pictures per class with weight
+    e^(k/2)."""
     ways: int = 2
     """Classes in an episode."""
     support: int = 16
-    """The most support pictures of an episode, of ALL classes together."""
+    """Maximum number of support pictures of an episode, over ALL classes."""
     queries: int = 1
-    """Queries to a support. They share its computation."""
+    """Queries per support, which share its computation."""
     names: Names = "pseudo"
-    """pseudo, random, real, swapped; or lcl: random letters for the first class and real names for the others."""
+    """The names of classes, as in eval; or lcl: random letters for the first class and real names for the others."""
     negatives: Negatives = "random"
-    """Which classes meet: any, or neighbours of the first."""
+    """The other classes of an episode: any (random), or neighbours of its first class."""
     neighbours: str | None = None
-    """A file made by `linkcontext mine`, for --negatives neighbours. Default: what the manifest says."""
+    """The file of `linkcontext mine` to use with --negatives neighbours. Default: the neighbours in the manifest."""
     rule: RankingRule = "linear"
-    """How a negative is drawn from the file: topk (evenly), linear (the paper) or intervals (the released code)."""
+    """How a negative is drawn from the file: topk (uniform), linear (the paper) or intervals (the released code)."""
     questions: str | None = None
-    """A file with ways to ask the query's question, one a line."""
+    """A file with wordings of the query's question, one per line."""
     supervise: Literal["query", "every"] | None = None
-    """Which answers are learnt: the last ones, or every answer. Default: the query's of link episodes (Link-Context
-    Learning), every one of icl conversations (any-shot)."""
+    """The answers that carry loss: those of queries, or every answer. Default: queries for link episodes (Link-Context
+    Learning), every answer for icl conversations (any-shot)."""
     scaffold: str = "turns"
-    """What is said around the pictures: turns, single_turn, lcl, or a JSON file."""
+    """The wording around the pictures: turns, single_turn, lcl, or a JSON file."""
     mixture: tuple[str, ...] = ("link",)
-    """What is learnt and its shares, as link=0.5 taught=0.3 FILE.json=0.2: link episodes, icl conversations, letters
-    (the same in words alone, always as choices), questions about what the bundled models know by name (taught), LLaVA
-    conversations. Without numbers all come equally often (the paper's mix)."""
+    """The training tasks with their shares, for example link=0.5 taught=0.3 FILE.json=0.2. link: link episodes; icl:
+    conversations about tasks; letters: the same as choices in text only; taught: questions about things that the
+    bundled models know by name; FILE.json: LLaVA conversations. Without shares, all have the same (the paper's mix)."""
     icl_data: str = "scenes:1"
-    """Annotated pictures of the conversations of icl and letters."""
+    """The annotated pictures of icl and letters."""
     tasks: tuple[str, ...] = ()
-    """Tasks of these conversations. Default: all but the held-out types: relation, same-different, rule."""
+    """The tasks of icl and letters. Default: all except the held-out types (relation, same-different, rule)."""
     coherence: Coherence = "concept"
-    """What the turns of an icl conversation have in common: the concept, the task, or nothing."""
+    """What the turns of an icl conversation share: the concept, the task, or nothing."""
     format: Form = "mixed"
-    """Of icl conversations: open questions, choices among letters, captions, or open and choice mixed."""
+    """The form of icl conversations: open questions, choices among letters, captions, or open and choice mixed."""
     options: int = 4
-    """Answers in play in an icl conversation."""
+    """Maximum number of different answers in an icl conversation."""
     turns: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...")] = (1, 2, 3, 4, 5, 6, 7, 8, 9)
-    """Lengths of icl conversations, each as likely; one that is said twice comes twice as often."""
+    """Lengths of icl conversations, equally likely; a number that is given twice is twice as likely."""
     steps: int = 1000
+    """Number of optimizer steps."""
     batch: int = 8
-    """Examples of a step, over all processes."""
+    """Examples per step, over all processes."""
     micro_batch: int | None = None
-    """Examples that go through the model at once in one process. Default: all. The losses do not depend on it."""
+    """Examples per forward pass of a process. Default: all. The losses do not depend on it."""
     train: tuple[Part, ...] | None = None
-    """What is trained. Default: projector and language; with --lora-rank the projector."""
+    """The parts that are trained. Default: projector and language; with --lora-rank the projector."""
     lora_rank: int = 0
-    """Above 0: LoRA adapters of this rank on --lora-targets."""
+    """Above 0: train LoRA adapters of this rank on --lora-targets."""
     lora_targets: str = LANGUAGE
-    """A pattern that is looked for in the names of linear layers."""
+    """A regular expression for the names of linear layers that get adapters."""
     lr: float = 2e-5
+    """Peak learning rate."""
     projector_lr: float | None = None
-    """Of what is trained outside of the language model. Default: the same."""
+    """Peak learning rate outside of the language model. Default: --lr."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW, for parameters with more than one dimension."""
     warmup: float = 0.03
-    """Share of the steps in which the rate rises. It falls as a cosine after that."""
+    """Share of the steps in which the learning rate rises linearly. After that it falls as a cosine."""
     precision: Literal["no", "bf16"] = "no"
-    """bf16: numbers are computed in bfloat16 where that is safe, and kept in float32."""
+    """bf16: compute in bfloat16 where that is safe, with weights in float32."""
     gradient_checkpointing: bool = False
-    """Compute layers again in the backward pass instead of keeping their states."""
+    """Recompute the activations of layers in the backward pass instead of storing them."""
     held_out: str | None = None
     """Data for evaluation during training, like --data."""
     held_out_tasks: tuple[str, ...] = ()
-    """Ask the held-out data these tasks instead of linking its classes, like --tasks of eval."""
+    """Evaluate these tasks on the held-out data instead of linking its classes, like --tasks of eval."""
     until: float | None = None
-    """Stop where the held-out accuracy, averaged over tasks and shots, has reached this."""
+    """Stop when the held-out accuracy, averaged over tasks and shots, reaches this value."""
     held_out_episodes: int = 64
+    """Number of held-out episodes."""
     held_out_shots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...")] = (1, 4)
-    """Support pictures of EACH class of a held-out episode."""
+    """Support pictures PER CLASS of a held-out episode."""
     eval_every: int = 500
-    """Steps."""
+    """Steps between two evaluations on the held-out data."""
     save_every: int = 500
-    """Steps."""
+    """Steps between two checkpoints."""
     keep: int = 2
-    """So many checkpoints; older ones are removed."""
+    """Number of checkpoints to keep; older ones are removed."""
     trackers: tuple[Tracker, ...] = ()
-    """Where figures go besides log.jsonl."""
+    """Where to log metrics, besides log.jsonl."""
     seed: int = 0
+    """The seed of episodes, conversations and adapters."""
     out: str = "runs/train"
+    """The folder of the training."""
 
     def __post_init__(self) -> None:
         least = {"steps": 1, "batch": 1, "micro_batch": 1, "eval_every": 1, "save_every": 1, "keep": 1, "lora_rank": 0}
