@@ -29,7 +29,8 @@ PICKLE = (
     "a pickle, which is never read: unpickling runs whatever code its author put into it. "
     "Ask its author for JSON, or convert it where nothing can be lost (json.dump), and give that file."
 )
-JSON_NAMES = {"class_id": "class"}  # field name -> key in files; `class` is a keyword in Python
+# Field name -> key in files: `class` is a keyword in Python, and explain.json has had `asked` since version 0.1.
+JSON_NAMES = {"class_id": "class", "scored": "asked"}
 
 
 def to_json(record: Any) -> str:

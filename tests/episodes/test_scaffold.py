@@ -111,7 +111,7 @@ def test_a_template_that_rewrites_what_is_said_is_refused():
             text = super().apply_chat_template(messages, tokenize=tokenize, add_generation_prompt=add_generation_prompt)
             return text.upper()
 
-    with pytest.raises(InputError, match="changes what is said"):
+    with pytest.raises(InputError, match="chat template changes the texts"):
         encode(build_messages(SUPPORT, SCAFFOLDS["turns"]), Shouting(), "every")
 
 

@@ -120,7 +120,7 @@ def test_fewer_episodes_are_the_first_of_more(config, tmp_path):
 
 def test_a_folder_of_another_configuration_is_refused(config, tmp_path):
     run_evaluation(config(scoring="likelihood", episodes=2))
-    with pytest.raises(InputError, match=r"another configuration .*seed 0 there, 1 asked"):
+    with pytest.raises(InputError, match=r"another configuration .*seed was 0 and is 1"):
         run_evaluation(config(scoring="likelihood", episodes=2, seed=1))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")
@@ -139,13 +139,13 @@ def test_a_run_from_before_an_option_goes_on_with_its_default(config, tmp_path):
     del kept["config"]["scaffold"]
     path.write_text(json.dumps(kept))
     assert run_evaluation(asked)["rows"] == metrics["rows"]
-    with pytest.raises(InputError, match=r"scaffold turns there, lcl asked, select random there, medoid asked"):
+    with pytest.raises(InputError, match=r"scaffold was turns and is lcl, select was random and is medoid"):
         run_evaluation(
             config(scoring="likelihood", episodes=2, scaffold="lcl", select="medoid", choose_from=2, shots=(0, 1))
         )
     kept["config"]["gone"] = 1  # an option that is no more is another matter
     path.write_text(json.dumps(kept))
-    with pytest.raises(InputError, match="gone 1 there, None asked"):
+    with pytest.raises(InputError, match="gone was 1 and is None"):
         run_evaluation(asked)
 
 

@@ -66,7 +66,7 @@ def test_words_depend_on_their_names_alone():
 
 
 def test_too_many_words_are_refused():
-    with pytest.raises(InputError, match="50001 pseudo-words were asked for; at most 50000"):
+    with pytest.raises(InputError, match="50001 pseudo-words are needed, and at most 50000"):
         pseudo_words(50_001, "many")
 
 

@@ -2,7 +2,7 @@
 
 A policy that ignores the query picture scores exactly 1/ways in every episode: whatever it computes from the support
 and the names, it gives the same answer to all queries of an episode, and each class is queried equally often. The
-support is balanced as well, so counting its names is no use either.
+support is balanced as well, so counting its names does not help either.
 """
 
 from collections.abc import Mapping, Sequence

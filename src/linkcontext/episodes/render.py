@@ -103,7 +103,9 @@ def render_text(
                 (start - len(words.gap) if text.endswith(words.gap, 0, start) else start, end)
                 for start, end in answers
             ]
-    raise InputError("the model's chat template changes what is said, so that answers cannot be told from prompts.")
+    raise InputError(
+        "the model's chat template changes the texts of messages, so answers cannot be located in prompts."
+    )
 
 
 def _place(messages: Sequence[Message], number: int) -> str:

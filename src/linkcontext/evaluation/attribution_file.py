@@ -37,7 +37,7 @@ class TreeToken:
     text: str
     times: int
     item: str
-    asked: bool  # its log-probability is part of an answer's score
+    scored: bool  # its log-probability is part of an answer's score
 
 
 @dataclass(frozen=True, slots=True)

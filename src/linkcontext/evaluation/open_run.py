@@ -139,12 +139,12 @@ def _refuse_other_options(config_path: Path, kept: Any, options: RunOptions, dat
 
 
 def _bound(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that must stay the same while a run goes on."""
+    """The options that must not change when a run is resumed."""
     return {name: value for name, value in options.items() if name not in FREE}
 
 
 def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
     a, b = flat(earlier), flat(now)
     return ", ".join(
-        f"{key} {a.get(key)} there, {b.get(key)} asked" for key in sorted({*a, *b}) if a.get(key) != b.get(key)
+        f"{key} was {a.get(key)} and is {b.get(key)}" for key in sorted({*a, *b}) if a.get(key) != b.get(key)
     )

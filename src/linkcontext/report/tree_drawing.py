@@ -13,7 +13,7 @@ from linkcontext.records import Episode
 def draw_tree(tree: PrefixTree, words: Sequence[str]) -> str:
     """The tree with one segment in a line, after the number of its first token.
 
-    `words` has a text for each token. Tokens whose log-probability is asked for are in brackets.
+    `words` has a text for each token. Tokens that count for a score are in brackets.
     """
     children: dict[int, list[int]] = {}
     for number, segment in enumerate(tree.segments):

@@ -52,12 +52,12 @@ def _title(tokens: Sequence[TreeToken], first: bool, goes_on: bool) -> str:
     """The title of a segment: "trunk" if all prompts share it, "answer" if it is an answer, else "branch"."""
     if first and goes_on:
         return "trunk"
-    return "answer" if all(token.asked for token in tokens) else "branch"
+    return "answer" if all(token.scored for token in tokens) else "branch"
 
 
 def _box(token: TreeToken) -> Box:
     text = "picture" if token.item else token.text.translate(BLANKS) or "∅"
-    return Box(text, token.times, token.item, token.asked)
+    return Box(text, token.times, token.item, token.scored)
 
 
 def mask(reading: TreeView) -> Markup:
@@ -74,7 +74,7 @@ def mask(reading: TreeView) -> Markup:
             above = pieces[above].parent
         steps = "".join(f"H{i + 1}V{i + 1}" for i in range(piece.start, piece.end))
         shapes.append(f'<path class="own" d="M{piece.start} {piece.start}{steps}H{piece.start}Z"/>')
-    scored = [i for i, token in enumerate(reading.tokens) if token.asked]
+    scored = [i for i, token in enumerate(reading.tokens) if token.scored]
     shapes += [f'<rect class="asked" x="-2" y="{i}" width="1.2" height="1"/>' for i in scored]
     label = escape(f"The attention mask of {reading.episode_id} with {count} rows")
     return Markup(

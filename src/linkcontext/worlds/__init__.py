@@ -1,1 +1,1 @@
-"""The procedural world: concepts, instances and what is true of them."""
+"""The procedural world: concepts, their pictures and the facts about them."""

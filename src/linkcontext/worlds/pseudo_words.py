@@ -59,7 +59,7 @@ def pseudo_words(count: int, *seed_names: Name, avoid: Collection[str] = ()) -> 
     shorter list of the same names is a prefix of a longer one. Raises `InputError` for more than 50,000 words.
     """
     if count > _MOST:
-        raise InputError(f"{count} pseudo-words were asked for; at most {_MOST} can be made. Use fewer classes.")
+        raise InputError(f"{count} pseudo-words are needed, and at most {_MOST} can be made. Use fewer classes.")
     stream = rng("pseudo_words", *seed_names)
     taken = REAL_WORDS.union(word.casefold() for word in avoid)
     words: dict[str, None] = {}  # in order of drawing

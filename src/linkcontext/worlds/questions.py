@@ -22,7 +22,7 @@ def caption(facts: Facts) -> str:
 
 
 def styles(facts: Facts) -> dict[str, str]:
-    """Descriptions of one thing in several styles. Only an example shows which style is wanted."""
+    """Descriptions of one thing in several styles. Only examples show which style is expected."""
     body, kind = phrase(facts.parts[0]), facts.family
     return {
         "full": caption(facts),

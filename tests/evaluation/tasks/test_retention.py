@@ -238,7 +238,7 @@ def test_the_batch_changes_no_row(config, model, tmp_path):
 
 def test_other_runs_folders_are_refused(config, model, tmp_path):
     run_evaluation(config, LocalModel(model), benchmark="retention")
-    with pytest.raises(InputError, match=r"another configuration .*episodes 4 there, 5 asked"):
+    with pytest.raises(InputError, match=r"another configuration .*episodes was 4 and is 5"):
         more = dataclasses.replace(config.episodes, episodes=5)
         run_evaluation(dataclasses.replace(config, episodes=more), LocalModel(model), benchmark="retention")
     (tmp_path / "run" / "episodes.jsonl").write_text("")
