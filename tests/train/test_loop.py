@@ -285,7 +285,7 @@ def test_a_folder_in_use_is_refused(config, tmp_path):
 
 def test_a_folder_of_another_training_is_refused(config, tmp_path):
     train(config(steps=1))
-    with pytest.raises(InputError, match=r"another training \(lr 0.01 there, 0.02 asked\)"):
+    with pytest.raises(InputError, match=r"another training \(lr was 0.01 and is 0.02\)"):
         train(config(steps=1, lr=0.02))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")

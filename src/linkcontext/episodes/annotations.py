@@ -199,9 +199,9 @@ def has_untaken(pool: Sequence[Annotation], taken: set[Contents]) -> bool:
     return any(each.contents not in taken and each.image_set not in taken for each in pool)
 
 
-def draw_annotation(pool: Sequence[Annotation], taken: set[Contents], chance: np.random.Generator) -> Annotation:
+def draw_annotation(pool: Sequence[Annotation], taken: set[Contents], generator: np.random.Generator) -> Annotation:
     """Draw an annotation whose pictures are not `taken`, and add them to `taken`."""
     free = [each for each in pool if each.contents not in taken and each.image_set not in taken]
-    drawn = free[int(chance.integers(len(free)))]
+    drawn = free[int(generator.integers(len(free)))]
     taken.add(drawn.contents)
     return drawn

@@ -143,8 +143,8 @@ def _mislabelled(episode: Episode, share: float, *stream: Name) -> tuple[Turn, .
     """
     if not share:
         return episode.support
-    chance = rng(*stream, "false labels")
-    drawn = chance.random(len(episode.support)), chance.integers(1, episode.ways, len(episode.support))
+    generator = rng(*stream, "false labels")
+    drawn = generator.random(len(episode.support)), generator.integers(1, episode.ways, len(episode.support))
     classes = [candidate.class_id for candidate in episode.candidates]
     shown = []
     for turn, value, step in zip(episode.support, *drawn, strict=True):

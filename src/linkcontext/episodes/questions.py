@@ -153,18 +153,18 @@ class QuestionWriter:
 
     def _queries(self) -> list[Annotation]:
         """Queries about different pictures, in which each candidate is right once."""
-        chance, taken = rng(*self.stream, "queries"), set[Contents]()
+        generator, taken = rng(*self.stream, "queries"), set[Contents]()
         if self.subject.kind != "own":
             pools = (self.subject.queries[option] for option in self.options)
-            drawn = [draw_annotation(pool, taken, chance) for pool in pools if has_untaken(pool, taken)]
+            drawn = [draw_annotation(pool, taken, generator) for pool in pools if has_untaken(pool, taken)]
         else:
             pool = all_of(self.subject.queries)
-            drawn = [draw_annotation(pool, taken, chance)]
+            drawn = [draw_annotation(pool, taken, generator)]
             count = len(drawn[0].question.candidates)
             alike = [each for each in pool if len(each.question.candidates) == count]
             while self.choice and len(drawn) < min(count, count_different(alike)):
-                drawn.append(draw_annotation(alike, taken, chance))
-        return [drawn[place] for place in chance.permutation(len(drawn))]
+                drawn.append(draw_annotation(alike, taken, generator))
+        return [drawn[place] for place in generator.permutation(len(drawn))]
 
     def left(self, taken: set[Contents]) -> list[str]:
         """The answers that have a picture which is not `taken`."""
@@ -173,17 +173,17 @@ class QuestionWriter:
 
     def support(self, number: int, taken: set[Contents]) -> Turn:
         """A support turn about a picture that is not `taken`, which is then added to `taken`."""
-        chance = rng(*self.stream, "support", number)
+        generator = rng(*self.stream, "support", number)
         if self.subject.kind == "own":
-            drawn = draw_annotation(all_of(self.subject.supports), taken, chance)
+            drawn = draw_annotation(all_of(self.subject.supports), taken, generator)
         else:
             left = self.left(taken)
-            option = left[int(chance.integers(len(left)))]
+            option = left[int(generator.integers(len(left)))]
             if self.plan.balanced:
                 block, place = divmod(number, len(self.options))
                 due = self.options[int(rng(*self.stream, "round", block).permutation(len(self.options))[place])]
                 option = due if due in left else option
-            drawn = draw_annotation(self.subject.supports[option], taken, chance)
+            drawn = draw_annotation(self.subject.supports[option], taken, generator)
         return self.turn(drawn, number, "support")
 
     def turn(self, annotation: Annotation, number: int, part: str) -> Turn:

@@ -62,7 +62,7 @@ class Tokens:
 
 
 def render_text(
-    messages: Sequence[Message], words: ChatTokenizer, *, reply: bool = False
+    messages: Sequence[Message], tokenizer: ChatTokenizer, *, reply: bool = False
 ) -> tuple[str, list[tuple[int, int]]]:
     """Render a conversation; return the text and the spans of the assistant's answers, with the `gap` before them.
 
@@ -76,14 +76,14 @@ def render_text(
         parts = []
         for part in message["content"]:
             if part["type"] == "text":
-                refuse_marks(part["text"], words.marks, _place(messages, number))
+                refuse_marks(part["text"], tokenizer.marks, _place(messages, number))
                 parts.append({"type": "text", "text": f"\ue000{len(texts)}\ue001"})
                 texts.append((part["text"], number))
             else:
                 parts.append(part)
         skeleton.append({**message, "content": parts})
-    text = words.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=reply)
-    marked_text = words.apply_chat_template(skeleton, tokenize=False, add_generation_prompt=reply)
+    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=reply)
+    marked_text = tokenizer.apply_chat_template(skeleton, tokenize=False, add_generation_prompt=reply)
     pieces = re.split("\ue000(\\d+)\ue001", marked_text)
     for trim in (str, str.strip):
         whole, spans = pieces[0], []  # of every text: where it stands, and the number of its message
@@ -93,14 +93,14 @@ def render_text(
             whole += written + after
         if whole == text:
             starts = [start for start, _, _ in spans]
-            for match in words.marks.finditer(text):  # this includes marks that two adjacent texts form together
+            for match in tokenizer.marks.finditer(text):  # this includes marks that two adjacent texts form together
                 last = bisect_left(starts, match.end()) - 1  # the last text that begins before the mark ends
                 if last >= 0 and spans[last][1] > match.start():
                     raise marked(match[0], _place(messages, spans[last][2]))
             answers = [(start, end) for start, end, n in spans if messages[n]["role"] == "assistant"]
             return text, [
                 # A model generates the gap itself, in its first token or as a separate token.
-                (start - len(words.gap) if text.endswith(words.gap, 0, start) else start, end)
+                (start - len(tokenizer.gap) if text.endswith(tokenizer.gap, 0, start) else start, end)
                 for start, end in answers
             ]
     raise InputError(
@@ -113,20 +113,20 @@ def _place(messages: Sequence[Message], number: int) -> str:
 
 
 def encode(
-    messages: Sequence[Message], words: ChatTokenizer, supervise: str = "last", *, reply: bool = False
+    messages: Sequence[Message], tokenizer: ChatTokenizer, supervise: str = "last", *, reply: bool = False
 ) -> Tokens:
     """Tokenize a conversation, with one placeholder per picture, as in the chat template's text.
 
     `supervise` says which answers carry loss: `last`, `every` or `none`. The loss covers the text of the answer and its
     end token. With `reply`, the text ends with the generation prompt.
     """
-    text, spans = render_text(messages, words, reply=reply)
+    text, spans = render_text(messages, tokenizer, reply=reply)
     if supervise != "none" and messages[-1]["role"] == "assistant":
-        text = end_last_answer(text, spans, words)
-    return tokenize(text, spans, image_ids(messages), words, supervise)
+        text = end_last_answer(text, spans, tokenizer)
+    return tokenize(text, spans, image_ids(messages), tokenizer, supervise)
 
 
-def end_last_answer(text: str, spans: Sequence[tuple[int, int]], words: ChatTokenizer) -> str:
+def end_last_answer(text: str, spans: Sequence[tuple[int, int]], tokenizer: ChatTokenizer) -> str:
     """The text of a conversation with one of the model's end tokens after its last answer.
 
     If the template writes none there, the text is cut after the last answer, and `end_mark` is added. Earlier answers
@@ -134,16 +134,16 @@ def end_last_answer(text: str, spans: Sequence[tuple[int, int]], words: ChatToke
     """
     end = spans[-1][1]
     behind = text[end:].lstrip()
-    if any(text[end:].startswith(mark) or behind.startswith(mark) for mark in words.ends.values()):
+    if any(text[end:].startswith(mark) or behind.startswith(mark) for mark in tokenizer.ends.values()):
         return text
-    return text[:end] + words.end_mark
+    return text[:end] + tokenizer.end_mark
 
 
 def tokenize(
-    text: str, spans: Sequence[tuple[int, int]], shown: Sequence[str], words: ChatTokenizer, supervise: str
+    text: str, spans: Sequence[tuple[int, int]], shown: Sequence[str], tokenizer: ChatTokenizer, supervise: str
 ) -> Tokens:
     """Tokenize a rendered conversation. `spans` are the assistant's answers, `shown` the ids of its pictures."""
-    encoding = words(text, return_offsets_mapping=True)
+    encoding = tokenizer(text, return_offsets_mapping=True)
     ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
     chosen = {"last": spans[-1:], "every": spans, "none": []}[supervise]
     labels = [IGNORE] * len(ids)
@@ -155,9 +155,9 @@ def tokenize(
             labels[position] = ids[position]
             position += 1
         last = position
-        while last < len(ids) and ids[last] not in words.ends and text[slice(*offsets[last])].isspace():
+        while last < len(ids) and ids[last] not in tokenizer.ends and text[slice(*offsets[last])].isspace():
             last += 1  # some templates write a space before the end token
-        if last < len(ids) and ids[last] in words.ends:  # the end of the answer is part of it
+        if last < len(ids) and ids[last] in tokenizer.ends:  # the end of the answer is part of it
             labels[position : last + 1] = ids[position : last + 1]
             position = last + 1
     return Tokens(tuple(ids), tuple(labels), tuple(shown))

@@ -30,7 +30,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownTurn:
     """The pictures of a turn with their name in the episode. `truth` is the true name, or empty if it is the same."""
 
     pictures: tuple[Picture, ...]
@@ -57,43 +57,43 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Ablation:
     """A support picture that was left out, and the change of each explained answer."""
 
-    shown: Shown
+    shown: ShownTurn
     changes: tuple[Change, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
+class Explanation:
     """The explanation of a query: log-probabilities of the right name, and of the chosen name if it is another."""
 
     names: tuple[str, ...]
     logprobs: tuple[float, ...]
-    left: tuple[Left, ...]
+    left: tuple[Ablation, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class ShownQuery:
     """A query with its answers. Verdicts are None for a scoring that did not run; `why` is None without explanation."""
 
-    shown: Shown
+    shown: ShownTurn
     question: str  # empty for the scaffold's own question
     bars: tuple[Bar, ...]
     verdict: str | None
     reply: str | None
     reply_verdict: str | None
-    why: Why | None
+    why: Explanation | None
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class ShownEpisode:
     """One episode of the gallery."""
 
     id: str
     names: tuple[str, ...]
-    support: tuple[Shown, ...]
-    queries: tuple[Query, ...]
+    support: tuple[ShownTurn, ...]
+    queries: tuple[ShownQuery, ...]
     right: float
 
 
@@ -103,8 +103,8 @@ class Gallery:
     `missing` counts pictures that cannot be shown."""
 
     how: str
-    wrong: tuple[Opened, ...]
-    right: tuple[Opened, ...]
+    wrong: tuple[ShownEpisode, ...]
+    right: tuple[ShownEpisode, ...]
     missing: int
 
 
@@ -116,7 +116,7 @@ def gallery(groups: dict[Key, list[Pair]], root: Path, why: Attribution | None =
     wrong, right = picked.first(max(limit, len(with_why)))
     pictures = _Pictures(root)
 
-    def opened(ids: Sequence[str]) -> tuple[Opened, ...]:
+    def opened(ids: Sequence[str]) -> tuple[ShownEpisode, ...]:
         return tuple(_open(picked, i, explained, pictures.picture) for i in ids)
 
     counted = "per class" if any(key.ways > 1 for key in groups) else "in all"
@@ -149,33 +149,33 @@ def _open(
     episode_id: str,
     explained: dict[str, QueryAttribution],
     picture: Callable[[str, int], Picture],
-) -> Opened:
+) -> ShownEpisode:
     pairs = picked.episodes[episode_id]
     episode = pairs[0][0]
     truths = {candidate.class_id: candidate.truth for candidate in episode.candidates}
     names = {candidate.class_id: candidate.name for candidate in episode.candidates}
 
-    def shown(turn: Turn, class_id: str, name: str, edge: int = EDGE) -> Shown:
+    def shown(turn: Turn, class_id: str, name: str, edge: int = EDGE) -> ShownTurn:
         truth = truths.get(class_id, name)  # a support caption may not be a candidate
         pictures = tuple(picture(item, edge) for item in turn.pictures)
-        return Shown(pictures, name, "" if truth == name else truth)
+        return ShownTurn(pictures, name, "" if truth == name else truth)
 
     turns = episode.shown(picked.shots_per_class)
     support = tuple(shown(turn, turn.class_id, turn.answer) for turn in turns)
 
-    def why(query_id: str) -> Why | None:
+    def why(query_id: str) -> Explanation | None:
         if query_id not in explained:
             return None
         answers = explained[query_id].answers
         most = max([LEAST_SCALE, *(abs(v - a.logprob) for a in answers for v in a.without)])
         left = tuple(
-            Left(
+            Ablation(
                 shown(turn, turn.class_id, turn.answer, SMALL_EDGE),
                 tuple(Change(a.without[i] - a.logprob, (a.without[i] - a.logprob) / most) for a in answers),
             )
             for i, turn in enumerate(turns)
         )
-        return Why(tuple(names[a.class_id] for a in answers), tuple(a.logprob for a in answers), left)
+        return Explanation(tuple(names[a.class_id] for a in answers), tuple(a.logprob for a in answers), left)
 
     turn_of = {episode.query_id(index): query for index, query in enumerate(episode.queries)}
     queries = []
@@ -183,12 +183,12 @@ def _open(
         turn = turn_of[p.query_id]
         here = shown(turn, p.gold, names[p.gold])
         queries.append(_query(episode, p, picked.scoring, here, turn.question, why(p.query_id)))
-    return Opened(episode.id, tuple(names.values()), support, tuple(queries), picked.credits[episode_id])
+    return ShownEpisode(episode.id, tuple(names.values()), support, tuple(queries), picked.credits[episode_id])
 
 
 def _query(
-    episode: Episode, prediction: Prediction, scoring: str, shown: Shown, question: str, why: Why | None
-) -> Query:
+    episode: Episode, prediction: Prediction, scoring: str, shown: ShownTurn, question: str, why: Explanation | None
+) -> ShownQuery:
     by_likelihood, replied = scoring != "generate", prediction.reply is not None
     bars: tuple[Bar, ...] = ()
     if by_likelihood:
@@ -198,7 +198,7 @@ def _query(
             Bar(c.name, shares[c.class_id], c.class_id in best, c.class_id == prediction.gold)
             for c in episode.candidates
         )
-    return Query(
+    return ShownQuery(
         shown,
         question,
         bars,

@@ -35,11 +35,11 @@ def draw_tree(tree: PrefixTree, words: Sequence[str]) -> str:
 
 
 def draw_episode_tree(
-    episode: Episode, scaffold: Scaffold, words: ChatTokenizer, image_token: int, decode: Callable[[list[int]], str]
+    episode: Episode, scaffold: Scaffold, tokenizer: ChatTokenizer, image_token: int, decode: Callable[[list[int]], str]
 ) -> str:
     """The tree of all shot counts, queries and candidates of an episode; an image is one token, written as its id.
 
-    `image_token` is what the chat template of `words` writes for an image. `decode` gives the text of tokens.
+    `image_token` is what the chat template of `tokenizer` writes for an image. `decode` gives the text of tokens.
     """
     numbers: dict[str, int] = {}  # of images, by item id
     sequences = []
@@ -47,7 +47,7 @@ def draw_episode_tree(
     for shots_per_class in episode.shots_per_class:
         for query in range(len(episode.queries)):
             for candidate in episode.candidates:
-                tokens = encode(query_messages(episode, query, shots_per_class, scaffold, candidate.name), words)
+                tokens = encode(query_messages(episode, query, shots_per_class, scaffold, candidate.name), tokenizer)
                 own = [numbers.setdefault(item, len(numbers)) for item in tokens.pictures]
                 sequences.append(expand_images(tokens.ids, tokens.labels, image_token, own, [one_token] * len(own)))
     tree, items = merge(sequences), list(numbers)

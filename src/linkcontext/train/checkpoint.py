@@ -50,7 +50,7 @@ def claim(out: Path, about: dict[str, Any], free: tuple[str, ...]) -> None:
         raise InputError(f"{path}: damaged. Remove {out} or choose another --out.") from error
     differ = [k for k in sorted({*a, *b}) if k not in free and a.get(k) != b.get(k)]
     if differ:
-        listed = ", ".join(f"{k} {a.get(k)} there, {b.get(k)} asked" for k in differ)
+        listed = ", ".join(f"{k} was {a.get(k)} and is {b.get(k)}" for k in differ)
         raise InputError(f"{out}: holds another training ({listed}). Choose another --out, or remove it.")
     refuse_other(out, earlier.get("measured"), about["measured"])
 

@@ -144,32 +144,32 @@ def _one(*stream: Name) -> tuple[Tensor, np.random.Generator]:
     return concepts.draw_concepts(1, *stream), rng(*stream, "scene")
 
 
-def _pick(chance: np.random.Generator, options: Sequence[str]) -> str:
-    return options[int(chance.integers(len(options)))]
+def _pick(generator: np.random.Generator, options: Sequence[str]) -> str:
+    return options[int(generator.integers(len(options)))]
 
 
 def _size(*stream: Name) -> Scene:
-    thing, chance = _one(*stream)
-    answer = _pick(chance, ("small", "large"))
-    scale = chance.uniform(0.28, 0.38) if answer == "small" else chance.uniform(0.85, 1.0)
-    x, y = chance.uniform(-0.3, 0.3, 2) * (1.2 - scale)
+    thing, generator = _one(*stream)
+    answer = _pick(generator, ("small", "large"))
+    scale = generator.uniform(0.28, 0.38) if answer == "small" else generator.uniform(0.85, 1.0)
+    x, y = generator.uniform(-0.3, 0.3, 2) * (1.2 - scale)
     question = Question("attribute", "size", "Is it small or large?", answer, ("small", "large"))
     return Scene(thing, ((x, y, scale, 1.0),), (question,))
 
 
 def _light(*stream: Name) -> Scene:
-    thing, chance = _one(*stream)
-    answer = _pick(chance, ("day", "night"))
+    thing, generator = _one(*stream)
+    answer = _pick(generator, ("day", "night"))
     question = Question("attribute", "state", "Is it day or night?", answer, ("day", "night"))
-    x, y = chance.uniform(-0.2, 0.2, 2)
+    x, y = generator.uniform(-0.2, 0.2, 2)
     return Scene(thing, ((x, y, 0.8, 1.0),), (question,), 1.0 if answer == "day" else NIGHT)
 
 
 def _motion(*stream: Name) -> Scene:
-    thing, chance = _one(*stream)
-    answer = _pick(chance, tuple(MOTIONS))
+    thing, generator = _one(*stream)
+    answer = _pick(generator, tuple(MOTIONS))
     dx, dy = MOTIONS[answer]
-    x, y = 0.3 * dx + chance.uniform(-0.1, 0.1), 0.3 * dy + chance.uniform(-0.1, 0.1)
+    x, y = 0.3 * dx + generator.uniform(-0.1, 0.1), 0.3 * dy + generator.uniform(-0.1, 0.1)
     traces = [(x - 0.25 * n * dx, y - 0.25 * n * dy, 0.45, 0.5 - 0.12 * n) for n in (3, 2, 1) if dx or dy]
     question = Question("attribute", "action", "What is it doing?", answer, tuple(MOTIONS))
     places = (*traces, (x, y, 0.45, 1.0))
@@ -177,53 +177,57 @@ def _motion(*stream: Name) -> Scene:
 
 
 def _place(*stream: Name) -> Scene:
-    thing, chance = _one(*stream)
-    answer = _pick(chance, tuple(PLACES))
-    x, y = np.array(PLACES[answer]) + chance.uniform(-0.08, 0.08, 2)
+    thing, generator = _one(*stream)
+    answer = _pick(generator, tuple(PLACES))
+    x, y = np.array(PLACES[answer]) + generator.uniform(-0.08, 0.08, 2)
     question = Question("location", "place", "Where is it?", answer, tuple(PLACES))
     return Scene(thing, ((x, y, 0.42, 1.0),), (question,))
 
 
 def _herd(*stream: Name) -> Scene:
-    thing, chance = _one(*stream)
-    answer = _pick(chance, NUMBERS)
-    spots = [GRID[i] for i in chance.permutation(len(GRID))[: int(answer)]]
-    places = tuple((x + chance.uniform(-0.06, 0.06), y + chance.uniform(-0.06, 0.06), 0.3, 1.0) for x, y in spots)
+    thing, generator = _one(*stream)
+    answer = _pick(generator, NUMBERS)
+    spots = [GRID[i] for i in generator.permutation(len(GRID))[: int(answer)]]
+    places = tuple((x + generator.uniform(-0.06, 0.06), y + generator.uniform(-0.06, 0.06), 0.3, 1.0) for x, y in spots)
     question = Question("count", "things", "How many things are there?", answer, NUMBERS)
     return Scene(thing.expand(len(places), -1), places, (question,))
 
 
 def _two(*stream: Name) -> Scene:
     """Two things with different main colours, by which questions refer to them."""
-    chance = rng(*stream, "scene")
+    generator = rng(*stream, "scene")
     things = concepts.draw_concepts(2, *stream)
-    first, second = chance.permutation(len(COLOURS))[:2]
+    first, second = generator.permutation(len(COLOURS))[:2]
     things[:, concepts.SLOTS["colour"]] = (torch.tensor([first, second])[:, None] + 0.5) / len(COLOURS)
     colour = tuple(COLOURS)[int(first)]
-    concept, answers = [("left-right", ("left", "right")), ("above-below", ("above", "below"))][int(chance.integers(2))]
-    answer = _pick(chance, answers)
+    concept, answers = [("left-right", ("left", "right")), ("above-below", ("above", "below"))][
+        int(generator.integers(2))
+    ]
+    answer = _pick(generator, answers)
     away = -SIDE if answer in ("left", "above") else SIDE
     spots = [(away, 0.0), (-away, 0.0)] if concept == "left-right" else [(0.0, away), (0.0, -away)]
-    places = tuple((x + chance.uniform(-0.06, 0.06), y + chance.uniform(-0.06, 0.06), 0.44, 1.0) for x, y in spots)
+    places = tuple(
+        (x + generator.uniform(-0.06, 0.06), y + generator.uniform(-0.06, 0.06), 0.44, 1.0) for x, y in spots
+    )
     question = Question("relation", concept, f"Where is the {colour} one?", answer, answers)
     return Scene(things, places, (question,))
 
 
 def _twins(*stream: Name) -> Scene:
-    thing, chance = _one(*stream)
-    answer = _pick(chance, ("same", "different"))
+    thing, generator = _one(*stream)
+    answer = _pick(generator, ("same", "different"))
     other = thing if answer == "same" else concepts.draw_concepts(1, *stream, "other")
-    places = tuple((x, chance.uniform(-0.15, 0.15), 0.44, 1.0) for x in (-SIDE, SIDE))
+    places = tuple((x, generator.uniform(-0.15, 0.15), 0.44, 1.0) for x in (-SIDE, SIDE))
     question = Question("same-different", "things", "Are the two the same?", answer, ("same", "different"))
     return Scene(torch.cat([thing, other]), places, (question,))
 
 
 def _sum(*stream: Name) -> Scene:
-    thing, chance = _one(*stream)
-    a, b = (int(n) for n in chance.integers(1, 4, 2))
+    thing, generator = _one(*stream)
+    a, b = (int(n) for n in generator.integers(1, 4, 2))
     rows = (-0.62, 0.0, 0.62)
-    spots = [(x, rows[i]) for x, n in ((-0.55, a), (0.55, b)) for i in chance.permutation(3)[:n]]
-    places = tuple((x + chance.uniform(-0.05, 0.05), y, 0.3, 1.0) for x, y in spots)
+    spots = [(x, rows[i]) for x, n in ((-0.55, a), (0.55, b)) for i in generator.permutation(3)[:n]]
+    places = tuple((x + generator.uniform(-0.05, 0.05), y, 0.3, 1.0) for x, y in spots)
     rule_questions = tuple(
         Question("rule", name, "What does it make?", str(rule(a, b)), answers)
         for name, (rule, answers) in RULES.items()
