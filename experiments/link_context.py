@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from table import COLOURS, RESULTS, Found, cell, learnt, listed, machine, slim
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
-from linkcontext.evaluation.metrics import by_place, grouped
+from linkcontext.evaluation.metrics import accuracy_by_position, grouped
 from linkcontext.evaluation.published_results import LABEL, published_beside
 from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.jsonl import read_jsonl
@@ -166,7 +166,7 @@ def figures(table: Table, where: Path, model: LocalModel) -> Iterator[dict]:
     predictions = read_jsonl(Prediction, where / "place" / "predictions.jsonl")
     for key, pairs in grouped(episodes, predictions).items():
         if key.scoring == "likelihood_sum":
-            yield from ({"what": "place", **place._asdict()} for place in by_place(pairs, key.scoring))
+            yield from ({"what": "place", **place._asdict()} for place in accuracy_by_position(pairs, key.scoring))
     found = run_evaluation(config("retention", episodes=n), model, "retention")
     yield from ({"what": "retention", **row} for row in found["rows"])
 

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from linkcontext import storage
 from linkcontext.errors import InputError
-from linkcontext.storage import held, replacing, write_errors, write_folder, write_text, written_once
+from linkcontext.storage import lock_folder, replacing, write_errors, write_folder, write_text, written_once
 
 SOURCE = str(Path(storage.__file__).parents[1])
 KILLED = """
@@ -67,24 +67,24 @@ def test_the_cache_is_cleared_of_what_other_drawings_left(tmp_path):
 def test_a_folder_that_is_new_is_removed_where_nothing_is_written_into_it(tmp_path):
     (tmp_path / "there").mkdir()
     for name in ("new", "there"):
-        with pytest.raises(InputError, match="refused"), held(tmp_path / name):
+        with pytest.raises(InputError, match="refused"), lock_folder(tmp_path / name):
             raise InputError("refused")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
-    with pytest.raises(InputError, match="refused"), held(tmp_path / "new"):
+    with pytest.raises(InputError, match="refused"), lock_folder(tmp_path / "new"):
         write_text("1", tmp_path / "new" / "config.json")
         raise InputError("refused")
     assert (tmp_path / "new" / "config.json").exists()
 
 
 def test_a_folder_that_vanishes_while_it_is_held_leaves_the_error_of_the_work(tmp_path):
-    with pytest.raises(InputError, match="the disk is gone"), held(tmp_path / "new"):
+    with pytest.raises(InputError, match="the disk is gone"), lock_folder(tmp_path / "new"):
         shutil.rmtree(tmp_path / "new")
         raise InputError("the disk is gone")
 
 
 def test_a_run_folder_is_cleared_when_it_is_held(tmp_path):
     killed_in("write_folder", tmp_path / "checkpoint-3")
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         assert names(tmp_path) == [".lock"]
 
 
@@ -102,7 +102,7 @@ def test_hidden_folders_of_others_stay(tmp_path):
     (tmp_path / ".movie.part").mkdir()
     (tmp_path / ".a.txt.part").write_text("theirs")
     write_text("text", tmp_path / "a.txt")
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         assert names(tmp_path) == [".a.txt.part", ".lock", ".movie.part", "a.txt"]
 
 
@@ -220,7 +220,7 @@ def test_a_parent_that_is_a_file_is_one_sentence(tmp_path):
     ):
         with pytest.raises(InputError, match="could not be written"):
             write()
-    with pytest.raises(InputError, match="could not be written"), held(tmp_path / "file" / "run"):
+    with pytest.raises(InputError, match="could not be written"), lock_folder(tmp_path / "file" / "run"):
         pass
 
 

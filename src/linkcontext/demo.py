@@ -23,11 +23,11 @@ from linkcontext.episodes.pool import open_pool
 from linkcontext.errors import InputError
 from linkcontext.evaluation.metrics import Row
 from linkcontext.evaluation.runner import run_evaluation
-from linkcontext.evaluation.text import share
+from linkcontext.evaluation.text import format_share
 from linkcontext.models.loading import load_model
 from linkcontext.models.prompting import USUAL_PROMPTING, Prompting
 from linkcontext.report.demo import DemoLesson, DemoQuery, write_demo
-from linkcontext.report.tables import Grid, bounds
+from linkcontext.report.tables import Grid, format_interval
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.source import open_data
@@ -222,9 +222,9 @@ def _line(subject: DemoSubject, model: str, row: Row) -> tuple[str, ...]:
         subject.label,
         model,
         str(row["shots_per_class"]),
-        f"{share(row['accuracy'])} {bounds(row['ci95'])}",
-        share(row["baselines"]["nearest_centroid"]),
-        share(row["chance"]),
+        f"{format_share(row['accuracy'])} {format_interval(row['ci95'])}",
+        format_share(row["baselines"]["nearest_centroid"]),
+        format_share(row["chance"]),
         f"{row['n_queries']:,}",
     )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from linkcontext.errors import InputError, quoted
-from linkcontext.storage import held, read_errors, write_errors, write_lines
+from linkcontext.storage import lock_folder, read_errors, write_errors, write_lines
 from linkcontext.versions import check_format
 
 Record = TypeVar("Record")
@@ -209,7 +209,7 @@ def appending(path: Path) -> Iterator[Callable[[Iterable[Any]], None]]:
 
     An incomplete last line, which a killed process left, is removed first.
     """
-    with held(path.parent), ExitStack() as opened:
+    with lock_folder(path.parent), ExitStack() as opened:
         with write_errors(path):
             # Unbuffered, because closing a file with a full buffer on a full disk would fail again.
             file = opened.enter_context(path.open("a+b", buffering=0))

@@ -178,7 +178,7 @@ def written_once(folder: Path, write: Callable[[Path], None], durable: bool = Fa
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Lock a folder for this process. A new folder is removed if the block fails before it has written anything.
 
     Raises `InputError` if another process has the lock.

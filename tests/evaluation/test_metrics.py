@@ -9,8 +9,8 @@ from linkcontext.episodes.ids import for_query
 from linkcontext.errors import InputError
 from linkcontext.evaluation.intervals import wilson
 from linkcontext.evaluation.metrics import (
+    accuracy_by_position,
     available_scorings,
-    by_place,
     candidate_scores,
     chosen_class,
     credit,
@@ -143,7 +143,7 @@ def test_accuracy_by_the_place_of_the_only_support():
         (second, prediction(second, 1, (-3.0, -2.0))),  # dog stands first, right
         (second, prediction(second, 1, (-1.0, -2.0), shots=2)),  # two supports of a class: no one place
     ]
-    found = by_place(pairs, "likelihood_sum")
+    found = accuracy_by_position(pairs, "likelihood_sum")
     assert [(p.place, p.accuracy, p.n_queries) for p in found] == [(0, 1.0, 2), (1, 0.5, 2)]
     assert all(p.ci95[0] <= p.accuracy <= p.ci95[1] for p in found)
 

@@ -21,7 +21,7 @@ from linkcontext.evaluation.attribution_file import (
 from linkcontext.evaluation.example_selection import select_examples
 from linkcontext.evaluation.metrics import grouped, metric_rows
 from linkcontext.evaluation.run_dir import read_run
-from linkcontext.evaluation.text import share
+from linkcontext.evaluation.text import format_share
 from linkcontext.jsonl import read_jsonl, to_json, write_jsonl
 from linkcontext.records import Prediction
 from linkcontext.report.page import summary, write_report
@@ -94,8 +94,8 @@ def test_the_report_says_what_metrics_say(make_run):
     html, text = read(write_report(run)), read(run / "report.md")
     row = next(r for r in found if (r["shots_per_class"], r["scoring"]) == (4, "likelihood_sum"))
     sentence = summary("mini", found)[0]
-    low, high = row["ci95"]
-    assert f"gives {share(row['accuracy'])} [{share(low)}, {share(high)}] of 40 queries the right name" in sentence
+    low, high = map(format_share, row["ci95"])
+    assert f"gives {format_share(row['accuracy'])} [{low}, {high}] of 40 queries the right name" in sentence
     assert "chance is .500, copy first .500, copy last .500, nearest centroid 1.000" in sentence
     page = Page(html)
     assert sentence in page.text

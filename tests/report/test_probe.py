@@ -2,7 +2,7 @@
 
 import json
 
-from linkcontext.evaluation.text import share
+from linkcontext.evaluation.text import format_share
 from linkcontext.report.page import write_report
 from linkcontext.report.probe import probe_grid, probe_html, probe_markdown, probe_of, probe_table, write_probe
 
@@ -94,5 +94,5 @@ def test_probe_md_says_what_probe_json_says(tmp_path):
     keep(a_probe(), tmp_path)
     text = write_probe(tmp_path).read_text(encoding="utf-8")
     assert text.startswith("# mini on world:7\n\n")
-    assert f"+{share(0.45)} [+.400, +.500]" in text
+    assert f"+{format_share(0.45)} [+.400, +.500]" in text
     assert text.count("| 400 / 200 / 150 |") == 2

@@ -5,17 +5,17 @@ from rich.console import Console
 
 from linkcontext.report.tables import (
     Grid,
-    bounds,
     comparison_grid,
     comparison_table,
-    lift,
+    format_difference,
+    format_interval,
+    lift_constants,
     markdown,
     metrics_grid,
     metrics_table,
     pictures_note,
     power_note,
     share,
-    signed,
 )
 
 
@@ -76,9 +76,9 @@ def test_shares_by_hand(value, text):
 
 
 def test_bounds_and_signs_by_hand():
-    assert bounds([0.9411, 1.0]) == "[.941, 1.000]"
-    assert bounds(None) == "–"
-    assert [signed(v) for v in (0.0123, -0.0123, -0.0001, 0.0, -1.0)] == [
+    assert format_interval([0.9411, 1.0]) == "[.941, 1.000]"
+    assert format_interval(None) == "–"
+    assert [format_difference(v) for v in (0.0123, -0.0123, -0.0001, 0.0, -1.0)] == [
         "+.012",
         "−.012",
         ".000",
@@ -110,11 +110,11 @@ def test_columns_that_say_something_are_there():
 
 
 def test_what_is_the_same_everywhere_is_said_once():
-    said, grid = lift(metrics_grid([a_row(), a_row(shots_per_class=16, chance=0.25)]))
+    said, grid = lift_constants(metrics_grid([a_row(), a_row(shots_per_class=16, chance=0.25)]))
     assert said == "naming, pseudo names, 2-way; queries / episodes / pictures 2,048 / 1,024 / 1,800"
     assert grid.headings[0] == "shots per class"
     assert "chance" in grid.headings
-    said, grid = lift(metrics_grid([a_row(), a_row(names="real")]))
+    said, grid = lift_constants(metrics_grid([a_row(), a_row(names="real")]))
     assert grid.headings[0] == "episodes"
 
 

@@ -11,7 +11,7 @@ import pytest
 from linkcontext.config import eval_config
 from linkcontext.data.images import open_image
 from linkcontext.errors import InputError
-from linkcontext.evaluation.open_run import refuse_other
+from linkcontext.evaluation.open_run import check_same_measurement
 from linkcontext.evaluation.run_dir import read_run
 from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.inference.vision import VisionEncoder
@@ -160,7 +160,7 @@ def test_a_resumed_run_notices_that_the_server_has_other_weights(options, tmp_pa
             earlier = now
         else:
             with pytest.raises(InputError, match=why):
-                refuse_other(Path(out), earlier, now)
+                check_same_measurement(Path(out), earlier, now)
 
 
 @pytest.mark.parametrize("key", ["sk-SECRET\n", "sk-S\u00c9CRET", "sk-\x7fSECRET", "sk-\tSECRET"])

@@ -9,7 +9,7 @@ from linkcontext.app import html
 from linkcontext.errors import InputError
 from linkcontext.evaluation.compare import compare_runs, comparison_notes
 from linkcontext.evaluation.run_dir import read_run
-from linkcontext.report.tables import comparison_grid, lift
+from linkcontext.report.tables import comparison_grid, lift_constants
 from linkcontext.storage import read_errors
 
 DEPTH = 3  # of folders that are searched: runs/demo/runs/mini-digits is a run
@@ -46,7 +46,7 @@ def comparison(root: Path, a: str | None, b: str | None) -> str:
         raise InputError("choose two different runs to compare.")
     with _relative_errors(root):
         one, other = read_run(first), read_run(second)
-        sentence, grid = lift(comparison_grid(compare_runs(one, other)))
+        sentence, grid = lift_constants(comparison_grid(compare_runs(one, other)))
         notes = [caution.replace(f"{root}{os.sep}", "") for caution in comparison_notes(one, other)]
         return html.table(" ".join([f"{sentence}.", *notes]), grid)
 

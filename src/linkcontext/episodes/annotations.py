@@ -59,7 +59,7 @@ class Subject:
     @cached_property
     def kind(self) -> Literal["shared", "own", "invented"]:
         """The kind of the candidates; see the module's docstring."""
-        sets = {each.question.candidates for each in (*all_of(self.supports), *all_of(self.queries))}
+        sets = {each.question.candidates for each in (*all_annotations(self.supports), *all_annotations(self.queries))}
         if sets == {()}:
             return "invented"
         return "shared" if len(sets) == 1 else "own"
@@ -73,7 +73,10 @@ class Subject:
             return None
         if self.kind == "own":
             return (
-                self if count_different(all_of(self.supports)) >= self.needed(plan) and all_of(self.queries) else None
+                self
+                if count_different(all_annotations(self.supports)) >= self.needed(plan)
+                and all_annotations(self.queries)
+                else None
             )
         counts, least = self._counts(), self._least(plan)
         for options in range(min(plan.options, len(counts)), 1, -1):
@@ -81,7 +84,7 @@ class Subject:
             if len(kept) >= options:
                 sides = ({answer: side[answer] for answer in kept} for side in (self.supports, self.queries))
                 left = Subject(self.task, self.concept, self.context, *sides)
-                return left if all_of(left.queries) else None
+                return left if all_annotations(left.queries) else None
         return None
 
     def needed(self, plan: TaskPlan) -> int:
@@ -89,10 +92,10 @@ class Subject:
 
         A query excludes all support annotations of the same pictures, of which there may be several.
         """
-        candidates = max(plan.options, *(len(each.question.candidates) for each in all_of(self.queries)), 0)
+        candidates = max(plan.options, *(len(each.question.candidates) for each in all_annotations(self.queries)), 0)
         queries = candidates if self.kind == "own" else plan.options
-        queried = {each.image_set for each in all_of(self.queries)}
-        repeats = Counter({each.contents: each.image_set for each in all_of(self.supports)}.values())
+        queried = {each.image_set for each in all_annotations(self.queries)}
+        repeats = Counter({each.contents: each.image_set for each in all_annotations(self.supports)}.values())
         most = max((count for image_set, count in repeats.items() if image_set in queried), default=0)
         return max(plan.shots) + queries * most
 
@@ -108,15 +111,17 @@ class Subject:
 
     def _least(self, plan: TaskPlan) -> Callable[[int], int]:
         """A function from a number of options to the number of pictures that each of them needs."""
-        supports, needed = all_of(self.supports), self.needed(plan)
+        supports, needed = all_annotations(self.supports), self.needed(plan)
         # If a picture has several answers, each option must have enough pictures by itself.
         alone = count_different(supports) < len(supports)
         return lambda options: needed if alone else -(-needed // options)
 
     def _unfit(self, plan: TaskPlan) -> str:
         """Why the subject cannot be used, whatever its number of pictures; "" if it can."""
-        counts = {len(each.question.candidates) for each in (*all_of(self.supports), *all_of(self.queries))}
-        if not all_of(self.queries):
+        counts = {
+            len(each.question.candidates) for each in (*all_annotations(self.supports), *all_annotations(self.queries))
+        }
+        if not all_annotations(self.queries):
             return "no query is about it"
         if len(counts) > 1 and 0 in counts:
             return "some of its questions have candidates, and some none"
@@ -126,7 +131,7 @@ class Subject:
 
     def lacking(self, plan: TaskPlan) -> LeftOut:
         """Why the subject is left out."""
-        needed, count = self.needed(plan), count_different(all_of(self.supports))
+        needed, count = self.needed(plan), count_different(all_annotations(self.supports))
         shortfall = f"it takes {needed} pictures and has {count}"
         if self.kind != "own":
             most = max(self._counts().values(), default=0)
@@ -184,7 +189,7 @@ def left_out_subjects(
         yield replace(first, shortfall=f"{of}{first.shortfall}")
 
 
-def all_of(side: dict[str, tuple[Annotation, ...]]) -> tuple[Annotation, ...]:
+def all_annotations(side: dict[str, tuple[Annotation, ...]]) -> tuple[Annotation, ...]:
     """All annotations of one side of a subject (its supports or its queries), whatever the answer."""
     return tuple(each for annotations in side.values() for each in annotations)
 

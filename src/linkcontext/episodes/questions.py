@@ -27,7 +27,7 @@ from linkcontext.episodes.annotations import (
     Annotation,
     Contents,
     Subject,
-    all_of,
+    all_annotations,
     count_different,
     draw_annotation,
     has_untaken,
@@ -158,7 +158,7 @@ class QuestionWriter:
             pools = (self.subject.queries[option] for option in self.options)
             drawn = [draw_annotation(pool, taken, generator) for pool in pools if has_untaken(pool, taken)]
         else:
-            pool = all_of(self.subject.queries)
+            pool = all_annotations(self.subject.queries)
             drawn = [draw_annotation(pool, taken, generator)]
             count = len(drawn[0].question.candidates)
             alike = [each for each in pool if len(each.question.candidates) == count]
@@ -175,7 +175,7 @@ class QuestionWriter:
         """A support turn about a picture that is not `taken`, which is then added to `taken`."""
         generator = rng(*self.stream, "support", number)
         if self.subject.kind == "own":
-            drawn = draw_annotation(all_of(self.subject.supports), taken, generator)
+            drawn = draw_annotation(all_annotations(self.subject.supports), taken, generator)
         else:
             left = self.left(taken)
             option = left[int(generator.integers(len(left)))]

@@ -10,7 +10,14 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation.intervals import Z95, Floats, Interval, episode_sums, smallest_n, t95, variance_of_mean
 from linkcontext.evaluation.metrics import Key, Pair, Row, chance, credit, grouped, query_picture
 from linkcontext.evaluation.power import detectable, holm
-from linkcontext.evaluation.run_dir import UNKNOWN_WEIGHTS, WORDS, RunFolder, measured_apart, options_apart, read_run
+from linkcontext.evaluation.run_dir import (
+    UNKNOWN_WEIGHTS,
+    WORDS,
+    RunFolder,
+    measurement_differences,
+    option_differences,
+    read_run,
+)
 from linkcontext.records import Episode, Prediction
 from linkcontext.seeds import rng
 
@@ -63,8 +70,8 @@ def comparison_notes(a: RunFolder, b: RunFolder) -> list[str]:
     unfinished = [f"{run.path}: {run.unfinished}" for run in (a, b) if run.unfinished]
     recorded = [{*run.config.get("measured", {})} - ({"weights"} if run.weights_unknown else set()) for run in (a, b)]
     alone = recorded[0] ^ recorded[1]  # a part that only one run records is not known to differ
-    differ = measured_apart(a.config, b.config, alone | ({"weights"} - recorded[0]))
-    differ += options_apart(a.config["config"], b.config["config"])
+    differ = measurement_differences(a.config, b.config, alone | ({"weights"} - recorded[0]))
+    differ += option_differences(a.config["config"], b.config["config"])
     sentence = f"A and B differ in {', '.join(differ)}." if differ else "A and B differ in nothing that was recorded."
     if alone:
         sentence += f" Only one of them records {', '.join(WORDS.get(name, name) for name in sorted(alone))}."

@@ -79,7 +79,7 @@ def candidate_scores(prediction: Prediction, scoring: str) -> dict[str, float]:
     return scores
 
 
-def favourites(prediction: Prediction, scoring: str, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+def best_candidates(prediction: Prediction, scoring: str, candidates: Sequence[Candidate]) -> tuple[str, ...]:
     """The class ids with the best score: several if they tie exactly, none if a reply names none or several."""
     if scoring == "generate":
         matched = answers.match(prediction.reply or "", candidates)
@@ -91,7 +91,7 @@ def favourites(prediction: Prediction, scoring: str, candidates: Sequence[Candid
 
 def chosen_class(prediction: Prediction, scoring: str, candidates: Sequence[Candidate]) -> str | None:
     """The chosen class id; None for an exact tie, and for a reply that names none or several of `candidates`."""
-    best = favourites(prediction, scoring, candidates)
+    best = best_candidates(prediction, scoring, candidates)
     return best[0] if len(best) == 1 else None
 
 
@@ -101,7 +101,7 @@ def credit(prediction: Prediction, scoring: str, candidates: Sequence[Candidate]
     This is the expected value of breaking ties at random. Breaking them by position would reward a blind model for the
     order of the candidates.
     """
-    best = favourites(prediction, scoring, candidates)
+    best = best_candidates(prediction, scoring, candidates)
     return 1 / len(best) if prediction.gold in best else 0.0
 
 
@@ -126,7 +126,7 @@ class Place(NamedTuple):
     n_queries: int
 
 
-def by_place(pairs: Iterable[Pair], scoring: str) -> list[Place]:
+def accuracy_by_position(pairs: Iterable[Pair], scoring: str) -> list[Place]:
     """Accuracy by the position of the only support picture of the queried class: does a model read the middle too?
 
     `pairs` are those of `grouped`; only pairs with one shot per class are used.
@@ -135,7 +135,7 @@ def by_place(pairs: Iterable[Pair], scoring: str) -> list[Place]:
     for episode, prediction in pairs:
         if prediction.shots_per_class == 1:
             worth = credit(prediction, scoring, episode.candidates)
-            at = only_place(episode, prediction.gold)
+            at = support_position(episode, prediction.gold)
             places[at].append((worth, drawn_as(episode.id), query_picture(episode, prediction)))
     return [
         Place(
@@ -154,7 +154,7 @@ def query_picture(episode: Episode, prediction: Prediction) -> str:
     return query.item or query.question
 
 
-def only_place(episode: Episode, class_id: str) -> int:
+def support_position(episode: Episode, class_id: str) -> int:
     """The position of a class in the episode's first round, counted from 0."""
     return [turn.class_id for turn in episode.shown(1)].index(class_id)
 
@@ -243,7 +243,7 @@ def shorter(scoring: str, pairs: Sequence[Pair]) -> dict[str, float] | None:
     for episode, prediction in pairs:
         lengths = {score.class_id: score.tokens for score in prediction.candidates}
         lengths = lengths or {c.class_id: len(c.name) for c in episode.candidates}
-        best = favourites(prediction, scoring, episode.candidates)
+        best = best_candidates(prediction, scoring, episode.candidates)
         least = {class_id for class_id, length in lengths.items() if length == min(lengths.values())}
         if best and len(least) < len(lengths):
             chosen.append(len(least.intersection(best)) / len(best))
@@ -258,7 +258,7 @@ def _truth(key: Key, pairs: Sequence[Pair]) -> float:
     """The share of answers with the true name of the query's class, to which the support gives another name."""
     shares = []
     for episode, prediction in pairs:
-        best = favourites(prediction, key.scoring, episode.candidates)
+        best = best_candidates(prediction, key.scoring, episode.candidates)
         shown = {candidate.class_id: candidate.name for candidate in episode.candidates}
         true_name = next(c.truth for c in episode.candidates if c.class_id == prediction.gold)
         shares.append(sum(shown[class_id] == true_name for class_id in best) / max(len(best), 1))

@@ -18,7 +18,7 @@ from typing import Any
 from linkcontext.data.manifest import Dataset, digest
 from linkcontext.episodes.scaffold import Message, Scaffold
 from linkcontext.errors import InputError
-from linkcontext.evaluation.run_dir import flat, measured_apart
+from linkcontext.evaluation.run_dir import flatten_options, measurement_differences
 from linkcontext.jsonl import read_json, read_jsonl, write_jsonl
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.storage import holds_files, write_text
@@ -36,21 +36,21 @@ def run_identity(model: ScoringModel, scaffold: Scaffold, conversations: Iterabl
     return {**identity, "scaffold": dataclasses.asdict(scaffold), "prompts": prompts}
 
 
-def refuse_other(out: Path, earlier: Any, now: dict[str, Any]) -> None:
+def check_same_measurement(out: Path, earlier: Any, now: dict[str, Any]) -> None:
     """Raise `InputError`, naming the changes, if the model or the prompts have changed since a run began."""
     if not isinstance(earlier, dict) or "weights" not in earlier:
         raise InputError(
             f"{out}: its config.json was written by an earlier version and does not say which weights, processor and "
             "prompts it measured, so they cannot be compared. Choose another --out, or remove it."
         )
-    if changed := measured_apart({"measured": earlier}, {"measured": json.loads(json.dumps(now))}):
+    if changed := measurement_differences({"measured": earlier}, {"measured": json.loads(json.dumps(now))}):
         raise InputError(
             f"{out}: holds a run of something else: since it began, {', '.join(changed)} changed. "
             "Choose another --out, or remove it."
         )
 
 
-def refuse_other_records(path: Path, records: Sequence[Any]) -> None:
+def check_same_records(path: Path, records: Sequence[Any]) -> None:
     """Raise `InputError` if a file has other episodes or questions: those of a benchmark may have changed."""
     if path.exists() and tuple(read_jsonl(type(records[0]), path)) != tuple(records):
         raise InputError(f"{path.parent}: holds a run of other {path.stem}. Choose another --out, or remove it.")
@@ -94,8 +94,8 @@ def open_run_dir(
     if config_path.exists():
         kept = read_json(config_path)
         _refuse_other_options(config_path, kept, options, data_digest)
-        refuse_other_records(path, records)
-        refuse_other(out, kept.get("measured"), about)
+        check_same_records(path, records)
+        check_same_measurement(out, kept.get("measured"), about)
         write_jsonl(records, path)
         return
     if holds_files(out):
@@ -144,7 +144,7 @@ def _bound(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
-    a, b = flat(earlier), flat(now)
+    a, b = flatten_options(earlier), flatten_options(now)
     return ", ".join(
         f"{key} was {a.get(key)} and is {b.get(key)}" for key in sorted({*a, *b}) if a.get(key) != b.get(key)
     )

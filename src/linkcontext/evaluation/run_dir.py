@@ -92,16 +92,16 @@ def read_run(run: Path) -> RunFolder:
     return folder
 
 
-def measured_apart(a: Mapping[str, Any], b: Mapping[str, Any], but: Collection[str] = ()) -> list[str]:
+def measurement_differences(a: Mapping[str, Any], b: Mapping[str, Any], but: Collection[str] = ()) -> list[str]:
     """The parts of `measured`, in words, in which the config.json of two runs differ, except those in `but`."""
     mine, other = a.get("measured", {}), b.get("measured", {})
     names = [name for name in {**WORDS, **mine, **other} if name not in but]
     return [WORDS.get(name, name) for name in names if mine.get(name) != other.get(name)]
 
 
-def options_apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+def option_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """The options other than `out` in which two configurations differ, with both values."""
-    mine, other = flat(a), flat(b)
+    mine, other = flatten_options(a), flatten_options(b)
     return [
         f"{name} ({mine.get(name)}, {other.get(name)})"
         for name in sorted({*mine, *other} - {"out"})
@@ -109,11 +109,11 @@ def options_apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+def flatten_options(tree: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a nested configuration by their names."""
     options: dict[str, Any] = {}
     for name, value in tree.items():
-        options |= flat(value) if isinstance(value, dict) else {name: value}
+        options |= flatten_options(value) if isinstance(value, dict) else {name: value}
     return options
 
 

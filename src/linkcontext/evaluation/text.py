@@ -5,7 +5,7 @@ from collections.abc import Sequence
 ABSENT = "–"
 
 
-def share(value: float | None) -> str:
+def format_share(value: float | None) -> str:
     """A share with three decimals and without a leading zero, as `.953` or `1.000`; a dash for None."""
     return ABSENT if value is None else f"{value:.3f}".removeprefix("0")
 

@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from linkcontext.evaluation.metrics import Pair, favourites
-from linkcontext.evaluation.text import share
+from linkcontext.evaluation.metrics import Pair, best_candidates
+from linkcontext.evaluation.text import format_share
 from linkcontext.report.tables import Grid
 
 MOST = 12  # classes of a matrix, at most
@@ -56,7 +56,7 @@ def confusion(pairs: Iterable[Pair], scoring: str, most: int = MOST) -> Confusio
     truths: dict[str, str] = {}
     for episode, prediction in pairs:
         gold = prediction.gold
-        best = favourites(prediction, scoring, episode.candidates)
+        best = best_candidates(prediction, scoring, episode.candidates)
         for candidate in episode.candidates:
             met[gold, candidate.class_id] += 1
             truths.setdefault(candidate.class_id, candidate.truth)
@@ -84,7 +84,12 @@ def confusion(pairs: Iterable[Pair], scoring: str, most: int = MOST) -> Confusio
 def confusion_grid(matrix: Confusion) -> Grid:
     """The shares as a table with a line per right class, and a column for answers without a name if there are any."""
     lines = tuple(
-        (name, *(share(cell.share) for cell in cells), *([share(none.share)] if matrix.silent else []), str(none.met))
+        (
+            name,
+            *(format_share(cell.share) for cell in cells),
+            *([format_share(none.share)] if matrix.silent else []),
+            str(none.met),
+        )
         for name, cells, none in zip(matrix.classes, matrix.cells, matrix.nothing, strict=True)
     )
     return Grid(("right / answered", *matrix.classes, *(["none"] if matrix.silent else []), "n queries"), lines)

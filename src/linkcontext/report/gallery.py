@@ -193,7 +193,7 @@ def _query(
     bars: tuple[Bar, ...] = ()
     if by_likelihood:
         shares = probabilities(prediction, scoring)
-        best = metrics.favourites(prediction, scoring, episode.candidates)
+        best = metrics.best_candidates(prediction, scoring, episode.candidates)
         bars = tuple(
             Bar(c.name, shares[c.class_id], c.class_id in best, c.class_id == prediction.gold)
             for c in episode.candidates

@@ -25,12 +25,12 @@ from linkcontext.evaluation.published_results import Beside, benchmark, publishe
 from linkcontext.evaluation.run_dir import (
     UNKNOWN_WEIGHTS,
     RunFolder,
-    measured_apart,
+    measurement_differences,
     read_config,
     read_object,
     read_run,
 )
-from linkcontext.evaluation.text import share
+from linkcontext.evaluation.text import format_share
 from linkcontext.jsonl import typed
 from linkcontext.report.confusion import Confusion, confusion, confusion_grid
 from linkcontext.report.gallery import gallery
@@ -39,10 +39,10 @@ from linkcontext.report.probe import probe_html, probe_markdown
 from linkcontext.report.retention import CAPTION, retention_of, retention_unfinished
 from linkcontext.report.tables import (
     Grid,
-    bounds,
     curves_grid,
     episode_setting,
-    lift,
+    format_interval,
+    lift_constants,
     markdown,
     metrics_grid,
     pictures_note,
@@ -110,7 +110,9 @@ def cautions(folder: RunFolder) -> list[str]:
     for part in ("probe", "retention"):
         path = folder.path / part / "config.json"
         # Probes and retention runs have another scaffold and other prompts by design.
-        if path.is_file() and (apart := measured_apart(folder.config, {**read_config(path)}, ("scaffold", "prompts"))):
+        if path.is_file() and (
+            apart := measurement_differences(folder.config, {**read_config(path)}, ("scaffold", "prompts"))
+        ):
             sentences.append(f"The folder {part} of this run differs from the run in {', '.join(apart)}.")
     return sentences
 
@@ -131,10 +133,10 @@ def summary(model: str, rows: Sequence[Row]) -> list[str]:
 
 
 def _sentence(model: str, row: Row) -> str:
-    references = [f"chance is {share(row['chance'])}"]
+    references = [f"chance is {format_share(row['chance'])}"]
     for name, value in row["baselines"].items():
         if value is not None:
-            references.append(f"{name.replace('_', ' ')} {share(value)}")
+            references.append(f"{name.replace('_', ' ')} {format_share(value)}")
     return (
         f"With {row['shots_per_class']} {_counted(row['ways'])} {model} gives {_figure(row)} of "
         f"{row['n_queries']:,} queries the right name ({episode_setting(row)}, {row['scoring'].replace('_', ' ')}); "
@@ -147,7 +149,7 @@ def _counted(ways: int) -> str:
 
 
 def _figure(row: Row) -> str:
-    return f"{share(row['accuracy'])} {bounds(row['ci95'])}"
+    return f"{format_share(row['accuracy'])} {format_interval(row['ci95'])}"
 
 
 def _metrics(folder: RunFolder) -> tuple[list[Row], dict[str, Any]]:
@@ -234,7 +236,7 @@ def _html(
     mistaken: dict[str, Confusion],
     why: Attribution | None,
 ) -> str:
-    above, grid = lift(metrics_grid(rows))
+    above, grid = lift_constants(metrics_grid(rows))
     source = resources.files("linkcontext.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source).render(

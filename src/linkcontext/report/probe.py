@@ -12,9 +12,9 @@ from rich.text import Text
 from linkcontext.errors import InputError
 from linkcontext.evaluation.grounding.findings import Finding
 from linkcontext.evaluation.run_dir import check_types, read_object
-from linkcontext.evaluation.text import share
+from linkcontext.evaluation.text import format_share
 from linkcontext.jsonl import from_dict
-from linkcontext.report.tables import Grid, bounds, chances, markdown, signed
+from linkcontext.report.tables import Grid, format_difference, format_interval, format_p, markdown
 from linkcontext.storage import write_text
 
 KEYS = {
@@ -117,9 +117,12 @@ def probe_grid(probe: Probe) -> Grid:
             (
                 finding["probe"],
                 finding["linker"],
-                "; ".join(f"{f['label']}: {share(f['accuracy'])} {bounds(f['ci95'])}" for f in finding["figures"]),
+                "; ".join(
+                    f"{f['label']}: {format_share(f['accuracy'])} {format_interval(f['ci95'])}"
+                    for f in finding["figures"]
+                ),
                 f"{finding['measured']}: {_effect(finding)}",
-                chances(finding["p_holm"]),
+                format_p(finding["p_holm"]),
                 finding["verdict"],
                 f"{finding['n_queries']:,} / {finding['n_episodes']:,} / {finding['n_pictures']:,}",
             )
@@ -140,12 +143,12 @@ def probe_table(findings: Sequence[Probe]) -> Table:
         table.add_row(
             Text(finding["probe"]),
             Text("\n".join(f["label"] for f in figures)),
-            "\n".join(f"{share(f['accuracy'])} {bounds(f['ci95'])}" for f in figures),
+            "\n".join(f"{format_share(f['accuracy'])} {format_interval(f['ci95'])}" for f in figures),
             _effect(finding).replace(" [", "\n["),
-            chances(finding["p_holm"]),
+            format_p(finding["p_holm"]),
         )
     return table
 
 
 def _effect(finding: Probe) -> str:
-    return f"{signed(finding['effect'])} [{', '.join(map(signed, finding['ci95']))}]"
+    return f"{format_difference(finding['effect'])} [{', '.join(map(format_difference, finding['ci95']))}]"

@@ -8,9 +8,9 @@ from rich.table import Table
 
 from linkcontext.errors import InputError
 from linkcontext.evaluation.run_dir import check_types, read_object
-from linkcontext.evaluation.text import share
+from linkcontext.evaluation.text import format_share
 from linkcontext.jsonl import typed
-from linkcontext.report.tables import Grid, bounds
+from linkcontext.report.tables import Grid, format_interval
 from linkcontext.storage import read_errors
 
 CAPTION = "blind: the metric of the best constant reply"
@@ -48,10 +48,10 @@ def retention_grid(rows: Sequence[dict[str, Any]]) -> Grid:
                 row["task"],
                 row["scoring"].replace("_", " "),
                 FIGURES[row["metric"]],
-                f"{share(row['accuracy'])} {bounds(row['ci95'])}",
+                f"{format_share(row['accuracy'])} {format_interval(row['ci95'])}",
                 f"{row['n_queries']:,}",
-                share(row["chance"]),
-                share(row["blind"]),
+                format_share(row["chance"]),
+                format_share(row["blind"]),
             )
             for row in rows
         ),

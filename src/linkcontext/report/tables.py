@@ -12,7 +12,7 @@ from rich.text import Text
 from linkcontext.evaluation.metrics import BASELINES, Row
 from linkcontext.evaluation.power import detectable
 from linkcontext.evaluation.published_results import Beside
-from linkcontext.evaluation.text import ABSENT, share
+from linkcontext.evaluation.text import ABSENT, format_share
 
 # Columns that are written once above the table if all lines agree.
 LIFTED = ("episodes", "queries / episodes / pictures", "not paired A / B", "chance", "answered")
@@ -29,9 +29,9 @@ class Grid:
     lines: tuple[tuple[str, ...], ...]
 
 
-def bounds(pair: Sequence[float] | None) -> str:
+def format_interval(pair: Sequence[float] | None) -> str:
     """An interval as text, such as `[.941, .963]`; a dash for None."""
-    return ABSENT if pair is None else f"[{share(pair[0])}, {share(pair[1])}]"
+    return ABSENT if pair is None else f"[{format_share(pair[0])}, {format_share(pair[1])}]"
 
 
 def episode_setting(row: Row) -> str:
@@ -49,18 +49,18 @@ def metrics_grid(rows: Sequence[Row]) -> Grid:
         "episodes": episode_setting,
         "shots per class": lambda row: str(row["shots_per_class"]),
         "scoring": lambda row: _words(row["scoring"]),
-        "accuracy [95 %]": lambda row: f"{share(row['accuracy'])} {bounds(row['ci95'])}",
-        "new classes [95 %]": lambda row: bounds(row["ci95_classes"]),
+        "accuracy [95 %]": lambda row: f"{format_share(row['accuracy'])} {format_interval(row['ci95'])}",
+        "new classes [95 %]": lambda row: format_interval(row["ci95_classes"]),
         "queries / episodes / pictures": _counts,
-        "chance": lambda row: share(row["chance"]),
+        "chance": lambda row: format_share(row["chance"]),
         **{_words(name): _baseline(name) for name in policies},
     }
     if any(row["scoring"] == "generate" for row in rows):
-        columns["answered"] = lambda row: share(row["answered"])
+        columns["answered"] = lambda row: format_share(row["answered"])
     if any(row["shorter"] is not None for row in rows):
         columns["shorter name chosen / right / of"] = _shorter
     if any(row["truth"] is not None for row in rows):
-        columns["true name"] = lambda row: share(row["truth"])
+        columns["true name"] = lambda row: format_share(row["truth"])
     return _grid(columns, rows)
 
 
@@ -70,28 +70,30 @@ def comparison_grid(rows: Sequence[Row]) -> Grid:
         "episodes": episode_setting,
         "shots per class": lambda row: str(row["shots_per_class"]),
         "scoring": lambda row: _words(row["scoring"]),
-        "A": lambda row: share(row["accuracy_a"]),
-        "B": lambda row: share(row["accuracy_b"]),
-        "B − A [95 %]": lambda row: f"{signed(row['difference'])} [{', '.join(map(signed, row['ci95']))}]",
-        "p": lambda row: chances(row["p"]),
+        "A": lambda row: format_share(row["accuracy_a"]),
+        "B": lambda row: format_share(row["accuracy_b"]),
+        "B − A [95 %]": lambda row: (
+            f"{format_difference(row['difference'])} [{', '.join(map(format_difference, row['ci95']))}]"
+        ),
+        "p": lambda row: format_p(row["p"]),
         "queries / episodes / pictures": _counts,
         "not paired A / B": lambda row: f"{row['unpaired_a']:,} / {row['unpaired_b']:,}",
-        "chance": lambda row: share(row["chance"]),
+        "chance": lambda row: format_share(row["chance"]),
     }
     if len(rows) > 1:
-        columns["p (Holm)"] = lambda row: chances(row["p_holm"])
+        columns["p (Holm)"] = lambda row: format_p(row["p_holm"])
     return _grid(columns, rows)
 
 
-def chances(p: float) -> str:
+def format_p(p: float) -> str:
     """A p-value."""
-    return "<.001" if p < 0.001 else share(p)
+    return "<.001" if p < 0.001 else format_share(p)
 
 
 def power_note(rows: Sequence[Row]) -> str:
     """A sentence about the smallest detectable difference, from a fixed value or between two runs."""
     smallest = [detectable(row["ci95"], min(row["n_episodes"], row["n_pictures"])) for row in rows]
-    known = sorted({share(value) for value in smallest if value is not None})
+    known = sorted({format_share(value) for value in smallest if value is not None})
     counted = {f"{row['n_queries']:,} queries in {row['n_episodes']:,} episodes" for row in rows}
     if not known:
         return "No difference is detectable: more than one episode and more than one query picture are needed."
@@ -118,7 +120,7 @@ def _shorter(row: Row) -> str:
     return (
         ABSENT
         if figures is None
-        else f"{share(figures['chosen'])} / {share(figures['right'])} / {figures['n_queries']:,}"
+        else f"{format_share(figures['chosen'])} / {format_share(figures['right'])} / {figures['n_queries']:,}"
     )
 
 
@@ -134,10 +136,10 @@ def summary_grid(rows: Sequence[Row]) -> Grid:
         "form": lambda row: row["form"],
         "shots in all": lambda row: str(row["shots"]),
         "scoring": lambda row: _words(row["scoring"]),
-        "accuracy [95 %]": lambda row: f"{share(row['accuracy'])} {bounds(row['ci95'])}",
-        "chance": lambda row: share(row["chance"]),
-        "copy first": lambda row: share(row["baselines"]["copy_first"]),
-        "copy last": lambda row: share(row["baselines"]["copy_last"]),
+        "accuracy [95 %]": lambda row: f"{format_share(row['accuracy'])} {format_interval(row['ci95'])}",
+        "chance": lambda row: format_share(row["chance"]),
+        "copy first": lambda row: format_share(row["baselines"]["copy_first"]),
+        "copy last": lambda row: format_share(row["baselines"]["copy_last"]),
         "subjects / queries / pictures": lambda row: (
             f"{row['n_subjects']} / {row['n_queries']:,} / {row['n_pictures'] or ABSENT}"
         ),
@@ -151,9 +153,9 @@ def curves_grid(rows: Sequence[Row]) -> Grid:
         "tasks": lambda row: row["tasks"],
         "form": lambda row: row["form"],
         "scoring": lambda row: _words(row["scoring"]),
-        "no shots": lambda row: share(row["zero_shot"]),
-        "peak": lambda row: f"{share(row['peak'])} at {row['peak_shots']}",
-        "ICL efficiency": lambda row: ABSENT if row["efficiency"] is None else signed(row["efficiency"]),
+        "no shots": lambda row: format_share(row["zero_shot"]),
+        "peak": lambda row: f"{format_share(row['peak'])} at {row['peak_shots']}",
+        "ICL efficiency": lambda row: ABSENT if row["efficiency"] is None else format_difference(row["efficiency"]),
     }
     return _grid(columns, rows)
 
@@ -166,15 +168,15 @@ def published_grid(table: Beside) -> Grid:
         for total in table.total_shots:
             value, row = line.accuracy.get(total), line.rows.get(total)
             printed = ABSENT if value is None else f"{value:.2f}".removeprefix("0")
-            cells.append(f"{share(row['accuracy'])} {bounds(row['ci95'])}" if row else printed)
-        chances = ", ".join(sorted({share(row["chance"]) for row in line.rows.values()}))
+            cells.append(f"{format_share(row['accuracy'])} {format_interval(row['ci95'])}" if row else printed)
+        chances = ", ".join(sorted({format_share(row["chance"]) for row in line.rows.values()}))
         lines.append((f"{line.model} ({line.origin}{', chance ' * bool(chances)}{chances})", *cells))
     return Grid((table.label, *map(str, table.total_shots)), tuple(lines))
 
 
-def signed(value: float) -> str:
+def format_difference(value: float) -> str:
     """A difference of shares with its sign, such as `+.012`; one that rounds to zero is `.000`."""
-    text = share(abs(value))
+    text = format_share(abs(value))
     return text if text == ".000" else ("−" if value < 0 else "+") + text
 
 
@@ -209,7 +211,7 @@ def _grid(columns: dict[str, Callable[[Row], str]], rows: Sequence[Row]) -> Grid
     return Grid(tuple(columns), tuple(tuple(write(row) for write in columns.values()) for row in rows))
 
 
-def lift(grid: Grid) -> tuple[str, Grid]:
+def lift_constants(grid: Grid) -> tuple[str, Grid]:
     """Move columns of `LIFTED` with one value into a line of text; return that line and the remaining columns."""
     columns = list(zip(grid.headings, zip(*grid.lines, strict=True), strict=True))
     constant = [heading for heading, cells in columns if heading in LIFTED and len(set(cells)) == 1]
@@ -221,7 +223,7 @@ def lift(grid: Grid) -> tuple[str, Grid]:
 
 def _rich(grid: Grid, note: str = "") -> Table:
     """The grid for 80 columns: headings are wrapped at every space, cells only in the columns of `BREAKABLE`."""
-    title, grid = lift(grid)
+    title, grid = lift_constants(grid)
     caption = f"{CAPTION}\n{note}".strip()
     table = Table(title=Text(title, "table.title"), caption=caption, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.title_justify = table.caption_justify = "left"
@@ -238,7 +240,7 @@ def _rich(grid: Grid, note: str = "") -> Table:
 
 
 def _baseline(name: str) -> Callable[[Row], str]:
-    return lambda row: share(row["baselines"][name])
+    return lambda row: format_share(row["baselines"][name])
 
 
 def _words(name: str) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from linkcontext.errors import InputError
-from linkcontext.evaluation.open_run import refuse_other
+from linkcontext.evaluation.open_run import check_same_measurement
 from linkcontext.jsonl import read_json
 from linkcontext.models.tensor_file import DamagedError, checked_tensors, write_tensors
 from linkcontext.storage import holds_files, read_errors, replacing, write_errors, write_text
@@ -52,7 +52,7 @@ def claim(out: Path, about: dict[str, Any], free: tuple[str, ...]) -> None:
     if differ:
         listed = ", ".join(f"{k} was {a.get(k)} and is {b.get(k)}" for k in differ)
         raise InputError(f"{out}: holds another training ({listed}). Choose another --out, or remove it.")
-    refuse_other(out, earlier.get("measured"), about["measured"])
+    check_same_measurement(out, earlier.get("measured"), about["measured"])
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from linkcontext.jsonl import cut_log, to_json
 from linkcontext.models.model import Model
 from linkcontext.scoring.identity import measured
 from linkcontext.seeds import key
-from linkcontext.storage import append_line, held
+from linkcontext.storage import append_line, lock_folder
 from linkcontext.train import checkpoint, mixture
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.examples import open_examples
@@ -53,7 +53,7 @@ def train(config: TrainConfig) -> Path:
     """
     accelerator = make_accelerator(config)
     out = Path(config.out)
-    with held(out) if accelerator.is_main_process else nullcontext():
+    with lock_folder(out) if accelerator.is_main_process else nullcontext():
         trainee = make_trainee(config, accelerator)
         data = open_examples(config, trainee.model)
         for check_texts in data.checks:

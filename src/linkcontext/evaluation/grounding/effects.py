@@ -9,7 +9,7 @@ import numpy as np
 
 from linkcontext.evaluation.compare import clustered_p, paired_interval
 from linkcontext.evaluation.intervals import Interval, clustered_wilson
-from linkcontext.evaluation.metrics import Pair, credit, favourites, query_picture
+from linkcontext.evaluation.metrics import Pair, best_candidates, credit, query_picture
 from linkcontext.records import Prediction
 
 SCORING = "likelihood_sum"
@@ -68,7 +68,7 @@ def weakest(effects: Mapping[str, Effect]) -> tuple[str, Effect]:
 
 def agreement(orders: Sequence[Sequence[Pair]]) -> tuple[float, Interval]:
     """How often a query gets the same answer in two orders of its support, and the interval of this share."""
-    chosen = [{_drawn_query(p): set(favourites(p, SCORING, e.candidates)) for e, p in pairs} for pairs in orders]
+    chosen = [{_drawn_query(p): set(best_candidates(p, SCORING, e.candidates)) for e, p in pairs} for pairs in orders]
     pairs = list(combinations(chosen, 2))
     values = [math.fsum(a[query] == b[query] for a, b in pairs) / len(pairs) for query in chosen[0]]
     episodes = [_drawn_query(p).partition("/")[0] for _, p in orders[0]]

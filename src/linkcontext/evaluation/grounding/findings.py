@@ -12,7 +12,7 @@ from linkcontext.evaluation.grounding.probe import Comparison
 from linkcontext.evaluation.grounding.results import ConditionResults, Figure
 from linkcontext.evaluation.intervals import Interval
 from linkcontext.evaluation.power import LEVEL, detectable, holm
-from linkcontext.evaluation.text import join_words, share
+from linkcontext.evaluation.text import format_share, join_words
 from linkcontext.records import Episode, Prediction
 
 # Shares of the effect of a model that always follows the support. An effect below MIN_EFFECT is a trace, however small
@@ -71,14 +71,15 @@ def conclude(model: str, findings: Sequence[Finding], results: ConditionResults)
     linking = [f for f in findings if f.probe in required]
     passed, failed = ([f.probe for f in linking if f.passes is truth] for truth in (True, False))
     shown = results.figure("", "shown")
-    right = f"{share(shown.accuracy)} [{share(shown.ci95[0])}, {share(shown.ci95[1])}] of {shown.n_queries:,} queries"
+    low, high = map(format_share, shown.ci95)
+    right = f"{format_share(shown.accuracy)} [{low}, {high}] of {shown.n_queries:,} queries"
     if not failed:
         far, not_far = ([reach[f.probe] for f in findings if f.probe in reach and f.passes is t] for t in (True, False))
         beyond = f" It does so {join_words(far)}." if far else ""
         beyond += f" Not shown: that it does so {join_words(not_far)}." if not_far else ""
         return "links", (
             f"{model} links: it gives {right} the right one of names that it cannot know, where chance is "
-            f"{share(shown.chance)}, follows the names it is shown, and loses this without the pictures.{beyond}"
+            f"{format_share(shown.chance)}, follows the names it is shown, and loses this without the pictures.{beyond}"
         )
     if passed:
         return "partly", (
@@ -88,12 +89,12 @@ def conclude(model: str, findings: Sequence[Finding], results: ConditionResults)
     least = max(f.detectable or 1.0 for f in linking)
     if all(f.ci95[1] <= MAX_ABSENT * f.full for f in linking):
         return "does not link", (
-            f"{model} does not link: it gives {right} the right name, where chance is {share(shown.chance)}, and "
-            "nothing that was done to pictures and names changes that as it would for a model that links."
+            f"{model} does not link: it gives {right} the right name, where chance is {format_share(shown.chance)}, "
+            "and nothing that was done to pictures and names changes that as it would for a model that links."
         )
     return "not shown", (
-        f"Nothing shows that {model} links, and so few episodes could have shown only effects above {share(least)}: "
-        "ask for more --episodes."
+        f"Nothing shows that {model} links, and so few episodes could have shown only effects above "
+        f"{format_share(least)}: ask for more --episodes."
     )
 
 
@@ -104,9 +105,11 @@ def judge(name: str, comparison: Comparison, p_holm: float) -> Finding:
     passes = significant and e.value >= MIN_EFFECT * e.full
     verdict = comparison.yes if passes else comparison.no
     if significant and not passes:
-        verdict += f" but in a trace, {share(e.value)} of {share(e.full)}"
+        verdict += f" but in a trace, {format_share(e.value)} of {format_share(e.full)}"
     elif not passes:
-        verdict += " (one episode shows nothing)" if least is None else f" (an effect above {share(least)} would show)"
+        verdict += (
+            " (one episode shows nothing)" if least is None else f" (an effect above {format_share(least)} would show)"
+        )
     return Finding(
         name,
         comparison.linker,

@@ -9,8 +9,8 @@ from linkcontext.evaluation.grounding import changes
 from linkcontext.evaluation.grounding.effects import agreement, paired_difference, pairs_above_chance, weakest
 from linkcontext.evaluation.grounding.probe import Comparison, GroundingProbe
 from linkcontext.evaluation.grounding.results import ConditionResults, Figure
-from linkcontext.evaluation.metrics import only_place
-from linkcontext.evaluation.text import join_words, share
+from linkcontext.evaluation.metrics import support_position
+from linkcontext.evaluation.text import format_share, join_words
 from linkcontext.models.synthetic_images import BLANK
 
 FALSE_SHARES = (0.25, 0.5, 0.75, 1.0)  # of a support's names
@@ -28,7 +28,7 @@ def compare_label_swap(results: ConditionResults) -> Comparison:
         pairs_above_chance(results.at("swapped"), "swap"),
         "it gives the name that is shown, whatever it is called otherwise",
         "it gives the names it knew instead" if knows else "nothing shows that it follows swapped names",
-        f"; the true name in {share(row['truth'])}",
+        f"; the true name in {format_share(row['truth'])}",
     )
 
 
@@ -90,7 +90,7 @@ def compare_orders(results: ConditionResults) -> Comparison:
         effect,
         "it is right in every order",
         "nothing shows that it is right in every order",
-        f"; two orders get the same answer in {share(same)} [{share(low)}, {share(high)}]",
+        f"; two orders get the same answer in {format_share(same)} [{format_share(low)}, {format_share(high)}]",
     )
 
 
@@ -100,11 +100,11 @@ def compare_places(results: ConditionResults) -> Comparison:
     names = [name for name in ("shown", *results.conditions("ways-")) if (name, 1) in results.pairs]
     ways, condition = max((results.pairs[name, 1][0][0].ways, name) for name in names)
     pairs = results.pairs[condition, 1]
-    by_place = [[(e, p) for e, p in pairs if only_place(e, p.gold) == place] for place in range(ways)]
+    accuracy_by_position = [[(e, p) for e, p in pairs if support_position(e, p.gold) == place] for place in range(ways)]
     chance = 1 / ways
     effects = {
         f"place {place + 1} of {ways}": pairs_above_chance(queries, "place", place)
-        for place, queries in enumerate(by_place)
+        for place, queries in enumerate(accuracy_by_position)
     }
     figures = tuple(
         Figure(label, e.value + chance, (e.ci95[0] + chance, e.ci95[1] + chance), e.n_queries, chance)
