@@ -9,13 +9,13 @@ from linkcontext.report.tables import (
     comparison_table,
     format_difference,
     format_interval,
+    format_share,
     lift_constants,
     markdown,
     metrics_grid,
     metrics_table,
     pictures_note,
     power_note,
-    share,
 )
 
 
@@ -72,7 +72,7 @@ def printed(table, width=80):
     ("value", "text"), [(0.9534, ".953"), (1.0, "1.000"), (0.0, ".000"), (0.99951, "1.000"), (None, "–")]
 )
 def test_shares_by_hand(value, text):
-    assert share(value) == text
+    assert format_share(value) == text
 
 
 def test_bounds_and_signs_by_hand():
