@@ -12,9 +12,9 @@ names, which only its support explains.
 
 The candidates of an open episode are answers. In a choice episode, each question lists the options after letters, in
 its own order, and the candidates are the letters. Each candidate is right equally often among the queries of an
-episode, so a policy that ignores the picture is at chance. The exception are open episodes with own candidates, which
-have one query. Episode i is a pure function of the plan, the data and i. Shots count the pictures of the whole support,
-which has no classes; its episodes have `ways=1`.
+episode, so a policy that ignores the picture is at chance. Open episodes with own candidates are an exception, because
+they have one query. Episode i is a pure function of the plan, the data and i. Shots count the pictures of the whole
+support, which has no classes; such episodes have `ways=1`.
 """
 
 from collections.abc import Sequence
