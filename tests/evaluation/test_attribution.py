@@ -92,7 +92,7 @@ def test_the_prompt_that_is_shown_is_the_tree_that_is_run(model, pictures, folde
     turns, queries = episode.shown(2), episode.queries
     assert [token.item for token in seen.tokens if token.item] == [turn.item for turn in (*turns, *queries)]
     leaves = [number for number in range(len(seen.pieces)) if all(p.parent != number for p in seen.pieces)]
-    said = ["".join(t.text for t in seen.tokens[seen.pieces[n].start : seen.pieces[n].end] if t.asked) for n in leaves]
+    said = ["".join(t.text for t in seen.tokens[seen.pieces[n].start : seen.pieces[n].end] if t.scored) for n in leaves]
     names = [next(c.name for c in episode.candidates if c.class_id == query.class_id) for query in queries]
     assert said == [f"{name}<|end|>" for name in names] * 2
     assert view_tree(scorer(model, pictures, "reference"), SCAFFOLDS["turns"], episode).tokens == ()
