@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import linkcontext
-from linkcontext._old_modules import MODULES, NAMES
+from linkcontext._old_modules import MODULES, MOVED, NAMES
 
 
 @pytest.mark.parametrize("old", sorted(MODULES))
@@ -26,6 +26,16 @@ def test_an_old_class_or_function_is_the_new_one(old):
     (old_module, old_name), (module, name) = (path.rsplit(".", 1) for path in (old, NAMES[old]))
     found = getattr(importlib.import_module(f"linkcontext.{old_module}"), old_name)
     assert found is getattr(importlib.import_module(f"linkcontext.{module}"), name)
+
+
+@pytest.mark.parametrize("old", sorted(MOVED))
+def test_a_function_that_left_its_module_is_found_and_warns(old):
+    (old_module, old_name), (module, name) = (path.rsplit(".", 1) for path in (old, MOVED[old]))
+    with pytest.warns(DeprecationWarning, match=f"linkcontext.{old} is now linkcontext.{MOVED[old]}"):
+        moved = getattr(importlib.import_module(f"linkcontext.{old_module}"), old_name)
+    assert moved is getattr(importlib.import_module(f"linkcontext.{module}"), name)
+    with pytest.raises(AttributeError, match="nothing"):
+        importlib.import_module(f"linkcontext.{old_module}").nothing  # noqa: B018 - what is tested
 
 
 def test_names_that_never_were_are_not_found():

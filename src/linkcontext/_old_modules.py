@@ -117,32 +117,49 @@ NAMES = {
     "data.conversations.conversations": "data.readers.conversations.read_conversations",
     "data.conversations.of": "data.conversation.make_conversation",
     "data.conversations.write_conversations": "data.writers.write_conversations",
-    "data.imports.beside": "data.picture_paths.possible_paths",
     "data.imports.Imported": "data.importing.ImportReport",
+    "data.imports.beside": "data.picture_paths.possible_paths",
     "data.imports.imported": "source.import_files",
     "data.jsonfile.get": "data.readers.json_records.require_value",
     "data.jsonfile.records": "data.readers.json_records.read_records",
     "data.jsonfile.under": "data.readers.json_records.read_key",
     "data.jsonfile.word": "data.readers.json_records.require_text",
+    "data.sources.annotations": "data.manifest.annotation_digest",
+    "data.sources.digest": "data.manifest.digest",
+    "data.sources.open_digits": "data.digits.open_digits",
+    "data.sources.open_huggingface": "data.hub.open_huggingface",
     "data.vl_icl.vl_icl": "data.readers.vl_icl.read_vl_icl",
+    "episodes.prompt.Tokens": "episodes.render.Tokens",
+    "episodes.prompt.prompt": "episodes.scaffold.build_messages",
+    "episodes.prompt.scaffold": "episodes.scaffold.load_scaffold",
+    "episodes.subject.Asked": "episodes.annotations.Annotation",
+    "episodes.subject.all_of": "episodes.annotations.all_annotations",
+    "episodes.subject.asked": "episodes.annotations.questions_about",
+    "episodes.subject.different": "episodes.annotations.count_different",
+    "episodes.subject.draw": "episodes.annotations.draw_annotation",
+    "episodes.subject.is_left": "episodes.annotations.has_untaken",
+    "episodes.talk.Talks": "episodes.questions.TaskSampler",
+    "evaluate.claim.refuse_other": "evaluation.open_run.check_same_measurement",
+    "evaluate.claim.refuse_other_records": "evaluation.open_run.check_same_records",
+    "evaluate.draw.drawn": "evaluation.draw.draw_configured",
+    "evaluate.folder.flat": "evaluation.run_dir.flatten_options",
+    "evaluate.folder.measured_apart": "evaluation.run_dir.measurement_differences",
+    "evaluate.folder.options_apart": "evaluation.run_dir.option_differences",
+    "evaluate.metrics.available": "evaluation.metrics.available_scorings",
+    "evaluate.metrics.by_place": "evaluation.metrics.accuracy_by_position",
+    "evaluate.metrics.choose": "evaluation.metrics.chosen_class",
+    "evaluate.metrics.favourites": "evaluation.metrics.best_candidates",
+    "evaluate.metrics.only_place": "evaluation.metrics.support_position",
+    "evaluate.metrics.rows": "evaluation.metrics.metric_rows",
+    "evaluate.run.evaluate": "evaluation.runner.run_evaluation",
     "mining.neighbours.checked": "data.neighbours.check_weights",
     "mining.neighbours.listed": "data.neighbours.neighbour_lists",
     "mining.neighbours.made_file": "data.neighbours.provenance_file",
     "mining.neighbours.read_made": "data.neighbours.read_provenance",
     "mining.neighbours.sheet": "data.neighbours.draw_sheet",
-    "data.sources.annotations": "data.manifest.annotation_digest",
-    "data.sources.digest": "data.manifest.digest",
-    "data.sources.open_digits": "data.digits.open_digits",
-    "data.sources.open_huggingface": "data.hub.open_huggingface",
-    "episodes.prompt.Tokens": "episodes.render.Tokens",
-    "episodes.prompt.prompt": "episodes.scaffold.build_messages",
-    "episodes.prompt.scaffold": "episodes.scaffold.load_scaffold",
-    "episodes.talk.Talks": "episodes.questions.TaskSampler",
-    "evaluate.draw.drawn": "evaluation.draw.draw_configured",
-    "evaluate.run.evaluate": "evaluation.runner.run_evaluation",
+    "models.bundle.pack": "models.bundled.write_bundle",
     "models.load.Model": "models.model.Model",
     "models.load.Template": "models.chat_template.ChatTemplate",
-    "models.bundle.pack": "models.bundled.write_bundle",
     "models.load.load": "models.loading.load_model",
     "models.remote.Remote": "scoring.remote.RemoteModel",
     "models.remote.connect": "scoring.connection.connect",
@@ -151,8 +168,21 @@ NAMES = {
     "models.tree.Tree": "inference.prefix_tree.PrefixTree",
     "models.vision.nearest": "evaluation.nearest.nearest",
     "teach.serve.Endpoint": "serve.endpoint.Endpoint",
+    "world.concepts.draw": "worlds.concepts.draw_concepts",
+    "world.folder.save": "worlds.folder.save_picture",
+    "world.folder.told_of": "worlds.folder.facts_json",
+    "world.folder.write": "worlds.folder.write_world",
     "world.names.random_string": "episodes.names.random_string",
     "world.names.shown_names": "episodes.names.shown_names",
+    "world.questions.about": "worlds.questions.attribute_questions",
+    "world.render.draw": "worlds.render.draw_instances",
+    "world.scenes.about": "worlds.scenes.thing_questions",
+}
+
+# Functions that have left a module of the same name.
+MOVED = {
+    f"records.{name}": f"jsonl.{name}"
+    for name in ("appending", "from_dict", "parse_json", "read_json", "read_jsonl", "to_json", "typed", "write_jsonl")
 }
 
 
@@ -198,6 +228,20 @@ def _attribute(old: str, new: ModuleType, name: str) -> Any:
         module, _, name = place.rpartition(".")
         new = importlib.import_module(f"linkcontext.{module}")
     return getattr(new, name)
+
+
+def moved(module: str, name: str) -> Any:
+    """The function of `MOVED` that the module had in 0.1, with a warning. Raises `AttributeError` for other names."""
+    place = MOVED.get(f"{module.removeprefix('linkcontext.')}.{name}")
+    if place is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    new_module, _, new_name = place.rpartition(".")
+    warnings.warn(
+        f"{module}.{name} is now linkcontext.{place}. The old name leaves in linkcontext 0.3.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return getattr(importlib.import_module(f"linkcontext.{new_module}"), new_name)
 
 
 def install() -> None:

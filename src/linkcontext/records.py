@@ -10,6 +10,8 @@ Prediction  a model's scores and reply for one query after a number of shots per
 from dataclasses import dataclass, field
 from typing import Any
 
+from linkcontext import _old_modules
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -142,3 +144,8 @@ class Prediction:
     support_ids: tuple[str, ...]  # the first picture of each support turn
     baselines: dict[str, str | None] = field(default_factory=dict)  # policy -> the class id that it answers
     engine: str = ""  # the engine that computed it; empty in files of earlier versions
+
+
+def __getattr__(name: str) -> Any:
+    """Functions that are in `linkcontext.jsonl` since 0.2."""
+    return _old_modules.moved(__name__, name)
