@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -20,24 +20,21 @@ from rich.console import Console
 from rich.table import Table
 
 from linkcontext.config import eval_config
-from linkcontext.data.images import open_image
 from linkcontext.demo import built_in, teach
 from linkcontext.episodes.scaffold import load_scaffold, query_messages
 from linkcontext.evaluation.compare import paired_interval
 from linkcontext.evaluation.draw import draw_configured
 from linkcontext.evaluation.metrics import BASELINES
 from linkcontext.evaluation.runner import run_evaluation
-from linkcontext.inference.vision import VisionEncoder
 from linkcontext.jsonl import read_jsonl
 from linkcontext.models import bundled
 from linkcontext.models.loading import load_model
-from linkcontext.models.model import Model
 from linkcontext.records import Episode, Prediction
 from linkcontext.scoring.local import LocalModel
-from linkcontext.scoring.protocol import ScoringRequest
+from linkcontext.scoring.protocol import ScoringModel, ScoringRequest
 from linkcontext.source import open_data
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent
 COLUMNS = ("model", "data", "task", "names", "shots_per_class", "scoring", "accuracy", "ci95", "n_queries")
 
 
@@ -68,6 +65,8 @@ class Accept:
     """Of the unseen world."""
     mini: str = "mini"
     base: str = "mini-base"
+    toy: bool = False
+    """Two episodes of each row and one demo, to see that it runs."""
 
 
 def settings(config: Accept) -> list[dict]:
@@ -112,7 +111,21 @@ def beside_nearest(folder: Path) -> dict[int, tuple[float, float, float]]:
     return found
 
 
-def small_talk(model: Model, data: str, episodes: int) -> dict:
+def by_length(folder: Path) -> dict[int, dict[str, tuple[float, int]]]:
+    """By shots per class: accuracy where the right name is the longer one, in characters, and where it is the shorter;
+    with the number of questions."""
+    right: dict[int, dict[str, list[float]]] = {}
+    for prediction in read_jsonl(Prediction, folder / "predictions.jsonl"):
+        lengths = {score.class_id: len(score.name) for score in prediction.candidates}
+        others = [length for class_id, length in lengths.items() if class_id != prediction.gold]
+        if len(others) == 1 and others[0] != lengths[prediction.gold]:
+            kind = "longer" if lengths[prediction.gold] > others[0] else "shorter"
+            kinds = right.setdefault(prediction.shots_per_class, {"longer": [], "shorter": []})
+            kinds[kind].append(float(prediction.correct["likelihood_sum"]))
+    return {shots: {kind: (fmean(v), len(v)) for kind, v in kinds.items()} for shots, kinds in sorted(right.items())}
+
+
+def small_talk(model: ScoringModel, data: str, episodes: int) -> dict:
     """Two-way questions at 4 per class, with and without 12 turns of small talk between teaching and asking."""
     config = eval_config(data=data, shots=(4,), episodes=episodes, names="pseudo")
     dataset = open_data(data)
@@ -122,7 +135,7 @@ def small_talk(model: Model, data: str, episodes: int) -> dict:
         for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
-    scorer = LocalModel(model, VisionEncoder(model, open_image, use_disk=True), sources)
+    scorer = model.with_pictures(sources)
     right: dict[int, list[float]] = {0: [], len(TALK): []}
     for episode in draw_configured(config.episodes, dataset).episodes:
         for query, turn in enumerate(episode.queries):
@@ -149,7 +162,7 @@ def small_talk(model: Model, data: str, episodes: int) -> dict:
     }
 
 
-def demo_questions(model: Model, seeds: int = 20) -> dict:
+def demo_questions(model: ScoringModel, seeds: int = 20) -> dict:
     """The questions of `linkcontext demo` with other seeds."""
     by_seed = []
     for seed in range(seeds):
@@ -160,25 +173,36 @@ def demo_questions(model: Model, seeds: int = 20) -> dict:
 
 def main() -> None:
     config = tyro.cli(Accept, description=__doc__)
-    models = {name: load_model(name) for name in (config.base, config.mini)}
-    scored = {name: LocalModel.of(model) for name, model in models.items()}
+    if config.toy:
+        config = replace(config, out=config.out + "-toy", episodes=2)
+    models = {name: LocalModel(load_model(name)) for name in (config.base, config.mini)}
     rows = []
     for number, setting in enumerate(settings(config)):
         setting = {"episodes": config.episodes, "explain": 0, **setting}  # noqa: PLW2901
         name = "mini" if setting["model"] == config.mini else "mini-base"
         out = Path(config.out) / "-".join([name, Path(setting["data"]).name.replace(":", "-"), str(number)])
-        run = run_evaluation(eval_config(**setting, out=str(out)), scored[setting["model"]])
-        gaps = beside_nearest(out)
+        run = run_evaluation(eval_config(**setting, out=str(out)), models[setting["model"]])
+        gaps, lengths = beside_nearest(out), by_length(out)
         for row in run["rows"]:
             gap = gaps.get(row["shots_per_class"]) if row["scoring"] == "likelihood_sum" else None
-            rows.append({"model": name, "data": Path(setting["data"]).name, **row, "beside_nearest": gap})
+            rows.append(
+                {
+                    "model": name,
+                    "data": Path(setting["data"]).name,
+                    **row,
+                    "beside_nearest": gap,
+                    "by_length": lengths.get(row["shots_per_class"]),
+                }
+            )
         show(rows[-len(run["rows"]) :])
-    talks = [small_talk(models[config.mini], d, config.episodes // 4) for d in (f"world:{config.seed}", "digits")]
-    questions = demo_questions(models[config.mini])
+    talks = [
+        small_talk(models[config.mini], d, max(2, config.episodes // 4)) for d in (f"world:{config.seed}", "digits")
+    ]
+    questions = demo_questions(models[config.mini], 1 if config.toy else 20)
     print(markdown(rows))
     for row in (*talks, questions):
         print(row)
-    write(rows, {"small_talk": talks, "demo": questions})
+    write(rows, {"small_talk": talks, "demo": questions}, Path(config.out) if config.toy else RESULTS)
 
 
 def show(rows: list[dict]) -> None:
@@ -219,8 +243,7 @@ def cell(row: dict) -> str:
     return f"{row['accuracy']:.3f} [{low:.3f}, {high:.3f}]{beside}{truth}"
 
 
-def write(rows: list[dict], others: dict) -> None:
-    RESULTS.mkdir(exist_ok=True)
+def write(rows: list[dict], others: dict, folder: Path) -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     found = {
         "command": " ".join(["python", *sys.argv]),
@@ -231,7 +254,7 @@ def write(rows: list[dict], others: dict) -> None:
         "rows": rows,
         **others,
     }
-    (RESULTS / "mini.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / "mini.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

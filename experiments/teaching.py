@@ -26,14 +26,15 @@ from linkcontext.evaluation.intervals import clustered_wilson
 from linkcontext.evaluation.nearest import nearest
 from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.models.loading import load_model
-from linkcontext.models.model import Model
 from linkcontext.scoring.local import LocalModel
+from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.seeds import rng
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
 from linkcontext.teach.learner import Learner
 
 CLASSES, SHOWN = 5, 8
+CONFIDENT = 0.9
 
 
 @dataclass
@@ -56,7 +57,7 @@ def data_sets() -> list[str]:
     return ["world:9301", "digits", *(sorted(map(str, images.iterdir())) if images.is_dir() else ())]
 
 
-def taught(table: Teaching, model: Model, data: str) -> dict:
+def taught(table: Teaching, model: ScoringModel, data: str) -> dict:
     """One data set's figures."""
     dataset = open_data(data)
     classes = {k: v for k, v in sorted(dataset.by_class().items()) if len(v) >= SHOWN + table.asked}
@@ -96,10 +97,26 @@ def taught(table: Teaching, model: Model, data: str) -> dict:
         "kept": fmean(kept),
         "refused": fmean(refused),
         "n_sixth": len(refused),
+        **confidence([p for p, is_known in zip(sure, known, strict=True) if is_known], right),
     }
 
 
-def selected(table: Teaching, model: Model, data: str, folder: Path) -> Iterator[dict]:
+def confidence(probabilities: list[float], right: list[bool]) -> dict[str, float | None]:
+    """How much the probability of the likeliest name is worth: the share of answers above .9, the accuracy of these, and
+    the expected calibration error over ten bins of equal width."""
+    confident = [hit for p, hit in zip(probabilities, right, strict=True) if p > CONFIDENT]
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for p, hit in zip(probabilities, right, strict=True):
+        bins.setdefault(min(9, int(10 * p)), []).append((p, hit))
+    gaps = (abs(sum(p - hit for p, hit in pairs)) for pairs in bins.values())
+    return {
+        "confident": len(confident) / len(right),
+        "confident_right": fmean(confident) if confident else None,
+        "ece": sum(gaps) / len(right),
+    }
+
+
+def selected(table: Teaching, model: ScoringModel, data: str, folder: Path) -> Iterator[dict]:
     """Rows of each selection."""
     for select in ("random", "medoid", "rices"):
         config = eval_config(
@@ -113,7 +130,7 @@ def selected(table: Teaching, model: Model, data: str, folder: Path) -> Iterator
             out=str(folder / f"{Path(data).name}-{select}".replace(":", "-")),
         )
         start = time.perf_counter()
-        found = run_evaluation(config, LocalModel(model))
+        found = run_evaluation(config, model)
         seconds = time.perf_counter() - start
         for row in found["rows"]:
             if row["scoring"] == "likelihood_sum":
@@ -126,6 +143,9 @@ def tables(lessons: list[dict], choices: list[dict]) -> Iterator[tuple[str, str]
         "ask [95 %]",
         "nearest centroid",
         "n",
+        "above .9",
+        "of these right",
+        "ECE",
         "AUROC by similarity",
         "AUROC by probability",
         "accepted",
@@ -138,7 +158,9 @@ def tables(lessons: list[dict], choices: list[dict]) -> Iterator[tuple[str, str]
         figures = [one[k] for k in ("auroc_fit", "auroc_probability", "kept", "refused")]
         share = f"{one['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
         told = (*(f"{v:.3f}" for v in figures), str(one["n_sixth"]))
-        lines.append([one["data"], share, f"{one['nearest_centroid']:.3f}", str(one["n"]), *told])
+        trust = [one[k] for k in ("confident", "confident_right", "ece")]
+        trusted = ["" if value is None else f"{value:.3f}" for value in trust]
+        lines.append([one["data"], share, f"{one['nearest_centroid']:.3f}", str(one["n"]), *trusted, *told])
     yield "Five classes, 8 pictures each (chance .200)", listed(head, lines)
     head = ["", "per class", "random", "medoid", "rices", "majority of rices", "seconds (random, medoid, rices)"]
     lines = []
