@@ -102,8 +102,8 @@ def taught(table: Teaching, model: ScoringModel, data: str) -> dict:
 
 
 def confidence(probabilities: list[float], right: list[bool]) -> dict[str, float | None]:
-    """How much the probability of the likeliest name is worth: the share of answers above .9, the accuracy of these, and
-    the expected calibration error over ten bins of equal width."""
+    """How much the probability of the likeliest name is worth: the share of answers above .9, their accuracy, and the
+    expected calibration error over ten bins of equal width."""
     confident = [hit for p, hit in zip(probabilities, right, strict=True) if p > CONFIDENT]
     bins: dict[int, list[tuple[float, bool]]] = {}
     for p, hit in zip(probabilities, right, strict=True):
