@@ -106,7 +106,9 @@ def test_a_checkpoint_is_asked_all_tasks_in_both_forms(config, scenes, tmp_path)
     page = write_report(tmp_path / "eval")  # which makes them of the rows, where the file is gone
     for told in (page.read_text(), page.with_suffix(".md").read_text()):
         assert "ICL efficiency" in told and "unseen tasks" in told
-    with pytest.raises(InputError, match="--unseen Counting: the data have no such type of task, only attribute, caption"):
+    with pytest.raises(
+        InputError, match="--unseen Counting: the data have no such type of task, only attribute, caption"
+    ):
         run_evaluation(replace(asked, unseen=("Counting",)), benchmark="world-icl")
     assert {(line["tasks"], line["form"], line["shots"]) for line in lines} == {
         (tasks, form, k)
