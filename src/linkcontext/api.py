@@ -12,7 +12,7 @@ from linkcontext.episodes.names import NameKind
 from linkcontext.evaluation.draw import draw_configured
 from linkcontext.evaluation.open_model import open_model
 from linkcontext.evaluation.result import EvaluationResult
-from linkcontext.evaluation.runner import run_evaluation
+from linkcontext.evaluation.runner import run_evaluation, run_folder
 from linkcontext.records import Episode
 from linkcontext.report.page import write_report
 from linkcontext.scoring.protocol import ScoringModel
@@ -146,7 +146,7 @@ def evaluate(
     config = eval_config(
         model=name, data=str(data), ways=ways, shots=tuple(shots), episodes=episodes, **where, **options
     )
-    result = EvaluationResult(run_evaluation(config, loaded, benchmark), config, benchmark)
+    result = EvaluationResult(run_evaluation(config, loaded, benchmark), run_folder(config, benchmark))
     if result.has_episodes:
         write_report(result.folder)
     return result

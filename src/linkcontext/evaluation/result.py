@@ -4,9 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from linkcontext.config import EvalConfig
 from linkcontext.errors import InputError
-from linkcontext.evaluation.runner import run_folder
 
 
 @dataclass(frozen=True)
@@ -15,23 +13,16 @@ class EvaluationResult:
 
     Attributes:
         metrics: the content of the run's metrics.json.
-        config: the configuration of the run.
-        benchmark: the task, if it is not the default.
+        folder: the folder with the run's files.
     """
 
     metrics: dict[str, Any] = field(repr=False)
-    config: EvalConfig = field(repr=False)
-    benchmark: str | None = field(default=None, repr=False)
+    folder: Path
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """One row for each task, kind of names, ways, shots per class and scoring; docs/evaluate.md lists its keys."""
         return list(self.metrics["rows"])
-
-    @property
-    def folder(self) -> Path:
-        """The folder with the run's files."""
-        return run_folder(self.config, self.benchmark)
 
     @property
     def has_episodes(self) -> bool:
