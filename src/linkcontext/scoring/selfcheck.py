@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -67,7 +68,7 @@ class SelfCheck:
     def _failure(self, shapes: Shapes, learns: bool) -> str | None:
         whole = self.trees.merge(self._answers, "last")
         engines = [Engine(self.network, room or len(whole.tree), width) for room, width in shapes]
-        worst = max(self._difference(engine, whole, self._scores) for engine in engines)
+        worst = self._difference(engines, whole, self._scores)
         if not worst <= self._tolerance:
             return f"its forward does not follow masks or positions (a small tree is off by {worst:.2g})"
         if not (worst := self._generation(engines[-1])) <= self._tolerance:
@@ -101,8 +102,9 @@ class SelfCheck:
             raise InputError("its processor spells pictures differently when there are several")
         return [value for value, _ in self.reference.score(self._answers)]
 
-    def _difference(self, engine: Engine, inputs: TreeInputs, scores: Sequence[float]) -> float:
-        return max(abs(a - b) for a, b in zip(engine.scores(inputs), scores, strict=True))
+    def _difference(self, engines: Sequence[Engine], inputs: TreeInputs, scores: Sequence[float]) -> float:
+        """The largest difference of a score. NaN if any is NaN, which Python's `max` would overlook."""
+        return float(np.max([np.abs(np.subtract(engine.scores(inputs), scores)) for engine in engines]))
 
     def _generation(self, engine: Engine) -> float:
         """The largest difference of a reply token's log-probability, up to where two replies part by a near tie."""
@@ -133,7 +135,8 @@ class SelfCheck:
         length = inputs.tree.shared_length
         cache = engine.prefill(inputs, length)
         held = PrefixCache(*prefix_key(inputs.tree, length, self.trees.pictures.contents), cache)
-        return self._difference(engine, self.trees.merge(answers, "last", held), self._scores[len(self._scores) // 2 :])
+        scores = self._scores[len(self._scores) // 2 :]
+        return self._difference([engine], self.trees.merge(answers, "last", held), scores)
 
     def _backward(self, inputs: TreeInputs) -> None:
         """Try a backward pass: some kernels have none, and raise."""

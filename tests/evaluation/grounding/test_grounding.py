@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from linkcontext import cli
 from linkcontext.config import eval_config
 from linkcontext.episodes.render import Tokens
 from linkcontext.episodes.scaffold import image_ids, load_scaffold
@@ -201,6 +202,24 @@ def test_the_bundled_models_are_told_apart(model, tmp_path):
     assert (probe["conclusion"] == "links") == (model == "mini"), probe["sentence"]
     required = {probe.name for probe in PROBES if probe.required}
     assert (model == "mini") == any(finding["passes"] for finding in probe["findings"] if finding["probe"] in required)
+
+
+@pytest.mark.heavy
+def test_a_model_behind_a_server_gets_the_verdicts_of_the_local_one(mini_url, tmp_path):
+    data = tmp_path / "w"
+    write_seed(data, 3, 6, 7, 64)
+    probes = []
+    for name, out in (("mini", tmp_path / "here"), (f"openai:{mini_url}#mini", tmp_path / "far")):
+        flags = ["--data", str(data), "--shots", "1", "--episodes", "2", "--out", str(out)]
+        cli.main(["probe", "--model", name, *flags])
+        probes.append(json.loads((out / "probe.json").read_text()))
+    here, far = probes
+    assert far["counters"]["engine"] == "openai"
+    assert "log-probabilities" in far["counters"]["scored"]
+    assert len({figure["accuracy"] for finding in here["findings"] for figure in finding["figures"]}) > 1
+    assert Counter(f["passes"] for f in far["findings"]) == Counter(f["passes"] for f in here["findings"])
+    assert far["findings"] == here["findings"]  # accuracies, intervals and verdicts, probe by probe
+    assert (far["conclusion"], far["left_out"]) == (here["conclusion"], here["left_out"])
 
 
 @pytest.mark.heavy

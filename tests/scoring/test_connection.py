@@ -1,0 +1,149 @@
+"""Connecting to a server: which model it is, what is sent, and that no key gets into a message."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from linkcontext.errors import InputError
+from linkcontext.models.prompting import Prompting
+from linkcontext.scoring import connection
+from linkcontext.scoring.connection import Refused, ServerConnection, connect
+
+QUESTION = [{"role": "user", "content": "What is this?"}]
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    """The user's own variables choose nothing."""
+    for name in ("OPENAI_MODEL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("models", "why"),
+    [
+        ("<html>Welcome to nginx!</html>", "not an endpoint of OpenAI's kind. Does the address end in /v1"),
+        ({"status": "up"}, "not an endpoint of OpenAI's kind"),
+        ({"data": [{"name": "one"}]}, "not an endpoint of OpenAI's kind"),
+        ({"data": ["one"]}, "not an endpoint of OpenAI's kind"),
+        (["one"], "not an endpoint of OpenAI's kind"),
+        ({"object": "list", "data": []}, "the server has no model"),
+    ],
+)
+def test_what_is_no_such_server_is_a_sentence(standing, models, why):
+    with standing(models=models) as (address, _):
+        for name in (address, f"{address}#one"):
+            with pytest.raises(InputError, match=why):
+                connect(name)
+
+
+def test_the_model_is_the_one_named_then_the_variable_then_the_only_one(standing, monkeypatch):
+    with standing() as (address, _):
+        with pytest.raises(InputError, match=r"the server has one, two\. Choose one: openai:http.*#NAME"):
+            connect(address)
+        with pytest.raises(InputError, match=r"the server has no three\. There are one, two"):
+            connect(f"{address}#three")
+        monkeypatch.setenv("OPENAI_MODEL", "two")
+        made = connect(address)
+        assert (made.name, made.url, made.model) == (address, address.removeprefix("openai:"), "two")
+        assert connect(f"{address}#one").model == "one"
+        monkeypatch.setenv("OPENAI_MODEL", "three")
+        with pytest.raises(InputError, match="the server has no three"):
+            connect(address)
+    monkeypatch.delenv("OPENAI_MODEL")
+    with standing(models={"data": [{"id": "a/b#c", "object": "model"}]}) as (address, _):
+        assert connect(address).model == connect(f"{address}#a/b#c").model == "a/b#c"
+
+
+def test_what_cannot_be_reached_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(connection, "RETRIES", 0)
+    for name, why in (
+        ("openai:", r"Write openai:http://localhost:8000/v1#NAME"),
+        ("openai:localhost:8000", r"Write openai:http://localhost:8000/v1#NAME"),
+        ("openai:http://127.0.0.1:9/v1", r"no answer \(.*\)\. Is a server running there"),
+    ):
+        with pytest.raises(InputError, match=why):
+            connect(name)
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://h:99999/v1", f"http://{'a' * 300}/v1", "http://\u2028/v1"])
+def test_what_is_no_address_is_a_sentence(address):
+    with pytest.raises(InputError, match="no address"):
+        connect(f"openai:{address}#one")
+
+
+@pytest.mark.parametrize("key", ["sk-SECRET\n", "sk-S\u00c9CRET", "sk-\x7fSECRET", "sk-\tSECRET"])
+def test_no_error_repeats_the_key(standing, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with standing() as (address, requests):
+        if key.strip() == "sk-SECRET":  # as `cat` gives it
+            connect(f"{address}#one").complete(QUESTION, 1)
+            assert requests[0]["key"] == "Bearer sk-SECRET"
+            return
+        with pytest.raises(InputError, match="OPENAI_API_KEY") as error:
+            connect(f"{address}#one")
+    assert "SECRET" not in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["http://user:PASSWORD@127.0.0.1:9/v1", "http://127.0.0.1:9/v1?key=PASSWORD"])
+def test_an_address_with_a_password_is_refused_without_repeating_it(address):
+    with pytest.raises(InputError, match="OPENAI_API_KEY") as error:
+        connect(f"openai:{address}#one")
+    assert "PASSWORD" not in str(error.value)
+
+
+def test_a_request_is_greedy_and_free_of_penalties_unless_the_models_own_settings_are_wanted(standing):
+    sent = {"model": "one", "messages": QUESTION, "max_tokens": 5, "temperature": 0, "key": "Bearer none"}
+    penalties = {"presence_penalty": 0, "frequency_penalty": 0}
+    with standing() as (address, requests):
+        answer = connect(f"{address}#one").complete(QUESTION, 5)
+        assert answer.choices[0].message.content == " It is a lum. "
+        connect(f"{address}#one").complete(QUESTION, 5, prompt_logprobs=0)
+        connect(f"{address}#one", Prompting(generation_config="model")).complete(QUESTION, 5)
+    assert requests == [sent | penalties, sent | penalties | {"prompt_logprobs": 0}, sent]
+
+
+def test_a_server_gets_the_variables_of_the_chat_template(standing):
+    prompting = Prompting(chat_template_kwargs='{"enable_thinking": false}')
+    with standing() as (address, requests):
+        connect(f"{address}#one", prompting).complete(QUESTION, 5)
+        connect(f"{address}#one").complete(QUESTION, 5)
+    assert requests[0]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "chat_template_kwargs" not in requests[1]
+
+
+def test_a_refusal_has_the_servers_message(standing):
+    with standing(refused=("seed",)) as (address, _):
+        served = connect(f"{address}#one")
+        with pytest.raises(Refused, match=r"refuses \(400\): Unrecognized request argument supplied: seed") as error:
+            served.complete(QUESTION, 1, seed=3)
+        assert served.url in str(error.value)
+        assert isinstance(error.value, InputError)
+
+
+def test_what_a_server_reports_has_nothing_that_changes_by_itself(standing):
+    """vLLM gives the time of the request, and a new permission with each list."""
+    model = {"id": "one", "object": "model", "created": 1, "owned_by": "me", "root": "some/model", "permission": ["x"]}
+    with standing(models={"object": "list", "data": [{**model, "id": "two", "root": "other"}, model]}) as (address, _):
+        served = connect(f"{address}#one")
+        first = served.reported()
+        model.update(created=2, permission=["y"])
+        assert served.reported() == first
+    sent = {"id": "one", "object": "model", "owned_by": "me", "root": "some/model"}
+    assert {name: first[name] for name in sent} == sent
+    assert {"created", "permission"}.isdisjoint(first)
+    assert first["system_fingerprint"] is None
+
+
+def test_a_description_has_what_was_chosen_and_no_key():
+    prompting = Prompting(chat_template_kwargs='{"a": 1}', generation_config="model")
+    client = SimpleNamespace(api_key="sk-SECRET")
+    made = ServerConnection("openai:http://h/v1#one", "http://h/v1", "one", client, prompting)
+    assert made.describe() == {
+        "name": "openai:http://h/v1#one",
+        "source": "http://h/v1",
+        "class": "served",
+        "served_name": "one",
+        "chat_template_kwargs": {"a": 1},
+        "generation_config": "model",
+    }
