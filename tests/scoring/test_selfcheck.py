@@ -127,7 +127,7 @@ def test_a_score_that_is_no_number_is_a_failure_wherever_it_stands(nano_model, m
         return values
 
     monkeypatch.setattr(Engine, "scores", broken)
-    assert "off by nan" in check(nano_model).failure()
+    assert "masks or positions (a small tree is off by nan)" in check(nano_model).failure()
 
 
 def windowed(window):
