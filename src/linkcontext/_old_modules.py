@@ -5,6 +5,7 @@ DeprecationWarning: linkcontext.evaluate.metrics is now linkcontext.evaluation.m
 """
 
 import importlib
+import inspect
 import sys
 import warnings
 from collections.abc import Sequence
@@ -212,11 +213,18 @@ class OldModules(MetaPathFinder, Loader):
                 DeprecationWarning,
                 stacklevel=2,
             )
+        if isinstance(module, _Evaluate):
+            module.document()
         module.__dict__["__getattr__"] = lambda name: _attribute(old, new, name)
 
 
 class _Evaluate(ModuleType):
     """The old package `evaluate`, which an import puts in the place of the function of that name: it can be called."""
+
+    def document(self) -> None:
+        """Take the documentation and the signature of the function."""
+        function = importlib.import_module("linkcontext.api").evaluate
+        self.__doc__, self.__dict__["__signature__"] = function.__doc__, inspect.signature(function)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call `linkcontext.evaluate`."""

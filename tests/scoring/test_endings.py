@@ -171,10 +171,10 @@ def test_validate_says_how_answers_end_and_what_stands_before_them(folders, pict
     lines = validate(eval_config(model=str(folders[name]), data=str(pictures), shots=(0, 1), episodes=2))
     (end,) = [line for line in lines if line.startswith("every answer ends with '<|end|>'")]
     assert ("added" in end) == (name != "thinking")
-    noted = [line for line in lines if "where the model is to speak" in line]
+    noted = [line for line in lines if "likelihoods follow the former" in line]
     assert len(noted) == (name == "thinking")
     if noted:
-        assert "</think>" in noted[0].partition(" before an answer")[0]
+        assert "</think>" in noted[0].partition(" before a given answer")[0]
 
 
 def test_a_run_says_how_its_prompts_were_made(folders, pictures, tmp_path):

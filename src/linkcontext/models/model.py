@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -99,10 +100,24 @@ class Model:
                 return_tensors="pt",
             )
         except ValueError as error:
-            raise InputError(
-                f"{self.name}: its processor refuses a conversation that its chat template has written: {error}"
-            ) from error
+            raise self._refused(error) from error
         return {name: value for name, value in inputs.items() if name != "labels"}
+
+    @contextmanager
+    def refusals(self) -> Iterator[None]:
+        """Raise `InputError` where the network refuses processed inputs, as it does where pictures have no tokens.
+
+        Processors of transformers before 5.20 pass such conversations on.
+        """
+        try:
+            yield
+        except ValueError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: ValueError) -> InputError:
+        return InputError(
+            f"{self.name}: its processor refuses a conversation that its chat template has written: {error}"
+        )
 
     def place(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Inputs on the network's device, with floats in its precision, because some processors give another."""
