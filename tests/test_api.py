@@ -8,6 +8,7 @@ import pytest
 import linkcontext
 from linkcontext import api
 from linkcontext.errors import InputError
+from linkcontext.evaluation.compare import compare
 
 PUBLIC = {"Answer", "Learner", "Pack", "__version__", "compare", "draw_episodes", "evaluate", "load", "open_data"}
 
@@ -27,8 +28,8 @@ def test_the_public_names_are_these_and_documented():
 
 @pytest.mark.parametrize(
     "documented",
-    [linkcontext, api.load, api.draw_episodes, api.evaluate],
-    ids=["linkcontext", "load", "draw_episodes", "evaluate"],
+    [linkcontext, api.load, api.draw_episodes, api.evaluate, compare],
+    ids=["linkcontext", "load", "draw_episodes", "evaluate", "compare"],
 )
 def test_the_examples_run(documented, tmp_path):
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
@@ -46,7 +47,18 @@ def test_a_loaded_learner_is_evaluated_as_its_name_is(nano, pictures, tmp_path):
     assert loaded.report.is_file()
 
 
+def test_paths_and_texts_name_the_same_pictures(nano, pictures):
+    episodes = linkcontext.draw_episodes(linkcontext.open_data(pictures), episodes=2)
+    assert episodes == linkcontext.draw_episodes(str(pictures), episodes=2)
+    folder = sorted(path for path in pictures.iterdir() if path.is_dir())[0]
+    learner = linkcontext.load(nano, device="cpu")
+    learner.teach({"one": str(sorted(folder.iterdir())[0])})  # a single picture, not a list of letters
+    assert [len(ids) for ids in learner.pictures.by_name.values()] == [1]
+
+
 def test_an_option_that_is_none_is_a_sentence(nano, tmp_path):
+    with pytest.raises(InputError, match="episode: no such option"):
+        linkcontext.draw_episodes("digits", episode=2)
     with pytest.raises(InputError, match="shotz: no such option"):
         linkcontext.evaluate(nano, shotz=(1,), out=tmp_path / "run")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from linkcontext.config import Dtype, EpisodeConfig, ModelConfig, eval_config
+from linkcontext.config import Dtype, ModelConfig, eval_config
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.names import NameKind
 from linkcontext.evaluation.draw import draw_configured
@@ -16,6 +16,7 @@ from linkcontext.evaluation.runner import run_evaluation, run_folder
 from linkcontext.records import Episode
 from linkcontext.report.page import write_report
 from linkcontext.scoring.protocol import ScoringModel
+from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner
 
 
@@ -68,7 +69,7 @@ def load(
 
 
 def draw_episodes(
-    data: Dataset,
+    data: Dataset | str | Path,
     *,
     ways: int = 2,
     shots: Sequence[int] = (1,),
@@ -80,7 +81,7 @@ def draw_episodes(
     """Draw episodes from a data set: pictures of a few classes under names, and others to ask about.
 
     Args:
-        data: From `open_data`.
+        data: A data set, or what `open_data` takes.
         ways: Classes in an episode.
         shots: Support pictures of each class. The support of an episode has ways x max(shots); that of a smaller
             number is its beginning.
@@ -99,8 +100,9 @@ def draw_episodes(
         >>> len(first.support), len(first.queries)
         (20, 5)
     """
-    config = EpisodeConfig(ways=ways, shots=tuple(shots), episodes=episodes, names=names, seed=seed, **options)
-    return draw_configured(config, data).episodes
+    config = eval_config(ways=ways, shots=tuple(shots), episodes=episodes, names=names, seed=seed, **options)
+    dataset = open_data(data) if isinstance(data, str | Path) else data
+    return draw_configured(config.episodes, dataset).episodes
 
 
 def evaluate(

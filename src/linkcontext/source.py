@@ -53,7 +53,7 @@ FILE_FORMATS = {
 READERS = DATA_SETS | FILE_FORMATS
 
 
-def open_data(spec: str, strict: bool = False, fewest: int = 2) -> Dataset:
+def open_data(spec: str | Path, strict: bool = False, fewest: int = 2) -> Dataset:
     """Open a folder of class folders, or another data set as `NAME:ARGUMENT` (see `DATA_SETS`).
 
     >>> len(open_data("digits").items)
@@ -67,6 +67,7 @@ def open_data(spec: str, strict: bool = False, fewest: int = 2) -> Dataset:
     Raises:
         InputError: there is no such folder or data set, or it cannot be used; the message says why.
     """
+    spec = str(spec)
     name, colon, argument = spec.partition(":")
     reader = find_part(READERS, GROUP, name, Reader) if colon or spec == "digits" else None
     if reader is None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -538,3 +539,9 @@ def test_a_pack_whose_disk_went_away_is_a_sentence(learner, folder):
     (folder / "zoo.pack").unlink()
     with pytest.raises(InputError, match=r"zoo.pack"):
         pack.describe()
+
+
+def test_a_place_where_no_lock_can_be_made_is_a_sentence(learner):
+    """filelock takes it for a lock that another process holds, and would wait for ever."""
+    with pytest.raises(InputError, match=r"^/proc/zoo\.pack: could not be written"):
+        write_pack(learner, Path("/proc/zoo.pack"))

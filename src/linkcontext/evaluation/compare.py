@@ -26,7 +26,7 @@ EXACT_EPISODES = 13  # 2^13 sign patterns are fewer than the draws
 CHUNK = 500  # patterns in memory: 500 x 1,000 episodes take 4 MB
 
 
-def compare(run_a: Path, run_b: Path) -> list[Row]:
+def compare(run_a: str | Path, run_b: str | Path) -> list[Row]:
     """One row per (task, names, ways, shots per class, scoring) that both runs have.
 
     Queries are paired by (query_id, shots_per_class), by the ids with which they were drawn: runs that differ in
@@ -39,8 +39,16 @@ def compare(run_a: Path, run_b: Path) -> list[Row]:
 
     Raises:
         InputError: A file is missing or damaged, the runs have different pictures or episodes, or nothing in common.
+
+    Example:
+        >>> import linkcontext
+        >>> options = {"data": "digits", "shots": (1,), "episodes": 4}
+        >>> a = linkcontext.evaluate("mini-base", out=tmp / "a", **options)
+        >>> b = linkcontext.evaluate("mini", out=tmp / "b", **options)
+        >>> [row["n_queries"] for row in linkcontext.compare(a.folder, b.folder)]
+        [8, 8, 8]
     """
-    return compare_runs(read_run(run_a), read_run(run_b))
+    return compare_runs(read_run(Path(run_a)), read_run(Path(run_b)))
 
 
 def compare_runs(a: RunFolder, b: RunFolder) -> list[Row]:

@@ -105,13 +105,15 @@ class Model:
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
-        """Raise `InputError` where the network refuses processed inputs, as it does where pictures have no tokens.
+        """Raise `InputError` where the network says that tokens and pictures do not fit together.
 
-        Processors of transformers before 5.20 pass such conversations on.
+        Some versions of transformers find this in the processor (5.23), others in the network (5.17).
         """
         try:
             yield
         except ValueError as error:
+            if "image tokens" not in str(error):
+                raise
             raise self._refused(error) from error
 
     def _refused(self, error: ValueError) -> InputError:

@@ -55,8 +55,8 @@ class ServerConnection:
         """What the server reports about the model: its entry in the list of models, and the fingerprint of a reply."""
         (entry,) = (model for model in self.client.models.list().data if model.id == self.model)
         answer = self.complete([{"role": "user", "content": "Hello"}], 1)
-        # vLLM gives the time of the request and a new permission with each list. Fields that the server did not send are
-        # those of the client, which another version of it would change.
+        # vLLM gives the time of the request and a new permission with each list. Fields that the server did not send
+        # are the client's own, and another version of it has others.
         sent = entry.model_dump(exclude_unset=True)
         listed = {key: value for key, value in sent.items() if key not in ("created", "permission")}
         return {**listed, "system_fingerprint": answer.system_fingerprint}

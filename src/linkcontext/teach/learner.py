@@ -65,7 +65,7 @@ class Learner:
         refuse_scaffold(self.scaffold, self.model.card.special_tokens)
         self.model = self.model.with_pictures({}, keep_features=False)
 
-    def teach(self, named: Mapping[str, Iterable[str | Path]]) -> None:
+    def teach(self, named: Mapping[str, str | Path | Iterable[str | Path]]) -> None:
         """Show pictures under their names: {"cactihog": [paths]}. Names taught before get more pictures.
 
         A picture that was taught under another name moves to the new one. Raises `InputError`, and teaches nothing,

@@ -41,10 +41,11 @@ def checked_name(given: str, existing: Iterable[str], special_tokens: re.Pattern
 
 
 def checked_names(
-    named: Mapping[str, Iterable[str | Path]], existing: Iterable[str], special_tokens: re.Pattern[str]
+    named: Mapping[str, str | Path | Iterable[str | Path]], existing: Iterable[str], special_tokens: re.Pattern[str]
 ) -> Iterator[tuple[str, list[Path]]]:
     """Yield each name of a lesson in its canonical form, with its paths; errors as in `checked_name`."""
     known = list(existing)
     for given, paths in named.items():
         known.append(checked_name(given, known, special_tokens))
-        yield known[-1], [Path(path) for path in paths]
+        several = [paths] if isinstance(paths, str | Path) else paths
+        yield known[-1], [Path(path) for path in several]

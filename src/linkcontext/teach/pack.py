@@ -236,6 +236,7 @@ def locked(path: Path) -> Iterator[None]:
     lock = FileLock(path.resolve().with_name(f".{path.name}.lock"), is_singleton=True)
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        Path(lock.lock_file).touch()  # filelock would take a folder that cannot be written to for a lock that is held
         try:
             lock.acquire(timeout=0)
         except Timeout:
