@@ -10,7 +10,7 @@
 Each is trained with every seed and measured on ISEKAI-mini-10 and -pair (`linkcontext world --isekai`), an unseen world
 and digits, by likelihood and generation; on what mini-base was taught; with false labels; and by the place of the
 only support. Resumable. Writes experiments/link_context.json and .png, and prints the tables of
-experiments/link_context.md. `--toy` shows in a minute or two that all of it runs; its figures say nothing.
+experiments/link_context.md. `--toy` shows in some minutes that all of it runs; its figures say nothing.
 """
 
 import json
