@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import json
 
 import pytest
 
@@ -47,6 +48,15 @@ def test_a_loaded_learner_is_evaluated_as_its_name_is(nano, pictures, tmp_path):
     assert loaded.report.is_file()
 
 
+def test_a_loaded_model_is_not_loaded_otherwise_and_keeps_its_prompting(nano, pictures, tmp_path):
+    learner = linkcontext.load(nano, device="cpu", max_new_tokens=5)
+    with pytest.raises(InputError, match=r"dtype: the model .* is loaded already"):
+        linkcontext.evaluate(learner, pictures, dtype="float16", out=tmp_path / "run")
+    linkcontext.evaluate(learner, pictures, shots=(1,), episodes=1, out=tmp_path / "run")
+    model = json.loads((tmp_path / "run" / "config.json").read_text())["config"]["model"]
+    assert (model["model"], model["max_new_tokens"]) == (str(nano), 5)
+
+
 def test_paths_and_texts_name_the_same_pictures(nano, pictures):
     episodes = linkcontext.draw_episodes(linkcontext.open_data(pictures), episodes=2)
     assert episodes == linkcontext.draw_episodes(str(pictures), episodes=2)
@@ -59,6 +69,8 @@ def test_paths_and_texts_name_the_same_pictures(nano, pictures):
 def test_an_option_that_is_none_is_a_sentence(nano, tmp_path):
     with pytest.raises(InputError, match="episode: no such option"):
         linkcontext.draw_episodes("digits", episode=2)
+    with pytest.raises(InputError, match="engine: no such option"):  # of an evaluation, where nothing is evaluated
+        linkcontext.draw_episodes("digits", engine="tree")
     with pytest.raises(InputError, match="shotz: no such option"):
         linkcontext.evaluate(nano, shotz=(1,), out=tmp_path / "run")
 

@@ -1,23 +1,31 @@
 """The functions of `import linkcontext` that only gather what other modules do: load, draw_episodes, evaluate."""
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from linkcontext.config import Dtype, ModelConfig, eval_config
+from linkcontext.config import Dtype, EpisodeConfig, ModelConfig, eval_config
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.names import NameKind
+from linkcontext.errors import InputError
 from linkcontext.evaluation.draw import draw_configured
 from linkcontext.evaluation.open_model import open_model
 from linkcontext.evaluation.result import EvaluationResult
 from linkcontext.evaluation.runner import run_evaluation, run_folder
+from linkcontext.models.prompting import Prompting
 from linkcontext.records import Episode
 from linkcontext.report.page import write_report
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner
+
+# Options that say how a model is loaded, and not how it is prompted.
+LOADING = {field.name for field in dataclasses.fields(ModelConfig)} - {
+    field.name for field in dataclasses.fields(Prompting)
+}
 
 
 def load(
@@ -100,9 +108,12 @@ def draw_episodes(
         >>> len(first.support), len(first.queries)
         (20, 5)
     """
-    config = eval_config(ways=ways, shots=tuple(shots), episodes=episodes, names=names, seed=seed, **options)
+    known = {field.name for field in dataclasses.fields(EpisodeConfig)} - {"data"}
+    if unknown := sorted(options.keys() - known):
+        raise InputError(f"{unknown[0]}: no such option. The options are {', '.join(sorted(known))}.")
+    config = EpisodeConfig(ways=ways, shots=tuple(shots), episodes=episodes, names=names, seed=seed, **options)
     dataset = open_data(data) if isinstance(data, str | Path) else data
-    return draw_configured(config.episodes, dataset).episodes
+    return draw_configured(config, dataset).episodes
 
 
 def evaluate(
@@ -119,7 +130,8 @@ def evaluate(
     """Measure how well a model names new pictures after it was shown a few. A run that was stopped is resumed.
 
     Args:
-        model: A name as for `load`, `openai:URL` for a server, or a loaded model.
+        model: A name as for `load`, or a loaded model. What a learner was taught is not used: every episode has a
+            support of its own.
         data: As for `open_data`.
         benchmark: Another task than links between classes, such as fewshot, isekai or retention.
         ways: Classes in an episode.
@@ -129,7 +141,8 @@ def evaluate(
         options: Other flags of `linkcontext eval`, such as names, seed, scoring and scaffold.
 
     Raises:
-        InputError: Bad options or data, or a folder that holds another run.
+        InputError: Bad options or data, a folder that holds another run, or options that say how to load a model that
+            is loaded already.
 
     Example:
         >>> import linkcontext
@@ -137,21 +150,25 @@ def evaluate(
         >>> [(row["shots_per_class"], row["n_queries"]) for row in result.rows if row["scoring"] == "likelihood_sum"]
         [(1, 8), (4, 8)]
     """
-    loaded: ScoringModel | None = None
-    if isinstance(model, Learner):
-        loaded, name = model.model, model.model.card.name
-    elif isinstance(model, str | Path):
-        name = str(model)
-    else:
-        loaded, name = model, model.card.name
-    where = {} if out is None else {"out": str(out)}
-    config = eval_config(
-        model=name, data=str(data), ways=ways, shots=tuple(shots), episodes=episodes, **where, **options
-    )
+    loaded = None if isinstance(model, str | Path) else model.model if isinstance(model, Learner) else model
+    options |= {"model": str(model)} if loaded is None else _options_of(loaded, options)
+    options |= {} if out is None else {"out": str(out)}
+    config = eval_config(data=str(data), ways=ways, shots=tuple(shots), episodes=episodes, **options)
     result = EvaluationResult(run_evaluation(config, loaded, benchmark), run_folder(config, benchmark))
     if result.has_episodes:
         write_report(result.folder)
     return result
+
+
+def _options_of(model: ScoringModel, options: dict[str, Any]) -> dict[str, Any]:
+    """The name of a loaded model, and how it is prompted where `options` do not say it.
+
+    Raises `InputError` if `options` say how to load it.
+    """
+    name, prompting = model.card.name, dataclasses.asdict(model.card.prompting)
+    if given := sorted(options.keys() & LOADING):
+        raise InputError(f"{given[0]}: the model {name} is loaded already. Give this option to load.")
+    return {"model": name, **{key: value for key, value in prompting.items() if key not in options}}
 
 
 def measure(**options: Any) -> list[dict[str, Any]]:

@@ -1,33 +1,13 @@
 import json
 
 import pytest
+from conversation_records import chat, image, talk, text, turn
 
 from linkcontext.data.conversation import make_conversation
 from linkcontext.data.problems import Problems
 from linkcontext.data.readers.conversations import read_conversations
 from linkcontext.data.writers import write_conversations
 from linkcontext.errors import InputError
-
-
-def text(words):
-    return {"type": "text", "text": words}
-
-
-def image(path):
-    return {"type": "image", "image": path}
-
-
-def turn(role, *parts, **more):
-    return {"role": role, "content": list(parts), **more}
-
-
-def talk(*values):
-    return [{"from": ("human", "gpt")[i % 2], "value": value} for i, value in enumerate(values)]
-
-
-def chat(*values):
-    return [{"role": ("user", "assistant")[i % 2], "content": value} for i, value in enumerate(values)]
-
 
 CONVERSATIONS = (
     make_conversation(

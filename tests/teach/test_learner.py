@@ -4,10 +4,14 @@ import pytest
 from PIL import Image
 
 import linkcontext
+from linkcontext.app.session import Session
 from linkcontext.data.images import sha256
 from linkcontext.errors import InputError
+from linkcontext.models.loading import load_model
 from linkcontext.source import open_data
 from linkcontext.teach.answer import Answer, answer_line
+from linkcontext.teach.learner import Learner
+from linkcontext.teach.pack import write_pack
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +108,16 @@ def test_bad_lessons_are_sentences(nano, paths, tmp_path):
 def test_the_old_name_of_the_similarity_works_with_a_warning():
     with pytest.warns(DeprecationWarning, match=r"Answer\.fit is now Answer\.similarity"):
         assert Answer("a", {"a": 1.0}, 0.5).fit == 0.5
+
+
+def test_a_loaded_model_is_taken_with_a_warning_as_before(nano, paths, tmp_path):
+    model = load_model(str(nano))
+    with pytest.warns(DeprecationWarning, match=r"LocalModel\(model\)"):
+        learner = Learner(model)
+    learner.teach({"a": paths[0][:2], "b": paths[1][:2]})
+    with pytest.warns(DeprecationWarning, match=r"LocalModel\(model\)"):
+        again = write_pack(learner, tmp_path / "two.pack").learner(model)
+    assert again.ask(paths[0][5]).probabilities == pytest.approx(learner.ask(paths[0][5]).probabilities, abs=1e-5)
+    with pytest.warns(DeprecationWarning, match=r"LocalModel\(model\)"):
+        session = Session(model, tmp_path)
+    assert session.teach("a", paths[0][:1]) == ["a: 1 picture."]

@@ -45,6 +45,11 @@ def test_a_dialogue_on_a_server_teaches_asks_and_corrects(mini, mini_url, named)
     assert far.say("How many are there?", [named["lum"][7]]).text
 
 
+def test_a_limit_of_tokens_is_refused_where_a_server_counts_them(mini_url):
+    with pytest.raises(InputError, match=r"--context 200: openai:.* does not tell how many tokens"):
+        Dialogue(linkcontext.load(f"openai:{mini_url}#mini"), 200)
+
+
 def test_old_turns_are_dropped_where_a_server_counts_the_tokens(mini_url, named):
     far = Dialogue(linkcontext.load(f"openai:{mini_url}#mini"))
     far.history = [Turn("x", "", "one", "How many?")] * (UNCOUNTED_TURNS + 3)

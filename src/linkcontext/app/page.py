@@ -12,6 +12,7 @@ from typing import Any
 from linkcontext.app.session import Session
 from linkcontext.data.uploads import UPLOAD_BYTES
 from linkcontext.errors import InputError
+from linkcontext.scoring.local import scoring_model
 from linkcontext.scoring.protocol import ScoringModel
 
 try:
@@ -107,6 +108,7 @@ class SameOrigin:
 
 def build_page(model: ScoringModel, root: Path, folder: Path) -> Any:
     """Build the page (a `gradio.Blocks`) without serving it."""
+    model = scoring_model(model)
 
     def new_session() -> Session:
         return Session(model, Path(tempfile.mkdtemp(dir=folder)))

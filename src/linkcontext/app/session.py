@@ -19,6 +19,7 @@ from linkcontext.data.uploads import FILES, UPLOAD_BYTES, copy_files, pictures_b
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.errors import InputError
+from linkcontext.scoring.local import scoring_model
 from linkcontext.scoring.protocol import ScoringModel, require
 from linkcontext.source import open_data
 from linkcontext.storage import read_errors, replacing
@@ -53,6 +54,7 @@ class Session:
     )  # names under which files were sent
 
     def __post_init__(self) -> None:
+        self.model = scoring_model(self.model)
         self.dialogue = Dialogue(Learner(self.model))
 
     def close(self) -> None:

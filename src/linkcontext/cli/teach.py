@@ -273,7 +273,7 @@ class Chat:
     model: str | None = None
     """Default: mini, or the pack's model. openai:URL#NAME is a model behind a server."""
     context: int = 0
-    """Maximum number of tokens of a prompt. Default: the model's context. A server counts tokens itself."""
+    """Maximum number of tokens of a prompt. Default: the model's context. Not for a model behind a server."""
     trust_pack: TrustPack = False
     loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 

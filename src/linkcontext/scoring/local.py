@@ -3,6 +3,7 @@
 Which engine runs, `EngineChoice` decides. What prompts share is computed once on a tree; `prefill` keeps it.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -36,7 +37,7 @@ from linkcontext.scoring.engine_choice import EngineChoice
 from linkcontext.scoring.engine_names import EngineName
 from linkcontext.scoring.pictures import PromptPictures
 from linkcontext.scoring.prompts import PromptEncoder
-from linkcontext.scoring.protocol import Capability, ModelCard, PromptEnd, ScoringRequest, Sources
+from linkcontext.scoring.protocol import Capability, ModelCard, PromptEnd, ScoringModel, ScoringRequest, Sources
 from linkcontext.scoring.reference import ReferenceEngine
 from linkcontext.scoring.replies import ReplyCleaner
 from linkcontext.scoring.selfcheck import SelfCheck
@@ -246,6 +247,21 @@ class LocalModel:
         """Encode all pictures that are about to be needed, so that the vision encoder gets many at a time."""
         if not self.choice.whole_prompts:
             self.pictures.begin(conversations)
+
+
+def scoring_model(model: ScoringModel | Model) -> ScoringModel:
+    """The model itself, or a `LocalModel` of a loaded `Model`, which 0.1 gave to learners, dialogues and pages."""
+    match model:
+        case Model():
+            warnings.warn(
+                "A learner takes a scoring model: give it linkcontext.scoring.local.LocalModel(model). A loaded model "
+                "is taken until linkcontext 0.3.",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+            return LocalModel(model)
+        case _:
+            return model
 
 
 def _logits_shaper(model: Model) -> AdjustLogits:

@@ -49,6 +49,13 @@ class Dialogue:
     last: tuple[Path, ...] = ()
     licence: str = ""  # of the pack that the dialogue began with
 
+    def __post_init__(self) -> None:
+        if self.budget and self.learner.model.card.context is None:
+            raise InputError(
+                f"--context {self.budget}: {self.learner.model.card.name} does not tell how many tokens a prompt has. "
+                "Leave it out."
+            )
+
     def say(self, text: str, pictures: Sequence[Path] = ()) -> Reply:
         """Handle a sentence about `pictures` or about the last ones: it teaches, corrects, forgets or asks."""
         sentence = " ".join(text.split())

@@ -19,6 +19,7 @@ from linkcontext.inference.vision import BATCH, chunks
 from linkcontext.models.synthetic_images import CHECKED
 from linkcontext.progress import progress
 from linkcontext.records import Turn
+from linkcontext.scoring.local import scoring_model
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.teach.answer import Answer, certain
 from linkcontext.teach.calibration import calibrated, is_balanced, name_log_probabilities
@@ -62,8 +63,8 @@ class Learner:
             raise InputError(f"--shots-per-class {self.shots_per_class}: must be at least 1.")
         if self.select == "rices" and self.shots_per_class is None:
             raise InputError("--select rices: needs --shots-per-class, the number of pictures per name to show.")
+        self.model = scoring_model(self.model).with_pictures({}, keep_features=False)
         refuse_scaffold(self.scaffold, self.model.card.special_tokens)
-        self.model = self.model.with_pictures({}, keep_features=False)
 
     def teach(self, named: Mapping[str, str | Path | Iterable[str | Path]]) -> None:
         """Show pictures under their names: {"cactihog": [paths]}. Names taught before get more pictures.
@@ -91,7 +92,10 @@ class Learner:
         self.pictures.add(files)
 
     def save(self, path: str | Path) -> None:
-        """Write what was taught to a pack, which `Pack.open` reads. Raises `InputError` for fewer than two names."""
+        """Write what was taught to a pack, which `Pack.open` reads; a file that exists is replaced.
+
+        Raises `InputError` for fewer than two names, and for a model behind a server.
+        """
         from linkcontext.teach.pack import write_pack  # noqa: PLC0415 - packs make learners
 
         write_pack(self, Path(path))

@@ -33,6 +33,7 @@ from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.synthetic_images import CHECKED
 from linkcontext.records import Turn
+from linkcontext.scoring.local import scoring_model
 from linkcontext.scoring.protocol import ScoringModel, require
 from linkcontext.storage import read_errors, replacing, write_errors
 from linkcontext.teach.learner import Learner
@@ -137,6 +138,7 @@ class Pack:
         Raises `InputError` if the files are needed and are missing or have changed, and for a model behind a server if
         an untrusted pack shows only some of its pictures.
         """
+        model = scoring_model(model)
         for name in self.concepts:
             refuse_marks(name, model.card.special_tokens, f"{self.path}: the name {name!r}")
         header = self.header

@@ -1,31 +1,12 @@
 import json
 
 import pytest
+from conversation_records import chat, image, talk, text, turn
 
 from linkcontext.data.conversation import Conversation
 from linkcontext.data.problems import Problems
 from linkcontext.data.readers.conversations import conversation_from_record, read_conversations
 from linkcontext.errors import InputError
-
-
-def text(words):
-    return {"type": "text", "text": words}
-
-
-def image(path):
-    return {"type": "image", "image": path}
-
-
-def turn(role, *parts, **more):
-    return {"role": role, "content": list(parts), **more}
-
-
-def talk(*values):
-    return [{"from": ("human", "gpt")[i % 2], "value": value} for i, value in enumerate(values)]
-
-
-def chat(*values):
-    return [{"role": ("user", "assistant")[i % 2], "content": value} for i, value in enumerate(values)]
 
 
 def test_llava_by_hand():

@@ -3,10 +3,10 @@
 To add a probe, add a `GroundingProbe` to `PROBES` (docs/adding.md).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from linkcontext.evaluation.grounding import changes
-from linkcontext.evaluation.grounding.effects import agreement, paired_difference, pairs_above_chance, weakest
+from linkcontext.evaluation.grounding.effects import Effect, agreement, paired_difference, pairs_above_chance, weakest
 from linkcontext.evaluation.grounding.probe import Comparison, GroundingProbe
 from linkcontext.evaluation.grounding.results import ConditionResults, Figure
 from linkcontext.evaluation.metrics import support_position
@@ -124,11 +124,10 @@ def compare_places(results: ConditionResults) -> Comparison:
 def compare_wordings(results: ConditionResults) -> Comparison:
     """Other scaffolds: accuracy above chance in the weakest."""
     conditions = {"its own": "shown"} | {name.removeprefix("wording-"): name for name in results.conditions("wording-")}
-    effects = {label: pairs_above_chance(results.at(name), "wording", name) for label, name in conditions.items()}
-    label, effect = weakest(effects)
+    label, effect, figures = _weakest_above_chance(results, conditions, "wording")
     return Comparison(
         "is right in other words too",
-        tuple(results.figure(label, name) for label, name in conditions.items()),
+        figures,
         f"in the weakest, {label}",
         effect,
         "it is right in every wording tried",
@@ -140,16 +139,24 @@ def compare_ways(results: ConditionResults) -> Comparison:
     """Other numbers of classes: accuracy above chance with the weakest."""
     by_ways = {results.at(name)[0][0].ways: name for name in ("shown", *results.conditions("ways-"))}
     conditions = {f"{ways} ways": by_ways[ways] for ways in sorted(by_ways)}
-    effects = {label: pairs_above_chance(results.at(name), "ways", name) for label, name in conditions.items()}
-    label, effect = weakest(effects)
+    label, effect, figures = _weakest_above_chance(results, conditions, "ways")
     return Comparison(
         "is above chance among more names too",
-        tuple(results.figure(label, name) for label, name in conditions.items()),
+        figures,
         f"with the weakest, {label}",
         effect,
         f"it is above chance with {join_words([str(ways) for ways in sorted(by_ways)])} ways",
         "nothing shows that it is above chance with every number of ways",
     )
+
+
+def _weakest_above_chance(
+    results: ConditionResults, conditions: Mapping[str, str], stream: str
+) -> tuple[str, Effect, tuple[Figure, ...]]:
+    """Of labelled conditions the one whose accuracy above chance is weakest: its label, its effect; figures of all."""
+    effects = {label: pairs_above_chance(results.at(name), stream, name) for label, name in conditions.items()}
+    figures = tuple(results.figure(label, name) for label, name in conditions.items())
+    return (*weakest(effects), figures)
 
 
 PROBES: tuple[GroundingProbe, ...] = (
