@@ -2,8 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -100,25 +99,15 @@ class Model:
                 return_tensors="pt",
             )
         except ValueError as error:
-            raise self._refused(error) from error
+            raise self._refused(str(error)) from error
+        known = setting(self.network.config, "image_token_id")
+        if known is not None and any(images) and not (inputs["input_ids"] == known).any():
+            raise self._refused("none of its tokens stands for a picture.")  # older processors pass it on
         return {name: value for name, value in inputs.items() if name != "labels"}
 
-    @contextmanager
-    def refusals(self) -> Iterator[None]:
-        """Raise `InputError` where the network says that tokens and pictures do not fit together.
-
-        Some versions of transformers find this in the processor (5.23), others in the network (5.17).
-        """
-        try:
-            yield
-        except ValueError as error:
-            if "image tokens" not in str(error):
-                raise
-            raise self._refused(error) from error
-
-    def _refused(self, error: ValueError) -> InputError:
+    def _refused(self, why: str) -> InputError:
         return InputError(
-            f"{self.name}: its processor refuses a conversation that its chat template has written: {error}"
+            f"{self.name}: its processor refuses a conversation that its chat template has written: {why}"
         )
 
     def place(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

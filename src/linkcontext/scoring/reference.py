@@ -71,8 +71,7 @@ class ReferenceEngine:
         inputs = self.loaded.place(self._processed([(text, short)], "right"))
         ids = inputs["input_ids"][0]
         self.encoder.check_length(len(ids), short)
-        with self.loaded.refusals():
-            logits = self.loaded.network(**inputs, use_cache=False).logits[0, :-1]
+        logits = self.loaded.network(**inputs, use_cache=False).logits[0, :-1]
         values = [0.0]
         for start in range(0, len(logits), ROWS):
             rows, targets = logits[start : start + ROWS].float(), ids[1 + start : 1 + start + ROWS]
@@ -101,7 +100,7 @@ class ReferenceEngine:
             for i, n in zip(chunk, inputs["attention_mask"].sum(1).tolist(), strict=True):
                 self.encoder.check_length(n, encoded[i][1])
             listener = _TokenListener(chunk, on_token, set(ends)) if on_token is not None else None
-            with model.refusals(), clean_generation(model.network, ends, pad):
+            with clean_generation(model.network, ends, pad):
                 out = model.network.generate(
                     **model.place(inputs),
                     max_new_tokens=new_tokens,
@@ -166,8 +165,7 @@ def answer_logits(model: Model, inputs: dict[str, Tensor], spans: Sequence[tuple
     # Only the answers' positions are needed, and a vocabulary is wide.
     length = inputs["input_ids"].shape[1]
     last = length + 1 - min(start for start, _ in spans)
-    with model.refusals():
-        logits = model.network(**model.place(inputs), use_cache=False, **_only_last(model.network, last)).logits
+    logits = model.network(**model.place(inputs), use_cache=False, **_only_last(model.network, last)).logits
     shift = length - logits.shape[1]
     return [logits[row, start - 1 - shift : end - 1 - shift].float() for row, (start, end) in enumerate(spans)]
 
