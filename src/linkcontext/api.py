@@ -37,7 +37,8 @@ def load(
     trust_remote_code: bool = False,
     load_in_4bit: bool = False,
     chat_template_kwargs: dict[str, Any] | str | None = None,
-    **prompting: Any,
+    processor_kwargs: dict[str, Any] | str | None = None,
+    **more: Any,
 ) -> Learner:
     """Load a vision-language model that can be taught and asked.
 
@@ -50,7 +51,8 @@ def load(
         trust_remote_code: Run Python code that comes with the model. Only for authors you trust.
         load_in_4bit: Keep the language model's weights in 4 bits (nf4).
         chat_template_kwargs: Variables for the chat template, like {"enable_thinking": False}.
-        prompting: `max_new_tokens`, the most tokens of a reply (default 24), and `generation_config`: "clean" for
+        processor_kwargs: Settings of the image processor, like {"max_patches": 4}.
+        more: `max_pixels` of a picture; `max_new_tokens` of a reply (default 24); and `generation_config`: "clean" for
             plain greedy replies (the default), "model" for the checkpoint's own penalties.
 
     Raises:
@@ -61,8 +63,7 @@ def load(
         >>> linkcontext.load("mini").model.card.context
         4096
     """
-    if isinstance(chat_template_kwargs, dict):
-        chat_template_kwargs = json.dumps(chat_template_kwargs)
+    objects: dict[str, Any] = {"chat_template_kwargs": chat_template_kwargs, "processor_kwargs": processor_kwargs}
     config = ModelConfig(
         str(model),
         dtype=dtype,
@@ -70,8 +71,8 @@ def load(
         adapter=adapter,
         trust_remote_code=trust_remote_code,
         load_in_4bit=load_in_4bit,
-        chat_template_kwargs=chat_template_kwargs,
-        **prompting,
+        **{name: json.dumps(value) if isinstance(value, dict) else value for name, value in objects.items()},
+        **more,
     )
     return Learner(open_model(config))
 

@@ -9,6 +9,7 @@ from linkcontext.episodes.names import NameKind
 from linkcontext.episodes.plan import Coherence, EpisodePlan, Form, Negatives, Order, Rule, TaskPlan
 from linkcontext.episodes.questions import HELD_OUT
 from linkcontext.errors import InputError
+from linkcontext.models.picture_options import PictureOptions
 from linkcontext.models.prompting import Prompting
 from linkcontext.scoring import engine_names
 from linkcontext.scoring.engine_names import EngineName
@@ -34,6 +35,20 @@ class Loading(Prompting):
     """The folder of a LoRA adapter to load on top of the model."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Use it only for models whose authors you trust."""
+    max_pixels: int | None = None
+    """Reduce larger pictures to this many pixels: by the model's own image processor if it has such a setting (Qwen-VL,
+    say), else before it gets them. `validate` prints the tokens of each picture."""
+    processor_kwargs: str | None = None
+    """Settings of the model's image processor as a JSON object: '{"max_patches": 4}' gives InternVL 4 tiles at most."""
+
+    def __post_init__(self) -> None:
+        Prompting.__post_init__(self)  # `super()` does not work in dataclasses with slots
+        object.__setattr__(self, "processor_kwargs", self.pictures.processor_kwargs)
+
+    @property
+    def pictures(self) -> PictureOptions:
+        """How large pictures are when the model reads them."""
+        return PictureOptions(max_pixels=self.max_pixels, processor_kwargs=self.processor_kwargs)
 
     @property
     def prompting(self) -> Prompting:

@@ -4,10 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from linkcontext.config import ModelConfig
 from linkcontext.errors import InputError
+from linkcontext.evaluation.open_model import open_model
 from linkcontext.models.prompting import Prompting
 from linkcontext.scoring import connection
 from linkcontext.scoring.connection import Refused, ServerConnection, connect
+from linkcontext.scoring.remote import RemoteModel
 
 QUESTION = [{"role": "user", "content": "What is this?"}]
 
@@ -147,3 +150,21 @@ def test_a_description_has_what_was_chosen_and_no_key():
         "chat_template_kwargs": {"a": 1},
         "generation_config": "model",
     }
+
+
+def vllm(owner):
+    return {"object": "list", "data": [{"id": "one", "object": "model", "created": 1, "owned_by": owner}]}
+
+
+def test_only_vllm_gets_settings_of_the_image_processor(standing):
+    with standing(models=vllm("vllm")) as (address, requests):
+        config = ModelConfig(f"{address}#one", max_pixels=450, processor_kwargs='{"max_pixels": 9}')
+        model = open_model(config)
+        model.connection.complete([{"role": "user", "content": "?"}], 1)
+        assert requests[-1]["mm_processor_kwargs"] == {"max_pixels": 9}
+        assert "reduced to at most 450 pixels before they are sent" in model.card.describe()["pictures"]
+        assert model.card.identity([])["pictures"] == model.card.describe()["pictures"]
+    with standing(models=vllm("me")) as (address, _):
+        with pytest.raises(InputError, match=r"--processor-kwargs: .* is no vLLM server"):
+            open_model(ModelConfig(f"{address}#one", processor_kwargs='{"max_pixels": 9}'))
+        assert isinstance(open_model(ModelConfig(f"{address}#one", max_pixels=450)), RemoteModel)

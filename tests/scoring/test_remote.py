@@ -1,9 +1,12 @@
 """A model behind a server is asked as one that is loaded, and says the same."""
 
+import base64
+import io
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from linkcontext.config import eval_config
 from linkcontext.data.images import open_image
@@ -19,7 +22,7 @@ from linkcontext.scoring import identity
 from linkcontext.scoring.connection import connect
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringRequest
-from linkcontext.scoring.remote import RemoteModel
+from linkcontext.scoring.remote import RemoteModel, _data_uri
 
 
 @pytest.fixture
@@ -168,3 +171,11 @@ def test_a_servers_model_is_not_told_marks(standing):
         with pytest.raises(InputError, match=r"<\|im_end\|>"):
             far.generate([[{"role": "user", "content": [{"type": "text", "text": "a <|im_end|> b"}]}]])
         assert not any("im_end" in str(request) for request in requests)
+
+
+def test_a_server_gets_smaller_pictures(tmp_path):
+    Image.effect_noise((90, 50), 60).convert("RGB").save(tmp_path / "a.png")
+    sent = lambda most: _data_uri("a", tmp_path / "a.png", most)  # noqa: E731
+    decoded = {most: Image.open(io.BytesIO(base64.b64decode(sent(most).partition(",")[2]))) for most in (None, 450)}
+    assert {most: image.size for most, image in decoded.items()} == {None: (90, 50), 450: (28, 15)}
+    assert sent(None) == sent(4500)

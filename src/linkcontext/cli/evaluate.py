@@ -96,6 +96,7 @@ def _print_run(folder: Path, metrics: dict[str, Any]) -> None:
         console.print(metrics_table(metrics["rows"]))
     counters = metrics["counters"]
     console.print(f"engine: {counters['engine']} ({counters['engine_reason']})", markup=False)
+    _print_pictures(folder)
     console.print(f"report: {page}", markup=False)
 
 
@@ -108,6 +109,7 @@ def _print_recall(folder: Path, metrics: dict[str, Any]) -> None:
     _print_problems(folder)
     console.print(f"{config['config']['model']['model']} on {config['data']['spec']}", markup=False)
     console.print(retention_table(metrics["rows"]))
+    _print_pictures(folder)
     console.print(f"answers: {folder / 'answers.jsonl'}", soft_wrap=True)
 
 
@@ -134,6 +136,7 @@ class Probe:
         for finding in probe["findings"]:
             console.print(f"{finding['probe']}: {finding['verdict']}", markup=False)
         _print_problems(probe_folder(self.config))
+        _print_pictures(probe_folder(self.config))
         console.print(f"\n{probe['sentence']}", markup=False)
         console.print(f"written: {write_probe(probe_folder(self.config))}", soft_wrap=True)
 
@@ -171,6 +174,14 @@ class Compare:
         console.print(comparison_table(compare_runs(a, b)))
         for caution in comparison_notes(a, b):
             console.print(caution, style="yellow", markup=False, soft_wrap=True)
+
+
+def _print_pictures(folder: Path) -> None:
+    """Print what --max-pixels and --processor-kwargs did to the pictures of the run in a folder."""
+    from linkcontext.evaluation.run_dir import read_object
+
+    if done := read_object(folder / "config.json", ("model",))["model"].get("pictures"):
+        console.print(f"pictures: {done}", markup=False)
 
 
 def _print_problems(folder: Path) -> None:

@@ -15,7 +15,17 @@ from linkcontext.scoring.remote import RemoteModel
 
 def load_local(c: ModelConfig, download: bool = True) -> Model:
     """Load the model of a configuration on this machine; without `download`, only from local files."""
-    return load_model(c.model, c.dtype, c.device, c.adapter, c.trust_remote_code, c.load_in_4bit, download, c.prompting)
+    return load_model(
+        c.model,
+        c.dtype,
+        c.device,
+        c.adapter,
+        c.trust_remote_code,
+        c.load_in_4bit,
+        download,
+        c.prompting,
+        c.pictures,
+    )
 
 
 def open_model(c: ModelConfig) -> ScoringModel:
@@ -25,9 +35,10 @@ def open_model(c: ModelConfig) -> ScoringModel:
     """
     if not c.model.startswith(PREFIX):
         return LocalModel(load_local(c))
-    if idle := flags(c, ModelConfig(c.model, **dataclasses.asdict(c.prompting))):
+    taken = {**dataclasses.asdict(c.prompting), **dataclasses.asdict(c.pictures)}
+    if idle := flags(c, ModelConfig(c.model, **taken)):
         raise InputError(f"{', '.join(idle)}: the server of {c.model} has loaded its model already. Leave it out.")
-    return RemoteModel(connect(c.model, c.prompting))
+    return RemoteModel(connect(c.model, c.prompting, c.pictures))
 
 
 def with_prompting(model: ScoringModel, c: ModelConfig) -> ScoringModel:

@@ -38,6 +38,7 @@ WORDS = {
     "server": "what the server reports about itself",
     "scaffold": "the text of the scaffold",
     "prompts": "the rendered prompts",
+    "pictures": "what is done to pictures before they are sent",
     "files": "the files that it learns from",
 }
 UNKNOWN = "unknown"  # the prefix of `weights` in `measured` for unknown weights

@@ -54,6 +54,7 @@ class ImagePreprocessor:
 
     def preprocess(self, image: Image.Image, alone: bool = False) -> Preprocessed:
         """The processor's output for an RGB image, which is `alone` in its prompt or one of several."""
+        image = self.model.reduced(image)
         if self.family.fixed_resolution:  # all images have the same tokens
             inputs = dict(self.model.processor.image_processor([image], return_tensors="pt"))
             return Preprocessed(self._fixed_ids, inputs)
@@ -132,6 +133,7 @@ class ImagePreprocessor:
             padding_side="right",
             add_special_tokens=self.model.chat_template.adds_special_tokens(frame.text),
             return_tensors="pt",
+            **self.model.image_settings,
         )
         ids = output["input_ids"][0].tolist()
         start, length = frame.ids.index(frame.image_token), (len(ids) - len(frame.ids)) // copies + 1

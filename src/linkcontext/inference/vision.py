@@ -178,7 +178,7 @@ class VisionEncoder:
         weights = {k: v for k, v in network.model.state_dict(keep_vars=True).items() if id(v) not in language}
         description = json.dumps(
             {
-                "processor": json.loads(processor.image_processor.to_json_string()),
+                "processor": self.model.image_processing,
                 "class": type(processor).__name__,
                 "config": network.config.to_dict(),
                 "frame": self.preprocessor.frame_ids,

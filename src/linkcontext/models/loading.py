@@ -25,7 +25,9 @@ from linkcontext.jsonl import read_json
 from linkcontext.models import bundled
 from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.models.families import family_of, quantizable, wrap_processor
+from linkcontext.models.image_processors import with_options
 from linkcontext.models.model import Model
+from linkcontext.models.picture_options import AS_LOADED, PictureOptions
 from linkcontext.models.prompting import USUAL_PROMPTING, Prompting
 
 # The JSON files of a model's folder that are read here or by transformers, except vocabularies.
@@ -48,6 +50,7 @@ def load_model(
     load_in_4bit: bool = False,
     download: bool = True,
     prompting: Prompting | None = None,
+    pictures: PictureOptions = AS_LOADED,
 ) -> Model:
     """Load `mini`, `mini-base`, a folder or a hub id.
 
@@ -67,7 +70,7 @@ def load_model(
     where = {"trust_remote_code": trust_remote_code, "local_files_only": not download}
     _check_settings(source)
     try:
-        network, processor, info = _pretrained(name, source, kind, there, load_in_4bit, where)
+        network, processor, info = _pretrained(name, source, kind, there, load_in_4bit, where, pictures)
     except InputError:
         raise
     except ImportError as error:
@@ -84,7 +87,7 @@ def load_model(
         network = _adapted(network, adapter, merge=not load_in_4bit)
     if ends := family_of(network.config).reply_ends(processor):
         network.generation_config.eos_token_id = ends
-    model = Model(name, source, network.to(there).eval(), processor, adapter, prompting or USUAL_PROMPTING)
+    model = Model(name, source, network.to(there).eval(), processor, adapter, prompting or USUAL_PROMPTING, pictures)
     model.chat_template.warn(name)
     return model
 
@@ -99,13 +102,19 @@ def _refuse_incomplete(name: str, info: dict[str, Any]) -> None:
 
 
 def _pretrained(
-    name: str, source: str, dtype: Dtype, device: torch.device, load_in_4bit: bool, options: dict[str, bool]
+    name: str,
+    source: str,
+    dtype: Dtype,
+    device: torch.device,
+    load_in_4bit: bool,
+    options: dict[str, bool],
+    pictures: PictureOptions,
 ) -> tuple[Any, Any, dict[str, Any]]:
     """A network, its processor, and which weights are missing or of another size. Raises what transformers raises."""
     config = AutoConfig.from_pretrained(source, **options)
     if type(config) not in AutoModelForImageTextToText._model_mapping and not options["trust_remote_code"]:
         raise InputError(f"--model {name}: {_other_kind(config)}")
-    processor = _processor(source, options)
+    processor = _processor(source, options, pictures)
     more: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # the caller refuses them
     if load_in_4bit:
         dtype = "bfloat16" if dtype == "auto" else dtype
@@ -125,12 +134,12 @@ def device_named(device: str | None) -> torch.device:
     return chosen
 
 
-def load_processor(name: str, trust_remote_code: bool = False) -> Any:
+def load_processor(name: str, trust_remote_code: bool = False, pictures: PictureOptions = AS_LOADED) -> Any:
     """The processor of a model, without loading weights. Raises `InputError` if there is none."""
     source = str(bundled.folder(name)) if name in bundled.NAMES[1:] else name
     _check_settings(source)
     try:
-        return _processor(source, {"trust_remote_code": trust_remote_code})
+        return _processor(source, {"trust_remote_code": trust_remote_code}, pictures)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"--model {name}: {_why(name, error)}") from error
 
@@ -158,8 +167,11 @@ def _check_settings(source: str) -> None:
             raise InputError(f"{path}: holds no JSON object. Fetch the model's folder again.")
 
 
-def _processor(source: str, options: dict[str, Any]) -> Any:
-    return wrap_processor(AutoProcessor.from_pretrained(source, **options))
+def _processor(source: str, options: dict[str, Any], pictures: PictureOptions) -> Any:
+    processor = AutoProcessor.from_pretrained(source, **options)
+    if pictures != AS_LOADED:
+        processor.image_processor = with_options(processor.image_processor, pictures)
+    return wrap_processor(processor)
 
 
 def _in_4bit(config: Any, kind: str, options: dict[str, Any]) -> BitsAndBytesConfig:

@@ -15,6 +15,8 @@ from linkcontext.errors import InputError
 from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.models.families import setting
 from linkcontext.models.feature_store import fingerprint
+from linkcontext.models.image_processors import most_pixels_before, picture_treatment
+from linkcontext.models.picture_options import AS_LOADED, PictureOptions, reduced, reduced_size
 from linkcontext.models.prompting import GENERATION_SETTINGS, USUAL_PROMPTING, Prompting
 
 FILE_KEYS = ("transformers_version", "_name_or_path", "dtype")  # keys that describe a file and not the model
@@ -30,6 +32,7 @@ class Model:
     processor: Any  # of transformers, whose processors share no type
     adapter: str | None = None
     prompting: Prompting = USUAL_PROMPTING
+    pictures: PictureOptions = AS_LOADED
 
     @property
     def device(self) -> torch.device:
@@ -56,7 +59,7 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """What config.json of a run records about the model."""
-        config = self.network.config
+        config, pictures = self.network.config, picture_treatment(self.processor.image_processor, self.pictures)
         return {
             "name": self.name,
             "source": self.source,
@@ -66,6 +69,7 @@ class Model:
             "device": str(self.device),
             "adapter": self.adapter,
             "image_processor": type(self.processor.image_processor).__name__,
+            **({"pictures": pictures} if pictures else {}),
             "context": self.context,
             "model_type": config.model_type,
             **self.chat_template.describe(),
@@ -81,6 +85,27 @@ class Model:
         own = self.network.generation_config.to_dict()
         return {name: own[name] for name in GENERATION_SETTINGS if own.get(name) is not None}
 
+    @property
+    def image_processing(self) -> dict[str, Any]:
+        """All that the features of a picture depend on besides the network, as JSON values."""
+        values: dict[str, Any] = json.loads(self.processor.image_processor.to_json_string())
+        most = most_pixels_before(self.processor.image_processor, self.pictures)
+        return values | ({"reduced_to_pixels": most} if most is not None else {})
+
+    @property
+    def image_settings(self) -> dict[str, Any]:
+        """Arguments for a call of the processor, which otherwise may prefer defaults of its own to its image
+        processor's settings."""
+        return {"images_kwargs": self.pictures.settings} if self.pictures.settings else {}
+
+    def reduced(self, image: Image.Image) -> Image.Image:
+        """The picture as the image processor gets it."""
+        return reduced(image, most_pixels_before(self.processor.image_processor, self.pictures))
+
+    def reduced_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of a picture of `size` as the image processor gets it."""
+        return reduced_size(size, most_pixels_before(self.processor.image_processor, self.pictures))
+
     def processed(
         self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]], side: str
     ) -> dict[str, torch.Tensor]:
@@ -92,11 +117,12 @@ class Model:
         try:
             inputs = self.processor(
                 text=list(texts),
-                images=[list(pictures) for pictures in images] if any(images) else None,
+                images=[[self.reduced(image) for image in pictures] for pictures in images] if any(images) else None,
                 padding=True,
                 padding_side=side,
                 add_special_tokens=self.chat_template.adds_special_tokens(texts[0]),
                 return_tensors="pt",
+                **self.image_settings,
             )
         except ValueError as error:
             raise self._refused(str(error)) from error
@@ -135,7 +161,7 @@ class Model:
                 **({"template_kwargs": kwargs} if kwargs else {}),
                 "class": type(self.network).__name__,
                 "config": self.configuration,
-                "processor": json.loads(self.processor.image_processor.to_json_string()),
+                "processor": self.image_processing,
                 "template": self.processor.chat_template,
             },
             sort_keys=True,

@@ -1,6 +1,7 @@
 """How a model is prompted and how it replies: options that change what is measured, besides prompts and weights."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,7 +42,9 @@ class Prompting:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise InputError(f"--max-new-tokens {self.max_new_tokens}: a reply has at least 1 token.")
         if self.chat_template_kwargs is not None:
-            object.__setattr__(self, "chat_template_kwargs", _canonical(self.chat_template_kwargs))
+            flag, example = "--chat-template-kwargs", """'{"enable_thinking": false}'"""
+            values = canonical_json(flag, self.chat_template_kwargs, example, RESERVED)
+            object.__setattr__(self, "chat_template_kwargs", values)
 
     @property
     def template_kwargs(self) -> dict[str, Any]:
@@ -57,19 +60,19 @@ class Prompting:
 RESERVED = ("conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message", "chat_template")
 
 
-def _canonical(text: str) -> str | None:
-    """A JSON object with sorted keys, so that equal ones are equal texts; None for an empty one."""
-    example = """'{"enable_thinking": false}'"""
+def canonical_json(flag: str, text: str, example: str, reserved: Sequence[str]) -> str | None:
+    """The JSON object of an option with sorted keys, so that equal ones are equal texts; None for an empty one.
+
+    Raises `InputError` for another text, and for the keys `reserved`.
+    """
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"--chat-template-kwargs {text[:80]}: not JSON ({error}). Write an object: {example}."
-        ) from error
+        raise InputError(f"{flag} {text[:80]}: not JSON ({error}). Write an object: {example}.") from error
     if not isinstance(values, dict):
-        raise InputError(f"--chat-template-kwargs {text[:80]}: not a JSON object. Write one: {example}.")
-    if wrong := [name for name in RESERVED if name in values]:
-        raise InputError(f"--chat-template-kwargs: {wrong[0]} is set by linkcontext itself. Leave it out.")
+        raise InputError(f"{flag} {text[:80]}: not a JSON object. Write one: {example}.")
+    if wrong := [name for name in reserved if name in values]:
+        raise InputError(f"{flag}: {wrong[0]} is set by linkcontext itself. Leave it out.")
     return json.dumps(values, sort_keys=True) if values else None
 
 

@@ -26,7 +26,7 @@ def refused(model: Model, pictures: Mapping[str, Path]) -> dict[str, str]:
     reasons: dict[tuple[int, int], str] = {}
     wrong: dict[str, str] = {}
     for item, path in pictures.items():
-        size = images.image_size(path)
+        size = model.reduced_size(images.image_size(path))
         if min(size) >= EDGE and max(size) < SHAPE * min(size):
             continue
         if size not in reasons:

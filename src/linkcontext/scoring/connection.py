@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from linkcontext.errors import InputError
+from linkcontext.models.picture_options import AS_LOADED, PictureOptions
 from linkcontext.models.prompting import USUAL_PROMPTING, Prompting
 
 PREFIX = "openai:"
@@ -29,6 +30,7 @@ class ServerConnection:
     model: str
     client: Any
     prompting: Prompting = USUAL_PROMPTING
+    pictures: PictureOptions = AS_LOADED
 
     def describe(self) -> dict[str, Any]:
         """What config.json records about the model."""
@@ -39,13 +41,23 @@ class ServerConnection:
             "served_name": self.model,
             "chat_template_kwargs": self.prompting.template_kwargs,
             "generation_config": self.prompting.generation_config,
+            **({"pictures": pictures} if (pictures := self.picture_options) else {}),
         }
+
+    @property
+    def picture_options(self) -> str:
+        """What is done to pictures, in words; "" for nothing."""
+        most, values = self.pictures.max_pixels, self.pictures.processor_kwargs
+        parts = [f"reduced to at most {most:,} pixels before they are sent"] if most is not None else []
+        return "; ".join([*parts, *([f"the server's image processor with {values}"] if values else [])])
 
     def complete(self, messages: list[dict[str, Any]], new_tokens: int, **more: Any) -> Any:
         """The server's greedy completion of a conversation. `more` are fields beyond OpenAI's protocol."""
         create = self.client.chat.completions.create
         if kwargs := self.prompting.template_kwargs:
             more |= {"chat_template_kwargs": kwargs}
+        if settings := self.pictures.settings:
+            more |= {"mm_processor_kwargs": settings}  # a field of vLLM
         options: dict[str, Any] = {"max_tokens": new_tokens, "temperature": 0, "extra_body": more}
         if self.prompting.generation_config == "clean":
             options |= {"presence_penalty": 0, "frequency_penalty": 0}
@@ -62,7 +74,9 @@ class ServerConnection:
         return {**listed, "system_fingerprint": answer.system_fingerprint}
 
 
-def connect(name: str, prompting: Prompting = USUAL_PROMPTING) -> ServerConnection:
+def connect(
+    name: str, prompting: Prompting = USUAL_PROMPTING, pictures: PictureOptions = AS_LOADED
+) -> ServerConnection:
     """The model `openai:URL#NAME`. Without a name: $OPENAI_MODEL, or the server's only model.
 
     The key is $OPENAI_API_KEY. Raises `InputError` if no server answers, or it has no such model.
@@ -85,7 +99,17 @@ def connect(name: str, prompting: Prompting = USUAL_PROMPTING) -> ServerConnecti
         raise InputError(f"--model {name}: the server has {', '.join(served)}. Choose one: openai:{url}#NAME.")
     if wanted and wanted not in served:
         raise InputError(f"--model {name}: the server has no {wanted}. There are {', '.join(served)}.")
-    return ServerConnection(name, url, wanted or served[0], client, prompting)
+    if pictures.settings and not _is_vllm(client, wanted or served[0]):
+        raise InputError(
+            f"--processor-kwargs: {url} is no vLLM server, and only vLLM takes settings of the image processor. Give "
+            "them to the server when it is started, or use --max-pixels."
+        )
+    return ServerConnection(name, url, wanted or served[0], client, prompting, pictures)
+
+
+def _is_vllm(client: Any, model: str) -> bool:
+    """Whether the server's list of models says that vLLM serves this one. Other servers ignore fields of vLLM."""
+    return any(entry.id == model and entry.owned_by == "vllm" for entry in client.models.list().data)
 
 
 def _check_address(url: str, name: str) -> None:

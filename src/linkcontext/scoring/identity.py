@@ -72,7 +72,7 @@ def _weights(reported: Any) -> str:
 
 
 def _processor(model: Model) -> Any:
-    images = json.loads(model.processor.image_processor.to_json_string())
+    images = model.image_processing
     words = model.tokenizer
     if words.is_fast:
         backend = json.loads(words.backend_tokenizer.to_str())

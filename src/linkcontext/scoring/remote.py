@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, Never, Self, TypeVar
 
-from linkcontext.data.images import png, portable
+from linkcontext.data.images import image_size, open_image, png, portable
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.special_tokens import USUAL_MARKS, refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
+from linkcontext.models.picture_options import reduced, reduced_size
 from linkcontext.models.prompting import REPLY_TOKENS, Prompting
 from linkcontext.models.synthetic_images import SYNTHETIC, synthetic_image
 from linkcontext.scoring.connection import Refused, ServerConnection
@@ -100,7 +101,9 @@ class RemoteModel:
     def _identity(self, conversations: Iterable[Sequence[Message]]) -> dict[str, Any]:
         """What the server reports about its model, and a digest of the conversations' texts and picture ids."""
         reported = measured_by_server(self.connection.reported())
-        return {**reported, "prompts": digest_of([*map(list, conversations)])}
+        pictures = self.connection.picture_options
+        more = {"pictures": pictures} if pictures else {}
+        return {**reported, **more, "prompts": digest_of([*map(list, conversations)])}
 
     @property
     def loaded(self) -> Never:
@@ -266,22 +269,26 @@ class RemoteModel:
                 refuse_marks(part["text"], self.card.special_tokens, f"a message of the {message['role']}")
         if all(part["type"] == "text" for part in parts):
             return {"role": message["role"], "content": "".join(part["text"] for part in parts)}
-        return {"role": message["role"], "content": [_part(part, self.sources) for part in parts]}
+        most = self.connection.pictures.max_pixels
+        return {"role": message["role"], "content": [_part(part, self.sources, most) for part in parts]}
 
 
-def _part(part: dict[str, str], sources: Sources) -> dict[str, Any]:
-    """A part of a message in OpenAI's protocol, pictures as data URIs."""
+def _part(part: dict[str, str], sources: Sources, most: int | None = None) -> dict[str, Any]:
+    """A part of a message in OpenAI's protocol, pictures as data URIs of at most `most` pixels."""
     if part["type"] == "text":
         return part
     item = part["image"]
     path = None if item in SYNTHETIC else sources[item][1]
-    return {"type": "image_url", "image_url": {"url": _data_uri(item, path)}}
+    return {"type": "image_url", "image_url": {"url": _data_uri(item, path, most)}}
 
 
 @lru_cache(maxsize=256)  # a support's pictures are sent again with every query
-def _data_uri(item: str, path: Any) -> str:
-    """A picture as a data URI; without a path it is one that is drawn here."""
-    kind, content = ("image/png", png(synthetic_image(item))) if path is None else portable(path)
+def _data_uri(item: str, path: Any, most: int | None) -> str:
+    """A picture of at most `most` pixels as a data URI; without a path it is one that is drawn here."""
+    if path is not None and reduced_size(size := image_size(path), most) == size:
+        kind, content = portable(path)
+    else:
+        kind, content = "image/png", png(reduced(synthetic_image(item) if path is None else open_image(path), most))
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 

@@ -18,7 +18,9 @@ from linkcontext.episodes.scaffold import load_scaffold
 from linkcontext.errors import InputError
 from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.models.families import PRESETS, parts, quantizable, unsupported_reason
+from linkcontext.models.image_processors import most_pixels_before
 from linkcontext.models.loading import device_named, load_processor
+from linkcontext.models.picture_options import reduced
 from linkcontext.models.synthetic_images import blank_image
 from linkcontext.train import mixture
 from linkcontext.train.config import TrainConfig
@@ -189,9 +191,11 @@ def _configuration(model: ModelConfig) -> Any:
 
 def _picture(model: ModelConfig) -> int:
     """How many tokens a picture has, of the processor's own size for a grey one."""
-    processor = load_processor(model.model, model.trust_remote_code)
+    processor = load_processor(model.model, model.trust_remote_code, model.pictures)
+    grey = reduced(blank_image(448), most_pixels_before(processor.image_processor, model.pictures))
+    settings = {"images_kwargs": model.pictures.settings} if model.pictures.settings else {}
     message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}
     template = ChatTemplate(processor)
     text = template.apply_chat_template([message], tokenize=False, add_generation_prompt=False)
-    whole = processor(text=[text], images=[[blank_image(448)]], return_tensors="pt")["input_ids"].shape[1]
+    whole = processor(text=[text], images=[[grey]], return_tensors="pt", **settings)["input_ids"].shape[1]
     return int(whole - len(template(text, return_offsets_mapping=True)["input_ids"]) + 1)

@@ -64,7 +64,14 @@ def make_trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
     # Small steps vanish in half precision; under adapters the frozen weights keep the checkpoint's own.
     dtype = "float32" if c.dtype == "auto" and not config.lora_rank else c.dtype
     model = load_model(
-        c.model, dtype, str(accelerator.device), c.adapter, c.trust_remote_code, c.load_in_4bit, prompting=c.prompting
+        c.model,
+        dtype,
+        str(accelerator.device),
+        c.adapter,
+        c.trust_remote_code,
+        c.load_in_4bit,
+        prompting=c.prompting,
+        pictures=c.pictures,
     )
     if model.network.dtype != torch.float32 and accelerator.mixed_precision == "no":
         raise InputError(f"weights in {model.network.dtype} need --precision bf16, or --dtype float32.")
