@@ -63,7 +63,8 @@ def load(
         >>> linkcontext.load("mini").model.card.context
         4096
     """
-    objects: dict[str, Any] = {"chat_template_kwargs": chat_template_kwargs, "processor_kwargs": processor_kwargs}
+    for name, value in (("chat_template_kwargs", chat_template_kwargs), ("processor_kwargs", processor_kwargs)):
+        more[name] = json.dumps(value) if isinstance(value, dict) else value
     config = ModelConfig(
         str(model),
         dtype=dtype,
@@ -71,7 +72,6 @@ def load(
         adapter=adapter,
         trust_remote_code=trust_remote_code,
         load_in_4bit=load_in_4bit,
-        **{name: json.dumps(value) if isinstance(value, dict) else value for name, value in objects.items()},
         **more,
     )
     return Learner(open_model(config))
