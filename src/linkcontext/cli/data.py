@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -13,6 +13,10 @@ from linkcontext.data.writers import ConversationLayout
 from linkcontext.errors import InputError
 from linkcontext.models.prompting import Prompting
 from linkcontext.source import FILE_FORMATS, data_help, layout_help
+
+if TYPE_CHECKING:
+    from linkcontext.data.manifest import Dataset
+    from linkcontext.records import Episode
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +149,13 @@ class Episodes:
     token."""
     scaffold: str = "turns"
     """The wording around the pictures: turns, single_turn, lcl, or a JSON file."""
-    export: ConversationLayout | None = None
-    """Write conversations for other tools to --out instead: LLaVA's layout; messages + images for LLaMA-Factory and
-    ms-swift; or TRL's columns. A file named .jsonl gets JSON lines, another one a list."""
+    export: ConversationLayout | Literal["lmms-eval"] | None = None
+    """Write for other tools to --out instead. Conversations in LLaVA's layout, as messages + images (LLaMA-Factory and
+    ms-swift) or with TRL's columns; a file named .jsonl gets JSON lines, another one a list. lmms-eval: a folder with
+    tasks and pictures, which lmms-eval loads with --include_path."""
     supervise: Literal["every", "query"] = "every"
-    """With --export: which answers carry loss: every answer, or only that of the query, which is the last."""
+    """With --export of conversations: which answers carry loss: every answer, or only that of the query, which is the
+    last."""
     model: str = "mini"
     """With --show: the model whose chat template and tokenizer are used. Its weights are not loaded."""
     trust_remote_code: bool = False
@@ -159,7 +165,8 @@ class Episodes:
     def run(self) -> None:
         """Draw the episodes, and write or print them."""
         if self.export and not self.out:
-            raise InputError(f"--export {self.export}: also give --out, the file to write.")
+            what = "folder" if self.export == "lmms-eval" else "file"
+            raise InputError(f"--export {self.export}: also give --out, the {what} to write.")
         from linkcontext.evaluation.draw import draw_configured
         from linkcontext.jsonl import write_jsonl
         from linkcontext.source import open_data
@@ -169,21 +176,34 @@ class Episodes:
         left_out = [f"left out: {out.class_id} ({out.shortfall})" for out in sampled.left_out]
         print_problems([*left_out, *dataset.problems])
         if self.out and self.export:
-            from linkcontext.data.writers import write_conversations
-            from linkcontext.episodes.export import export_conversations
-            from linkcontext.episodes.scaffold import load_scaffold, refuse_scaffold
-            from linkcontext.episodes.special_tokens import USUAL_MARKS, refuse_marked_episodes
-
-            refuse_scaffold(load_scaffold(self.scaffold), USUAL_MARKS)
-            refuse_marked_episodes(sampled.episodes, USUAL_MARKS)
-            exported = export_conversations(sampled.episodes, dataset, load_scaffold(self.scaffold), self.supervise)
-            write_conversations(exported, Path(self.out), self.export)
-            console.print(f"conversations of {len(sampled.episodes)} episodes in {self.out}", soft_wrap=True)
+            self._export(sampled.episodes, dataset)
         elif self.out:
             write_jsonl(sampled.episodes, Path(self.out))
             console.print(f"{len(sampled.episodes)} episodes in {self.out}", soft_wrap=True)
         if self.show:
             self._show(sampled.episodes[: self.show])
+
+    def _export(self, episodes: "tuple[Episode, ...]", dataset: "Dataset") -> None:
+        """Write the episodes for another tool."""
+        from linkcontext.data.writers import write_conversations
+        from linkcontext.episodes.export import export_conversations
+        from linkcontext.episodes.scaffold import load_scaffold, refuse_scaffold
+        from linkcontext.episodes.special_tokens import USUAL_MARKS, refuse_marked_episodes
+        from linkcontext.integrations.lmms_eval_export import export_lmms_eval
+
+        assert self.out is not None
+        assert self.export is not None
+        scaffold, out = load_scaffold(self.scaffold), Path(self.out)
+        refuse_scaffold(scaffold, USUAL_MARKS)
+        refuse_marked_episodes(episodes, USUAL_MARKS)
+        if self.export == "lmms-eval":
+            task = export_lmms_eval(episodes, dataset, scaffold, out, self.prompting.reply_tokens)
+            console.print(
+                f"tasks {task} and {task}_likelihood of {len(episodes)} episodes in {self.out}", soft_wrap=True
+            )
+            return
+        write_conversations(export_conversations(episodes, dataset, scaffold, self.supervise), out, self.export)
+        console.print(f"conversations of {len(episodes)} episodes in {self.out}", soft_wrap=True)
 
     def _show(self, episodes: "tuple[object, ...]") -> None:
         from linkcontext.episodes.render import colour_labels, encode

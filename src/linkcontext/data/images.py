@@ -180,10 +180,12 @@ def _frames(image: ImageFile.ImageFile) -> list[str]:
     return ["frames"] if several else []
 
 
-def portable(path: Path) -> tuple[str, bytes]:
+def portable(path: Path | Upload) -> tuple[str, bytes]:
     """MIME type and bytes of a picture for other programs: an upright RGB JPEG unchanged, any other format as PNG."""
-    image, content = open_image(path), path.read_bytes()
+    image = open_image(path)
     with _opened(path) as file:
+        content = file.read()
+        file.seek(0)
         decoder = _header(_decoder(path, file), file)
         plain = (
             isinstance(decoder, JpegImagePlugin.JpegImageFile) and decoder.mode == "RGB" and _orientation(decoder) == 1

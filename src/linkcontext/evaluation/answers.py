@@ -5,15 +5,19 @@ A name counts only as a whole: not inside a longer word ("fox" in "foxes"), a lo
 without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) do not mark the end of a word, so a name counts there
 between any two characters: "熊猫" names "猫" unless "熊猫" is a candidate as well. Korean particles may follow a name,
 elided articles ("l'") may precede it, and "'s" may follow it.
+
+Folders that are exported for lmms-eval contain a copy of this file, so it imports nothing of linkcontext.
 """
 
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import regex
 
-from linkcontext.records import Candidate
+if TYPE_CHECKING:
+    from linkcontext.records import Candidate
 
 NEAR = 24  # characters before and after a name that are looked at
 TRADEMARKS = str.maketrans("", "", "™℠®©")  # NFKC would turn ™ into the letters "tm"
@@ -96,7 +100,7 @@ def normalise_reply(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
-def match(reply: str, candidates: Sequence[Candidate]) -> str | None:
+def match(reply: str, candidates: "Sequence[Candidate]") -> str | None:
     """The class id of the only candidate that `reply` names; None if it names none or several.
 
     Names are compared after `normalise_reply`, and only as wholes. Longer names are searched first and their characters
