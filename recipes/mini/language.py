@@ -12,7 +12,6 @@ back: after 600 steps of links from there, two unseen concepts shown once were t
 start itself does so in .93 of 400.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ import stage
 import torch
 import tyro
 import words
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizer import ASSISTANT, CHAT_TEMPLATE, CONTEXT, IMAGE, SPECIAL, USER
 from torch import Tensor, nn
 from tower import EDGE, PATCH, SHARES, Heads, Source, normalise, real_batch, world_batch
@@ -51,6 +50,7 @@ from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.prefix_tree import ImageTokens, expand_images, pack
 from linkcontext.models import bundled
 from linkcontext.models.chat_template import ChatTemplate
+from linkcontext.models.saving import save_model
 from linkcontext.seeds import key
 from linkcontext.storage import replacing
 from linkcontext.worlds.folder import TAUGHT, taught_names
@@ -461,16 +461,9 @@ def reader(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 
 def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """A standard Hugging Face folder. The tower's keys have the names that vLLM reads; transformers reads both."""
+    """A standard Hugging Face folder, which vLLM loads too."""
     with replacing(folder) as new:
-        model.save_pretrained(new)
-        reader(tokenizer).save_pretrained(new)
-    path = folder / "model.safetensors"
-    weights = {
-        re.sub(r"vision_tower\.(?!vision_model\.)", "vision_tower.vision_model.", k): v
-        for k, v in load_file(path).items()
-    }
-    save_file({k: v.contiguous() for k, v in weights.items()}, path, metadata={"format": "pt"})
+        save_model(model, reader(tokenizer), new)
 
 
 def main() -> None:

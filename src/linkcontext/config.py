@@ -36,10 +36,10 @@ class Loading(Prompting):
     trust_remote_code: bool = False
     """Run code that comes with the model. Use it only for models whose authors you trust."""
     max_pixels: int | None = None
-    """Reduce larger pictures to this many pixels: by the model's own image processor if it has such a setting (Qwen-VL,
-    say), else before it gets them. `validate` prints the tokens of each picture."""
+    """Reduce larger pictures to this many pixels: by the model's own image processor if it has such a
+    setting, else before it gets them. `validate` prints the tokens of each picture."""
     processor_kwargs: str | None = None
-    """Settings of the model's image processor as a JSON object: '{"max_patches": 4}' gives InternVL 4 tiles at most."""
+    """Settings of the model's image processor as a JSON object: '{"max_patches": 4}', say, for 4 tiles at most."""
 
     def __post_init__(self) -> None:
         Prompting.__post_init__(self)  # `super()` does not work in dataclasses with slots

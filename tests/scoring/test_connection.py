@@ -8,9 +8,9 @@ from linkcontext.config import ModelConfig
 from linkcontext.errors import InputError
 from linkcontext.evaluation.open_model import open_model
 from linkcontext.models.prompting import Prompting
-from linkcontext.scoring import connection
-from linkcontext.scoring.connection import Refused, ServerConnection, connect
+from linkcontext.scoring.connection import ServerConnection, connect
 from linkcontext.scoring.remote import RemoteModel
+from linkcontext.scoring.replicas import Refused, Replica, Replicas
 
 QUESTION = [{"role": "user", "content": "What is this?"}]
 
@@ -58,8 +58,7 @@ def test_the_model_is_the_one_named_then_the_variable_then_the_only_one(standing
         assert connect(address).model == connect(f"{address}#a/b#c").model == "a/b#c"
 
 
-def test_what_cannot_be_reached_is_a_sentence(monkeypatch):
-    monkeypatch.setattr(connection, "RETRIES", 0)
+def test_what_cannot_be_reached_is_a_sentence():
     for name, why in (
         ("openai:", r"Write openai:http://localhost:8000/v1#NAME"),
         ("openai:localhost:8000", r"Write openai:http://localhost:8000/v1#NAME"),
@@ -141,7 +140,8 @@ def test_what_a_server_reports_has_nothing_that_changes_by_itself(standing):
 def test_a_description_has_what_was_chosen_and_no_key():
     prompting = Prompting(chat_template_kwargs='{"a": 1}', generation_config="model")
     client = SimpleNamespace(api_key="sk-SECRET")
-    made = ServerConnection("openai:http://h/v1#one", "http://h/v1", "one", client, prompting)
+    replicas = Replicas([Replica("http://h/v1", client)])
+    made = ServerConnection("openai:http://h/v1#one", "one", replicas, prompting)
     assert made.describe() == {
         "name": "openai:http://h/v1#one",
         "source": "http://h/v1",

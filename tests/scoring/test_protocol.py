@@ -12,6 +12,7 @@ from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.pictures import PromptPictures
 from linkcontext.scoring.protocol import PictureAccess, Prompt, ScoringModel, require
 from linkcontext.scoring.remote import PromptRecord, RemoteModel, RemotePictures
+from linkcontext.scoring.replicas import Replicas
 
 PAIRS = [
     (ScoringModel, LocalModel),
@@ -44,7 +45,7 @@ def test_an_implementation_has_every_method_with_the_same_parameters(protocol, i
 @pytest.fixture
 def both(nano_model):
     """A model of each kind. No server is asked before a prompt is sent."""
-    return LocalModel(nano_model), RemoteModel(ServerConnection("openai:http://h/v1#one", "http://h/v1", "one", None))
+    return LocalModel(nano_model), RemoteModel(ServerConnection("openai:http://h/v1#one", "one", Replicas([])))
 
 
 def test_both_kinds_of_model_have_every_attribute(both):

@@ -22,7 +22,8 @@ from linkcontext.scoring import identity
 from linkcontext.scoring.connection import connect
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringRequest
-from linkcontext.scoring.remote import RemoteModel, _data_uri
+from linkcontext.scoring.remote import RemoteModel
+from linkcontext.scoring.remote_pictures import _data_uri
 
 
 @pytest.fixture
@@ -86,6 +87,21 @@ def test_a_resumed_run_notices_that_the_server_has_other_weights(standing, tmp_p
         else:
             with pytest.raises(InputError, match=why):
                 check_same_measurement(Path(out), earlier, now)
+
+
+def test_a_run_goes_on_at_another_address_of_the_same_model(mini_url, options, tmp_path):
+    run_evaluation(eval_config(model=f"openai:{mini_url}#mini", **options))
+    path = tmp_path / "run" / "predictions.jsonl"
+    whole, lines = predictions(tmp_path / "run"), path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:3]))
+    moved = mini_url.replace("127.0.0.1", "localhost")
+    assert moved != mini_url
+    run_evaluation(eval_config(model=f"openai:{moved}#mini", **options))
+    assert [(p["query_id"], p["shots_per_class"], p["reply"]) for p in predictions(tmp_path / "run")] == [
+        (p["query_id"], p["shots_per_class"], p["reply"]) for p in whole
+    ]
+    with pytest.raises(InputError, match="model was openai:#mini and is mini"):
+        run_evaluation(eval_config(model="mini", **options))
 
 
 def test_scores_are_those_of_the_scorer(mini_url, mini):

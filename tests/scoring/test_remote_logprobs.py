@@ -2,7 +2,6 @@
 
 import pytest
 
-from linkcontext.scoring.connection import Refused
 from linkcontext.scoring.protocol import ScoringRequest
 from linkcontext.scoring.remote_logprobs import (
     OTHER,
@@ -12,6 +11,7 @@ from linkcontext.scoring.remote_logprobs import (
     answer_logprob,
     other_answer,
 )
+from linkcontext.scoring.replicas import Refused
 
 LOGPROBS = {"dax": -3.0, "i": -0.5, " ": -0.25, "<|end|>": -1.0, "\n": -8.0}
 

@@ -24,6 +24,7 @@ from linkcontext.scoring.protocol import ScoringModel, ScoringRequest
 
 SAMPLE = 16  # episodes whose prompts are compared when a run is resumed
 GROUP = 4  # episodes whose prompts are batched together if prefixes are not shared
+SERVED_GROUP = 16  # the same of a server, which idles while the last answers of a group are computed
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def append_predictions(
         ]
         for _ in range(len(episodes) - len(left)):
             advance()
-        size = GROUP if evaluator.scorer.lacks("shared prefixes") else 1
+        size = 1
+        if evaluator.scorer.lacks("shared prefixes"):
+            size = SERVED_GROUP if evaluator.scorer.lacks("token ids") else GROUP
         for start in range(0, len(left), size):
             group = left[start : start + size]
             append([p for p in predict_episodes(evaluator, group) if (p.query_id, p.shots_per_class) not in done])

@@ -20,6 +20,7 @@ from linkcontext.episodes.scaffold import Message, Scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluation.run_dir import flatten_options, measurement_differences
 from linkcontext.jsonl import read_json, read_jsonl, write_jsonl
+from linkcontext.scoring.connection import PREFIX
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.storage import holds_files, write_text
 from linkcontext.versions import RUN, check_format
@@ -139,8 +140,15 @@ def _refuse_other_options(config_path: Path, kept: Any, options: RunOptions, dat
 
 
 def _bound(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that must not change when a run is resumed."""
-    return {name: value for name, value in options.items() if name not in FREE}
+    """The options that must not change when a run is resumed.
+
+    Of a model behind servers the addresses may: what the servers report about it is compared.
+    """
+    bound = {name: value for name, value in options.items() if name not in FREE}
+    if str(bound["model"]["model"]).startswith(PREFIX):
+        served = str(bound["model"]["model"]).partition("#")[2]
+        bound["model"] = {**bound["model"], "model": f"{PREFIX}#{served}"}
+    return bound
 
 
 def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:

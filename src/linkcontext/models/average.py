@@ -16,6 +16,7 @@ from torch import Tensor
 from linkcontext.errors import InputError, first_few
 from linkcontext.models.loading import Dtype, load_model
 from linkcontext.models.model import Model
+from linkcontext.models.saving import save_model
 from linkcontext.storage import replacing, write_text
 
 
@@ -73,6 +74,5 @@ def _wide(value: Tensor) -> Tensor:
 
 def _write(model: Model, out: Path, description: dict[str, Any]) -> None:
     with replacing(out) as new:
-        model.network.save_pretrained(new)
-        model.processor.save_pretrained(new)
+        save_model(model.network, model.processor, new)
         write_text(json.dumps(description, indent=1) + "\n", new / "average.json")

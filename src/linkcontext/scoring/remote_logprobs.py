@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from linkcontext.episodes.scaffold import SCAFFOLDS, Message, build_messages
 from linkcontext.models.synthetic_images import CHECKED
 from linkcontext.records import Turn
-from linkcontext.scoring.connection import Refused
 from linkcontext.scoring.protocol import ScoringRequest
+from linkcontext.scoring.replicas import Refused
 
 OTHER = "\ue000"  # a character that no name begins with
 

@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from linkcontext.errors import InputError
 from linkcontext.evaluation.open_run import check_same_measurement
 from linkcontext.jsonl import read_json
+from linkcontext.models.saving import save_model
 from linkcontext.models.tensor_file import DamagedError, checked_tensors, write_tensors
 from linkcontext.storage import holds_files, read_errors, replacing, write_errors, write_text
 from linkcontext.versions import TRAINING, check_format
@@ -114,8 +115,7 @@ def save_checkpoint(accelerator: Accelerator, trainee: Any, optimizer: Any, step
     if accelerator.is_main_process:
         folder = out / f"checkpoint-{step}"
         with replacing(folder) as new:
-            trainee.network.save_pretrained(new, state_dict=weights)
-            trainee.model.processor.save_pretrained(new)
+            save_model(trainee.network, trainee.model.processor, new, weights)
             write_state(state, new / STATE, step, type(trainee.network).__name__)
         write_text(folder.name + "\n", out / LATEST)
         prune(out, step, keep)
