@@ -1,5 +1,6 @@
 """The cache grows and shrinks in place, and a prefix is known by its content."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -105,6 +106,13 @@ def test_prefixes_share_an_image_whole_or_not_at_all():
     longer[1, 3] = 7  # the same image to its second token, which is in another place
     assert kept.shared_with(longer, kept.images) == 2
     assert kept.shared_with(np.concatenate([kept.key, kept.key[-1:]]), kept.images) == 0  # positions on more axes
+
+
+def test_a_prefix_of_running_states_is_shared_whole_or_not_at_all():
+    kept = replace(prefix(tree_of(0, 1), 7, ["lum", "dax"]), divisible=False)
+    assert kept.shared_with(kept.key, kept.images) == 7
+    assert kept.shared_with(kept.key[:, :4], ("lum",)) == 0
+    assert kept.shared_with(kept.key, ("lum", "another")) == 0
 
 
 def test_the_first_tokens_of_a_prefix_are_a_copy():

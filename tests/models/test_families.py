@@ -14,7 +14,9 @@ from linkcontext.models.families import family_of, missing_helper, unsupported_r
 
 SRC = Path(linkcontext.__file__).parent
 NAMES = re.compile(
-    r"llava|qwen|idefics|gemma|smolvlm|internvl|pixtral|mistral|flamingo|paligemma|\bglm|llama", re.IGNORECASE
+    r"llava|qwen|idefics|gemma|smolvlm|internvl|pixtral|mistral|flamingo|paligemma|\bglm|llama|ovis|minicpm-?v|lfm\d|"
+    r"deepseek|kimi|\baya|cohere\d|molmo|florence|ernie|\bstep\d|phi4|perception_?lm",
+    re.IGNORECASE,
 )
 # Files that may name a family, and why.
 ALLOWED = {

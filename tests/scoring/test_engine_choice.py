@@ -8,20 +8,20 @@ import pytest
 from linkcontext.errors import InputError
 from linkcontext.inference.engine import CASCADE_MAX_TOKENS, CPU_MAX_TOKENS, GPU_MAX_TOKENS, MAX_BRANCH, MIN_TOKENS
 from linkcontext.scoring import engine_choice
-from linkcontext.scoring.engine_choice import PASSED, EngineChoice
+from linkcontext.scoring.engine_choice import OWN_CACHE, PASSED, EngineChoice
 
 FAILS = "its forward does not follow masks"
 
 
 class Check:
-    """A self-check with this result, which notes how it is asked."""
+    """A self-check with this result, and another one on the model's own cache, which notes how it is asked."""
 
-    def __init__(self, result=None):
-        self.result, self.calls = result, []
+    def __init__(self, result=None, own_cache=FAILS):
+        self.result, self.own_cache, self.calls = result, own_cache, []
 
     def failure(self, *shapes, **more):
         self.calls.append((*shapes, *more.items()))
-        return self.result
+        return self.own_cache if more.get("own_cache") else self.result
 
 
 class Language:
@@ -33,13 +33,16 @@ class Language:
     def set_attn_implementation(self, name):
         self.config._attn_implementation = name
 
+    def get_output_embeddings(self):
+        return None
+
 
 @pytest.fixture
 def choice(monkeypatch):
     """A choice for a network on a device; `facts` are what is known of the network before it runs."""
 
     def make(check=None, requested="auto", device="cpu", text=None, memory_gb=None, **facts):
-        facts = {"unsupported_reason": None, "is_causal": True, "free_memory": 7e9, **facts}
+        facts = {"unsupported_reason": None, "maskless_kinds": None, "is_causal": True, "free_memory": 7e9, **facts}
         for name, value in facts.items():
             monkeypatch.setattr(engine_choice, name, lambda _, value=value: value)
         text = Language() if text is None else text
@@ -53,7 +56,8 @@ def choice(monkeypatch):
 def inputs(tokens, longest):
     """A tree of so many tokens, whose longest sequence has `longest`."""
     tree = np.zeros(tokens)
-    return SimpleNamespace(tree=type("Tree", (), {"depth": np.arange(longest), "__len__": lambda _: len(tree)})())
+    found = type("Tree", (), {"depth": np.arange(longest), "__len__": lambda _: len(tree)})()
+    return SimpleNamespace(tree=found, cache=None)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +91,34 @@ def test_a_model_that_cannot_run_on_trees_gets_the_reference_engine_or_an_error(
         with pytest.raises(InputError, match=f"--engine {requested}: .*{why}.*--engine auto or reference"):
             _ = choice(Check(FAILS), requested, **facts).name_and_reason
     assert choice(Check(FAILS), "reference", **facts).whole_prompts
+
+
+@pytest.mark.parametrize("facts", [{}, {"maskless_kinds": "running state"}], ids=["by the check", "by its layers"])
+def test_a_model_whose_layers_follow_no_mask_runs_on_copies_of_its_own_cache(choice, facts):
+    why = facts.get("maskless_kinds", FAILS)
+    for requested in ("auto", "prefix-cache"):
+        check = Check(FAILS, own_cache=None)
+        made = choice(check, requested, **facts)
+        assert made.name_and_reason == ("prefix-cache", f"{PASSED}, {OWN_CACHE}: {why}")
+        assert (made.own_cache, made.whole_prompts) == (True, False)
+        assert made.against_trees == why  # training says so
+        assert check.calls == [*([] if facts else [()]), (("own_cache", True),)]
+    with pytest.raises(InputError, match=f"--engine tree: {why}.*--engine auto or reference"):
+        _ = choice(Check(FAILS, own_cache=None), "tree", **facts).name_and_reason
+    assert not choice().own_cache
+    assert choice().against_trees is None
+    assert not choice(Check(FAILS), **facts).own_cache
+
+
+def test_copies_of_a_cache_get_the_memory_that_a_pass_leaves(choice, monkeypatch):
+    limits = []
+    monkeypatch.setattr(engine_choice, "max_tokens_per_pass", lambda *given: limits.append(given[1:]) or 64)
+    monkeypatch.setattr(engine_choice, "pass_bytes", lambda _network, longest, tokens: 1e6 * longest * tokens)
+    monkeypatch.setattr(engine_choice, "caches_at_once", lambda _tree: 3)
+    made = choice(Check(own_cache=None), maskless_kinds="running state", memory_gb=10)
+    engine = made.engine(inputs(10_000, 40), "prefix-cache")
+    assert (engine.max_tokens, engine.max_bytes) == (64, 10e9 - 1e6 * 3 * 40 * 64)
+    assert limits == [(3 * 40, 10e9, CPU_MAX_TOKENS)]
 
 
 def test_prompts_may_turn_out_to_need_the_reference_engine(choice, caplog):

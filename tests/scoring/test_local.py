@@ -26,6 +26,7 @@ from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.masks import tree_mask
 from linkcontext.inference.schedule import EMPTY, ForwardPass
 from linkcontext.inference.vision import VisionEncoder
+from linkcontext.models.calls import cache_argument
 from linkcontext.models.loading import load_model
 from linkcontext.scoring import engine_choice, selfcheck
 from linkcontext.scoring.local import LocalModel
@@ -192,18 +193,27 @@ def test_on_a_cpu_attention_in_blocks_has_no_way_back(nano, dataset):
     assert "does not support backward on CPU" in evaluator.choice.selfcheck.failure(learns=True)
 
 
-def test_a_network_that_ignores_masks_is_found_out(nano, dataset, monkeypatch, caplog):
+@pytest.mark.parametrize("caches", [True, False])
+def test_a_network_that_ignores_masks_is_found_out(nano, dataset, monkeypatch, caplog, caches):
     deaf = load_model(str(nano), device="cpu")
     inner = deaf.network.get_decoder()
-    forward = inner.forward
-    # As a network whose forward takes a mask and makes nothing of it.
-    monkeypatch.setattr(
-        inner, "forward", lambda attention_mask=None, **given: forward(attention_mask=None, is_causal=True, **given)
-    )
+    forward, cache = inner.forward, cache_argument(type(inner))
+
+    def ignoring(attention_mask=None, **given):
+        """As a network whose forward takes a mask, and perhaps a cache, and makes nothing of it."""
+        kept = {name: value for name, value in given.items() if caches or name != cache}
+        return forward(attention_mask=None, is_causal=True, **kept)
+
+    monkeypatch.setattr(inner, "forward", ignoring)
     evaluator = scorer(deaf, dataset)
-    assert evaluator.engine == "reference"
     assert "does not follow masks" in evaluator.choice.name_and_reason[1]
-    assert "one prompt at a time" in caplog.text
+    if caches:  # it can be continued from copies of its own cache
+        assert evaluator.engine == "prefix-cache"
+        slow = scorer(deaf, dataset, "reference").score(asks(dataset))
+        assert flat(evaluator.score(asks(dataset))) == pytest.approx(flat(slow), rel=0, abs=1e-4)
+    else:
+        assert evaluator.engine == "reference"
+        assert "one prompt at a time" in caplog.text
     with pytest.raises(InputError, match=r"--engine tree: .*Use --engine auto or reference"):
         scorer(deaf, dataset, "tree").score(asks(dataset))
 

@@ -73,7 +73,9 @@ def test_an_ignored_window_is_noticed_where_it_is_longer_than_the_small_prompts(
     model = Model("windowed", "windowed", network, processor)
     assert check(model).failure() is None
     layer_masks = masks.layer_masks
-    monkeypatch.setattr(masks, "layer_masks", lambda net, sees, distance: layer_masks(net, sees, 0 * distance))
+    monkeypatch.setattr(
+        masks, "layer_masks", lambda net, sees, distance, *more: layer_masks(net, sees, 0 * distance, *more)
+    )
     assert "does not follow masks or positions" in check(model).failure()
     assert network.config.get_text_config().sliding_window == 4096
 

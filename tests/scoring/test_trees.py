@@ -15,7 +15,7 @@ def builder(*images):
     """A builder whose pictures are written with these tokens each, numbered in order."""
     seen = [SimpleNamespace(image_tokens=tokens) for tokens in images]
     encoder = SimpleNamespace(loaded=SimpleNamespace(context=100))
-    preprocessor = SimpleNamespace(image_token=MARK)
+    preprocessor = SimpleNamespace(image_token=MARK, in_prompt=tuple)
     pictures = SimpleNamespace(
         seen=seen, numbered=lambda items: list(map(int, items)), eyes=SimpleNamespace(preprocessor=preprocessor)
     )

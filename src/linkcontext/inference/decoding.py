@@ -13,35 +13,39 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from linkcontext.errors import InputError
 from linkcontext.inference.engine import Engine
 from linkcontext.inference.forward import TreeInputs
+from linkcontext.inference.greedy import AdjustLogits, GreedyReplies, OnToken
 from linkcontext.inference.masks import layer_masks
 from linkcontext.inference.prefix_tree import Ints, gather
 from linkcontext.inference.schedule import ForwardPass
+from linkcontext.inference.state_cache import StateEngine
+from linkcontext.models.families import decoder_of
 
 if TYPE_CHECKING:
     from transformers import Cache
-
-# Called with every new token: the sequence's number, the token, and the logits float[vocabulary] of which it is the
-# largest. The sequence ends if it returns False.
-OnToken = Callable[[int, int, Tensor], bool]
-# Called with a sequence's number, its tokens and reply so far, and logits float[vocabulary]; returns the logits to use.
-AdjustLogits = Callable[[int, list[int], Tensor], Tensor]
+TreeEngine = Engine | StateEngine
 
 
 def decode_greedy(
-    engine: Engine,
+    engine: TreeEngine,
     inputs: TreeInputs,
     new_tokens: int,
     ends: Sequence[int],
     on_token: OnToken | None = None,
     adjust_logits: AdjustLogits | None = None,
 ) -> list[list[int]]:
-    """For each sequence of a tree the tokens that follow it greedily.
+    """For each sequence of a tree the tokens that follow it greedily. The arguments are those of `GreedyReplies`."""
+    replies = GreedyReplies(inputs.tree, new_tokens, set(ends), on_token, adjust_logits)
+    match engine:
+        case StateEngine():
+            engine.decode(inputs, replies)
+        case Engine():
+            _decode_side_by_side(engine, inputs, replies)
+    return replies.replies
 
-    A reply has at most `new_tokens` tokens. It ends before one of the tokens `ends`, or where `on_token` returns False.
-    `adjust_logits` changes the logits before the largest is settings.
-    """
+
+def _decode_side_by_side(engine: Engine, inputs: TreeInputs, replies: GreedyReplies) -> None:
+    """Continue all sequences that end in one pass at once, as tokens of one row."""
     tree = inputs.tree
-    replies: list[list[int]] = [[] for _ in tree.leaves]
     last = np.array([tree.segments[leaf].end - 1 for leaf in tree.leaves])  # the last token of each sequence
     passes = engine.passes(inputs)
     with engine.session(inputs, passes, cached=True) as cache:
@@ -49,9 +53,7 @@ def decode_greedy(
         for run in passes:
             hidden = engine.hidden(inputs, run, cache)
             if len(mine := np.flatnonzero(np.isin(last, run.tokens))):
-                decoder = _Decoder(engine, inputs, cache, new_tokens, set(ends), on_token, adjust_logits)
-                decoder.decode(run, hidden, mine, last[mine], replies)
-    return replies
+                _Decoder(engine, inputs, cache, replies).decode(run, hidden, mine, last[mine])
 
 
 @dataclass
@@ -87,13 +89,10 @@ class _Decoder:
     engine: Engine
     inputs: TreeInputs
     cache: "Cache"
-    new_tokens: int
-    ends: set[int]
-    on_token: OnToken | None
-    adjust_logits: AdjustLogits | None
+    replies: GreedyReplies
 
-    def decode(self, run: ForwardPass, hidden: Tensor, sequences: Ints, last: Ints, replies: list[list[int]]) -> None:
-        """Append to `replies` what follows `sequences` int64[rows], whose last tokens int64[rows] are in the pass.
+    def decode(self, run: ForwardPass, hidden: Tensor, sequences: Ints, last: Ints) -> None:
+        """Continue `sequences` int64[rows], whose last tokens int64[rows] are in the pass.
 
         `hidden` float[n, width] are the states of the pass.
         """
@@ -101,23 +100,18 @@ class _Decoder:
         rows = self._start(run, sequences, last)
         places = {int(token): place for place, token in enumerate(run.tokens)}
         states = hidden[torch.tensor([places[int(token)] for token in last], device=device)]
-        for _ in range(self.new_tokens):
-            logits = self._logits(states, rows.sequences, replies)
-            tokens = logits.argmax(-1)
-            going = [i for i, token in enumerate(tokens.tolist()) if token not in self.ends]
-            for i in going:
-                replies[rows.sequences[i]].append(int(tokens[i]))
-            if self.on_token is not None:
-                going = [i for i in going if self.on_token(rows.sequences[i], int(tokens[i]), logits[i])]
-            if not going or len(replies[rows.sequences[going[0]]]) == self.new_tokens:
+        for _ in range(self.replies.new_tokens):
+            going, tokens = self.replies.extend(rows.sequences, forward.logits(states))
+            if not going:
                 return
             rows = rows.continued(going, device)
             masks = layer_masks(forward.network, rows.sees[None], (rows.own_depth[:, None] - rows.depth)[None])
             axes = len(self.inputs.tree.position)
             positions = rows.position[None, None].expand(axes, 1, -1)
-            embeds = forward.embed(tokens[torch.tensor(going, device=device)][None])
-            crosses = forward.family.cross_attention is not None
-            more = forward.cross_attention([self.inputs], rows.image[None]) if crosses else {}
+            new = tokens[torch.tensor(going, device=device)][None]
+            embeds, more = forward.embed(new, torch.zeros_like(new, dtype=torch.bool))
+            if forward.family.cross_attention is not None:
+                more |= forward.cross_attention([self.inputs], rows.image[None])
             states = forward.decode(embeds, masks, positions, self.cache, more)[0]
 
     def _start(self, run: ForwardPass, sequences: Ints, last: Ints) -> _Open:
@@ -133,17 +127,6 @@ class _Decoder:
             torch.from_numpy(tree.position[:, last].max(0)).to(device),
             torch.from_numpy(tree.depth[last]).to(device),
             torch.from_numpy(image).to(device),
-        )
-
-    def _logits(self, states: Tensor, sequences: Sequence[int], replies: Sequence[Sequence[int]]) -> Tensor:
-        """float[rows, vocabulary] after states float[rows, width], adjusted."""
-        logits = self.engine.forward.logits(states)
-        if self.adjust_logits is None:
-            return logits
-        tree = self.inputs.tree
-        rows = zip(sequences, logits, strict=True)
-        return torch.stack(
-            [self.adjust_logits(n, [*tree.ids[tree.path(n)].tolist(), *replies[n]], row) for n, row in rows]
         )
 
 
@@ -165,7 +148,7 @@ def clean_generation(network: PreTrainedModel, ends: Sequence[int], padding: int
 @contextmanager
 def dense_attention(network: PreTrainedModel) -> Iterator[None]:
     """Inside the block a language model with FlexAttention uses SDPA: a single token has no blocks to skip."""
-    text = network.get_decoder()
+    text = decoder_of(network)
     usual = text.config._attn_implementation
     if usual == "flex_attention":
         text.set_attn_implementation("sdpa")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -21,11 +20,12 @@ from linkcontext.inference.cascade_attention import cascade_attention
 from linkcontext.inference.forward import TreeForward, TreeInputs
 from linkcontext.inference.kv_cache import new_cache, truncate
 from linkcontext.inference.schedule import ForwardPass, piece_end, schedule
+from linkcontext.inference.target_logprobs import TargetLogprobs
+from linkcontext.models.families import bidirectional_kinds
 
 if TYPE_CHECKING:
     from transformers import Cache
 
-LOGITS = 2**24  # the most logits that are computed at once
 # Tokens in a pass. Under one dense mask longer passes are no faster on a CPU and take more memory, because scores
 # between branches are computed in vain. Cascade attention gains from longer passes.
 CPU_MAX_TOKENS, CASCADE_MAX_TOKENS = 384, 768
@@ -58,26 +58,14 @@ class Engine:
 
     def logprobs(self, inputs: TreeInputs) -> Tensor:
         """float64[T]: the log-probability (nats) of every token that is asked for, 0 elsewhere."""
-        tree = inputs.tree
-        logprobs = torch.zeros(len(tree), dtype=torch.float64)
-        scored = np.flatnonzero(tree.weight)
-        # The log-probability of a token comes from the state of its parent. A last token need not be computed.
-        needed = np.zeros(len(tree), np.bool_)
+        tree, targets = inputs.tree, TargetLogprobs(self.forward, inputs.tree)
+        needed = np.zeros(len(tree), np.bool_)  # not the last tokens, whose states nothing follows
         needed[tree.parent[tree.parent >= 0]] = True
-        place = np.full(len(tree) + 1, -1)  # of a token in its pass; the last entry serves padding and first tokens
         passes = self.passes(inputs, needed)
         with self.session(inputs, passes, cached=len(passes) > 1) as cache:
             for run in passes:
-                hidden = self.hidden(inputs, run, cache)
-                place[:] = -1
-                place[run.tokens] = np.arange(len(run.tokens))
-                place[-1] = -1
-                mine = scored[place[tree.parent[scored]] >= 0]
-                if len(mine):
-                    states = hidden[torch.from_numpy(place[tree.parent[mine]]).to(self.device)]
-                    values = self._target_logprobs(states, torch.from_numpy(tree.ids[mine]).to(self.device))
-                    logprobs[torch.from_numpy(mine)] = values.double().cpu()
-        return logprobs
+                targets.add(run.tokens, self.hidden(inputs, run, cache))
+        return targets.values
 
     def scores(self, inputs: TreeInputs) -> list[float]:
         """For each sequence the log-probability (nats) of the tokens that it asks for."""
@@ -127,13 +115,4 @@ class Engine:
 
     @property
     def _whole_images(self) -> bool:
-        return self.forward.family.bidirectional_images
-
-    def _target_logprobs(self, states: Tensor, ids: Tensor) -> Tensor:
-        """float32[n]: log-probabilities of tokens int64[n] after states float[n, width]."""
-        rows = max(1, LOGITS // self.network.config.get_text_config().vocab_size)
-        pieces = []
-        for start in range(0, len(ids), rows):
-            logprobs = F.log_softmax(self.forward.logits(states[start : start + rows]).float(), -1)
-            pieces.append(logprobs.gather(1, ids[start : start + rows, None])[:, 0])
-        return torch.cat(pieces)
+        return bool(bidirectional_kinds(self.network))

@@ -15,7 +15,7 @@ from linkcontext.inference.masks import branch_mask, tree_mask
 from linkcontext.inference.prefix_tree import Ints, PrefixTree, gather
 from linkcontext.inference.schedule import ForwardPass
 from linkcontext.models.calls import cache_argument
-from linkcontext.models.families import Family, family_of, setting
+from linkcontext.models.families import Family, decoder_of, family_of, setting
 
 if TYPE_CHECKING:
     from transformers import Cache
@@ -38,11 +38,13 @@ class TreeInputs:
 class TreeForward:
     """Runs a network's language model on the tokens of forward passes.
 
-    With `cascade`, passes on top of a cache use cascade attention, inside of `cascade_attention(network, True)`.
+    With `cascade`, passes on top of a cache use cascade attention, inside of `cascade_attention(network, True)`. With
+    `continues`, each row is the continuation of what is in the cache, and the network makes the masks itself.
     """
 
     network: PreTrainedModel
     cascade: bool = False
+    continues: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -57,7 +59,7 @@ class TreeForward:
     def hidden(self, rows: Sequence[tuple[TreeInputs, ForwardPass]], cache: "Cache | None") -> Tensor:
         """float[rows, longest pass, width]: the last layer's states of one pass of each row, padded on the right.
 
-        A cache serves one row. The keys and values of the pass are appended to it.
+        A cache serves one row, or with `continues` as many as it has. What the pass computes is appended to it.
         """
         length = max(len(run.tokens) for _, run in rows)
         padded = [np.append(run.tokens, np.full(length - len(run.tokens), -1)) for _, run in rows]
@@ -65,22 +67,28 @@ class TreeForward:
         of_rows = list(zip(trees, padded, strict=True))
         ids = torch.from_numpy(np.stack([gather(tree.ids, tokens) for tree, tokens in of_rows]))
         positions = torch.from_numpy(np.stack([gather(tree.position, tokens) for tree, tokens in of_rows], 1))
-        embeds = self.embed(ids.to(self.device))
+        images = torch.from_numpy(np.stack([gather(tree.image, tokens, -1) for tree, tokens in of_rows]))
+        embeds, more = self.embed(ids.to(self.device), (images >= 0).to(self.device))
         if self.family.cross_attention is not None:
             last = torch.from_numpy(np.stack([self.last_image(tree, tokens) for tree, tokens in of_rows]))
-            more = self.cross_attention([inputs for inputs, _ in rows], last.to(self.device))
+            more |= self.cross_attention([inputs for inputs, _ in rows], last.to(self.device))
         else:
-            embeds, more = self._insert_images(embeds, rows)
-        if cache is not None and self.cascade:
-            masks: Any = branch_mask(self.network, trees[0], rows[0][1].branches)
+            embeds, deepstack = self._insert_images(embeds, rows)
+            more |= deepstack
+        if self.continues:
+            masks: Any = None
+        elif cache is not None and self.cascade:
+            masks = branch_mask(self.network, trees[0], rows[0][1].branches)
         else:
             masks = tree_mask(self.network, [(tree, run) for tree, (_, run) in zip(trees, rows, strict=True)], length)
         return self.decode(embeds, masks, positions.to(self.device), cache, more)
 
-    def embed(self, ids: Tensor) -> Tensor:
-        """float[..., width]: the embeddings of tokens."""
-        embeddings: Tensor = self.network.get_input_embeddings()(ids)
-        return embeddings
+    def embed(self, ids: Tensor, in_image: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """The embeddings float[rows, n, width] of tokens int64[rows, n], and what else the decoder takes for them.
+
+        `in_image` bool[rows, n] are the tokens that spell an image.
+        """
+        return self.family.embed_tokens(self.network, ids, in_image)
 
     def decode(
         self, embeds: Tensor, masks: Any, positions: Tensor, cache: "Cache | None", more: Mapping[str, Any]
@@ -88,7 +96,7 @@ class TreeForward:
         """float[rows, n, width]: the last layer's states for embeddings float[rows, n, width] at positions
         int64[axes, rows, n]."""
         crosses = self.family.cross_attention is not None
-        decoder = self.network.model if crosses else self.network.get_decoder()
+        decoder = self.network.model if crosses else decoder_of(self.network)
         decoder_class: Any = type(decoder)
         out = decoder(
             inputs_embeds=embeds,

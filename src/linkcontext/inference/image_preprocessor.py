@@ -1,7 +1,9 @@
 """What a model's processor makes of an image: inputs of the vision tower, and the image's tokens in a prompt."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,11 +48,17 @@ class ImagePreprocessor:
 
     model: Model
     _frames: dict[int, _Frame] = field(default_factory=dict, repr=False)
+    _in_prompt: dict[tuple[ImageTokens, int], ImageTokens] = field(default_factory=dict, repr=False)
 
     @cached_property
     def family(self) -> Family:
         """What is known of the model's family."""
         return family_of(self.model.network.config)
+
+    @property
+    def core(self) -> Any:
+        """The module that encodes images."""
+        return self.model.network.get_submodule(self.family.core)
 
     def preprocess(self, image: Image.Image, alone: bool = False) -> Preprocessed:
         """The processor's output for an RGB image, which is `alone` in its prompt or one of several."""
@@ -82,6 +90,28 @@ class ImagePreprocessor:
         ids = np.array(picture.ids, np.int64)
         return ImageTokens(ids, self._slots(ids, features), self._positions(ids, picture.inputs))
 
+    def in_prompt(self, images: Sequence[ImageTokens]) -> tuple[ImageTokens, ...]:
+        """The tokens of a prompt's images, in order: some processors write which image of the prompt each is."""
+        if self.family.image_number_marks is None:
+            return tuple(images)
+        return tuple(self._numbered(tokens, number) for number, tokens in enumerate(images))
+
+    def _numbered(self, tokens: ImageTokens, number: int) -> ImageTokens:
+        """The tokens of an image with this number written between the family's marks."""
+        if (known := self._in_prompt.get((tokens, number))) is not None:
+            return known
+        assert self.family.image_number_marks is not None
+        words, names = self.model.tokenizer, self.family.image_number_marks
+        start, end = (words.convert_tokens_to_ids(setting(self.model.processor, name)) for name in names)
+        ids, numbered = tokens.ids.tolist(), tokens
+        if start in ids:  # else the processor is set not to number images
+            span = slice(ids.index(start) + 1, ids.index(end))
+            ids[span] = written = words(str(number), add_special_tokens=False)["input_ids"]
+            slots = np.concatenate([tokens.slots[: span.start], [-1] * len(written), tokens.slots[span.stop :]])
+            numbered = ImageTokens(np.array(ids), slots, np.arange(len(ids))[None])
+        self._in_prompt[tokens, number] = numbered
+        return numbered
+
     def _slots(self, ids: Ints, features: int) -> Ints:
         """int64[n]: which feature replaces the embedding of each token, -1 where none does."""
         is_placeholder = ids == self.model.placeholder
@@ -96,7 +126,7 @@ class ImagePreprocessor:
 
     def _positions(self, ids: Ints, inputs: dict[str, Tensor]) -> Ints:
         """int64[axes, n]: positions of an image's tokens relative to the first."""
-        core = self.model.network.model
+        core = self.core
         if not hasattr(core, "get_rope_index"):  # one axis: positions count tokens
             return np.arange(len(ids))[None]
         tokens = torch.from_numpy(ids)[None]

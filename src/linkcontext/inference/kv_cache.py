@@ -15,13 +15,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from linkcontext.inference.prefix_tree import Ints, PrefixTree
+from linkcontext.models.families import cached_layers
 
 if TYPE_CHECKING:
     from transformers import Cache
 
 
 def new_cache(network: PreTrainedModel, capacity: int) -> "Cache":
-    """An empty cache for all layers of the network's language model, with room for `capacity` tokens.
+    """An empty cache for the layers of the network's language model, with room for `capacity` tokens.
 
     Raises `ImportError` if the installed transformers has no layers of this kind (`families.missing_helper`).
     """
@@ -29,14 +30,20 @@ def new_cache(network: PreTrainedModel, capacity: int) -> "Cache":
 
     from linkcontext.inference.preallocated_layer import PreallocatedLayer  # noqa: PLC0415 - see families.TREE_HELPERS
 
-    layers = network.config.get_text_config().num_hidden_layers
-    return Cache(layers=[PreallocatedLayer(capacity) for _ in range(layers)])
+    return Cache(layers=[PreallocatedLayer(capacity) for _ in range(cached_layers(network))])
 
 
 def truncate(cache: "Cache", length: int) -> None:
     """Remove all but the first `length` tokens from the cache. The memory stays allocated."""
     for layer in cache.layers:
         layer.length = min(layer.length, length)
+
+
+def cache_bytes(cache: "Cache") -> int:
+    """The bytes of all that the layers of a cache hold: keys and values, or the states of other kinds of layers."""
+    held = [value for layer in cache.layers for value in vars(layer).values()]
+    parts = [part for value in held for part in (value.values() if isinstance(value, dict) else [value])]
+    return sum(part.nbytes for part in parts if isinstance(part, Tensor))
 
 
 IMAGE_ROW = 2  # of a prefix key: the number of each token's image
@@ -52,9 +59,16 @@ class PrefixCache:
     key: Ints  # int64[3 + axes, n]
     images: tuple[str, ...]  # content hashes
     cache: "Cache"
+    divisible: bool = True
+    """Whether a part of it can be used. A running state is that of its last token alone."""
 
     def __len__(self) -> int:
         return len(self.key[0])
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its cache."""
+        return cache_bytes(self.cache)
 
     def begins(self, tree: PrefixTree, images: Sequence[str]) -> bool:
         """Whether all sequences of a tree begin with this prefix, so that a run can start behind it.
@@ -80,7 +94,8 @@ class PrefixCache:
         same = np.delete(self.key[:, :most] == key[:, :most], IMAGE_ROW, 0).all(0)
         same &= _contents(self.key, self.images)[:most] == _contents(key, images)[:most]
         length = int(np.flatnonzero(np.append(~same, True))[0])
-        return min(_before_image(self.key, length), _before_image(key, length))
+        shared = min(_before_image(self.key, length), _before_image(key, length))
+        return shared if self.divisible or shared == len(self) else 0
 
     def first(self, length: int, network: PreTrainedModel) -> "PrefixCache":
         """A copy of the first `length` tokens."""

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from linkcontext.inference.prefix_tree import Ints, PrefixTree, gather
 from linkcontext.inference.schedule import ForwardPass
-from linkcontext.models.families import attention_kinds, family_of, is_causal
+from linkcontext.models.families import attention_kinds, bidirectional_kinds, is_causal
 
 Row = tuple[PrefixTree, ForwardPass]
 
@@ -29,9 +29,10 @@ def tree_mask(network: PreTrainedModel, rows: Sequence[Row], length: int) -> Any
         return _block_mask(number, subtree_end, length)
     q = number[:, queries, None]
     sees = (number[:, None] <= q) & (q < subtree_end[:, None])
-    if family_of(network.config).bidirectional_images:
-        sees |= (image[:, queries, None] == image[:, None]) & (image[:, queries, None] >= 0)
-    return layer_masks(network, sees, depth[:, queries, None] - depth[:, None])
+    own_image = None
+    if bidirectional_kinds(network):
+        own_image = (image[:, queries, None] == image[:, None]) & (image[:, queries, None] >= 0)
+    return layer_masks(network, sees, depth[:, queries, None] - depth[:, None], own_image)
 
 
 def branch_mask(network: PreTrainedModel, tree: PrefixTree, branches: Ints) -> Tensor:
@@ -42,16 +43,20 @@ def branch_mask(network: PreTrainedModel, tree: PrefixTree, branches: Ints) -> T
     return mask.masked_fill(sees.to(network.device), 0)[:, None]
 
 
-def layer_masks(network: PreTrainedModel, sees: Tensor, distance: Tensor) -> Tensor | dict[str, Tensor]:
+def layer_masks(
+    network: PreTrainedModel, sees: Tensor, distance: Tensor, own_image: Tensor | None = None
+) -> Tensor | dict[str, Tensor]:
     """The masks [rows, 1, queries, keys] that the network's layers take, by kind if there are several kinds.
 
     `sees` is bool[rows, queries, keys]. `distance`, int[rows, queries, keys], is how many tokens of its sequence a key
-    lies before the query, which layers with a sliding window limit.
+    lies before the query, which layers with a sliding window limit. `own_image`, bool[rows, queries, keys], are the
+    keys in the query's own image, which some kinds of layers see whole.
     """
-    text = network.config.get_text_config()
+    text, bidirectional = network.config.get_text_config(), bidirectional_kinds(network)
     masks = {}
     for kind in attention_kinds(network):
-        mask = sees if kind == "full_attention" else sees & (distance < text.sliding_window)
+        mask = sees | own_image if own_image is not None and kind in bidirectional else sees
+        mask = mask if kind == "full_attention" else mask & (distance < text.sliding_window)
         if text._attn_implementation == "eager":  # which adds the mask to its scores
             lowest = torch.finfo(network.dtype).min
             mask = torch.where(mask, 0.0, lowest).to(network.dtype)

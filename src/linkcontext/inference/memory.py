@@ -5,8 +5,9 @@ import torch
 from transformers import PreTrainedModel
 
 from linkcontext.errors import InputError
-from linkcontext.inference.engine import LOGITS, MIN_TOKENS
-from linkcontext.models.families import setting
+from linkcontext.inference.engine import MIN_TOKENS
+from linkcontext.inference.target_logprobs import LOGITS
+from linkcontext.models.families import cached_layers, setting
 
 SPARE = 1.25  # room for keys and values beside those that are kept
 
@@ -53,7 +54,7 @@ def _key_value_bytes(network: PreTrainedModel) -> int:
     """The bytes of one token's keys and values in all layers."""
     text = network.config.get_text_config()
     heads = setting(text, "num_key_value_heads") or text.num_attention_heads
-    return int(2 * text.num_hidden_layers * heads * _head_width(network) * network.dtype.itemsize)
+    return int(2 * cached_layers(network) * heads * _head_width(network) * network.dtype.itemsize)
 
 
 def _head_width(network: PreTrainedModel) -> int:

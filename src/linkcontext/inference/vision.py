@@ -167,15 +167,15 @@ class VisionEncoder:
 
     def _features(self, inputs: dict[str, Tensor], count: int, copies: int) -> list[Features] | None:
         placed = self.model.place(inputs)
-        return self.preprocessor.family.encode_images(self.model.network.model, placed, count, copies)
+        return self.preprocessor.family.encode_images(self.preprocessor.core, placed, count, copies)
 
     @cached_property
     def _store(self) -> FeatureStore:
         """The features of this encoder on disk, known by its weights, its configuration and its processor."""
-        network, processor = self.model.network, self.model.processor
-        decoder = network.model.get_decoder()
+        network, core, processor = self.model.network, self.preprocessor.core, self.model.processor
+        decoder = core.get_decoder()
         language = set() if decoder is None else {id(p) for p in decoder.parameters()}
-        weights = {k: v for k, v in network.model.state_dict(keep_vars=True).items() if id(v) not in language}
+        weights = {k: v for k, v in core.state_dict(keep_vars=True).items() if id(v) not in language}
         description = json.dumps(
             {
                 "processor": self.model.image_processing,

@@ -62,6 +62,18 @@ def image_features(core: Any, inputs: Mapping[str, Tensor], count: int, copies: 
     ]
 
 
+def features_one_by_one(core: Any, inputs: Mapping[str, Tensor], count: int, copies: int) -> list[Features] | None:
+    """The same for networks whose processor packs all patches into one row: several images are not encoded together."""
+    return image_features(core, inputs, count, copies) if count == 1 else None
+
+
+def features_before_projector(core: Any, inputs: Mapping[str, Tensor], count: int, copies: int) -> list[Features]:
+    """The same for networks whose `get_image_features` leaves out the projector. All images have equally many tiles."""
+    states = core.get_image_features(pixel_values=inputs["pixel_values"]).last_hidden_state
+    rows = core.multi_modal_projector(states.flatten(0, 1))
+    return [Features(row, None, None) for row in rows.view(count, -1, rows.shape[-1])]
+
+
 def _summary(output: Any) -> Any:
     return output.get("pooler_output") if isinstance(output, Mapping) else None
 

@@ -17,7 +17,14 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers import __version__ as transformers_version
 
 from linkcontext.models import idefics
-from linkcontext.models.calls import Features, image_features
+from linkcontext.models.calls import Features, features_before_projector, features_one_by_one, image_features
+from linkcontext.models.token_inputs import (
+    TokenInputs,
+    embedded,
+    embedded_by_modality,
+    embedded_for_each_layer,
+    embedded_with_indicators,
+)
 
 # Modules between the vision tower and the language model, and the tower itself, by their names in all families.
 BRIDGE = re.compile("projector|merger|connector|resampler|modality_projection|image_newline|embed_vision")
@@ -28,7 +35,11 @@ IMAGE_TOKENS = ("boi_token", "image_token", "placeholder")
 MEDIA_TOKENS = ("image_token", "video_token", "audio_token", "boi_token", "eoi_token", "fake_image_token")
 # What transformers has to provide for token trees. It is imported only where it is used, so that a version without it
 # costs speed and not the program.
-TREE_HELPERS = (("transformers.cache_utils", "DynamicLayer"), ("transformers", "Cache"))
+TREE_HELPERS = (
+    ("transformers.cache_utils", "DynamicLayer"),
+    ("transformers", "Cache"),
+    ("transformers", "DynamicCache"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +54,23 @@ class Family:
     prefix_lm: bool = False
     """The tokens of a prompt attend to later ones, so that prompts which begin alike share nothing."""
     bidirectional_images: bool = False
-    """The tokens of an image attend to later tokens of the same image."""
+    """The tokens of an image attend to later tokens of the same image. Some configurations say it themselves, for
+    layers with a window alone: see `bidirectional_kinds`."""
     fixed_resolution: bool = False
     """All images are brought to one size and are written with the same tokens, whatever their shape."""
     resolution_depends_on_count: bool = False
     """The only image of a prompt is encoded at a higher resolution than one of several."""
+    core: str = "model"
+    """The module of the network, by name, that has `get_image_features`; empty if it is the network."""
+    image_number_marks: tuple[str, str] | None = None
+    """The attributes of the processor with the tokens between which it writes which image of its prompt an image is."""
     projector: str | None = None
     """The module of `network.model` that maps tower outputs [images, T, vision width], one row for each image, to
     embeddings. If the tower is frozen its outputs can be kept and training begins there."""
     encode_images: Callable[[Any, Mapping[str, Tensor], int, int], list[Features] | None] = image_features
     """Features of preprocessed images; arguments as in `calls.image_features`."""
+    embed_tokens: Callable[[Any, Tensor, Tensor], TokenInputs] = embedded
+    """What the decoder takes for tokens; arguments and result as in `token_inputs`."""
     cross_attention: Callable[[Any, Tensor, Tensor], dict[str, Tensor]] | None = None
     """Decoder arguments for images that are read by cross-attention; see `idefics.cross_attention_inputs`. None if
     image features replace the embeddings of image tokens."""
@@ -76,7 +94,17 @@ FAMILIES = (
     Family(name="LLaVA", model_type="llava", projector="multi_modal_projector"),
     Family(name="LLaVA-OneVision", model_type="llava_onevision", resolution_depends_on_count=True),
     Family(name="PaliGemma", model_type="paligemma.*", prefix_lm=True),
-    Family(name="Gemma 3", model_type="gemma3.*", bidirectional_images=True),
+    Family(name="Gemma 3", model_type="gemma3", bidirectional_images=True),
+    Family(name="Gemma 3n", model_type="gemma3n", embed_tokens=embedded_by_modality),
+    Family(name="Gemma 4", model_type="gemma4", embed_tokens=embedded_for_each_layer),
+    Family(name="Ovis 2", model_type="ovis2", embed_tokens=embedded_with_indicators),
+    Family(name="Llama 4", model_type="llama4", core="", encode_images=features_before_projector),
+    Family(
+        name="MiniCPM-V",
+        model_type="minicpmv4_.*",
+        encode_images=features_one_by_one,
+        image_number_marks=("image_id_start_token", "image_id_end_token"),
+    ),
     Family(
         name="Idefics",
         model_type="idefics",
@@ -113,9 +141,15 @@ def setting(config: Any, name: str, default: Any = None) -> Any:
     return getattr(config, name, default)
 
 
+def decoder_of(network: PreTrainedModel) -> Any:
+    """The language model of a network, without its output layer."""
+    decoder: Any = network.get_decoder()
+    return decoder if decoder.get_output_embeddings() is None else decoder.model
+
+
 def parts(network: PreTrainedModel) -> dict[str, dict[str, nn.Parameter]]:
     """The parameters of `language`, of `projector` (between vision and language) and of `vision`, by name."""
-    heads = (network.get_decoder(), network.get_input_embeddings(), network.get_output_embeddings())
+    heads = (decoder_of(network), network.get_input_embeddings(), network.get_output_embeddings())
     language = {id(p) for module in heads if module is not None for p in module.parameters()}
     groups: dict[str, dict[str, nn.Parameter]] = {"vision": {}, "projector": {}, "language": {}}
     for name, p in network.named_parameters():
@@ -140,21 +174,43 @@ def attention_kinds(network: PreTrainedModel) -> frozenset[str]:
     return frozenset({"sliding_attention" if slides else "full_attention"})
 
 
+def cached_layers(network: PreTrainedModel) -> int:
+    """How many layers have keys and values of their own: in some models the last layers use those of earlier ones."""
+    text = network.config.get_text_config()
+    return int(text.num_hidden_layers - (setting(text, "num_kv_shared_layers") or 0))
+
+
+def bidirectional_kinds(network: PreTrainedModel) -> frozenset[str]:
+    """The kinds of layers in which the tokens of an image attend to later tokens of the same image."""
+    if family_of(network.config).bidirectional_images:
+        return attention_kinds(network)
+    by_vision = setting(network.config.get_text_config(), "use_bidirectional_attention") == "vision"
+    return frozenset({"sliding_attention"} if by_vision else ()) & attention_kinds(network)
+
+
 def is_causal(network: PreTrainedModel) -> bool:
     """True if all layers use full causal attention."""
-    return attention_kinds(network) == {"full_attention"} and not family_of(network.config).bidirectional_images
+    return attention_kinds(network) == {"full_attention"} and not bidirectional_kinds(network)
+
+
+def maskless_kinds(network: PreTrainedModel) -> str | None:
+    """The sentence that names the kinds of layers which a mask does not tell whom a token attends to, or None.
+
+    Linear attention and convolutions carry a running state. Chunked attention takes masks, but the networks that have
+    it scale queries by the number of tokens that were computed before, which in a tree is not the position.
+    """
+    kinds = attention_kinds(network) - {"full_attention", "sliding_attention"}
+    return f"layers of kind {', '.join(sorted(kinds))} cannot run branches side by side" if kinds else None
 
 
 def unsupported_reason(network: PreTrainedModel) -> str | None:
-    """Why a network cannot be run on prefix trees, or None if nothing is known against it."""
+    """Why a network's prompts have to be run whole, or None if nothing is known against sharing their beginnings."""
     text, family = network.config.get_text_config(), family_of(network.config)
-    kinds = attention_kinds(network) - {"full_attention", "sliding_attention"}
     attention = text._attn_implementation
-    core = dict(network.named_children()).get("model")
+    core = dict(network.named_modules()).get(family.core)
     reasons = {
-        f"layers of kind {', '.join(sorted(kinds))} carry what they read from token to token": bool(kinds),
         f"{family.name} reads its prompt in both directions, so that prompts share nothing": family.prefix_lm,
-        "its language model reads in both directions": setting(text, "use_bidirectional_attention") is True,
+        "its language model reads in both directions": setting(text, "use_bidirectional_attention") in (True, "all"),
         f"attention by {attention} takes no mask of its own": attention not in ("sdpa", "eager", "flex_attention"),
         "blocks are for plain causal attention only; load it with sdpa": attention == "flex_attention"
         and not is_causal(network),

@@ -18,15 +18,9 @@ from linkcontext.data.images import open_image
 from linkcontext.episodes.render import IGNORE, Tokens
 from linkcontext.episodes.scaffold import Message
 from linkcontext.errors import InputError
-from linkcontext.inference.decoding import (
-    AdjustLogits,
-    OnToken,
-    adjusted,
-    decode_greedy,
-    dense_attention,
-    logits_processors,
-)
+from linkcontext.inference.decoding import adjusted, decode_greedy, dense_attention, logits_processors
 from linkcontext.inference.engine import MIN_TOKENS
+from linkcontext.inference.greedy import AdjustLogits, OnToken
 from linkcontext.inference.kv_cache import PrefixCache, prefix_key
 from linkcontext.inference.prefix_tree import Ints, PrefixTree, merge
 from linkcontext.inference.vision import VisionEncoder
@@ -225,7 +219,8 @@ class LocalModel:
         if length <= inputs.cached:
             return on
         cache = self.choice.engine(inputs, "prefix-cache").prefill(inputs, length)
-        return PrefixCache(*prefix_key(inputs.tree, length, self.pictures.contents), cache)
+        key, images = prefix_key(inputs.tree, length, self.pictures.contents)
+        return PrefixCache(key, images, cache, divisible=not self.choice.own_cache)
 
     def prefix_key(self, prompts: Sequence[list[Message]]) -> tuple[Ints, tuple[str, ...]]:
         """The common prefix of the prompts as `PrefixCache` describes it, without computing it."""

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from linkcontext.episodes.render import IGNORE, Tokens
 from linkcontext.episodes.scaffold import Message
 from linkcontext.errors import InputError
-from linkcontext.inference.decoding import OnToken, clean_generation, logits_processors
+from linkcontext.inference.decoding import clean_generation, logits_processors
+from linkcontext.inference.greedy import OnToken
 from linkcontext.inference.vision import chunks
 from linkcontext.models.families import family_of
 from linkcontext.models.model import Model

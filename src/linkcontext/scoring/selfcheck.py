@@ -13,18 +13,20 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from linkcontext.episodes.scaffold import SCAFFOLDS, Message, build_messages
 from linkcontext.errors import InputError
-from linkcontext.inference.decoding import adjusted, decode_greedy, dense_attention, logits_processors
+from linkcontext.inference.decoding import TreeEngine, adjusted, decode_greedy, dense_attention, logits_processors
 from linkcontext.inference.engine import MIN_TOKENS, Engine
 from linkcontext.inference.forward import TreeInputs
 from linkcontext.inference.kv_cache import PrefixCache, prefix_key
 from linkcontext.inference.losses import tree_losses
-from linkcontext.models.families import attention_kinds
-from linkcontext.models.synthetic_images import CHECKED
+from linkcontext.inference.state_cache import StateEngine
+from linkcontext.models.families import attention_kinds, decoder_of, setting
+from linkcontext.models.synthetic_images import CHECKED, synthetic_image
 from linkcontext.records import Turn
 from linkcontext.scoring.reference import ReferenceEngine
 from linkcontext.scoring.trees import TreeBuilder
@@ -36,6 +38,7 @@ SHAPES: Shapes = (
     (None, None),
     (2 * MIN_TOKENS, None),
 )  # room and width of a pass: the whole tree in one, and in several
+COPIES = 1e9  # bytes of caches side by side, where the whole tree is run in one pass
 NEW_TOKENS = 3  # of the replies that are compared
 WINDOW = 12  # tokens: the first picture of the small prompts is outside of it
 
@@ -52,22 +55,30 @@ class SelfCheck:
         """The network that is checked."""
         return self.reference.loaded.network
 
-    def failure(self, shapes: Shapes = SHAPES, learns: bool = False) -> str | None:
+    def failure(self, shapes: Shapes = SHAPES, learns: bool = False, own_cache: bool = False) -> str | None:
         """Why trees do not give what the reference engine gives, or None.
 
-        `shapes` are the rooms and widths to try; with `learns` a backward pass is tried too.
+        `shapes` are the rooms and widths to try; with `learns` a backward pass is tried too. With `own_cache` the
+        engine is the one that copies the model's own cache, in which rooms alone matter.
         """
         try:
             with narrow_window(self.network):
-                return self._failure(shapes, learns)
+                return self._failure(shapes, learns, own_cache)
         except (InputError, RuntimeError, TypeError, ValueError, AttributeError, LookupError, ImportError) as error:
             # Whatever a foreign network or a changed library raises, the reference engine can still serve the model.
             message = str(error).strip() or type(error).__name__
             return f"a small tree could not be run ({message.splitlines()[0]})"
 
-    def _failure(self, shapes: Shapes, learns: bool) -> str | None:
+    def _failure(self, shapes: Shapes, learns: bool, own_cache: bool) -> str | None:
+        if not (worst := self._together()) <= self._tolerance:
+            return f"its vision tower mixes images that are encoded together (features are off by {worst:.2g})"
         whole = self.trees.merge(self._answers, "last")
-        engines = [Engine(self.network, room or len(whole.tree), width) for room, width in shapes]
+        engines: list[TreeEngine] = [
+            StateEngine(self.network, room or len(whole.tree), 0 if room else COPIES)
+            if own_cache
+            else Engine(self.network, room or len(whole.tree), width)
+            for room, width in shapes
+        ]
         worst = self._difference(engines, whole, self._scores)
         if not worst <= self._tolerance:
             return f"its forward does not follow masks or positions (a small tree is off by {worst:.2g})"
@@ -102,11 +113,19 @@ class SelfCheck:
             raise InputError("its processor spells pictures differently when there are several")
         return [value for value, _ in self.reference.score(self._answers)]
 
-    def _difference(self, engines: Sequence[Engine], inputs: TreeInputs, scores: Sequence[float]) -> float:
+    @torch.inference_mode()
+    def _together(self) -> float:
+        """The largest difference of a feature of an image that is encoded beside another one of its shape."""
+        image = synthetic_image(CHECKED[0])
+        other = image.transpose(Image.Transpose.ROTATE_180)
+        beside, alone = (self.trees.pictures.eyes.encode_images(images)[0] for images in ([image, other], [image]))
+        return float((beside.embeddings - alone.embeddings).abs().max())
+
+    def _difference(self, engines: Sequence[TreeEngine], inputs: TreeInputs, scores: Sequence[float]) -> float:
         """The largest difference of a score. NaN if any is NaN, which Python's `max` would overlook."""
         return float(np.max([np.abs(np.subtract(engine.scores(inputs), scores)) for engine in engines]))
 
-    def _generation(self, engine: Engine) -> float:
+    def _generation(self, engine: TreeEngine) -> float:
         """The largest difference of a reply token's log-probability, up to where two replies part by a near tie."""
         model = self.reference.loaded
         prompts = [messages[:-1] for messages in self._answers[len(self._answers) // 2 :: 2]]
@@ -128,7 +147,7 @@ class SelfCheck:
                     break
         return float(torch.stack(differences).max())
 
-    def _prefilled(self, engine: Engine) -> float:
+    def _prefilled(self, engine: TreeEngine) -> float:
         """The largest difference of a score where the support is computed first."""
         answers = self._answers[len(self._answers) // 2 :]
         inputs = self.trees.merge(answers, "last")
@@ -141,7 +160,7 @@ class SelfCheck:
     def _backward(self, inputs: TreeInputs) -> None:
         """Try a backward pass: some kernels have none, and raise."""
         # A norm of the first layer is small, and the gradient passes all layers on its way there.
-        first = next(p for p in self.network.get_decoder().layers[0].parameters() if p.ndim == 1)
+        first = next(p for p in decoder_of(self.network).layers[0].parameters() if p.ndim == 1)
         images = [replace(image, embeddings=image.embeddings.clone()) for image in inputs.images]
         torch.autograd.grad(tree_losses(self.network, [TreeInputs(inputs.tree, images)]).nats.sum(), [first])
 
@@ -160,14 +179,14 @@ class _Replies:
 
 @contextmanager
 def narrow_window(network: PreTrainedModel) -> Iterator[None]:
-    """Inside the block, layers with a sliding window see `WINDOW` tokens at most."""
-    text = network.config.get_text_config()
-    if "sliding_attention" not in attention_kinds(network):
-        yield
-        return
-    usual = text.sliding_window
-    text.sliding_window = min(usual, WINDOW)
+    """Inside the block, layers with a sliding window or chunks see `WINDOW` tokens at most."""
+    text, kinds = network.config.get_text_config(), attention_kinds(network)
+    names = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+    usual = {name: setting(text, name) for kind, name in names.items() if kind in kinds}
+    for name, value in usual.items():
+        setattr(text, name, min(value, WINDOW))
     try:
         yield
     finally:
-        text.sliding_window = usual
+        for name, value in usual.items():
+            setattr(text, name, value)

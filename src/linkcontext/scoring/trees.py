@@ -31,7 +31,7 @@ class TreeBuilder:
         """A conversation as the language model gets it: each picture token replaced by the tokens of its picture."""
         numbers = self.pictures.numbered(short.pictures)
         # Which pictures they are only changes their numbers: an episode has few texts and many conversations.
-        images = tuple(self.pictures.seen[n].image_tokens for n in numbers)
+        images = self.pictures.eyes.preprocessor.in_prompt([self.pictures.seen[n].image_tokens for n in numbers])
         key = short.ids, short.labels, images
         if (sequence := self._kept.get(key)) is None:
             image_token = self.pictures.eyes.preprocessor.image_token

@@ -17,7 +17,7 @@ class PrefixCacheLRU:
     @property
     def nbytes(self) -> int:
         """The bytes of all entries."""
-        return sum(layer.keys.nbytes + layer.values.nbytes for entry in self.entries for layer in entry.cache.layers)
+        return sum(entry.nbytes for entry in self.entries)
 
     def add(self, prefix: PrefixCache) -> None:
         """Add a prefix as the most recently used one. Entries that it begins with are replaced by it."""

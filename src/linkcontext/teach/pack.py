@@ -260,6 +260,9 @@ def write_pack(learner: Learner, path: Path, licence: str = "", keep_state: bool
     if len(learner.pictures.names) < 2:
         raise InputError(f"{path}: teach at least two names: with one there is nothing to choose.")
     prefix = learner.prefill_support() if keep_state and learner.select != "rices" else None
+    if prefix is not None and not prefix.divisible:
+        log.warning("%s: without the state of the support, which this model keeps in layers of its own kinds.", path)
+        prefix = None
     rows = to_tensors(learner.pictures, prefix)
     text = to_json(_header(learner, path, licence, prefix))
     header = read_header(text, str(path))  # never write a pack that could not be read

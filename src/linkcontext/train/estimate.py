@@ -17,7 +17,7 @@ from linkcontext.config import ModelConfig
 from linkcontext.episodes.scaffold import load_scaffold
 from linkcontext.errors import InputError
 from linkcontext.models.chat_template import ChatTemplate
-from linkcontext.models.families import PRESETS, parts, quantizable, unsupported_reason
+from linkcontext.models.families import PRESETS, maskless_kinds, parts, quantizable, unsupported_reason
 from linkcontext.models.image_processors import most_pixels_before
 from linkcontext.models.loading import device_named, load_processor
 from linkcontext.models.picture_options import reduced
@@ -111,7 +111,7 @@ def _sizes(c: TrainConfig, preset: str | None) -> _Sizes:
         trained=sum(p.numel() for p in network.parameters() if p.requires_grad),
         packed=packed,
         per_picture=known.tokens_per_image if known else _picture(c.model),
-        why_whole=unsupported_reason(network),
+        why_whole=unsupported_reason(network) or maskless_kinds(network),
     )
 
 

@@ -30,7 +30,7 @@ from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images, pack
 from linkcontext.inference.vision import BATCH, MEMORY, VisionEncoder, chunks
 from linkcontext.models.chat_template import ChatTemplate
-from linkcontext.models.families import family_of, parts
+from linkcontext.models.families import decoder_of, family_of, parts
 from linkcontext.models.model import Model
 from linkcontext.models.synthetic_images import BLANK, synthetic_image
 from linkcontext.scoring.reference import answer_logits, answer_span
@@ -123,7 +123,7 @@ class Trainee(nn.Module):
         self.projects = self.projector is not None and "vision" not in learning
         self._given: dict[str, tuple[ImageTokens, Tensor]] = {}  # what the projector is given of a picture
         # For FSDP: the units that are gathered and freed again, the same in every process whatever the pictures.
-        self._no_split_modules = [type(model.network.get_decoder().layers[0]).__name__]
+        self._no_split_modules = [type(decoder_of(model.network).layers[0]).__name__]
 
     def forward(self, reads: Sequence[Read]) -> tuple[Tensor, int]:
         """The sum of nats over all tokens that are learnt, and how many tokens that took."""
@@ -175,7 +175,7 @@ class Trainee(nn.Module):
             tokens.labels,
             self.eyes.preprocessor.image_token,
             numbers,
-            [seen[n].image_tokens for n in numbers],
+            self.eyes.preprocessor.in_prompt([seen[n].image_tokens for n in numbers]),
         )
         if len(line.ids) > self.model.context:
             raise InputError(

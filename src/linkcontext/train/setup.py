@@ -1,6 +1,7 @@
 """What a training prepares: the accelerator, the model, and an optimizer for the parts that learn."""
 
 import importlib.util
+import logging
 from functools import partial
 from importlib.metadata import version
 
@@ -18,6 +19,8 @@ from linkcontext.models.loading import device_named, load_model
 from linkcontext.scoring.local import LocalModel
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.model import Trainee, train_parts
+
+log = logging.getLogger("linkcontext")
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -76,7 +79,9 @@ def make_trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
     if model.network.dtype != torch.float32 and accelerator.mixed_precision == "no":
         raise InputError(f"weights in {model.network.dtype} need --precision bf16, or --dtype float32.")
     scorer = LocalModel(model, VisionEncoder(model, open_image), {})
-    why = scorer.choice.name_and_reason[1] if scorer.choice.whole_prompts else None  # the log says so too
+    why = scorer.choice.against_trees
+    if why is not None and not scorer.choice.whole_prompts:
+        log.warning("training reads one conversation at a time: %s", why)
     if why is None:
         scorer.choice.use_flex_attention(learns=True)
     train_parts(model.network, config.parts, config.lora_rank, config.lora_targets, config.seed)
