@@ -27,7 +27,8 @@ from inspect_ai.solver import TaskState, generate
 from linkcontext.api import draw_episodes
 from linkcontext.data.images import portable
 from linkcontext.data.manifest import Dataset
-from linkcontext.episodes.scaffold import Message, load_scaffold, query_messages
+from linkcontext.episodes.names import NameKind
+from linkcontext.episodes.scaffold import Message, Scaffold, load_scaffold, query_messages
 from linkcontext.errors import InputError
 from linkcontext.evaluation.answers import match
 from linkcontext.models.prompting import REPLY_TOKENS, without_reasoning
@@ -37,13 +38,13 @@ from linkcontext.source import open_data
 ROLES = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
 
 
-@task(name="episodes")
+@task(name="episodes")  # type: ignore[untyped-decorator]
 def episodes_task(
     data: str = "world:0",
     ways: int = 2,
     shots: int | str | Sequence[int] = (0, 1, 2, 4),
     episodes: int = 256,
-    names: str = "pseudo",
+    names: NameKind = "pseudo",
     seed: int = 0,
     scaffold: str = "turns",
     max_new_tokens: int = REPLY_TOKENS,
@@ -64,35 +65,17 @@ def episodes_task(
     """
     wording, dataset = load_scaffold(scaffold), open_data(data)
     drawn = draw_episodes(
-        dataset,
-        ways=ways,
-        shots=_numbers(shots),
-        episodes=episodes,
-        names=names,  # type: ignore[arg-type] # EpisodeConfig knows the names
-        seed=seed,
-        **(options or {}),
+        dataset, ways=ways, shots=_numbers(shots), episodes=episodes, names=names, seed=seed, **(options or {})
     )
-    picture = lru_cache(maxsize=4096)(lambda item: _picture(dataset, item))
-    samples = [
-        Sample(
-            id=f"{episode.query_id(number)}/k{k}",
-            input=[_chat_message(m, picture) for m in query_messages(episode, number, k, wording)],
-            target=query.answer,
-            metadata={"episode": episode.id, "shots_per_class": k, **_truth(episode, number)},
-        )
-        for episode in drawn
-        for k in episode.shots_per_class
-        for number, query in enumerate(episode.queries)
-    ]
     return Task(
-        dataset=MemoryDataset(samples, name=data),
+        dataset=MemoryDataset(_samples(drawn, dataset, wording), name=data),
         solver=generate(),
         scorer=strict_matching(),
         config=GenerateConfig(temperature=0, max_tokens=max_new_tokens),
     )
 
 
-@metric
+@metric  # type: ignore[untyped-decorator]
 def by_shots() -> Metric:
     """For each number of shots per class the mean of a value, and its standard error with episodes as clusters."""
     average, error = mean(), stderr(cluster="episode")
@@ -110,7 +93,7 @@ def by_shots() -> Metric:
     return measure
 
 
-@scorer(metrics={"accuracy": [by_shots()], "answered": [by_shots()]})
+@scorer(metrics={"accuracy": [by_shots()], "answered": [by_shots()]})  # type: ignore[untyped-decorator]
 def strict_matching() -> Scorer:
     """A reply is right if it names the right candidate and no other; `answered` if it names exactly one."""
 
@@ -122,6 +105,22 @@ def strict_matching() -> Scorer:
         return Score(value=values, answer=next((c.name for c in candidates if c.class_id == named), None))
 
     return score
+
+
+def _samples(episodes: Sequence[Episode], dataset: Dataset, scaffold: Scaffold) -> list[Sample]:
+    """A sample for each query at each number of shots per class."""
+    picture = lru_cache(maxsize=4096)(lambda item: _picture(dataset, item))
+    return [
+        Sample(
+            id=f"{episode.query_id(number)}/k{k}",
+            input=[_chat_message(m, picture) for m in query_messages(episode, number, k, scaffold)],
+            target=query.answer,
+            metadata={"episode": episode.id, "shots_per_class": k, **_truth(episode, number)},
+        )
+        for episode in episodes
+        for k in episode.shots_per_class
+        for number, query in enumerate(episode.queries)
+    ]
 
 
 def _numbers(shots: int | str | Sequence[int | str]) -> tuple[int, ...]:
