@@ -15,6 +15,7 @@ from linkcontext.evaluation.draw import draw_configured
 from linkcontext.evaluation.open_model import open_model
 from linkcontext.evaluation.result import EvaluationResult
 from linkcontext.evaluation.runner import run_evaluation, run_folder
+from linkcontext.launch import is_main_process
 from linkcontext.models.prompting import Prompting
 from linkcontext.records import Episode
 from linkcontext.report.page import write_report
@@ -156,7 +157,7 @@ def evaluate(
     options |= {} if out is None else {"out": str(out)}
     config = eval_config(data=str(data), ways=ways, shots=tuple(shots), episodes=episodes, **options)
     result = EvaluationResult(run_evaluation(config, loaded, benchmark), run_folder(config, benchmark))
-    if result.has_episodes:
+    if result.has_episodes and is_main_process():
         write_report(result.folder)
     return result
 

@@ -25,6 +25,7 @@ from linkcontext.evaluation.validate import (
     check_leaks,
     check_planted_answers,
     near_copies_in_supports,
+    token_lines,
 )
 from linkcontext.models.loading import load_model
 from linkcontext.records import Question
@@ -73,6 +74,22 @@ def spoilt(episodes, **changes):
     return (episodes[0], dataclasses.replace(episodes[1], **changes), episodes[2])
 
 
+def test_the_tokens_of_pictures_are_shown_and_large_ones_advised_against(nano, world):
+    config = options(world, nano)
+    lines = validate(config, LocalModel(load_model(str(nano), device="cpu")))
+    (line,) = [line for line in lines if line.startswith("tokens of a picture")]
+    assert re.fullmatch(r"tokens of a picture: 5 to 5, median 5; the largest is \S+ with 32 x 32 pixels", line)
+    episodes = sample_episodes(world, PLAN).episodes
+    used = sorted({turn.item for e in episodes for turn in (*e.support, *e.queries)})
+    scorer = evaluator_of(config, LocalModel(load_model(str(nano), device="cpu")), world, TURNS).scorer
+    tokens = dict.fromkeys(used, 3) | {used[0]: 1025, used[1]: 1}  # of 4,096
+    shown, advice = token_lines(episodes, scorer, tokens.get)
+    assert shown == f"tokens of a picture: 1 to 1,025, median 3; the largest is {used[0]} with 32 x 32 pixels"
+    assert "more than a quarter of the model's context of 4,096" in advice
+    assert advice.endswith("--max-pixels 255")  # 32 * 32 * 4096 / (16 * 1025) gives a sixteenth of the context
+    assert len(token_lines(episodes, scorer, (dict.fromkeys(used, 3) | {used[0]: 1024}).get)) == 1
+
+
 def test_good_episodes_pass_with_their_counts(world, nano, model):
     lines = validate(options(world, nano), LocalModel(model))
     assert lines[0] == "3 episodes of 3 of 4 classes were drawn"
@@ -103,7 +120,7 @@ def test_the_arithmetic_of_the_longest_prompt(world, nano, model):
 @pytest.mark.parametrize("changes", [{"order": "shuffled"}, {"ways": 3, "queries": 6}, {"names": "swapped"}])
 @pytest.mark.parametrize("wording", ["turns", "single_turn", "lcl"])
 def test_every_kind_of_episode_passes(world, nano, model, changes, wording):
-    assert len(validate(options(world, nano, scaffold=wording, shots=(0, 2), **changes), LocalModel(model))) == 9
+    assert len(validate(options(world, nano, scaffold=wording, shots=(0, 2), **changes), LocalModel(model))) == 10
 
 
 def test_classes_left_out_are_listed(world, nano, model, tmp_path):

@@ -22,6 +22,7 @@ from linkcontext.cli.teach import AskPack, ChangePack, Chat, Demo, Teach
 from linkcontext.cli.terminal import complain, output
 from linkcontext.cli.train import Average, Cache, Mini, Train
 from linkcontext.errors import UNDECODED, UNREACHABLE, InputError, path_error
+from linkcontext.launch import is_main_process, process_count
 from linkcontext.scoring.engine_names import with_current_names
 from linkcontext.storage import remove_workspaces
 
@@ -32,7 +33,7 @@ DISK = (
 )
 PATIENCE = 1.0  # seconds that other threads have to end when a command is stopped
 RECORDING = ("eval", "probe", "train", "demo", "average")  # commands that write their arguments into files
-RESUMABLE = ("eval", "probe", "train", "mine")
+RESUMABLE = ("eval", "probe", "train", "mine")  # these commands also run in several processes
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     The exit code is 141 if the reader of a pipe has closed it, as in a shell, 130 after Ctrl-C and 143 after SIGTERM.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING if is_main_process() else logging.ERROR, format="%(message)s")
     commands: dict[str, Any] = {
         "world": World,
         "data": Data,
@@ -118,10 +119,20 @@ def _check_encoding(arguments: Sequence[str]) -> None:
             raise InputError(f"{os.fsencode(argument)!r}: this argument is not {encoding}. {advice}")
 
 
+def _check_processes(arguments: Sequence[str]) -> None:
+    """Refuse to run a command several times at once that does not share its work."""
+    if process_count() > 1 and arguments and not arguments[0].startswith("-") and arguments[0] not in RESUMABLE:
+        raise InputError(
+            f"{arguments[0]}: runs in one process, and {process_count()} were launched. Leave torchrun or accelerate "
+            f"launch out: they are for {', '.join(RESUMABLE)}."
+        )
+
+
 def _run(commands: dict[str, Any], arguments: list[str] | None) -> None:
     try:
         arguments = sys.argv[1:] if arguments is None else arguments
         _check_encoding(arguments)
+        _check_processes(arguments)
         command = tyro.extras.subcommand_cli_from_dict(
             commands, args=with_current_names(arguments), prog="linkcontext", description=__doc__
         )

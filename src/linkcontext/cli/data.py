@@ -11,6 +11,7 @@ from linkcontext.config import EpisodeConfig
 from linkcontext.data.neighbours import RankingRule
 from linkcontext.data.writers import ConversationLayout
 from linkcontext.errors import InputError
+from linkcontext.launch import is_main_process
 from linkcontext.models.prompting import Prompting
 from linkcontext.source import FILE_FORMATS, data_help, layout_help
 
@@ -262,6 +263,7 @@ class Mine:
         picture = Path(self.sheet) if self.sheet else None
         made = (self.encoder, self.images_per_class, self.weights, self.rule, self.split, self.seed)
         dataset = open_data(self.data)
-        print_problems(dataset.problems)
+        if is_main_process():
+            print_problems(dataset.problems)
         if mine(dataset, Path(self.out), *made, picture):
             console.print(f"neighbours: {self.out}", soft_wrap=True)

@@ -10,6 +10,7 @@ from linkcontext.cli.terminal import console, print_problems
 from linkcontext.config import EpisodeConfig, EvalConfig
 from linkcontext.errors import InputError
 from linkcontext.evaluation.task import TASKS, task_help
+from linkcontext.launch import is_main_process
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,9 @@ class Eval:
     """Measure how well a model names new pictures after it has been shown a few. --shots is per class.
 
     The folder of the run gets config.json, episodes.jsonl, predictions.jsonl, metrics.json, explain.json, report.md and
-    report.html. --model openai:http://localhost:8000/v1#NAME evaluates a model behind a server (docs/serve.md). To
-    resume an interrupted run, run the same command again.
+    report.html. --model openai:http://localhost:8000/v1#NAME evaluates a model behind a server (docs/serve.md). Started
+    by torchrun or accelerate launch, several processes share the episodes (docs/machines.md). To resume an interrupted
+    run, run the same command again.
     """
 
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
@@ -64,11 +66,15 @@ class Eval:
         recall = recall_beside(config, self.retention, folder) if self.retention is not None else None
         model = open_model(config.model) if probe or recall else None  # loaded once for both runs
         metrics = run_evaluation(config, model, self.benchmark)
-        if probe is not None:
-            console.print(probe_grounding(probe, model)["sentence"], markup=False)
+        findings = probe_grounding(probe, model) if probe is not None else None
+        retained = run_evaluation(recall, model, "retention") if recall is not None else None
+        if not is_main_process():
+            return
+        if findings is not None:
+            console.print(findings["sentence"], markup=False)
             write_probe(folder / "probe")
-        if recall is not None:
-            console.print(retention_table(run_evaluation(recall, model, "retention")["rows"]))
+        if retained is not None:
+            console.print(retention_table(retained["rows"]))
         if "questions" in metrics["counters"]:
             _print_recall(folder, metrics)
         else:
@@ -132,6 +138,8 @@ class Probe:
         from linkcontext.report.probe import probe_table, write_probe
 
         probe = probe_grounding(self.config)
+        if not is_main_process():
+            return
         console.print(probe_table(probe["findings"]))
         for finding in probe["findings"]:
             console.print(f"{finding['probe']}: {finding['verdict']}", markup=False)

@@ -12,6 +12,7 @@ from typing import Any, cast
 from rich.console import Console
 
 from linkcontext.errors import CONTROL
+from linkcontext.launch import is_main_process, process_number
 
 SHOWN = 20  # problems printed, of the hundreds of thousands that a file may have
 WIDE = 200  # columns of a table in a file or a pipe
@@ -79,7 +80,8 @@ def output() -> Iterator[None]:
 def complain(sentence: str, before: str = "") -> None:
     """Print a message to stderr, which may be closed."""
     with suppress(OSError):
-        print(f"{before}linkcontext: {harmless(sentence)}", file=sys.stderr, flush=True)
+        of_process = "" if is_main_process() else f"process {process_number()}: "
+        print(f"{before}linkcontext: {of_process}{harmless(sentence)}", file=sys.stderr, flush=True)
 
 
 def harmless(text: str) -> str:

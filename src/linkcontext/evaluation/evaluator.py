@@ -15,16 +15,18 @@ from linkcontext.errors import InputError
 from linkcontext.evaluation import checks
 from linkcontext.evaluation.baselines import baselines
 from linkcontext.evaluation.metrics import LIKELIHOODS, available_scorings, credit
-from linkcontext.jsonl import appending, read_jsonl
+from linkcontext.inference.vision import chunks
+from linkcontext.jsonl import read_jsonl
 from linkcontext.models.prompting import REPLY_TOKENS
 from linkcontext.models.synthetic_images import BLANK
-from linkcontext.progress import progress
+from linkcontext.processes import Processes, append_results
 from linkcontext.records import Episode, Prediction, Score
 from linkcontext.scoring.protocol import ScoringModel, ScoringRequest
 
 SAMPLE = 16  # episodes whose prompts are compared when a run is resumed
 GROUP = 4  # episodes whose prompts are batched together if prefixes are not shared
 SERVED_GROUP = 16  # the same of a server, which idles while the last answers of a group are computed
+Answered = tuple[str, int]  # a query's id and its number of shots per class
 
 
 @dataclass(frozen=True)
@@ -58,33 +60,44 @@ class Evaluator:
 
 
 def append_predictions(
-    evaluator: Evaluator, episodes: Sequence[Episode], path: Path, every: Sequence[Episode] | None = None
+    evaluator: Evaluator,
+    episodes: Sequence[Episode],
+    path: Path,
+    processes: Processes,
+    every: Sequence[Episode] | None = None,
 ) -> None:
-    """Append the predictions that the file lacks, a group of episodes at a time.
+    """Append the predictions that the file lacks, a group of episodes at a time, which `processes` share.
 
     `every` are all episodes whose predictions the file may contain, by default `episodes`. Raises `InputError` for a
     prediction in the file that belongs to none of them, or that has other scores than the evaluator gives.
     """
-    known = checks.episodes_by_id(episodes if every is None else every, str(path.with_name("episodes.jsonl")))
-    with appending(path) as append, progress("Asking", len(episodes)) as advance:
+    size = 1
+    if evaluator.scorer.lacks("shared prefixes"):
+        size = SERVED_GROUP if evaluator.scorer.lacks("token ids") else GROUP
+    # The groups do not depend on what the file contains: what is batched together can change the last digits.
+    groups = list(chunks(episodes, size))
+
+    def answered() -> set[Answered]:
+        known = checks.episodes_by_id(episodes if every is None else every, str(path.with_name("episodes.jsonl")))
         kept = checks.check_predictions(known, read_jsonl(Prediction, path), str(path))
         _check_kind(evaluator, kept, path)
-        done = {(p.query_id, p.shots_per_class) for p in kept}
-        left = [
-            e
-            for e in episodes
-            if not all((e.query_id(q), k) in done for q in range(len(e.queries)) for k in e.shots_per_class)
-        ]
-        for _ in range(len(episodes) - len(left)):
-            advance()
-        size = 1
-        if evaluator.scorer.lacks("shared prefixes"):
-            size = SERVED_GROUP if evaluator.scorer.lacks("token ids") else GROUP
-        for start in range(0, len(left), size):
-            group = left[start : start + size]
-            append([p for p in predict_episodes(evaluator, group) if (p.query_id, p.shots_per_class) not in done])
-            for _ in group:
-                advance()
+        return {_answered(p) for p in kept}
+
+    work = partial(_predictions, evaluator)
+    append_results(processes, path, groups, work, Prediction, answered, _wanted, _answered)
+
+
+def _answered(prediction: Prediction) -> Answered:
+    return prediction.query_id, prediction.shots_per_class
+
+
+def _wanted(episodes: Sequence[Episode]) -> Iterator[Answered]:
+    """The queries of some episodes at each number of shots."""
+    return ((e.query_id(q), k) for e in episodes for q in range(len(e.queries)) for k in e.shots_per_class)
+
+
+def _predictions(evaluator: Evaluator, episodes: Sequence[Episode]) -> list[Prediction]:
+    return list(predict_episodes(evaluator, episodes))
 
 
 def _check_kind(evaluator: Evaluator, kept: Sequence[Prediction], path: Path) -> None:

@@ -11,8 +11,9 @@ from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.evaluation.checks import ANEW, ROUNDING
 from linkcontext.evaluation.tasks.recall_questions import RecallAnswer, RecallQuestion, RecallTest
-from linkcontext.jsonl import appending, read_jsonl
-from linkcontext.progress import progress
+from linkcontext.inference.vision import chunks
+from linkcontext.jsonl import read_jsonl
+from linkcontext.processes import Processes, append_results
 from linkcontext.scoring.protocol import ScoringModel, ScoringRequest
 
 GROUP = 32  # questions whose prompts are batched together
@@ -45,18 +46,24 @@ def refuse_marked_recall(questions: Iterable[RecallQuestion], marks: re.Pattern[
 
 
 def append_answers(
-    scorer: ScoringModel, questions: Sequence[RecallQuestion], scaffold: Scaffold, path: Path, new_tokens: int
+    scorer: ScoringModel,
+    questions: Sequence[RecallQuestion],
+    scaffold: Scaffold,
+    path: Path,
+    new_tokens: int,
+    processes: Processes,
 ) -> None:
-    """Append the answers that the file lacks."""
-    with appending(path) as append:
-        done = {answered.probe for answered in read_recall_answers(questions, path)}
-        left = [question for question in questions if question.id not in done]
-        with progress("Asking", len(left)) as advance:
-            for start in range(0, len(left), GROUP):
-                answers = answer_questions(scorer, left[start : start + GROUP], scaffold, new_tokens)
-                append(answers)
-                for _ in answers:
-                    advance()
+    """Append the answers that the file lacks; `processes` share the questions."""
+    append_results(
+        processes,
+        path,
+        list(chunks(questions, GROUP)),
+        lambda group: answer_questions(scorer, group, scaffold, new_tokens),
+        RecallAnswer,
+        lambda: {answer.probe for answer in read_recall_answers(questions, path)},
+        lambda group: (question.id for question in group),
+        lambda answer: answer.probe,
+    )
 
 
 def read_recall_answers(questions: Sequence[RecallQuestion], path: Path) -> list[RecallAnswer]:

@@ -5,12 +5,13 @@ resumes a run that was interrupted.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from linkcontext.config import EvalConfig
-from linkcontext.data.manifest import Dataset
+from linkcontext.data.manifest import Dataset, digest
 from linkcontext.episodes.questions import HELD_OUT
 from linkcontext.episodes.scaffold import Scaffold, load_scaffold, refuse_scaffold
 from linkcontext.episodes.special_tokens import refuse_marked_episodes
@@ -27,8 +28,10 @@ from linkcontext.evaluation.support_selection import select_supports
 from linkcontext.evaluation.task import EpisodeSet, Task, TaskOptions, find_task
 from linkcontext.evaluation.tasks.recall_questions import RecallTest
 from linkcontext.evaluation.validate import check_episodes, check_prompts
-from linkcontext.jsonl import read_jsonl
+from linkcontext.jsonl import read_jsonl, to_json
+from linkcontext.processes import Processes, together
 from linkcontext.records import Episode, Prediction
+from linkcontext.scoring.identity import digest_of
 from linkcontext.scoring.protocol import ScoringModel, require
 from linkcontext.source import open_data
 
@@ -51,17 +54,16 @@ def run_evaluation(
     """
     task = _task(config, benchmark)
     config = configured(config, task)
-    scaffold = load_scaffold(config.scaffold)
-    data = task.open(config.episodes, scaffold)
-    out = _folder(config, task)
-    if isinstance(data, RecallTest):
-        return _evaluate_recall(config, data, scaffold, out, _model(config, model))
-    if config.episodes.tasks:
-        _check_unseen(config.unseen, data)
-    model = _model(config, model)
-    return _evaluate_episodes(
-        config, episodes_without_refused(data, model, config.episodes.strict), scaffold, out, model
-    )
+    scaffold, out = load_scaffold(config.scaffold), _folder(config, task)
+    with together() as processes:
+        data = processes.after_main(lambda: task.open(config.episodes, scaffold))
+        if isinstance(data, RecallTest):
+            return _evaluate_recall(config, data, scaffold, out, _model(config, model), processes)
+        if config.episodes.tasks:
+            _check_unseen(config.unseen, data)
+        model = _model(config, model)
+        data = episodes_without_refused(data, model, config.episodes.strict)
+        return _evaluate_episodes(config, data, scaffold, out, model, processes)
 
 
 def configured(config: EvalConfig, task: Task) -> EvalConfig:
@@ -127,9 +129,9 @@ def _check_unseen(unseen: Sequence[str], data: EpisodeSet) -> None:
 
 
 def _evaluate_episodes(
-    config: EvalConfig, data: EpisodeSet, scaffold: Scaffold, out: Path, model: ScoringModel
+    config: EvalConfig, data: EpisodeSet, scaffold: Scaffold, out: Path, model: ScoringModel, processes: Processes
 ) -> dict[str, Any]:
-    """Predict every query at every shot count, and write the files of the run."""
+    """Predict every query at every shot count, and write the files of the run in the main process."""
     dataset, episodes = data.dataset, data.episodes
     evaluator = evaluator_of(config, model, dataset, scaffold)
     if config.episodes.select != "random":
@@ -140,25 +142,35 @@ def _evaluate_episodes(
     check_fits(evaluator, episodes)
     about = run_identity(model, scaffold, sample_prompts(evaluator, episodes))
     problems = [*dataset.problems, *data.left_out]
-    open_run_dir(out / "episodes.jsonl", episodes, _options(config), model, dataset, problems, about)
-    append_predictions(evaluator, episodes, out / "predictions.jsonl")
+    run = partial(open_run_dir, out / "episodes.jsonl", episodes, _options(config), model, dataset, problems, about)
+    _open_together(processes, run, about, episodes, dataset)
+    append_predictions(evaluator, episodes, out / "predictions.jsonl", processes)
     evaluator.scorer.pictures.save()
-    metrics = write_metrics(
-        out,
-        episodes,
-        evaluator.scorer.counters(),
-        with_legacy=config.scoring == "lcl-legacy",
-        unseen=config.unseen if config.episodes.tasks else None,
-    )
-    predictions = tuple(read_jsonl(Prediction, out / "predictions.jsonl"))
-    write_attribution(evaluator.scorer, scaffold, episodes, predictions, out, config.explain)
-    return metrics
+    counters = processes.totals(evaluator.scorer.counters())
+
+    def finish() -> dict[str, Any]:
+        unseen = config.unseen if config.episodes.tasks else None
+        metrics = write_metrics(out, episodes, counters, with_legacy=config.scoring == "lcl-legacy", unseen=unseen)
+        predictions = tuple(read_jsonl(Prediction, out / "predictions.jsonl"))
+        write_attribution(evaluator.scorer, scaffold, episodes, predictions, out, config.explain)
+        return metrics
+
+    return dict(processes.from_main(finish))
+
+
+def _open_together(
+    processes: Processes, open_run: Callable[[], None], about: Mapping[str, Any], records: Sequence[Any], data: Dataset
+) -> None:
+    """Open the folder of a run in the main process, after a check that all processes measure the same."""
+    processes.same("the model and the prompts", lambda: about)
+    processes.same("the episodes and the pictures", lambda: digest_of([digest(data), [*map(to_json, records)]]))
+    processes.from_main(open_run)
 
 
 def _evaluate_recall(
-    config: EvalConfig, data: RecallTest, scaffold: Scaffold, out: Path, model: ScoringModel
+    config: EvalConfig, data: RecallTest, scaffold: Scaffold, out: Path, model: ScoringModel, processes: Processes
 ) -> dict[str, Any]:
-    """Ask every question without a support, and write the files of the run."""
+    """Ask every question without a support, and write the files of the run in the main process."""
     data = recall.questions_without_refused(data, model, config.episodes.strict)
     scorer = evaluator_of(config, model, data.dataset, scaffold).scorer
     refuse_scaffold(scaffold, scorer.card.special_tokens)
@@ -166,11 +178,13 @@ def _evaluate_recall(
     if (out / "episodes.jsonl").exists():
         raise InputError(f"{out}: holds a run of episodes, and not of this benchmark. Choose another --out.")
     about = run_identity(model, scaffold, (question.messages for question in data.questions[:RECALL_SAMPLE]))
-    problems = list(data.dataset.problems)
-    open_run_dir(out / "questions.jsonl", data.questions, _options(config), model, data.dataset, problems, about)
+    path, dataset = out / "questions.jsonl", data.dataset
+    run = partial(open_run_dir, path, data.questions, _options(config), model, dataset, list(dataset.problems), about)
+    _open_together(processes, run, about, data.questions, dataset)
     new_tokens = model.card.prompting.max_new_tokens or recall.NEW_TOKENS
-    recall.append_answers(scorer, data.questions, scaffold, out / "answers.jsonl", new_tokens)
-    return write_recall_metrics(out, data, scorer.counters())
+    recall.append_answers(scorer, data.questions, scaffold, out / "answers.jsonl", new_tokens, processes)
+    counters = processes.totals(scorer.counters())
+    return dict(processes.from_main(lambda: write_recall_metrics(out, data, counters)))
 
 
 def _options(config: EvalConfig) -> RunOptions:
@@ -200,8 +214,14 @@ def probe_grounding(config: EvalConfig, model: ScoringModel | None = None) -> di
             few pictures, or the folder has another run.
     """
     check_probe_config(config)
+    with together() as processes:
+        return _probe(config, model, processes)
+
+
+def _probe(config: EvalConfig, model: ScoringModel | None, processes: Processes) -> dict[str, Any]:
+    """Predict the episodes of all conditions, and write the files of the probe in the main process."""
     e, scaffold = config.episodes, load_scaffold(config.scaffold)
-    dataset = open_data(e.data, e.strict)
+    dataset = processes.after_main(lambda: open_data(e.data, e.strict))
     model = _model(config, model)
     dataset = model.pictures.without_refused(dataset, [item.id for item in dataset.items], e.strict)
     evaluator = dataclasses.replace(evaluator_of(config, model, dataset, scaffold), grey=False)
@@ -215,10 +235,12 @@ def probe_grounding(config: EvalConfig, model: ScoringModel | None = None) -> di
     conversations = [messages for each, episodes in planned for messages in sample_prompts(each, episodes)]
     about = run_identity(model, scaffold, conversations)
     problems = [*dataset.problems, *left_out]
-    open_run_dir(out / "episodes.jsonl", every, _options(config), model, dataset, problems, about)
-    conditions.predict_conditions(planned, out / "predictions.jsonl")
+    run = partial(open_run_dir, out / "episodes.jsonl", every, _options(config), model, dataset, problems, about)
+    _open_together(processes, run, about, every, dataset)
+    conditions.predict_conditions(planned, out / "predictions.jsonl", processes)
     evaluator.scorer.pictures.save()
-    return write_findings(out, model.card.name, e.data, left_out, evaluator.scorer.counters())
+    counters = processes.totals(evaluator.scorer.counters())
+    return dict(processes.from_main(lambda: write_findings(out, model.card.name, e.data, left_out, counters)))
 
 
 def check_probe_config(config: EvalConfig) -> None:

@@ -6,6 +6,7 @@ image processor are used.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 
 from linkcontext.config import EpisodeConfig
 from linkcontext.data.copies import copy_sentences, near_copies
@@ -31,6 +32,7 @@ from linkcontext.records import Candidate, Episode, Prediction, Score, Turn
 from linkcontext.scoring.protocol import ScoringModel
 
 SHOWN = 12  # characters of a chat template's text that are quoted before a difference
+SHARE = 4  # of a context: a picture that takes a larger part leaves little for a support
 SAMPLE = 64  # episodes whose conversations are compared token by token
 
 
@@ -61,7 +63,12 @@ def check_prompts(episodes: Sequence[Episode], evaluator: Evaluator) -> list[str
     if why := scorer.lacks("token ids"):
         check_fits(evaluator, episodes)
         return [f"the server accepts the longest prompt; tokens were not compared, because {why}"]
-    return [check_context_length(episodes, scorer, scaffold), *check_answer_prefixes(episodes, scorer, scaffold)]
+    size = picture_tokens(scorer, scaffold)
+    return [
+        check_context_length(episodes, scorer, scaffold, size),
+        *check_answer_prefixes(episodes, scorer, scaffold),
+        *token_lines(episodes, scorer, size),
+    ]
 
 
 def check_planted_answers(episodes: Sequence[Episode], scaffold: Scaffold, *, right: bool) -> str:
@@ -195,9 +202,32 @@ def check_blind_policies(episodes: Sequence[Episode]) -> str:
     return f"policies blind to the query are right in exactly 1/candidates of each episode: {tried:,} tried{over}"
 
 
-def check_context_length(episodes: Sequence[Episode], scorer: ScoringModel, scaffold: Scaffold) -> str:
-    """Check that the longest prompt with its longest answer fits into the model's context."""
-    size = _sizes(episodes, scorer, scaffold)
+def token_lines(episodes: Sequence[Episode], scorer: ScoringModel, size: Callable[[str], int]) -> list[str]:
+    """The tokens of the pictures that the episodes show, and advice if one takes much of the model's context."""
+    turns = (turn for episode in episodes for turn in (*episode.support, *episode.queries))
+    tokens = {item: size(item) for item in dict.fromkeys(item for turn in turns for item in turn.pictures)}
+    if not tokens:
+        return []
+    largest = max(tokens, key=lambda item: tokens[item])
+    (width, height), context = open_image(scorer.sources[largest][1]).size, scorer.loaded.context
+    counts = f"{min(tokens.values()):,} to {tokens[largest]:,}, median {median(tokens.values()):,.0f}"
+    lines = [f"tokens of a picture: {counts}; the largest is {largest} with {width} x {height} pixels"]
+    if SHARE * tokens[largest] > context:
+        lines.append(
+            f"a picture of {tokens[largest]:,} tokens takes more than a quarter of the model's context of {context:,}: "
+            f"reduce large pictures, for example with --max-pixels {width * height * context // (16 * tokens[largest])}"
+        )
+    return lines
+
+
+def check_context_length(
+    episodes: Sequence[Episode], scorer: ScoringModel, scaffold: Scaffold, size: Callable[[str], int] | None = None
+) -> str:
+    """Check that the longest prompt with its longest answer fits into the model's context.
+
+    `size` is what `picture_tokens` gives.
+    """
+    size = picture_tokens(scorer, scaffold) if size is None else size
     longest: dict[int, tuple[int, Episode, int]] = {}
     for episode, query, shots_per_class in _cases(episodes):
         tokens = encode(
@@ -210,7 +240,7 @@ def check_context_length(episodes: Sequence[Episode], scorer: ScoringModel, scaf
     return f"every prompt fits: {len(list(_cases(episodes))):,} prompts, the longest {max(checked)[1]}"
 
 
-def _sizes(episodes: Sequence[Episode], scorer: ScoringModel, scaffold: Scaffold) -> Callable[[str], int]:
+def picture_tokens(scorer: ScoringModel, scaffold: Scaffold) -> Callable[[str], int]:
     """A function from an item id to the picture's number of tokens, which depends at most on the picture's size."""
     known: dict[tuple[int, int], int] = {}
     squares = family_of(scorer.loaded.network.config).fixed_resolution
@@ -243,7 +273,8 @@ def _exact_length(
     if needed + answer > context:
         raise InputError(
             f"{where}: the prompt has {needed} tokens and its longest answer {answer}, and the model's context is "
-            f"{context}. Use fewer shots per class, fewer ways, or a model with a longer context."
+            f"{context}. Use fewer shots per class, fewer ways, smaller pictures (--max-pixels), or a model with a "
+            "longer context."
         )
     shown = len(image_ids(messages))
     text = unexpanded - shown

@@ -1,14 +1,20 @@
-"""How many tokens of a prefix tree fit into memory at once."""
+"""How many tokens of a prefix tree, and how many images of a vision encoder, fit into memory at once."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from linkcontext.errors import InputError
 from linkcontext.inference.engine import MIN_TOKENS
 from linkcontext.inference.target_logprobs import LOGITS
+from linkcontext.launch import count_on_machine
 from linkcontext.models.families import cached_layers, setting
 
+PATCH = 14  # pixels of a patch's edge, for vision towers that do not say it
 SPARE = 1.25  # room for keys and values beside those that are kept
 
 
@@ -43,11 +49,38 @@ def pass_bytes(network: PreTrainedModel, longest: int, tokens: int) -> float:
     return float(cached + tokens * (states + pair * (longest + tokens)) + 12 * LOGITS)
 
 
+def image_bytes(network: PreTrainedModel, inputs: Mapping[str, Tensor]) -> float:
+    """The estimated bytes that an image takes while the vision tower encodes it together with others.
+
+    `inputs` are the processor's for this image. They exist twice, because those of several images are joined; on top
+    come the states of one layer of the tower for each patch. `tests/inference/test_memory.py` measures both.
+    """
+    vision = setting(network.config, "vision_config") or network.config
+    edges = setting(vision, "patch_size") or PATCH
+    height, width = edges if isinstance(edges, list | tuple) else (edges, edges)
+    numbers = max((part.numel() for part in inputs.values() if part.is_floating_point()), default=0)
+    patches = numbers / (3 * height * width * (_largest(vision, "temporal_patch_size") or 1))
+    wide = _largest(vision, "hidden_size", "embed_dim", "d_vision")
+    inner = _largest(vision, "intermediate_size") or (_largest(vision, "mlp_ratio") or 4) * wide
+    scores = 4 * patches if setting(vision, "_attn_implementation") == "eager" else 0.0
+    heads = _largest(vision, "num_attention_heads", "num_heads")
+    states = network.dtype.itemsize * (8 * wide + 3 * inner) + heads * scores
+    return float(2 * sum(part.nbytes for part in inputs.values()) + patches * states)
+
+
+def _largest(config: Any, *names: str) -> float:
+    """The largest value of some fields; 0 if there is none. Towers of several stages have a list in a field."""
+    values = [setting(config, name) for name in names]
+    flat = [part for value in values for part in (value if isinstance(value, list | tuple) else [value])]
+    return max((float(part) for part in flat if part is not None), default=0.0)
+
+
 def free_memory(device: torch.device) -> float:
-    """The bytes that a run takes by default: 80 % of a GPU's free memory, half of what is free on a CPU's machine."""
+    """The bytes that a run takes by default: 80 % of a GPU's free memory, or half of what is free on a CPU's machine,
+    which the processes of the machine share."""
     if device.type == "cuda":
         return 0.8 * float(torch.cuda.mem_get_info(device)[0])
-    return 0.5 * float(psutil.virtual_memory().available)
+    return 0.5 * float(psutil.virtual_memory().available) / count_on_machine()
 
 
 def _key_value_bytes(network: PreTrainedModel) -> int:

@@ -1,7 +1,8 @@
 """The vision encoder of a model: the features of each image, computed once in a run and once on a machine."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -12,13 +13,15 @@ from torch import Tensor
 
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.image_preprocessor import ImagePreprocessor, Preprocessed
+from linkcontext.inference.memory import free_memory, image_bytes
 from linkcontext.models.calls import Features
 from linkcontext.models.feature_store import FeatureStore, fingerprint
 from linkcontext.models.model import Model
 from linkcontext.models.synthetic_images import synthetic_image
 from linkcontext.models.unreadable import naming
 
-BATCH = 32  # images that are encoded together
+log = logging.getLogger("linkcontext")
+BATCH = 32  # most images that are encoded together
 MEMORY = 4 * 2**30  # bytes of features that are kept in memory; others are read from disk or computed again
 SHARD = 256  # images that are written to disk together
 ALONE = "+alone"  # ends the key of an image that is the only one of its prompt, where that makes a difference
@@ -44,6 +47,7 @@ class VisionEncoder:
         features: features that are known already, by key.
         use_disk: read features from disk, and write new ones.
         max_bytes: how many bytes of features `evict` leaves in memory. Default: 4 GB.
+        memory_gb: how much memory images may take that are encoded together. Default: what is free.
         count_images: keep the hashes of all images for `counters`. A server does without, because the list would grow.
     """
 
@@ -52,12 +56,14 @@ class VisionEncoder:
     features: dict[str, ImageFeatures] = field(default_factory=dict)
     use_disk: bool = False
     max_bytes: int | None = None
+    memory_gb: float | None = None
     count_images: bool = True
     calls: int = 0  # images that were encoded
     from_disk: int = 0  # images whose features were read from disk
     _unsaved: dict[str, ImageFeatures] = field(default_factory=dict, repr=False)
     _pinned: set[str] = field(default_factory=set, repr=False)
     _known: set[str] = field(default_factory=set, repr=False)
+    _warned: bool = field(default=False, repr=False)
 
     @cached_property
     def preprocessor(self) -> ImagePreprocessor:
@@ -87,14 +93,49 @@ class VisionEncoder:
         if self.count_images:
             self._known |= {key.removesuffix(ALONE) for key, picture in new.items() if picture is not None}
         left = [(key, picture) for key, picture in new.items() if key not in self.features]
-        for chunk in chunks(left, BATCH):
-            inputs = [self._preprocess(key, picture, alone) for key, picture in chunk]
-            self.features |= dict(zip((key for key, _ in chunk), self._encode(inputs, alone), strict=True))
-            self.calls += sum(picture is not None for _, picture in chunk)
+        for batch in self.batches(left, alone):
+            self.features |= self.encode_preprocessed(batch, alone)
+        self.calls += sum(picture is not None for _, picture in left)
         if self.use_disk:
             self._unsaved |= {key: self.features[key] for key, picture in left if picture is not None}
             if len(self._unsaved) >= SHARD:
                 self.save()
+
+    def batches(self, images: Iterable[tuple[str, Any]], alone: bool = False) -> Iterator[dict[str, Preprocessed]]:
+        """Preprocessed images by key, in order, as many at a time as fit into memory, and at most `BATCH`.
+
+        An image that does not fit is a batch by itself. The pairs are as for `encode`.
+        """
+        batch: dict[str, Preprocessed] = {}
+        taken = room = 0.0
+        for key, picture in images:
+            inputs = self._preprocess(key, picture, alone)
+            needed = image_bytes(self.model.network, inputs.inputs)
+            if batch and (len(batch) == BATCH or taken + needed > room):
+                yield batch
+                batch = {}
+            if not batch:
+                taken, room = 0.0, free_memory(self.model.device) if self.memory_gb is None else self.memory_gb * 1e9
+                self._warn_if_large(picture, needed, room)
+            batch[key] = inputs
+            taken += needed
+        if batch:
+            yield batch
+
+    def _warn_if_large(self, picture: Any, needed: float, room: float) -> None:
+        if needed > room and not self._warned:
+            self._warned = True
+            log.warning(
+                "%s: encoding this picture alone takes about %.2g GB, and only %.2g GB are to be used. Reduce large "
+                "pictures with --max-pixels.",
+                picture,
+                needed / 1e9,
+                room / 1e9,
+            )
+
+    def encode_preprocessed(self, batch: Mapping[str, Preprocessed], alone: bool = False) -> dict[str, ImageFeatures]:
+        """Features of preprocessed images by key; those of one shape are encoded together."""
+        return dict(zip(batch, self._encode([*batch.values()], alone), strict=True))
 
     def encode_images(self, images: Sequence[Image.Image], alone: bool = False) -> list[ImageFeatures]:
         """Features of RGB images, in order, with gradients and without keeping them. Images of one size are encoded

@@ -9,17 +9,16 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
@@ -39,8 +38,11 @@ from linkcontext.data.neighbours import (
 from linkcontext.episodes.special_tokens import marks_pattern, refuse_marks
 from linkcontext.errors import InputError, first_few
 from linkcontext.inference.vision import chunks
+from linkcontext.launch import count_on_machine
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
+from linkcontext.models.loading import device_named
+from linkcontext.processes import Processes, together
 from linkcontext.progress import progress
 from linkcontext.records import Item
 from linkcontext.seeds import rng
@@ -50,7 +52,6 @@ from linkcontext.threads import threads
 BATCH = 128  # pictures or names per batch of the encoder
 BLOCK, NAMES = 1024, 256  # maximum number of pictures and of names in a block
 LOADERS = 16  # maximum number of threads; each holds a batch of pixels, 77 MB at 224 px
-WAIT = timedelta(days=7)  # how long processes wait for the slowest one
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +166,11 @@ def blocks(
     return pictures + [Block(file("names", *part), names=tuple(part)) for part in chunks(names, NAMES)]
 
 
-def encode_blocks(encoder: Encoder, wanted: Sequence[Block], loaders: int, advance: Callable[[], None]) -> None:
+def encode_blocks(encoder: Encoder, wanted: Iterable[Block], loaders: int) -> None:
     """Encode blocks and write their files. Other threads read pictures and write files while the encoder works."""
+    ahead, wanted = tee(wanted)
     with threads(loaders) as readers, ThreadPoolExecutor(1) as writer:
-        parts = (part for block in wanted for part in chunks(block.pictures, BATCH))
+        parts = (part for block in ahead for part in chunks(block.pictures, BATCH))
         pixels = _ahead(readers, encoder, parts, loaders + 1)
         writes: deque[Future[None]] = deque()
         for block in wanted:
@@ -177,7 +179,6 @@ def encode_blocks(encoder: Encoder, wanted: Sequence[Block], loaders: int, advan
             writes.append(writer.submit(write_block, block.file, torch.cat(features)))
             while len(writes) > 1:  # one is pending, so that a GPU gets the next batch before this one is copied
                 writes.popleft().result()
-            advance()
         for last in writes:
             last.result()
 
@@ -243,15 +244,16 @@ def mine(
     if images_per_class < 1:
         raise InputError(f"--images-per-class {images_per_class}: at least 1 is needed.")
     chosen, names = choose_images(dataset, images_per_class, split, seed), dataset.names()
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=WAIT)  # `cpu` lets processes on CPUs communicate
-    loaded, folder = load_encoder(encoder, state.device), out.with_suffix(".features")
+    loaded, folder = load_encoder(encoder, device_named(None)), out.with_suffix(".features")
     marks = marks_pattern(loaded.processor.tokenizer.all_special_tokens)
     for class_id, name in names.items():
         refuse_marks(name, marks, f"the name of class {class_id}")
     image_blocks = {c: blocks(folder, loaded.fingerprint, items, dataset.root) for c, items in chosen.items()}
     name_blocks = blocks(folder, loaded.fingerprint, names=list(names.values()))
-    _encode_missing(loaded, [*(b for parts in image_blocks.values() for b in parts), *name_blocks], folder, state)
-    if state.is_main_process:
+    every = [*(b for parts in image_blocks.values() for b in parts), *name_blocks]
+    with together() as processes:
+        _encode_missing(loaded, every, folder, processes)
+    if processes.is_main:
         image = np.stack([mean(parts) for parts in image_blocks.values()])
         text = np.concatenate([units(block) for block in name_blocks])
         rows = list(neighbour_lists(names, image, text, three, rule, seed))
@@ -260,17 +262,21 @@ def mine(
         write_neighbours(rows, out, data=digest(dataset), encoder=network, **made)
         if picture:
             draw_sheet(dataset, rows, picture)
-    return bool(state.is_main_process)
+    return processes.is_main
 
 
-def _encode_missing(encoder: Encoder, wanted: Sequence[Block], folder: Path, state: PartialState) -> None:
+def _encode_missing(encoder: Encoder, wanted: Sequence[Block], folder: Path, processes: Processes) -> None:
     """Encode this process's share of the blocks without a file, and wait until all processes have done so."""
-    missing = {block.file: block for block in wanted if not block.file.exists()}
-    state.wait_for_everyone()  # no process writes before all have the same list
-    with suppress(OSError):  # there may be no features yet, or no permission to write
-        remove_leftovers(folder)
-    own = list(missing.values())[state.process_index :: state.num_processes]
-    loaders = max(1, min(LOADERS, (os.cpu_count() or 1) // state.num_processes))
-    with progress("Encoding", len(own)) as advance:
-        encode_blocks(encoder, own, loaders, advance)
-    state.wait_for_everyone()
+    blocks_by_name = {block.file.name: block for block in wanted}
+
+    def missing_names() -> list[str]:
+        with suppress(OSError):  # there may be no features yet, or no permission to write
+            remove_leftovers(folder)
+        return [name for name, block in blocks_by_name.items() if not block.file.exists()]
+
+    processes.same("the encoder and the pictures", lambda: list(blocks_by_name))
+    missing = [blocks_by_name[name] for name in processes.from_main(missing_names)]
+    loaders = max(1, min(LOADERS, (os.cpu_count() or 1) // count_on_machine()))
+    with progress("Encoding", len(missing)) as advance:
+        encode_blocks(encoder, processes.share(missing, advance), loaders)
+    processes.wait()

@@ -22,6 +22,7 @@ from transformers import (
 
 from linkcontext.errors import InputError, first_few
 from linkcontext.jsonl import read_json
+from linkcontext.launch import number_on_machine, process_count
 from linkcontext.models import bundled
 from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.models.families import family_of, quantizable, wrap_processor
@@ -125,9 +126,13 @@ def _pretrained(
 
 
 def device_named(device: str | None) -> torch.device:
-    """The named device, or by default the GPU if there is one. Raises `InputError` if there is no such device."""
+    """The named device, or by default the GPU if there is one: of several processes each takes its own.
+
+    Raises `InputError` if there is no such device.
+    """
+    own = f"cuda:{number_on_machine()}" if process_count() > 1 else "cuda"
     try:
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        chosen = torch.device(device or (own if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without it
         raise InputError(f"--device {device}: {_first_line(error)}. Name another, or leave it out.") from error

@@ -54,7 +54,7 @@ class LocalModel:
         memory_gb: float | None = None,
     ) -> None:
         self.loaded = loaded
-        self.eyes = VisionEncoder(loaded, open_image) if eyes is None else eyes
+        self.eyes = VisionEncoder(loaded, open_image, memory_gb=memory_gb) if eyes is None else eyes
         self.pictures = PromptPictures(self.eyes, {} if sources is None else sources)
         self._encoder = PromptEncoder(loaded)
         self._trees = TreeBuilder(self._encoder, self.pictures)
@@ -104,7 +104,7 @@ class LocalModel:
         keep_features: bool = True,
     ) -> Self:
         """The same weights for other pictures, whose features are kept on the disk unless `keep_features` is False."""
-        eyes = VisionEncoder(self.loaded, open_image, use_disk=keep_features)
+        eyes = VisionEncoder(self.loaded, open_image, use_disk=keep_features, memory_gb=memory_gb)
         return type(self)(self.loaded, eyes, sources, batch, engine, memory_gb)
 
     def clone(self, prompting: Prompting | None = None) -> Self:

@@ -64,8 +64,8 @@ def fits(length: int, short: Tokens, context: int) -> None:
         raise InputError(
             f"the prompt needs {length} tokens ({(length - words) / max(1, count):.4g} a picture x {count} "
             f"pictures + {words} of text), and the model's context is {context}: about "
-            f"{int(context * count / length)} pictures fit. Use fewer shots per class, fewer ways, or a "
-            "model with a longer context."
+            f"{int(context * count / length)} pictures fit. Use fewer shots per class, fewer ways, "
+            "smaller pictures (--max-pixels), or a model with a longer context."
         )
 
 

@@ -28,7 +28,7 @@ from linkcontext.inference.forward import TreeInputs
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images, pack
-from linkcontext.inference.vision import BATCH, MEMORY, VisionEncoder, chunks
+from linkcontext.inference.vision import MEMORY, VisionEncoder
 from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.models.families import decoder_of, family_of, parts
 from linkcontext.models.model import Model
@@ -219,16 +219,19 @@ class Trainee(nn.Module):
             if taken <= MEMORY:
                 break
             taken -= self._given.pop(old)[1].nbytes
-        for chunk in chunks(new, BATCH):
+        for batch in self.eyes.batches([(content, places.get(content)) for content in new]):
             caught: list[Tensor] = []
             projector = self.network.model.get_submodule(self.projector)
             hook = projector.register_forward_pre_hook(lambda _, given, caught=caught: caught.append(given[0]))
             try:
-                seen = self.eyes.encode_images([_open(content, places) for content in chunk])
+                seen = self.eyes.encode_preprocessed(batch)
             finally:
                 hook.remove()
             rows = torch.cat(caught)
-            self._given |= {c: (s.image_tokens, row.clone()) for c, s, row in zip(chunk, seen, rows, strict=True)}
+            self._given |= {
+                content: (features.image_tokens, row.clone())
+                for (content, features), row in zip(seen.items(), rows, strict=True)
+            }
 
     def _one_by_one(self, reads: Sequence[Read]) -> tuple[Tensor, int]:
         """Every conversation by itself, through the model's own processor and forward."""

@@ -21,6 +21,7 @@ from linkcontext.evaluation.run_metrics import write_findings
 from linkcontext.evaluation.runner import check_probe_config, probe_grounding, probe_of_run
 from linkcontext.jsonl import write_jsonl
 from linkcontext.models.synthetic_images import BLANK
+from linkcontext.processes import Processes
 from linkcontext.source import open_data
 from linkcontext.worlds.folder import write_seed
 
@@ -112,7 +113,7 @@ def probed(policy, config, out):
         config.scaffold,
     )
     write_jsonl([episode for _, episodes in asked for episode in episodes], out / "episodes.jsonl")
-    predict_conditions(asked, out / "predictions.jsonl")
+    predict_conditions(asked, out / "predictions.jsonl", Processes(None, 0, 1))
     return write_findings(out, "planted", config.episodes.data, left_out, {})
 
 
@@ -268,7 +269,7 @@ def test_a_probe_that_was_killed_goes_on_and_ends_the_same(config, tmp_path):
         few.episodes,
         few.scaffold,
     )
-    predict_conditions(asked, tmp_path / "predictions.jsonl")
+    predict_conditions(asked, tmp_path / "predictions.jsonl", Processes(None, 0, 1))
     assert planted.asks == 0
 
 

@@ -29,6 +29,7 @@ from linkcontext.evaluation.evaluator import Evaluator, append_predictions, chec
 from linkcontext.evaluation.example_selection import main_shots
 from linkcontext.evaluation.grounding import probes
 from linkcontext.evaluation.grounding.probe import DrawnEpisodes
+from linkcontext.processes import Processes
 from linkcontext.records import Episode
 
 WAYS = (8, 4, 2)
@@ -135,11 +136,11 @@ def _more_ways(options: EpisodeConfig, dataset: Dataset, ways: int, placed: bool
     )
 
 
-def predict_conditions(planned: Sequence[Condition], path: Path) -> None:
-    """Append to `path` the predictions that it does not hold yet."""
+def predict_conditions(planned: Sequence[Condition], path: Path, processes: Processes) -> None:
+    """Append to `path` the predictions that it does not hold yet; `processes` share the episodes."""
     every = [episode for _, episodes in planned for episode in episodes]
     for evaluator, episodes in planned:
-        append_predictions(evaluator, episodes, path, every)
+        append_predictions(evaluator, episodes, path, processes, every)
 
 
 def _plan(options: EpisodeConfig) -> EpisodePlan:
