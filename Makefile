@@ -23,7 +23,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := test
-.PHONY: demo app test test-all test-vllm faults check bench
+.PHONY: demo app test test-all test-vllm faults check bench bench-vllm
 .NOTPARALLEL:  # two installations into one environment break it
 
 $(PY):
@@ -81,6 +81,10 @@ $(VLLM)/installed.stamp: | $(PY)
 test-vllm: export LINKCONTEXT_VLLM := $(CURDIR)/$(VLLM)/bin/python
 test-vllm: $(VENV)/dev.stamp $(VLLM)/installed.stamp
 	$(PY) -m pytest -m '' tests/vllm
+
+bench-vllm: export LINKCONTEXT_VLLM := $(CURDIR)/$(VLLM)/bin/python
+bench-vllm: $(VENV)/bench.stamp $(VLLM)/installed.stamp
+	$(PY) benchmarks/vllm_scoring.py
 
 faults: export LINKCONTEXT_FAULTS := full
 faults: $(VENV)/dev.stamp
