@@ -1,8 +1,8 @@
 """Scoring on a vLLM server: from generated tokens, from whole prompts, and by the model that is loaded here.
 
 Run: `make bench-vllm`, or `python benchmarks/vllm_scoring.py --url http://127.0.0.1:8000/v1` for a server of `mini`
-that runs already. Each repetition has supports and names of its own, so that no way finds anything in the server's prefix
-cache that it has not put there itself; the ways take turns. Compares all scores, prints a table and writes
+that runs already. Each repetition has supports and names of its own, so that no way finds anything in the server's
+prefix cache that it has not put there itself; the ways take turns. Compares all scores, prints a table and writes
 benchmarks/results/vllm.json.
 """
 
