@@ -36,6 +36,17 @@ def test_fields_that_a_family_leaves_out():
     assert pass_bytes(network(), 10, 2) == 1.25 * kept * 12 + 2 * (states + 5 * 12) + 12 * 2**24
 
 
+def test_of_widths_that_differ_from_layer_to_layer_the_largest_counts():
+    assert pass_bytes(network(intermediate_size=[20, 100, 50]), 10, 2) == pass_bytes(
+        network(intermediate_size=100), 10, 2
+    )
+
+
+def test_layers_that_share_keys_and_values_are_not_counted():
+    none, shared = network(), network(num_kv_shared_layers=1)
+    assert pass_bytes(none, 10, 2) - pass_bytes(shared, 10, 2) == 1.25 * 2 * 4 * 16 * 4 * 12
+
+
 def test_eager_attention_keeps_its_scores():
     usual, eager = network(), network()
     eager.config.get_text_config()._attn_implementation = "eager"

@@ -1,6 +1,6 @@
 """How many tokens of a prefix tree, and how many images of a vision encoder, fit into memory at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -41,7 +41,8 @@ def pass_bytes(network: PreTrainedModel, longest: int, tokens: int) -> float:
     """The estimated bytes of a pass of so many tokens on top of `longest` cached ones, and of the cache."""
     text, size = network.config.get_text_config(), network.dtype.itemsize
     heads = text.num_attention_heads
-    intermediate = setting(text, "intermediate_size", 4 * text.hidden_size)
+    widths = setting(text, "intermediate_size", 4 * text.hidden_size)
+    intermediate = max(widths) if isinstance(widths, Sequence) else widths  # some have a width for each layer
     states = size * (8 * text.hidden_size + 3 * intermediate + 3 * heads * _head_width(network))
     # A mask takes a byte for each pair of tokens, and most kernels make numbers of it.
     pair = 1 + size + (heads * 4 if text._attn_implementation == "eager" else 0)

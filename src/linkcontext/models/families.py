@@ -24,6 +24,7 @@ from linkcontext.models.token_inputs import (
     embedded_by_modality,
     embedded_for_each_layer,
     embedded_with_indicators,
+    embedded_with_routes,
 )
 
 # Modules between the vision tower and the language model, and the tower itself, by their names in all families.
@@ -98,6 +99,8 @@ FAMILIES = (
     Family(name="Gemma 3n", model_type="gemma3n", embed_tokens=embedded_by_modality),
     Family(name="Gemma 4", model_type="gemma4", embed_tokens=embedded_for_each_layer),
     Family(name="Ovis 2", model_type="ovis2", embed_tokens=embedded_with_indicators),
+    Family(name="ERNIE 4.5 VL", model_type="ernie4_5_vl_moe", embed_tokens=embedded_with_routes),
+    Family(name="Molmo 2", model_type="molmo2", prefix_lm=True),
     Family(name="Llama 4", model_type="llama4", core="", encode_images=features_before_projector),
     Family(
         name="MiniCPM-V",

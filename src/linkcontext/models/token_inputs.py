@@ -46,3 +46,11 @@ def embedded_with_indicators(network: Any, ids: Tensor, in_image: Tensor) -> Tok
         row = core.visual_embeddings_table.weight[number].to(embeds.dtype)
         embeds = embeds.where(~(in_image & (ids == mark))[..., None], row)
     return embeds, {}
+
+
+def embedded_with_routes(network: Any, ids: Tensor, in_image: Tensor) -> TokenInputs:
+    """The rows of the embedding matrix, and which tokens belong to images, marks included: they have other experts."""
+    config = network.config
+    is_mark = (ids == config.image_start_token_id) | (ids == config.image_end_token_id)
+    routes = is_mark | (ids == config.image_token_id)
+    return network.get_input_embeddings()(ids), {"moe_mm_token_type_ids": routes.int()}
