@@ -38,8 +38,7 @@ from linkcontext.records import Turn
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringRequest
 
-# Pixels. transformers 5.23 fails where a picture of Mistral 3 has a single token: `squeeze` removes the tokens' axis.
-SMALLEST = {"mistral3": 28}
+SMALLEST = {"mistral3": 28}  # pixels: smaller pictures are refused
 
 
 def requests(pictures):

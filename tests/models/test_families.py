@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from families import FAMILIES
 
 import linkcontext
@@ -103,3 +104,14 @@ def test_no_helper_of_transformers_is_needed_to_import_the_engines():
     }
     assert helpers == {"preallocated_layer.py": ["transformers.cache_utils.DynamicLayer"]}
     assert not any("preallocated_layer" in name for path in paths for name in imported(path))
+
+
+def test_a_picture_of_a_single_token_is_refused_where_transformers_fails_on_it():
+    mistral = SimpleNamespace(
+        model_type="mistral3", vision_config=SimpleNamespace(model_type="pixtral", patch_size=14), spatial_merge_size=2
+    )
+    unusable = family_of(mistral).unusable
+    assert "edge of 56 pixels" in unusable(mistral, {"image_sizes": torch.tensor([[112, 84], [42, 28]])})
+    assert unusable(mistral, {"image_sizes": torch.tensor([[112, 84], [56, 28]])}) == ""
+    assert unusable(mistral, {"input_ids": torch.tensor([[1]])}) == ""  # no picture
+    assert family_of(config("llava", "pixtral")).unusable(mistral, {"image_sizes": torch.tensor([[28, 28]])}) == ""

@@ -32,7 +32,11 @@ def test_shapes_are_tried_once_and_usual_ones_never(tmp_path):
         paths[name] = tmp_path / f"{name}.png"
         Image.new("RGB", size).save(paths[name])
     tried = []
-    model = SimpleNamespace(processor=SimpleNamespace(image_processor=processor(tried)), reduced_size=lambda size: size)
+    model = SimpleNamespace(
+        processor=SimpleNamespace(image_processor=processor(tried)),
+        reduced_size=lambda size: size,
+        unusable=lambda _inputs: "",
+    )
     reasons = refused(model, paths)
     assert tried == [(300, 2), (9, 9)]
     assert set(reasons) == {"b", "c"}

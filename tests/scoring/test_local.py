@@ -343,6 +343,12 @@ def test_unknown_and_blind_models_are_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(own))
     with pytest.raises(InputError, match=r"brings code of its own.*-hf.*--trust-remote-code"):
         load_model(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "internvl_chat"}')  # its code was not fetched
+    with pytest.raises(InputError, match=r"has no model of this type .*internvl_chat.*-hf.*--trust-remote-code"):
+        load_model(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "florence2"}')
+    with pytest.raises(InputError, match="a florence2 model has an encoder for prompts and a decoder for replies"):
+        load_model(str(tmp_path))
 
 
 def test_pixels_in_another_precision_are_given_in_the_networks_own(model, dataset, monkeypatch):

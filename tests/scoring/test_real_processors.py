@@ -18,8 +18,8 @@ FAST = ("qwen2_5_vl", "qwen3_vl", "idefics3", "internvl", "gemma4", "mistral3", 
 OWN_CACHE = ("qwen3_5", "minicpmv4_6", "lfm2_vl", "llama4")
 REFERENCE = {  # and what is said of them
     "paligemma": "both directions",
-    "molmo2": "both directions",
-    "mllama": "get_image_features",
+    "molmo2": "all pictures of a prompt attend to each other",
+    "mllama": "before a prompt's first picture read all of its pictures",
     "idefics2": "spells pictures differently",  # it writes a space between a picture and a word
 }
 OPTIONAL = ("gemma3n", "perception_lm", "smolvlm")  # need timm or num2words

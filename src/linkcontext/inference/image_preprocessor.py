@@ -170,4 +170,6 @@ class ImagePreprocessor:
         own = ids[start : start + length]
         if ids != [t for token in frame.ids for t in (own if token == frame.image_token else [token])]:
             raise InputError("its processor changes the text around a picture")
+        if why := self.model.unusable(output):
+            raise ValueError(why)
         return Preprocessed(own, {name: value for name, value in output.items() if name not in TEXT_INPUTS})

@@ -74,6 +74,15 @@ def features_before_projector(core: Any, inputs: Mapping[str, Tensor], count: in
     return [Features(row, None, None) for row in rows.view(count, -1, rows.shape[-1])]
 
 
+def single_token(config: Any, inputs: Mapping[str, Tensor]) -> str:
+    """The sentence that refuses an image of a single token, whose features transformers gives without their axis."""
+    edge = config.vision_config.patch_size * config.spatial_merge_size
+    sizes = torch.as_tensor(inputs["image_sizes"]) if "image_sizes" in inputs else torch.empty(0, 2)
+    if not ((sizes // edge).prod(-1) == 1).any():
+        return ""
+    return f"transformers fails on a single token: give it an edge of {2 * edge} pixels"
+
+
 def _summary(output: Any) -> Any:
     return output.get("pooler_output") if isinstance(output, Mapping) else None
 

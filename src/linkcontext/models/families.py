@@ -17,7 +17,13 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers import __version__ as transformers_version
 
 from linkcontext.models import idefics
-from linkcontext.models.calls import Features, features_before_projector, features_one_by_one, image_features
+from linkcontext.models.calls import (
+    Features,
+    features_before_projector,
+    features_one_by_one,
+    image_features,
+    single_token,
+)
 from linkcontext.models.token_inputs import (
     TokenInputs,
     embedded,
@@ -54,6 +60,8 @@ class Family:
     """The same for `model_type` of its vision configuration."""
     prefix_lm: bool = False
     """The tokens of a prompt attend to later ones, so that prompts which begin alike share nothing."""
+    unshared: str = ""
+    """The same where only pictures are read too early: what they are read by, behind the family's name."""
     bidirectional_images: bool = False
     """The tokens of an image attend to later tokens of the same image. Some configurations say it themselves, for
     layers with a window alone: see `bidirectional_kinds`."""
@@ -79,6 +87,8 @@ class Family:
     """The class of processors that `wrap_processor` is for."""
     wrap_processor: Callable[[Any], Any] = lambda processor: processor
     """Makes such a processor callable as those of other families are."""
+    unusable: Callable[[PretrainedConfig, Mapping[str, Tensor]], str] = lambda _config, _inputs: ""
+    """Why the network cannot take processed images, given its configuration; empty if it can."""
     reply_ends: Callable[[Any], list[int]] = lambda _processor: []
     """The tokens that end a reply by the (wrapped) processor, where the checkpoint's generation config lacks them."""
 
@@ -92,6 +102,7 @@ FAMILIES = (
         projector="multi_modal_projector",
     ),
     Family(name="LLaVA with a Pixtral tower", model_type="llava", vision_type="pixtral"),  # images differ in size
+    Family(name="Mistral 3", model_type="mistral3", unusable=single_token),
     Family(name="LLaVA", model_type="llava", projector="multi_modal_projector"),
     Family(name="LLaVA-OneVision", model_type="llava_onevision", resolution_depends_on_count=True),
     Family(name="PaliGemma", model_type="paligemma.*", prefix_lm=True),
@@ -100,7 +111,18 @@ FAMILIES = (
     Family(name="Gemma 4", model_type="gemma4", embed_tokens=embedded_for_each_layer),
     Family(name="Ovis 2", model_type="ovis2", embed_tokens=embedded_with_indicators),
     Family(name="ERNIE 4.5 VL", model_type="ernie4_5_vl_moe", embed_tokens=embedded_with_routes),
-    Family(name="Molmo 2", model_type="molmo2", prefix_lm=True),
+    Family(
+        name="Molmo 2",
+        model_type="molmo2",
+        prefix_lm=True,
+        unshared="lets all pictures of a prompt attend to each other",
+    ),
+    # Their rows of the cross-attention mask are 0 throughout, which in a softmax means that all pictures are read.
+    Family(
+        name="Llama 3.2 Vision",
+        model_type="mllama",
+        unshared="lets the tokens before a prompt's first picture read all of its pictures",
+    ),
     Family(name="Llama 4", model_type="llama4", core="", encode_images=features_before_projector),
     Family(
         name="MiniCPM-V",
@@ -168,6 +190,12 @@ def quantizable(network: PreTrainedModel) -> dict[str, nn.Linear]:
     return {name: module for name, module in linear.items() if id(module.weight) in language and module is not head}
 
 
+def reads_apart(config: PretrainedConfig) -> bool:
+    """True if an encoder reads the prompt and a decoder only the reply."""
+    text = setting(config, "text_config")
+    return bool(setting(config, "is_encoder_decoder") or setting(text, "is_encoder_decoder"))
+
+
 def attention_kinds(network: PreTrainedModel) -> frozenset[str]:
     """The kinds of attention of a language model's layers: full_attention, sliding_attention, ..."""
     text = network.config.get_text_config()
@@ -212,7 +240,9 @@ def unsupported_reason(network: PreTrainedModel) -> str | None:
     attention = text._attn_implementation
     core = dict(network.named_modules()).get(family.core)
     reasons = {
-        f"{family.name} reads its prompt in both directions, so that prompts share nothing": family.prefix_lm,
+        f"{family.name} {family.unshared or 'reads its prompt in both directions'}, so that prompts share nothing": (
+            family.prefix_lm or bool(family.unshared)
+        ),
         "its language model reads in both directions": setting(text, "use_bidirectional_attention") in (True, "all"),
         f"attention by {attention} takes no mask of its own": attention not in ("sdpa", "eager", "flex_attention"),
         "blocks are for plain causal attention only; load it with sdpa": attention == "flex_attention"

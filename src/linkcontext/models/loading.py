@@ -19,13 +19,14 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers import __version__ as transformers_version
 
 from linkcontext.errors import InputError, first_few
 from linkcontext.jsonl import read_json
 from linkcontext.launch import number_on_machine, process_count
 from linkcontext.models import bundled
 from linkcontext.models.chat_template import ChatTemplate
-from linkcontext.models.families import family_of, quantizable, wrap_processor
+from linkcontext.models.families import family_of, quantizable, reads_apart, wrap_processor
 from linkcontext.models.image_processors import with_options
 from linkcontext.models.model import Model
 from linkcontext.models.picture_options import AS_LOADED, PictureOptions
@@ -39,6 +40,7 @@ SETTINGS = (
 )
 log = logging.getLogger("linkcontext")
 OWN_CODE = "trust_remote_code=True"  # in transformers' error for a model that brings its own code
+UNKNOWN_TYPE = "does not recognize this architecture"  # and for one that it does not have
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -115,6 +117,11 @@ def _pretrained(
     config = AutoConfig.from_pretrained(source, **options)
     if type(config) not in AutoModelForImageTextToText._model_mapping and not options["trust_remote_code"]:
         raise InputError(f"--model {name}: {_other_kind(config)}")
+    if reads_apart(config):
+        raise InputError(
+            f"--model {name}: a {config.model_type} model has an encoder for prompts and a decoder for replies, so "
+            "that there is no context to learn from. Choose a vision-language model that has a decoder alone."
+        )
     processor = _processor(source, options, pictures)
     more: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # the caller refuses them
     if load_in_4bit:
@@ -233,6 +240,12 @@ def _why(name: str, error: Exception) -> str:
         return (
             "brings code of its own, which is not run unasked. Take the version of the model that transformers knows "
             "(on the hub its name often ends in -hf), or give --trust-remote-code if you trust its authors."
+        )
+    if UNKNOWN_TYPE in str(error):
+        return (
+            f"transformers {transformers_version} has no model of this type ({_first_line(error)}). Update "
+            "transformers, or take the version of the model that it knows (on the hub its name often ends in -hf). For "
+            "a model that brings code of its own, fetch its whole folder and give --trust-remote-code."
         )
     return f"could not be loaded ({_first_line(error)}). Is the folder complete, with config, weights and processor?"
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from linkcontext.errors import InputError
 from linkcontext.models.chat_template import ChatTemplate
-from linkcontext.models.families import setting
+from linkcontext.models.families import family_of, setting
 from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.image_processors import most_pixels_before, picture_treatment
 from linkcontext.models.picture_options import AS_LOADED, PictureOptions, reduced, reduced_size
@@ -129,7 +129,13 @@ class Model:
         known = setting(self.network.config, "image_token_id")
         if known is not None and any(images) and not (inputs["input_ids"] == known).any():
             raise self._refused("none of its tokens stands for a picture.")  # older processors pass it on
+        if why := self.unusable(inputs):
+            raise self._refused(why)
         return {name: value for name, value in inputs.items() if name != "labels"}
+
+    def unusable(self, inputs: Mapping[str, torch.Tensor]) -> str:
+        """Why the network cannot take processed images, though the processor does; empty if it can."""
+        return family_of(self.network.config).unusable(self.network.config, inputs)
 
     def _refused(self, why: str) -> InputError:
         return InputError(

@@ -52,7 +52,9 @@ def without_refused(dataset: Dataset, items: Iterable[str], model: Model, strict
 
 def _reason(model: Model, size: tuple[int, int]) -> str:
     try:
-        model.processor.image_processor([Image.new("RGB", size, "grey")], return_tensors="pt")
+        inputs = model.processor.image_processor([Image.new("RGB", size, "grey")], return_tensors="pt")
+        if why := model.unusable(inputs):
+            raise ValueError(why)
     except REFUSALS as error:
         return _sentence(size, error)
     return ""
