@@ -12,6 +12,7 @@ from rich.table import Table
 from linkcontext.cli.terminal import console
 from linkcontext.config import Dtype
 from linkcontext.errors import InputError
+from linkcontext.launch import is_main_process
 from linkcontext.train.config import TrainConfig
 
 Bundled = Literal["mini-clip", "mini-base", "mini"]
@@ -55,11 +56,13 @@ class Train:
         if self.curriculum is not None:
             from linkcontext.train.curriculum import curriculum, read_stages
 
-            console.print(f"checkpoint: {curriculum(config, read_stages(self.curriculum))}", markup=False)
-            return
-        from linkcontext.train.loop import train
+            last = curriculum(config, read_stages(self.curriculum))
+        else:
+            from linkcontext.train.loop import train
 
-        console.print(f"checkpoint: {train(config)}", markup=False)
+            last = train(config)
+        if is_main_process():
+            console.print(f"checkpoint: {last}", markup=False)
 
 
 @dataclass(frozen=True, slots=True)

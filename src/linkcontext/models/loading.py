@@ -20,11 +20,13 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers import __version__ as transformers_version
+from transformers.utils.logging import disable_progress_bar
 
 from linkcontext.errors import InputError, first_few
 from linkcontext.jsonl import read_json
-from linkcontext.launch import number_on_machine, process_count
+from linkcontext.launch import is_main_process, number_on_machine, process_count
 from linkcontext.models import bundled
+from linkcontext.models.adapter import adapted
 from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.models.families import family_of, quantizable, reads_apart, wrap_processor
 from linkcontext.models.image_processors import with_options
@@ -87,7 +89,7 @@ def load_model(
     if load_in_4bit:
         _learnable(network)
     if adapter is not None:
-        network = _adapted(network, adapter, merge=not load_in_4bit)
+        network = adapted(network, name, adapter, merge=not load_in_4bit)
     if ends := family_of(network.config).reply_ends(processor):
         network.generation_config.eos_token_id = ends
     model = Model(name, source, network.to(there).eval(), processor, adapter, prompting or USUAL_PROMPTING, pictures)
@@ -114,6 +116,8 @@ def _pretrained(
     pictures: PictureOptions,
 ) -> tuple[Any, Any, dict[str, Any]]:
     """A network, its processor, and which weights are missing or of another size. Raises what transformers raises."""
+    if not is_main_process():
+        disable_progress_bar()
     config = AutoConfig.from_pretrained(source, **options)
     if type(config) not in AutoModelForImageTextToText._model_mapping and not options["trust_remote_code"]:
         raise InputError(f"--model {name}: {_other_kind(config)}")
@@ -252,17 +256,3 @@ def _why(name: str, error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _adapted(network: PreTrainedModel, adapter: str, merge: bool) -> PreTrainedModel:
-    """The network with a LoRA adapter, merged in or beside weights in 4 bits, which would round it away."""
-    try:
-        from peft import PeftModel  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise InputError("--adapter needs the peft package: pip install 'linkcontext[lora]'.") from error
-    try:
-        tuned = PeftModel.from_pretrained(network, adapter)
-        adapted: PreTrainedModel = tuned.merge_and_unload() if merge else tuned.get_base_model()
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"--adapter {adapter}: does not fit the model ({_first_line(error)}).") from error
-    return adapted

@@ -34,7 +34,7 @@ from linkcontext.train.examples import open_examples
 from linkcontext.train.held_out import HeldOutEvaluation, held_out_evaluation, is_reached, last_rows
 from linkcontext.train.model import read
 from linkcontext.train.schedule import cosine
-from linkcontext.train.setup import deal, make_accelerator, make_optimizer, make_trainee
+from linkcontext.train.setup import check_sharded, deal, lost_processes, make_accelerator, make_optimizer, make_trainee
 from linkcontext.train.steps import GRADIENT_NORM, Figures, Steps, run_steps
 from linkcontext.versions import TRAINING
 
@@ -51,7 +51,11 @@ def train(config: TrainConfig) -> Path:
 
     Raises `InputError` for whatever cannot be trained, and where a loss is not finite, naming step and examples.
     """
-    accelerator = make_accelerator(config)
+    with lost_processes():
+        return _train(config, make_accelerator(config))
+
+
+def _train(config: TrainConfig, accelerator: Accelerator) -> Path:
     out = Path(config.out)
     with lock_folder(out) if accelerator.is_main_process else nullcontext():
         trainee = make_trainee(config, accelerator)
@@ -67,6 +71,7 @@ def train(config: TrainConfig) -> Path:
             checkpoint.claim(out, {**_about(config), **about, **model}, FREE)
         accelerator.wait_for_everyone()
         wrapped, optimizer = accelerator.prepare(trainee, make_optimizer(trainee, config))
+        check_sharded(wrapped, accelerator.num_processes)
         start = checkpoint.resume(trainee, optimizer.optimizer, out)
         if accelerator.is_main_process:
             for name in ("log.jsonl", "held_out.jsonl"):

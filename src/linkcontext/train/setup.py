@@ -2,18 +2,24 @@
 
 import importlib.util
 import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 
 import torch
 from accelerate import Accelerator, DistributedType
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, FullyShardedDataParallelPlugin
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from linkcontext.data.images import open_image
 from linkcontext.errors import InputError
 from linkcontext.inference.vision import VisionEncoder
+from linkcontext.launch import process_count
 from linkcontext.models.families import parts
 from linkcontext.models.loading import device_named, load_model
 from linkcontext.scoring.local import LocalModel
@@ -21,6 +27,26 @@ from linkcontext.train.config import TrainConfig
 from linkcontext.train.model import Trainee, train_parts
 
 log = logging.getLogger("linkcontext")
+
+
+SHARDING = 2  # the version of FSDP that shards parameters as DTensors, which checkpoints gather
+# In the messages of Gloo, NCCL and the launch's store.
+LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|MASTER_ADDR|client socket", re.IGNORECASE)
+
+
+@contextmanager
+def lost_processes() -> Iterator[None]:
+    """Raise `InputError` if the block fails because another process has ended or cannot be reached."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # ValueError: a launch without an address
+        if process_count() == 1 or not LOST.search(str(error)):
+            raise
+        why = re.sub(r"^\[[^]]*\] ", "", str(error).splitlines()[0]).partition(". ")[0]
+        raise InputError(
+            f"another of the {process_count()} processes has ended, or cannot be reached ({why}). Run the same command "
+            "again to resume from the last checkpoint."
+        ) from error
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -36,12 +62,33 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         project_dir=config.out,
         kwargs_handlers=[unused],
     )
+    if wants_sharding() and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        # accelerate shards on GPUs only, and says nothing; what it does there runs on CPUs too.
+        accelerator.state.distributed_type = DistributedType.FSDP
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     if accelerator.distributed_type == DistributedType.FSDP:
         if config.model.load_in_4bit:
             raise InputError("--load-in-4bit: 4 bits are not sharded. Launch without FSDP: every GPU holds the model.")
+        if accelerator.state.fsdp_plugin.fsdp_version != SHARDING:
+            raise InputError(f"the launch asks for FSDP 1, and only FSDP 2 is there. Give it fsdp_version: {SHARDING}.")
         accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False  # every process has read the weights
     deal(0, config.batch, accelerator.num_processes, config.micro_batch)
     return accelerator
+
+
+def wants_sharding() -> bool:
+    """Whether the launch asks for FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def check_sharded(model: nn.Module, processes: int) -> None:
+    """Raise `InputError` if a launch with FSDP has left parameters whole in every process."""
+    whole = [name for name, p in model.named_parameters() if not isinstance(p, DTensor)]
+    if wants_sharding() and processes > 1 and whole:
+        raise InputError(
+            f"FSDP was asked for, and {len(whole)} parameters are whole in every process, such as {whole[0]}. Is the "
+            "launch's configuration one of FSDP 2?"
+        )
 
 
 def deal(step: int, batch: int, processes: int, micro_batch: int | None) -> list[list[list[int]]]:
