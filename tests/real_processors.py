@@ -33,6 +33,7 @@ from real_families import FAMILIES
 from linkcontext.data.images import open_image
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.inference.vision import VisionEncoder
+from linkcontext.models.families import wrap_processor
 from linkcontext.models.model import Model
 from linkcontext.records import Turn
 from linkcontext.scoring.local import LocalModel
@@ -61,7 +62,7 @@ def flat(scores):
 def compared(name, folder):
     """How a family is served, and how far its scores and replies are from those of whole prompts."""
     network, processor = FAMILIES[name]()
-    model = Model(name, name, network, processor)
+    model = Model(name, name, network, wrap_processor(processor))
     paths = [path for path in sorted(folder.glob("*.png")) if min(open_image(path).size) >= SMALLEST.get(name, 0)]
     sources = {path.stem: (path.stem * 8, path) for path in paths}
     requested = requests(list(sources))

@@ -12,6 +12,7 @@ from transformers import IdeficsImageProcessorPil, IdeficsProcessor
 from linkcontext import cli
 from linkcontext.episodes.render import encode
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
+from linkcontext.models.families import wrap_processor
 from linkcontext.models.idefics import UTTERANCE, IdeficsChatProcessor
 from linkcontext.models.loading import load_model
 from linkcontext.records import Turn
@@ -80,3 +81,25 @@ def test_eval_runs_it_and_says_what_it_is(folder, tmp_path, capsys):
     label = "isekai-pair: published, other images, total shots; this run is of Idefics (open Flamingo in transformers)"
     for name in ("report.md", "report.html"):
         assert f"{label}, not OpenFlamingo" in (tmp_path / "auto" / name).read_text()
+
+
+def test_idefics2_has_the_space_between_a_picture_and_a_word_in_its_text():
+    class Idefics2Processor:
+        tokenizer = image_processor = chat_template = None
+        image_token, fake_image_token = "<image>", "<fake>"
+
+        def apply_chat_template(self, messages, **options):
+            return messages
+
+        def __call__(self, **options):
+            return options
+
+    processor = wrap_processor(Idefics2Processor())
+    for text, written in {
+        "User:<image>What?": "User:<image> What?",
+        "<image> What?": "<image> What?",
+        "<image>\nWhat?": "<image>\nWhat?",
+        "<image><image><end>": "<image><image><end>",  # before a mark the processor writes none
+    }.items():
+        assert processor.apply_chat_template(text, tokenize=False) == written
+    assert processor(text=["a"]) == {"text": ["a"]}

@@ -20,13 +20,12 @@ REFERENCE = {  # and what is said of them
     "paligemma": "both directions",
     "molmo2": "all pictures of a prompt attend to each other",
     "mllama": "before a prompt's first picture read all of its pictures",
-    "idefics2": "spells pictures differently",  # it writes a space between a picture and a word
 }
 OPTIONAL = ("gemma3n", "perception_lm", "smolvlm")  # need timm or num2words
 TREE = (
     *("llava", "llava_next", "llava_onevision", "mistral3", "pixtral", "deepseek_vl", "kimi_k25", "gemma3"),
     *("gemma3_crops", "gemma4", "gemma4_causal", "gemma4_shared", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
-    *("qwen3_vl_moe", "qwen3_vl_thinking", "glm4v", "glm46v", "idefics3", "internvl", "ovis2"),
+    *("qwen3_vl_moe", "qwen3_vl_thinking", "glm4v", "glm46v", "idefics2", "idefics3", "internvl", "ovis2"),
     *("cohere2_vision", "aya_vision", "ernie4_5_vl", "step3p7"),
 )
 

@@ -69,7 +69,7 @@ def features_one_by_one(core: Any, inputs: Mapping[str, Tensor], count: int, cop
 
 def features_before_projector(core: Any, inputs: Mapping[str, Tensor], count: int, copies: int) -> list[Features]:
     """The same for networks whose `get_image_features` leaves out the projector. All images have equally many tiles."""
-    states = core.get_image_features(pixel_values=inputs["pixel_values"]).last_hidden_state
+    states = core.vision_model(inputs["pixel_values"]).last_hidden_state
     rows = core.multi_modal_projector(states.flatten(0, 1))
     return [Features(row, None, None) for row in rows.view(count, -1, rows.shape[-1])]
 

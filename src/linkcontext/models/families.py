@@ -102,6 +102,12 @@ FAMILIES = (
         projector="multi_modal_projector",
     ),
     Family(name="LLaVA with a Pixtral tower", model_type="llava", vision_type="pixtral"),  # images differ in size
+    Family(
+        name="Idefics2",
+        model_type="idefics2",
+        processor_class="Idefics2Processor",
+        wrap_processor=idefics.Idefics2ChatProcessor,
+    ),
     Family(name="Mistral 3", model_type="mistral3", unusable=single_token),
     Family(name="LLaVA", model_type="llava", projector="multi_modal_projector"),
     Family(name="LLaVA-OneVision", model_type="llava_onevision", resolution_depends_on_count=True),

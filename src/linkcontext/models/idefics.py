@@ -1,7 +1,8 @@
-"""Idefics, an open reproduction of Flamingo in transformers: its processor, vision and cross-attention.
+"""Idefics, an open reproduction of Flamingo in transformers: its processor, vision and cross-attention; and Idefics2's
+processor.
 
-Its processor takes texts and pictures in one list (given as two lists it would put the pictures behind the text),
-writes the first token itself, and has no chat template. The wording here is that of the model card.
+The processor of Idefics takes texts and pictures in one list (given as two lists it would put the pictures behind the
+text), writes the first token itself, and has no chat template. The wording here is that of the model card.
 """
 
 import re
@@ -75,6 +76,31 @@ class IdeficsChatProcessor:
             prompt = [first, *(part for pair in zip(shown, rest, strict=True) for part in pair)]
             prompts.append([part for part in prompt if part != ""])
         return self.processor(text=prompts, add_special_tokens=False, **options)
+
+    def save_pretrained(self, folder: Any) -> None:
+        """Save the processor that this one wraps."""
+        self.processor.save_pretrained(folder)
+
+
+class Idefics2ChatProcessor:
+    """An `Idefics2Processor` whose chat template writes the space that the processor puts between an image and a word.
+
+    Otherwise the tokens of the word would depend on whether its text goes through the tokenizer or the processor.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor, self.tokenizer = processor, processor.tokenizer
+        self.image_processor, self.chat_template = processor.image_processor, processor.chat_template
+        self.image_token, self.fake_image_token = processor.image_token, processor.fake_image_token
+
+    def apply_chat_template(self, messages: list[dict[str, Any]], **options: Any) -> str:
+        """The conversation as text."""
+        text: str = self.processor.apply_chat_template(messages, **options)
+        return re.sub(rf"({re.escape(self.image_token)})(?=[^\s<])", r"\1 ", text)
+
+    def __call__(self, **options: Any) -> Any:
+        """The processor's output."""
+        return self.processor(**options)
 
     def save_pretrained(self, folder: Any) -> None:
         """Save the processor that this one wraps."""
