@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers import __version__ as transformers_version
-from transformers.utils.logging import disable_progress_bar
+from transformers import logging as transformers_logging
 
 from linkcontext.errors import InputError, first_few
 from linkcontext.jsonl import read_json
@@ -117,7 +117,7 @@ def _pretrained(
 ) -> tuple[Any, Any, dict[str, Any]]:
     """A network, its processor, and which weights are missing or of another size. Raises what transformers raises."""
     if not is_main_process():
-        disable_progress_bar()
+        transformers_logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(source, **options)
     if type(config) not in AutoModelForImageTextToText._model_mapping and not options["trust_remote_code"]:
         raise InputError(f"--model {name}: {_other_kind(config)}")
