@@ -34,7 +34,9 @@ def embedded_by_modality(network: Any, ids: Tensor, in_image: Tensor) -> TokenIn
     is_vision = (ids >= vision.vocab_offset) & (ids < network.model.embed_audio.vocab_offset)
     if is_vision.any():
         embeds = embeds.masked_scatter(is_vision[..., None], vision(input_ids=ids[is_vision][None]).to(embeds.dtype))
-    return embeds, {"per_layer_inputs": network.get_decoder().get_per_layer_inputs(ids)}
+    decoder = network.get_decoder()
+    in_table = ids.masked_fill(ids >= decoder.config.vocab_size_per_layer_input, 0)
+    return embeds, {"per_layer_inputs": decoder.get_per_layer_inputs(in_table)}
 
 
 def embedded_with_indicators(network: Any, ids: Tensor, in_image: Tensor) -> TokenInputs:
