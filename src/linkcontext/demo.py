@@ -157,7 +157,7 @@ def teach(model: ScoringModel, subject: DemoSubject) -> DemoLesson:
     """Teach a new learner the support of one episode, and ask it the queries."""
     dataset = open_data(subject.spec)
     (episode,) = sample_episodes(dataset, subject.plan).episodes
-    learner = Learner(model)
+    learner = Learner(model, head="lm")  # the demo shows what the model learns
     support = {
         c.name: tuple(dataset.path(turn.item) for turn in episode.support if turn.class_id == c.class_id)
         for c in episode.candidates

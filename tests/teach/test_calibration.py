@@ -20,14 +20,14 @@ def paths():
 @pytest.mark.parametrize("select", ["medoid", "rices"])
 def test_probabilities_are_calibrated_whatever_is_shown(nano, paths, select):
     """By oracle: the log-probabilities of the names, less their mean over pictures that are shown."""
-    model = Learner(LocalModel(load_model(str(nano))), shots_per_class=2, select=select)
+    model = Learner(LocalModel(load_model(str(nano))), shots_per_class=2, select=select, head="lm")
     model.teach({"a": paths[0][:3], "a longer name": paths[1][:3]})
     query, picture = model.query(paths[2][0]), paths[2][0]
     turns = model.choose_support()
     if select == "rices":
-        own = [model._similar_support(turn.item, without_itself=True) for turn in turns]
+        own = [model.similar_support(turn.item, without_itself=True) for turn in turns]
         assert all(turn.item not in {t.item for t in support} for turn, support in zip(turns, own, strict=True))
-        support = model._similar_support(query.item)
+        support = model.similar_support(query.item)
     else:
         own, support = [turns] * len(turns), turns
 

@@ -29,7 +29,7 @@ def named():
 
 
 def test_a_dialogue_on_a_server_teaches_asks_and_corrects(mini, mini_url, named):
-    here = Dialogue(Learner(LocalModel(mini)))
+    here = Dialogue(Learner(LocalModel(mini), head="lm"))
     far = Dialogue(linkcontext.load(f"openai:{mini_url}#mini"))
     for name, pictures in named.items():
         for dialogue in (here, far):
@@ -100,7 +100,7 @@ def test_a_server_answers_as_the_model_does_here(mini, mini_url, tmp_path, capsy
         for item in items[:2]:
             (tmp_path / name).mkdir(exist_ok=True)
             shutil.copy(dataset.path(item.id), tmp_path / name)
-    learner = Learner(LocalModel(mini))
+    learner = Learner(LocalModel(mini), head="lm")
     learner.teach({name: sorted((tmp_path / name).iterdir()) for name in named})
     pack = write_pack(learner, tmp_path / "two.pack")
     picture = dataset.path(classes[0][9].id)

@@ -360,7 +360,7 @@ def test_a_pack_that_is_trusted_needs_no_pictures(model, folder, zoo, learner):
 def test_no_pack_decides_which_model_is_loaded(folder, zoo, capsys, monkeypatch):
     loaded = []
     monkeypatch.setattr(
-        "linkcontext.evaluation.open_model.load_model", lambda name, *more: loaded.append((name, more[-2])) or nothing()
+        "linkcontext.evaluation.open_model.load_model", lambda name, *more: loaded.append((name, more[-3])) or nothing()
     )
     ask = ["ask", str(forge(zoo, folder / "forged.pack")), str(folder / "lum.png")]
 
@@ -480,7 +480,7 @@ def test_packs_keep_how_they_were_written(nano, folder, capsys):
     base = ["teach", "--data", str(folder / "zoo"), "--model", str(nano)]
     main([*base, "--out", pack, "--classes", "dax", "lum", "--no-state"])
     main(["pack", pack, "--licence", "CC0"])
-    assert "without the KV cache" in capsys.readouterr().out.splitlines()[-5]
+    assert "without the KV cache" in capsys.readouterr().out.splitlines()[-6]
     main([*base, "--out", pack, "--classes", "lum"])
     assert "without the KV cache" in capsys.readouterr().out
     for arguments, why in (

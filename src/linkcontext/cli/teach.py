@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from linkcontext.cli.terminal import console, harmless, print_json, print_problems
-from linkcontext.config import Loading
+from linkcontext.config import HeadName, Loading
 from linkcontext.errors import InputError
 from linkcontext.models.prompting import Prompting
 from linkcontext.source import data_help
@@ -68,6 +68,10 @@ class Teach:
     select: Literal["medoid", "random", "rices"] = "medoid"
     """Which pictures to show if there are more: medoid, the most representative ones; random; or rices, those most
     similar to each query, which then has a support of its own and takes longer."""
+    head: HeadName = "auto"
+    """What names pictures. lm: the language model, which sees the taught pictures; centroid, knn, linear: classifiers
+    on image features; mix: all four together; auto: the best of these on taught pictures that are left out in turn.
+    tabicl needs the package tabicl and its weights."""
     scaffold: str = "turns"
     """The wording around the pictures: turns, single_turn, lcl, or a JSON file."""
     licence: str | None = None
@@ -115,12 +119,14 @@ class Teach:
 
         model = open_model(self.loading.of(self.model or "mini"))
         require(model, "token ids", "a pack")
-        return Learner(model, load_scaffold(self.scaffold), shots_per_class=self.shots_per_class, select=self.select)
+        scaffold = load_scaffold(self.scaffold)
+        return Learner(model, scaffold, shots_per_class=self.shots_per_class, select=self.select, head=self.head)
 
     def _earlier_learner(self, pack: "Pack") -> "Learner":
         given = {
             "shots-per-class": self.shots_per_class is not None,
             "select": self.select != "medoid",
+            "head": self.head != "auto",
             "scaffold": self.scaffold != "turns",
         }
         for flag in (flag for flag, is_given in given.items() if is_given):
@@ -153,6 +159,8 @@ class AskPack:
     model: str | None = None
     """Another model than the pack's, which is taught again from the pictures. openai:URL#NAME is a model behind a
     server."""
+    head: HeadName | None = None
+    """What names the pictures, instead of what the pack was taught with: lm, centroid, knn, linear, mix or auto."""
     json: bool = False
     """Print a JSON object for each picture."""
     trust_pack: TrustPack = False
@@ -169,7 +177,10 @@ class AskPack:
         if not self.pictures:
             raise InputError("name at least one picture to ask about.")
         learner = pack.learner(_model_of(pack, self.model, self.loading))
+        if self.head is not None:
+            learner.head = self.head
         if not learner.model.lacks("token ids") and not self.json and self.question is None:
+            console.print(learner.choose_head().describe(), markup=False, soft_wrap=True)
             console.print(describe_rejection(learner.estimate_rejection_threshold()), markup=False, soft_wrap=True)
         for picture in self.pictures:
             if self.question is not None:

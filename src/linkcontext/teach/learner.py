@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
-from linkcontext.config import Select
+from linkcontext.config import HeadName, Select
 from linkcontext.data.images import thumbnail_png
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold, build_messages, refuse_scaffold
 from linkcontext.errors import InputError
@@ -22,11 +20,12 @@ from linkcontext.records import Turn
 from linkcontext.scoring.local import scoring_model
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.teach.answer import Answer, certain
-from linkcontext.teach.calibration import calibrated, is_balanced, name_log_probabilities
+from linkcontext.teach.head_choice import HeadChoice
 from linkcontext.teach.named_reply import named_reply
 from linkcontext.teach.names import checked_name, checked_names
+from linkcontext.teach.naming import chosen_head, mean_log_probabilities, probabilities_of_names
 from linkcontext.teach.rejection import RejectionThreshold, leave_one_out_threshold, nearest_pictures
-from linkcontext.teach.support import Support, largest_fitting, select_support, similar_support
+from linkcontext.teach.support import Support, largest_fitting, most_similar, select_support
 from linkcontext.teach.taught_pictures import TaughtPictures
 
 log = logging.getLogger("linkcontext")
@@ -43,6 +42,10 @@ class Learner:
     All pictures are shown, or as many of each name as fit the context. `shots_per_class` shows fewer, which `select`
     chooses: "medoid" the most representative ones, "random" a random sample, "rices" those most similar to the query.
 
+    `head` is what names a picture: "lm", the language model; "centroid", "knn", "linear" or "tabicl", a classifier on
+    image features; "mix", the language model and three of these together; "auto", the best of them on
+    taught pictures that are left out in turn. It concerns names alone: replies are always the language model's.
+
     >>> learner = linkcontext.load("mini")  # doctest: +SKIP
     >>> learner.teach({"cactihog": ["a.png", "b.png"], "plimbo": ["c.png", "d.png"]})  # doctest: +SKIP
     >>> learner.ask("e.png").name  # doctest: +SKIP
@@ -54,6 +57,7 @@ class Learner:
     pictures: TaughtPictures = field(default_factory=TaughtPictures)
     shots_per_class: int | None = None
     select: Select = "medoid"
+    head: HeadName = "auto"
     # Values that cost a run of the model, and the pictures they were computed for.
     _computed: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _computed_for: tuple[tuple[str, ...], ...] = field(default=(), init=False, repr=False)
@@ -113,10 +117,11 @@ class Learner:
     def ask(self, picture: str | Path) -> Answer:
         """Name a picture.
 
-        A picture that was taught, in this or another file, gets the name it was taught under. For any other the model
-        scores every taught name; the scores are corrected by `estimate_name_bias` and normalised to probabilities.
-        The support is run once and its KV cache kept, so each further question costs only its own tokens. Where a
-        server gives no log-probabilities, its reply is matched with the names, and the matched name has probability 1.
+        A picture that was taught, in this or another file, gets the name it was taught under. For any other the head
+        (`choose_head`) gives every taught name a probability. Where it is the language model, scores are corrected by
+        `estimate_name_bias`; the support is run once and its KV cache kept, so each further question costs only its
+        own tokens. Where a server gives no log-probabilities, its reply is matched with the names, and the matched
+        name has probability 1.
 
         Raises `InputError` for a picture that cannot be read, if fewer than two names were taught, and for a reply
         with none of the names or several.
@@ -130,12 +135,10 @@ class Learner:
             return Answer(name, probabilities, similarity, neighbours, taught=True)
         if len(names) < 2:
             raise InputError("teach at least two names before asking: with one there is nothing to choose.")
-        support = self.support_for(query)
         if self.model.lacks("log-probabilities"):
-            probabilities = named_reply(self.model, self.scaffold, query, support, names)
+            probabilities = named_reply(self.model, self.scaffold, query, self.support_for(query), names)
             return Answer(max(probabilities, key=probabilities.__getitem__), probabilities)
-        (log_probabilities,) = name_log_probabilities(self.model, self.scaffold, [query], support, names)
-        probabilities = dict(zip(names, calibrated(log_probabilities, self.estimate_name_bias()), strict=True))
+        probabilities = dict(zip(names, probabilities_of_names(self, query), strict=True))
         best = max(probabilities, key=probabilities.__getitem__)
         if not self.pictures.features:
             return Answer(best, probabilities)
@@ -143,6 +146,13 @@ class Learner:
         threshold = self.estimate_rejection_threshold()
         accepted = threshold is None or threshold.accepts(similarity)
         return Answer(best if accepted else None, probabilities, similarity, neighbours)
+
+    def choose_head(self) -> HeadChoice:
+        """What names pictures, with how often it is right on taught pictures that were left out.
+
+        Raises `InputError` for a head that the model cannot have.
+        """
+        return self._once(f"head {self.head}", lambda: chosen_head(self))
 
     def say(
         self,
@@ -180,7 +190,7 @@ class Learner:
     def support_for(self, query: Turn) -> Support:
         """The support that precedes a query: with `select="rices"` one of its own, otherwise the same for all."""
         if self.select == "rices":
-            return Support(self._similar_support(query.item))
+            return Support(self.similar_support(query.item))
         return Support(self.choose_support(), self.prefill_support())
 
     def choose_support(self) -> list[Turn]:
@@ -227,20 +237,7 @@ class Learner:
         without itself. The bias is 0 for unbalanced supports, and on the reference engine, where it would cost as many
         whole prompts as there are pictures.
         """
-        return self._once("name_bias", self._mean_log_probabilities)
-
-    def _mean_log_probabilities(self) -> list[float]:
-        turns, names = self.choose_support(), self.pictures.names
-        if self.model.lacks("shared prefixes") or not is_balanced(turns, names):
-            return [0.0] * len(names)
-        queries = [Turn(turn.item, "", "") for turn in turns]
-        if self.select == "rices":
-            supports = [([query], Support(self._similar_support(query.item, without_itself=True))) for query in queries]
-        else:
-            supports = [(queries, Support(turns, self.prefill_support()))]
-        rows = [name_log_probabilities(self.model, self.scaffold, some, support, names) for some, support in supports]
-        mean: list[float] = torch.cat(rows).mean(0).tolist()
-        return mean
+        return self._once("name_bias", lambda: mean_log_probabilities(self))
 
     def estimate_rejection_threshold(self) -> RejectionThreshold | None:
         """Estimate the similarity below which a picture is "none of these", from the taught pictures alone."""
@@ -251,21 +248,26 @@ class Learner:
         prefix: PrefixCache | None = None,
         name_bias: Sequence[float] | None = None,
         support: Sequence[Turn] | None = None,
+        head: HeadChoice | None = None,
     ) -> None:
         """Take values computed earlier for the same pictures by the same model, instead of computing them again."""
         lists = {"name_bias": name_bias, "support": support}
-        values = {"prefix": prefix, **{name: value and list(value) for name, value in lists.items()}}
+        values = {
+            "prefix": prefix,
+            f"head {self.head}": head,
+            **{name: value and list(value) for name, value in lists.items()},
+        }
         self._computed = {name: value for name, value in values.items() if value is not None}
         self._computed_for = self.pictures.key
 
-    def _similar_support(self, picture: str, without_itself: bool = False) -> list[Turn]:
+    def similar_support(self, picture: str, without_itself: bool = False) -> list[Turn]:
         """As many pictures as a support has otherwise, the most similar to a picture, whatever their names."""
         if not self.pictures.features:
             raise InputError("--select rices: this model's engine computes no image features. Use --select random.")
         self._register_pictures()
         count = (self.shots_per_class or 1) * len(self.pictures.names)
         query = vector(*self.model.pictures.features([picture]))
-        return similar_support(self.pictures, query, count, picture if without_itself else None)
+        return most_similar(self.pictures, query, count, picture if without_itself else None)
 
     def _register_pictures(self) -> None:
         """Give the model the features of all taught pictures, whose files may be gone."""

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from linkcontext.config import HeadName
 from linkcontext.data.images import sha256
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold
 from linkcontext.episodes.special_tokens import refuse_marks
@@ -37,7 +38,7 @@ from linkcontext.scoring.local import scoring_model
 from linkcontext.scoring.protocol import ScoringModel, require
 from linkcontext.storage import read_errors, replacing, write_errors
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.pack_header import FORMAT, Header, StoredThreshold, TaughtTo, read_header
+from linkcontext.teach.pack_header import FORMAT, Header, StoredHead, StoredThreshold, TaughtTo, read_header
 from linkcontext.teach.pack_seal import is_sealed, seal
 from linkcontext.teach.pack_tensors import check_features, check_tensors, features_of, prefix_of, to_tensors
 from linkcontext.teach.rejection import RejectionThreshold, describe_rejection
@@ -108,6 +109,11 @@ class Pack:
         return {item: self.tensors[f"thumbnail/{item}"].numpy().tobytes() for item in self.header.items}
 
     @property
+    def head(self) -> HeadName:
+        """What names pictures, as it was wanted when the pack was taught."""
+        return self.header.head.wanted
+
+    @property
     def rejection_threshold(self) -> RejectionThreshold | None:
         """The similarity below which a picture is "none of these"."""
         return self.header.point.threshold() if self.header.point is not None else None
@@ -124,6 +130,7 @@ class Pack:
             f"{self.path}: {len(self.concepts)} names, {len(header.items)} pictures{shown}; {size:.1f} MB, {state}",
             f"model: {self.model} ({header.model.identity[:12]})   licence: {self.licence or 'none given'}",
             *(f"  {name}: {len(items)} pictures" for name, items in self.concepts.items()),
+            *([header.head.choice().describe()] if self.trusted else ()),
             describe_rejection(self.rejection_threshold)
             if self.trusted
             else f"It {ELSEWHERE}: only its pictures and names are used.",
@@ -142,7 +149,9 @@ class Pack:
         for name in self.concepts:
             refuse_marks(name, model.card.special_tokens, f"{self.path}: the name {name!r}")
         header = self.header
-        learner = Learner(model, self.scaffold, shots_per_class=header.shots_per_class, select=header.select)
+        learner = Learner(
+            model, self.scaffold, shots_per_class=header.shots_per_class, select=header.select, head=self.head
+        )
         features = features_of(self.tensors, header.items)
         is_here = not model.lacks("token ids")
         same = is_here and self.trusted and header.model.identity == model.loaded.identity and all(features.values())
@@ -163,7 +172,8 @@ class Pack:
             {item: ImageFeatures.from_tensors(rows, model.loaded.device) for item, rows in features.items()},
         )
         if self.sealed:
-            learner.restore(prefix_of(self.tensors, header.held, model.loaded), header.leaning or None)
+            prefix = prefix_of(self.tensors, header.held, model.loaded)
+            learner.restore(prefix, header.leaning or None, head=header.head.choice())
         return learner
 
     def _shown(self) -> list[Turn]:
@@ -291,6 +301,7 @@ def _header(learner: Learner, path: Path, licence: str, prefix: PrefixCache | No
         leaning=tuple(learner.estimate_name_bias()),
         rounds=tuple((turn.item, turn.answer) for turn in learner.choose_support()),
         point=StoredThreshold.of(learner.estimate_rejection_threshold()),
+        head=StoredHead.of(learner.head, learner.choose_head()),
         licence=licence,
         versions={name: version(name) for name in ("linkcontext", "torch", "transformers")},
     )

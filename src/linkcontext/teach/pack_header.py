@@ -4,15 +4,17 @@ import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from linkcontext.config import Select
+from linkcontext.config import HeadName, Select
 from linkcontext.data.layout import name_key
 from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.errors import CONTROL, InputError
 from linkcontext.jsonl import from_dict, parse_json
+from linkcontext.teach.head_choice import HeadChoice
+from linkcontext.teach.heads import FEATURE_KINDS, HEAD_NAMES
 from linkcontext.teach.names import canonical_name
 from linkcontext.teach.rejection import RejectionThreshold
 
-FORMAT = "linkcontext.pack/2"  # the only version that is read; docs/teaching.md has the policy
+FORMAT = "linkcontext.pack/3"  # the only version that is read; docs/teaching.md has the policy
 SHA256 = re.compile("[0-9a-f]{64}")
 PIXEL_HASH = re.compile("[0-9a-f]{32,64}")
 SERVER = re.compile(r"\s*(openai:|[a-z][a-z0-9+.-]*://)", re.IGNORECASE)  # a model behind a server
@@ -55,6 +57,29 @@ class StoredThreshold:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredHead:
+    """A `HeadChoice`, and the head that was wanted."""
+
+    wanted: HeadName
+    head: HeadName
+    features: str
+    temperatures: dict[str, float]
+    right: int
+    pictures: int
+
+    @classmethod
+    def of(cls, wanted: HeadName, choice: HeadChoice) -> "StoredHead":
+        """The record of a choice."""
+        temperatures = {str(part): value for part, value in choice.temperatures.items()}
+        return cls(wanted, choice.head, choice.features, temperatures, choice.right, choice.pictures)
+
+    def choice(self) -> HeadChoice:
+        """The choice of a record."""
+        temperatures = {part: self.temperatures[part] for part in HEAD_NAMES if part in self.temperatures}
+        return HeadChoice(self.head, self.features, temperatures, self.right, self.pictures)
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """The header's keys as they are in the file. Pictures are named by the sha256 of their files."""
 
@@ -70,6 +95,7 @@ class Header:
     leaning: tuple[float, ...]  # the bias of each name, in nats
     rounds: tuple[tuple[str, ...], ...]  # the support: picture and name of each turn
     point: StoredThreshold | None
+    head: StoredHead
     licence: str
     versions: dict[str, str]
 
@@ -165,8 +191,18 @@ def _wrong_support(header: Header) -> list[str]:
         wrong.append("held has pictures that the pack does not have")
     if header.leaning and len(header.leaning) != len(header.concepts):
         wrong.append("leaning does not have one number for each name")
+    if not _is_possible(header.head, len(named)):
+        wrong.append("head has impossible values")
     if point := header.point:
         shares = 0 <= point.kept <= 1 and 0 <= point.refused <= 1
         if not shares or abs(point.fit) > 1.01 or point.pictures != len(named):
             wrong.append("point has impossible values")
     return wrong
+
+
+def _is_possible(head: StoredHead, pictures: int) -> bool:
+    """Whether a choice could have been made for so many pictures."""
+    counts = 0 <= head.right <= head.pictures <= pictures
+    known = head.features in (*FEATURE_KINDS, "") and head.head != "auto" and set(head.temperatures) <= set(HEAD_NAMES)
+    needs_features = head.head == "lm" or bool(head.features)
+    return counts and known and needs_features and all(0 < value < 1e6 for value in head.temperatures.values())

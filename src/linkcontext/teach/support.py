@@ -46,7 +46,7 @@ def _selected(pictures: TaughtPictures, name: str, count: int, select: Select) -
     return [own[place] for place in order]
 
 
-def similar_support(pictures: TaughtPictures, query: Tensor, count: int, without: str | None = None) -> list[Turn]:
+def most_similar(pictures: TaughtPictures, query: Tensor, count: int, without: str | None = None) -> list[Turn]:
     """A support of the `count` pictures most similar to the query float32[width], whatever their names (RICES).
 
     The picture with the id `without` is left out.

@@ -1,0 +1,120 @@
+"""Heads: small classifiers that name a picture by its image features. scikit-learn fits them in milliseconds.
+
+A head gives every class a score; `temperature` makes probabilities of scores. Both are judged on pictures that are left
+out in turn, so that no head is praised for pictures that it was fitted to.
+"""
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from linkcontext.config import HeadName
+from linkcontext.errors import InputError
+
+Features = NDArray[np.float32]  # [pictures, width], of unit length
+Labels = NDArray[np.int64]  # [pictures]: the place of each picture's name among the names
+Scores = NDArray[np.float64]  # [pictures, names]: higher is likelier
+Head = Callable[[Features, Labels, Features, int], Scores]  # supports, their labels, queries, how many names
+
+HEAD_NAMES: tuple[HeadName, ...] = get_args(HeadName)
+FEATURE_KINDS = ("tokens", "pooled")  # the mean of a picture's tokens, and the vision encoder's own summary
+
+NEIGHBOURS = 3
+STRENGTH = 100.0  # of the linear head's weights; features of unit length need large ones
+LEAST = 1e-3  # added to shares of neighbours, of which most are 0
+LEFT_OUT = 10  # parts that are left out in turn, at most
+TEMPERATURES = np.geomspace(1e-5, 1e2, 300)  # features of some encoders have cosines that differ by 1e-4
+
+
+def centroid(features: Features, labels: Labels, queries: Features, names: int) -> Scores:
+    """The cosine between a picture and the mean of each name's pictures."""
+    means = np.stack([features[labels == label].mean(0) for label in range(names)])
+    scores: Scores = (queries @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).astype(np.float64)
+    return scores
+
+
+def knn(features: Features, labels: Labels, queries: Features, names: int) -> Scores:
+    """The logarithm of each name's share of the three nearest pictures, nearer ones counting more."""
+    count = min(NEIGHBOURS, len(features))
+    model = KNeighborsClassifier(count, weights="distance", metric="cosine").fit(features, labels)
+    return np.log(_of_all_names(model, model.predict_proba(queries), names) + LEAST)
+
+
+def linear(features: Features, labels: Labels, queries: Features, names: int) -> Scores:
+    """Log-probabilities of a logistic regression."""
+    model = LogisticRegression(C=STRENGTH, max_iter=1000).fit(features, labels)
+    return _of_all_names(model, model.predict_log_proba(queries), names, np.log(LEAST))
+
+
+def tabicl(features: Features, labels: Labels, queries: Features, names: int) -> Scores:
+    """Log-probabilities of TabICL (arXiv 2502.05564), a transformer that reads the support as a table.
+
+    Raises `InputError` if the package is missing or its weights cannot be had.
+    """
+    try:
+        from tabicl import TabICLClassifier  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise InputError("--head tabicl needs the tabicl package: pip install tabicl.") from error
+    try:
+        model = TabICLClassifier().fit(features, labels)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"--head tabicl: its weights cannot be loaded from the hub ({error}).") from error
+    return np.log(_of_all_names(model, model.predict_proba(queries), names) + LEAST)
+
+
+HEADS: dict[HeadName, Head] = {"centroid": centroid, "knn": knn, "linear": linear, "tabicl": tabicl}
+SIMPLEST_FIRST: tuple[HeadName, ...] = ("centroid", "knn", "linear")
+
+
+def _of_all_names(model: Any, values: NDArray[Any], names: int, missing: float = 0.0) -> Scores:
+    """The columns of the names that a classifier has seen, and `missing` for the others."""
+    scores = np.full((len(values), names), missing)
+    scores[:, model.classes_] = values
+    return scores
+
+
+def left_out_parts(labels: Labels) -> list[NDArray[np.int64]]:
+    """The places of the pictures that are left out together: the first of each name, the second of each, and so on.
+
+    A picture of every name is left out at once, so that what remains is as balanced as the whole. A name with a single
+    picture keeps it. Where names have more than `LEFT_OUT` pictures, a part has several of each.
+    """
+    ranks = np.array([np.count_nonzero(labels[:place] == label) for place, label in enumerate(labels)])
+    counts = np.bincount(labels)[labels]
+    parts = min(LEFT_OUT, int(counts.max(initial=0)))
+    split = [np.flatnonzero((ranks % parts == part) & (counts > 1)) for part in range(parts)]
+    return [places for places in split if len(places)]
+
+
+def left_out_scores(head: Head, features: Features, labels: Labels, names: int) -> Scores:
+    """The scores of each picture by a head that was fitted without it; NaN for the only picture of a name."""
+    scores = np.full((len(features), names), np.nan)
+    for places in left_out_parts(labels):
+        rest = np.setdiff1d(np.arange(len(labels)), places)
+        scores[places] = head(features[rest], labels[rest], features[places], names)
+    return scores
+
+
+def log_softmax(scores: Scores) -> Scores:
+    """Log-probabilities of names, float64[pictures, names]."""
+    values: Scores = torch.from_numpy(np.ascontiguousarray(scores)).log_softmax(1).numpy()
+    return values
+
+
+def temperature(scores: Scores, labels: Labels) -> float:
+    """What scores have to be divided by, so that their softmax fits how often left-out pictures are named right.
+
+    Least cross-entropy against smoothed labels: of n right answers the next one is wrong with probability 1 / (n + 2)
+    (Laplace's rule of succession), so that no support makes a head certain.
+    """
+    count, names = scores.shape
+    doubt = 1 / (count + 2)
+    targets = np.full((count, names), doubt / names)
+    targets[np.arange(count), labels] += 1 - doubt
+    losses = [-(targets * log_softmax(scores / value)).sum() for value in TEMPERATURES]
+    return float(TEMPERATURES[int(np.argmin(losses))])

@@ -1,0 +1,145 @@
+"""Which head names pictures: the best on pictures that are left out, with the choice inside of what is counted."""
+
+import numpy as np
+import pytest
+
+from linkcontext.errors import InputError
+from linkcontext.scoring.local import LocalModel
+from linkcontext.source import open_data
+from linkcontext.teach.head_choice import MIXED, HeadChoice, choose_head
+from linkcontext.teach.heads import log_softmax
+from linkcontext.teach.learner import Learner
+from linkcontext.teach.naming import left_out_by_model
+from linkcontext.teach.pack import read_pack, write_pack
+
+STREAM = np.random.default_rng(0)
+LABELS = np.repeat([0, 1, 2], 6)
+
+
+def clusters(spread):
+    """Unit vectors around one centre for each name."""
+    centres = np.eye(3, 8, dtype=np.float32)
+    rows = centres[LABELS] + spread * np.random.default_rng(1).normal(size=(18, 8)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def model_scores(right):
+    """Scores of a language model that names this share of the pictures right."""
+    rows = np.where(STREAM.random(18)[:, None] < right, np.eye(3)[LABELS], np.eye(3)[(LABELS + 1) % 3])
+    return 5 * rows
+
+
+def never():
+    raise AssertionError("the language model is not needed")
+
+
+def test_auto_takes_features_where_they_tell_and_the_model_where_they_do_not():
+    clear, noise = {"tokens": clusters(0.05)}, {"tokens": clusters(9)}
+    chosen = choose_head("auto", clear, LABELS, 3, lambda: model_scores(0.3))
+    assert chosen.head == "centroid"  # the simplest of those that are always right
+    assert (chosen.right, chosen.pictures, chosen.features) == (18, 18, "tokens")
+    chosen = choose_head("auto", noise, LABELS, 3, lambda: model_scores(1))
+    assert "lm" in chosen.parts
+    assert chosen.right > 15
+
+
+def test_the_kind_of_features_is_the_one_that_tells():
+    kinds = {"tokens": clusters(9), "pooled": clusters(0.05)}
+    assert choose_head("linear", kinds, LABELS, 3, never).features == "pooled"
+
+
+def test_a_head_that_is_wanted_is_taken_and_judged():
+    for head in ("centroid", "knn", "linear"):
+        chosen = choose_head(head, {"tokens": clusters(0.3)}, LABELS, 3, never)
+        assert chosen.head == head
+        assert chosen.pictures == 18
+        assert f"({head})" in chosen.describe()
+        assert f"{chosen.right} of 18 right" in chosen.describe()
+    assert choose_head("lm", {"tokens": clusters(1)}, LABELS, 3, never) == HeadChoice("lm")
+
+
+def test_right_is_counted_with_the_choice_inside():
+    """Of many heads that guess, the luckiest is not believed: what is counted is what the others would have chosen."""
+    counted = []
+    for seed in range(60):
+        stream = np.random.default_rng(seed)
+        rows = stream.normal(size=(18, 8)).astype(np.float32)
+        chosen = choose_head("auto", {"tokens": rows}, LABELS, 3, lambda s=stream: s.normal(size=(18, 3)))
+        counted.append(chosen.right)
+    assert np.mean(counted) / 18 == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_without_features_or_second_pictures_auto_is_the_language_model():
+    assert choose_head("auto", {}, LABELS, 3, never) == HeadChoice("lm")
+    single = choose_head("auto", {"tokens": clusters(1)[[0, 6, 12]]}, np.arange(3), 3, lambda: np.full((3, 3), np.nan))
+    assert single == HeadChoice("lm")
+    wanted = choose_head("centroid", {"tokens": clusters(1)[[0, 6, 12]]}, np.arange(3), 3, never)
+    assert (wanted.head, wanted.pictures) == ("centroid", 0)
+    with pytest.raises(InputError, match=r"--head knn: this model shows no image features\. Use --head lm"):
+        choose_head("knn", {}, LABELS, 3, never)
+
+
+def test_the_language_model_alone_keeps_its_probabilities():
+    scores = STREAM.normal(size=(4, 3))
+    assert HeadChoice("lm").log_probabilities({"lm": scores}) == pytest.approx(log_softmax(scores))
+
+
+def test_a_mixture_is_the_mean_of_its_parts():
+    scores = {part: STREAM.normal(size=(2, 3)) for part in MIXED}
+    temperatures = {**dict.fromkeys(MIXED, 0.5), "mix": 2.0}
+    mean = np.mean([log_softmax(scores[part] / 0.5) for part in MIXED], axis=0)
+    expected = log_softmax(mean / 2)
+    assert HeadChoice("mix", "tokens", temperatures).log_probabilities(scores) == pytest.approx(expected)
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    """Four pictures of two things, and others of them."""
+    classes = list(open_data("world:3").by_class().values())
+    dataset = open_data("world:3")
+    named = {name: [dataset.path(item.id) for item in classes[at]] for name, at in (("lum", 0), ("dax", 5))}
+    return {name: paths[:4] for name, paths in named.items()}, {name: paths[8] for name, paths in named.items()}
+
+
+def test_a_learner_answers_by_its_head(mini, lesson):
+    taught, new = lesson
+    learner = Learner(LocalModel(mini))
+    learner.teach(taught)
+    assert learner.choose_head().pictures == 8
+    answers = {}
+    for head in ("lm", "centroid", "knn", "linear", "mix", "auto"):
+        learner.head = head
+        answers[head] = learner.ask(new["lum"]).probabilities
+        assert sum(answers[head].values()) == pytest.approx(1)
+    assert len({round(answers[head]["lum"], 6) for head in ("lm", "centroid", "knn", "linear")}) == 4
+    assert answers["auto"] == answers[learner.choose_head().head]
+    learner.teach({"lum": [new["lum"]]})
+    assert learner.choose_head().pictures == 9
+
+
+def test_the_model_does_not_see_what_is_left_out(mini, lesson):
+    """By oracle: a learner that was never shown the pictures."""
+    taught, _ = lesson
+    learner = Learner(LocalModel(mini), head="lm")
+    learner.teach(taught)
+    scores = left_out_by_model(learner)
+    without = Learner(LocalModel(mini), head="lm")
+    without.teach({name: paths[1:] for name, paths in taught.items()})
+    without.restore(name_bias=[0.0, 0.0])
+    first, second = (np.log([*without.ask(taught[name][0]).probabilities.values()]) for name in ("lum", "dax"))
+    # The scores are less the mean of each name, which falls out of the difference.
+    assert scores[0] - scores[4] == pytest.approx(first - second, abs=1e-3)
+
+
+def test_a_pack_keeps_the_head(mini, lesson, tmp_path):
+    taught, new = lesson
+    learner = Learner(LocalModel(mini), head="mix")
+    learner.teach(taught)
+    pack = write_pack(learner, tmp_path / "two.pack")
+    assert pack.head == "mix"
+    assert any("left out in turn" in line and "(mix)" in line for line in pack.describe())
+    again = read_pack(pack.path).learner(LocalModel(mini))
+    assert again._computed["head mix"] == learner.choose_head()  # not computed again
+    assert again.ask(new["dax"]).probabilities == pytest.approx(learner.ask(new["dax"]).probabilities, abs=1e-6)
+    again.head = "centroid"
+    assert again.choose_head().head == "centroid"

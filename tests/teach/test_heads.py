@@ -1,0 +1,99 @@
+"""Heads on image features: by hand on points in the plane, and each left out from what judges it."""
+
+import numpy as np
+import pytest
+
+from linkcontext.errors import InputError
+from linkcontext.teach.heads import (
+    HEADS,
+    centroid,
+    knn,
+    left_out_parts,
+    left_out_scores,
+    linear,
+    log_softmax,
+    temperature,
+)
+
+SIMPLE = {"centroid": centroid, "knn": knn, "linear": linear}
+
+
+def unit(angles):
+    """Points on the unit circle, by their angles in degrees."""
+    radians = np.deg2rad(np.asarray(angles, np.float32))
+    return np.stack([np.cos(radians), np.sin(radians)], 1).astype(np.float32)
+
+
+FEATURES, LABELS = unit([0, 10, 20, 90, 100, 110]), np.array([0, 0, 0, 1, 1, 1])
+
+
+@pytest.mark.parametrize("head", SIMPLE)
+def test_the_nearer_name_has_the_higher_score(head):
+    scores = SIMPLE[head](FEATURES, LABELS, unit([15, 95]), 2)
+    assert scores.shape == (2, 2)
+    assert scores.argmax(1).tolist() == [0, 1]
+
+
+def test_a_centroid_is_the_cosine_with_the_mean():
+    scores = centroid(FEATURES, LABELS, unit([10, 55]), 2)
+    assert scores[0] == pytest.approx([1, np.cos(np.deg2rad(90))], abs=1e-6)
+    assert scores[1] == pytest.approx([np.cos(np.deg2rad(45))] * 2, abs=1e-6)
+
+
+def test_neighbours_share_by_their_distance():
+    scores = knn(FEATURES, LABELS, unit([50]), 2)  # 20, 90 and 10 are nearest: 30, 40 and 40 degrees away
+    near, far = 1 / (1 - np.cos(np.deg2rad(30))), 1 / (1 - np.cos(np.deg2rad(40)))
+    share = (near + far) / (near + 2 * far)
+    assert np.exp(scores[0]) - 1e-3 == pytest.approx([share, 1 - share], abs=1e-4)
+
+
+@pytest.mark.parametrize("head", SIMPLE)
+def test_a_head_takes_a_name_with_one_picture(head):
+    assert SIMPLE[head](FEATURES[:4], LABELS[:4], unit([95]), 2).argmax(1).tolist() == [1]
+
+
+def test_one_picture_of_every_name_is_left_out_at_once():
+    assert [part.tolist() for part in left_out_parts(LABELS)] == [[0, 3], [1, 4], [2, 5]]
+    assert [part.tolist() for part in left_out_parts(np.array([0, 1, 1, 2]))] == [[1], [2]]  # the only ones stay
+    assert left_out_parts(np.array([0, 1])) == []
+    many = left_out_parts(np.repeat([0, 1, 2], 100))
+    assert len(many) == 10
+    assert sorted(np.concatenate(many).tolist()) == list(range(300))
+    assert all(np.bincount(np.repeat([0, 1, 2], 100)[part]).tolist() == [10] * 3 for part in many)
+
+
+@pytest.mark.parametrize("head", SIMPLE)
+def test_a_picture_does_not_judge_a_head_that_has_seen_it(head):
+    """By oracle: fitted without the part, one part at a time."""
+    scores = left_out_scores(SIMPLE[head], FEATURES, LABELS, 2)
+    for part in ([0, 3], [1, 4], [2, 5]):
+        rest = [place for place in range(6) if place not in part]
+        expected = SIMPLE[head](FEATURES[rest], LABELS[rest], FEATURES[part], 2)
+        assert scores[part] == pytest.approx(expected)
+    single = left_out_scores(SIMPLE[head], FEATURES[:4], LABELS[:4], 2)
+    assert np.isnan(single[3]).all()
+    assert np.isfinite(single[:3]).all()
+
+
+def test_a_temperature_makes_probabilities_that_fit():
+    """Of scores whose softmax is right as they are, and of the same scores stretched."""
+    stream = np.random.default_rng(0)
+    scores = stream.normal(size=(3000, 3))
+    probabilities = np.exp(log_softmax(scores))
+    labels = np.array([stream.choice(3, p=row) for row in probabilities])
+    assert temperature(scores, labels) == pytest.approx(1, rel=0.15)
+
+    assert temperature(scores / 1000, labels) == pytest.approx(temperature(scores, labels) / 1000, rel=0.1)
+
+
+def test_no_support_makes_a_head_certain():
+    """Eight of eight right: the next one is wrong with a probability of about one in ten."""
+    scores, labels = np.tile([[1.0, 0.0], [0.0, 1.0]], (4, 1)), np.tile([0, 1], 4)
+    most = float(np.exp(log_softmax(scores / temperature(scores, labels)))[0, 0])
+    assert most == pytest.approx(1 - 0.5 / 10, abs=0.01)
+
+
+def test_tabicl_without_its_package_is_a_sentence(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "tabicl", None)
+    with pytest.raises(InputError, match="pip install tabicl"):
+        HEADS["tabicl"](FEATURES, LABELS, FEATURES, 2)
