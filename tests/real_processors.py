@@ -6,10 +6,12 @@ asserts, and `--table` a row of docs/tree.md for each family. It is a process of
 installed apart from the environment of the other tests.
 """
 
+import copy
 import json
 import logging
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,11 +36,14 @@ from linkcontext.data.images import open_image
 from linkcontext.episodes.scaffold import SCAFFOLDS, build_messages
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.families import wrap_processor
+from linkcontext.models.image_processors import with_options
 from linkcontext.models.model import Model
+from linkcontext.models.picture_options import PictureOptions
 from linkcontext.records import Turn
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringRequest
 
+MOST = 6000  # pixels of reduced pictures; one of the queries has more
 SMALLEST = {"mistral3": 28}  # pixels: smaller pictures are refused
 
 
@@ -57,6 +62,20 @@ def requests(pictures):
 def flat(scores):
     """float32[answers]: the scores of all requests."""
     return torch.tensor([value for row in scores for value, _ in row])
+
+
+def reduced(model, sources, requested):
+    """The same with reduced pictures: how far scores are apart, and how many tokens the longest prompt has, before and
+    after. `requested` are a few requests."""
+    options, processor = PictureOptions(max_pixels=MOST), copy.deepcopy(model.processor)
+    processor.image_processor = with_options(processor.image_processor, options)
+    smaller = replace(model, processor=processor, pictures=options)
+    usual, whole, scorer = (
+        LocalModel(m, VisionEncoder(m, open_image), sources, 1, engine)
+        for m, engine in ((model, "reference"), (smaller, "reference"), (smaller, "auto"))
+    )
+    apart = float((flat(scorer.score(requested)) - flat(whole.score(requested))).abs().max())
+    return apart, [max(run.length(request.messages) for request in requested) for run in (usual, whole, scorer)]
 
 
 def compared(name, folder):
@@ -89,6 +108,7 @@ def compared(name, folder):
         "apart": apart,
         "spread": float(scores.std()),
         "replies": same,
+        "reduced": reduced(model, sources, requested[-2:]),
     }
 
 

@@ -202,8 +202,8 @@ class EvalConfig:
     once and cached; reference: every prompt as a whole. auto: prefix-cache if the model supports it, else reference.
     Results do not depend on it."""
     memory_gb: float | None = None
-    """The memory in GB that a forward pass of tree or prefix-cache may take besides the weights. Default: the free
-    memory. Results do not depend on it."""
+    """The memory in GB that a forward pass of tree or prefix-cache may take besides the weights, and that pictures may
+    take which are encoded together. Default: the free memory. Results do not depend on it."""
     batch: int = 16
     """Prompts in a batch of the reference engine, or in one request to a server. Results do not depend on it."""
     unseen: tuple[str, ...] = HELD_OUT

@@ -9,6 +9,7 @@ A process that fails leaves a sentence in the store, with which the others end. 
 stops, or the launcher stops the others first. Every process has to make the same calls in the same order.
 """
 
+import atexit
 import itertools
 import json
 import threading
@@ -86,8 +87,12 @@ class Processes:
         # The last sign of life of each other process, and when it was new; and when they were looked at.
         self._beats: dict[int, tuple[str, float]] = {}
         self._looked = 0.0
+        self._over = threading.Event()
         if count > 1:
-            threading.Thread(target=self._beat, daemon=True).start()
+            thread = threading.Thread(target=self._beat, daemon=True)
+            thread.start()
+            atexit.register(thread.join, BEAT)  # Python must not end in one of its calls
+            atexit.register(self._over.set)  # called before the other
             self.wait()
 
     @property
@@ -242,11 +247,12 @@ class Processes:
                 raise InputError(f"process {number} has ended: {sentence}")
 
     def _beat(self) -> None:
-        """Give a sign of life until the store is gone."""
+        """Give a sign of life until the program ends or the store is gone."""
         with suppress(InputError):
             for beat in itertools.count():
                 self._store.set(f"beat/{self.number}", str(beat))
-                time.sleep(BEAT)
+                if self._over.wait(BEAT):
+                    return
 
 
 def _records(texts: str, kind: type[Record]) -> list[Record]:

@@ -29,6 +29,11 @@ TREE = (
     *("cohere2_vision", "aya_vision", "ernie4_5_vl", "step3p7"),
 )
 
+SIZES = (  # a smaller picture has fewer tokens, at the sizes of the tests
+    *("kimi_k25", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_vl_thinking", "qwen3_5", "glm4v"),
+    *("glm46v", "lfm2_vl", "ernie4_5_vl", "step3p7"),
+)
+
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
@@ -56,7 +61,11 @@ def compared(tmp_path_factory):
 
 
 def assert_served(name, family):
-    """A family's engine is the one in the lists above, and exact."""
+    """A family's engine is the one in the lists above, and exact, with reduced pictures (--max-pixels) too."""
+    apart, (usual, whole, tokens) = family["reduced"]
+    assert apart < 1e-4, (name, apart)
+    assert tokens == whole, name
+    assert tokens < usual or name not in SIZES, (name, usual, tokens)
     assert family["spread"] > 0.1, name
     if name in REFERENCE:
         assert family["engine"] == "reference", name
