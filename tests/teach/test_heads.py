@@ -6,16 +6,21 @@ import pytest
 from linkcontext.errors import InputError
 from linkcontext.teach.heads import (
     HEADS,
+    best_temperature,
     centroid,
     knn,
     left_out_parts,
     left_out_scores,
     linear,
     log_softmax,
-    temperature,
+    smoothed_losses,
 )
 
 SIMPLE = {"centroid": centroid, "knn": knn, "linear": linear}
+
+
+def temperature(scores, labels):
+    return best_temperature(smoothed_losses(scores, labels))
 
 
 def unit(angles):
@@ -50,6 +55,16 @@ def test_neighbours_share_by_their_distance():
 @pytest.mark.parametrize("head", SIMPLE)
 def test_a_head_takes_a_name_with_one_picture(head):
     assert SIMPLE[head](FEATURES[:4], LABELS[:4], unit([95]), 2).argmax(1).tolist() == [1]
+
+
+@pytest.mark.parametrize("head", SIMPLE)
+def test_a_picture_without_features_gets_finite_scores_and_no_warning(head, recwarn):
+    """Zeros have no direction; two opposite pictures of a name have a mean of zeros."""
+    features = np.stack([*unit([0, 180, 90, 100]), np.zeros(2, np.float32)])
+    scores = SIMPLE[head](features, np.array([0, 0, 1, 1, 1]), np.stack([*unit([95]), np.zeros(2, np.float32)]), 2)
+    assert np.isfinite(scores).all()
+    assert scores[0].argmax() == 1
+    assert not [str(one.message) for one in recwarn]
 
 
 def test_one_picture_of_every_name_is_left_out_at_once():

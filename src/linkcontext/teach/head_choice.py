@@ -1,12 +1,12 @@
 """Which head names pictures, chosen by leaving taught pictures out in turn.
 
 Every candidate gives probabilities for the pictures that are left out; the one with the least cross-entropy is taken,
-and of equals the simplest. How often that is right is counted with the choice inside: for each picture, the head is
-chosen by the others.
+and of equals the simplest. How often that is right is counted with the choice inside: the kind of features, the head
+and its temperatures are chosen again without the pictures that are counted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,16 @@ from linkcontext.teach.heads import (
     Features,
     Labels,
     Scores,
+    best_temperature,
+    centroid,
     left_out_scores,
     log_softmax,
-    temperature,
+    smoothed_losses,
 )
 
 MIXED: tuple[HeadName, ...] = ("lm", "centroid", "knn", "linear")  # the parts of `mix`
 TIE = 0.01  # nats: heads whose mean cross-entropy differs by less are equals
+PARTS = 20  # of the pictures, each counted by the choice of the others
 UNKNOWN_TEMPERATURE = 0.1  # of a feature head where no picture can be left out
 
 
@@ -109,55 +112,88 @@ def choose_head(
         return HeadChoice("lm")
     if not len(places):
         return HeadChoice(wanted, next(iter(kinds)), dict.fromkeys(HEADS, UNKNOWN_TEMPERATURE))
+    by_kind = {kind: _judge_all(wanted, rows, labels, names, scores, places) for kind, rows in kinds.items()}
 
-    def judge(head: HeadName, kind: str) -> _Judged:
-        return _Judged.of(left_out_scores(HEADS[head], kinds[kind], labels, names)[places], labels[places])
+    def chosen_without(part: NDArray[np.int64]) -> HeadChoice:
+        kind = _best_kind(kinds, labels, names, np.setdiff1d(np.arange(len(labels)), places[part]), places)
+        return _chosen(wanted, kind, by_kind[kind], np.setdiff1d(np.arange(len(places)), part))
 
-    kind = min(kinds, key=lambda each: judge("centroid", each).losses.mean())
-    judged: dict[HeadName, _Judged] = {}
-    if wanted in ("auto", "mix"):
-        judged |= {head: judge(head, kind) for head in SIMPLEST_FIRST}
-        judged["lm"] = _Judged.of(scores[places], labels[places])
-        together = np.mean([judged[part].log_probabilities for part in MIXED], axis=0)
-        judged["mix"] = _Judged.of(together, labels[places])
-    else:
-        judged[wanted] = judge(wanted, kind)
-    candidates = judged if wanted == "auto" else {wanted: judged[wanted]}
-    losses = np.stack([one.losses for one in candidates.values()])  # [heads, pictures]
-    best = [*candidates][int(_simplest_of_best(losses.mean(1)))]
-    temperatures = {head: one.temperature for head, one in judged.items()}
-    return HeadChoice(best, kind, temperatures, _right(list(candidates.values()), losses), len(places))
+    choice = chosen_without(np.arange(0))
+    right = 0
+    for part in (np.arange(start, len(places), PARTS) for start in range(min(PARTS, len(places)))):
+        others = chosen_without(part) if len(places) > 1 else choice
+        judged = by_kind[others.features]
+        answers = others.log_probabilities({head: judged[head].scores[part] for head in others.parts}).argmax(1)
+        right += int((answers == labels[places[part]]).sum())
+    return replace(choice, right=right, pictures=len(places))
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """A head on the pictures that were left out."""
+    """A head's scores of the pictures that were left out, and its losses at every temperature of `TEMPERATURES`."""
 
-    temperature: float
-    log_probabilities: Scores
+    scores: Scores
     labels: Labels
+    losses: NDArray[np.float64]  # [temperatures, pictures]
 
     @classmethod
     def of(cls, scores: Scores, labels: Labels) -> "_Judged":
         """From its scores."""
-        value = temperature(scores, labels)
-        return cls(value, log_softmax(scores / value), labels)
+        return cls(scores, labels, smoothed_losses(scores, labels))
 
-    @property
-    def losses(self) -> NDArray[np.float64]:
-        """float64[pictures]: the cross-entropy of each, in nats."""
-        return -self.log_probabilities[np.arange(len(self.labels)), self.labels]
+    def temperature(self, among: NDArray[np.int64]) -> float:
+        """The temperature that fits some of the pictures best."""
+        return best_temperature(self.losses[:, among])
 
-
-def _simplest_of_best(losses: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The first of the heads, which are on the first axis, whose mean loss is the least or as good as it."""
-    best: NDArray[np.int64] = (losses <= losses.min(0) + TIE).argmax(0)
-    return best
+    def log_probabilities(self, among: NDArray[np.int64]) -> Scores:
+        """Those of some pictures, at the temperature that fits them best."""
+        return log_softmax(self.scores[among] / self.temperature(among))
 
 
-def _right(candidates: Sequence[_Judged], losses: NDArray[np.float64]) -> int:
-    """How many pictures are named right by the head that is best on the others."""
-    others = max(1, losses.shape[1] - 1)
-    chosen = _simplest_of_best((losses.sum(1, keepdims=True) - losses) / others)
-    names = np.stack([one.log_probabilities.argmax(1) for one in candidates])
-    return int((names[chosen, np.arange(losses.shape[1])] == candidates[0].labels).sum())
+def _judge_all(
+    wanted: HeadName, rows: Features, labels: Labels, names: int, model_scores: Scores, places: NDArray[np.int64]
+) -> dict[HeadName, _Judged]:
+    """The heads that a choice compares, on the pictures at `places`, by features of one kind."""
+    together = wanted in ("auto", "mix")
+    scores = {
+        head: left_out_scores(HEADS[head], rows, labels, names) for head in (SIMPLEST_FIRST if together else [wanted])
+    }
+    if together:
+        scores["lm"] = model_scores
+    return {head: _Judged.of(values[places], labels[places]) for head, values in scores.items()}
+
+
+def _best_kind(
+    kinds: Mapping[str, Features], labels: Labels, names: int, among: NDArray[np.int64], places: NDArray[np.int64]
+) -> str:
+    """The kind of features whose class means name the pictures at `places` best, of those `among` which they are."""
+
+    def loss(kind: str) -> float:
+        scores = left_out_scores(centroid, kinds[kind][among], labels[among], names)
+        counted = np.flatnonzero(np.isfinite(scores).all(1) & np.isin(among, places))
+        judged = _Judged.of(scores[counted], labels[among[counted]])
+        return float(_losses(judged, np.arange(len(counted))).mean()) if len(counted) else 0.0
+
+    return min(kinds, key=loss) if len(kinds) > 1 else next(iter(kinds))
+
+
+def _chosen(wanted: HeadName, kind: str, judged: Mapping[HeadName, _Judged], among: NDArray[np.int64]) -> HeadChoice:
+    """The head and its temperatures that fit some of the pictures best."""
+    known = dict(judged)
+    if wanted in ("auto", "mix"):
+        together = np.zeros_like(known["lm"].scores)
+        together[among] = np.mean([known[part].log_probabilities(among) for part in MIXED], axis=0)
+        known["mix"] = _Judged.of(together, known["lm"].labels)
+    candidates = {head: known[head] for head in (known if wanted == "auto" else [wanted])}
+    best = [*candidates][_simplest_of_best([float(_losses(one, among).mean()) for one in candidates.values()])]
+    return HeadChoice(best, kind, {head: one.temperature(among) for head, one in known.items()})
+
+
+def _losses(judged: _Judged, among: NDArray[np.int64]) -> NDArray[np.float64]:
+    """float64[pictures]: the cross-entropy of each, in nats."""
+    return -judged.log_probabilities(among)[np.arange(len(among)), judged.labels[among]]
+
+
+def _simplest_of_best(losses: Sequence[float]) -> int:
+    """The first of the heads whose mean loss is the least or as good as it."""
+    return next(place for place, loss in enumerate(losses) if loss <= min(losses) + TIE)

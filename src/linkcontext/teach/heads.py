@@ -16,7 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from linkcontext.config import HeadName
 from linkcontext.errors import InputError
 
-Features = NDArray[np.float32]  # [pictures, width], of unit length
+Features = NDArray[np.float32]  # [pictures, width], of unit length or zeros
 Labels = NDArray[np.int64]  # [pictures]: the place of each picture's name among the names
 Scores = NDArray[np.float64]  # [pictures, names]: higher is likelier
 Head = Callable[[Features, Labels, Features, int], Scores]  # supports, their labels, queries, how many names
@@ -31,10 +31,18 @@ LEFT_OUT = 10  # parts that are left out in turn, at most
 TEMPERATURES = np.geomspace(1e-5, 1e2, 300)  # features of some encoders have cosines that differ by 1e-4
 
 
+def unit_rows(rows: NDArray[np.float32]) -> Features:
+    """Rows of unit length. One of zeros stays as it is: its cosine with anything is 0."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths[lengths == 0] = 1
+    unit: Features = rows / lengths
+    return unit
+
+
 def centroid(features: Features, labels: Labels, queries: Features, names: int) -> Scores:
     """The cosine between a picture and the mean of each name's pictures."""
     means = np.stack([features[labels == label].mean(0) for label in range(names)])
-    scores: Scores = (queries @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).astype(np.float64)
+    scores: Scores = (queries @ unit_rows(means).T).astype(np.float64)
     return scores
 
 
@@ -106,15 +114,23 @@ def log_softmax(scores: Scores) -> Scores:
     return values
 
 
-def temperature(scores: Scores, labels: Labels) -> float:
-    """What scores have to be divided by, so that their softmax fits how often left-out pictures are named right.
+def smoothed_losses(scores: Scores, labels: Labels) -> NDArray[np.float64]:
+    """float64[temperatures, pictures]: the cross-entropy (nats) against smoothed labels, at each of `TEMPERATURES`.
 
-    Least cross-entropy against smoothed labels: of n right answers the next one is wrong with probability 1 / (n + 2)
-    (Laplace's rule of succession), so that no support makes a head certain.
+    Of n right answers the next one is wrong with probability 1 / (n + 2) (Laplace's rule of succession), so that no
+    support makes a head certain.
     """
     count, names = scores.shape
     doubt = 1 / (count + 2)
     targets = np.full((count, names), doubt / names)
     targets[np.arange(count), labels] += 1 - doubt
-    losses = [-(targets * log_softmax(scores / value)).sum() for value in TEMPERATURES]
-    return float(TEMPERATURES[int(np.argmin(losses))])
+    rows = zip(scores, targets, strict=True)
+    return np.stack([-log_softmax(row / TEMPERATURES[:, None]) @ target for row, target in rows], 1)
+
+
+def best_temperature(losses: NDArray[np.float64]) -> float:
+    """The one of `TEMPERATURES` with the least loss, from float64[temperatures, pictures].
+
+    It is what scores have to be divided by, so that their softmax fits how often left-out pictures are named right.
+    """
+    return float(TEMPERATURES[int(np.argmin(losses.sum(1)))])

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from linkcontext.errors import InputError
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.progress import progress
 from linkcontext.records import Turn
 from linkcontext.teach.calibration import is_balanced, name_log_probabilities
 from linkcontext.teach.head_choice import HeadChoice, choose_head
-from linkcontext.teach.heads import HEADS, Features, Labels, Scores, left_out_parts
+from linkcontext.teach.heads import HEADS, Features, Labels, Scores, left_out_parts, unit_rows
 from linkcontext.teach.support import Support
 from linkcontext.teach.taught_pictures import TaughtPictures
 
@@ -19,12 +20,20 @@ if TYPE_CHECKING:
 
 
 def feature_kinds(images: Sequence[ImageFeatures]) -> dict[str, Features]:
-    """The features that heads read, by kind: the mean of an image's tokens, and the vision encoder's own summary."""
+    """The features that heads read, by kind: the mean of an image's tokens, and the vision encoder's own summary.
+
+    Raises `InputError` if they hold NaN or infinity.
+    """
     kinds = {"tokens": np.stack([image.mean.float().cpu().numpy() for image in images])} if images else {}
     pooled = [image.pooled for image in images if image.pooled is not None]
     if images and len(pooled) == len(images):
         kinds["pooled"] = np.stack([each.float().cpu().numpy() for each in pooled])
-    return {kind: rows / np.linalg.norm(rows, axis=1, keepdims=True) for kind, rows in kinds.items()}
+    if not all(np.isfinite(rows).all() for rows in kinds.values()):
+        raise InputError(
+            "the model's image features of a picture are not finite numbers, so that no classifier can read them. "
+            "Try --dtype float32, or --head lm."
+        )
+    return {kind: unit_rows(rows) for kind, rows in kinds.items()}
 
 
 def labels_of(pictures: TaughtPictures) -> Labels:

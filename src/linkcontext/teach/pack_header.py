@@ -205,4 +205,11 @@ def _is_possible(head: StoredHead, pictures: int) -> bool:
     counts = 0 <= head.right <= head.pictures <= pictures
     known = head.features in (*FEATURE_KINDS, "") and head.head != "auto" and set(head.temperatures) <= set(HEAD_NAMES)
     needs_features = head.head == "lm" or bool(head.features)
-    return counts and known and needs_features and all(0 < value < 1e6 for value in head.temperatures.values())
+    as_wanted = head.wanted in ("auto", head.head)
+    return (
+        counts
+        and known
+        and needs_features
+        and as_wanted
+        and all(0 < value < 1e6 for value in head.temperatures.values())
+    )
