@@ -72,6 +72,18 @@ def test_bad_arguments_end_with_a_sentence(mini_url, tmp_path):
     assert "shots=x: numbers are expected, for example -T shots=0,1,4." in done.stdout + done.stderr
 
 
+def test_inspect_finds_the_task_without_loading_torch():
+    code = "import sys, linkcontext.integrations.inspect_task; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False"
+
+
 def test_a_scorer_counts_strict_matches_by_shots():
     import asyncio  # noqa: PLC0415
     from types import SimpleNamespace  # noqa: PLC0415

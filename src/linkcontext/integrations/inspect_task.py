@@ -24,7 +24,6 @@ from inspect_ai.model import (
 from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value, mean, metric, scorer, stderr
 from inspect_ai.solver import TaskState, generate
 
-from linkcontext.api import draw_episodes
 from linkcontext.data.images import portable
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.names import NameKind
@@ -63,6 +62,8 @@ def episodes_task(
         max_new_tokens: The maximum length of a reply. Models that reason need thousands.
         options: Further options of `linkcontext episodes`, such as negatives: `-T options='{"queries": 4}'`.
     """
+    from linkcontext.api import draw_episodes  # noqa: PLC0415 - Inspect imports this module at each start
+
     wording, dataset = load_scaffold(scaffold), open_data(data)
     drawn = draw_episodes(
         dataset, ways=ways, shots=_numbers(shots), episodes=episodes, names=names, seed=seed, **(options or {})

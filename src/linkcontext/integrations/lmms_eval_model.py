@@ -47,6 +47,8 @@ class _LmmsModel(lmms):  # type: ignore[misc] # lmms-eval has no types
         **options: Any,
     ) -> None:
         super().__init__()
+        if not str(batch_size).isdecimal():
+            raise InputError(f"--batch_size {batch_size}: a whole number is expected. Results do not depend on it.")
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.device = self.accelerator.device
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
