@@ -42,6 +42,8 @@ from linkcontext.models.picture_options import PictureOptions
 from linkcontext.records import Turn
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringRequest
+from linkcontext.train.mixture import Example
+from linkcontext.train.model import Trainee, read, train_parts
 
 MOST = 6000  # pixels of reduced pictures; one of the queries has more
 SMALLEST = {"mistral3": 28}  # pixels: smaller pictures are refused
@@ -78,6 +80,30 @@ def reduced(model, sources, requested):
     return apart, [max(run.length(request.messages) for request in requested) for run in (usual, whole, scorer)]
 
 
+def learnt(model, sources):
+    """How far loss and gradient of a training example are from those of whole prompts, relative to the largest."""
+    items = list(sources)
+    turns = [Turn(items[0], "", "lum"), Turn(items[1], "", "dax")]
+    conversations = [
+        build_messages(turns, SCAFFOLDS["turns"], Turn(item, "", ""), name)
+        for item, name in zip(items[2:4], ("dax", "lum"), strict=True)
+    ]
+    example = read(Example("one", tuple(conversations), sources), model.chat_template)
+    train_parts(model.network, ("language", "projector"), 0, "", 0)
+    results = []
+    for why in (None, "for comparison"):
+        model.network.zero_grad()
+        trainee = Trainee(model, why)
+        trainee.eyes.use_disk = False
+        cost, _ = trainee([example])
+        cost.backward()
+        gradients = {key: p.grad.clone() for key, p in model.network.named_parameters() if p.grad is not None}
+        results.append({"": cost.detach(), **gradients})
+    own, whole = results
+    assert own.keys() == whole.keys()
+    return max(float((own[key] - value).abs().max() / (value.abs().max() + 1e-3)) for key, value in whole.items())
+
+
 def compared(name, folder):
     """How a family is served, and how far its scores and replies are from those of whole prompts."""
     network, processor = FAMILIES[name]()
@@ -109,6 +135,7 @@ def compared(name, folder):
         "spread": float(scores.std()),
         "replies": same,
         "reduced": reduced(model, sources, requested[-2:]),
+        "learnt": learnt(model, sources) if scorer.choice.against_trees is None else 0.0,
     }
 
 
