@@ -8,7 +8,7 @@ from linkcontext.config import ModelConfig
 from linkcontext.errors import InputError
 from linkcontext.evaluation.open_model import open_model
 from linkcontext.models.prompting import Prompting
-from linkcontext.scoring.connection import ServerConnection, connect
+from linkcontext.scoring.connection import ServerConnection, _whole, connect
 from linkcontext.scoring.remote import RemoteModel
 from linkcontext.scoring.replicas import Refused, Replica, Replicas
 
@@ -168,3 +168,13 @@ def test_only_vllm_gets_settings_of_the_image_processor(standing):
         with pytest.raises(InputError, match=r"--processor-kwargs: .* is no vLLM server"):
             open_model(ModelConfig(f"{address}#one", processor_kwargs='{"max_pixels": 9}'))
         assert isinstance(open_model(ModelConfig(f"{address}#one", max_pixels=450)), RemoteModel)
+
+
+@pytest.mark.parametrize("choices", [{"a": 1}, [], None, [{"message": None}], [{"message": {"content": 5}}]])
+def test_an_answer_without_a_text_is_no_reply(choices):
+    completion = SimpleNamespace(choices=choices)
+    if isinstance(choices, list) and choices:
+        message = choices[0]["message"]
+        completion = SimpleNamespace(choices=[SimpleNamespace(message=message and SimpleNamespace(**message))])
+    with pytest.raises(ValueError, match=r"no message|not a text"):
+        _whole(completion)

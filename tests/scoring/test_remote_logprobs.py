@@ -2,6 +2,7 @@
 
 import pytest
 
+from linkcontext.errors import InputError
 from linkcontext.scoring.protocol import ScoringRequest
 from linkcontext.scoring.remote_logprobs import (
     OTHER,
@@ -108,3 +109,11 @@ def test_the_other_answer_has_the_same_conversation_and_a_text_that_no_name_has(
     other = other_answer(ScoringRequest(prompt, ([*prompt, answer],)))
     assert other == [*prompt, {"role": "assistant", "content": [{"type": "text", "text": OTHER}]}]
     assert answer["content"] == [{"type": "text", "text": "dax"}]  # the request is as it was
+
+
+def test_an_answer_without_tokens_is_no_certain_answer():
+    """A server that stops giving prompt_logprobs in the middle of a run."""
+    read = [Token("1", -1.0, "a"), Token("2", -1.0, "b")]
+    for other, closed in (([], []), (read, []), ([], read), (read, read)):
+        with pytest.raises(InputError, match="no log-probabilities of an answer's tokens"):
+            answer_logprob(other, closed, AnswerFormat())

@@ -103,5 +103,28 @@ def test_a_beginning_that_is_written_in_other_tokens_is_not_scored():
         TrieScorer(Merges(), 0).score(request("lumpa", "daxi", "wugs"))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), -9999.0, 0.5, None, "-1.5"])
+def test_values_that_are_no_log_probabilities_are_not_scored(value):
+    class Broken(FakeVllm):
+        """Gives one value to every token."""
+
+        def choice(self, rows, generated, fields):
+            return super().choice([[(token, value) for token, _ in row] for row in rows], generated, fields)
+
+    with pytest.raises(Unservable, match="cannot be the log-probabilities of tokens"):
+        TrieScorer(Broken(), 0).score(request("lumpa", "daxi"))
+
+
+def test_fewer_tokens_than_positions_are_not_scored():
+    """Without the tokens nobody knows what a position stands behind."""
+
+    class Short(FakeVllm):
+        def choice(self, rows, generated, fields):
+            return super().choice(rows, generated[:1], fields)
+
+    with pytest.raises(Unservable, match="fewer tokens than log-probabilities"):
+        TrieScorer(Short(), 0).score(request("lumpa", "daxi"))
+
+
 def test_a_request_without_answers_has_no_scores():
     assert TrieScorer(FakeVllm(), 0).score(request()) == []

@@ -82,6 +82,37 @@ def test_a_busy_server_is_asked_again_when_it_says():
     assert servers("a").call(answering({"a": [status(429, **{"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"})]})) == "a"
 
 
+def test_requests_of_a_busy_server_go_to_the_others(caplog):
+    begin, pool = time.monotonic(), servers("a", "b")
+    script = {"a": [status(429, "slow down", **{"retry-after": "60"}) for _ in range(99)]}
+    assert {pool.call(answering(script), f"support {i}") for i in range(20)} == {"b"}
+    assert time.monotonic() - begin < 5
+    assert caplog.text.count("a: is busy (429: slow down)") == 1
+    assert len(script["a"]) == 98
+
+
+def test_a_server_that_hangs_does_not_end_a_request_that_another_can_answer(monkeypatch):
+    """The client's time-out is as long as the patience."""
+    pool = servers("a", "b")
+
+    def ask(replica):
+        if replica.url == "a":
+            time.sleep(0.2)
+            raise openai.APITimeoutError(request=REQUEST)
+        return replica.url
+
+    assert {pool.call(ask, f"support {i}", patience=0.1) for i in range(9)} == {"b"}
+
+
+@pytest.mark.parametrize("body", [None, {}, {"detail": "Not Found"}, {"message": None}])
+def test_a_refusal_without_a_message_has_what_the_server_sent(body):
+    page = "<html>\x1b[2J\n" + "x" * 9000
+    error = openai.APIStatusError(page, response=httpx.Response(404, request=REQUEST), body=body)
+    with pytest.raises(Refused, match=r"refuses \(404\): <html> \[2J xxx") as refused:
+        servers("a").call(answering({"a": [error]}))
+    assert len(str(refused.value)) < 700
+
+
 def test_requests_of_a_server_that_went_away_go_to_the_others():
     pool = servers("a", "b")
     script = {"a": [gone() for _ in range(10_000)]}

@@ -1,11 +1,14 @@
 """What a server can do is tried on small conversations, and what it cannot do is said."""
 
+from types import SimpleNamespace
+
 import pytest
 from fake_vllm import FakeVllm
 
 from linkcontext.errors import InputError
+from linkcontext.scoring.remote_logprobs import NotLogprobs
 from linkcontext.scoring.replicas import Replica
-from linkcontext.scoring.server_abilities import abilities
+from linkcontext.scoring.server_abilities import abilities, read_prompt
 
 ONE = [Replica("http://a/v1", None)]
 
@@ -51,3 +54,47 @@ def test_servers_of_different_models_are_refused():
     with pytest.raises(InputError, match=r"http://b/v1: gives other log-probabilities than the first server"):
         abilities(complete, two, "")
     assert not abilities(first, two, "").no_trie
+
+
+@pytest.mark.parametrize("others", ["a", "b"])
+def test_servers_are_compared_with_the_first_wherever_shared_requests_go(others):
+    """Requests that name no server go to one of them, which may be the second."""
+    servers = {"http://a/v1": FakeVllm(), "http://b/v1": FakeVllm(cut=3)}
+
+    def complete(messages, new_tokens, only=None, **fields):
+        return servers[only.url if only else f"http://{others}/v1"](messages, new_tokens, **fields)
+
+    with pytest.raises(InputError, match=r"http://b/v1: gives other log-probabilities than the first server"):
+        abilities(complete, [*ONE, Replica("http://b/v1", None)], "")
+
+
+def test_one_server_that_refuses_a_field_has_all_read_whole():
+    servers = {"http://a/v1": FakeVllm(), "http://b/v1": FakeVllm(refuses=("logprob_token_ids",))}
+
+    def complete(messages, new_tokens, only=None, **fields):
+        return servers[only.url if only else "http://a/v1"](messages, new_tokens, **fields)
+
+    able = abilities(complete, [*ONE, Replica("http://b/v1", None)], "")
+    assert "refuses to give log-probabilities of chosen tokens" in able.no_trie
+
+
+def sending(rows):
+    """A server with these `prompt_logprobs`."""
+    return lambda *_args, **_more: SimpleNamespace(model_extra={"prompt_logprobs": rows})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), -9999, 0.5, None, "-1.5", True])
+def test_what_cannot_be_a_log_probability_is_refused(value):
+    rows = [None, {"1": {"logprob": -1.0, "decoded_token": "a"}}, {"2": {"logprob": value, "decoded_token": "b"}}]
+    with pytest.raises(InputError, match="not that of a token: it has to be above -9999"):
+        read_prompt(sending(rows), [])
+
+
+@pytest.mark.parametrize("row", [None, {}, {"2": {}}, {"2": None}, [], -1.5, "x"])
+def test_prompt_logprobs_of_another_form_are_none(row):
+    """A row that is missing must not be skipped: an answer without it would seem likelier."""
+    rows = [None, {"1": {"logprob": -1.0}}, row, {"3": {"logprob": -1.0}}]
+    with pytest.raises(NotLogprobs, match="for every token of a prompt"):
+        read_prompt(sending(rows), [])
+    assert "for every token of a prompt" in abilities(sending(rows), ONE, "").answers.refusal
+    assert read_prompt(sending(None), []) == []

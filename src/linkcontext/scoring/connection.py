@@ -196,9 +196,11 @@ def _listed(replica: Replica) -> dict[str, dict[str, Any]]:
 def _whole(completion: Any) -> Any:
     """A completion that has a message. Raises `ValueError` for anything else that a server sends with status 200."""
     try:
-        completion.choices[0].message.content  # noqa: B018 - that it is there
-    except (AttributeError, TypeError, IndexError) as error:
+        content = completion.choices[0].message.content
+    except (AttributeError, TypeError, LookupError) as error:
         raise ValueError("it holds no message") from error
+    if not isinstance(content, str | None):
+        raise ValueError("its message is not a text")
     return completion
 
 

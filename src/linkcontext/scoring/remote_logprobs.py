@@ -7,15 +7,21 @@ Where the answer begins and ends among the tokens depends on the server's chat t
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from linkcontext.episodes.scaffold import SCAFFOLDS, Message, build_messages
+from linkcontext.errors import InputError, excerpt
 from linkcontext.models.synthetic_images import CHECKED
 from linkcontext.records import Turn
 from linkcontext.scoring.protocol import ScoringRequest
 from linkcontext.scoring.replicas import Refused
 
+IMPOSSIBLE, ROUNDING = -9999.0, 1e-3  # nats: between them are log-probabilities of tokens
 OTHER = "\ue000"  # a character that no name begins with
+
+
+class NotLogprobs(InputError):
+    """A server's `prompt_logprobs` have another form than vLLM's."""
 
 
 class Token(NamedTuple):
@@ -50,7 +56,7 @@ def answer_format(read: ReadPrompt) -> AnswerFormat:
         left_open = read(answered, add_generation_prompt=False, continue_final_message=True)
         closed = read(answered, add_generation_prompt=False)
         other = read(other_answer(ScoringRequest(prompt, (answered,))), add_generation_prompt=False)
-    except Refused as error:
+    except (Refused, NotLogprobs) as error:
         return AnswerFormat(refusal=str(error))
     if not before or not left_open or not closed or not other:
         return AnswerFormat(refusal="it gives no prompt_logprobs")
@@ -97,7 +103,28 @@ def answer_logprob(other: TokenLogprobs, closed: TokenLogprobs, format_: AnswerF
         start -= 1
         gap -= len(closed[start].text)
     tokens = closed[start : len(closed) - format_.tail]
+    if not other or not tokens:
+        raise InputError("the server gave no log-probabilities of an answer's tokens. Is another server there now?")
     return sum(token.logprob for token in tokens), len(tokens)
+
+
+def checked_logprob(value: object) -> float:
+    """A log-probability (nats) that a server sent. Raises `InputError` for what cannot be one.
+
+    vLLM sends -9999 for minus infinity.
+    """
+    if not is_logprob(value):
+        raise InputError(
+            f"the server gives the log-probability {excerpt(value)}, which is not that of a token: it has to be above "
+            f"{IMPOSSIBLE:g} (vLLM's minus infinity) and at most 0. Half precision may overflow: try --dtype float32 "
+            "or bfloat16 when you start the server, and no masks of tokens."
+        )
+    return float(value)
+
+
+def is_logprob(value: object) -> TypeGuard[float]:
+    """Whether this can be the log-probability (nats) of a token."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and IMPOSSIBLE < value <= ROUNDING
 
 
 def _shared(a: TokenLogprobs, b: TokenLogprobs) -> int:

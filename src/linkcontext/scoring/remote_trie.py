@@ -20,6 +20,7 @@ from typing import Any
 
 from linkcontext.episodes.scaffold import Message
 from linkcontext.scoring.protocol import ScoringRequest
+from linkcontext.scoring.remote_logprobs import is_logprob
 
 MOST_IDS = 128  # token ids of a request: vLLM's limit
 KEPT = 4096  # sets of candidates whose tokens are remembered
@@ -164,6 +165,8 @@ class TrieScorer:
         choice = answer.choices[0]
         rows = [{_id_of(one.token): one.logprob for one in position} for position in _positions(choice)]
         tokens = _ids((choice.model_extra or {}).get("token_ids"))
+        if len(tokens) < len(rows) - 1:
+            raise Unservable("it gives fewer tokens than log-probabilities")
         return Generated(_ids((answer.model_extra or {}).get("prompt_token_ids")), tokens, rows)
 
 
@@ -207,10 +210,16 @@ def _ending(request: ScoringRequest) -> str:
 
 def _positions(choice: Any) -> list[list[Any]]:
     """At each generated position the tokens that the server gives log-probabilities of."""
-    content = choice.logprobs.content if choice.logprobs else None
-    if not content:
+    try:
+        positions = [[*position.top_logprobs] for position in choice.logprobs.content]
+    except (AttributeError, TypeError):
+        positions = []
+    if not positions:
         raise Unservable("it gives no log-probabilities of generated tokens")
-    return [[*position.top_logprobs] for position in content]
+    for one in (one for position in positions for one in position):
+        if not isinstance(one.token, str) or not is_logprob(one.logprob):
+            raise Unservable("it gives values that cannot be the log-probabilities of tokens")
+    return positions
 
 
 def _id_of(token: str) -> int:
@@ -222,6 +231,6 @@ def _id_of(token: str) -> int:
 
 
 def _ids(values: Any) -> list[int]:
-    if not isinstance(values, list) or not values:
+    if not isinstance(values, list) or not values or not all(isinstance(value, int) for value in values):
         raise Unservable("it does not give the ids of tokens")
     return values

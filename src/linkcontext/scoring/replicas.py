@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from linkcontext.errors import InputError
+from linkcontext.errors import CONTROL, InputError
 
 log = logging.getLogger("linkcontext")
 Result = TypeVar("Result")
@@ -22,6 +22,7 @@ PATIENCE = 600.0  # seconds that a request waits for a server to come back
 FAILURES = 8  # times that a server may fail on one request (500 and above) before it is given up
 PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds before the first and before later repetitions
 BUSY = (408, 409, 425, 429)  # refusals that pass
+LONGEST_MESSAGE = 500  # letters of a server's message
 UNEVEN = 1.25  # how much more than its share a server is given for the sake of its prefix cache
 
 
@@ -37,6 +38,7 @@ class Replica:
     client: Any
     outstanding: int = 0  # requests that were sent and not answered
     failures: int = 0  # since it last answered
+    was_busy: bool = False  # whether it ever refused for now
     rests_until: float = 0.0  # by `time.monotonic`: after a failure it is left alone for a while
 
 
@@ -59,13 +61,14 @@ class Replicas:
             InputError: A server failed `FAILURES` times on this request, or none could be reached for `patience`
                 seconds. With 0, the first failure counts.
         """
-        deadline, failures, busy = time.monotonic() + patience, 0, 0
+        deadline, busy_until, failures, busy = 0.0, 0.0, 0, 0  # times are set at the first failure of a kind
         while True:
             replica = self._chosen(beginning)
             try:
                 result = self._asked(replica, ask)
             except _Unreachable as error:
                 self._rest(replica, error, patience)
+                deadline = deadline or time.monotonic() + patience  # a server that hangs has used it up before
                 if time.monotonic() >= deadline:
                     raise InputError(f"{replica.url}: no answer ({error}). Is a server running there?") from error
             except _Failed as error:
@@ -76,8 +79,9 @@ class Replicas:
                     raise InputError(f"{replica.url}: the server failed on a request{times} ({error}).") from error
             except _Busy as error:
                 busy += 1
-                self._wait(error.seconds or _pause(busy))
-                if time.monotonic() >= deadline + PATIENCE:
+                self._leave_alone(replica, error, error.seconds or _pause(busy))
+                busy_until = busy_until or time.monotonic() + PATIENCE
+                if time.monotonic() >= busy_until:
                     raise InputError(f"{replica.url}: the server is too busy ({error}).") from error
             else:
                 return result
@@ -114,13 +118,21 @@ class Replicas:
     def _rest(self, replica: Replica, why: Exception, patience: float) -> None:
         """Leave a server alone for a while; say so the first time."""
         with self._lock:
-            if replica.rests_until > time.monotonic():
+            if replica.failures and replica.rests_until > time.monotonic():
                 return  # other requests that were on their way failed with it
             replica.failures += 1
             replica.rests_until = time.monotonic() + _pause(replica.failures)
             first = replica.failures == 1
         if first and patience:
             log.warning("%s: %s. Trying again for up to %.0f minutes.", replica.url, why, patience / 60)
+
+    def _leave_alone(self, replica: Replica, why: Exception, seconds: float) -> None:
+        """Send a busy server nothing for a while; others get its requests. Say so the first time."""
+        with self._lock:
+            replica.rests_until = max(replica.rests_until, time.monotonic() + seconds)
+            first, replica.was_busy = not replica.was_busy, True
+        if first:
+            log.warning("%s: is busy (%s). Requests wait, or go to another server.", replica.url, why)
 
     def _wait(self, seconds: float) -> None:
         """Wait, unless the work was given up."""
@@ -157,7 +169,7 @@ def _answer(ask: Callable[[], Result], url: str) -> Result:
     try:
         return ask()
     except openai.APIStatusError as error:
-        why = error.body.get("message") if isinstance(error.body, dict) else error.message
+        why = _one_line((error.body.get("message") if isinstance(error.body, dict) else None) or error.message)
         if error.status_code in BUSY:
             raise _Busy(f"{error.status_code}: {why}", _retry_after(error)) from error
         if error.status_code >= 500:
@@ -168,7 +180,13 @@ def _answer(ask: Callable[[], Result], url: str) -> Result:
     except (openai.APIResponseValidationError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise _Failed(f"its answer cannot be read ({error})") from error
+        raise _Failed(f"its answer cannot be read ({_one_line(error)})") from error
+
+
+def _one_line(message: object) -> str:
+    """A server's message, or the beginning of a page, without what a terminal would obey."""
+    text = " ".join(CONTROL.sub(" ", str(message)).split())
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."
 
 
 def _retry_after(error: Any) -> float:

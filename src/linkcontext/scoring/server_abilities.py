@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from linkcontext.episodes.scaffold import SCAFFOLDS, Message, build_messages
@@ -12,10 +13,12 @@ from linkcontext.records import Turn
 from linkcontext.scoring.protocol import ScoringRequest
 from linkcontext.scoring.remote_logprobs import (
     AnswerFormat,
+    NotLogprobs,
     Token,
     TokenLogprobs,
     answer_format,
     answer_logprob,
+    checked_logprob,
     other_answer,
 )
 from linkcontext.scoring.remote_trie import TrieScorer, Unservable
@@ -42,7 +45,7 @@ def abilities(complete: Complete, replicas: Sequence[Replica], url: str) -> Serv
     """Find out what servers can do, and say what they cannot. Raises `InputError` if they are of different models."""
 
     def read(messages: list[Message], **more: Any) -> TokenLogprobs:
-        return read_prompt(complete, messages, **more)
+        return read_prompt(complete, messages, only=replicas[0], **more)
 
     answers = answer_format(read)
     if answers.refusal:
@@ -59,18 +62,32 @@ def abilities(complete: Complete, replicas: Sequence[Replica], url: str) -> Serv
     reference = score_by_reads(read, request, answers)
     for replica in replicas[1:]:
         _check_same(complete, replica, request, answers, reference)
-    no_trie = _trie_refusal(TrieScorer(complete, answers.tail), request, reference)
-    if no_trie:
+    refusals = (
+        _trie_refusal(TrieScorer(partial(complete, only=replica), answers.tail), request, reference)
+        for replica in replicas
+    )
+    if no_trie := next(filter(None, refusals), ""):
         log.warning("%s: every candidate's prompt is read whole, which uses no prefix cache, because %s.", url, no_trie)
     return ServerAbilities(answers, no_trie)
 
 
 def read_prompt(complete: Complete, messages: list[Message], **more: Any) -> TokenLogprobs:
-    """The tokens of a prompt as the server reports them; empty if it reports none."""
+    """The tokens of a prompt as the server reports them; empty if it reports none.
+
+    Raises `NotLogprobs` for anything else than a row for every token, and `InputError` for an impossible value.
+    """
     answer = complete(messages, 1, prompt_logprobs=0, **more)  # 0: of the prompt's own tokens alone
     rows = (answer.model_extra or {}).get("prompt_logprobs") or []
-    own = [next(iter(row.items())) for row in rows if row]  # the first token has none before it
-    return [Token(token, float(values["logprob"]), values.get("decoded_token") or "") for token, values in own]
+    try:
+        own = [next(iter(row.items())) for row in rows[1:]]  # the first token has none before it
+        return [
+            Token(token, checked_logprob(values["logprob"]), str(values.get("decoded_token") or ""))
+            for token, values in own
+        ]
+    except (AttributeError, KeyError, TypeError, StopIteration) as error:
+        raise NotLogprobs(
+            "the server's prompt_logprobs do not have a log-probability for every token of a prompt"
+        ) from error
 
 
 def score_by_reads(
@@ -124,4 +141,4 @@ def _check_same(
 
 
 def _difference(scores: Sequence[tuple[float, int]], reference: Sequence[tuple[float, int]]) -> float:
-    return max(abs(a - b) for (a, _), (b, _) in zip(scores, reference, strict=True))
+    return max(abs(a - b) for (a, _), (b, _) in zip(scores, reference, strict=True))  # all are finite
