@@ -6,7 +6,9 @@ vLLM's attention on a CPU wants heads of 64, which the networks of the other tes
 import sys
 from pathlib import Path
 
-from real_processors import qwen2_5_vl, random_weights
+import torchvision_operators  # noqa: F401 - before transformers looks for torchvision
+from real_families.parts import random_weights
+from real_families.qwens import qwen2_5_vl
 
 from linkcontext.models.saving import save_model
 
