@@ -47,6 +47,8 @@ class VllmBench:
     repeats: int = 3
     batch: int = 16
     """Requests that are sent at once."""
+    name: str = "vllm"
+    """Of the file in benchmarks/results."""
 
 
 def main() -> None:
@@ -96,7 +98,7 @@ def measure(bench: VllmBench, url: str) -> None:
         rows.append({"shots_per_class": shots, "seconds": found, "largest_difference": worst})
         print(json.dumps(rows[-1]), flush=True)
     about |= {"bench": dataclasses.asdict(bench), "prompts": bench.episodes * bench.queries * 2, "rows": rows}
-    write_text(json.dumps(about, indent=1) + "\n", RESULTS / "vllm.json")
+    write_text(json.dumps(about, indent=1) + "\n", RESULTS / f"{bench.name}.json")
     show(rows)
 
 
