@@ -101,6 +101,13 @@ def test_without_features_or_second_pictures_auto_is_the_language_model():
         choose_head("knn", {}, LABELS, 3, never)
 
 
+def test_two_pictures_of_one_name_and_one_of_another_are_enough():
+    kinds = {"tokens": clusters(0.1)[[0, 1, 6]], "pooled": clusters(0.2)[[0, 1, 6]]}
+    model = np.array([[1.0, 0.0], [1.0, 0.0], [np.nan, np.nan]])
+    chosen = choose_head("auto", kinds, np.array([0, 0, 1]), 2, lambda: model)
+    assert chosen.pictures == 2
+
+
 def test_the_language_model_alone_keeps_its_probabilities():
     scores = STREAM.normal(size=(4, 3))
     assert HeadChoice("lm").log_probabilities({"lm": scores}) == pytest.approx(log_softmax(scores))

@@ -171,8 +171,10 @@ def _best_kind(
     def loss(kind: str) -> float:
         scores = left_out_scores(centroid, kinds[kind][among], labels[among], names)
         counted = np.flatnonzero(np.isfinite(scores).all(1) & np.isin(among, places))
+        if not len(counted):
+            return 0.0
         judged = _Judged.of(scores[counted], labels[among[counted]])
-        return float(_losses(judged, np.arange(len(counted))).mean()) if len(counted) else 0.0
+        return float(_losses(judged, np.arange(len(counted))).mean())
 
     return min(kinds, key=loss) if len(kinds) > 1 else next(iter(kinds))
 
