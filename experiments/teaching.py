@@ -21,7 +21,7 @@ import tyro
 from sklearn.metrics import roc_auc_score
 from table import RESULTS, listed, machine
 
-from linkcontext.config import eval_config
+from linkcontext.config import HeadName, eval_config
 from linkcontext.evaluation.intervals import clustered_wilson
 from linkcontext.evaluation.nearest import nearest
 from linkcontext.evaluation.runner import run_evaluation
@@ -42,6 +42,10 @@ class Teaching:
     """Measure teaching and selection."""
 
     model: str = "mini"
+    head: HeadName = "lm"
+    """What names the pictures: the language model, or as `linkcontext teach --head` says. Another head needs another
+    --out."""
+    out: str = str(RESULTS / "teaching.json")
     draws: int = 20
     """Of five classes and a sixth."""
     asked: int = 4
@@ -61,20 +65,20 @@ def taught(table: Teaching, model: ScoringModel, data: str) -> dict:
     """One data set's figures."""
     dataset = open_data(data)
     classes = {k: v for k, v in sorted(dataset.by_class().items()) if len(v) >= SHOWN + table.asked}
-    right, near, draws = [], [], []
+    right, near, near_tokens, draws = [], [], [], []
     fits, sure, known, kept, refused = [], [], [], [], []
     for draw in range(table.draws):
         stream = rng("teaching", draw)
         chosen = [list(classes)[i] for i in stream.permutation(len(classes))[: CLASSES + 1]]
         pictures = {c: [classes[c][i] for i in stream.permutation(len(classes[c]))] for c in chosen}
-        learner = Learner(model)
+        learner = Learner(model, head=table.head)
         five = {pictures[c][0].name: pictures[c] for c in chosen[:CLASSES]}
         learner.teach({name: [dataset.path(i.id) for i in items[:SHOWN]] for name, items in five.items()})
         sixth = [(None, i) for i in pictures[chosen[-1]][: CLASSES * table.asked]]
         asked = [(name, i) for name, items in five.items() for i in items[SHOWN : SHOWN + table.asked]]
         by_name, features = learner.pictures.by_name, learner.pictures.features
         support = [(name, features[content]) for name, contents in by_name.items() for content in contents]
-        pooled = [seen.pooled for _, seen in support]
+        pooled, tokens = [seen.pooled for _, seen in support], [seen.mean for _, seen in support]
         for name, item in [*asked, *sixth]:
             answer = learner.ask(dataset.path(item.id))
             fits.append(answer.similarity)
@@ -83,14 +87,17 @@ def taught(table: Teaching, model: ScoringModel, data: str) -> dict:
             (refused if name is None else kept).append((answer.name is None) == (name is None))
             if name is not None:
                 right.append(max(answer.probabilities, key=answer.probabilities.__getitem__) == name)
-                seen = learner.model.eyes.get(item.sha256)
-                near.append(nearest(seen.pooled, pooled, [n for n, _ in support])[0] == name)
+                (seen,) = learner.model.pictures.features([learner.query(dataset.path(item.id)).item])
+                names = [n for n, _ in support]
+                near.append(nearest(seen.pooled, pooled, names)[0] == name)
+                near_tokens.append(nearest(seen.mean, tokens, names)[0] == name)
                 draws.append(str(draw))
     return {
         "data": Path(data).name,
         "accuracy": fmean(right),
         "ci95": clustered_wilson([float(r) for r in right], draws),
         "nearest_centroid": fmean(near),
+        "nearest_centroid_tokens": fmean(near_tokens),
         "n": len(right),
         "auroc_fit": float(roc_auc_score(known, fits)),
         "auroc_probability": float(roc_auc_score(known, sure)),
@@ -141,7 +148,8 @@ def tables(lessons: list[dict], choices: list[dict]) -> Iterator[tuple[str, str]
     head = [
         "",
         "ask [95 %]",
-        "nearest centroid",
+        "nearest centroid, pooled",
+        "of tokens",
         "n",
         "above .9",
         "of these right",
@@ -160,7 +168,8 @@ def tables(lessons: list[dict], choices: list[dict]) -> Iterator[tuple[str, str]
         told = (*(f"{v:.3f}" for v in figures), str(one["n_sixth"]))
         trust = [one[k] for k in ("confident", "confident_right", "ece")]
         trusted = ["" if value is None else f"{value:.3f}" for value in trust]
-        lines.append([one["data"], share, f"{one['nearest_centroid']:.3f}", str(one["n"]), *trusted, *told])
+        near = [f"{one[k]:.3f}" for k in ("nearest_centroid", "nearest_centroid_tokens")]
+        lines.append([one["data"], share, *near, str(one["n"]), *trusted, *told])
     yield "Five classes, 8 pictures each (chance .200)", listed(head, lines)
     head = ["", "per class", "random", "medoid", "rices", "majority of rices", "seconds (random, medoid, rices)"]
     lines = []
@@ -185,13 +194,13 @@ def main() -> None:
         for data in data_sets()[: 2 if table.toy else None]:
             lessons.append(taught(table, model, data))
             sizes = [len(items) for items in open_data(data).by_class().values()]
-            if sum(size > 24 for size in sizes) >= CLASSES:
+            if table.head == "lm" and sum(size > 24 for size in sizes) >= CLASSES:  # selections need no head
                 choices += selected(table, model, data, Path(folder))
     for heading, text in tables(lessons, choices):
         print(f"### {heading}\n\n{text}")
     if not table.toy:
         told = {"machine": about, "table": vars(table), "teaching": lessons, "selection": choices}
-        write_text(json.dumps(told, indent=1) + "\n", RESULTS / "teaching.json")
+        write_text(json.dumps(told, indent=1) + "\n", Path(table.out))
 
 
 if __name__ == "__main__":
