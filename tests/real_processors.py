@@ -17,18 +17,8 @@ from pathlib import Path
 import torch
 
 warnings.filterwarnings("ignore")
-try:
-    import torchvision
-except (ImportError, RuntimeError):
-    # Its compiled operators are missing beside a torch of another build. Image processors use none of them, and
-    # torchvision imports once they are defined.
-    operators = torch.library.Library("torchvision", "DEF")
-    operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]
-    import torchvision  # noqa: F401
 
+import torchvision_operators  # noqa: F401 - before transformers looks for torchvision
 import transformers as hf
 from real_families import FAMILIES
 

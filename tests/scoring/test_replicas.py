@@ -121,7 +121,7 @@ def test_requests_of_a_server_that_went_away_go_to_the_others():
 
 def test_a_server_that_comes_back_is_used_again_after_it_was_checked():
     checked = []
-    pool = Replicas([Replica("a", None)], lambda replica: checked.append(replica.url))
+    pool = Replicas([Replica("a", None)], [lambda replica: checked.append(replica.url)])
     assert pool.call(answering({"a": [gone(), gone()]})) == "a"
     assert checked == ["a", "a"]
     assert pool.call(answering({})) == "a"
@@ -131,7 +131,7 @@ def test_a_server_that_comes_back_is_used_again_after_it_was_checked():
         raise InputError("another model")
 
     with pytest.raises(InputError, match="another model"):
-        Replicas([Replica("a", None)], other).call(answering({"a": [gone()]}))
+        Replicas([Replica("a", None)], [other]).call(answering({"a": [gone()]}))
 
 
 def test_the_same_beginning_goes_to_the_same_server_and_beginnings_are_spread():
@@ -236,6 +236,6 @@ def test_an_answer_without_a_message_is_a_sentence(standing):
         model = connect(f"{address}#one")
         client = SimpleNamespace(create=lambda **_: SimpleNamespace(choices=[]))
         model.replicas.all[0].client = SimpleNamespace(chat=SimpleNamespace(completions=client))
-        model.replicas.recheck = lambda _replica: None
+        model.replicas.rechecks.clear()
         with pytest.raises(InputError, match=r"failed on a request 8 times \(its answer cannot be read"):
             model.complete([{"role": "user", "content": "?"}], 1)

@@ -7,14 +7,17 @@ from fake_vllm import FakeVllm
 
 from linkcontext.errors import InputError
 from linkcontext.scoring.remote_logprobs import NotLogprobs
-from linkcontext.scoring.replicas import Replica
+from linkcontext.scoring.replicas import Replica, Replicas
 from linkcontext.scoring.server_abilities import abilities, read_prompt
 
-ONE = [Replica("http://a/v1", None)]
+
+def pool_of(*urls):
+    """Servers of one model."""
+    return Replicas([Replica(url, None) for url in urls or ("http://a/v1",)])
 
 
 def test_a_server_with_all_fields_is_scored_from_generated_tokens(caplog):
-    able = abilities(FakeVllm(), ONE, "http://a/v1")
+    able = abilities(FakeVllm(), pool_of(), "http://a/v1")
     assert able.answers.end == "<end>"
     assert not able.no_trie
     assert not caplog.text
@@ -30,7 +33,7 @@ def test_a_server_with_all_fields_is_scored_from_generated_tokens(caplog):
     ],
 )
 def test_a_server_that_cannot_is_read_whole_and_it_is_said(server, why, caplog):
-    able = abilities(server, ONE, "http://a/v1")
+    able = abilities(server, pool_of(), "http://a/v1")
     assert not able.answers.refusal
     assert why in able.no_trie
     assert "http://a/v1: every candidate's prompt is read whole" in caplog.text
@@ -38,7 +41,7 @@ def test_a_server_that_cannot_is_read_whole_and_it_is_said(server, why, caplog):
 
 
 def test_a_server_without_prompt_logprobs_gives_replies_and_it_is_said(caplog):
-    able = abilities(FakeVllm(no_prompt_logprobs=True), ONE, "http://a/v1")
+    able = abilities(FakeVllm(no_prompt_logprobs=True), pool_of(), "http://a/v1")
     assert able.answers.refusal == able.no_trie == "it gives no prompt_logprobs"
     assert "replies are taken instead" in caplog.text
 
@@ -50,7 +53,7 @@ def test_servers_of_different_models_are_refused():
         server = second if only is not None and only.url.startswith("http://b") else first
         return server(messages, new_tokens, **fields)
 
-    two = [*ONE, Replica("http://b/v1", None)]
+    two = pool_of("http://a/v1", "http://b/v1")
     with pytest.raises(InputError, match=r"http://b/v1: gives other log-probabilities than the first server"):
         abilities(complete, two, "")
     assert not abilities(first, two, "").no_trie
@@ -65,7 +68,7 @@ def test_servers_are_compared_with_the_first_wherever_shared_requests_go(others)
         return servers[only.url if only else f"http://{others}/v1"](messages, new_tokens, **fields)
 
     with pytest.raises(InputError, match=r"http://b/v1: gives other log-probabilities than the first server"):
-        abilities(complete, [*ONE, Replica("http://b/v1", None)], "")
+        abilities(complete, pool_of("http://a/v1", "http://b/v1"), "")
 
 
 def test_one_server_that_refuses_a_field_has_all_read_whole():
@@ -74,7 +77,7 @@ def test_one_server_that_refuses_a_field_has_all_read_whole():
     def complete(messages, new_tokens, only=None, **fields):
         return servers[only.url if only else "http://a/v1"](messages, new_tokens, **fields)
 
-    able = abilities(complete, [*ONE, Replica("http://b/v1", None)], "")
+    able = abilities(complete, pool_of("http://a/v1", "http://b/v1"), "")
     assert "refuses to give log-probabilities of chosen tokens" in able.no_trie
 
 
@@ -96,5 +99,30 @@ def test_prompt_logprobs_of_another_form_are_none(row):
     rows = [None, {"1": {"logprob": -1.0}}, row, {"3": {"logprob": -1.0}}]
     with pytest.raises(NotLogprobs, match="for every token of a prompt"):
         read_prompt(sending(rows), [])
-    assert "for every token of a prompt" in abilities(sending(rows), ONE, "").answers.refusal
+    assert "for every token of a prompt" in abilities(sending(rows), pool_of(), "").answers.refusal
     assert read_prompt(sending(None), []) == []
+
+
+class Other(FakeVllm):
+    """The same tokens, and other weights."""
+
+    def logprob(self, before, token, allowed=None):
+        """A nat less of everything."""
+        return super().logprob(before, token, allowed) - 1
+
+
+def test_a_server_that_comes_back_with_another_model_is_refused():
+    """Its list of models says the same: only what it computes tells."""
+    here = {"server": FakeVllm()}
+    pool = pool_of()
+
+    def complete(messages, new_tokens, only=None, **fields):
+        return here["server"](messages, new_tokens, **fields)
+
+    abilities(complete, pool, "")
+    (replica,), (compared,) = pool.all, pool.rechecks
+    compared(replica)
+    for other in (Other(), FakeVllm(cut=3)):
+        here["server"] = other
+        with pytest.raises(InputError, match=r"http://a/v1: gives other log-probabilities than the first server did"):
+            compared(replica)

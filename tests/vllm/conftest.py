@@ -50,9 +50,10 @@ class Server:
         command += ["--host", "127.0.0.1", "--port", str(self.port), *OPTIONS, *options]
         usual = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
         quiet = {"VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "1"}
+        paths = {"PYTHONPATH": str(HERE.parent)}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, env=os.environ | usual | quiet, stdout=log, stderr=log, start_new_session=True
+                command, env=os.environ | usual | quiet | paths, stdout=log, stderr=log, start_new_session=True
             )
 
     def wait(self):

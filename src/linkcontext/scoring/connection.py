@@ -133,7 +133,7 @@ def connect(
             raise InputError(f"{replica.url}: the server was away, and came back without {model}.")
         _check_entry(replica, before[replica.url][model], now[model], ())
 
-    return ServerConnection(name, model, Replicas(replicas, recheck), prompting, pictures)
+    return ServerConnection(name, model, Replicas(replicas, [recheck]), prompting, pictures)
 
 
 def _check_entry(replica: Replica, before: dict[str, Any], now: dict[str, Any], fields: Sequence[str]) -> None:

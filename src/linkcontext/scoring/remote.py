@@ -179,7 +179,7 @@ class RemoteModel:
         prompting = self.connection.prompting
         if prompting not in self._known:
             connection = self.connection
-            self._known[prompting] = abilities(self._complete, connection.replicas.all, connection.url)
+            self._known[prompting] = abilities(self._complete, connection.replicas, connection.url)
         return self._known[prompting]
 
     @cached_property

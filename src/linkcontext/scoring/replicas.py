@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from linkcontext.errors import CONTROL, InputError
@@ -44,10 +45,14 @@ class Replica:
 
 @dataclass
 class Replicas:
-    """The servers of one model. `recheck` is called for a server that answers again after it could not be reached."""
+    """The servers of one model.
+
+    `rechecks` are called for a server that answers again after it failed. They raise `InputError` if it has come back
+    with another model.
+    """
 
     all: Sequence[Replica]
-    recheck: Callable[[Replica], None] = lambda _replica: None
+    rechecks: list[Callable[[Replica], None]] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -89,8 +94,8 @@ class Replicas:
     def _asked(self, replica: Replica, ask: Callable[[Replica], Result]) -> Result:
         """The result of one try."""
         self._wait(replica.rests_until - time.monotonic())
-        if replica.failures:
-            _answer(lambda: self.recheck(replica), replica.url)
+        for recheck in self.rechecks if replica.failures else ():
+            _answer(partial(recheck, replica), replica.url)
         with self._lock:
             replica.outstanding += 1
         try:

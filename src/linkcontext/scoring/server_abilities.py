@@ -22,7 +22,7 @@ from linkcontext.scoring.remote_logprobs import (
     other_answer,
 )
 from linkcontext.scoring.remote_trie import TrieScorer, Unservable
-from linkcontext.scoring.replicas import Refused, Replica
+from linkcontext.scoring.replicas import Refused, Replica, Replicas
 
 log = logging.getLogger("linkcontext")
 NAMES = ("dax", "lum a")
@@ -41,11 +41,15 @@ class ServerAbilities:
     no_trie: str  # why they are not scored from generated tokens; empty if they are
 
 
-def abilities(complete: Complete, replicas: Sequence[Replica], url: str) -> ServerAbilities:
-    """Find out what servers can do, and say what they cannot. Raises `InputError` if they are of different models."""
+def abilities(complete: Complete, replicas: Replicas, url: str) -> ServerAbilities:
+    """Find out what servers can do, and say what they cannot. Raises `InputError` if they are of different models.
+
+    From then on a server that was away is compared again before it is asked.
+    """
+    first, *others = replicas.all
 
     def read(messages: list[Message], **more: Any) -> TokenLogprobs:
-        return read_prompt(complete, messages, only=replicas[0], **more)
+        return read_prompt(complete, messages, only=first, **more)
 
     answers = answer_format(read)
     if answers.refusal:
@@ -60,11 +64,12 @@ def abilities(complete: Complete, replicas: Sequence[Replica], url: str) -> Serv
         )
     request = _small_request()
     reference = score_by_reads(read, request, answers)
-    for replica in replicas[1:]:
+    for replica in others:
         _check_same(complete, replica, request, answers, reference)
+    replicas.rechecks.append(lambda replica: _check_same(complete, replica, request, answers, reference))
     refusals = (
         _trie_refusal(TrieScorer(partial(complete, only=replica), answers.tail), request, reference)
-        for replica in replicas
+        for replica in replicas.all
     )
     if no_trie := next(filter(None, refusals), ""):
         log.warning("%s: every candidate's prompt is read whole, which uses no prefix cache, because %s.", url, no_trie)
@@ -126,7 +131,7 @@ def _check_same(
     answers: AnswerFormat,
     reference: Sequence[tuple[float, int]],
 ) -> None:
-    """Raise `InputError` if a server gives other log-probabilities than the first one does."""
+    """Raise `InputError` if a server gives other log-probabilities than the first one did before the run."""
 
     def read(messages: list[Message], **more: Any) -> TokenLogprobs:
         return read_prompt(complete, messages, only=replica, **more)
@@ -135,8 +140,8 @@ def _check_same(
     same = [count for _, count in scores] == [count for _, count in reference]
     if not same or not _difference(scores, reference) <= TOLERANCE:
         raise InputError(
-            f"{replica.url}: gives other log-probabilities than the first server does, so it has another model, "
-            "tokenizer or chat template. Figures of two models must not be mixed."
+            f"{replica.url}: gives other log-probabilities than the first server did before the run, so it has another "
+            "model, tokenizer or chat template. Figures of two models must not be mixed."
         )
 
 
