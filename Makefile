@@ -4,7 +4,7 @@
 # make test-vllm  the tests against vLLM servers on this machine, with vLLM in an environment of its own
 # make faults    the fault tests at their full counts: kills, full disks, forged files, hostile requests
 # make check     lint, format, types, imports
-# make bench     the benchmarks
+# make bench     the benchmarks; make bench-vllm measures scoring on a vLLM server
 #
 # Each sets up .venv when there is none. To change its Python: rm -rf .venv, then make PYTHON=python3.13 test
 
