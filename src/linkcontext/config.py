@@ -39,9 +39,10 @@ class Loading(Prompting):
     """Run code that comes with the model. Use it only for models whose authors you trust."""
     max_pixels: int | None = None
     """Reduce larger pictures to this many pixels: by the model's own image processor if it has such a
-    setting, else before it gets them. `validate` prints the tokens of each picture."""
+    setting, else before it gets them. `validate` prints how many tokens the pictures take."""
     processor_kwargs: str | None = None
-    """Settings of the model's image processor as a JSON object: '{"max_patches": 4}', say, for 4 tiles at most."""
+    """Settings of the model's image processor as a JSON object, for example '{"max_patches": 4}' for at most
+    4 tiles a picture, if the model cuts pictures into tiles."""
 
     def __post_init__(self) -> None:
         Prompting.__post_init__(self)  # `super()` does not work in dataclasses with slots
@@ -202,10 +203,11 @@ class EvalConfig:
     once and cached; reference: every prompt as a whole. auto: prefix-cache if the model supports it, else reference.
     Results do not depend on it."""
     memory_gb: float | None = None
-    """The memory in GB that a forward pass of tree or prefix-cache may take besides the weights, and that pictures may
-    take which are encoded together. Default: the free memory. Results do not depend on it."""
+    """The memory in GB, besides the weights, for a forward pass of tree or prefix-cache, and for the pictures that are
+    encoded at a time. Default: the free memory. Results do not depend on it."""
     batch: int = 16
-    """Prompts in a batch of the reference engine, or in one request to a server. Results do not depend on it."""
+    """Prompts in a batch of the reference engine, or requests that are sent to a server at a time. Results do not
+    depend on it."""
     unseen: tuple[str, ...] = HELD_OUT
     """With --tasks: types of tasks that the model was not trained on. Their means are reported separately."""
     explain: int | None = None

@@ -33,5 +33,5 @@ def is_main_process() -> bool:
 def _variable(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
-        raise InputError(f"{name}={text}: not a number. torchrun and accelerate launch set it; else unset it.")
+        raise InputError(f"{name}={text}: not a number. torchrun and accelerate launch set it; without them, unset it.")
     return int(text)

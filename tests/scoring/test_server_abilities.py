@@ -36,7 +36,7 @@ def test_a_server_that_cannot_is_read_whole_and_it_is_said(server, why, caplog):
     able = abilities(server, pool_of(), "http://a/v1")
     assert not able.answers.refusal
     assert why in able.no_trie
-    assert "http://a/v1: every candidate's prompt is read whole" in caplog.text
+    assert "http://a/v1: answers are scored from whole prompts" in caplog.text
     assert why in caplog.text
 
 

@@ -117,7 +117,7 @@ def build_page(model: ScoringModel, root: Path, folder: Path) -> Any:
         session = gr.State(new_session, delete_callback=Session.close)
         gr.Markdown(
             f"# linkcontext\nShow **{_plain(model.card.name)}** a few pictures of something, say what it is called, "
-            "and ask about others. Nothing is trained: the taught pictures are part of every prompt."
+            "and ask about others. The model's weights do not change."
         )
         with gr.Tab("Teach & ask") as tab:
             teach_tab(session, tab)

@@ -123,8 +123,8 @@ def _check_processes(arguments: Sequence[str]) -> None:
     """Refuse to run a command several times at once that does not share its work."""
     if process_count() > 1 and arguments and not arguments[0].startswith("-") and arguments[0] not in RESUMABLE:
         raise InputError(
-            f"{arguments[0]}: runs in one process, and {process_count()} were launched. Leave torchrun or accelerate "
-            f"launch out: they are for {', '.join(RESUMABLE)}."
+            f"{arguments[0]}: runs in one process, and {process_count()} were launched. Start it without torchrun "
+            f"and accelerate launch; only {', '.join(RESUMABLE)} share their work between processes."
         )
 
 

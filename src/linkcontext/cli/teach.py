@@ -53,7 +53,7 @@ class Demo:
 class Teach:
     """Show a model pictures under their names, and save what it was taught in a pack.
 
-    Nothing is trained. `linkcontext ask zoo.pack new.png` then names a picture, or answers "none of these".
+    The weights do not change. `linkcontext ask zoo.pack new.png` then names a picture, or answers "none of these".
     """
 
     data: Annotated[str, tyro.conf.arg(help=data_help())]
@@ -70,8 +70,9 @@ class Teach:
     similar to each query, which then has a support of its own and takes longer."""
     head: HeadName = "auto"
     """What names pictures. lm: the language model, which sees the taught pictures; centroid, knn, linear: classifiers
-    on image features; mix: all four together; auto: the best of these on taught pictures that are left out in turn.
-    tabicl needs the package tabicl and its weights."""
+    on image features (nearest class mean, three nearest pictures, logistic regression); mix: all four together; auto:
+    the best of these on taught pictures that are left out in turn. tabicl, another classifier, needs the package tabicl
+    and its weights from the hub."""
     scaffold: str = "turns"
     """The wording around the pictures: turns, single_turn, lcl, or a JSON file."""
     licence: str | None = None
@@ -160,7 +161,7 @@ class AskPack:
     """Another model than the pack's, which is taught again from the pictures. openai:URL#NAME is a model behind a
     server."""
     head: HeadName | None = None
-    """What names the pictures, instead of what the pack was taught with: lm, centroid, knn, linear, mix or auto."""
+    """What names the pictures, instead of what the pack was taught with (see `linkcontext teach --help`)."""
     json: bool = False
     """Print a JSON object for each picture."""
     trust_pack: TrustPack = False

@@ -14,8 +14,8 @@ log = logging.getLogger("linkcontext")
 
 
 def adapted(network: PreTrainedModel, name: str, adapter: str, merge: bool) -> PreTrainedModel:
-    """The network of the model `name` with a LoRA adapter, merged in or beside weights in 4 bits, which would round it
-    away.
+    """The network of the model `name` with a LoRA adapter: merged into the weights or, beside weights in 4 bits, which
+    would round it away, separate.
 
     Raises `InputError` for an adapter that was made for a network with other layers. Of one that was made for another
     model with the same layers, the log warns by the name that the adapter records.

@@ -123,8 +123,8 @@ def _pretrained(
         raise InputError(f"--model {name}: {_other_kind(config)}")
     if reads_apart(config):
         raise InputError(
-            f"--model {name}: a {config.model_type} model has an encoder for prompts and a decoder for replies, so "
-            "that there is no context to learn from. Choose a vision-language model that has a decoder alone."
+            f"--model {name}: a {config.model_type} model has an encoder for prompts and a decoder for replies, "
+            "which is not supported. Choose a vision-language model whose language model is a decoder only."
         )
     processor = _processor(source, options, pictures)
     more: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # the caller refuses them

@@ -72,7 +72,7 @@ def abilities(complete: Complete, replicas: Replicas, url: str) -> ServerAbiliti
         for replica in replicas.all
     )
     if no_trie := next(filter(None, refusals), ""):
-        log.warning("%s: every candidate's prompt is read whole, which uses no prefix cache, because %s.", url, no_trie)
+        log.warning("%s: answers are scored from whole prompts, which use no prefix cache, because %s.", url, no_trie)
     return ServerAbilities(answers, no_trie)
 
 

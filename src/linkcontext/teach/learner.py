@@ -1,4 +1,4 @@
-"""Teach a model names by showing pictures of them, then ask it about other pictures. Nothing is trained."""
+"""Teach a model names by showing pictures of them, then ask it about other pictures. The weights do not change."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,7 +35,8 @@ Value = TypeVar("Value")
 
 @dataclass
 class Learner:
-    """A model and the pictures it was taught. Nothing is trained: the pictures are shown in every prompt.
+    """A model and the pictures it was taught. Its weights do not change: the pictures are shown in its prompts, or a
+    classifier on its image features is fitted to them.
 
     `model` is a `LocalModel` or a `RemoteModel`; the learner binds it to its pictures.
 

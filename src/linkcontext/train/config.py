@@ -72,7 +72,7 @@ class TrainConfig:
     batch: int = 8
     """Examples per step, over all processes."""
     micro_batch: int | None = None
-    """Examples per forward pass of a process. Default: all. The losses do not depend on it."""
+    """Examples per forward pass of a process. Default: all. Losses depend on it by rounding only."""
     train: tuple[Part, ...] | None = None
     """The parts that are trained. Default: projector and language; with --lora-rank the projector."""
     lora_rank: int = 0

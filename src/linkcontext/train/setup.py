@@ -70,7 +70,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         if config.model.load_in_4bit:
             raise InputError("--load-in-4bit: 4 bits are not sharded. Launch without FSDP: every GPU holds the model.")
         if accelerator.state.fsdp_plugin.fsdp_version != SHARDING:
-            raise InputError(f"the launch asks for FSDP 1, and only FSDP 2 is there. Give it fsdp_version: {SHARDING}.")
+            raise InputError(f"the launch asks for FSDP 1, and only FSDP 2 is supported. Set fsdp_version: {SHARDING}.")
         accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False  # every process has read the weights
     deal(0, config.batch, accelerator.num_processes, config.micro_batch)
     return accelerator
