@@ -15,6 +15,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TORCHRUN = ("-m", "torch.distributed.run")
 SECONDS = 400  # on a machine with other work
+FSDP = """
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+num_processes: 2
+num_machines: 1
+machine_rank: 0
+mixed_precision: 'no'
+use_cpu: true
+fsdp_config: {fsdp_version: 2, fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP, fsdp_cpu_ram_efficient_loading: false}
+"""
 
 
 def start(*command, log, count=1, launcher=None, program=("-m", "linkcontext"), before=(), **variables):
@@ -29,6 +39,13 @@ def start(*command, log, count=1, launcher=None, program=("-m", "linkcontext"), 
             stderr=subprocess.STDOUT,
             stdout=output,
         )
+
+
+def accelerate_launcher(folder, count, *flags):
+    """The launcher of accelerate for `count` processes with FSDP 2; its configuration is written into a folder."""
+    path = folder / "fsdp.yaml"
+    path.write_text(FSDP)
+    return "-m", "accelerate.commands.launch", "--config_file", path, "--num_processes", count, *flags
 
 
 def finish(process, log):

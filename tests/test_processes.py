@@ -6,7 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from launching import SECONDS, finish, kill_process, run, start, start_on_two_machines, two_machines, wait_for_lines
+from launching import (
+    SECONDS,
+    accelerate_launcher,
+    finish,
+    kill_process,
+    run,
+    start,
+    start_on_two_machines,
+    two_machines,
+    wait_for_lines,
+)
 from torch.distributed import TCPStore
 
 from linkcontext import cli, processes
@@ -166,6 +176,9 @@ def test_without_its_store_a_process_ends_with_a_sentence():
     [
         ({"WORLD_SIZE": "2", "RANK": "0"}, ["compare", "a", "b"], "compare: runs in one process, and 2 were launched"),
         ({"WORLD_SIZE": "two"}, ["compare", "a", "b"], "WORLD_SIZE=two: not a number"),
+        ({"RANK": "two"}, ["compare", "a", "b"], "linkcontext: RANK=two: not a number"),
+        ({"RANK": "1"}, ["eval"], "RANK=1: has to be below WORLD_SIZE, which is 1"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, ["eval"], "RANK=2: has to be below WORLD_SIZE, which is 2"),
         ({"WORLD_SIZE": "2", "RANK": "1"}, ["eval"], "process 1: RANK=1 and WORLD_SIZE=2, but the other processes"),
     ],
 )
@@ -248,30 +261,10 @@ def test_two_machines_write_what_one_process_does(nano, pictures, tmp_path):
     assert files(out) == files(tmp_path / "one")
 
 
-FSDP = """
-compute_environment: LOCAL_MACHINE
-distributed_type: FSDP
-num_processes: 2
-num_machines: 1
-machine_rank: 0
-mixed_precision: 'no'
-use_cpu: true
-fsdp_config: {fsdp_version: 2, fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP, fsdp_cpu_ram_efficient_loading: false}
-"""
-
-
 @pytest.mark.heavy
 def test_accelerate_launches_an_evaluation_too(nano, pictures, tmp_path):
     flags = ("eval", "--model", nano, "--data", pictures, *SHAPE)
-    (tmp_path / "config.yaml").write_text(FSDP)
-    launcher = ("-m", "accelerate.commands.launch", "--config_file", tmp_path / "config.yaml")
+    launcher, program = accelerate_launcher(tmp_path, 2, "--module"), ("linkcontext",)
     run(*flags, "--out", tmp_path / "one", log=tmp_path / "log")
-    run(
-        *flags,
-        "--out",
-        tmp_path / "two",
-        log=tmp_path / "log",
-        launcher=(*launcher, "--module"),
-        program=("linkcontext",),
-    )
+    run(*flags, "--out", tmp_path / "two", log=tmp_path / "log", launcher=launcher, program=program)
     assert files(tmp_path / "one") == files(tmp_path / "two")

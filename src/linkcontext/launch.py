@@ -12,7 +12,13 @@ def process_count() -> int:
 
 def process_number() -> int:
     """The number of this process among all; 0 is the main one."""
-    return _variable("RANK", 0)
+    number, count = _variable("RANK", 0), process_count()
+    if number >= count:
+        raise InputError(
+            f"RANK={number}: has to be below WORLD_SIZE, which is {count}. torchrun and accelerate launch set both; "
+            "else unset both."
+        )
+    return number
 
 
 def number_on_machine() -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import linkcontext
+from linkcontext.errors import InputError
 from linkcontext.jsonl import read_jsonl
 from linkcontext.records import Prediction
 
@@ -70,6 +71,14 @@ def test_bad_arguments_end_with_a_sentence(mini_url, tmp_path):
     done = inspect(mini_url, tmp_path, "-T", "shots=x")
     assert done.returncode != 0
     assert "shots=x: numbers are expected, for example -T shots=0,1,4." in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("shots", [0.5, [0, 0.5], "0,,1"])
+def test_shots_are_whole_numbers(shots):
+    from linkcontext.integrations import inspect_task  # noqa: PLC0415 - needs inspect-ai
+
+    with pytest.raises(InputError, match="numbers are expected"):
+        inspect_task.episodes_task(data="world:7", shots=shots)
 
 
 def test_inspect_finds_the_task_without_loading_torch():

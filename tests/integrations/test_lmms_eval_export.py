@@ -18,6 +18,7 @@ from linkcontext.episodes.scaffold import SCAFFOLDS, image_ids, query_messages
 from linkcontext.errors import InputError
 from linkcontext.evaluation.answers import match
 from linkcontext.integrations.lmms_eval_export import export_lmms_eval
+from linkcontext.models.prompting import without_reasoning
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,9 @@ def test_replies_are_matched_as_by_eval(drawn, folder):
         worth[reply] = process(record, [text])
         assert worth[reply] == {"accuracy_k0": float(named == record["class_id"]), "answered_k0": named is not None}
     assert [worth[reply]["accuracy_k0"] for reply in REPLIES[:6]] == [1, 1, 0, 0, 1, 0]
-    assert process(record, [f"<think>{other}?</think> {gold}"])["accuracy_k0"] == 1
+    for reply in (f"<think>{other}?</think> {gold}", f"{other}?</think> {gold}", f" <think>{gold}", f"<b> {gold}"):
+        named = match(without_reasoning(reply) or "", episode.candidates)
+        assert process(record, [reply])["accuracy_k0"] == (named == record["class_id"]) == (reply != f" <think>{gold}")
 
 
 def test_likelihoods_are_losses_or_log_probabilities(folder):

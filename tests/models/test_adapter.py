@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from tiny_models import save_llava, tiny_clip, tiny_llava
 from tokenizer import build_tokenizer
 
@@ -70,4 +70,22 @@ def test_an_adapter_for_another_base_with_the_same_layers_is_a_warning(nano, tmp
 
 def test_a_folder_that_is_no_adapter_is_refused(nano, tmp_path):
     with pytest.raises(InputError, match="does not fit the model"):
+        load_model(str(nano), device="cpu", adapter=str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"peft_type": "OTHER"}', '{"peft_type": "LORA", "target_modules": 5}'])
+def test_a_damaged_configuration_is_a_sentence(nano, tmp_path, text):
+    folder = adapter(nano, tmp_path / "a")
+    (tmp_path / "a" / "adapter_config.json").write_text(text)
+    with pytest.raises(InputError, match=r"its adapter_config.json cannot be used \(\w+Error: .*Save the adapter"):
+        load_model(str(nano), device="cpu", adapter=folder)
+
+
+def test_embeddings_before_a_prompt_are_refused(nano, tmp_path):
+    network = load_model(str(nano), device="cpu").network
+    text = network.config.get_text_config()
+    sizes = {"token_dim": text.hidden_size, "num_layers": text.num_hidden_layers, "num_attention_heads": 1}
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2, num_transformer_submodules=1, **sizes)
+    get_peft_model(network, config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="type PROMPT_TUNING, which puts embeddings before a prompt"):
         load_model(str(nano), device="cpu", adapter=str(tmp_path))

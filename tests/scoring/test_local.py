@@ -27,7 +27,7 @@ from linkcontext.inference.masks import tree_mask
 from linkcontext.inference.schedule import EMPTY, ForwardPass
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.calls import cache_argument
-from linkcontext.models.loading import load_model
+from linkcontext.models.loading import device_named, load_model
 from linkcontext.scoring import engine_choice, selfcheck
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.protocol import ScoringRequest
@@ -399,6 +399,14 @@ def test_a_chat_template_that_writes_no_picture_is_a_sentence(nano, tmp_path, pi
 def test_a_device_that_is_not_there_is_a_sentence(device, nano):
     with pytest.raises(InputError, match=f"--device {device}: "):
         load_model(str(nano), device=device)
+
+
+def test_a_process_without_a_gpu_of_its_own_is_a_sentence(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setenv("WORLD_SIZE", "99")
+    monkeypatch.setenv("LOCAL_RANK", "98")
+    with pytest.raises(InputError, match=r"--device cuda:98: .* Launch one process for each GPU"):
+        device_named(None)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"])

@@ -6,7 +6,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import DistributedType
-from launching import SECONDS, finish, kill_process, run, start, start_on_two_machines, two_machines, wait_for_lines
+from launching import (
+    SECONDS,
+    accelerate_launcher,
+    finish,
+    kill_process,
+    run,
+    start,
+    start_on_two_machines,
+    two_machines,
+    wait_for_lines,
+)
 from safetensors.torch import load_file
 from torch import nn
 
@@ -52,16 +62,6 @@ def slow(self, step):
 
 loop._Run.step = slow
 cli.main()
-"""
-FSDP = """
-compute_environment: LOCAL_MACHINE
-distributed_type: FSDP
-num_processes: 2
-num_machines: 1
-machine_rank: 0
-mixed_precision: 'no'
-use_cpu: true
-fsdp_config: {fsdp_version: 2, fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP, fsdp_cpu_ram_efficient_loading: false}
 """
 
 
@@ -131,9 +131,8 @@ def test_a_killed_process_ends_the_training_and_another_number_resumes_it(flags,
 @pytest.mark.parametrize("count", [2, 4])
 def test_with_fsdp_each_process_holds_its_share_alone(flags, tmp_path, count):
     run(*flags(1), "--out", tmp_path / "one", log=tmp_path / "log")
-    (tmp_path / "fsdp.yaml").write_text(FSDP)
     (tmp_path / "watched.py").write_text(WATCHED)
-    launcher = ("-m", "accelerate.commands.launch", "--config_file", tmp_path / "fsdp.yaml", "--num_processes", count)
+    launcher = accelerate_launcher(tmp_path, count)
     program = (tmp_path / "watched.py", tmp_path / "held")
     run(*flags(1), "--out", tmp_path / "run", log=tmp_path / "log", launcher=launcher, program=program)
     held = [json.loads((tmp_path / f"held{number}").read_text()) for number in range(count)]

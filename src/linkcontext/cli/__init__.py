@@ -42,7 +42,6 @@ def main(arguments: list[str] | None = None) -> None:
     The exit code is 141 if the reader of a pipe has closed it, as in a shell, 130 after Ctrl-C and 143 after SIGTERM.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.basicConfig(level=logging.WARNING if is_main_process() else logging.ERROR, format="%(message)s")
     commands: dict[str, Any] = {
         "world": World,
         "data": Data,
@@ -133,6 +132,7 @@ def _run(commands: dict[str, Any], arguments: list[str] | None) -> None:
         arguments = sys.argv[1:] if arguments is None else arguments
         _check_encoding(arguments)
         _check_processes(arguments)
+        logging.basicConfig(level=logging.WARNING if is_main_process() else logging.ERROR, format="%(message)s")
         command = tyro.extras.subcommand_cli_from_dict(
             commands, args=with_current_names(arguments), prog="linkcontext", description=__doc__
         )

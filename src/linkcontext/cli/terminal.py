@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from rich.console import Console
 
-from linkcontext.errors import CONTROL
+from linkcontext.errors import CONTROL, InputError
 from linkcontext.launch import is_main_process, process_number
 
 SHOWN = 20  # problems printed, of the hundreds of thousands that a file may have
@@ -79,8 +79,10 @@ def output() -> Iterator[None]:
 
 def complain(sentence: str, before: str = "") -> None:
     """Print a message to stderr, which may be closed."""
-    with suppress(OSError):
+    of_process = ""
+    with suppress(InputError):  # the message may be about the variables of the launch
         of_process = "" if is_main_process() else f"process {process_number()}: "
+    with suppress(OSError):
         print(f"{before}linkcontext: {of_process}{harmless(sentence)}", file=sys.stderr, flush=True)
 
 

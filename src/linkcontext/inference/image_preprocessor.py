@@ -163,7 +163,7 @@ class ImagePreprocessor:
             padding_side="right",
             add_special_tokens=self.model.chat_template.adds_special_tokens(frame.text),
             return_tensors="pt",
-            **self.model.image_settings,
+            **self.model.pictures.arguments,
         )
         ids = output["input_ids"][0].tolist()
         start, length = frame.ids.index(frame.image_token), (len(ids) - len(frame.ids)) // copies + 1

@@ -7,6 +7,7 @@ Inspect.
 import base64
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -124,19 +125,18 @@ def _samples(episodes: Sequence[Episode], dataset: Dataset, scaffold: Scaffold) 
     ]
 
 
-def _numbers(shots: int | str | Sequence[int | str]) -> tuple[int, ...]:
+def _numbers(shots: float | str | Sequence[float | str]) -> tuple[int, ...]:
     """Shot counts as `-T shots=0,1` may give them: one number, a text or a list."""
-    parts = [shots] if isinstance(shots, int) else shots.split(",") if isinstance(shots, str) else shots
+    parts = [shots] if isinstance(shots, int | float) else shots.split(",") if isinstance(shots, str) else shots
     try:
-        return tuple(int(part) for part in parts)
+        return tuple(int(str(part)) for part in parts)  # `int` would cut 0.5 to 0
     except ValueError as error:
         raise InputError(f"shots={shots}: numbers are expected, for example -T shots=0,1,4.") from error
 
 
 def _truth(episode: Episode, query: int) -> dict[str, Any]:
     """What the scorer needs to know about a query."""
-    candidates = [{"class_id": c.class_id, "name": c.name, "truth": c.truth} for c in episode.candidates]
-    return {"class_id": episode.queries[query].class_id, "candidates": candidates}
+    return {"class_id": episode.queries[query].class_id, "candidates": [*map(asdict, episode.candidates)]}
 
 
 def _chat_message(message: Message, picture: Callable[[str], str]) -> Any:

@@ -9,7 +9,7 @@ a model returns for a candidate, since its own models return losses, so these ta
 Tasks of the type `loglikelihood` get the log-probability itself, from which lmms-eval computes a perplexity.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from types import MethodType
 from typing import Any
@@ -26,6 +26,7 @@ from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError
 from linkcontext.evaluation.open_model import open_model
+from linkcontext.inference.vision import chunks
 from linkcontext.scoring.protocol import ScoringRequest, require
 
 AT_ONCE = 32  # queries whose prompts are merged; results do not depend on it
@@ -63,7 +64,7 @@ class _LmmsModel(lmms):  # type: ignore[misc] # lmms-eval has no types
         require(self.model, "log-probabilities", "a task of lmms-eval that scores likelihoods")
         results: list[Any] = []
         queries = [list(same) for _, same in groupby(requests, key=lambda request: request.args[-3:])]
-        for group in _chunks(queries, AT_ONCE):
+        for group in chunks(queries, AT_ONCE):
             prompts = self._bind([self._messages(same[0].args) for same in group])
             answers = [[self._continuation(request.args) for request in same] for same in group]
             asked_for = [
@@ -83,7 +84,7 @@ class _LmmsModel(lmms):  # type: ignore[misc] # lmms-eval has no types
         """Greedy replies, cut at the first stop string of their request, without reasoning."""
         settings = [_generation(request.args) for request in requests]
         replies: list[str] = []
-        for group in _chunks(list(zip(requests, settings, strict=True)), AT_ONCE):
+        for group in chunks(list(zip(requests, settings, strict=True)), AT_ONCE):
             for tokens, some in groupby(group, key=lambda pair: pair[1][0]):
                 same = list(some)
                 prompts = self._bind([self._messages(request.args) for request, _ in same])
@@ -216,8 +217,3 @@ def _pair(value: float, greedy: bool) -> Any:
     """A value and whether it is the greedy reply, in a form that lmms-eval keeps: 0.7.3 makes a plain pair a text."""
     pair = (value, greedy)
     return pair if unwrap_generation_output(pair)[0] == pair else GenerationResult(text=pair)
-
-
-def _chunks(rows: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]

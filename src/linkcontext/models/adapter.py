@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from linkcontext.errors import InputError, first_few
+from linkcontext.errors import InputError, excerpt, first_few
 
 log = logging.getLogger("linkcontext")
 
@@ -32,8 +32,19 @@ def adapted(network: PreTrainedModel, name: str, adapter: str, merge: bool) -> P
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"--adapter {adapter}: does not fit the model ({why}).") from error
+    except (TypeError, LookupError, AttributeError) as error:  # whatever a value of another type leads to in PEFT
+        why = f"{type(error).__name__}: {excerpt(error)}"
+        raise InputError(
+            f"--adapter {adapter}: its adapter_config.json cannot be used ({why}). Save the adapter with PEFT again."
+        ) from error
+    config = tuned.peft_config["default"]
+    if config.is_prompt_learning:
+        raise InputError(
+            f"--adapter {adapter}: is of PEFT's type {config.peft_type.value}, which puts embeddings before a prompt. "
+            "Give an adapter that changes layers, such as LoRA."
+        )
     _refuse_other_layers(adapter, name, loaded)
-    _warn_of_other_base(adapter, name, tuned.peft_config["default"].base_model_name_or_path)
+    _warn_of_other_base(adapter, name, config.base_model_name_or_path)
     network_with_adapter: PreTrainedModel = tuned.merge_and_unload() if merge else tuned.get_base_model()
     return network_with_adapter
 

@@ -10,7 +10,7 @@ from linkcontext.models.picture_options import RESERVED, PictureOptions
 from linkcontext.models.synthetic_images import blank_image
 
 OWN_LIMIT = "max_pixels"  # the setting of image processors that bound the pixels of a picture themselves
-REFUSALS = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError)
+REFUSALS = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError)  # what processors raise on a shape
 
 
 def most_pixels_before(image_processor: Any, options: PictureOptions) -> int | None:
@@ -74,7 +74,7 @@ def _changed(image_processor: Any, changes: dict[str, Any]) -> Any:
             # The types of values are checked in a call only.
             for processor, arguments in ((changed, {}), (image_processor, changes)):
                 processor([blank_image(448)], return_tensors="pt", **arguments)
-    except REFUSALS as error:
+    except (*REFUSALS, AttributeError) as error:  # the latter for a value of another type
         why = excerpt(" ".join(str(error).split()) or type(error).__name__)
         raise InputError(
             f"--processor-kwargs {json.dumps(changes)}: {type(image_processor).__name__} refuses a picture with these "

@@ -69,7 +69,7 @@ def load_model(
             f"--model {name}: this command needs a model that is loaded here. Only eval, probe, validate, ask, chat "
             "and app work with a model behind a server."
         )
-    source = str(bundled.folder(name)) if name in bundled.NAMES[1:] else name
+    source = _source(name)
     there = device_named(device)
     kind = dtype if dtype != "auto" else "auto" if there.type == "cuda" else "float32"
     where = {"trust_remote_code": trust_remote_code, "local_files_only": not download}
@@ -142,17 +142,23 @@ def device_named(device: str | None) -> torch.device:
     Raises `InputError` if there is no such device.
     """
     own = f"cuda:{number_on_machine()}" if process_count() > 1 else "cuda"
+    name = device or (own if torch.cuda.is_available() else "cpu")
     try:
-        chosen = torch.device(device or (own if torch.cuda.is_available() else "cpu"))
+        chosen = torch.device(name)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without it
-        raise InputError(f"--device {device}: {_first_line(error)}. Name another, or leave it out.") from error
+        advice = (
+            "Name another, or leave it out."
+            if device
+            else "Launch one process for each GPU, or give a device that is there."
+        )
+        raise InputError(f"--device {name}: {_first_line(error)}. {advice}") from error
     return chosen
 
 
 def load_processor(name: str, trust_remote_code: bool = False, pictures: PictureOptions = AS_LOADED) -> Any:
     """The processor of a model, without loading weights. Raises `InputError` if there is none."""
-    source = str(bundled.folder(name)) if name in bundled.NAMES[1:] else name
+    source = _source(name)
     _check_settings(source)
     try:
         return _processor(source, {"trust_remote_code": trust_remote_code}, pictures)
@@ -163,7 +169,7 @@ def load_processor(name: str, trust_remote_code: bool = False, pictures: Picture
 def load_chat_template(name: str, trust_remote_code: bool = False, prompting: Prompting | None = None) -> ChatTemplate:
     """The chat template of a model, without loading weights. Raises `InputError` if there is no model."""
     processor = load_processor(name, trust_remote_code)
-    source = str(bundled.folder(name)) if name in bundled.NAMES[1:] else name
+    source = _source(name)
     try:
         generation = GenerationConfig.from_pretrained(source)
     except OSError:  # the model has none
@@ -171,6 +177,11 @@ def load_chat_template(name: str, trust_remote_code: bool = False, prompting: Pr
     template = ChatTemplate(processor, prompting or USUAL_PROMPTING, generation)
     template.warn(name)
     return template
+
+
+def _source(name: str) -> str:
+    """The folder or hub id of a model by its name."""
+    return str(bundled.folder(name)) if name in bundled.NAMES[1:] else name
 
 
 def _check_settings(source: str) -> None:

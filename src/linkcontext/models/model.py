@@ -92,12 +92,6 @@ class Model:
         most = most_pixels_before(self.processor.image_processor, self.pictures)
         return values | ({"reduced_to_pixels": most} if most is not None else {})
 
-    @property
-    def image_settings(self) -> dict[str, Any]:
-        """Arguments for a call of the processor, which otherwise may prefer defaults of its own to its image
-        processor's settings."""
-        return {"images_kwargs": self.pictures.settings} if self.pictures.settings else {}
-
     def reduced(self, image: Image.Image) -> Image.Image:
         """The picture as the image processor gets it."""
         return reduced(image, most_pixels_before(self.processor.image_processor, self.pictures))
@@ -122,7 +116,7 @@ class Model:
                 padding_side=side,
                 add_special_tokens=self.chat_template.adds_special_tokens(texts[0]),
                 return_tensors="pt",
-                **self.image_settings,
+                **self.pictures.arguments,
             )
         except ValueError as error:
             raise self._refused(str(error)) from error

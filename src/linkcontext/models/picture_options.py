@@ -42,6 +42,12 @@ class PictureOptions:
         """The settings of the image processor."""
         return dict(json.loads(self.processor_kwargs or "{}"))
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments for a call of the processor, which otherwise may prefer defaults of its own to its image
+        processor's settings."""
+        return {"images_kwargs": self.settings} if self.processor_kwargs else {}
+
 
 AS_LOADED = PictureOptions()
 

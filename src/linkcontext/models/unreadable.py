@@ -12,9 +12,9 @@ from PIL import Image
 from linkcontext.data import images
 from linkcontext.data.manifest import Dataset
 from linkcontext.errors import InputError, excerpt
+from linkcontext.models.image_processors import REFUSALS
 from linkcontext.models.model import Model
 
-REFUSALS = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError)  # what processors raise on a shape
 EDGE, SHAPE = 64, 8  # every processor takes pictures with edges of at least 64 pixels, of less than 8 to 1
 
 

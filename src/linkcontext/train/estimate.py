@@ -193,9 +193,9 @@ def _picture(model: ModelConfig) -> int:
     """How many tokens a picture has, of the processor's own size for a grey one."""
     processor = load_processor(model.model, model.trust_remote_code, model.pictures)
     grey = reduced(blank_image(448), most_pixels_before(processor.image_processor, model.pictures))
-    settings = {"images_kwargs": model.pictures.settings} if model.pictures.settings else {}
     message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}
     template = ChatTemplate(processor)
     text = template.apply_chat_template([message], tokenize=False, add_generation_prompt=False)
-    whole = processor(text=[text], images=[[grey]], return_tensors="pt", **settings)["input_ids"].shape[1]
+    output = processor(text=[text], images=[[grey]], return_tensors="pt", **model.pictures.arguments)
+    whole = output["input_ids"].shape[1]
     return int(whole - len(template(text, return_offsets_mapping=True)["input_ids"]) + 1)

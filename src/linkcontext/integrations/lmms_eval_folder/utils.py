@@ -63,8 +63,9 @@ def doc_to_target(doc: dict[str, Any]) -> int:
 
 def process_results(doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
     """Strict matching: a reply is right if it names the right candidate and no other. Reasoning is not searched."""
-    reply = results[0].rpartition("</think>")[2]
-    named = _answers.match(reply, [SimpleNamespace(**candidate) for candidate in doc["candidates"]])
+    named = _answers.match(
+        _without_reasoning(results[0]), [SimpleNamespace(**candidate) for candidate in doc["candidates"]]
+    )
     return {
         f"accuracy_{doc['row']}": float(named == doc["class_id"]),
         f"answered_{doc['row']}": float(named is not None),
@@ -84,6 +85,13 @@ def process_likelihoods(doc: dict[str, Any], results: Sequence[tuple[float, bool
     best = min(values) if losses else max(values)
     tied = [number for number, value in enumerate(values) if value == best]
     return {f"accuracy_{doc['row']}": (doc_to_target(doc) in tied) / len(tied)}
+
+
+def _without_reasoning(reply: str) -> str:
+    """A reply without the reasoning before it; empty if the reasoning is not finished."""
+    if "</think>" in reply:
+        return reply.rpartition("</think>")[2]
+    return "" if reply.lstrip().startswith("<think>") else reply
 
 
 def _picture(name: str) -> Image.Image:
