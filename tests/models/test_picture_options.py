@@ -15,7 +15,7 @@ from linkcontext.evaluation.open_model import load_local
 from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.inference.image_preprocessor import ImagePreprocessor
 from linkcontext.models.image_processors import most_pixels_before, picture_treatment, with_options
-from linkcontext.models.loading import load_model
+from linkcontext.models.loading import load_model, load_processor
 from linkcontext.models.picture_options import PictureOptions, reduced, reduced_size
 
 
@@ -95,6 +95,11 @@ def test_bad_values_are_refused_before_anything_is_written(nano, pictures, tmp_p
     assert ended.value.code == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_processor_without_its_model_refuses_settings_with_the_same_sentence(nano):
+    with pytest.raises(InputError, match=r"^--processor-kwargs: .* has no setting max_patches"):
+        load_processor(str(nano), pictures=PictureOptions(processor_kwargs='{"max_patches": 4}'))
 
 
 def test_the_options_are_part_of_what_a_run_measures(nano, pictures, tmp_path, capsys):

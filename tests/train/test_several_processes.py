@@ -180,3 +180,5 @@ def test_a_lost_process_is_a_sentence_and_other_errors_are_not(monkeypatch, coun
         raise gone
     with pytest.raises(RuntimeError, match="shapes differ"), lost_processes():
         raise RuntimeError("shapes differ")
+    with pytest.raises(InputError, match=r"^data/nccl: is not there"), lost_processes():
+        raise InputError("data/nccl: is not there")

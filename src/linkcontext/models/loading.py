@@ -162,6 +162,8 @@ def load_processor(name: str, trust_remote_code: bool = False, pictures: Picture
     _check_settings(source)
     try:
         return _processor(source, {"trust_remote_code": trust_remote_code}, pictures)
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"--model {name}: {_why(name, error)}") from error
 

@@ -39,6 +39,8 @@ def lost_processes() -> Iterator[None]:
     """Raise `InputError` if the block fails because another process has ended or cannot be reached."""
     try:
         yield
+    except InputError:
+        raise
     except (RuntimeError, ValueError) as error:  # ValueError: a launch without an address
         if process_count() == 1 or not LOST.search(str(error)):
             raise
