@@ -1,5 +1,6 @@
 """Opens pictures: upright, RGB, 8 bits per channel, with transparency on white. No other module decodes one."""
 
+import base64
 import hashlib
 import io
 import stat
@@ -198,6 +199,11 @@ def png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """A file's bytes as a data URI of a MIME type."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def sha256(path: Path | Upload) -> str:

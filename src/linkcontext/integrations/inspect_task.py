@@ -4,7 +4,6 @@ Inspect.
     inspect eval linkcontext/episodes -T data=world:7 -T shots=0,1,4 -T episodes=64 --model openai/gpt-4o
 """
 
-import base64
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from inspect_ai.model import (
 from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value, mean, metric, scorer, stderr
 from inspect_ai.solver import TaskState, generate
 
-from linkcontext.data.images import portable
+from linkcontext.data.images import data_uri, portable
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.names import NameKind
 from linkcontext.episodes.scaffold import Message, Scaffold, load_scaffold, query_messages
@@ -153,5 +152,4 @@ def _chat_message(message: Message, picture: Callable[[str], str]) -> Any:
 def _picture(dataset: Dataset, item: str) -> str:
     """A picture as a data URI: upright and RGB, as `linkcontext eval` sends it to servers."""
     path: Path = dataset.path(item)
-    kind, content = portable(path)
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return data_uri(*portable(path))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 # Vision towers whose weights have `vision_model.` before their names in every checkpoint on the hub. transformers 5.19
 # and later keep them without it, and write them so where a network was not loaded from such a checkpoint; they read
 # both, and vLLM reads the former only.
-TOWERS = ("CLIPVisionModel", "SiglipVisionModel")
+NESTED_TOWERS = ("CLIPVisionModel", "SiglipVisionModel")
 INNER = "vision_model."
 
 
@@ -22,10 +22,10 @@ def save_model(network: Any, processor: Any, folder: Path, state: Mapping[str, T
 
 def published_names(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights under the names that published checkpoints of their class have."""
-    towers = [f"{name}." for name, module in network.named_modules() if name and type(module).__name__ in TOWERS]
+    towers = [f"{name}." for name, module in network.named_modules() if name and type(module).__name__ in NESTED_TOWERS]
     renamed = {}
     for key, value in state.items():
-        tower = next((tower for tower in towers if key.startswith(tower)), None)
-        plain = tower is not None and not key.startswith(tower + INNER)
-        renamed[f"{tower}{INNER}{key.removeprefix(tower)}" if tower and plain else key] = value
+        tower = next((tower for tower in towers if key.startswith(tower)), "")
+        published = not tower or key.startswith(tower + INNER)
+        renamed[key if published else tower + INNER + key.removeprefix(tower)] = value
     return renamed

@@ -1,6 +1,5 @@
 """The demo's page: lessons, answers and the table, in one HTML file that loads nothing from the network."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from linkcontext.data.images import thumbnail_png
+from linkcontext.data.images import data_uri, thumbnail_png
 from linkcontext.report.tables import Grid
 from linkcontext.storage import write_text
 
@@ -109,4 +108,4 @@ def _style() -> str:
 
 
 def _uri(picture: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(thumbnail_png(picture, EDGE)).decode()
+    return data_uri("image/png", thumbnail_png(picture, EDGE))

@@ -1,12 +1,11 @@
 """The gallery of a report: the episodes that it shows, and the answers to their queries."""
 
-import base64
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from linkcontext.data.images import thumbnail_png
+from linkcontext.data.images import data_uri, thumbnail_png
 from linkcontext.errors import InputError
 from linkcontext.evaluation import metrics
 from linkcontext.evaluation.attribution_file import Attribution, QueryAttribution
@@ -237,4 +236,4 @@ class _Pictures:
             png = thumbnail_png(path, edge)
         except InputError:
             return Picture(None, f"{item} cannot be read")
-        return Picture("data:image/png;base64," + base64.b64encode(png).decode(), item)
+        return Picture(data_uri("image/png", png), item)

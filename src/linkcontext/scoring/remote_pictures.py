@@ -1,12 +1,11 @@
 """Pictures and texts as they are sent to a server."""
 
-import base64
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Never
 
-from linkcontext.data.images import image_size, open_image, png, portable
+from linkcontext.data.images import data_uri, image_size, open_image, png, portable
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.special_tokens import refuse_marks
@@ -68,4 +67,4 @@ def _data_uri(item: str, path: Any, most: int | None) -> str:
         kind, content = portable(path)
     else:
         kind, content = "image/png", png(reduced(synthetic_image(item) if path is None else open_image(path), most))
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return data_uri(kind, content)
