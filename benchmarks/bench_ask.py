@@ -23,7 +23,8 @@ from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.storage import write_text
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.pack import read_pack, write_pack
+from linkcontext.teach.pack import read_pack
+from linkcontext.teach.pack_writing import write_pack
 
 
 @dataclass
@@ -57,7 +58,7 @@ def main() -> None:
         packed, plain = (read_pack(Path(folder) / "it.pack").learner(model) for _ in range(2))
 
     def run_again(picture: Path) -> dict[str, float]:
-        plain._computed.pop("prefix", None)  # the KV cache of the support
+        plain.computed.values.pop("prefix", None)  # the KV cache of the support
         return plain.ask(picture).probabilities
 
     ways = {

@@ -21,7 +21,8 @@ from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.teach.class_pictures import pictures_by_class_name
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.pack import read_pack, write_pack
+from linkcontext.teach.pack import read_pack
+from linkcontext.teach.pack_writing import write_pack
 
 pytestmark = pytest.mark.heavy
 NAMES = ("lum", "dax", "tove")

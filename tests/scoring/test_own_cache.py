@@ -22,7 +22,8 @@ from linkcontext.scoring.protocol import ScoringRequest
 from linkcontext.serve.prefix_cache import PrefixCacheLRU
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.pack import read_pack, write_pack
+from linkcontext.teach.pack import read_pack
+from linkcontext.teach.pack_writing import write_pack
 from linkcontext.train import setup
 from linkcontext.train.config import TrainConfig
 

@@ -26,7 +26,8 @@ from linkcontext.serve.endpoint import Endpoint, Limits
 from linkcontext.serve.worker import ModelWorker
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.pack import read_pack, write_pack
+from linkcontext.teach.pack import read_pack
+from linkcontext.teach.pack_writing import write_pack
 
 NAMES = ("cactihog", "plimbo")
 JSON = {"Content-Type": "application/json"}

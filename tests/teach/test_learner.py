@@ -11,7 +11,7 @@ from linkcontext.models.loading import load_model
 from linkcontext.source import open_data
 from linkcontext.teach.answer import Answer, answer_line
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.pack import write_pack
+from linkcontext.teach.pack_writing import write_pack
 
 
 @pytest.fixture(scope="module")

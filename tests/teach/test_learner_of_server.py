@@ -17,7 +17,8 @@ from linkcontext.scoring.remote import RemoteModel
 from linkcontext.source import open_data
 from linkcontext.teach.dialogue import UNCOUNTED_TURNS, Dialogue
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.pack import read_pack, write_pack
+from linkcontext.teach.pack import read_pack
+from linkcontext.teach.pack_writing import write_pack
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_a_dialogue_on_a_server_teaches_asks_and_corrects(mini, mini_url, named)
     assert here.tokens()[1] == mini.context
     replies = {name: far.ask(pictures[5]) for name, pictures in named.items()}
     for name, reply in replies.items():
-        here.learner.restore(name_bias=[0.0, 0.0])  # a server is not asked for it
+        here.learner.computed.restore(here.learner.pictures.key, name_bias=[0.0, 0.0])  # a server is not asked for it
         assert reply.answer.probabilities == pytest.approx(here.ask(named[name][5]).answer.probabilities, abs=1e-3)
     assert far.say("no, that is a lum", [named["dax"][5]]).text == "lum: 3 pictures."
     assert far.say("what is this?", [named["dax"][5]]).answer.name == "lum"
@@ -106,7 +107,7 @@ def test_a_server_answers_as_the_model_does_here(mini, mini_url, tmp_path, capsy
     picture = dataset.path(classes[0][9].id)
     server = RemoteModel(connect(f"openai:{mini_url}#mini"))
     far, here = pack.learner(server), read_pack(pack.path).learner(LocalModel(mini))
-    here.restore(name_bias=[0.0, 0.0])  # a server is not asked for it
+    here.computed.restore(here.pictures.key, name_bias=[0.0, 0.0])  # a server is not asked for it
     assert far.ask(picture).probabilities == pytest.approx(here.ask(picture).probabilities, abs=1e-3)
     assert far.say(picture) == here.say(picture)
     main(["ask", str(pack.path), str(picture), "--model", f"openai:{mini_url}#mini", "--json"])

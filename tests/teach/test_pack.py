@@ -25,7 +25,8 @@ from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.teach.class_pictures import pictures_by_class_name
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.pack import read_pack, write_pack
+from linkcontext.teach.pack import read_pack
+from linkcontext.teach.pack_writing import write_pack
 from linkcontext.teach.rejection import RejectionThreshold
 from linkcontext.teach.taught_pictures import TaughtPictures
 
@@ -423,7 +424,7 @@ def test_a_place_that_takes_nothing_is_a_sentence(learner, folder, monkeypatch):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     write_pack(learner, folder / "zoo.pack", licence="CC0")
-    monkeypatch.setattr("linkcontext.teach.pack.save_file", full)
+    monkeypatch.setattr("linkcontext.teach.pack_writing.save_file", full)
     with pytest.raises(InputError, match=r"could not be written .No space left on device."):
         write_pack(learner, folder / "zoo.pack")
     (folder / "file").write_text("")

@@ -26,7 +26,8 @@ from linkcontext.storage import read_errors, replacing
 from linkcontext.teach.answer import Answer
 from linkcontext.teach.dialogue import Dialogue, Reply, count_pictures
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.pack import read_pack, write_pack
+from linkcontext.teach.pack import read_pack
+from linkcontext.teach.pack_writing import write_pack
 
 SHOTS, QUERIES = 4, 2  # pictures per class of an example
 

@@ -88,7 +88,7 @@ class Teach:
         """Teach, and print what is in the pack."""
         from linkcontext.source import open_data
         from linkcontext.teach.class_pictures import pictures_by_class_name
-        from linkcontext.teach.pack import locked
+        from linkcontext.teach.pack_writing import locked
 
         out = Path(self.out)
         dataset = open_data(self.data, self.strict, fewest=1)
@@ -101,7 +101,8 @@ class Teach:
     def _write(self, out: Path, named: dict[str, list[Path]]) -> "Pack":
         """Add the pictures to the pack that exists, or write a new one."""
         from linkcontext.teach.names import canonical_name
-        from linkcontext.teach.pack import read_pack, write_pack
+        from linkcontext.teach.pack import read_pack
+        from linkcontext.teach.pack_writing import write_pack
 
         earlier = read_pack(out, self.trust_pack) if out.exists() else None
         learner = self._new_learner() if earlier is None else self._earlier_learner(earlier)
@@ -240,7 +241,8 @@ class ChangePack:
 
     def run(self) -> None:
         """Change the pack if a flag says so, and print what is in it."""
-        from linkcontext.teach.pack import locked, read_pack
+        from linkcontext.teach.pack import read_pack
+        from linkcontext.teach.pack_writing import locked
 
         if self.remove or self.rename or self.merge or self.licence is not None or self.out:
             with locked(Path(self.out or self.pack)):
@@ -251,7 +253,8 @@ class ChangePack:
 
     def _write(self) -> "Pack":
         """Change the pack and write it."""
-        from linkcontext.teach.pack import read_pack, write_pack
+        from linkcontext.teach.pack import read_pack
+        from linkcontext.teach.pack_writing import write_pack
 
         pack = read_pack(Path(self.pack), self.trust_pack)
         others = [read_pack(Path(other), self.trust_pack) for other in self.merge]

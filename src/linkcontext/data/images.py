@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import imagehash
 import numpy as np
@@ -136,7 +137,7 @@ def _decoded(path: Path | Upload, max_pixels: int) -> tuple[Image.Image, list[st
         try:
             image = _loaded(image, file)
             notes: list[str] = []
-            return _upright(_rgb(image, notes), _orientation(image)), notes + _frames(image)
+            return upright_rgb(image, notes), notes + _frames(image)
         except Image.DecompressionBombError as error:
             raise _too_large(path, "its", max_pixels) from error
         except DAMAGE as error:
@@ -194,10 +195,10 @@ def portable(path: Path | Upload) -> tuple[str, bytes]:
     return ("image/jpeg", content) if plain else ("image/png", png(image))
 
 
-def png(image: Image.Image) -> bytes:
-    """The bytes of a PNG file of the picture."""
+def png(image: Image.Image, **options: Any) -> bytes:
+    """The bytes of a PNG file of the picture, with Pillow's options for it."""
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, "PNG", **options)
     return file.getvalue()
 
 
@@ -212,13 +213,11 @@ def sha256(path: Path | Upload) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def thumbnail_png(path: Path, edge: int) -> bytes:
+def thumbnail_png(path: Path | Upload, edge: int) -> bytes:
     """The bytes of a PNG file without metadata, whose longer side has at most `edge` pixels."""
     image = open_image(path)
     image.thumbnail((edge, edge), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return file.getvalue()
+    return png(image, optimize=True)
 
 
 def image_size(path: Path | Upload) -> tuple[int, int]:
@@ -334,13 +333,17 @@ def _eight_bits(image: Image.Image, notes: list[str]) -> Image.Image:
     return Image.fromarray((shown * (255 / top)).clip(0, 255).round().astype(np.uint8))
 
 
+def upright_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
+    """A copy in mode RGB without metadata, turned as its EXIF orientation says; keys of `NOTES` are added to `notes`.
+
+    Raises one of `DAMAGE` for an image that was not loaded yet and cannot be.
+    """
+    rgb, turn = _rgb(image, notes), UPRIGHT.get(_orientation(image))
+    return rgb if turn is None else rgb.transpose(turn)
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION, 1))
     except DAMAGE:
         return 1  # the EXIF block is damaged, the pixels are not
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    turn = UPRIGHT.get(orientation)
-    return image if turn is None else image.transpose(turn)

@@ -13,7 +13,7 @@ from pathlib import Path
 from linkcontext.data.formats import SUFFIXES
 from linkcontext.errors import UNREACHABLE, InputError, path_error
 from linkcontext.teach.dialogue import Dialogue, Reply, count_pictures
-from linkcontext.teach.pack import write_pack
+from linkcontext.teach.pack_writing import write_pack
 
 HELP = """\
 cat.png: this is a cactihog     teach a picture; more pictures, a folder or *.png before the colon teach them all

@@ -1,10 +1,9 @@
 """Teach a model names by showing pictures of them, then ask it about other pictures. The weights do not change."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 from linkcontext.config import HeadName, Select
 from linkcontext.data.images import thumbnail_png
@@ -20,6 +19,7 @@ from linkcontext.records import Turn
 from linkcontext.scoring.local import scoring_model
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.teach.answer import Answer, certain
+from linkcontext.teach.computed import Computed
 from linkcontext.teach.head_choice import HeadChoice
 from linkcontext.teach.named_reply import named_reply
 from linkcontext.teach.names import checked_name, checked_names
@@ -30,7 +30,6 @@ from linkcontext.teach.taught_pictures import TaughtPictures
 
 log = logging.getLogger("linkcontext")
 THUMBNAIL_EDGE = 96  # pixels
-Value = TypeVar("Value")
 
 
 @dataclass
@@ -59,9 +58,7 @@ class Learner:
     shots_per_class: int | None = None
     select: Select = "medoid"
     head: HeadName = "auto"
-    # Values that cost a run of the model, and the pictures they were computed for.
-    _computed: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
-    _computed_for: tuple[tuple[str, ...], ...] = field(default=(), init=False, repr=False)
+    computed: Computed = field(default_factory=Computed, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.shots_per_class is not None and self.shots_per_class < 1:
@@ -101,7 +98,7 @@ class Learner:
 
         Raises `InputError` for fewer than two names, and for a model behind a server.
         """
-        from linkcontext.teach.pack import write_pack  # noqa: PLC0415 - packs make learners
+        from linkcontext.teach.pack_writing import write_pack  # noqa: PLC0415 - packs make learners
 
         write_pack(self, Path(path))
 
@@ -153,7 +150,7 @@ class Learner:
 
         Raises `InputError` for a head that the model cannot have.
         """
-        return self._once(f"head {self.head}", lambda: chosen_head(self))
+        return self.computed.once(self.pictures.key, f"head {self.head}", lambda: chosen_head(self))
 
     def say(
         self,
@@ -197,7 +194,8 @@ class Learner:
     def choose_support(self) -> list[Turn]:
         """Choose the pictures to show, one of each name at a time: `shots_per_class` of each, or as many as fit."""
         self._register_pictures()
-        return self._once(
+        return self.computed.once(
+            self.pictures.key,
             "support",
             lambda: select_support(self.pictures, self.shots_per_class or self._fitting_shots(), self.select),
         )
@@ -228,7 +226,7 @@ class Learner:
             prompts = [build_messages(turns, self.scaffold, Turn(item, "", "")) for item in CHECKED]
             return self.model.prefill(prompts) if turns else None
 
-        return self._once("prefix", prefill)
+        return self.computed.once(self.pictures.key, "prefix", prefill)
 
     def estimate_name_bias(self) -> list[float]:
         """Estimate how much the model prefers each name whatever the picture shows, in nats. Long names have low ones.
@@ -238,28 +236,13 @@ class Learner:
         without itself. The bias is 0 for unbalanced supports, and on the reference engine, where it would cost as many
         whole prompts as there are pictures.
         """
-        return self._once("name_bias", lambda: mean_log_probabilities(self))
+        return self.computed.once(self.pictures.key, "name_bias", lambda: mean_log_probabilities(self))
 
     def estimate_rejection_threshold(self) -> RejectionThreshold | None:
         """Estimate the similarity below which a picture is "none of these", from the taught pictures alone."""
-        return self._once("rejection_threshold", lambda: leave_one_out_threshold(self.pictures))
-
-    def restore(
-        self,
-        prefix: PrefixCache | None = None,
-        name_bias: Sequence[float] | None = None,
-        support: Sequence[Turn] | None = None,
-        head: HeadChoice | None = None,
-    ) -> None:
-        """Take values computed earlier for the same pictures by the same model, instead of computing them again."""
-        lists = {"name_bias": name_bias, "support": support}
-        values = {
-            "prefix": prefix,
-            f"head {self.head}": head,
-            **{name: value and list(value) for name, value in lists.items()},
-        }
-        self._computed = {name: value for name, value in values.items() if value is not None}
-        self._computed_for = self.pictures.key
+        return self.computed.once(
+            self.pictures.key, "rejection_threshold", lambda: leave_one_out_threshold(self.pictures)
+        )
 
     def similar_support(self, picture: str, without_itself: bool = False) -> list[Turn]:
         """As many pictures as a support has otherwise, the most similar to a picture, whatever their names."""
@@ -279,12 +262,3 @@ class Learner:
         }
         for picture, features in self.pictures.features.items():
             self.model.pictures.pin(picture, features)
-
-    def _once(self, name: str, compute: Callable[[], Value]) -> Value:
-        """A value for the pictures that are taught now, computed on the first call."""
-        if self._computed_for != self.pictures.key:
-            self._computed, self._computed_for = {}, self.pictures.key
-        if name not in self._computed:
-            self._computed[name] = compute()
-        value: Value = self._computed[name]
-        return value

@@ -8,18 +8,12 @@ Of a pack that somebody else wrote only the pictures and names are used: the mod
 files (docs/security.md).
 """
 
-import logging
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from linkcontext.config import HeadName
@@ -28,24 +22,21 @@ from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError, first_few
 from linkcontext.inference.image_features import ImageFeatures
-from linkcontext.inference.kv_cache import PrefixCache
-from linkcontext.jsonl import to_json
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.synthetic_images import CHECKED
 from linkcontext.records import Turn
 from linkcontext.scoring.local import scoring_model
-from linkcontext.scoring.protocol import ScoringModel, require
-from linkcontext.storage import read_errors, replacing, write_errors
+from linkcontext.scoring.protocol import ScoringModel
+from linkcontext.storage import read_errors
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.pack_header import FORMAT, Header, StoredHead, StoredThreshold, TaughtTo, read_header
-from linkcontext.teach.pack_seal import is_sealed, seal
-from linkcontext.teach.pack_tensors import check_features, check_tensors, features_of, prefix_of, to_tensors
+from linkcontext.teach.pack_header import Header, read_header
+from linkcontext.teach.pack_seal import is_sealed
+from linkcontext.teach.pack_tensors import check_features, check_tensors, features_of, prefix_of
 from linkcontext.teach.rejection import RejectionThreshold, describe_rejection
 from linkcontext.teach.support import interleave
 from linkcontext.teach.taught_pictures import TaughtPictures
 
-log = logging.getLogger("linkcontext")
 ELSEWHERE = "was written by another user or on another machine"
 
 
@@ -160,7 +151,7 @@ class Pack:
             paths = self.existing_pictures(model.card.name)
             learner.teach({name: [paths[item] for item in items] for name, items in self.concepts.items()})
             if shown is not None:
-                learner.restore(support=shown)
+                learner.computed.restore(learner.pictures.key, support=shown)
             return learner
         if not self.sealed:
             self._check_features(features, learner)
@@ -172,8 +163,12 @@ class Pack:
             {item: ImageFeatures.from_tensors(rows, model.loaded.device) for item, rows in features.items()},
         )
         if self.sealed:
-            prefix = prefix_of(self.tensors, header.held, model.loaded)
-            learner.restore(prefix, header.leaning or None, head=header.head.choice())
+            learner.computed.restore(
+                learner.pictures.key,
+                prefix=prefix_of(self.tensors, header.held, model.loaded),
+                name_bias=[*header.leaning] or None,
+                **{f"head {learner.head}": header.head.choice()},
+            )
         return learner
 
     def _shown(self) -> list[Turn]:
@@ -236,81 +231,6 @@ class Pack:
                 f"of {len(paths)} are gone or have changed: {first_few(gone)}. Put them back.{trust}"
             )
         return paths
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Lock a pack from reading it to writing it: of two changes at the same time, one would be lost.
-
-    Waits while another process changes it. The lock is a hidden file beside the pack, which stays.
-    """
-    # One lock for all blocks of this process, so that nested blocks do not wait for each other.
-    lock = FileLock(path.resolve().with_name(f".{path.name}.lock"), is_singleton=True)
-    with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Path(lock.lock_file).touch()  # filelock would take a folder that cannot be written to for a lock that is held
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.warning("%s: another process is changing this pack. Waiting for it to finish.", path)
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def write_pack(learner: Learner, path: Path, licence: str = "", keep_state: bool = True, new: bool = False) -> Pack:
-    """Write what a learner was taught; a file that exists at `path` is replaced as a whole, or stays as it was.
-
-    `keep_state` writes the KV cache of the support, too; without it the first question runs the support again. Raises
-    `InputError` if the learner has fewer than two names, if the file cannot be written and, with `new`, if it exists.
-    """
-    require(learner.model, "token ids", "a pack")
-    if len(learner.pictures.names) < 2:
-        raise InputError(f"{path}: teach at least two names: with one there is nothing to choose.")
-    prefix = learner.prefill_support() if keep_state and learner.select != "rices" else None
-    if prefix is not None and not prefix.divisible:
-        log.warning("%s: without the state of the support, which this model keeps in layers of its own kinds.", path)
-        prefix = None
-    rows = to_tensors(learner.pictures, prefix)
-    text = to_json(_header(learner, path, licence, prefix))
-    header = read_header(text, str(path))  # never write a pack that could not be read
-    digest = fingerprint(rows, text)
-    with locked(path):
-        if new and path.exists():
-            raise InputError(f"{path}: exists already. Choose another name, or remove it.")
-        made = seal(digest)
-        with replacing(path.resolve()) as file:
-            save_file(rows, file, {"pack": text, "digest": digest, "seal": made})
-    return Pack(path, header, rows, sealed=bool(made))
-
-
-def _header(learner: Learner, path: Path, licence: str, prefix: PrefixCache | None) -> Header:
-    pictures, folder = learner.pictures, path.resolve().parent
-    return Header(
-        format=FORMAT,
-        model=TaughtTo(learner.model.loaded.name, learner.model.loaded.identity),
-        scaffold=learner.scaffold,
-        concepts={name: tuple(own) for name, own in pictures.by_name.items()},
-        paths={item: _relative(pictures.paths[item], folder) for item in pictures.ids},
-        pixels={item: pictures.pixel_hashes[item] for item in pictures.ids},
-        shots_per_class=learner.shots_per_class,
-        select=learner.select,
-        held=prefix.images if prefix is not None else (),
-        leaning=tuple(learner.estimate_name_bias()),
-        rounds=tuple((turn.item, turn.answer) for turn in learner.choose_support()),
-        point=StoredThreshold.of(learner.estimate_rejection_threshold()),
-        head=StoredHead.of(learner.head, learner.choose_head()),
-        licence=licence,
-        versions={name: version(name) for name in ("linkcontext", "torch", "transformers")},
-    )
-
-
-def _relative(picture: Path, folder: Path) -> str:
-    """A picture's path relative to a folder. Bytes that are not UTF-8 are written as escapes."""
-    place = os.path.relpath(picture.parent.resolve() / picture.name, folder)
-    return os.fsencode(place).decode(errors="backslashreplace")
 
 
 def read_pack(path: Path, trust: bool = False) -> Pack:
