@@ -18,6 +18,7 @@ from linkcontext.source import data_help
 Select = Literal["random", "medoid", "rices"]
 # What names pictures that a learner is asked about: the language model, a classifier on image features, or both.
 HeadName = Literal["auto", "lm", "centroid", "knn", "linear", "tabicl", "mix"]
+Augmentation = Literal["flip", "crop"]  # changed copies of taught pictures, for classifiers on image features
 Scoring = Literal["likelihood", "generate", "both", "lcl-legacy"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

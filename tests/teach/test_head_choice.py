@@ -10,21 +10,23 @@ from linkcontext.inference.prefix_tree import ImageTokens
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.teach.head_choice import MIXED, HeadChoice, choose_head
-from linkcontext.teach.heads import log_softmax, unit_rows
+from linkcontext.teach.heads import log_softmax
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.naming import feature_kinds, left_out_by_model
+from linkcontext.teach.naming import left_out_by_model, views_by_kind
 from linkcontext.teach.pack import read_pack
 from linkcontext.teach.pack_writing import write_pack
+from linkcontext.teach.picture_vectors import own_vectors
+from linkcontext.teach.taught_pictures import TaughtPictures
 
 STREAM = np.random.default_rng(0)
 LABELS = np.repeat([0, 1, 2], 6)
 
 
 def clusters(spread):
-    """Unit vectors around one centre for each name."""
+    """Unit vectors float32[18, 1, 8] around one centre for each name, without changed copies."""
     centres = np.eye(3, 8, dtype=np.float32)
     rows = centres[LABELS] + spread * np.random.default_rng(1).normal(size=(18, 8)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True))[:, None]
 
 
 def model_scores(right):
@@ -67,7 +69,7 @@ def test_right_is_counted_with_the_choice_inside():
     counted = []
     for seed in range(60):
         stream = np.random.default_rng(seed)
-        rows = stream.normal(size=(18, 8)).astype(np.float32)
+        rows = stream.normal(size=(18, 1, 8)).astype(np.float32)
         chosen = choose_head("auto", {"tokens": rows}, LABELS, 3, lambda s=stream: s.normal(size=(18, 3)))
         counted.append(chosen.right)
     assert np.mean(counted) / 18 == pytest.approx(1 / 3, abs=0.05)
@@ -77,8 +79,9 @@ def test_the_kind_of_features_is_chosen_without_the_pictures_that_are_counted():
     """Of two kinds of noise the luckier one is not believed: two names are guessed right half of the time."""
     labels, counted = np.repeat([0, 1], 4), []
     for seed in range(60):
-        rows = np.random.default_rng(seed).normal(size=(2, 8, 32)).astype(np.float32)
-        kinds = {"tokens": unit_rows(rows[0]), "pooled": unit_rows(rows[1])}
+        rows = np.random.default_rng(seed).normal(size=(2, 8, 1, 32)).astype(np.float32)
+        rows /= np.linalg.norm(rows, axis=-1, keepdims=True)
+        kinds = {"tokens": rows[0], "pooled": rows[1]}
         counted.append(choose_head("centroid", kinds, labels, 2, never).right)
     assert np.mean(counted) / 8 == pytest.approx(1 / 2, abs=0.05)
 
@@ -87,9 +90,12 @@ def test_features_that_are_no_numbers_are_refused_and_zeros_are_taken():
     rows = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     tokens = ImageTokens(*[np.zeros(1, np.int64)] * 3)
     images = [ImageFeatures(tokens, row[None]) for row in rows]
-    assert feature_kinds(images)["tokens"] == pytest.approx(np.array([[0.6, 0.8], [0, 0]]))
-    with pytest.raises(InputError, match=r"not finite numbers.* --head lm"):
-        feature_kinds([ImageFeatures(tokens, rows[:1] * float("nan"))])
+    pictures = TaughtPictures({"a": ["1"], "b": ["2"]})
+    pictures.vectors = {"1": own_vectors(images[:1]), "2": own_vectors(images[1:])}
+    assert views_by_kind(pictures)["tokens"] == pytest.approx(np.array([[[0.6, 0.8]], [[0, 0]]]))
+    pictures.vectors["1"] = own_vectors([ImageFeatures(tokens, rows[:1] * float("nan"))])
+    with pytest.raises(InputError, match=r"not finite numbers.*\(--head lm\)"):
+        views_by_kind(pictures)
 
 
 def test_without_features_or_second_pictures_auto_is_the_language_model():

@@ -80,14 +80,26 @@ def test_one_picture_of_every_name_is_left_out_at_once():
 @pytest.mark.parametrize("head", SIMPLE)
 def test_a_picture_does_not_judge_a_head_that_has_seen_it(head):
     """By oracle: fitted without the part, one part at a time."""
-    scores = left_out_scores(SIMPLE[head], FEATURES, LABELS, 2)
+    scores = left_out_scores(SIMPLE[head], FEATURES[:, None], LABELS, 2)
     for part in ([0, 3], [1, 4], [2, 5]):
         rest = [place for place in range(6) if place not in part]
         expected = SIMPLE[head](FEATURES[rest], LABELS[rest], FEATURES[part], 2)
         assert scores[part] == pytest.approx(expected)
-    single = left_out_scores(SIMPLE[head], FEATURES[:4], LABELS[:4], 2)
+    single = left_out_scores(SIMPLE[head], FEATURES[:4, None], LABELS[:4], 2)
     assert np.isnan(single[3]).all()
     assert np.isfinite(single[:3]).all()
+
+
+@pytest.mark.parametrize("head", SIMPLE)
+def test_changed_copies_are_left_out_with_their_picture(head):
+    """By oracle: fitted to the other pictures and their copies; the copies themselves are not judged."""
+    views = np.stack([FEATURES, unit([5, 15, 25, 85, 95, 105])], 1)
+    scores = left_out_scores(SIMPLE[head], views, LABELS, 2)
+    for part in ([0, 3], [1, 4], [2, 5]):
+        rest = [place for place in range(6) if place not in part]
+        rows = np.concatenate([views[rest, 0], views[rest, 1]])
+        expected = SIMPLE[head](rows, np.tile(LABELS[rest], 2), FEATURES[part], 2)
+        assert scores[part] == pytest.approx(expected, abs=2e-3)  # an optimiser stops a little earlier or later
 
 
 def test_a_temperature_makes_probabilities_that_fit():

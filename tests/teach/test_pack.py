@@ -27,7 +27,7 @@ from linkcontext.teach.class_pictures import pictures_by_class_name
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import read_pack
 from linkcontext.teach.pack_writing import write_pack
-from linkcontext.teach.rejection import RejectionThreshold
+from linkcontext.teach.rejection import OperatingPoint, RejectionThreshold
 from linkcontext.teach.taught_pictures import TaughtPictures
 
 NAMES = ("lum", "dax", "tove")
@@ -168,12 +168,12 @@ def test_what_is_like_none_of_them_is_said_so(model, folder, learner):
     by_name = {name: [f"{name}{i}" for i in range(10)] for name in "ab"}
     vectors = {**dict.fromkeys(by_name["a"], (1.0, 0.0, 0.0)), **dict.fromkeys(by_name["b"], (0.0, 1.0, 0.0))}
     vectors["a7"] = (0.5, 0.0, 0.75**0.5)
-    seen = next(iter(learner.pictures.features.values()))
-    features = {item: replace(seen, pooled=torch.tensor(vector)) for item, vector in vectors.items()}
-    found = Learner(model, pictures=TaughtPictures(by_name, features=features))
-    # The others of an e1: eight at e1 and the one aside, whose mean has the cosine 8.5 / sqrt(8.5^2 + .75) with it.
-    beside = 8.5 / (8.5**2 + 0.75) ** 0.5
-    assert found.estimate_rejection_threshold() == RejectionThreshold(pytest.approx((0.5 + beside) / 2), 0.95, 1.0, 20)
+    rows = {item: {"tokens": torch.tensor([vector])} for item, vector in vectors.items()}
+    found = Learner(model, pictures=TaughtPictures(by_name, vectors=rows))
+    # Left out, nineteen have a copy of themselves among the others, and the one aside a cosine of .5.
+    assert found.estimate_rejection_threshold() == RejectionThreshold(0.75, 0.95, 1.0, 20)
+    found.point = OperatingPoint(accept=1.0)
+    assert found.estimate_rejection_threshold() == RejectionThreshold(0.25, 1.0, 1.0, 20)
     learner.forget("dax")
     assert learner.estimate_rejection_threshold() is None  # 16 pictures are too few
     assert learner.ask(folder / "dax.png").name is not None

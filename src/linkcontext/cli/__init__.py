@@ -15,10 +15,11 @@ from typing import Any, NoReturn
 
 import tyro
 
+from linkcontext.cli.ask import AskPack
 from linkcontext.cli.data import Data, Episodes, Mine, World
 from linkcontext.cli.evaluate import Compare, Eval, Probe, Report, Validate
 from linkcontext.cli.serve import App, Serve
-from linkcontext.cli.teach import AskPack, ChangePack, Chat, Demo, Teach
+from linkcontext.cli.teach import ChangePack, Chat, Demo, Teach
 from linkcontext.cli.terminal import complain, output
 from linkcontext.cli.train import Average, Cache, Mini, Train
 from linkcontext.errors import UNDECODED, UNREACHABLE, InputError, path_error

@@ -1,22 +1,22 @@
-"""The commands that teach a model and ask it: demo, teach, ask, pack and chat."""
+"""The commands that teach a model: demo, teach, pack and chat."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from linkcontext.cli.terminal import console, harmless, print_json, print_problems
-from linkcontext.config import HeadName, Loading
+from linkcontext.cli.terminal import console, print_problems
+from linkcontext.config import Augmentation, HeadName, Loading
 from linkcontext.errors import InputError
 from linkcontext.models.prompting import Prompting
 from linkcontext.source import data_help
 
 if TYPE_CHECKING:
     from linkcontext.scoring.protocol import ScoringModel
-    from linkcontext.teach.answer import Answer
     from linkcontext.teach.learner import Learner
     from linkcontext.teach.pack import Pack
+    from linkcontext.teach.rejection import OperatingPoint
 
 TrustPack = Annotated[
     bool,
@@ -73,6 +73,15 @@ class Teach:
     on image features (nearest class mean, three nearest pictures, logistic regression); mix: all four together; auto:
     the best of these on taught pictures that are left out in turn. tabicl, another classifier, needs the package tabicl
     and its weights from the hub."""
+    encoder: str | None = None
+    """Another vision encoder, whose vectors may be used beside the model's own or instead of them: mini-clip, a folder
+    or a Hugging Face id such as facebook/dinov2-small. Leaving pictures out decides which are used."""
+    augment: tuple[Augmentation, ...] = ()
+    """Fit the classifiers to changed copies of the pictures, too: flip (the mirror image), crop (five parts)."""
+    accept: float | None = None
+    """"None of these": accept at least this share of pictures of taught classes. Default: 0.95."""
+    reject: float | None = None
+    """"None of these": reject at least this share of pictures of other classes. Not with --accept."""
     scaffold: str = "turns"
     """The wording around the pictures: turns, single_turn, lcl, or a JSON file."""
     licence: str | None = None
@@ -95,14 +104,15 @@ class Teach:
         named = pictures_by_class_name(dataset, self.classes)
         print_problems(dataset.problems)
         with locked(out):
-            pack = self._write(out, named)
-        console.print("\n".join(pack.describe()), markup=False, soft_wrap=True)
+            pack, choices = self._write(out, named)
+        console.print("\n".join([*pack.describe(), *choices]), markup=False, soft_wrap=True)
 
-    def _write(self, out: Path, named: dict[str, list[Path]]) -> "Pack":
-        """Add the pictures to the pack that exists, or write a new one."""
+    def _write(self, out: Path, named: dict[str, list[Path]]) -> tuple["Pack", list[str]]:
+        """Add the pictures to the pack that exists, or write a new one; with it a line about other thresholds."""
         from linkcontext.teach.names import canonical_name
         from linkcontext.teach.pack import read_pack
         from linkcontext.teach.pack_writing import write_pack
+        from linkcontext.teach.rejection import describe_choices
 
         earlier = read_pack(out, self.trust_pack) if out.exists() else None
         learner = self._new_learner() if earlier is None else self._earlier_learner(earlier)
@@ -111,29 +121,46 @@ class Teach:
         learner.teach(self._accepted(learner.model, named))
         licence = self.licence if self.licence is not None else earlier.licence if earlier else ""
         keep_state = self.state and (earlier is None or earlier.has_state)  # a pack without state stays without
-        return write_pack(learner, out, licence, keep_state)
+        pack = write_pack(learner, out, licence, keep_state)
+        choices = describe_choices(learner.rejection_curve())
+        return pack, [choices] if choices else []
 
     def _new_learner(self) -> "Learner":
         from linkcontext.episodes.scaffold import load_scaffold
         from linkcontext.evaluation.open_model import open_model
         from linkcontext.scoring.protocol import require
+        from linkcontext.teach.encoder import load_picture_encoder
         from linkcontext.teach.learner import Learner
 
+        point = operating_point(self.accept, self.reject)
         model = open_model(self.loading.of(self.model or "mini"))
         require(model, "token ids", "a pack")
         scaffold = load_scaffold(self.scaffold)
-        return Learner(model, scaffold, shots_per_class=self.shots_per_class, select=self.select, head=self.head)
+        return Learner(
+            model,
+            scaffold,
+            shots_per_class=self.shots_per_class,
+            select=self.select,
+            head=self.head,
+            encoder=load_picture_encoder(self.encoder, self.loading.device) if self.encoder else None,
+            augment=self.augment,
+            point=point,
+        )
 
     def _earlier_learner(self, pack: "Pack") -> "Learner":
         given = {
             "shots-per-class": self.shots_per_class is not None,
             "select": self.select != "medoid",
             "head": self.head != "auto",
+            "encoder": self.encoder is not None,
+            "augment": bool(self.augment),
+            "accept": self.accept is not None,
+            "reject": self.reject is not None,
             "scaffold": self.scaffold != "turns",
         }
         for flag in (flag for flag, is_given in given.items() if is_given):
             raise InputError(f"--{flag}: is for new packs only, and {pack.path} exists. Leave it out.")
-        return pack.learner(_model_of(pack, self.model, self.loading))
+        return pack.learner(model_of(pack, self.model, self.loading))
 
     def _accepted(self, model: "ScoringModel", named: dict[str, list[Path]]) -> dict[str, list[Path]]:
         """The pictures that the model's image processor accepts. Others are reported; --strict refuses the first."""
@@ -146,76 +173,6 @@ class Teach:
         print_problems(problems)
         accepted = {name: [path for path in paths if str(path) not in reasons] for name, paths in named.items()}
         return {name: paths for name, paths in accepted.items() if paths}
-
-
-@dataclass(frozen=True, slots=True)
-class AskPack:
-    """Ask a model what is in a picture, after it was taught a pack."""
-
-    pack: Annotated[str, tyro.conf.Positional]
-    """A pack that `linkcontext teach` wrote."""
-    pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Pictures to ask about."""
-    question: str | None = None
-    """Ask this question instead of asking for the name, and print the model's reply."""
-    model: str | None = None
-    """Another model than the pack's, which is taught again from the pictures. openai:URL#NAME is a model behind a
-    server."""
-    head: HeadName | None = None
-    """What names the pictures, instead of what the pack was taught with (see `linkcontext teach --help`)."""
-    json: bool = False
-    """Print a JSON object for each picture."""
-    trust_pack: TrustPack = False
-    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
-
-    def run(self) -> None:
-        """Ask, and print a line for each picture."""
-        from linkcontext.teach.pack import read_pack
-        from linkcontext.teach.rejection import describe_rejection
-
-        pack = read_pack(Path(self.pack), self.trust_pack)
-        if missing := [picture for picture in self.pictures if not Path(picture).is_file()]:
-            raise InputError(f"{missing[0]}: no such picture.")
-        if not self.pictures:
-            raise InputError("name at least one picture to ask about.")
-        learner = pack.learner(_model_of(pack, self.model, self.loading))
-        if self.head is not None:
-            learner.head = self.head
-        if not learner.model.lacks("token ids") and not self.json and self.question is None:
-            console.print(learner.choose_head().describe(), markup=False, soft_wrap=True)
-            console.print(describe_rejection(learner.estimate_rejection_threshold()), markup=False, soft_wrap=True)
-        for picture in self.pictures:
-            if self.question is not None:
-                self._print_reply(picture, learner.say(Path(picture), self.question))
-            else:
-                self._print_answer(picture, learner.ask(Path(picture)), pack)
-
-    def _print_reply(self, picture: str, reply: str) -> None:
-        if self.json:
-            print_json({"picture": picture, "reply": reply})
-        else:
-            console.print(harmless(f"{picture}: {reply}"), markup=False, soft_wrap=True)
-
-    def _print_answer(self, picture: str, answer: "Answer", pack: "Pack") -> None:
-        from linkcontext.teach.answer import answer_line
-
-        if self.json:
-            print_json({"picture": picture, **_answer_json(answer, pack)})
-        else:
-            near = [f"{n.name} ({pack.paths[n.picture].name}, {n.similarity:.2f})" for n in answer.nearest]
-            line = f"{picture}: {answer_line(answer)}" + (f"  most like: {', '.join(near)}" if near else "")
-            console.print(harmless(line), markup=False, soft_wrap=True)
-
-
-def _answer_json(answer: "Answer", pack: "Pack") -> dict[str, Any]:
-    """An answer as `ask --json` prints it. The answer's similarity has the key `fit` there."""
-    return {
-        "name": answer.name,
-        "probabilities": answer.probabilities,
-        "fit": answer.similarity,
-        "nearest": [{**asdict(near), "path": str(pack.paths[near.picture])} for near in answer.nearest],
-        "taught": answer.taught,
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +219,7 @@ class ChangePack:
         if self.licence is None and len(licences) > 1:
             listed = ", ".join(repr(licence or "none given") for licence in sorted(licences))
             raise InputError(f"--merge: the packs have different licences: {listed}. Give one for all with --licence.")
-        model = _model_of(pack, self.model, self.loading)
+        model = model_of(pack, self.model, self.loading)
         learner = pack.learner(model)
         for name in self.remove:
             learner.forget(name)
@@ -304,13 +261,22 @@ class Chat:
             raise InputError(f"--context {self.context}: must be above 0.")
         pack = read_pack(Path(self.pack), self.trust_pack) if self.pack else None
         if pack is not None:
-            learner = pack.learner(_model_of(pack, self.model, self.loading))
+            learner = pack.learner(model_of(pack, self.model, self.loading))
         else:
             learner = Learner(open_model(self.loading.of(self.model or "mini")))
         chat(Dialogue(learner, self.context, licence=pack.licence if pack else ""), input_lines(print), print)
 
 
-def _model_of(pack: "Pack", named: str | None, loading: Loading) -> "ScoringModel":
+def operating_point(accept: float | None, reject: float | None) -> "OperatingPoint":
+    """What "none of these" is to accept or reject. Raises `InputError` for both, and for impossible shares."""
+    from linkcontext.teach.rejection import ACCEPT, OperatingPoint
+
+    if accept is not None and reject is not None:
+        raise InputError("--accept and --reject: choose one of them; each of them sets the threshold.")
+    return OperatingPoint(ACCEPT if accept is None else accept, reject)
+
+
+def model_of(pack: "Pack", named: str | None, loading: Loading) -> "ScoringModel":
     """The model that the command line names, else the pack's own, which is neither behind a server nor downloaded."""
     from linkcontext.evaluation.open_model import load_local, open_model
     from linkcontext.scoring.local import LocalModel

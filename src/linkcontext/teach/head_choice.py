@@ -16,9 +16,9 @@ from linkcontext.errors import InputError
 from linkcontext.teach.heads import (
     HEADS,
     SIMPLEST_FIRST,
-    Features,
     Labels,
     Scores,
+    Views,
     best_temperature,
     centroid,
     left_out_scores,
@@ -36,8 +36,8 @@ UNKNOWN_TEMPERATURE = 0.1  # of a feature head where no picture can be left out
 class HeadChoice:
     """The head that names pictures.
 
-    `features` is the kind of image features that it reads ("tokens": the mean of a picture's tokens as the language
-    model gets them; "pooled": the vision encoder's own summary), "" for the language model alone. `temperatures` are
+    `features` is the kind of image features that it reads (of `picture_vectors.KINDS`), "" for the language model
+    alone. `temperatures` are
     those of its parts and, for a mixture, of the whole. Of `pictures` that were left out in turn, `right` got their
     name; both are 0 where none could be left out.
     """
@@ -83,10 +83,10 @@ DESCRIPTIONS: dict[HeadName, str] = {
 
 def choose_head(
     wanted: HeadName,
-    kinds: Mapping[str, Features],
+    kinds: Mapping[str, Views],
     labels: Labels,
     names: int,
-    language_model: Callable[[], Scores],
+    language_model: Callable[[], Scores] | None,
 ) -> HeadChoice:
     """The head `wanted`, with its temperatures; "auto" is the best on pictures that are left out.
 
@@ -96,7 +96,7 @@ def choose_head(
         labels: The place of each picture's name among the names.
         names: How many names there are.
         language_model: Computes the language model's scores of each picture by a support without it, with NaN where a
-            picture is not left out. It is called only if they are needed.
+            picture is not left out. It is called only if they are needed. None for a model without log-probabilities.
 
     Raises:
         InputError: A head on image features is wanted, and there are none.
@@ -104,15 +104,21 @@ def choose_head(
     if wanted == "lm" or (wanted == "auto" and not kinds):
         return HeadChoice("lm")
     if not kinds:
-        raise InputError(f"--head {wanted}: this model shows no image features. Use --head lm.")
-    scores = language_model() if wanted in ("auto", "mix") else np.zeros((len(labels), names))
-    left_out = (np.bincount(labels, minlength=names)[labels] > 1) & np.isfinite(scores).all(1)
+        raise InputError(
+            f"--head {wanted}: this model shows no image features. Use --head lm, or give an encoder, for example "
+            "--encoder mini-clip."
+        )
+    if wanted == "mix" and language_model is None:
+        raise InputError("the head mix (--head mix) needs a model that gives log-probabilities. Use auto or knn.")
+    model_scores = language_model() if wanted in ("auto", "mix") and language_model is not None else None
+    left_out = np.bincount(labels, minlength=names)[labels] > 1
+    if model_scores is not None:
+        left_out &= np.isfinite(model_scores).all(1)
     places = np.flatnonzero(left_out)
-    if wanted == "auto" and not len(places):
-        return HeadChoice("lm")
     if not len(places):
-        return HeadChoice(wanted, next(iter(kinds)), dict.fromkeys(HEADS, UNKNOWN_TEMPERATURE))
-    by_kind = {kind: _judge_all(wanted, rows, labels, names, scores, places) for kind, rows in kinds.items()}
+        temperatures: dict[HeadName, float] = dict.fromkeys(HEADS, UNKNOWN_TEMPERATURE)
+        return HeadChoice("lm") if wanted == "auto" else HeadChoice(wanted, next(iter(kinds)), temperatures)
+    by_kind = {kind: _judge_all(wanted, rows, labels, names, model_scores, places) for kind, rows in kinds.items()}
 
     def chosen_without(part: NDArray[np.int64]) -> HeadChoice:
         kind = _best_kind(kinds, labels, names, np.setdiff1d(np.arange(len(labels)), places[part]), places)
@@ -151,20 +157,20 @@ class _Judged:
 
 
 def _judge_all(
-    wanted: HeadName, rows: Features, labels: Labels, names: int, model_scores: Scores, places: NDArray[np.int64]
+    wanted: HeadName, rows: Views, labels: Labels, names: int, model_scores: Scores | None, places: NDArray[np.int64]
 ) -> dict[HeadName, _Judged]:
     """The heads that a choice compares, on the pictures at `places`, by features of one kind."""
     together = wanted in ("auto", "mix")
     scores = {
         head: left_out_scores(HEADS[head], rows, labels, names) for head in (SIMPLEST_FIRST if together else [wanted])
     }
-    if together:
+    if model_scores is not None:
         scores["lm"] = model_scores
     return {head: _Judged.of(values[places], labels[places]) for head, values in scores.items()}
 
 
 def _best_kind(
-    kinds: Mapping[str, Features], labels: Labels, names: int, among: NDArray[np.int64], places: NDArray[np.int64]
+    kinds: Mapping[str, Views], labels: Labels, names: int, among: NDArray[np.int64], places: NDArray[np.int64]
 ) -> str:
     """The kind of features whose class means name the pictures at `places` best, of those `among` which they are."""
 
@@ -182,7 +188,7 @@ def _best_kind(
 def _chosen(wanted: HeadName, kind: str, judged: Mapping[HeadName, _Judged], among: NDArray[np.int64]) -> HeadChoice:
     """The head and its temperatures that fit some of the pictures best."""
     known = dict(judged)
-    if wanted in ("auto", "mix"):
+    if "lm" in known:
         together = np.zeros_like(known["lm"].scores)
         together[among] = np.mean([known[part].log_probabilities(among) for part in MIXED], axis=0)
         known["mix"] = _Judged.of(together, known["lm"].labels)

@@ -12,17 +12,18 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import normalize
 
 from linkcontext.config import HeadName
 from linkcontext.errors import InputError
 
 Features = NDArray[np.float32]  # [pictures, width], of unit length or zeros
+Views = NDArray[np.float32]  # [pictures, 1 + views, width]: each picture, and its changed copies
 Labels = NDArray[np.int64]  # [pictures]: the place of each picture's name among the names
 Scores = NDArray[np.float64]  # [pictures, names]: higher is likelier
 Head = Callable[[Features, Labels, Features, int], Scores]  # supports, their labels, queries, how many names
 
 HEAD_NAMES: tuple[HeadName, ...] = get_args(HeadName)
-FEATURE_KINDS = ("tokens", "pooled")  # the mean of a picture's tokens, and the vision encoder's own summary
 
 NEIGHBOURS = 3
 STRENGTH = 100.0  # of the linear head's weights; features of unit length need large ones
@@ -31,18 +32,10 @@ LEFT_OUT = 10  # parts that are left out in turn, at most
 TEMPERATURES = np.geomspace(1e-5, 1e2, 300)  # features of some encoders have cosines that differ by 1e-4
 
 
-def unit_rows(rows: NDArray[np.float32]) -> Features:
-    """Rows of unit length. One of zeros stays as it is: its cosine with anything is 0."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    lengths[lengths == 0] = 1
-    unit: Features = rows / lengths
-    return unit
-
-
 def centroid(features: Features, labels: Labels, queries: Features, names: int) -> Scores:
     """The cosine between a picture and the mean of each name's pictures."""
     means = np.stack([features[labels == label].mean(0) for label in range(names)])
-    scores: Scores = (queries @ unit_rows(means).T).astype(np.float64)
+    scores: Scores = (queries @ normalize(means).T).astype(np.float64)
     return scores
 
 
@@ -99,12 +92,18 @@ def left_out_parts(labels: Labels) -> list[NDArray[np.int64]]:
     return [places for places in split if len(places)]
 
 
-def left_out_scores(head: Head, features: Features, labels: Labels, names: int) -> Scores:
-    """The scores of each picture by a head that was fitted without it; NaN for the only picture of a name."""
-    scores = np.full((len(features), names), np.nan)
+def head_scores(head: Head, support: Views, labels: Labels, queries: Features, names: int) -> Scores:
+    """The scores of queries by a head that was fitted to pictures and their changed copies."""
+    return head(support.reshape(-1, support.shape[-1]), np.repeat(labels, support.shape[1]), queries, names)
+
+
+def left_out_scores(head: Head, pictures: Views, labels: Labels, names: int) -> Scores:
+    """The scores of each picture by a head that was fitted without it and its changed copies; NaN for the only picture
+    of a name."""
+    scores = np.full((len(pictures), names), np.nan)
     for places in left_out_parts(labels):
         rest = np.setdiff1d(np.arange(len(labels)), places)
-        scores[places] = head(features[rest], labels[rest], features[places], names)
+        scores[places] = head_scores(head, pictures[rest], labels[rest], pictures[places, 0], names)
     return scores
 
 

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from linkcontext.config import HeadName, Select
+from linkcontext.config import Augmentation, HeadName, Select
 from linkcontext.data.images import thumbnail_png
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold, build_messages, refuse_scaffold
 from linkcontext.errors import InputError
-from linkcontext.evaluation.medoids import vector
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.inference.vision import BATCH, chunks
@@ -20,13 +19,16 @@ from linkcontext.scoring.local import scoring_model
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.teach.answer import Answer, certain
 from linkcontext.teach.computed import Computed
+from linkcontext.teach.encoder import PictureEncoder
 from linkcontext.teach.head_choice import HeadChoice
 from linkcontext.teach.named_reply import named_reply
 from linkcontext.teach.names import checked_name, checked_names
 from linkcontext.teach.naming import chosen_head, mean_log_probabilities, probabilities_of_names
-from linkcontext.teach.rejection import RejectionThreshold, leave_one_out_threshold, nearest_pictures
+from linkcontext.teach.picture_vectors import PictureVectors
+from linkcontext.teach.rejection import OperatingPoint, RejectionThreshold, nearest_pictures, rejection_curve
 from linkcontext.teach.support import Support, largest_fitting, most_similar, select_support
 from linkcontext.teach.taught_pictures import TaughtPictures
+from linkcontext.teach.vectoriser import PictureVectoriser
 
 log = logging.getLogger("linkcontext")
 THUMBNAIL_EDGE = 96  # pixels
@@ -46,6 +48,9 @@ class Learner:
     image features; "mix", the language model and three of these together; "auto", the best of them on
     taught pictures that are left out in turn. It concerns names alone: replies are always the language model's.
 
+    `encoder` is another vision encoder, whose vectors heads and similarities may use; `augment` adds changed copies of
+    each taught picture for the classifiers; `point` says what "none of these" is to accept or to reject.
+
     >>> learner = linkcontext.load("mini")  # doctest: +SKIP
     >>> learner.teach({"cactihog": ["a.png", "b.png"], "plimbo": ["c.png", "d.png"]})  # doctest: +SKIP
     >>> learner.ask("e.png").name  # doctest: +SKIP
@@ -58,6 +63,9 @@ class Learner:
     shots_per_class: int | None = None
     select: Select = "medoid"
     head: HeadName = "auto"
+    encoder: PictureEncoder | None = None
+    augment: tuple[Augmentation, ...] = ()
+    point: OperatingPoint = field(default_factory=OperatingPoint)
     computed: Computed = field(default_factory=Computed, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -82,6 +90,8 @@ class Learner:
         new = [picture for picture in files if picture not in self.pictures.thumbnails]
         thumbnails: dict[str, bytes] = {}
         features: dict[str, ImageFeatures] = {}
+        vectors: dict[str, PictureVectors] = {}
+        vectoriser = PictureVectoriser(self.model, self.encoder, self.augment)
         with progress("Reading pictures", len(new)) as advance:
             for chunk in chunks(new, BATCH):
                 for picture in chunk:
@@ -89,8 +99,10 @@ class Learner:
                     advance()
                 if not self.model.lacks("image features"):
                     features |= zip(chunk, self.model.pictures.features(chunk), strict=True)
+                vectors |= zip(chunk, vectoriser.of_taught(chunk), strict=True)
         self.pictures.thumbnails |= thumbnails
         self.pictures.features |= features
+        self.pictures.vectors |= {picture: own for picture, own in vectors.items() if own}
         self.pictures.add(files)
 
     def save(self, path: str | Path) -> None:
@@ -127,20 +139,21 @@ class Learner:
         query, names = self.query(picture), self.pictures.names
         if name := self.pictures.name_of(query.item):
             probabilities = certain(name, names)
-            if not self.pictures.features:
+            if not self.pictures.kinds:
                 return Answer(name, probabilities, taught=True)
-            similarity, neighbours = nearest_pictures(self.pictures, self.pictures.vectors([query.item])[0])
-            return Answer(name, probabilities, similarity, neighbours, taught=True)
+            return Answer(
+                name, probabilities, *nearest_pictures(self.pictures, self.query_vectors(query.item)), taught=True
+            )
         if len(names) < 2:
             raise InputError("teach at least two names before asking: with one there is nothing to choose.")
-        if self.model.lacks("log-probabilities"):
+        if self.model.lacks("log-probabilities") and "lm" in self.choose_head().parts:
             probabilities = named_reply(self.model, self.scaffold, query, self.support_for(query), names)
-            return Answer(max(probabilities, key=probabilities.__getitem__), probabilities)
-        probabilities = dict(zip(names, probabilities_of_names(self, query), strict=True))
+        else:
+            probabilities = dict(zip(names, probabilities_of_names(self, query), strict=True))
         best = max(probabilities, key=probabilities.__getitem__)
-        if not self.pictures.features:
+        if not self.pictures.kinds:
             return Answer(best, probabilities)
-        similarity, neighbours = nearest_pictures(self.pictures, vector(*self.model.pictures.features([query.item])))
+        similarity, neighbours = nearest_pictures(self.pictures, self.query_vectors(query.item))
         threshold = self.estimate_rejection_threshold()
         accepted = threshold is None or threshold.accepts(similarity)
         return Answer(best if accepted else None, probabilities, similarity, neighbours)
@@ -240,17 +253,27 @@ class Learner:
 
     def estimate_rejection_threshold(self) -> RejectionThreshold | None:
         """Estimate the similarity below which a picture is "none of these", from the taught pictures alone."""
-        return self.computed.once(
-            self.pictures.key, "rejection_threshold", lambda: leave_one_out_threshold(self.pictures)
-        )
+        curve = self.rejection_curve()
+        return self.point.choose(curve) if curve else None
+
+    def rejection_curve(self) -> list[RejectionThreshold]:
+        """Every threshold of "none of these" with what it accepts and rejects; empty for too few pictures."""
+        return self.computed.once(self.pictures.key, "rejection_curve", lambda: rejection_curve(self.pictures))
+
+    def query_vectors(self, item: str) -> PictureVectors:
+        """The vectors of a picture that heads and similarities compare; a taught picture has its own."""
+        known = self.pictures.vectors.get(item)
+        if known is None:
+            return PictureVectoriser(self.model, self.encoder).of_queries([item])[0]
+        return {kind: rows[:1] for kind, rows in known.items()}
 
     def similar_support(self, picture: str, without_itself: bool = False) -> list[Turn]:
         """As many pictures as a support has otherwise, the most similar to a picture, whatever their names."""
-        if not self.pictures.features:
+        if not self.pictures.kinds:
             raise InputError("--select rices: this model's engine computes no image features. Use --select random.")
         self._register_pictures()
         count = (self.shots_per_class or 1) * len(self.pictures.names)
-        query = vector(*self.model.pictures.features([picture]))
+        query = self.query_vectors(picture)
         return most_similar(self.pictures, query, count, picture if without_itself else None)
 
     def _register_pictures(self) -> None:

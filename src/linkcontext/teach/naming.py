@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from linkcontext.errors import InputError
-from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.progress import progress
 from linkcontext.records import Turn
 from linkcontext.teach.calibration import is_balanced, name_log_probabilities
 from linkcontext.teach.head_choice import HeadChoice, choose_head
-from linkcontext.teach.heads import HEADS, Features, Labels, Scores, left_out_parts, unit_rows
+from linkcontext.teach.heads import HEADS, Labels, Scores, Views, head_scores, left_out_parts
+from linkcontext.teach.picture_vectors import rows_of_kind
 from linkcontext.teach.support import Support
 from linkcontext.teach.taught_pictures import TaughtPictures
 
@@ -19,38 +19,34 @@ if TYPE_CHECKING:
     from linkcontext.teach.learner import Learner
 
 
-def feature_kinds(images: Sequence[ImageFeatures]) -> dict[str, Features]:
-    """The features that heads read, by kind: the mean of an image's tokens, and the vision encoder's own summary.
+def views_by_kind(pictures: TaughtPictures) -> dict[str, Views]:
+    """The vectors of taught pictures that heads are fitted to, by kind.
 
-    Raises `InputError` if they hold NaN or infinity.
+    Raises `InputError` if some hold NaN or infinity.
     """
-    kinds = {"tokens": np.stack([image.mean.float().cpu().numpy() for image in images])} if images else {}
-    pooled = [image.pooled for image in images if image.pooled is not None]
-    if images and len(pooled) == len(images):
-        kinds["pooled"] = np.stack([each.float().cpu().numpy() for each in pooled])
+    kinds: dict[str, Views] = {kind: pictures.rows(kind).numpy() for kind in pictures.kinds}
     if not all(np.isfinite(rows).all() for rows in kinds.values()):
         raise InputError(
             "the model's image features of a picture are not finite numbers, so that no classifier can read them. "
-            "Try --dtype float32, or --head lm."
+            "Load the model in float32 (--dtype float32), or use the head lm (--head lm)."
         )
-    return {kind: unit_rows(rows) for kind, rows in kinds.items()}
+    return kinds
 
 
 def labels_of(pictures: TaughtPictures) -> Labels:
     """For each taught picture the place of its name."""
-    return np.repeat(np.arange(len(pictures.by_name)), [len(own) for own in pictures.by_name.values()])
+    return np.array(pictures.labels)
 
 
 def chosen_head(learner: "Learner") -> HeadChoice:
     """The head of a learner, chosen by its taught pictures. Raises `InputError` for one that its model cannot have."""
     pictures = learner.pictures
-    images = [pictures.features[picture] for picture in pictures.ids] if pictures.features else []
     return choose_head(
         learner.head,
-        feature_kinds(images),
+        views_by_kind(pictures),
         labels_of(pictures),
         len(pictures.names),
-        lambda: left_out_by_model(learner),
+        None if learner.model.lacks("log-probabilities") else lambda: left_out_by_model(learner),
     )
 
 
@@ -58,10 +54,10 @@ def probabilities_of_names(learner: "Learner", query: Turn) -> list[float]:
     """The probability of each taught name for a picture, by the learner's head."""
     choice, pictures, scores = learner.choose_head(), learner.pictures, {}
     if on_features := [part for part in choice.parts if part in HEADS]:
-        features = feature_kinds([pictures.features[picture] for picture in pictures.ids])[choice.features]
-        row = feature_kinds(learner.model.pictures.features([query.item]))[choice.features]
+        views = views_by_kind(pictures)[choice.features]
+        row = rows_of_kind(learner.query_vectors(query.item), choice.features).numpy()
         labels, names = labels_of(pictures), len(pictures.names)
-        scores = {part: HEADS[part](features, labels, row, names) for part in on_features}
+        scores = {part: head_scores(HEADS[part], views, labels, row, names) for part in on_features}
     if "lm" in choice.parts:
         rows = _log_probabilities(learner, [query], learner.support_for(query))
         scores["lm"] = rows - learner.estimate_name_bias()

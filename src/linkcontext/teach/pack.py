@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -29,10 +30,13 @@ from linkcontext.records import Turn
 from linkcontext.scoring.local import scoring_model
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.storage import read_errors
+from linkcontext.teach.augmentation import augmented
+from linkcontext.teach.encoder import PictureEncoder, load_picture_encoder
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack_header import Header, read_header
 from linkcontext.teach.pack_seal import is_sealed
-from linkcontext.teach.pack_tensors import check_features, check_tensors, features_of, prefix_of
+from linkcontext.teach.pack_tensors import check_features, check_tensors, check_vectors, features_of, prefix_of
+from linkcontext.teach.picture_vectors import own_vectors
 from linkcontext.teach.rejection import RejectionThreshold, describe_rejection
 from linkcontext.teach.support import interleave
 from linkcontext.teach.taught_pictures import TaughtPictures
@@ -127,8 +131,23 @@ class Pack:
             else f"It {ELSEWHERE}: only its pictures and names are used.",
         ]
 
-    def learner(self, model: ScoringModel) -> Learner:
-        """A learner of `model` with everything the pack taught.
+    def encoder(self, given: PictureEncoder | None = None) -> PictureEncoder | None:
+        """The other encoder of its vectors: the one that is given, or its own, loaded from this machine.
+
+        Raises `InputError` if an untrusted pack would choose it, and if it cannot be loaded.
+        """
+        own = self.header.encoder
+        if given is not None or own is None:
+            return given
+        if self.trusted or own.name == "mini-clip":
+            return load_picture_encoder(own.name, download=False)
+        raise InputError(
+            f"{self.path}: {ELSEWHERE}, and its encoder {own.name[:100]!r} is not a bundled model. To load that "
+            "encoder, name it with --encoder."
+        )
+
+    def learner(self, model: ScoringModel, encoder: PictureEncoder | None = None) -> Learner:
+        """A learner of `model` with everything the pack taught; `encoder` is used instead of the pack's own.
 
         Its state is restored if the pack is trusted and was taught to the same weights; otherwise the model is taught
         again from the picture files. A model behind a server is shown the pictures that the pack chose.
@@ -140,12 +159,12 @@ class Pack:
         for name in self.concepts:
             refuse_marks(name, model.card.special_tokens, f"{self.path}: the name {name!r}")
         header = self.header
-        learner = Learner(
-            model, self.scaffold, shots_per_class=header.shots_per_class, select=header.select, head=self.head
-        )
+        learner = self._empty_learner(model, encoder)
         features = features_of(self.tensors, header.items)
+        vectors = features_of(self.tensors, header.items, "vector")
         is_here = not model.lacks("token ids")
         same = is_here and self.trusted and header.model.identity == model.loaded.identity and all(features.values())
+        same = same and (learner.encoder and learner.encoder.identity) == (header.encoder and header.encoder.identity)
         if not same or learner.model.lacks("image features"):
             shown = None if is_here else self._shown()
             paths = self.existing_pictures(model.card.name)
@@ -154,13 +173,14 @@ class Pack:
                 learner.computed.restore(learner.pictures.key, support=shown)
             return learner
         if not self.sealed:
-            self._check_features(features, learner)
+            self._check_features(features, vectors, learner)
         learner.pictures = TaughtPictures(
             self.concepts,
             self.paths,
             dict(header.pixels),
             self.thumbnails,
             {item: ImageFeatures.from_tensors(rows, model.loaded.device) for item, rows in features.items()},
+            dict(vectors),
         )
         if self.sealed:
             learner.computed.restore(
@@ -170,6 +190,20 @@ class Pack:
                 **{f"head {learner.head}": header.head.choice()},
             )
         return learner
+
+    def _empty_learner(self, model: ScoringModel, encoder: PictureEncoder | None) -> Learner:
+        """A learner with the settings of the pack, without its pictures."""
+        header = self.header
+        return Learner(
+            model,
+            self.scaffold,
+            shots_per_class=header.shots_per_class,
+            select=header.select,
+            head=self.head,
+            encoder=self.encoder(encoder),
+            augment=header.augment,
+            point=header.goal,
+        )
 
     def _shown(self) -> list[Turn]:
         """The pictures that the pack shows. Raises `InputError` if an untrusted pack chose some of them."""
@@ -181,13 +215,22 @@ class Pack:
             "--trust-pack if you trust its author, or teach its pictures again."
         )
 
-    def _check_features(self, features: Mapping[str, Mapping[str, Tensor]], learner: Learner) -> None:
-        """Raise `InputError` if the features of a trusted pack cannot be the model's."""
+    def _check_features(
+        self,
+        features: Mapping[str, Mapping[str, Tensor]],
+        vectors: Mapping[str, Mapping[str, Tensor]],
+        learner: Learner,
+    ) -> None:
+        """Raise `InputError` if the features or vectors of a trusted pack cannot be the model's."""
         (other,), model = learner.model.pictures.features([CHECKED[0]]), learner.model.loaded
         vocabulary = model.network.get_input_embeddings().weight.shape[0]
         for item, rows in features.items():
             if wrong := check_features(rows, other, vocabulary, model.context):
                 raise _damaged(self.path, f"the features of {item[:12]}: {wrong}")
+        grey = Image.new("RGB", (64, 64), "grey")
+        query = own_vectors([other]) | ({"encoder": learner.encoder.encode([grey])} if learner.encoder else {})
+        if wrong := check_vectors(vectors, query, len(augmented(grey, learner.augment))):
+            raise _damaged(self.path, wrong)
 
     @property
     def paths(self) -> dict[str, Path]:

@@ -4,17 +4,18 @@ import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from linkcontext.config import HeadName, Select
+from linkcontext.config import Augmentation, HeadName, Select
 from linkcontext.data.layout import name_key
 from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.errors import CONTROL, InputError
 from linkcontext.jsonl import from_dict, parse_json
 from linkcontext.teach.head_choice import HeadChoice
-from linkcontext.teach.heads import FEATURE_KINDS, HEAD_NAMES
+from linkcontext.teach.heads import HEAD_NAMES
 from linkcontext.teach.names import canonical_name
-from linkcontext.teach.rejection import RejectionThreshold
+from linkcontext.teach.picture_vectors import KINDS
+from linkcontext.teach.rejection import OperatingPoint, RejectionThreshold
 
-FORMAT = "linkcontext.pack/3"  # the only version that is read; docs/teaching.md has the policy
+FORMAT = "linkcontext.pack/4"  # the only version that is read; docs/teaching.md has the policy
 SHA256 = re.compile("[0-9a-f]{64}")
 PIXEL_HASH = re.compile("[0-9a-f]{32,64}")
 SERVER = re.compile(r"\s*(openai:|[a-z][a-z0-9+.-]*://)", re.IGNORECASE)  # a model behind a server
@@ -29,7 +30,7 @@ PLACEHOLDERS = {
 
 @dataclass(frozen=True, slots=True)
 class TaughtTo:
-    """The model that a pack was taught to, and the digest of its weights."""
+    """The model that a pack was taught to, or the encoder of its vectors, and the digest of its weights."""
 
     name: str
     identity: str
@@ -95,7 +96,10 @@ class Header:
     leaning: tuple[float, ...]  # the bias of each name, in nats
     rounds: tuple[tuple[str, ...], ...]  # the support: picture and name of each turn
     point: StoredThreshold | None
+    goal: OperatingPoint  # what the point is chosen for
     head: StoredHead
+    encoder: TaughtTo | None  # the other encoder of the pictures' vectors
+    augment: tuple[Augmentation, ...]  # the changed copies that have vectors too
     licence: str
     versions: dict[str, str]
 
@@ -138,8 +142,9 @@ def _wrong_texts(header: Header) -> list[str]:
         for part, placeholder in PLACEHOLDERS.items()
         if scaffold[part].count(placeholder) != 1
     ]
-    if not header.model.name or SERVER.match(header.model.name):
-        wrong.append(f"its model {header.model.name[:60]!r} is not one that this machine can load")
+    for kind, used in (("model", header.model), ("encoder", header.encoder)):
+        if used is not None and (not used.name or SERVER.match(used.name) or CONTROL.search(used.name)):
+            wrong.append(f"its {kind} {used.name[:60]!r} is not one that this machine can load")
     return wrong + _wrong_names(header)
 
 
@@ -203,7 +208,7 @@ def _wrong_support(header: Header) -> list[str]:
 def _is_possible(head: StoredHead, pictures: int) -> bool:
     """Whether a choice could have been made for so many pictures."""
     counts = 0 <= head.right <= head.pictures <= pictures
-    known = head.features in (*FEATURE_KINDS, "") and head.head != "auto" and set(head.temperatures) <= set(HEAD_NAMES)
+    known = head.features in (*KINDS, "") and head.head != "auto" and set(head.temperatures) <= set(HEAD_NAMES)
     needs_features = head.head == "lm" or bool(head.features)
     as_wanted = head.wanted in ("auto", head.head)
     return (

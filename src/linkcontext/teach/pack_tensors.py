@@ -2,6 +2,7 @@
 
 thumbnail/ITEM      uint8[n]: a PNG
 seen/ITEM/PART      the features of a picture, as the feature cache has them
+vector/ITEM/KIND    float32[1 + views, width]: the vectors of a picture and its changed copies, of unit length
 held/opening        int64[3 + axes, n]: the tokens of the support, the key of the `PrefixCache`
 held/LAYER/keys     the KV cache of the support, and held/LAYER/values
 """
@@ -18,6 +19,7 @@ from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.models.model import Model
 from linkcontext.teach.learner import THUMBNAIL_EDGE
+from linkcontext.teach.picture_vectors import KINDS, PictureVectors
 from linkcontext.teach.taught_pictures import TaughtPictures
 
 PARTS = {"ids", "slots", "shift", "tokens", "pooled", "deep"}  # of a picture's features
@@ -31,6 +33,9 @@ def to_tensors(pictures: TaughtPictures, prefix: PrefixCache | None) -> dict[str
         for item in pictures.ids
         if item in pictures.features
         for part, row in pictures.features[item].to_tensors().items()
+    }
+    rows |= {
+        f"vector/{item}/{kind}": row for item in pictures.ids for kind, row in pictures.vectors.get(item, {}).items()
     }
     rows |= {
         f"thumbnail/{item}": torch.frombuffer(bytearray(pictures.thumbnails[item]), dtype=torch.uint8)
@@ -50,10 +55,13 @@ def prefix_of(rows: Mapping[str, Tensor], pictures: tuple[str, ...], model: Mode
     return PrefixCache.from_tensors(layers.pop("opening").numpy(), pictures, layers, model.network)
 
 
-def features_of(rows: Mapping[str, Tensor], items: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-    """The parts of each picture's features, by item; none for a picture without features."""
+def features_of(rows: Mapping[str, Tensor], items: Sequence[str], folder: str = "seen") -> dict[str, dict[str, Tensor]]:
+    """The parts of each picture's features, by item; none for a picture without features.
+
+    With the folder "vector", the vectors of each picture and its changed copies, by kind.
+    """
     features: dict[str, dict[str, Tensor]] = {item: {} for item in items}
-    for name, row in below(rows, "seen").items():
+    for name, row in below(rows, folder).items():
         item, _, part = name.partition("/")
         features[item][part] = row
     return features
@@ -90,6 +98,8 @@ def _is_known(name: str, items: set[str]) -> bool:
         return item in items and not part
     if folder == "seen":
         return item in items and part in PARTS
+    if folder == "vector":
+        return item in items and part in KINDS and "+" not in part
     return folder == "held" and (rest == "opening" or re.fullmatch(r"\d{1,4}/(keys|values)", rest) is not None)
 
 
@@ -105,6 +115,21 @@ def check_features(rows: Mapping[str, Tensor], other: ImageFeatures, vocabulary:
     ):
         return "ids, slots, shift or tokens are missing, or have another type"
     return _wrong_tokens(rows, other, vocabulary, context) or _wrong_embeddings(rows, other)
+
+
+def check_vectors(rows: Mapping[str, Mapping[str, Tensor]], query: PictureVectors, views: int) -> str:
+    """What is wrong with the vectors of pictures, or "": they have the kinds and widths of `query`, another picture's
+    vectors, and a row for the picture and each of its `views`, of unit length or zeros."""
+    for item, kinds in rows.items():
+        if kinds.keys() != query.keys():
+            return f"the vectors of {item[:12]} are not of the kinds {', '.join(query)}"
+        for kind, own in kinds.items():
+            if own.dtype != torch.float32 or own.shape != (1 + views, query[kind].shape[1]):
+                return f"the vectors of {item[:12]} have another type or shape than the model's"
+            lengths = own.norm(dim=1)
+            if not bool(((lengths - 1).abs().lt(1e-3) | lengths.eq(0)).all()):
+                return f"the vectors of {item[:12]} are not of unit length"
+    return ""
 
 
 def _wrong_tokens(rows: Mapping[str, Tensor], other: ImageFeatures, vocabulary: int, context: int) -> str:

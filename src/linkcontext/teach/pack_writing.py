@@ -88,7 +88,10 @@ def _header(learner: Learner, path: Path, licence: str, prefix: PrefixCache | No
         leaning=tuple(learner.estimate_name_bias()),
         rounds=tuple((turn.item, turn.answer) for turn in learner.choose_support()),
         point=StoredThreshold.of(learner.estimate_rejection_threshold()),
+        goal=learner.point,
         head=StoredHead.of(learner.head, learner.choose_head()),
+        encoder=TaughtTo(learner.encoder.name, learner.encoder.identity) if learner.encoder else None,
+        augment=learner.augment,
         licence=licence,
         versions={name: version(name) for name in ("linkcontext", "torch", "transformers")},
     )

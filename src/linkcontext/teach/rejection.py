@@ -1,15 +1,19 @@
 """ "None of these": when a picture is so unlike everything taught that it gets no name."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from linkcontext.errors import InputError
 from linkcontext.teach.answer import SimilarPicture
+from linkcontext.teach.picture_vectors import PictureVectors, rows_of_kind
+from linkcontext.teach.similarity import left_out_similarities, most_similar_rows
 from linkcontext.teach.taught_pictures import TaughtPictures
 
-RECALL = 0.95  # share of pictures of taught names that must be accepted
+ACCEPT = 0.95  # share of pictures of taught names that must be accepted, unless the user chooses another
+CHOICES = (0.8, 0.9, 0.95, 0.99)  # of it, that users are told about
 MIN_PICTURES = 20  # with fewer, one rejected picture is more than 5 %
 NEIGHBOURS = 3
 
@@ -33,6 +37,31 @@ class RejectionThreshold:
         return similarity >= self.similarity
 
 
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """What a threshold is chosen for: to accept a share of pictures of taught names, or to reject a share of others.
+
+    `accept` is used unless `reject` is given. Raises `InputError` for shares that are not between 0 and 1.
+    """
+
+    accept: float = ACCEPT
+    reject: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, share in (("accept", self.accept), ("reject", self.reject)):
+            if share is not None and not 0 < share <= 1:
+                raise InputError(f"{name} {share:g}: must be a share between 0 and 1, for example 0.95.")
+
+    def choose(self, curve: Sequence[RejectionThreshold]) -> RejectionThreshold:
+        """The threshold of a curve that serves this best.
+
+        With `reject`, the lowest that rejects at least this share; else the highest that accepts at least that share.
+        """
+        if self.reject is not None:
+            return next(point for point in curve if point.rejection_rate >= self.reject)
+        return [point for point in curve if point.recall >= self.accept][-1]
+
+
 def describe_rejection(threshold: RejectionThreshold | None) -> str:
     """The sentence that tells users when "none of these" is answered, and how often that is right."""
     if threshold is None:
@@ -47,45 +76,44 @@ def describe_rejection(threshold: RejectionThreshold | None) -> str:
     )
 
 
-def nearest_pictures(pictures: TaughtPictures, query: Tensor) -> tuple[float, tuple[SimilarPicture, ...]]:
-    """The cosine between a query float32[width] and the nearest class mean, and the most similar pictures."""
-    pairs = [(name, picture) for name, own in pictures.by_name.items() for picture in own]
-    vectors = pictures.vectors([picture for _, picture in pairs])
-    names = [name for name, _ in pairs]
-    means = [vectors[[other == name for other in names]].mean(0) for name in pictures.by_name]
-    similarity = float((F.normalize(torch.stack(means), dim=-1) @ query).max())
-    most = (vectors @ query).topk(min(NEIGHBOURS, len(pairs)))
+def describe_choices(curve: Sequence[RejectionThreshold]) -> str:
+    """A sentence with what other choices of --accept would reject; "" without a curve."""
+    if not curve:
+        return ""
+    rejected = ", ".join(
+        f"--accept {a:g} rejects {OperatingPoint(a).choose(curve).rejection_rate:.0%}" for a in CHOICES
+    )
+    return f"Another choice changes how many pictures of other classes are rejected: {rejected}."
+
+
+def nearest_pictures(pictures: TaughtPictures, query: PictureVectors) -> tuple[float, tuple[SimilarPicture, ...]]:
+    """The cosine between a query's vectors and the most similar taught picture, and the most similar pictures."""
+    kind, ids = pictures.similarity_kind, pictures.ids
+    similarities = most_similar_rows(pictures.rows(kind), rows_of_kind(query, kind)[0])
+    most = similarities.topk(min(NEIGHBOURS, len(ids)))
+    names = [name for name, own in pictures.by_name.items() for _ in own]
     places = zip(most.indices.tolist(), most.values.tolist(), strict=True)
-    return similarity, tuple(SimilarPicture(names[place], pairs[place][1], value) for place, value in places)
+    nearest = tuple(SimilarPicture(names[place], ids[place], value) for place, value in places)
+    return nearest[0].similarity, nearest
 
 
-def leave_one_out_threshold(pictures: TaughtPictures) -> RejectionThreshold | None:
-    """The highest threshold that accepts 95 % of the taught pictures, each left out in turn.
+def rejection_curve(pictures: TaughtPictures) -> list[RejectionThreshold]:
+    """Every threshold that makes a difference on the taught pictures, each left out in turn; ascending.
 
-    None with fewer than 20 pictures, a single name, a name with a single picture, or without features.
+    Empty with fewer than 20 pictures, a single name, a name with a single picture, or without vectors.
     """
-    by_name = pictures.by_name
-    counts = [len(own) for own in by_name.values()]
-    if not pictures.features or len(counts) < 2 or sum(counts) < MIN_PICTURES or min(counts) < 2:
-        return None
-    own, others = _left_out_similarities(pictures)
+    counts = [len(own) for own in pictures.by_name.values()]
+    if not pictures.kinds or len(counts) < 2 or sum(counts) < MIN_PICTURES or min(counts) < 2:
+        return []
+    return curve_of(*left_out_similarities(pictures.rows(pictures.similarity_kind), pictures.labels), sum(counts))
+
+
+def curve_of(own: Tensor, others: Tensor, pictures: int) -> list[RejectionThreshold]:
+    """The thresholds between the similarities of pictures of taught names and of others, float64[n] each."""
     levels = torch.unique(torch.cat([own, others]))
-    thresholds = torch.cat([levels[:1], (levels[1:] + levels[:-1]) / 2])  # halfway, so that no picture is at one
-    recalls = (own[None] >= thresholds[:, None]).double().mean(1)
-    best = int((recalls >= RECALL).nonzero().max())
-    rejection_rate = float((others < thresholds[best]).double().mean())
-    return RejectionThreshold(float(thresholds[best]), float(recalls[best]), rejection_rate, sum(counts))
-
-
-def _left_out_similarities(pictures: TaughtPictures) -> tuple[Tensor, Tensor]:
-    """float64[n] twice: the similarity of each picture, left out itself, and left out with its whole class."""
-    sums = {name: pictures.vectors(own).sum(0) for name, own in pictures.by_name.items()}
-    means = {name: F.normalize(total, dim=-1) for name, total in sums.items()}
-    own, others = [], []
-    for name, ids in pictures.by_name.items():
-        for vector in pictures.vectors(ids):
-            remaining = F.normalize(sums[name] - vector, dim=-1)
-            other = max(float(mean @ vector) for its, mean in means.items() if its != name)
-            own.append(max(float(remaining @ vector), other))
-            others.append(other)
-    return torch.tensor(own, dtype=torch.double), torch.tensor(others, dtype=torch.double)
+    beyond = levels[-1:] + 1e-6  # nothing that was left out reaches it
+    thresholds = torch.cat([levels[:1], (levels[1:] + levels[:-1]) / 2, beyond])  # halfway, so that none is at one
+    recalls = 1 - torch.searchsorted(own.sort().values, thresholds).double() / len(own)
+    rejected = torch.searchsorted(others.sort().values, thresholds).double() / len(others)
+    values = zip(thresholds.tolist(), recalls.tolist(), rejected.tolist(), strict=True)
+    return [RejectionThreshold(*value, pictures) for value in values]

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from torch import Tensor
-
 from linkcontext.config import Select
 from linkcontext.errors import InputError
 from linkcontext.evaluation.medoids import medoids, rices
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.records import Turn
 from linkcontext.seeds import rng
+from linkcontext.teach.picture_vectors import PictureVectors, rows_of_kind
 from linkcontext.teach.taught_pictures import TaughtPictures
 
 
@@ -39,20 +38,22 @@ def _selected(pictures: TaughtPictures, name: str, count: int, select: Select) -
     own = pictures.by_name[name]
     if len(own) <= count:
         return own
-    if select == "random" or not pictures.features:
+    if select == "random" or not pictures.vectors:
         order = rng("select", name, len(own)).permutation(len(own))[:count].tolist()
     else:
-        order = medoids(pictures.vectors(own), count)
+        order = medoids(pictures.rows(pictures.similarity_kind, own)[:, 0], count)
     return [own[place] for place in order]
 
 
-def most_similar(pictures: TaughtPictures, query: Tensor, count: int, without: str | None = None) -> list[Turn]:
-    """A support of the `count` pictures most similar to the query float32[width], whatever their names (RICES).
+def most_similar(pictures: TaughtPictures, query: PictureVectors, count: int, without: str | None = None) -> list[Turn]:
+    """A support of the `count` pictures most similar to the query, whatever their names (RICES).
 
     The picture with the id `without` is left out.
     """
+    kind = pictures.similarity_kind
     named = [(picture, name) for name, own in pictures.by_name.items() for picture in own if picture != without]
-    order = rices(query, pictures.vectors([picture for picture, _ in named]), count)
+    rows = pictures.rows(kind, [picture for picture, _ in named])[:, 0]
+    order = rices(rows_of_kind(query, kind)[0], rows, count)
     return [Turn(named[place][0], named[place][1], named[place][1]) for place in order]
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from linkcontext.data.images import hash_pixels, sha256
 from linkcontext.data.layout import name_key
 from linkcontext.errors import InputError, first_few
-from linkcontext.evaluation.medoids import vector
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.teach.names import canonical_name
+from linkcontext.teach.picture_vectors import PictureVectors, kinds_of, rows_of_kind
+from linkcontext.teach.similarity import best_similarity_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class TaughtPictures:
     """Taught pictures by class name. The id of a picture is the sha256 of the first file in which it was taught.
 
     The same pixels in another file are the same picture. `features` is empty on the reference engine, which runs whole
-    prompts; all other mappings have an entry for every picture.
+    prompts, and `vectors` too, unless another encoder made them; all other mappings have an entry for every picture.
     """
 
     by_name: dict[str, list[str]] = field(default_factory=dict)
@@ -37,7 +38,8 @@ class TaughtPictures:
     pixel_hashes: dict[str, str] = field(default_factory=dict, repr=False)
     thumbnails: dict[str, bytes] = field(default_factory=dict, repr=False)  # PNG
     features: dict[str, ImageFeatures] = field(default_factory=dict, repr=False)
-    _vectors: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    vectors: dict[str, PictureVectors] = field(default_factory=dict, repr=False)
+    _similarity_kind: dict[tuple[tuple[str, ...], ...], str] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def names(self) -> list[str]:
@@ -57,9 +59,8 @@ class TaughtPictures:
     def copy(self) -> "TaughtPictures":
         """An independent copy, to return to if a later step fails."""
         by_name = {name: list(pictures) for name, pictures in self.by_name.items()}
-        return TaughtPictures(
-            by_name, dict(self.paths), dict(self.pixel_hashes), dict(self.thumbnails), dict(self.features)
-        )
+        copies = (dict(self.paths), dict(self.pixel_hashes), dict(self.thumbnails))
+        return TaughtPictures(by_name, *copies, dict(self.features), dict(self.vectors))
 
     def name_of(self, picture: str) -> str | None:
         """The name under which a picture was taught, or None."""
@@ -119,7 +120,7 @@ class TaughtPictures:
     def forget(self, name: str) -> None:
         """Remove a name and its pictures. Raises `InputError` if the name was not taught."""
         for picture in self.by_name.pop(self.taught_name(name)):
-            for kept in (self.paths, self.pixel_hashes, self.thumbnails, self.features):
+            for kept in (self.paths, self.pixel_hashes, self.thumbnails, self.features, self.vectors):
                 kept.pop(picture, None)
 
     def rename(self, old: str, new: str) -> None:
@@ -146,13 +147,31 @@ class TaughtPictures:
         self.pixel_hashes |= other.pixel_hashes
         self.thumbnails |= other.thumbnails
         self.features |= other.features
+        self.vectors |= other.vectors
 
-    def vectors(self, pictures: Sequence[str]) -> Tensor:
-        """float32[n, width]: the unit feature vectors of taught pictures."""
-        for picture in pictures:
-            if picture not in self._vectors:
-                self._vectors[picture] = vector(self.features[picture])
-        return torch.stack([self._vectors[picture] for picture in pictures])
+    @property
+    def labels(self) -> list[int]:
+        """For each picture of `ids`, the place of its name."""
+        return [place for place, own in enumerate(self.by_name.values()) for _ in own]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of vectors that all pictures have; see `picture_vectors.KINDS`."""
+        return kinds_of(self.vectors[picture] for picture in self.ids if picture in self.vectors)
+
+    def rows(self, kind: str, pictures: Sequence[str] | None = None) -> Tensor:
+        """float32[n, 1 + views, width]: the vectors of taught pictures (default: all) and of their changed copies."""
+        return torch.stack(
+            [rows_of_kind(self.vectors[one], kind) for one in (self.ids if pictures is None else pictures)]
+        )
+
+    @property
+    def similarity_kind(self) -> str:
+        """The kind of vectors by which pictures are compared: the one that tells taught names from others best."""
+        if self.key not in self._similarity_kind:
+            rows = {kind: self.rows(kind) for kind in self.kinds}
+            self._similarity_kind = {self.key: best_similarity_kind(rows, self.labels)}
+        return self._similarity_kind[self.key]
 
 
 def existing(path: Path) -> Path:

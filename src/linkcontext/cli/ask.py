@@ -1,0 +1,96 @@
+"""The command that asks a model about pictures after it was taught a pack."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from linkcontext.cli.teach import TrustPack, model_of, operating_point
+from linkcontext.cli.terminal import console, harmless, print_json
+from linkcontext.config import HeadName, Loading
+from linkcontext.errors import InputError
+
+if TYPE_CHECKING:
+    from linkcontext.teach.answer import Answer
+    from linkcontext.teach.pack import Pack
+
+
+@dataclass(frozen=True, slots=True)
+class AskPack:
+    """Ask a model what is in a picture, after it was taught a pack."""
+
+    pack: Annotated[str, tyro.conf.Positional]
+    """A pack that `linkcontext teach` wrote."""
+    pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Pictures to ask about."""
+    question: str | None = None
+    """Ask this question instead of asking for the name, and print the model's reply."""
+    model: str | None = None
+    """Another model than the pack's, which is taught again from the pictures. openai:URL#NAME is a model behind a
+    server."""
+    head: HeadName | None = None
+    """What names the pictures, instead of what the pack was taught with (see `linkcontext teach --help`)."""
+    encoder: str | None = None
+    """Another vision encoder instead of the pack's own; see `linkcontext teach --help`."""
+    accept: float | None = None
+    """"None of these": accept at least this share of pictures of taught classes, instead of what the pack says."""
+    reject: float | None = None
+    """"None of these": reject at least this share of pictures of other classes. Not with --accept."""
+    json: bool = False
+    """Print a JSON object for each picture."""
+    trust_pack: TrustPack = False
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
+
+    def run(self) -> None:
+        """Ask, and print a line for each picture."""
+        from linkcontext.teach.encoder import load_picture_encoder
+        from linkcontext.teach.pack import read_pack
+        from linkcontext.teach.rejection import describe_rejection
+
+        pack = read_pack(Path(self.pack), self.trust_pack)
+        if missing := [picture for picture in self.pictures if not Path(picture).is_file()]:
+            raise InputError(f"{missing[0]}: no such picture.")
+        if not self.pictures:
+            raise InputError("name at least one picture to ask about.")
+        encoder = load_picture_encoder(self.encoder, self.loading.device) if self.encoder else None
+        learner = pack.learner(model_of(pack, self.model, self.loading), encoder)
+        if self.head is not None:
+            learner.head = self.head
+        if self.accept is not None or self.reject is not None:
+            learner.point = operating_point(self.accept, self.reject)
+        if not learner.model.lacks("token ids") and not self.json and self.question is None:
+            console.print(learner.choose_head().describe(), markup=False, soft_wrap=True)
+            console.print(describe_rejection(learner.estimate_rejection_threshold()), markup=False, soft_wrap=True)
+        for picture in self.pictures:
+            if self.question is not None:
+                self._print_reply(picture, learner.say(Path(picture), self.question))
+            else:
+                self._print_answer(picture, learner.ask(Path(picture)), pack)
+
+    def _print_reply(self, picture: str, reply: str) -> None:
+        if self.json:
+            print_json({"picture": picture, "reply": reply})
+        else:
+            console.print(harmless(f"{picture}: {reply}"), markup=False, soft_wrap=True)
+
+    def _print_answer(self, picture: str, answer: "Answer", pack: "Pack") -> None:
+        from linkcontext.teach.answer import answer_line
+
+        if self.json:
+            print_json({"picture": picture, **_answer_json(answer, pack)})
+        else:
+            near = [f"{n.name} ({pack.paths[n.picture].name}, {n.similarity:.2f})" for n in answer.nearest]
+            line = f"{picture}: {answer_line(answer)}" + (f"  most like: {', '.join(near)}" if near else "")
+            console.print(harmless(line), markup=False, soft_wrap=True)
+
+
+def _answer_json(answer: "Answer", pack: "Pack") -> dict[str, Any]:
+    """An answer as `ask --json` prints it. The answer's similarity has the key `fit` there."""
+    return {
+        "name": answer.name,
+        "probabilities": answer.probabilities,
+        "fit": answer.similarity,
+        "nearest": [{**asdict(near), "path": str(pack.paths[near.picture])} for near in answer.nearest],
+        "taught": answer.taught,
+    }

@@ -1,0 +1,63 @@
+"""From pictures to the vectors that heads and similarities compare."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from linkcontext.config import Augmentation
+from linkcontext.data.images import open_image
+from linkcontext.inference.image_features import ImageFeatures
+from linkcontext.scoring.protocol import ScoringModel
+from linkcontext.teach.augmentation import augmented
+from linkcontext.teach.encoder import PictureEncoder
+from linkcontext.teach.picture_vectors import PictureVectors, own_vectors
+
+
+@dataclass(frozen=True, slots=True)
+class PictureVectoriser:
+    """Makes the vectors of pictures by a model's own vision tower, by another encoder, or by both.
+
+    `augment` are the changed copies that taught pictures get; pictures that are asked about get none.
+    """
+
+    model: ScoringModel
+    encoder: PictureEncoder | None = None
+    augment: tuple[Augmentation, ...] = ()
+
+    def of_queries(self, items: Sequence[str]) -> list[PictureVectors]:
+        """The vectors of pictures, one row of each kind."""
+        return [self._vectors(item, []) for item in items]
+
+    def of_taught(self, items: Sequence[str]) -> list[PictureVectors]:
+        """The vectors of pictures and their changed copies."""
+        return [self._vectors(item, augmented(self._open(item), self.augment)) for item in items]
+
+    def _vectors(self, item: str, copies: Sequence[Image.Image]) -> PictureVectors:
+        vectors = {}
+        if not self.model.lacks("image features"):
+            vectors = own_vectors([*self.model.pictures.features([item]), *self._features(item, copies)])
+        if self.encoder is not None:
+            vectors["encoder"] = self.encoder.encode([self._open(item), *copies])
+        return vectors
+
+    def _features(self, item: str, copies: Sequence[Image.Image]) -> list[ImageFeatures]:
+        """The model's features of changed copies of a picture. Its image processor reads them from files."""
+        if not copies:
+            return []
+        names = [f"{item}/{','.join(self.augment)}/{place}" for place in range(len(copies))]
+        with tempfile.TemporaryDirectory() as folder:
+            for place, (name, copy) in enumerate(zip(names, copies, strict=True)):
+                path = Path(folder) / f"{place}.png"
+                copy.save(path)
+                self.model.sources[name] = (name, path)
+            features = self.model.pictures.features(names)
+        for name in names:
+            del self.model.sources[name]
+        return features
+
+    def _open(self, item: str) -> Image.Image:
+        """A picture in RGB."""
+        return open_image(self.model.sources[item][1])
