@@ -121,7 +121,7 @@ def _print_recall(folder: Path, metrics: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Test whether a model's answers come from the pictures, by ten probes with a verdict each, and a conclusion.
+    """Test whether a model's answers come from the pictures, by thirteen probes with a verdict each, and a conclusion.
 
     The probes swap and falsify names; shuffle, blank and remove pictures; and vary the order, the position, the wording
     and the number of classes (docs/evidence.md). Each draws --episodes episodes. The folder gets config.json,

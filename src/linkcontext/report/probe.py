@@ -12,9 +12,9 @@ from rich.text import Text
 from linkcontext.errors import InputError
 from linkcontext.evaluation.grounding.findings import Finding
 from linkcontext.evaluation.run_dir import check_types, read_object
-from linkcontext.evaluation.text import format_share
+from linkcontext.evaluation.text import format_difference, format_share
 from linkcontext.jsonl import from_dict
-from linkcontext.report.tables import Grid, format_difference, format_interval, format_p, markdown
+from linkcontext.report.tables import Grid, format_interval, format_p, markdown
 from linkcontext.storage import write_text
 
 KEYS = {

@@ -12,7 +12,7 @@ from rich.text import Text
 from linkcontext.evaluation.metrics import BASELINES, Row
 from linkcontext.evaluation.power import detectable
 from linkcontext.evaluation.published_results import Beside
-from linkcontext.evaluation.text import ABSENT, format_share
+from linkcontext.evaluation.text import ABSENT, format_difference, format_share
 
 # Columns that are written once above the table if all lines agree.
 LIFTED = ("episodes", "queries / episodes / pictures", "not paired A / B", "chance", "answered")
@@ -172,12 +172,6 @@ def published_grid(table: Beside) -> Grid:
         chances = ", ".join(sorted({format_share(row["chance"]) for row in line.rows.values()}))
         lines.append((f"{line.model} ({line.origin}{', chance ' * bool(chances)}{chances})", *cells))
     return Grid((table.label, *map(str, table.total_shots)), tuple(lines))
-
-
-def format_difference(value: float) -> str:
-    """A difference of shares with its sign, such as `+.012`; one that rounds to zero is `.000`."""
-    text = format_share(abs(value))
-    return text if text == ".000" else ("−" if value < 0 else "+") + text
 
 
 def metrics_table(rows: Sequence[Row]) -> Table:

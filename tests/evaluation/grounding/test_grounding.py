@@ -124,15 +124,19 @@ def by_name(probe):
 def test_a_policy_that_copies_the_last_answer_does_not_link(config, tmp_path):
     probe = probed(copies_last, config, tmp_path)
     found = by_name(probe)
-    assert len(found) == 10
+    assert len(found) == 13
     assert not any(finding["passes"] for finding in found.values())
     assert probe["conclusion"] in ("does not link", "not shown")
     assert "links:" not in probe["sentence"]
     # It says one name to all queries of an episode, so that it is right exactly as often as by chance, always.
-    for name in ("label swap", "false labels", "shuffled pictures", "blank pictures", "no pictures", "order", "ways"):
+    same = ("label swap", "false labels", "shuffled pictures", "blank pictures", "no pictures", "order", "ways")
+    for name in (*same, "noise", "contradiction"):
         assert (found[name]["effect"], found[name]["p"]) == (0.0, 1.0)
     assert found["place"]["effect"] == -1 / 8  # never the first of eight
     assert [figure["accuracy"] for figure in found["place"]["figures"]] == [0.0] * 7 + [1.0]
+    # As drawn; with the relevant example first, so that another class is last; and with it last.
+    assert [figure["accuracy"] for figure in found["relevant last"]["figures"]] == [0.5, 0.0, 1.0]
+    assert "; the last place helps it, by +1.000 [" in found["relevant last"]["verdict"]
 
 
 def test_with_episodes_enough_it_is_said_not_to_link(config, tmp_path):
@@ -154,7 +158,10 @@ def test_a_policy_that_links_is_said_to_link(config, tmp_path):
     assert accuracy["place"] == [1.0] * 8
     assert accuracy["new names"] == [1.0, 1.0, 0.5]
     assert accuracy["wording"] == [1.0, 0.5, 0.5]
-    assert accuracy["ways"] == [1.0] * 3
+    assert accuracy["ways"] == accuracy["noise"] == accuracy["relevant last"] == [1.0] * 3
+    assert accuracy["contradiction"] == [1.0] * 4
+    assert "costs it anything, .000" in found["noise"]["verdict"]
+    assert "first or last matters to it, .000" in found["relevant last"]["verdict"]
     assert "two orders get the same answer in 1.000" in found["order"]["verdict"]
 
 
@@ -191,6 +198,47 @@ def test_a_trace_is_no_linking_however_sure_it_is():
         effect = Effect(value, (value - 0.04, value + 0.04), p, 0.5, 200, 100, 150)
         finding = judge("x", Comparison("", (), "", effect, "yes", "no"), p)
         assert (finding.passes, finding.verdict) == (passes, said)
+
+
+def distracted(messages, names):
+    """It links, but what it is shown last decides if that is none of the candidates' names."""
+    last = said([m for m in messages if m["role"] == "assistant"][-1:])
+    return links_in_turns(messages, names) if not last or last[0] in names else dict.fromkeys(names, 0.0)
+
+
+def believes_the_latest(messages, names):
+    """It links, but only the latest example of the query's class counts."""
+    *shown, query = (m for m in messages if m["role"] == "user")
+    replies = [said([m])[0] for m in messages if m["role"] == "assistant"]
+    if len(shown) != len(replies):
+        return dict.fromkeys(names, 0.0)
+    alike = [r for m, r in zip(shown, replies, strict=True) if image_ids([m]) and query_of(m) == query_of(query)]
+    return {name: float(name in alike[-1:]) for name in names}
+
+
+@pytest.mark.parametrize(("policy", "failed"), [(distracted, "noise"), (believes_the_latest, "contradiction")])
+def test_a_linker_with_one_weakness_fails_the_probe_of_it(policy, failed, config, tmp_path):
+    probe = probed(policy, replace(config, episodes=replace(config.episodes, episodes=40)), tmp_path)
+    disturbed = {
+        f["probe"]: f["passes"] for f in probe["findings"] if f["probe"] in ("noise", "relevant last", "contradiction")
+    }
+    assert disturbed == {"noise": True, "relevant last": True, "contradiction": True} | {failed: False}
+    assert probe["conclusion"] == "links"  # none of them is required
+    assert "Not shown: that it does so" in probe["sentence"]
+    if failed == "noise":
+        verdict = by_name(probe)["noise"]["verdict"]
+        assert "nothing shows that it is right with an irrelevant example" in verdict
+        assert "the irrelevant example last costs it +.500 [" in verdict
+
+
+def test_an_irrelevant_example_needs_a_third_class(tmp_path):
+    write_seed(tmp_path / "w", 2, 6, 5, 32)
+    probe = probed(links_in_turns, eval_config(data=str(tmp_path / "w"), shots=(1,), episodes=4), tmp_path)
+    assert "noise" not in by_name(probe)
+    assert len(probe["findings"]) == 12
+    assert any(
+        line.startswith("noise: an irrelevant example needs a class besides the 2") for line in probe["left_out"]
+    )
 
 
 @pytest.mark.parametrize("model", ["mini", "mini-base"])
@@ -235,8 +283,10 @@ def test_the_bundled_models_are_told_apart_by_all_probes(model, tmp_path):
 
 def test_one_thing_is_changed_and_the_queries_stay(config):
     told = {}
-    for episode in draw_conditions(config.episodes, open_data(config.episodes.data, False)):
+    for episode in draw_conditions(config.episodes, open_data(config.episodes.data, False))[1]:
         told.setdefault(episode.task, {})[episode.id.partition("/")[2]] = episode
+    for place in ("first", "last"):  # an episode for each query
+        assert len(told.pop(f"relevant-{place}")) == 32
     assert {len(episodes) for episodes in told.values()} == {16}
     for key, shown in told["shown"].items():
         assert shown.shots_per_class == (1, 4)

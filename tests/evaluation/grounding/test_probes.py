@@ -10,7 +10,7 @@ from linkcontext.report.probe import read_probe
 def test_names_and_conditions_are_unique():
     names = [probe.name for probe in probes.PROBES]
     conditions = [name for probe in probes.PROBES for name in probe.conditions]
-    assert len({*names}) == len(names) == 10
+    assert len({*names}) == len(names) == 13
     assert len({*conditions}) == len(conditions)
     assert all(probe.required != bool(probe.reach) for probe in probes.PROBES)
 

@@ -77,7 +77,7 @@ def plan_conditions(evaluator: Evaluator, options: EpisodeConfig, scaffold: str)
 
     Raises `InputError` if the episodes as they are drawn do not fit into the model's context.
     """
-    shown = draw_conditions(options, evaluator.dataset)
+    drawn, shown = draw_conditions(options, evaluator.dataset)
     check_fits(evaluator, shown)
     planned, left_out = [(evaluator, shown)], []
     for ways in (ways for ways in WAYS if ways != options.ways):
@@ -97,11 +97,20 @@ def plan_conditions(evaluator: Evaluator, options: EpisodeConfig, scaffold: str)
             planned.append((other, list(_named(f"wording-{name}", whole))))
         except InputError as error:
             left_out.append(f"wording {name}: {error}")
+    for probe in (probe for probe in probes.PROBES if probe.extends):
+        try:
+            episodes = [e for name, change in probe.conditions.items() for e in _named(name, change(drawn))]
+            check_fits(evaluator, episodes)
+            planned.append((evaluator, episodes))
+        except InputError as error:
+            left_out.append(f"{probe.name}: {error}")
     return planned, left_out
 
 
-def draw_conditions(options: EpisodeConfig, dataset: Dataset) -> list[Episode]:
-    """The episodes of `shown`, and of the conditions of the table, in the run's own wording and number of ways."""
+def draw_conditions(options: EpisodeConfig, dataset: Dataset) -> tuple[DrawnEpisodes, list[Episode]]:
+    """What conditions are made of; and the episodes of `shown` and of the conditions that always can be drawn, in the
+    run's own wording and number of ways.
+    """
     plan, neighbours = _plan(options), neighbours_from_file(options.neighbours, dataset)
 
     def draw(plan: EpisodePlan, **changes: Any) -> Sequence[Episode]:
@@ -109,12 +118,14 @@ def draw_conditions(options: EpisodeConfig, dataset: Dataset) -> list[Episode]:
 
     shown = draw(plan)
     redraw = partial(draw, replace(plan, shots_per_class=plan.shots_per_class[-1:]))
-    drawn = DrawnEpisodes([_whole(episode) for episode in shown], redraw)
-    conditions = {name: change for probe in probes.PROBES for name, change in probe.conditions.items()}
+    pictures = [item for item in dataset.items if options.support_split in (None, item.split)]
+    drawn = DrawnEpisodes([_whole(episode) for episode in shown], redraw, pictures)
+    always = (probe for probe in probes.PROBES if not probe.extends)
+    conditions = {name: change for probe in always for name, change in probe.conditions.items()}
     episodes = list(_named("shown", shown))
     for name in sorted(conditions, key=_drawing_order):
         episodes += _named(name, conditions[name](drawn))
-    return episodes
+    return drawn, episodes
 
 
 def _drawing_order(condition: str) -> int:

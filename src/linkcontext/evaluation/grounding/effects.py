@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from linkcontext.episodes.ids import drawn_as, drawn_query
 from linkcontext.evaluation.compare import clustered_p, paired_interval
 from linkcontext.evaluation.intervals import Interval, clustered_wilson
 from linkcontext.evaluation.metrics import Pair, best_candidates, credit, query_picture
@@ -47,14 +48,14 @@ def pairs_above_chance(pairs: Sequence[Pair], *stream: str | int) -> Effect:
     credits = [credit(p, SCORING, e.candidates) for e, p in pairs]
     chance = 1 / len(pairs[0][0].candidates)
     pictures = [query_picture(e, p) for e, p in pairs]
-    return above_chance(credits, [e.id for e, _ in pairs], pictures, chance, *stream)
+    return above_chance(credits, [drawn_as(e.id) for e, _ in pairs], pictures, chance, *stream)
 
 
 def paired_difference(pairs: Sequence[Pair], without: Sequence[Pair], full: float, *stream: str | int) -> Effect:
     """The accuracy of `pairs` minus that of `without`, which has the same queries."""
     other = {_drawn_query(p): credit(p, SCORING, e.candidates) for e, p in without}
     differences = np.array([credit(p, SCORING, e.candidates) - other[_drawn_query(p)] for e, p in pairs])
-    episodes, pictures = [e.id for e, _ in pairs], [query_picture(e, p) for e, p in pairs]
+    episodes, pictures = [drawn_as(e.id) for e, _ in pairs], [query_picture(e, p) for e, p in pairs]
     value = float(differences.mean())
     p = clustered_p(differences, (episodes, pictures), "evidence", *stream) if value > 0 else 1.0
     counts = len(pairs), len(set(episodes)), len(set(pictures))
@@ -78,4 +79,4 @@ def agreement(orders: Sequence[Sequence[Pair]]) -> tuple[float, Interval]:
 
 def _drawn_query(prediction: Prediction) -> str:
     """The id of a query without that of its condition: the same query has the same one in all conditions."""
-    return prediction.query_id.split("/", 1)[1]
+    return drawn_query(prediction.query_id).split("/", 1)[1]

@@ -1,4 +1,4 @@
-"""Judges the predictions of a probe: a finding for every probe of the table, and one conclusion. No model is needed.
+"""Judges the predictions of a probe: a finding for every probe, and one conclusion. No model is needed.
 
 The p-values of all probes are adjusted together (Holm 1979).
 """
@@ -58,8 +58,8 @@ def judge_predictions(model: str, episodes: Mapping[str, Episode], predictions: 
 
 
 def judge_all(results: ConditionResults) -> list[Finding]:
-    """A finding for every probe of the table."""
-    comparisons = {probe.name: probe.compare(results) for probe in probes.PROBES}
+    """A finding for every probe of the table whose conditions were predicted."""
+    comparisons = {probe.name: probe.compare(results) for probe in probes.PROBES if results.has(probe.conditions)}
     adjusted = holm([comparison.effect.p for comparison in comparisons.values()])
     return [judge(name, compared, p) for (name, compared), p in zip(comparisons.items(), adjusted, strict=True)]
 

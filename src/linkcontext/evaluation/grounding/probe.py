@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from linkcontext.evaluation.grounding.effects import Effect
 from linkcontext.evaluation.grounding.results import ConditionResults, Figure
-from linkcontext.records import Episode
+from linkcontext.records import Episode, Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,13 @@ class DrawnEpisodes:
     """The episodes of a probe, as its conditions change them.
 
     `episodes` are those of the condition `shown`, at the largest shots per class alone. `redraw` draws episodes with
-    the same queries and other options of `EpisodePlan`, for example `redraw(false_labels=0.5)`.
+    the same queries and other options of `EpisodePlan`, for example `redraw(false_labels=0.5)`. `pictures` are those
+    that a support may show.
     """
 
     episodes: Sequence[Episode]
     redraw: Callable[..., Sequence[Episode]]
+    pictures: Sequence[Item] = ()
 
     @property
     def shots_per_class(self) -> int:
@@ -57,6 +59,8 @@ class GroundingProbe:
             always there (`grounding.conditions`).
         required: A model that links must pass this probe.
         reach: For a probe that is not required: how the conclusion says that it passes, as in "in every order".
+        extends: The conditions add to the support, so the data or the model's context may be too small for them. The
+            probe is then left out, with the reason.
     """
 
     name: str
@@ -64,3 +68,4 @@ class GroundingProbe:
     conditions: Mapping[str, Callable[[DrawnEpisodes], Iterable[Episode]]] = field(default_factory=dict)
     required: bool = False
     reach: str = ""
+    extends: bool = False

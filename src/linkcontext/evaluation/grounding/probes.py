@@ -3,10 +3,11 @@
 To add a probe, add a `GroundingProbe` to `PROBES` (docs/adding.md).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from linkcontext.evaluation.grounding import changes
-from linkcontext.evaluation.grounding.effects import Effect, agreement, paired_difference, pairs_above_chance, weakest
+from linkcontext.evaluation.grounding.disturbed import compare_contradiction, compare_noise, compare_relevant
+from linkcontext.evaluation.grounding.effects import agreement, paired_difference, pairs_above_chance, weakest
 from linkcontext.evaluation.grounding.probe import Comparison, GroundingProbe
 from linkcontext.evaluation.grounding.results import ConditionResults, Figure
 from linkcontext.evaluation.metrics import support_position
@@ -19,7 +20,7 @@ ORDERS = 3  # besides the one that is drawn
 
 def compare_label_swap(results: ConditionResults) -> Comparison:
     """Real names swapped: accuracy by the names that are shown, above chance."""
-    shown, row = results.figure("by the names shown", "swapped"), results.rows["swapped", results.shots_per_class]
+    shown, row = results.figure("by the names shown", "swapped"), results.row("swapped")
     knows = shown.ci95[1] < shown.chance
     return Comparison(
         "gives the name that is shown, as often as with new names",
@@ -124,7 +125,7 @@ def compare_places(results: ConditionResults) -> Comparison:
 def compare_wordings(results: ConditionResults) -> Comparison:
     """Other scaffolds: accuracy above chance in the weakest."""
     conditions = {"its own": "shown"} | {name.removeprefix("wording-"): name for name in results.conditions("wording-")}
-    label, effect, figures = _weakest_above_chance(results, conditions, "wording")
+    label, effect, figures = results.weakest_above_chance(conditions, "wording")
     return Comparison(
         "is right in other words too",
         figures,
@@ -139,7 +140,7 @@ def compare_ways(results: ConditionResults) -> Comparison:
     """Other numbers of classes: accuracy above chance with the weakest."""
     by_ways = {results.at(name)[0][0].ways: name for name in ("shown", *results.conditions("ways-"))}
     conditions = {f"{ways} ways": by_ways[ways] for ways in sorted(by_ways)}
-    label, effect, figures = _weakest_above_chance(results, conditions, "ways")
+    label, effect, figures = results.weakest_above_chance(conditions, "ways")
     return Comparison(
         "is above chance among more names too",
         figures,
@@ -148,15 +149,6 @@ def compare_ways(results: ConditionResults) -> Comparison:
         f"it is above chance with {join_words([str(ways) for ways in sorted(by_ways)])} ways",
         "nothing shows that it is above chance with every number of ways",
     )
-
-
-def _weakest_above_chance(
-    results: ConditionResults, conditions: Mapping[str, str], stream: str
-) -> tuple[str, Effect, tuple[Figure, ...]]:
-    """Of labelled conditions the one whose accuracy above chance is weakest: its label, its effect; figures of all."""
-    effects = {label: pairs_above_chance(results.at(name), stream, name) for label, name in conditions.items()}
-    figures = tuple(results.figure(label, name) for label, name in conditions.items())
-    return (*weakest(effects), figures)
 
 
 PROBES: tuple[GroundingProbe, ...] = (
@@ -212,4 +204,24 @@ PROBES: tuple[GroundingProbe, ...] = (
     ),
     GroundingProbe("wording", compare_wordings, reach="in every wording tried"),
     GroundingProbe("ways", compare_ways, reach="with every number of ways tried"),
+    GroundingProbe(
+        "noise",
+        compare_noise,
+        {f"noise-{place}": changes.add_irrelevant(place) for place in changes.PLACES},
+        reach="with an irrelevant example in the support",
+        extends=True,
+    ),
+    GroundingProbe(
+        "relevant last",
+        compare_relevant,
+        {f"relevant-{place}": changes.move_relevant(place) for place in changes.PLACES},
+        reach="wherever the most relevant example stands",
+    ),
+    GroundingProbe(
+        "contradiction",
+        compare_contradiction,
+        {f"contradicted-{place}": changes.add_contradiction(place) for place in changes.PLACES},
+        reach="against names that contradict the other examples or what it knows",
+        extends=True,
+    ),
 )
