@@ -104,10 +104,7 @@ def choose_head(
     if wanted == "lm" or (wanted == "auto" and not kinds):
         return HeadChoice("lm")
     if not kinds:
-        raise InputError(
-            f"--head {wanted}: this model shows no image features. Use --head lm, or give an encoder, for example "
-            "--encoder mini-clip."
-        )
+        raise InputError(f"--head {wanted}: this model shows no image features. Use --head lm, or give an --encoder.")
     if wanted == "mix" and language_model is None:
         raise InputError("the head mix (--head mix) needs a model that gives log-probabilities. Use auto or knn.")
     model_scores = language_model() if wanted in ("auto", "mix") and language_model is not None else None
