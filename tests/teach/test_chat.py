@@ -10,6 +10,7 @@ from linkcontext.errors import InputError
 from linkcontext.models.loading import load_model
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
+from linkcontext.teach import vocabulary
 from linkcontext.teach.chat import chat, input_lines, reply_lines, split_line
 from linkcontext.teach.dialogue import Dialogue
 from linkcontext.teach.learner import Learner
@@ -45,8 +46,10 @@ def test_a_line_begins_with_its_pictures(tmp_path, monkeypatch):
             split_line(line)
 
 
-def test_lines_are_answered_until_quit(nano, paths):
+def test_lines_are_answered_until_quit(nano, paths, monkeypatch):
+    monkeypatch.setattr(vocabulary, "SMALL", 0)  # as if the model could write any word
     talk, heard = dialogue(linkcontext.load(str(nano)).model), []
+    monkeypatch.setattr(talk.learner, "say", lambda *_: "orange")
     lines = [f'/teach "red fox" {paths[0][0]} {paths[0][1]}', "/forget plimbo", "", "/dance", "/teach", "/teach 'a"]
     lines += [f"{paths[1][0].parent}/*2.png: these are mine", "/names", "/ask nowhere.png", "/help", "/quit", "/names"]
     chat(talk, [line + "\n" for line in lines], heard.append)

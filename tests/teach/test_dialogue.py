@@ -7,6 +7,7 @@ from linkcontext.errors import InputError
 from linkcontext.models.loading import load_model
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
+from linkcontext.teach import vocabulary
 from linkcontext.teach.dialogue import Dialogue
 
 
@@ -95,8 +96,10 @@ def test_a_correction_moves_the_picture_and_takes_the_wrong_answer_back(nano, pa
     assert list(talk.learner.pictures.by_name) == ["cactihog"]
 
 
-def test_small_talk_goes_oldest_first_and_what_was_taught_stays(nano, paths):
+def test_small_talk_goes_oldest_first_and_what_was_taught_stays(nano, paths, monkeypatch):
+    monkeypatch.setattr(vocabulary, "SMALL", 0)  # as if the model could write any word
     talk = dialogue(linkcontext.load(str(nano)).model)
+    monkeypatch.setattr(talk.learner, "say", lambda *_: "yes")
     talk.teach("a", paths[0][:2])
     talk.teach("b", paths[1][:2])
     questions = [f"is it number {n}?" for n in range(6)]
@@ -141,3 +144,73 @@ def test_names_that_look_alike_are_one(nano, paths):
     assert [len(items) for items in talk.learner.pictures.by_name.values()] == [2, 1]
     with pytest.raises(InputError, match="the name is blank"):
         talk.teach("\u3164", paths[2][:1])  # a letter that nobody sees
+
+
+def test_a_model_of_few_words_invents_none(nano, paths):
+    talk = dialogue(LocalModel(load_model(str(nano))))
+    for sentence in ("hello", "What do you know?", "thanks!"):
+        assert "Nothing is taught yet." in talk.say(sentence).text
+    assert talk.say("", paths[0][:1]).text.startswith("Nothing is taught yet, so I know no name for it.")
+    talk.say("this is a fox")
+    assert talk.say("", paths[0][1:2]).text == (
+        "Only fox is taught, so there is nothing to choose from. Teach a second name."
+    )
+    talk.say("these are owls", paths[1][:2])
+    for sentence in ("what is the capital of France?", "Is it ripe?", "how would you tell it from a fox?"):
+        reply = talk.say(sentence)
+        assert reply.text.startswith("I do not know th"), sentence
+        assert (reply.answer, reply.own_words) == (None, None)
+    assert "fox" not in talk.say("how would you tell it from a fox?").text
+    assert talk.say("What do you know?").text.endswith("I know: fox, owls.")
+    assert talk.history == []
+
+
+def test_invented_words_are_not_shown(nano, paths, monkeypatch):
+    talk = dialogue(LocalModel(load_model(str(nano))))
+    for reply, shown in (("orange", "orange"), ("snouzux", "I have no words for that."), ("", "I have no words")):
+        monkeypatch.setattr(talk.learner, "say", lambda *_, reply=reply: reply)
+        assert talk.say("What colour is it?", paths[0][:1]).text.startswith(shown)
+    assert [turn.answer for turn in talk.history] == ["orange"]
+
+
+def test_a_thing_in_the_plural_or_with_an_article_is_the_same_thing(nano, paths):
+    talk = dialogue(LocalModel(load_model(str(nano))))
+    talk.say("these are foxes", paths[0][:2])
+    reply = talk.say("a fox", paths[0][2:3])
+    assert 'say "it is called foxes"' in reply.text
+    reply = talk.say("it is a fox")
+    assert reply.text == "foxes: 3 pictures."
+    assert reply.notes[0].startswith('"fox" is taken for "foxes".')
+    assert talk.teach("fox", paths[1][:1]).notes == (
+        "foxes and fox are two names. If they are one thing, forget one of them.",
+    )
+    assert talk.teach("fox", paths[1][1:2]).notes == ()  # said once
+    assert talk.say("this is a fox", paths[1][2:3]).text == "fox: 3 pictures."
+    assert talk.say("forget the Fox").text == "fox is forgotten."
+
+
+def test_a_correction_changes_the_next_answers(mini, paths):
+    """With 4, 3 and 1 pictures of the names: a picture is given another name, and others of its kind follow."""
+    talk = dialogue(mini)
+    talk.say("these are cactihogs", paths[0][:4])
+    talk.say("these are plimbos", paths[7][:3])
+    first, *others = paths[22][:8]
+    wrong = talk.say("", [first]).answer.name
+    assert wrong in ("cactihogs", "plimbos")
+    assert talk.say("that's wrong, it is a tavork").text == "tavork: 1 picture."
+    assert talk.say("").answer.name == "tavork"
+    before = talk.say("", others[:1]).answer.probabilities["tavork"]
+    for other in others[1:3]:
+        talk.say("no, a tavork", [other])
+    assert talk.say("", others[:1]).answer.probabilities["tavork"] > before
+    assert all(talk.say("", [path]).answer.name == "tavork" for path in others)
+    assert talk.say("is it a tavork?").text.startswith("yes: tavork")
+    assert talk.say("is it a cactihog?").text.startswith("no: tavork")
+
+
+def test_the_head_that_names_pictures_is_told_once(mini, paths):
+    talk = dialogue(mini)
+    talk.teach_all({"cactihog": paths[0][:4], "plimbo": paths[7][:4]})
+    (note,) = talk.say("", paths[0][5:6]).notes
+    assert note == talk.learner.choose_head().describe()
+    assert talk.say("", paths[0][6:7]).notes == ()

@@ -24,8 +24,9 @@ from linkcontext.scoring.protocol import ScoringModel, require
 from linkcontext.source import open_data
 from linkcontext.storage import read_errors, replacing
 from linkcontext.teach.answer import Answer
-from linkcontext.teach.dialogue import Dialogue, Reply, count_pictures
+from linkcontext.teach.dialogue import Dialogue, Reply
 from linkcontext.teach.learner import Learner
+from linkcontext.teach.lesson_notes import count_pictures
 from linkcontext.teach.pack import read_pack
 from linkcontext.teach.pack_writing import write_pack
 

@@ -9,16 +9,19 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from linkcontext.data.formats import SUFFIXES
 from linkcontext.errors import UNREACHABLE, InputError, path_error
-from linkcontext.teach.dialogue import Dialogue, Reply, count_pictures
+from linkcontext.teach.dialogue import Dialogue, Reply
+from linkcontext.teach.lesson_notes import count_pictures
 from linkcontext.teach.pack_writing import write_pack
 
 HELP = """\
 cat.png: this is a cactihog     teach a picture; more pictures, a folder or *.png before the colon teach them all
 other.png                       what is this?
-other.png: what colour is it?   ask in your own words; a line without a picture is about the last one
+is it a cactihog?               ask about the last picture, as every line without a picture does
+other.png: what colour is it?   ask in your own words
 no, that is a plimbo            correct the last picture
 /teach NAME PICTURE...          the same as "PICTURE...: this is a NAME", also /teach "red fox" a.png b.png
 /ask PICTURE [QUESTION]         the same as "PICTURE: QUESTION"
@@ -55,7 +58,9 @@ def input_lines(show: Callable[[str], None]) -> Iterator[str]:
     if isinstance(sys.stdin, io.TextIOWrapper):  # paths are bytes, which need not be of the input's encoding
         sys.stdin.reconfigure(errors="surrogateescape")
     if importlib.util.find_spec("readline") is not None:
-        importlib.import_module("readline")  # editing, and the history on the arrow keys
+        readline: Any = importlib.import_module("readline")  # editing, and the history on the arrow keys
+        readline.parse_and_bind("tab: complete")  # the paths of files, as no other completer is set
+        readline.set_completer_delims(" \t\n\"':")
     if not sys.stdin.isatty():
         yield from sys.stdin
         return

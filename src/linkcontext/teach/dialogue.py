@@ -7,26 +7,36 @@ oldest turns of the history are dropped; taught pictures never are.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from linkcontext.data.images import open_image
 from linkcontext.data.layout import name_key
 from linkcontext.episodes.special_tokens import refuse_marks
-from linkcontext.errors import InputError
+from linkcontext.errors import InputError, first_few
 from linkcontext.records import Turn
 from linkcontext.teach.answer import Answer, answer_line
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.names import MAX_LETTERS, canonical_name
-from linkcontext.teach.sentences import FORGETTING, NAMING, taught_name
+from linkcontext.teach.lesson_notes import count_pictures, lesson_notes
+from linkcontext.teach.names import MAX_LETTERS, canonical_name, is_same_thing
+from linkcontext.teach.sentences import NAMING, understand
+from linkcontext.teach.vocabulary import unknown_words
 
 UNCOUNTED_TURNS = 8  # of the history, for a model behind a server, which does not tell how long they are
+WHAT_IT_DOES = (
+    'I name things that I was shown. Show a picture and say "this is a NAME"; show another one to ask what it is. '
+    'If the answer is wrong, say "no, it is a NAME".'
+)
+NO_WORDS = 'I have no words for that. I can name pictures: ask "what is this?".'
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The reply to a sentence; `notes` tell what else happened, such as a picture that changed its name."""
+    """The reply to a sentence; `notes` tell what else happened, such as a picture that changed its name.
+
+    A reply with neither `answer` nor `own_words` is about the dialogue: what was taught, or why there is no answer.
+    """
 
     text: str
     notes: tuple[str, ...] = ()
@@ -48,6 +58,7 @@ class Dialogue:
     history: list[Turn] = field(default_factory=list)
     last: tuple[Path, ...] = ()
     licence: str = ""  # of the pack that the dialogue began with
+    _head: str = field(default="", init=False, repr=False)  # that named the last picture
 
     def __post_init__(self) -> None:
         if self.budget and self.learner.model.card.context is None:
@@ -59,13 +70,28 @@ class Dialogue:
     def say(self, text: str, pictures: Sequence[Path] = ()) -> Reply:
         """Handle a sentence about `pictures` or about the last ones: it teaches, corrects, forgets or asks."""
         sentence = " ".join(text.split())
-        if (match := FORGETTING.fullmatch(sentence)) and not pictures:
-            return self.forget(match["name"])
-        if name := taught_name(sentence, bool(pictures), self._known_name):
-            return self.teach(name, pictures or self._last_pictures())
+        intent = understand(sentence, bool(pictures), self._known_thing)
+        if intent.kind == "forget":
+            return self.forget(self._known_thing(intent.name) or intent.name)
+        if intent.kind == "teach":
+            name = self._known_thing(intent.name) or intent.name
+            reply = self.teach(name, pictures or self._last_pictures())
+            return replace(reply, notes=(*self._taken_for(intent.name, name), *reply.notes))
+        if intent.kind == "talk":
+            names = self.learner.pictures.names
+            return Reply(f"{WHAT_IT_DOES} {f'I know: {first_few(names)}.' if names else 'Nothing is taught yet.'}")
+        if intent.kind == "unclear":
+            for path in pictures:
+                open_image(path)
+            self.last = tuple(pictures) or self.last
+            return Reply(intent.reply)
         if len(pictures) > 1:
             raise InputError("ask about one picture at a time, or say what they are: 'these are NAME'.")
-        return self.ask(pictures[0] if pictures else None, sentence)
+        reply = self.ask(pictures[0] if pictures else None, sentence if intent.kind == "ask" else "")
+        if intent.kind == "check" and reply.answer is not None:
+            agrees = reply.answer.name == self._known_thing(intent.name)
+            return replace(reply, text=f"{'yes' if agrees else 'no'}: {reply.text}")
+        return reply
 
     def teach(self, name: str, pictures: Iterable[Path]) -> Reply:
         """Show pictures under a name. Pictures that had another name move to this one."""
@@ -94,30 +120,40 @@ class Dialogue:
         self.last = paths
         lines = [f"{name}: {count_pictures(learner, name)}." for name in map(canonical_name, named)]
         return lines, (
-            *self._renamed(before.by_name),
-            *self._not_shown(),
+            *lesson_notes(learner, before.by_name),
             *self._drop_oldest(self._excess_history(query)),
         )
 
     def ask(self, picture: Path | None = None, question: str = "") -> Reply:
         """Ask about a picture, or about the last one. Questions for its name are answered from the taught names."""
         path = picture or self._last_pictures()[-1]
-        open_image(path)
-        refuse_marks(question, self.learner.model.card.special_tokens, repr(question[:MAX_LETTERS]))
-        naming = NAMING.fullmatch(question) is not None
-        query = self.learner.query(path, "" if naming else question)
-        scored = len(self.learner.pictures.names) > 1 or self.learner.pictures.name_of(query.item)
-        answer = self.learner.ask(path) if naming and scored else None
+        self._refuse_unusable(path, question)
+        query = self.learner.query(path, "" if NAMING.fullmatch(question) else question)
         dropped = self._excess_history(query)
-        if answer is not None:
-            name, text = answer.name, answer_line(answer)
-        else:
-            name = text = self._generate(path, query, [] if naming else self.history[dropped:])
+        reply = self.answer(path, question, self.history[dropped:])
         notes = self._drop_oldest(dropped)
-        if name is not None:
+        if name := reply.answer.name if reply.answer else reply.own_words and reply.text:
             self.history.append(replace(query, answer=name))
         self.last = (path,)
-        return Reply(text, notes, answer, None if answer else path)
+        return replace(reply, notes=(*reply.notes, *notes))
+
+    def answer(self, path: Path, question: str = "", history: Sequence[Turn] = ()) -> Reply:
+        """Answer a question about a picture after a history. Neither the picture nor the answer is remembered."""
+        self._refuse_unusable(path, question)
+        question = "" if NAMING.fullmatch(question) else question
+        query, model, names = self.learner.query(path, question), self.learner.model, self.learner.pictures.names
+        if not question and (len(names) > 1 or self.learner.pictures.name_of(query.item)):
+            answer = self.learner.ask(path)
+            return Reply(answer_line(answer), () if answer.taught else self._head_note(), answer)
+        if not question and names:
+            return Reply(f"Only {names[0]} is taught, so there is nothing to choose from. Teach a second name.")
+        if unknown := unknown_words(model, question, names):
+            listed = first_few([f'"{word}"' for word in unknown])
+            return Reply(f"I do not know {'these words' if len(unknown) > 1 else 'this word'}: {listed}. {NO_WORDS}")
+        text = self._generate(path, query, history if question else [])
+        if not text.strip() or unknown_words(model, text, names if self._mentions_name(query) else ()):
+            return Reply(NO_WORDS if question else f"Nothing is taught yet, so I know no name for it. {WHAT_IT_DOES}")
+        return Reply(text, own_words=path)
 
     def forget(self, name: str) -> Reply:
         """Remove a name, and the answers that gave it."""
@@ -130,6 +166,11 @@ class Dialogue:
         """The number of tokens of the taught pictures and the history, and the maximum; None behind a server."""
         length, limit = self.learner.prompt_length(history=self.history), self._limit
         return None if length is None or limit is None else (length, limit)
+
+    def _refuse_unusable(self, path: Path, question: str) -> None:
+        """Raise `InputError` for a picture that cannot be opened, and for a question with a special token."""
+        open_image(path)
+        refuse_marks(question, self.learner.model.card.special_tokens, repr(question[:MAX_LETTERS]))
 
     def _last_pictures(self) -> tuple[Path, ...]:
         if not self.last:
@@ -178,27 +219,28 @@ class Dialogue:
         note = f"The oldest {count} {answers} of this dialogue no longer fit and are dropped; taught pictures stay."
         return (note,) if count else ()
 
-    def _renamed(self, before: Mapping[str, Sequence[str]]) -> Iterator[str]:
-        """Notes about names whose pictures have another name now."""
-        for name, pictures in before.items():
-            lost = len(pictures) - len(self.learner.pictures.by_name.get(name, ()))
-            if name not in self.learner.pictures.by_name:
-                yield f"{name} has no picture left and is forgotten."
-            elif lost > 0:
-                yield f"{lost} of them {'was' if lost == 1 else 'were'} {name} before."
+    def _head_note(self) -> tuple[str, ...]:
+        """A sentence about what names pictures, if it is another head than the last time."""
+        if self.learner.model.lacks("log-probabilities"):
+            return ()
+        choice = self.learner.choose_head()
+        before, self._head = self._head, choice.head
+        return (choice.describe(),) if choice.head != before else ()
 
-    def _not_shown(self) -> Iterator[str]:
-        """A note if not all taught pictures fit into the prompt."""
-        shown, taught = len(self.learner.choose_support()), len(self.learner.pictures.ids)
-        if shown < taught:
-            yield f"{shown} of {taught} pictures fit into the context: the most representative ones."
+    def _taken_for(self, given: str, name: str) -> tuple[str, ...]:
+        """A note if a given name is taken for another one, which was taught."""
+        if name_key(given) == name_key(name):
+            return ()
+        return (
+            f'"{given}" is taken for "{name}". To teach it as a name of its own, write /teach "{given}" and the '
+            "pictures.",
+        )
 
     def _known_name(self, given: str) -> str | None:
         """A taught name as it was taught, whatever the case in which it is given."""
         return next((name for name in self.learner.pictures.names if name_key(name) == name_key(given)), None)
 
-
-def count_pictures(learner: Learner, name: str) -> str:
-    """The number of pictures of a name, in words."""
-    count = len(learner.pictures.by_name[name])
-    return f"{count} picture{'s' if count > 1 else ''}"
+    def _known_thing(self, given: str) -> str | None:
+        """A taught name as it was taught, whatever the case, article and number in which it is given."""
+        names = self.learner.pictures.names
+        return self._known_name(given) or next((name for name in names if is_same_thing(name, given)), None)

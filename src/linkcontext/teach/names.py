@@ -9,6 +9,8 @@ from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import UNDECODED, InputError
 
 MAX_LETTERS = 100  # a longer text is not a name
+_ARTICLE = re.compile(r"^(?:an?|the)\s+(?=\S)")
+_LEAST_LETTERS = 3  # of a word whose plural is recognised
 
 
 def canonical_name(given: str) -> str:
@@ -24,6 +26,18 @@ def canonical_name(given: str) -> str:
     if len(name) > MAX_LETTERS or not is_printable(name):
         raise InputError(f"{name[:40]!r}: a name has at most {MAX_LETTERS} letters, all of them printable.")
     return name
+
+
+def is_same_thing(name: str, other: str) -> bool:
+    """Whether two English names differ only in case, article or number: "a lime", "Lime" and "limes"."""
+    first, second = (_ARTICLE.sub("", name_key(each)) for each in (name, other))
+    return first == second or first in _plurals(second) or second in _plurals(first)
+
+
+def _plurals(key: str) -> tuple[str, ...]:
+    if len(key) < _LEAST_LETTERS:
+        return ()
+    return (f"{key}s", f"{key}es", *([f"{key[:-1]}ies"] if key.endswith("y") else []))
 
 
 def checked_name(given: str, existing: Iterable[str], special_tokens: re.Pattern[str]) -> str:

@@ -1,0 +1,39 @@
+"""What else users should know after a lesson."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from linkcontext.teach.learner import Learner
+from linkcontext.teach.names import is_same_thing
+
+
+def count_pictures(learner: Learner, name: str) -> str:
+    """The number of pictures of a name, in words."""
+    count = len(learner.pictures.by_name[name])
+    return f"{count} picture{'s' if count > 1 else ''}"
+
+
+def lesson_notes(learner: Learner, before: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Sentences about a lesson; `before` are the pictures by name before it."""
+    yield from _renamed(learner, before)
+    yield from _look_alikes(learner.pictures.names, before)
+    shown, taught = len(learner.choose_support()), len(learner.pictures.ids)
+    if shown < taught:
+        yield f"{shown} of {taught} pictures fit into the context: the most representative ones."
+
+
+def _renamed(learner: Learner, before: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Sentences about names whose pictures have another name now."""
+    for name, pictures in before.items():
+        lost = len(pictures) - len(learner.pictures.by_name.get(name, ()))
+        if name not in learner.pictures.by_name:
+            yield f"{name} has no picture left and is forgotten."
+        elif lost > 0:
+            yield f"{lost} of them {'was' if lost == 1 else 'were'} {name} before."
+
+
+def _look_alikes(names: Sequence[str], before: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Sentences about new names that could mean the same as others."""
+    for place, name in enumerate(names):
+        for other in names[:place]:
+            if is_same_thing(name, other) and not {name, other} <= before.keys():
+                yield f"{other} and {name} are two names. If they are one thing, forget one of them."
