@@ -64,7 +64,7 @@ def test_every_command_has_help(capsys, command):
 def test_all_commands_are_listed(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    assert all(f"• {command}" in out for command in COMMANDS)
+    assert all(f"\n  {command} " in out for command in COMMANDS)
 
 
 def class_folder(root, classes=3, pictures=4):

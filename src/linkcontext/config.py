@@ -9,6 +9,18 @@ from linkcontext.episodes.names import NameKind
 from linkcontext.episodes.plan import Coherence, EpisodePlan, Form, Negatives, Order, Rule, TaskPlan
 from linkcontext.episodes.questions import HELD_OUT
 from linkcontext.errors import InputError
+from linkcontext.metavars import (
+    ModelName,
+    NameList,
+    OptionalCount,
+    OptionalFile,
+    OptionalFolder,
+    OptionalJson,
+    OptionalName,
+    OptionalNumber,
+    ScaffoldName,
+    ShotsPerClass,
+)
 from linkcontext.models.picture_options import PictureOptions
 from linkcontext.models.prompting import Prompting
 from linkcontext.scoring import engine_names
@@ -20,6 +32,7 @@ Select = Literal["random", "medoid", "rices"]
 HeadName = Literal["auto", "lm", "centroid", "knn", "linear", "tabicl", "mix"]
 Augmentation = Literal["flip", "crop"]  # changed copies of taught pictures, for classifiers on image features
 Scoring = Literal["likelihood", "generate", "both", "lcl-legacy"]
+FLAG_NAMES = {"shots": "shots_per_class"}  # of options whose flags have another name
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -29,19 +42,19 @@ class Loading(Prompting):
 
     dtype: Dtype = "auto"
     """Data type of the weights. auto: the checkpoint's own on a GPU, float32 on a CPU."""
-    device: str | None = None
+    device: OptionalName = None
     """cpu, cuda, cuda:1, ... Default: the GPU if there is one."""
     load_in_4bit: bool = False
     """Quantise the language model's weights to 4 bits (nf4) and compute in --dtype; auto is then bfloat16 on a GPU.
     Training needs --lora-rank with it."""
-    adapter: str | None = None
+    adapter: OptionalFolder = None
     """The folder of a LoRA adapter to load on top of the model."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Use it only for models whose authors you trust."""
-    max_pixels: int | None = None
+    max_pixels: OptionalCount = None
     """Reduce larger pictures to this many pixels: by the model's own image processor if it has such a
     setting, else before it gets them. `validate` prints how many tokens the pictures take."""
-    processor_kwargs: str | None = None
+    processor_kwargs: OptionalJson = None
     """Settings of the model's image processor as a JSON object, for example '{"max_patches": 4}' for at most
     4 tiles a picture, if the model cuts pictures into tiles."""
 
@@ -68,7 +81,7 @@ class Loading(Prompting):
 class ModelConfig(Loading):
     """The model, and how it is loaded."""
 
-    model: str = "mini"
+    model: ModelName = "mini"
     """A vision-language model: `mini` or `mini-base` (bundled), a folder, or a Hugging Face id."""
 
 
@@ -76,21 +89,21 @@ class ModelConfig(Loading):
 class EpisodeConfig:
     """The pictures, and how episodes are drawn from them."""
 
-    data: Annotated[str, tyro.conf.arg(help=data_help())] = "world:0"
+    data: Annotated[str, tyro.conf.arg(metavar="DATA", help=data_help())] = "world:0"
     ways: int = 2
     """Classes in an episode."""
-    shots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...")] = (0, 1, 2, 4, 8, 16)
+    shots: ShotsPerClass = (0, 1, 2, 4, 8, 16)
     """Support pictures PER CLASS: the whole support has ways x K pictures. With --tasks: pictures in the whole
     support."""
     episodes: int = 256
     """Number of episodes."""
-    queries: int | None = None
+    queries: OptionalCount = None
     """Queries in an episode, a multiple of ways. Default: one of each class."""
     names: NameKind = "pseudo"
     """The names of classes: pseudo-words, random letters, their real names, or their real names permuted (swapped)."""
     negatives: Negatives = "random"
     """The other classes of an episode: any (random), or neighbours of its first class."""
-    neighbours: str | None = None
+    neighbours: OptionalFile = None
     """The file of `linkcontext mine` to use with --negatives neighbours. Default: the neighbours in the manifest."""
     rule: Rule = "nearest"
     """How --negatives neighbours chooses: the nearest, or a new draw for each episode as in training, from a file mined
@@ -98,9 +111,9 @@ class EpisodeConfig:
     order: Order = "rounds"
     """rounds: one balanced support, of which every shot count shows a prefix; shuffled: a new support for every shot
     count."""
-    support_split: str | None = None
+    support_split: OptionalName = None
     """Take support pictures from this split only."""
-    query_split: str | None = None
+    query_split: OptionalName = None
     """Take query pictures from this split only."""
     groups_apart: bool = False
     """Support and query pictures of an episode never come from one source (such as a writer or a film, by file
@@ -108,13 +121,13 @@ class EpisodeConfig:
     false_labels: float = 0.0
     """The probability with which a support picture has the name of another class of its episode. A model that links
     follows such names; a model that recognises the classes does not."""
-    choose_from: int | None = None
-    """Draw this many pictures per class, and choose the --shots that are shown from them by --select. Default: draw
-    only the pictures that are shown."""
+    choose_from: OptionalCount = None
+    """Draw this many pictures per class, and choose the --shots-per-class that are shown from them by --select.
+    Default: draw only the pictures that are shown."""
     select: Select = "random"
     """How to choose them: random; medoid, the most representative ones of each class; or rices, the ways x K most
     similar to the query, whatever their classes (every query then has its own support)."""
-    tasks: tuple[str, ...] = ()
+    tasks: NameList = ()
     """Instead of linking classes, ask the questions of annotated pictures (scenes:SEED or imported data): tasks such as
     attribute and count, single concepts such as attribute/colour, or `all`."""
     coherence: Coherence = "concept"
@@ -136,7 +149,9 @@ class EpisodeConfig:
             if is_given and self.negatives != "neighbours":
                 raise InputError(f"--{flag} is read with --negatives neighbours only. Give both, or neither.")
         if self.choose_from is not None and self.choose_from < max(self.shots):
-            raise InputError(f"--choose-from {self.choose_from}: fewer than the {max(self.shots)} that --shots shows.")
+            raise InputError(
+                f"--choose-from {self.choose_from}: fewer than the {max(self.shots)} that --shots-per-class shows."
+            )
         if self.select != "random" and self.choose_from is None:
             raise InputError(
                 f"--select {self.select}: also give --choose-from, the number of pictures per class to choose from."
@@ -188,9 +203,9 @@ class EpisodeConfig:
 class EvalConfig:
     """Measure how well a model names new pictures after it has been shown a few."""
 
-    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
-    episodes: Annotated[EpisodeConfig, tyro.conf.arg(name="")] = field(default_factory=EpisodeConfig)
-    scaffold: str = "turns"
+    model: Annotated[ModelConfig, tyro.conf.arg(name="model")] = field(default_factory=ModelConfig)
+    episodes: Annotated[EpisodeConfig, tyro.conf.arg(name="episode")] = field(default_factory=EpisodeConfig)
+    scaffold: ScaffoldName = "turns"
     """The wording around the pictures: turns, single_turn, lcl, or a JSON file."""
     scoring: Scoring = "likelihood"
     """likelihood: log-probability of each candidate name; generate: strict matching of a generated reply; both; or
@@ -203,18 +218,18 @@ class EvalConfig:
     """tree: the prompts of an episode as a prefix tree in one forward pass; prefix-cache: the shared prefix is computed
     once and cached; reference: every prompt as a whole. auto: prefix-cache if the model supports it, else reference.
     Results do not depend on it."""
-    memory_gb: float | None = None
+    memory_gb: OptionalNumber = None
     """The memory in GB, besides the weights, for a forward pass of tree or prefix-cache, and for the pictures that are
     encoded at a time. Default: the free memory. Results do not depend on it."""
     batch: int = 16
     """Prompts in a batch of the reference engine, or requests that are sent to a server at a time. Results do not
     depend on it."""
-    unseen: tuple[str, ...] = HELD_OUT
+    unseen: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TYPE ...")] = HELD_OUT
     """With --tasks: types of tasks that the model was not trained on. Their means are reported separately."""
-    explain: int | None = None
+    explain: OptionalCount = None
     """Number of episodes in the report for which each support picture is left out once, to show how it changed the
     answers. Default: 4; 0 with the reference engine or with more than 40 support pictures, where it takes long."""
-    out: str | None = None
+    out: OptionalFolder = None
     """The folder of the run. Default: runs/MODEL-DATA-..., named after the options."""
 
     def __post_init__(self) -> None:
@@ -240,7 +255,7 @@ class EvalConfig:
 def flags(config: EpisodeConfig | ModelConfig, other: EpisodeConfig | ModelConfig) -> list[str]:
     """The flags whose values differ between two configurations, as they are typed: `--support-split`."""
     differ = (f.name for f in fields(config) if getattr(config, f.name) != getattr(other, f.name))
-    return ["--" + name.replace("_", "-") for name in differ]
+    return ["--" + FLAG_NAMES.get(name, name).replace("_", "-") for name in differ]
 
 
 def eval_config(**options: Any) -> EvalConfig:

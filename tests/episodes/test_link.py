@@ -256,7 +256,7 @@ def test_too_few_usable_classes_list_the_first_and_count_the_rest():
     assert str(error.value) == (
         "pictures: usable classes: 1; an episode needs 2 with different names. "
         f"Left out: {few} and 3 more. "
-        "Add pictures or classes, or ask for fewer: --ways, --shots."
+        "Add pictures or classes, or ask for fewer: --ways, --shots-per-class."
     )
 
 

@@ -1,4 +1,4 @@
-"""Teach vision-language models by pictures in their context, and measure what they learn."""
+"""The command line: `main` runs a command, and ends it with a sentence and an exit code."""
 
 import errno
 import logging
@@ -11,20 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import tyro
-
-from linkcontext.cli.ask import AskPack
-from linkcontext.cli.data import Data, Episodes, Mine, World
-from linkcontext.cli.evaluate import Compare, Eval, Probe, Report, Validate
-from linkcontext.cli.serve import App, Serve
-from linkcontext.cli.teach import ChangePack, Chat, Demo, Teach
+from linkcontext.cli.parser import Verbosity, command_first, overview, parse, versions
 from linkcontext.cli.terminal import complain, output
-from linkcontext.cli.train import Average, Cache, Mini, Train
 from linkcontext.errors import UNDECODED, UNREACHABLE, InputError, path_error
 from linkcontext.launch import is_main_process, process_count
-from linkcontext.scoring.engine_names import with_current_names
 from linkcontext.storage import remove_workspaces
 
 # Errors of a disk that is full, read-only or gone: they are not the program's fault.
@@ -34,6 +26,8 @@ DISK = (
 )
 PATIENCE = 1.0  # seconds that other threads have to end when a command is stopped
 RECORDING = ("eval", "probe", "train", "demo", "average")  # commands that write their arguments into files
+# transformers and the hub read these when they are imported, which a command does when it runs.
+QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 RESUMABLE = ("eval", "probe", "train", "mine")  # these commands also run in several processes
 
 
@@ -43,30 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     The exit code is 141 if the reader of a pipe has closed it, as in a shell, 130 after Ctrl-C and 143 after SIGTERM.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    commands: dict[str, Any] = {
-        "world": World,
-        "data": Data,
-        "episodes": Episodes,
-        "validate": Validate,
-        "eval": Eval,
-        "probe": Probe,
-        "report": Report,
-        "compare": Compare,
-        "mine": Mine,
-        "train": Train,
-        "average": Average,
-        "serve": Serve,
-        "mini": Mini,
-        "cache": Cache,
-        "demo": Demo,
-        "teach": Teach,
-        "ask": AskPack,
-        "pack": ChangePack,
-        "chat": Chat,
-        "app": App,
-    }
     with output(), _terminable():
-        _run(commands, arguments)
+        _run(sys.argv[1:] if arguments is None else arguments)
 
 
 class Terminated(KeyboardInterrupt):
@@ -128,15 +100,32 @@ def _check_processes(arguments: Sequence[str]) -> None:
         )
 
 
-def _run(commands: dict[str, Any], arguments: list[str] | None) -> None:
+def _set_verbosity(verbosity: Verbosity) -> None:
+    """Print warnings and progress, or also what is done (--verbose), or neither (--quiet)."""
+    logging.basicConfig(level=logging.WARNING if is_main_process() else logging.ERROR, format="%(message)s")
+    level = logging.INFO if verbosity.verbose else logging.ERROR if verbosity.quiet else logging.WARNING
+    logging.getLogger("linkcontext").setLevel(level if is_main_process() else logging.ERROR)
+    if verbosity.quiet:
+        logging.getLogger().setLevel(logging.ERROR)
+        os.environ |= QUIET
+
+
+def _run(given: Sequence[str]) -> None:
     try:
-        arguments = sys.argv[1:] if arguments is None else arguments
+        arguments = command_first(given)
+        if not arguments:
+            print(overview(), file=sys.stderr)
+            raise SystemExit(2)
+        if arguments[0] in ("-h", "--help"):
+            print(overview())
+            return
+        if arguments[0] == "--version":
+            print(versions())
+            return
         _check_encoding(arguments)
         _check_processes(arguments)
-        logging.basicConfig(level=logging.WARNING if is_main_process() else logging.ERROR, format="%(message)s")
-        command = tyro.extras.subcommand_cli_from_dict(
-            commands, args=with_current_names(arguments), prog="linkcontext", description=__doc__
-        )
+        command, verbosity = parse(arguments)
+        _set_verbosity(verbosity)
         command.run()
     except InputError as error:
         complain(str(error))
@@ -151,5 +140,4 @@ def _run(commands: dict[str, Any], arguments: list[str] | None) -> None:
         complain(f"{where}{error.strerror}. Is the disk full, read-only or gone? Mend that, and run the command again.")
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
-        command_line = shlex.join(sys.argv[1:] if arguments is None else arguments)
-        _stopped(command_line, 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
+        _stopped(shlex.join(given), 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))

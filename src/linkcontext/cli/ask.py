@@ -10,6 +10,7 @@ from linkcontext.cli.teach import TrustPack, model_of, operating_point
 from linkcontext.cli.terminal import console, harmless, print_json
 from linkcontext.config import HeadName, Loading
 from linkcontext.errors import InputError
+from linkcontext.metavars import WITHOUT_DEFAULT, OptionalModel, OptionalNumber, OptionalText
 
 if TYPE_CHECKING:
     from linkcontext.teach.answer import Answer
@@ -20,27 +21,29 @@ if TYPE_CHECKING:
 class AskPack:
     """Ask a model what is in a picture, after it was taught a pack."""
 
-    pack: Annotated[str, tyro.conf.Positional]
+    pack: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PACK")]
     """A pack that `linkcontext teach` wrote."""
-    pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
+    pictures: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE ...", help_behavior_hint="")
+    ]
     """Pictures to ask about."""
-    question: str | None = None
+    question: OptionalText = None
     """Ask this question instead of asking for the name, and print the model's reply."""
-    model: str | None = None
+    model: OptionalModel = None
     """Another model than the pack's, which is taught again from the pictures. openai:URL#NAME is a model behind a
     server."""
-    head: HeadName | None = None
+    head: Annotated[HeadName | None, tyro.conf.DisallowNone, WITHOUT_DEFAULT] = None
     """What names the pictures, instead of what the pack was taught with (see `linkcontext teach --help`)."""
-    encoder: str | None = None
+    encoder: OptionalModel = None
     """Another vision encoder instead of the pack's own; see `linkcontext teach --help`."""
-    accept: float | None = None
+    accept: OptionalNumber = None
     """"None of these": accept at least this share of pictures of taught classes, instead of what the pack says."""
-    reject: float | None = None
+    reject: OptionalNumber = None
     """"None of these": reject at least this share of pictures of other classes. Not with --accept."""
     json: bool = False
     """Print a JSON object for each picture."""
     trust_pack: TrustPack = False
-    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
+    loading: Annotated[Loading, tyro.conf.arg(name="model")] = field(default_factory=Loading)
 
     def run(self) -> None:
         """Ask, and print a line for each picture."""
@@ -48,11 +51,12 @@ class AskPack:
         from linkcontext.teach.pack import read_pack
         from linkcontext.teach.rejection import describe_rejection
 
+        self._check()
         pack = read_pack(Path(self.pack), self.trust_pack)
         if missing := [picture for picture in self.pictures if not Path(picture).is_file()]:
-            raise InputError(f"{missing[0]}: no such picture.")
-        if not self.pictures:
-            raise InputError("name at least one picture to ask about.")
+            is_folder = Path(missing[0]).is_dir()
+            what = f"a folder. Name its pictures: {missing[0]}/*" if is_folder else "no such picture."
+            raise InputError(f"{missing[0]}: {what}")
         encoder = load_picture_encoder(self.encoder, self.loading.device) if self.encoder else None
         learner = pack.learner(model_of(pack, self.model, self.loading), encoder)
         if self.head is not None:
@@ -67,6 +71,15 @@ class AskPack:
                 self._print_reply(picture, learner.say(Path(picture), self.question))
             else:
                 self._print_answer(picture, learner.ask(Path(picture)), pack)
+
+    def _check(self) -> None:
+        """Raise `InputError` for a question or pictures that are not there, and for a picture in the pack's place."""
+        if not self.pictures:
+            raise InputError(f"ask needs pictures after the pack. Example: linkcontext ask {self.pack} new.jpg")
+        if self.question is not None and not self.question.strip():
+            raise InputError("--question: is empty. Write a question, or leave the flag out to get the name.")
+        if packs := [path for path in self.pictures if Path(path).suffix == ".pack"]:
+            raise InputError(f"{packs[0]}: the pack comes first: linkcontext ask {packs[0]} {self.pack}")
 
     def _print_reply(self, picture: str, reply: str) -> None:
         if self.json:

@@ -12,6 +12,16 @@ from linkcontext.data.neighbours import RankingRule
 from linkcontext.data.writers import ConversationLayout
 from linkcontext.errors import InputError
 from linkcontext.launch import is_main_process
+from linkcontext.metavars import (
+    WITHOUT_DEFAULT,
+    File,
+    Folder,
+    ModelName,
+    OptionalFile,
+    OptionalFolder,
+    OptionalName,
+    ScaffoldName,
+)
 from linkcontext.models.prompting import Prompting
 from linkcontext.source import FILE_FORMATS, data_help, layout_help
 
@@ -27,7 +37,7 @@ class World:
     Every second class is a hard negative of the class before it: one or two attributes differ.
     """
 
-    out: str
+    out: Folder
     """The folder to write; it must be new or empty."""
     classes: int = 20
     """Number of things, each of which is a class."""
@@ -37,9 +47,9 @@ class World:
     """Each seed draws another world. No bundled model was trained on any of them."""
     size: int = 64
     """Width and height of a picture in pixels."""
-    sheet: str | None = None
+    sheet: OptionalFile = None
     """Also write a contact sheet (PNG). Place it outside of --out, or it is taken for a picture."""
-    isekai: Literal["10", "pair"] | None = None
+    isekai: Annotated[Literal["10", "pair"] | None, tyro.conf.DisallowNone, WITHOUT_DEFAULT] = None
     """Also write the records of the ISEKAI benchmark in its published layout, for `eval --benchmark isekai`. 10: pairs
     of a new thing and a similar one that mini-base was taught by name; pair: pairs of new things."""
 
@@ -87,16 +97,19 @@ class Data:
     data: Annotated[
         str,
         tyro.conf.Positional,
-        tyro.conf.arg(help=data_help("With --layout a file or folder, or hf:NAME. Otherwise one of")),
+        tyro.conf.arg(metavar="DATA", help=data_help("With --layout a file or folder, or hf:NAME. Otherwise one of")),
     ]
     strict: bool = False
     """Fail on the first bad picture or record."""
     write: bool = False
     """Write manifest.jsonl into the folder."""
-    layout: Annotated[str | None, tyro.conf.arg(help=layout_help(), metavar=f"{{{','.join(FILE_FORMATS)}}}")] = None
-    images: str | None = None
+    layout: Annotated[
+        str | None,
+        tyro.conf.arg(help=layout_help(), metavar=f"{{{','.join(FILE_FORMATS)}}}", help_behavior_hint=""),
+    ] = None
+    images: OptionalFolder = None
     """With --layout: the folder of the pictures. Default: that of the file."""
-    out: str | None = None
+    out: OptionalFolder = None
     """With --layout: the folder to write; it must be new or empty."""
 
     def run(self) -> None:
@@ -140,28 +153,28 @@ class Data:
 class Episodes:
     """Draw episodes: supports, their names, and queries. They hold the ids of pictures, not the pictures."""
 
-    episodes: Annotated[EpisodeConfig, tyro.conf.arg(name="")] = field(default_factory=EpisodeConfig)
-    out: str | None = None
+    episodes: Annotated[EpisodeConfig, tyro.conf.arg(name="episode")] = field(default_factory=EpisodeConfig)
+    out: OptionalFile = None
     """The file to write, for example episodes.jsonl."""
     show: int = 0
     """Print this many prompts as the model reads them. Tokens that carry loss in training are green."""
     tree: bool = False
     """With --show: print the prefix tree of all shot counts, queries and candidates instead, each picture as one
     token."""
-    scaffold: str = "turns"
+    scaffold: ScaffoldName = "turns"
     """The wording around the pictures: turns, single_turn, lcl, or a JSON file."""
-    export: ConversationLayout | Literal["lmms-eval"] | None = None
+    export: Annotated[ConversationLayout | Literal["lmms-eval"] | None, tyro.conf.DisallowNone, WITHOUT_DEFAULT] = None
     """Write for other tools to --out instead. Conversations in LLaVA's layout, as messages + images (LLaMA-Factory and
     ms-swift) or with TRL's columns; a file named .jsonl gets JSON lines, another one a list. lmms-eval: a folder with
     tasks and pictures, which lmms-eval loads with --include_path."""
     supervise: Literal["every", "query"] = "every"
     """With --export of conversations: which answers carry loss: every answer, or only that of the query, which is the
     last."""
-    model: str = "mini"
+    model: ModelName = "mini"
     """With --show: the model whose chat template and tokenizer are used. Its weights are not loaded."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Use it only for models whose authors you trust."""
-    prompting: Annotated[Prompting, tyro.conf.arg(name="")] = field(default_factory=Prompting)
+    prompting: Annotated[Prompting, tyro.conf.arg(name="reply")] = field(default_factory=Prompting)
 
     def run(self) -> None:
         """Draw the episodes, and write or print them."""
@@ -237,10 +250,10 @@ class Mine:
     work among processes.
     """
 
-    data: Annotated[str, tyro.conf.arg(help=data_help())]
-    out: str
+    data: Annotated[str, tyro.conf.arg(metavar="DATA", help=data_help())]
+    out: File
     """The file to write, for example neighbours.jsonl. A JSON file beside it records what it was made from."""
-    encoder: str = "mini-clip"
+    encoder: ModelName = "mini-clip"
     """A CLIP or SigLIP model: `mini-clip` (bundled), a folder, or a Hugging Face id."""
     images_per_class: int = 100
     """Maximum number of pictures per class, drawn at random."""
@@ -248,11 +261,11 @@ class Mine:
     """Weights of the similarities of name to name (TT), pictures to name (IT) and pictures to pictures (II)."""
     rule: RankingRule = "linear"
     """topk or linear: the 100 nearest classes; intervals: one class from each of 36 sections of the ranking."""
-    split: str | None = None
+    split: OptionalName = None
     """Take pictures of this split only."""
     seed: int = 0
     """The seed by which pictures and, with intervals, classes are drawn."""
-    sheet: str | None = None
+    sheet: OptionalFile = None
     """Also write a picture (PNG) of classes beside their nearest, middle and farthest neighbours."""
 
     def run(self) -> None:

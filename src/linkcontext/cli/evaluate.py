@@ -11,6 +11,7 @@ from linkcontext.config import EpisodeConfig, EvalConfig
 from linkcontext.errors import InputError
 from linkcontext.evaluation.task import TASKS, task_help
 from linkcontext.launch import is_main_process
+from linkcontext.metavars import OptionalData
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Validate:
 
 @dataclass(frozen=True, slots=True)
 class Eval:
-    """Measure how well a model names new pictures after it has been shown a few. --shots is per class.
+    """Measure how well a model names new pictures after it has been shown a few.
 
     The folder of the run gets config.json, episodes.jsonl, predictions.jsonl, metrics.json, explain.json, report.md and
     report.html. --model openai:http://localhost:8000/v1#NAME evaluates a model behind a server (docs/serve.md). Started
@@ -38,8 +39,10 @@ class Eval:
     """
 
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
-    benchmark: Annotated[str | None, tyro.conf.arg(help=task_help(), metavar=f"{{{','.join(TASKS)}}}")] = None
-    retention: str | None = None
+    benchmark: Annotated[
+        str | None, tyro.conf.arg(help=task_help(), metavar=f"{{{','.join(TASKS)}}}", help_behavior_hint="")
+    ] = None
+    retention: OptionalData = None
     """Also measure what the model still knows without a support (see --benchmark retention), by --episodes questions of
     each kind: about world:taught, or from a LLaVA or VQA file. They go into the folder `retention` of the run, and
     their table into its report."""
@@ -153,7 +156,7 @@ class Probe:
 class Report:
     """Write report.md and report.html of a run again, from the files in its folder."""
 
-    run_folder: Annotated[str, tyro.conf.Positional]
+    run_folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of the run."""
 
     def run(self) -> None:
@@ -167,9 +170,9 @@ class Report:
 class Compare:
     """Compare two runs on the same queries: the paired difference B - A, its 95 % interval and p-value."""
 
-    run_a: Annotated[str, tyro.conf.Positional]
+    run_a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_A")]
     """The folder of run A."""
-    run_b: Annotated[str, tyro.conf.Positional]
+    run_b: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_B")]
     """The folder of run B."""
 
     def run(self) -> None:

@@ -13,6 +13,7 @@ from linkcontext.cli.teach import TrustPack
 from linkcontext.cli.terminal import console
 from linkcontext.config import ModelConfig
 from linkcontext.errors import InputError
+from linkcontext.metavars import Folder, NameList, OptionalCount, OptionalText
 
 if TYPE_CHECKING:
     from linkcontext.serve.openai_protocol import Limits
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 class App:
     """Serve a web page on this machine to teach, ask and chat, and to look at runs. Needs linkcontext[app]."""
 
-    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
-    runs: str = "runs"
+    model: Annotated[ModelConfig, tyro.conf.arg(name="model")] = field(default_factory=ModelConfig)
+    runs: Folder = "runs"
     """The folder whose runs are listed."""
-    port: int | None = None
+    port: OptionalCount = None
     """Default: the first free port from 7860."""
     share: bool = False
     """Serve the page on a public address of Gradio's servers, too. Anyone who knows the address can use it."""
@@ -44,21 +45,21 @@ class App:
 class Serve:
     """Serve a model and packs over OpenAI's chat protocol (docs/serve.md)."""
 
-    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
-    pack: tuple[str, ...] = ()
+    model: Annotated[ModelConfig, tyro.conf.arg(name="model")] = field(default_factory=ModelConfig)
+    pack: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE ...", help_behavior_hint="")] = ()
     """NAME=FILE: a pack that `linkcontext teach` wrote. Requests for the model NAME are answered after its
     pictures."""
     trust_pack: TrustPack = False
-    host: str = "127.0.0.1"
+    host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
     """The address to listen on. Any but a loopback address can be reached by other machines and needs a key."""
     port: int = 8000
     """The port to listen on; 0 for any free port."""
-    api_key: str | None = None
+    api_key: OptionalText = None
     """The key that clients must send (`Authorization: Bearer KEY`). Other users of this machine can see it in the list
     of processes: $LINKCONTEXT_API_KEY is safer."""
     no_auth: bool = False
     """Accept requests without a key, also from other machines."""
-    allow_host: tuple[str, ...] = ()
+    allow_host: NameList = ()
     """Further host names under which clients address the server (the Host header)."""
     queue: int = 64
     """Maximum number of requests that wait or are being answered. Others get status 429."""

@@ -9,6 +9,20 @@ import tyro
 from linkcontext.cli.terminal import console, print_problems
 from linkcontext.config import Augmentation, HeadName, Loading
 from linkcontext.errors import InputError
+from linkcontext.metavars import (
+    WITHOUT_DEFAULT,
+    Folder,
+    ModelName,
+    NameList,
+    OptionalFolder,
+    OptionalModel,
+    OptionalNumber,
+    OptionalPack,
+    OptionalShots,
+    OptionalText,
+    PackPath,
+    ScaffoldName,
+)
 from linkcontext.models.prompting import Prompting
 from linkcontext.source import data_help
 
@@ -31,16 +45,16 @@ TrustPack = Annotated[
 class Demo:
     """Show a model invented things and handwritten digits under new names, and ask it about other pictures of them."""
 
-    data: str | None = None
+    data: OptionalFolder = None
     """A folder of class folders to use instead: at most five of its classes, under their own and under made-up
     names."""
-    model: str = "mini"
+    model: ModelName = "mini"
     """`mini`, which is compared with `mini-base` (not trained to learn from its context), or any other model."""
-    out: str = "runs/demo"
+    out: Folder = "runs/demo"
     """The folder for demo.html and the runs of its table. Files of an earlier demo are replaced."""
     seed: int = 0
     """Another seed gives other things, pictures and names."""
-    prompting: Annotated[Prompting, tyro.conf.arg(name="")] = field(default_factory=Prompting)
+    prompting: Annotated[Prompting, tyro.conf.arg(name="reply")] = field(default_factory=Prompting)
 
     def run(self) -> None:
         """Run the demo."""
@@ -56,14 +70,14 @@ class Teach:
     The weights do not change. `linkcontext ask zoo.pack new.png` then names a picture, or answers "none of these".
     """
 
-    data: Annotated[str, tyro.conf.arg(help=data_help())]
-    out: str
+    data: Annotated[str, tyro.conf.arg(metavar="DATA", help=data_help())]
+    out: PackPath
     """The pack to write, for example zoo.pack. Names and pictures are added to a pack that exists."""
-    model: str | None = None
+    model: OptionalModel = None
     """mini, mini-base, a folder or a Hugging Face id. Default: mini, or the model of the pack that exists."""
-    classes: tuple[str, ...] = ()
+    classes: NameList = ()
     """Teach only these classes."""
-    shots_per_class: int | None = None
+    shots_per_class: OptionalShots = None
     """Show at most N pictures per class. Default: as many as fit into the model's context."""
     select: Literal["medoid", "random", "rices"] = "medoid"
     """Which pictures to show if there are more: medoid, the most representative ones; random; or rices, those most
@@ -73,25 +87,25 @@ class Teach:
     on image features (nearest class mean, three nearest pictures, logistic regression); mix: all four together; auto:
     the best of these on taught pictures that are left out in turn. tabicl, another classifier, needs the package tabicl
     and its weights from the hub."""
-    encoder: str | None = None
+    encoder: OptionalModel = None
     """Another vision encoder, whose vectors may be used beside the model's own or instead of them: mini-clip, a folder
     or a Hugging Face id such as facebook/dinov2-small. Leaving pictures out decides which are used."""
-    augment: tuple[Augmentation, ...] = ()
+    augment: Annotated[tuple[Augmentation, ...], WITHOUT_DEFAULT] = ()
     """Fit the classifiers to changed copies of the pictures, too: flip (the mirror image), crop (five parts)."""
-    accept: float | None = None
+    accept: OptionalNumber = None
     """"None of these": accept at least this share of pictures of taught classes. Default: 0.95."""
-    reject: float | None = None
+    reject: OptionalNumber = None
     """"None of these": reject at least this share of pictures of other classes. Not with --accept."""
-    scaffold: str = "turns"
+    scaffold: ScaffoldName = "turns"
     """The wording around the pictures: turns, single_turn, lcl, or a JSON file."""
-    licence: str | None = None
+    licence: OptionalText = None
     """The terms under which the pack may be used: any text, stored in the pack."""
     state: bool = True
     """Store the KV cache of the support in the pack. Without it the pack is small, and the first question is slower."""
     strict: bool = False
     """Stop at the first unreadable picture instead of leaving it out."""
     trust_pack: TrustPack = False
-    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
+    loading: Annotated[Loading, tyro.conf.arg(name="model")] = field(default_factory=Loading)
 
     def run(self) -> None:
         """Teach, and print what is in the pack."""
@@ -179,22 +193,22 @@ class Teach:
 class ChangePack:
     """Show what is in a pack; remove or rename names, or add those of another pack. The file is changed in place."""
 
-    pack: Annotated[str, tyro.conf.Positional]
+    pack: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PACK")]
     """A pack that `linkcontext teach` wrote."""
-    remove: tuple[str, ...] = ()
+    remove: NameList = ()
     """Names to remove, with their pictures."""
-    rename: tuple[tuple[str, str], ...] = ()
+    rename: Annotated[tuple[tuple[str, str], ...], tyro.conf.arg(metavar="OLD NEW ...", help_behavior_hint="")] = ()
     """Pairs of an old and a new name: OLD NEW [OLD NEW ...]."""
-    merge: tuple[str, ...] = ()
+    merge: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PACK ...", help_behavior_hint="")] = ()
     """Packs whose names and pictures to add."""
-    licence: str | None = None
+    licence: OptionalText = None
     """The terms under which the pack may be used."""
-    out: str | None = None
+    out: OptionalPack = None
     """Write the changed pack to this new file, and leave the one that was read unchanged."""
-    model: str | None = None
+    model: OptionalModel = None
     """The model that the pack was taught to. Needed only for packs from elsewhere whose model is not bundled."""
     trust_pack: TrustPack = False
-    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
+    loading: Annotated[Loading, tyro.conf.arg(name="model")] = field(default_factory=Loading)
 
     def run(self) -> None:
         """Change the pack if a flag says so, and print what is in it."""
@@ -240,14 +254,14 @@ class Chat:
     a plimbo`. Taught names stay to the end; when the context is full, the oldest other answers are dropped.
     """
 
-    pack: str | None = None
+    pack: OptionalPack = None
     """Begin with the names and pictures of a pack."""
-    model: str | None = None
+    model: OptionalModel = None
     """Default: mini, or the pack's model. openai:URL#NAME is a model behind a server."""
     context: int = 0
     """Maximum number of tokens of a prompt. Default: the model's context. Not for a model behind a server."""
     trust_pack: TrustPack = False
-    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
+    loading: Annotated[Loading, tyro.conf.arg(name="model")] = field(default_factory=Loading)
 
     def run(self) -> None:
         """Answer lines until they end."""

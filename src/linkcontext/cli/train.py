@@ -13,6 +13,7 @@ from linkcontext.cli.terminal import console
 from linkcontext.config import Dtype
 from linkcontext.errors import InputError
 from linkcontext.launch import is_main_process
+from linkcontext.metavars import Folder, OptionalName
 from linkcontext.train.config import TrainConfig
 
 Bundled = Literal["mini-clip", "mini-base", "mini"]
@@ -23,16 +24,18 @@ class Train:
     """Train a model to learn from its context. To resume an interrupted training, run the same command again."""
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-    preset: str | None = None
+    preset: OptionalName = None
     """A set of options by name, for example lcl-qwen2.5-vl-3b. Flags on the command line override it."""
-    curriculum: str | None = None
+    curriculum: OptionalName = None
     """Train in stages: icl (alignment, instruction, in-context tuning), or a JSON file. Each stage overrides some flags
     and has its own folder below --out."""
     dry_run: bool = False
     """Estimate parameters, memory and time from the model's configuration, without loading or training it."""
     gpus: int = 1
     """With --dry-run: the number of GPUs."""
-    tflops: float | Literal["measure"] | None = None
+    tflops: Annotated[
+        float | Literal["measure"] | None, tyro.conf.arg(metavar="{NUMBER,measure}", help_behavior_hint="")
+    ] = None
     """With --dry-run: the TFLOP/s that one GPU sustains; measure: those of a matrix product on this machine's device.
     Without it no hours are estimated."""
 
@@ -73,11 +76,11 @@ class Average:
     models by eval --benchmark retention.
     """
 
-    models: Annotated[tuple[str, ...], tyro.conf.Positional]
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL ...", help_behavior_hint="")]
     """Bundled models, folders or Hugging Face ids. The last one gives the configuration and the processor."""
-    out: str
+    out: Folder
     """The folder to write; it must not exist."""
-    weights: tuple[float, ...] = ()
+    weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="NUMBER ...", help_behavior_hint="")] = ()
     """One weight per model, in the same order; they sum to 1. Default: equal weights."""
     dtype: Dtype = "auto"
     """Data type of the written weights; auto: float32. The average is computed in float32."""

@@ -93,7 +93,9 @@ def check_task_plan(plan: TaskPlan) -> None:
     if not 2 <= plan.options <= len(LETTERS):
         raise InputError(f"--options {plan.options}: give 2 to {len(LETTERS)}.")
     if plan.episodes < 1 or not plan.shots or min(plan.shots) < 0:
-        raise InputError(f"--shots {plan.shots}, --episodes {plan.episodes}: give at least one, none below 0.")
+        raise InputError(
+            f"--shots-per-class {plan.shots}, --episodes {plan.episodes}: give at least one, none below 0."
+        )
     if plan.balanced and plan.coherence != "concept":
         raise InputError(
             f"--balanced: not with --coherence {plan.coherence}, whose turns have other answers. Leave one out."

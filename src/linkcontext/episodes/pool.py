@@ -182,7 +182,7 @@ def _too_few(dataset: Dataset, plan: EpisodePlan, usable: int, left_out: Sequenc
         f"{dataset.root}: usable classes: {usable}; an episode needs {plan.ways} with different names. "
         + (f"Left out: {listed}. " if listed else "")
         + (f"{problems} " if problems else "")
-        + "Add pictures or classes, or ask for fewer: --ways, --shots."
+        + "Add pictures or classes, or ask for fewer: --ways, --shots-per-class."
     )
 
 

@@ -77,7 +77,7 @@ class TaskSampler:
             shortfall = "; ".join(f"{left.class_id}: {left.shortfall}" for left in left_out[:3])
             raise InputError(
                 f"{dataset.root}: no subject can be used ({shortfall or 'no picture has a question'}). "
-                "Use scenes:SEED, data with questions, or fewer --shots."
+                "Use scenes:SEED, data with questions, or fewer --shots-per-class."
             )
         return cls(plan, usable, usable if plan.only else tuple(kept.values()), left_out)
 

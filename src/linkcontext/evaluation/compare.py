@@ -67,7 +67,7 @@ def compare_runs(a: RunFolder, b: RunFolder) -> list[Row]:
     if not rows:
         raise InputError(
             f"{run_a} and {run_b} have no query, shots per class and scoring in common. "
-            "Evaluate both with the same --seed, --ways, --names, --shots, --choose-from and --scoring."
+            "Evaluate both with the same --seed, --ways, --names, --shots-per-class, --choose-from and --scoring."
         )
     adjusted = holm([row["p"] for row in rows])
     return [row | {"p_holm": p} for row, p in zip(rows, adjusted, strict=True)]

@@ -37,7 +37,9 @@ def export_lmms_eval(
         InputError: `out` is not empty or cannot be written, a picture cannot be opened, or there is no episode.
     """
     if not episodes:
-        raise InputError(f"{out}: there is no episode to export. Choose other data, or fewer --ways or --shots.")
+        raise InputError(
+            f"{out}: there is no episode to export. Choose other data, or fewer --ways or --shots-per-class."
+        )
     words = re.sub(r"[^a-z0-9]+", "_", out.resolve().name.casefold()).strip("_")
     task = f"linkcontext_{words or 'episodes'}"
     write_folder(out, lambda folder: _write(folder, episodes, dataset, scaffold, task, new_tokens))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from linkcontext.errors import InputError
+from linkcontext.metavars import OptionalCount, OptionalJson
 
 GenerationChoice = Literal["clean", "model"]
 REPLY_TOKENS = 24  # of a name, with some words around it
@@ -28,10 +29,10 @@ GENERATION_SETTINGS = (
 class Prompting:
     """How a model is prompted and how it replies, loaded here or behind a server."""
 
-    chat_template_kwargs: str | None = None
+    chat_template_kwargs: OptionalJson = None
     """Variables of the model's chat template as a JSON object: '{"enable_thinking": false}' turns reasoning off where
     the template has this variable."""
-    max_new_tokens: int | None = None
+    max_new_tokens: OptionalCount = None
     """Maximum number of tokens of a reply. Default: 24, or more if a benchmark or a conversation needs it. Models that
     reason before they answer need thousands."""
     generation_config: GenerationChoice = "clean"

@@ -10,6 +10,17 @@ from linkcontext.config import ModelConfig
 from linkcontext.data.neighbours import RankingRule
 from linkcontext.episodes.plan import Coherence, Form
 from linkcontext.errors import InputError
+from linkcontext.metavars import (
+    WITHOUT_DEFAULT,
+    Folder,
+    NameList,
+    OptionalCount,
+    OptionalData,
+    OptionalFile,
+    OptionalName,
+    OptionalNumber,
+    ScaffoldName,
+)
 from linkcontext.source import data_help
 from linkcontext.train.samplers import Kind, Names, Negatives
 
@@ -22,9 +33,9 @@ LANGUAGE = r"(language_model|text_model)\..*\.(q|k|v|o|gate|up|down)_proj$"
 class TrainConfig:
     """Train a model to learn from its context. The same options resume an interrupted training."""
 
-    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
-    data: Annotated[str, tyro.conf.arg(help=data_help("Pictures of the link episodes."))] = "world:1"
-    split: str | None = None
+    model: Annotated[ModelConfig, tyro.conf.arg(name="model")] = field(default_factory=ModelConfig)
+    data: Annotated[str, tyro.conf.arg(metavar="DATA", help=data_help("Pictures of the link episodes."))] = "world:1"
+    split: OptionalName = None
     """Take pictures of this split only."""
     strategy: Kind = "2-way-random"
     """The number of support pictures of an episode, for any --ways. 2-way: always --support; 2-way-random: uniform from
@@ -40,24 +51,24 @@ class TrainConfig:
     """The names of classes, as in eval; or lcl: random letters for the first class and real names for the others."""
     negatives: Negatives = "random"
     """The other classes of an episode: any (random), or neighbours of its first class."""
-    neighbours: str | None = None
+    neighbours: OptionalFile = None
     """The file of `linkcontext mine` to use with --negatives neighbours. Default: the neighbours in the manifest."""
     rule: RankingRule = "linear"
     """How a negative is drawn from the file: topk (uniform), linear (the paper) or intervals (the released code)."""
-    questions: str | None = None
+    questions: OptionalFile = None
     """A file with wordings of the query's question, one per line."""
-    supervise: Literal["query", "every"] | None = None
+    supervise: Annotated[Literal["query", "every"] | None, tyro.conf.DisallowNone, WITHOUT_DEFAULT] = None
     """The answers that carry loss: those of queries, or every answer. Default: queries for link episodes (Link-Context
     Learning), every answer for icl conversations (any-shot)."""
-    scaffold: str = "turns"
+    scaffold: ScaffoldName = "turns"
     """The wording around the pictures: turns, single_turn, lcl, or a JSON file."""
-    mixture: tuple[str, ...] = ("link",)
+    mixture: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK[=SHARE] ...")] = ("link",)
     """The training tasks with their shares, for example link=0.5 taught=0.3 FILE.json=0.2. link: link episodes; icl:
     conversations about tasks; letters: the same as choices in text only; taught: questions about things that the
     bundled models know by name; FILE.json: LLaVA conversations. Without shares, all have the same (the paper's mix)."""
-    icl_data: str = "scenes:1"
+    icl_data: Annotated[str, tyro.conf.arg(metavar="DATA")] = "scenes:1"
     """The annotated pictures of icl and letters."""
-    tasks: tuple[str, ...] = ()
+    tasks: NameList = ()
     """The tasks of icl and letters. Default: all except the held-out types (relation, same-different, rule)."""
     coherence: Coherence = "concept"
     """What the turns of an icl conversation share: the concept, the task, or nothing."""
@@ -71,17 +82,19 @@ class TrainConfig:
     """Number of optimizer steps."""
     batch: int = 8
     """Examples per step, over all processes."""
-    micro_batch: int | None = None
+    micro_batch: OptionalCount = None
     """Examples per forward pass of a process. Default: all. Losses depend on it by rounding only."""
-    train: tuple[Part, ...] | None = None
+    train: Annotated[
+        tuple[Part, ...] | None, tyro.conf.arg(metavar="{vision,projector,language} ...", help_behavior_hint="")
+    ] = None
     """The parts that are trained. Default: projector and language; with --lora-rank the projector."""
     lora_rank: int = 0
     """Above 0: train LoRA adapters of this rank on --lora-targets."""
-    lora_targets: str = LANGUAGE
+    lora_targets: Annotated[str, tyro.conf.arg(metavar="REGEX")] = LANGUAGE
     """A regular expression for the names of linear layers that get adapters."""
     lr: float = 2e-5
     """Peak learning rate."""
-    projector_lr: float | None = None
+    projector_lr: OptionalNumber = None
     """Peak learning rate outside of the language model. Default: --lr."""
     weight_decay: float = 0.0
     """Weight decay of AdamW, for parameters with more than one dimension."""
@@ -91,15 +104,18 @@ class TrainConfig:
     """bf16: compute in bfloat16 where that is safe, with weights in float32."""
     gradient_checkpointing: bool = False
     """Recompute the activations of layers in the backward pass instead of storing them."""
-    held_out: str | None = None
+    held_out: OptionalData = None
     """Data for evaluation during training, like --data."""
-    held_out_tasks: tuple[str, ...] = ()
+    held_out_tasks: NameList = ()
     """Evaluate these tasks on the held-out data instead of linking its classes, like --tasks of eval."""
-    until: float | None = None
+    until: OptionalNumber = None
     """Stop when the held-out accuracy, averaged over tasks and shots, reaches this value."""
     held_out_episodes: int = 64
     """Number of held-out episodes."""
-    held_out_shots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...")] = (1, 4)
+    held_out_shots: Annotated[
+        tuple[int, ...],
+        tyro.conf.arg(name="held-out-shots-per-class", aliases=("--held-out-shots",), metavar="K ..."),
+    ] = (1, 4)
     """Support pictures PER CLASS of a held-out episode."""
     eval_every: int = 500
     """Steps between two evaluations on the held-out data."""
@@ -111,7 +127,7 @@ class TrainConfig:
     """Where to log metrics, besides log.jsonl."""
     seed: int = 0
     """The seed of episodes, conversations and adapters."""
-    out: str = "runs/train"
+    out: Folder = "runs/train"
     """The folder of the training."""
 
     def __post_init__(self) -> None:

@@ -354,5 +354,5 @@ def test_the_probe_of_a_run_asks_what_the_run_asked(tmp_path):
     assert asked.out == str(tmp_path / "probe")
     check_probe_config(asked)
     assert probe_of_run(eval_config(shots=(8, 16)), tmp_path).episodes.shots == (8,)
-    with pytest.raises(InputError, match="give --shots"):
+    with pytest.raises(InputError, match="give --shots-per-class"):
         probe_of_run(eval_config(shots=(0,)), tmp_path)

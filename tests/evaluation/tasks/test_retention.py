@@ -194,7 +194,7 @@ def test_the_flags_as_this_benchmark_reads_them():
     assert configured(eval_config(data="digits"), RETENTION).episodes.data == "digits"
     with pytest.raises(InputError, match="--ways, --groups-apart: --benchmark retention asks without"):
         configured(eval_config(ways=3, groups_apart=True), RETENTION)
-    with pytest.raises(InputError, match="--shots: "):
+    with pytest.raises(InputError, match="--shots-per-class: "):
         configured(eval_config(shots=(4,)), RETENTION)
     with pytest.raises(InputError, match="at least one question"):
         configured(eval_config(episodes=0), RETENTION)

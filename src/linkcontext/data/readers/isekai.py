@@ -100,7 +100,7 @@ def _check_record(record: IsekaiRecord, where: str, max_shots: int) -> IsekaiRec
     if available < max_shots:
         raise InputError(
             f"{where}: {max_shots} shots per class need more pictures than the {available} of its lists. "
-            "Give fewer --shots."
+            "Give fewer --shots-per-class."
         )
     return dataclasses.replace(record, label_name=spelt[record.label_name.casefold()])
 

@@ -50,14 +50,18 @@ def options_not_read(options: EpisodeConfig) -> list[str]:
 def check_shots(shots: Sequence[int]) -> None:
     """Raise an `InputError` unless there is one number of shots per class, at least 1."""
     if len(shots) != 1 or shots[0] < 1:
-        raise InputError(f"--shots {' '.join(map(str, shots))}: a probe shows one number per class, at least 1.")
+        raise InputError(
+            f"--shots-per-class {' '.join(map(str, shots))}: a probe shows one number per class, at least 1."
+        )
 
 
 def options_of_run(options: EpisodeConfig) -> EpisodeConfig:
     """The options of the probe of a run: those that a probe reads, with the run's largest shots per class up to 4."""
     shots = [k for k in options.shots if k > 0]
     if options.tasks or not shots:
-        raise InputError("--probe: links between pictures and names are probed. Leave --tasks out, and give --shots.")
+        raise InputError(
+            "--probe: links between pictures and names are probed. Leave --tasks out, and give --shots-per-class."
+        )
     return replace(_read(options), shots=(main_shots(shots),))
 
 

@@ -97,7 +97,8 @@ def compare_orders(results: ConditionResults) -> Comparison:
 
 def compare_places(results: ConditionResults) -> Comparison:
     """One picture of each class: accuracy above chance for queries of the class at the weakest place."""
-    # With --shots 1 all conditions have single pictures. Only these have drawn supports and the run's own wording.
+    # With 1 shot per class all conditions have single pictures. Only these have drawn supports and the run's own
+    # wording.
     names = [name for name in ("shown", *results.conditions("ways-")) if (name, 1) in results.pairs]
     ways, condition = max((results.pairs[name, 1][0][0].ways, name) for name in names)
     pairs = results.pairs[condition, 1]

@@ -56,7 +56,7 @@ def open_isekai(data: str, shots_per_class: Iterable[int], seed: int) -> tuple[D
     file = isekai_file(data)
     shots = tuple(sorted(set(shots_per_class)))
     if not shots or shots[0] < 0:
-        raise InputError(f"--shots {shots}: give one or more numbers, none below 0.")
+        raise InputError(f"--shots-per-class {shots}: give one or more numbers, none below 0.")
     records = read_isekai(file, shots[-1])
     items = isekai_items(file, records)
     groups: dict[frozenset[tuple[str, tuple[str, ...]]], list[IsekaiRecord]] = {}

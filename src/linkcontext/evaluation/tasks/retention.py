@@ -27,7 +27,7 @@ def _configure(options: TaskOptions) -> TaskOptions:
     """
     e, default = options.episodes, EpisodeConfig()
     kept = EpisodeConfig(data=e.data, episodes=e.episodes, seed=e.seed, strict=e.strict)
-    idle = [flag for flag in flags(e, kept) if (flag, e.shots) != ("--shots", (0,))]
+    idle = [flag for flag in flags(e, kept) if (flag, e.shots) != ("--shots-per-class", (0,))]
     idle += ["--calibrate"] * options.calibrate
     if idle:
         raise InputError(f"{', '.join(idle)}: --benchmark retention asks without a support. Leave it out.")

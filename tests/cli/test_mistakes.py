@@ -1,0 +1,108 @@
+"""Mistakes that people make on the command line: each gets a sentence that says what to type instead."""
+
+import pytest
+from PIL import Image
+
+from linkcontext.cli import main
+from linkcontext.cli.ask import AskPack
+from linkcontext.cli.mistakes import closest, flags_of
+from linkcontext.cli.teach import Teach
+
+# What is typed, and what the answer to it contains.
+MISTAKES = {
+    "tech --data photos": "tech: no such command. Did you mean teach?",
+    "evaluate --data photos": "evaluate: no such command. Did you mean eval?",
+    "teech": "Did you mean teach?",
+    "photos": "photos: a folder, and no command. To teach the pictures in it: linkcontext teach --data photos --out",
+    "frobnicate": "frobnicate: no such command. `linkcontext --help` lists the commands.",
+    "--data photos teach": "--data: the command comes first, then its flags: linkcontext teach --data ...",
+    "teach photos": "photos: not expected here. Did you mean --data photos? teach also needs --out PACK.",
+    "teach": "teach needs --data DATA and --out PACK. Example: linkcontext teach --data photos --out zoo.pack",
+    "teach --data photos --ot zoo.pack": "--ot: not a flag of teach. Did you mean --out?",
+    "teach --data photos -out zoo.pack": "-out: not a flag of teach. Did you mean --out?",
+    "teach --dta=photos --out zoo.pack": "--dta: not a flag of teach. Did you mean --data?",
+    "teach \u2014data photos --out zoo.pack": "begins with a long dash. Type two hyphens: --data",
+    "teach --data my photos --out zoo.pack": "A path with spaces needs quotes: 'my photos'",
+    "teach --data photos --out zoo.pack --head nearset": "--head nearset: not one of auto, lm, centroid",
+    "teach --data photos --out zoo.pack --head": "--head: a value is missing. Give --head {auto,lm,",
+    "teach --data photos --out zoo.pack --shots-per-class few": "few: takes whole numbers, for example",
+    "teach --data photos --out zoo.pack -v -q": "--verbose --quiet: leave one of them out.",
+    "ask": "ask needs PACK. Example: linkcontext ask zoo.pack new.jpg",
+    "ask zoo.pack": "ask needs pictures after the pack. Example: linkcontext ask zoo.pack new.jpg",
+    "ask new.jpg zoo.pack": "zoo.pack: the pack comes first: linkcontext ask zoo.pack new.jpg",
+    "ask zoo.pack new.jpg": "zoo.pack: no such pack. Write one with: linkcontext teach --data FOLDER --out zoo.pack",
+    "ask zoo.pack new.jpg --question ": "--question: is empty. Write a question, or leave the flag out",
+    "eval photos": "photos: not expected here. Did you mean --data photos?",
+    "eval --data photos --names rael": "--names rael: not one of real, pseudo, random, swapped. Did you mean real?",
+    "eval --data photos --shots 1 four": "--shots-per-class four: takes whole numbers, for example --shots-per-class 4",
+    "eval --data photos --episodes 1.5": "--episodes 1.5: takes whole numbers",
+    "eval --data photos --question what": "--question: not a flag of eval. It is one of ask.",
+    "eval --data photos --rule linear": "--rule is read with --negatives neighbours only",
+    "eval --data pohtos": "pohtos: no such folder",
+    "compare runs/base": "compare needs RUN_B. Example: linkcontext compare runs/base runs/first",
+    "cache": "cache: say what to do, info or clear. Example: linkcontext cache info",
+    "cache inf": "cache inf: no such action. Did you mean cache info?",
+    "mini pth": "mini pth: no such action. Did you mean mini path?",
+    "train --train visoin": "--train visoin: not one of vision, projector, language. Did you mean vision?",
+    "train --tflops fast --dry-run": "--tflops fast: takes numbers, or measure",
+    "mine --data photos --out n.jsonl --weights a b c": "takes numbers, for example",
+}
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A folder of class folders, `photos`, and one with a space in its name, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos/lime", "photos/lemon", "my photos/lime", "my photos/lemon"):
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(3):
+            colour = (80 * number, 20 * len(folder), 0)
+            Image.new("RGB", (8, 8), colour).save(tmp_path / folder / f"{number}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("typed", MISTAKES)
+def test_a_mistake_gets_a_sentence_that_says_what_to_type(capsys, photos, typed):
+    with pytest.raises(SystemExit) as ended:
+        main(typed.split(" "))
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2
+    assert out == ""
+    assert err.startswith("linkcontext: ")
+    assert MISTAKES[typed] in err
+    assert len(err.splitlines()) == 1
+    assert len(err) < 400
+    assert not [path for path in photos.iterdir() if "photos" not in path.name]  # nothing was written
+
+
+def test_without_a_command_the_commands_are_listed(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert "linkcontext COMMAND --help" in err
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("--shot", "--shots-per-class"),
+        ("--MODEL", "--model"),
+        ("-data", "--data"),
+        ("--outfile", "--out"),
+        ("--x", None),
+        ("", None),
+    ],
+)
+def test_the_nearest_flag_is_meant(word, near):
+    assert closest(word, ["--data", "--model", "--shots-per-class", "--out"]) == near
+
+
+def test_the_flags_of_a_command_are_those_of_its_help(capsys):
+    """`flags_of` reads dataclasses, the help is tyro's."""
+    for name, options in (("teach", Teach), ("ask", AskPack)):
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        shown = {word.strip(",") for word in capsys.readouterr().out.split() if word.startswith("--")}
+        assert {*flags_of(options)} - shown == set()
+        assert "--pack" not in flags_of(options)
