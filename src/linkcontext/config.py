@@ -28,8 +28,8 @@ from linkcontext.scoring.engine_names import EngineName
 from linkcontext.source import data_help
 
 Select = Literal["random", "medoid", "rices"]
-# What names pictures that a learner is asked about: the language model, a classifier on image features, or both.
-HeadName = Literal["auto", "lm", "centroid", "knn", "linear", "tabicl", "mix"]
+# What names pictures: the language model after the support or by pairs, a classifier on image features, or several.
+HeadName = Literal["auto", "lm", "pairs", "centroid", "knn", "linear", "tabicl", "mix"]
 Augmentation = Literal["flip", "crop"]  # changed copies of taught pictures, for classifiers on image features
 Scoring = Literal["likelihood", "generate", "both", "lcl-legacy"]
 FLAG_NAMES = {"shots": "shots_per_class"}  # of options whose flags have another name
@@ -214,6 +214,11 @@ class EvalConfig:
     """Also score by likelihood_calibrated, which subtracts the model's preference for each name over the pictures of
     the support, as `ask` does. It helps with names of unequal length. Every support picture is scored as a query too,
     which takes time."""
+    head: HeadName = "lm"
+    """Also name the queries by a head, in rows of their own: pairs (the model is asked of each support picture whether
+    it shows the same kind of thing), centroid, knn, linear or tabicl (classifiers on image features), mix, or auto (the
+    best of lm, centroid, knn, linear and mix on support pictures that are left out in turn), as `ask` does. Heads need
+    a support, and rows without one have none."""
     engine: EngineName = "auto"
     """tree: the prompts of an episode as a prefix tree in one forward pass; prefix-cache: the shared prefix is computed
     once and cached; reference: every prompt as a whole. auto: prefix-cache if the model supports it, else reference.
@@ -245,6 +250,15 @@ class EvalConfig:
                 raise InputError(
                     f"--calibrate: not together with {', '.join(idle)}. It needs likelihoods, and supports "
                     "that show every class equally often under its name."
+                )
+        if self.head != "lm":
+            e = self.episodes
+            idle = [*(["--tasks"] if e.tasks else []), *(["--select rices"] if e.select == "rices" else [])]
+            idle += [f"--scoring {self.scoring}"] if self.scoring not in ("likelihood", "both") else []
+            if idle:
+                raise InputError(
+                    f"--head {self.head}: not together with {', '.join(idle)}. It needs likelihoods, and supports that "
+                    "show every class equally often."
                 )
         if self.explain is not None and self.explain < 0:
             raise InputError(f"--explain {self.explain}: at least 0 is needed.")

@@ -118,7 +118,8 @@ class Score:
     """A candidate's log-probability in nats, summed over its `tokens`, of which the last one ends the answer.
 
     `prior_logprob` is the mean, over the pictures of the support, of the candidate's log-probability among the
-    candidates: how much the model prefers the name regardless of the picture.
+    candidates: how much the model prefers the name regardless of the picture. `head_logprob` is the candidate's
+    log-probability among the candidates by the head that `--head` names.
     """
 
     class_id: str
@@ -127,6 +128,7 @@ class Score:
     null_logprob: float | None  # with the same support and a mean-grey query picture; None if it was not scored
     tokens: int
     prior_logprob: float | None = None  # None if it was not scored, and without a support
+    head_logprob: float | None = None  # None without another head than the language model, and without a support
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,15 @@ def test_the_files_and_their_fields(config, tmp_path):
         "prompt_sha256",
         "support_ids",
     }
-    assert set(line["candidates"][0]) == {"class", "name", "logprob", "null_logprob", "tokens", "prior_logprob"}
+    assert set(line["candidates"][0]) == {
+        "class",
+        "name",
+        "logprob",
+        "null_logprob",
+        "tokens",
+        "prior_logprob",
+        "head_logprob",
+    }
     assert len(predictions(run)) == 6 * 2 * 3
     assert {row["scoring"] for row in metrics["rows"]} == {
         "likelihood_sum",

@@ -1,14 +1,15 @@
 """The bias of names, and probabilities corrected by it."""
 
+import numpy as np
 import pytest
 
+from linkcontext.evaluation.heads import log_softmax
+from linkcontext.evaluation.name_scores import name_log_probabilities
 from linkcontext.models.loading import load_model
 from linkcontext.records import Turn
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
-from linkcontext.teach.calibration import name_log_probabilities
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.support import Support
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +34,12 @@ def test_probabilities_are_calibrated_whatever_is_shown(nano, paths, select):
 
     def scores(turn, support):
         names = model.pictures.names
-        return name_log_probabilities(model.model, model.scaffold, [turn], Support(support), names)[0]
+        return name_log_probabilities(model.model, model.scaffold, [turn], support, names)[0]
 
     mean = sum(scores(Turn(t.item, "", ""), s) for t, s in zip(turns, own, strict=True)) / len(turns)
-    expected = (scores(query, support) - mean).softmax(0)
+    expected = log_softmax((scores(query, support) - mean)[None])[0]
     assert any(abs(value) > 0.1 for value in model.estimate_name_bias())
-    assert list(model.ask(picture).probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
+    assert list(model.ask(picture).probabilities.values()) == pytest.approx(np.exp(expected).tolist(), abs=1e-4)
 
 
 def test_calibration_follows_every_picture_that_rices_can_show(nano, paths):

@@ -5,17 +5,17 @@ import pytest
 import torch
 
 from linkcontext.errors import InputError
+from linkcontext.evaluation.head_choice import MIXED, HeadChoice, choose_head
+from linkcontext.evaluation.heads import log_softmax
+from linkcontext.evaluation.picture_vectors import own_vectors
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.prefix_tree import ImageTokens
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
-from linkcontext.teach.head_choice import MIXED, HeadChoice, choose_head
-from linkcontext.teach.heads import log_softmax
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.naming import left_out_by_model, views_by_kind
 from linkcontext.teach.pack import read_pack
 from linkcontext.teach.pack_writing import write_pack
-from linkcontext.teach.picture_vectors import own_vectors
 from linkcontext.teach.taught_pictures import TaughtPictures
 
 STREAM = np.random.default_rng(0)

@@ -55,6 +55,16 @@ SCAFFOLDS = {
     ),
 }
 
+# One question about two pictures, for naming by pairs.
+PAIRS = Scaffold(
+    "pairs",
+    "{image}{question}",
+    "{answer}",
+    "{image}{question}",
+    "{answer}",
+    question="Do these two pictures show the same kind of thing? Answer yes or no.",
+)
+
 
 def load_scaffold(name: str) -> Scaffold:
     """A scaffold by name, or from a JSON file with the fields of `Scaffold`. Raises `InputError` for a bad file."""

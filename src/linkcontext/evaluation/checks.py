@@ -108,11 +108,11 @@ def _impossible(prediction: Prediction) -> str:
     for score in prediction.candidates:
         if score.tokens < 1:
             return f"has {score.tokens} tokens for {score.name!r}"
-        values = (score.logprob, score.null_logprob, score.prior_logprob)
+        values = (score.logprob, score.null_logprob, score.prior_logprob, score.head_logprob)
         above = [value for value in values if value is not None and value > ROUNDING]
         if above:
             return f"has {above[0]:g} as a log-probability of {score.name!r}, which is above 0"
-    for name in ("null_logprob", "prior_logprob"):
+    for name in ("null_logprob", "prior_logprob", "head_logprob"):
         if len({getattr(score, name) is None for score in prediction.candidates}) > 1:
             return f"has {name} for some of its candidates only"
     if not re.fullmatch("[0-9a-f]{64}", prediction.prompt_sha256):
@@ -127,6 +127,7 @@ def _scored(prediction: Prediction) -> str:
         "likelihoods": score is not None,
         "those of a grey query": score is not None and score.null_logprob is not None,
         "those of the support's pictures": score is not None and score.prior_logprob is not None,
+        "those of a head": score is not None and score.head_logprob is not None,
         "a reply": prediction.reply is not None,
     }
     return " and ".join(kind for kind, there in kinds.items() if there)

@@ -1,19 +1,21 @@
 """From episodes to predictions: build the prompts of each query, score them with a model, and append the records."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from linkcontext.config import Scoring
+from linkcontext.config import HeadName, Scoring
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.scaffold import Message, Scaffold, query_messages
 from linkcontext.errors import InputError
 from linkcontext.evaluation import checks
 from linkcontext.evaluation.baselines import baselines
+from linkcontext.evaluation.head_task import HeadTask
+from linkcontext.evaluation.heads import log_softmax
 from linkcontext.evaluation.metrics import LIKELIHOODS, available_scorings, credit
 from linkcontext.inference.vision import chunks
 from linkcontext.jsonl import read_jsonl
@@ -21,7 +23,7 @@ from linkcontext.models.prompting import REPLY_TOKENS
 from linkcontext.models.synthetic_images import BLANK
 from linkcontext.processes import Processes, append_results
 from linkcontext.records import Episode, Prediction, Score
-from linkcontext.scoring.protocol import ScoringModel, ScoringRequest
+from linkcontext.scoring.protocol import ScoringModel, ScoringRequest, require
 
 SAMPLE = 16  # episodes whose prompts are compared when a run is resumed
 GROUP = 4  # episodes whose prompts are batched together if prefixes are not shared
@@ -40,13 +42,27 @@ class Evaluator:
     generate: bool
     grey: bool = True  # whether likelihoods are also scored with a grey query picture, for PMI
     calibrate: bool = False  # whether support pictures are also scored as queries, for calibrated likelihoods
+    head: HeadName = "lm"  # another head than the language model names the queries too
     new_tokens: int = REPLY_TOKENS  # maximum length of a reply
 
     @classmethod
     def of(
-        cls, scorer: ScoringModel, dataset: Dataset, scaffold: Scaffold, scoring: Scoring, calibrate: bool = False
+        cls,
+        scorer: ScoringModel,
+        dataset: Dataset,
+        scaffold: Scaffold,
+        scoring: Scoring,
+        calibrate: bool = False,
+        head: HeadName = "lm",
     ) -> "Evaluator":
-        """An evaluator with the given scoring, or with replies only if the model gives no log-probabilities."""
+        """An evaluator with the given scoring, or with replies only if the model gives no log-probabilities.
+
+        Raises `InputError` for a head that the model cannot have.
+        """
+        if head != "lm":
+            require(scorer, "log-probabilities", f"--head {head}")
+        if head not in ("lm", "pairs"):
+            require(scorer, "image features", f"--head {head}")
         likelihood = scoring in ("likelihood", "both") and not scorer.lacks("log-probabilities")
         return cls(
             scorer,
@@ -54,7 +70,8 @@ class Evaluator:
             scaffold,
             likelihood,
             generate=not likelihood or scoring == "both",
-            calibrate=calibrate,
+            calibrate=calibrate or head in ("auto", "mix"),  # whose language model is calibrated, as in `ask`
+            head=head,
             new_tokens=scorer.card.prompting.max_new_tokens or REPLY_TOKENS,
         )
 
@@ -104,8 +121,9 @@ def _check_kind(evaluator: Evaluator, kept: Sequence[Prediction], path: Path) ->
     """Raise `InputError` if the predictions in the file have other scores than the evaluator gives."""
     for prediction in kept:
         calibrate = evaluator.calibrate and prediction.shots_per_class > 0
-        wanted = {"likelihood_pmi": evaluator.grey, "likelihood_calibrated": calibrate}
-        kinds = {scoring for scoring in LIKELIHOODS if evaluator.likelihood and wanted.get(scoring, True)}
+        headed = evaluator.head != "lm" and prediction.shots_per_class > 0
+        wanted = {"likelihood_pmi": evaluator.grey, "likelihood_calibrated": calibrate, "head": headed}
+        kinds = {s for s in (*LIKELIHOODS, "head") if evaluator.likelihood and wanted.get(s, True)}
         if {*available_scorings(prediction)} != kinds | ({"generate"} if evaluator.generate else set()):
             raise InputError(
                 f"{path}: its predictions have other scores than this run would write. They were edited, or the server "
@@ -134,6 +152,7 @@ def predict_episodes(evaluator: Evaluator, episodes: Sequence[Episode]) -> Itera
         scores = dict(enumerate(rows[: len(requests)]))
         nulls = dict(zip(blind, rows[len(requests) :], strict=True))
     priors = _priors(evaluator, cases) if evaluator.likelihood and evaluator.calibrate else {}
+    heads = _head_scores(evaluator, cases, scores, priors) if evaluator.likelihood and evaluator.head != "lm" else {}
     make = partial(_messages, evaluator)
     prompts = [make(case) for case in cases] if evaluator.generate else []
     replies = evaluator.scorer.generate(prompts, evaluator.new_tokens) if evaluator.generate else [None] * len(cases)
@@ -141,12 +160,13 @@ def predict_episodes(evaluator: Evaluator, episodes: Sequence[Episode]) -> Itera
         e, query = case.episode, case.episode.queries[case.query]
         null = nulls.get(_blind(case), [(None, 0)] * len(e.candidates))
         candidates = tuple(
-            Score(c.class_id, c.name, value, grey, tokens, prior)
-            for c, (value, tokens), (grey, _), prior in zip(
+            Score(c.class_id, c.name, value, grey, tokens, prior, by_head)
+            for c, (value, tokens), (grey, _), prior, by_head in zip(
                 e.candidates,
                 scores.get(i, []),
                 null,
                 priors.get((e.id, case.shots_per_class), [None] * len(e.candidates)),
+                heads.get(i, [None] * len(e.candidates)),
                 strict=False,
             )
         )
@@ -185,6 +205,30 @@ def _priors(evaluator: Evaluator, cases: Sequence[QueryCase]) -> dict[tuple[str,
         scores = np.array([[value for value, _ in next(rows)] for _ in case.episode.shown(case.shots_per_class)])
         priors[key] = (scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)).mean(0).tolist()
     return priors
+
+
+def _head_scores(
+    evaluator: Evaluator,
+    cases: Sequence[QueryCase],
+    scores: Mapping[int, Sequence[tuple[float, int]]],
+    priors: Mapping[tuple[str, int], Sequence[float]],
+) -> dict[int, list[float]]:
+    """Index of a case with a support -> each candidate's log-probability among the candidates by the head."""
+    by_support: dict[tuple[str, int], list[int]] = {}
+    for place, case in enumerate(cases):
+        if case.shots_per_class > 0:
+            by_support.setdefault((case.episode.id, case.shots_per_class), []).append(place)
+    rows: dict[int, list[float]] = {}
+    for key, places in by_support.items():
+        case = cases[places[0]]
+        model_scores = np.array([[value for value, _ in scores[place]] for place in places])
+        model_scores = log_softmax(model_scores) - np.array(priors.get(key, 0.0))
+        queries = [case.episode.queries[cases[place].query] for place in places]
+        shown = case.episode.shown(case.shots_per_class)
+        names = [candidate.name for candidate in case.episode.candidates]
+        task = HeadTask(evaluator.scorer, evaluator.scaffold, shown, names)
+        rows |= zip(places, task.log_probabilities(evaluator.head, queries, model_scores).tolist(), strict=True)
+    return rows
 
 
 def _blind(case: QueryCase) -> tuple[str, int, str, int]:

@@ -17,7 +17,7 @@ from linkcontext.evaluation.power import detectable
 from linkcontext.records import Candidate, Episode, Prediction, Turn
 
 LIKELIHOODS = ("likelihood_sum", "likelihood_mean", "likelihood_pmi", "likelihood_calibrated")
-SCORINGS = (*LIKELIHOODS, "generate")
+SCORINGS = (*LIKELIHOODS, "head", "generate")
 # A policy with several versions is reported by its best one, because a baseline should be hard to beat.
 BASELINES = {
     "copy_first": ("copy_first",),
@@ -49,6 +49,7 @@ def available_scorings(prediction: Prediction) -> tuple[str, ...]:
         "likelihood_mean": bool(scores),
         "likelihood_pmi": bool(scores) and all(score.null_logprob is not None for score in scores),
         "likelihood_calibrated": bool(scores) and all(score.prior_logprob is not None for score in scores),
+        "head": bool(scores) and all(score.head_logprob is not None for score in scores),
         "generate": prediction.reply is not None,
     }
     return tuple(scoring for scoring in SCORINGS if available[scoring])
@@ -58,8 +59,8 @@ def candidate_scores(prediction: Prediction, scoring: str) -> dict[str, float]:
     """Class id -> score in nats.
 
     The score is the summed log-probability, its mean per token, its difference from that with a grey query picture
-    (PMI), or its difference from the name's prior over the support's pictures (calibrated). Raises `InputError` for a
-    score that is not finite.
+    (PMI), its difference from the name's prior over the support's pictures (calibrated), or the log-probability that
+    the run's head gives. Raises `InputError` for a score that is not finite.
     """
     scores = {}
     for score in prediction.candidates:
@@ -68,6 +69,7 @@ def candidate_scores(prediction: Prediction, scoring: str) -> dict[str, float]:
             "likelihood_mean": score.logprob / score.tokens if score.tokens else math.nan,
             "likelihood_pmi": math.nan if score.null_logprob is None else score.logprob - score.null_logprob,
             "likelihood_calibrated": math.nan if score.prior_logprob is None else score.logprob - score.prior_logprob,
+            "head": math.nan if score.head_logprob is None else score.head_logprob,
         }[scoring]
         if not math.isfinite(value):
             raise InputError(

@@ -97,7 +97,7 @@ def evaluator_of(config: EvalConfig, model: ScoringModel, dataset: Dataset, scaf
     """An evaluator of a model with the pictures of a data set."""
     sources = {item.id: (item.sha256, dataset.root / item.path) for item in dataset.items}
     scorer = model.with_pictures(sources, config.batch, config.engine, config.memory_gb)
-    return Evaluator.of(scorer, dataset, scaffold, config.scoring, config.calibrate)
+    return Evaluator.of(scorer, dataset, scaffold, config.scoring, config.calibrate, config.head)
 
 
 def episodes_without_refused(data: EpisodeSet, model: ScoringModel, strict: bool) -> EpisodeSet:
@@ -198,7 +198,7 @@ def recall_beside(config: EvalConfig, data: str, run: Path) -> EvalConfig:
     """
     e, task = config.episodes, find_task("retention")
     episodes = dataclasses.replace(type(e)(), data=data, episodes=e.episodes, seed=e.seed, strict=e.strict)
-    beside = dataclasses.replace(config, episodes=episodes, calibrate=False, out=str(run / "retention"))
+    beside = dataclasses.replace(config, episodes=episodes, calibrate=False, head="lm", out=str(run / "retention"))
     beside = configured(beside, task)
     task.open(beside.episodes, load_scaffold(beside.scaffold))
     return beside
@@ -247,7 +247,7 @@ def check_probe_config(config: EvalConfig) -> None:
     """Raise `InputError` for options that a probe sets itself, and for more than one number of shots."""
     given = conditions.options_not_read(config.episodes)
     given += ["--scoring"] * (config.scoring != "likelihood") + ["--explain"] * (config.explain is not None)
-    given += ["--calibrate"] * config.calibrate
+    given += ["--calibrate"] * config.calibrate + ["--head"] * (config.head != "lm")
     if given:
         raise InputError(f"{', '.join(given)}: a probe sets this itself. Leave it out.")
     conditions.check_shots(config.episodes.shots)
@@ -260,7 +260,13 @@ def probe_of_run(config: EvalConfig, run: Path) -> EvalConfig:
     """
     episodes = conditions.options_of_run(config.episodes)
     return dataclasses.replace(
-        config, episodes=episodes, scoring="likelihood", calibrate=False, explain=None, out=str(run / "probe")
+        config,
+        episodes=episodes,
+        scoring="likelihood",
+        calibrate=False,
+        head="lm",
+        explain=None,
+        out=str(run / "probe"),
     )
 
 

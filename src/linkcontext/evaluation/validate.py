@@ -101,7 +101,10 @@ def _cases(episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, int]]:
 def _prediction(
     episode: Episode, query: int, shots_per_class: int, answer: Candidate, scaffold: Scaffold
 ) -> Prediction:
-    scores = tuple(Score(c.class_id, c.name, -1.0 if c == answer else -2.0, -3.0, 1, -3.0) for c in episode.candidates)
+    scores = tuple(
+        Score(c.class_id, c.name, -1.0 if c == answer else -2.0, -3.0, 1, -3.0, -1.0 if c == answer else -2.0)
+        for c in episode.candidates
+    )
     shown = episode.shown(shots_per_class)
     return Prediction(
         episode_id=episode.id,

@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from linkcontext.errors import InputError, first_few
+from linkcontext.evaluation.picture_vectors import unit_rows
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.loading import device_named
-from linkcontext.teach.picture_vectors import unit_rows
 
 BATCH = 32  # pictures that are encoded together
 

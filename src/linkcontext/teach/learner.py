@@ -9,6 +9,8 @@ from linkcontext.config import Augmentation, HeadName, Select
 from linkcontext.data.images import thumbnail_png
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold, build_messages, refuse_scaffold
 from linkcontext.errors import InputError
+from linkcontext.evaluation.head_choice import HeadChoice
+from linkcontext.evaluation.picture_vectors import PictureVectors
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.inference.vision import BATCH, chunks
@@ -20,11 +22,9 @@ from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.teach.answer import Answer, certain
 from linkcontext.teach.computed import Computed
 from linkcontext.teach.encoder import PictureEncoder
-from linkcontext.teach.head_choice import HeadChoice
 from linkcontext.teach.named_reply import named_reply
 from linkcontext.teach.names import checked_name, checked_names
 from linkcontext.teach.naming import chosen_head, mean_log_probabilities, probabilities_of_names
-from linkcontext.teach.picture_vectors import PictureVectors
 from linkcontext.teach.rejection import OperatingPoint, RejectionThreshold, nearest_pictures, rejection_curve
 from linkcontext.teach.support import Support, largest_fitting, most_similar, select_support
 from linkcontext.teach.taught_pictures import TaughtPictures
@@ -84,7 +84,7 @@ class Learner:
         two names, and a picture that cannot be read.
         """
         files = self.pictures.identify(checked_names(named, self.pictures.names, self.model.card.special_tokens))
-        self._register_pictures()
+        self.register_pictures()
         # Files may have moved since they were taught: read them where they are now.
         self.model.sources |= {picture: (picture, file.path) for picture, file in files.items()}
         new = [picture for picture in files if picture not in self.pictures.thumbnails]
@@ -187,7 +187,7 @@ class Learner:
 
         None for a model behind a server.
         """
-        self._register_pictures()
+        self.register_pictures()
         turns = [*(self.choose_support() if with_support else ()), *history]
         return self.model.length(build_messages(turns, self.scaffold, query)) if turns or query else 0
 
@@ -206,7 +206,7 @@ class Learner:
 
     def choose_support(self) -> list[Turn]:
         """Choose the pictures to show, one of each name at a time: `shots_per_class` of each, or as many as fit."""
-        self._register_pictures()
+        self.register_pictures()
         return self.computed.once(
             self.pictures.key,
             "support",
@@ -271,12 +271,12 @@ class Learner:
         """As many pictures as a support has otherwise, the most similar to a picture, whatever their names."""
         if not self.pictures.kinds:
             raise InputError("--select rices: this model's engine computes no image features. Use --select random.")
-        self._register_pictures()
+        self.register_pictures()
         count = (self.shots_per_class or 1) * len(self.pictures.names)
         query = self.query_vectors(picture)
         return most_similar(self.pictures, query, count, picture if without_itself else None)
 
-    def _register_pictures(self) -> None:
+    def register_pictures(self) -> None:
         """Give the model the features of all taught pictures, whose files may be gone."""
         self.model.sources |= {
             picture: (picture, path)

@@ -5,13 +5,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from linkcontext.config import HeadName
 from linkcontext.errors import InputError
+from linkcontext.evaluation.head_choice import HeadChoice, choose_head
+from linkcontext.evaluation.heads import HEADS, LEFT_OUT, Labels, Scores, Views, head_scores, left_out_parts
+from linkcontext.evaluation.name_scores import (
+    is_balanced,
+    left_out_log_probabilities,
+    name_log_probabilities,
+    without_name_bias,
+)
+from linkcontext.evaluation.pairs import left_out_pair_scores, pair_scores
+from linkcontext.evaluation.picture_vectors import rows_of_kind
 from linkcontext.progress import progress
 from linkcontext.records import Turn
-from linkcontext.teach.calibration import is_balanced, name_log_probabilities
-from linkcontext.teach.head_choice import HeadChoice, choose_head
-from linkcontext.teach.heads import HEADS, Labels, Scores, Views, head_scores, left_out_parts
-from linkcontext.teach.picture_vectors import rows_of_kind
 from linkcontext.teach.support import Support
 from linkcontext.teach.taught_pictures import TaughtPictures
 
@@ -40,24 +47,32 @@ def labels_of(pictures: TaughtPictures) -> Labels:
 
 def chosen_head(learner: "Learner") -> HeadChoice:
     """The head of a learner, chosen by its taught pictures. Raises `InputError` for one that its model cannot have."""
-    pictures = learner.pictures
-    return choose_head(
-        learner.head,
-        views_by_kind(pictures),
-        labels_of(pictures),
-        len(pictures.names),
-        None if learner.model.lacks("log-probabilities") else lambda: left_out_by_model(learner),
-    )
+    pictures, labels = learner.pictures, labels_of(learner.pictures)
+
+    def language_model() -> Scores:
+        if learner.head == "pairs":
+            learner.register_pictures()
+            with progress("Comparing pictures", min(LEFT_OUT, len(labels))) as advance:
+                return left_out_pair_scores(learner.model, pictures.ids, labels, len(pictures.names), advance)
+        return left_out_by_model(learner)
+
+    can_score = not learner.model.lacks("log-probabilities")
+    views = views_by_kind(pictures) if learner.head != "pairs" else {}
+    return choose_head(learner.head, views, labels, len(pictures.names), language_model if can_score else None)
 
 
 def probabilities_of_names(learner: "Learner", query: Turn) -> list[float]:
     """The probability of each taught name for a picture, by the learner's head."""
-    choice, pictures, scores = learner.choose_head(), learner.pictures, {}
+    choice, pictures = learner.choose_head(), learner.pictures
+    labels, names = labels_of(pictures), len(pictures.names)
+    scores: dict[HeadName, Scores] = {}
     if on_features := [part for part in choice.parts if part in HEADS]:
         views = views_by_kind(pictures)[choice.features]
         row = rows_of_kind(learner.query_vectors(query.item), choice.features).numpy()
-        labels, names = labels_of(pictures), len(pictures.names)
         scores = {part: head_scores(HEADS[part], views, labels, row, names) for part in on_features}
+    if "pairs" in choice.parts:
+        learner.register_pictures()
+        scores["pairs"] = pair_scores(learner.model, query.item, pictures.ids, labels, names)[None]
     if "lm" in choice.parts:
         rows = _log_probabilities(learner, [query], learner.support_for(query))
         scores["lm"] = rows - learner.estimate_name_bias()
@@ -86,27 +101,34 @@ def left_out_by_model(learner: "Learner") -> Scores:
     Pictures that the support does not show, and the only picture of a name, have NaN.
     """
     pictures, support = learner.pictures, learner.choose_support()
-    names, places = pictures.names, {picture: place for place, picture in enumerate(pictures.ids)}
-    scores = np.full((len(places), len(names)), np.nan)
-    parts = left_out_parts(np.array([names.index(turn.answer) for turn in support]))
+    names = pictures.names
+    places = {picture: place for place, picture in enumerate(pictures.ids)}
     if learner.select == "rices":
-        parts = [np.array([place]) for part in parts for place in part]
-    with progress("Leaving pictures out", len(parts)) as advance:
-        for part in parts:
-            left_out = [support[place].item for place in part]
-            rest = [turn for turn in support if turn.item not in left_out]
-            if learner.select == "rices":
-                rest = learner.similar_support(left_out[0], without_itself=True)
-            queries = [Turn(picture, "", "") for picture in left_out]
-            scores[[places[picture] for picture in left_out]] = _log_probabilities(learner, queries, Support(rest))
+        rows = _left_out_of_similar(learner, support)
+    else:
+        parts = left_out_parts(np.array([names.index(turn.answer) for turn in support]))
+        with progress("Leaving pictures out", len(parts)) as advance:
+            rows = left_out_log_probabilities(learner.model, learner.scaffold, support, names, advance)
+    scores = np.full((len(places), len(names)), np.nan)
+    scores[[places[turn.item] for turn in support]] = without_name_bias(rows, support, names)
+    return scores
+
+
+def _left_out_of_similar(learner: "Learner", support: Sequence[Turn]) -> Scores:
+    """The same of pictures whose supports are the pictures most similar to them."""
+    names = learner.pictures.names
+    scores = np.full((len(support), len(names)), np.nan)
+    places = np.concatenate([[], *left_out_parts(np.array([names.index(turn.answer) for turn in support]))]).astype(int)
+    with progress("Leaving pictures out", len(places)) as advance:
+        for place in places:
+            item = support[place].item
+            rest = Support(learner.similar_support(item, without_itself=True))
+            scores[place] = _log_probabilities(learner, [Turn(item, "", "")], rest)
             advance()
-    if parts and is_balanced(support, names):
-        scores -= np.nanmean(scores, axis=0)
     return scores
 
 
 def _log_probabilities(learner: "Learner", queries: Sequence[Turn], support: Support) -> Scores:
     """float64[queries, names]: the log-probability (nats) of each name among the names."""
-    rows = name_log_probabilities(learner.model, learner.scaffold, queries, support, learner.pictures.names)
-    values: Scores = rows.numpy()
-    return values
+    names = learner.pictures.names
+    return name_log_probabilities(learner.model, learner.scaffold, queries, support.turns, names, support.prefix)

@@ -22,6 +22,7 @@ from linkcontext.data.images import sha256
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError, first_few
+from linkcontext.evaluation.picture_vectors import own_vectors
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
@@ -36,7 +37,6 @@ from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack_header import Header, read_header
 from linkcontext.teach.pack_seal import is_sealed
 from linkcontext.teach.pack_tensors import check_features, check_tensors, check_vectors, features_of, prefix_of
-from linkcontext.teach.picture_vectors import own_vectors
 from linkcontext.teach.rejection import RejectionThreshold, describe_rejection
 from linkcontext.teach.support import interleave
 from linkcontext.teach.taught_pictures import TaughtPictures

@@ -8,11 +8,11 @@ from linkcontext.config import Augmentation, HeadName, Select
 from linkcontext.data.layout import name_key
 from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.errors import CONTROL, InputError
+from linkcontext.evaluation.head_choice import HeadChoice
+from linkcontext.evaluation.heads import HEAD_NAMES
+from linkcontext.evaluation.picture_vectors import KINDS
 from linkcontext.jsonl import from_dict, parse_json
-from linkcontext.teach.head_choice import HeadChoice
-from linkcontext.teach.heads import HEAD_NAMES
 from linkcontext.teach.names import canonical_name
-from linkcontext.teach.picture_vectors import KINDS
 from linkcontext.teach.rejection import OperatingPoint, RejectionThreshold
 
 FORMAT = "linkcontext.pack/4"  # the only version that is read; docs/teaching.md has the policy

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from linkcontext.errors import InputError
+from linkcontext.evaluation.picture_vectors import PictureVectors, rows_of_kind
 from linkcontext.teach.answer import SimilarPicture
-from linkcontext.teach.picture_vectors import PictureVectors, rows_of_kind
 from linkcontext.teach.similarity import left_out_similarities, most_similar_rows
 from linkcontext.teach.taught_pictures import TaughtPictures
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 from linkcontext.config import Select
 from linkcontext.errors import InputError
 from linkcontext.evaluation.medoids import medoids, rices
+from linkcontext.evaluation.picture_vectors import PictureVectors, rows_of_kind
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.records import Turn
 from linkcontext.seeds import rng
-from linkcontext.teach.picture_vectors import PictureVectors, rows_of_kind
 from linkcontext.teach.taught_pictures import TaughtPictures
 
 

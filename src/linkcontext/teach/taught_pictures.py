@@ -10,9 +10,9 @@ from torch import Tensor
 from linkcontext.data.images import hash_pixels, sha256
 from linkcontext.data.layout import name_key
 from linkcontext.errors import InputError, first_few
+from linkcontext.evaluation.picture_vectors import PictureVectors, kinds_of, rows_of_kind
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.teach.names import canonical_name
-from linkcontext.teach.picture_vectors import PictureVectors, kinds_of, rows_of_kind
 from linkcontext.teach.similarity import best_similarity_kind
 
 

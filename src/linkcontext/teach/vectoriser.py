@@ -9,11 +9,11 @@ from PIL import Image
 
 from linkcontext.config import Augmentation
 from linkcontext.data.images import open_image
+from linkcontext.evaluation.picture_vectors import PictureVectors, own_vectors
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.teach.augmentation import augmented
 from linkcontext.teach.encoder import PictureEncoder
-from linkcontext.teach.picture_vectors import PictureVectors, own_vectors
 
 
 @dataclass(frozen=True, slots=True)

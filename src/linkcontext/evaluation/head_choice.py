@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from linkcontext.config import HeadName
 from linkcontext.errors import InputError
-from linkcontext.teach.heads import (
+from linkcontext.evaluation.heads import (
     HEADS,
     SIMPLEST_FIRST,
     Labels,
@@ -37,9 +37,8 @@ class HeadChoice:
     """The head that names pictures.
 
     `features` is the kind of image features that it reads (of `picture_vectors.KINDS`), "" for the language model
-    alone. `temperatures` are
-    those of its parts and, for a mixture, of the whole. Of `pictures` that were left out in turn, `right` got their
-    name; both are 0 where none could be left out.
+    alone. `temperatures` are those of its parts and, for a mixture, of the whole. Of `pictures` that were left out in
+    turn, `right` got their name; both are 0 where none could be left out.
     """
 
     head: HeadName
@@ -73,6 +72,7 @@ class HeadChoice:
 
 DESCRIPTIONS: dict[HeadName, str] = {
     "lm": "the language model, which sees the taught pictures (lm)",
+    "pairs": "the language model, which compares them with each taught picture (pairs)",
     "centroid": "the nearest class mean (centroid)",
     "knn": "the nearest pictures (knn)",
     "linear": "a logistic regression on image features (linear)",
@@ -96,17 +96,17 @@ def choose_head(
         labels: The place of each picture's name among the names.
         names: How many names there are.
         language_model: Computes the language model's scores of each picture by a support without it, with NaN where a
-            picture is not left out. It is called only if they are needed. None for a model without log-probabilities.
+            picture is not left out; for the head "pairs", its scores by the other pictures. It is called only if they
+            are needed. None for a model without log-probabilities.
 
     Raises:
         InputError: A head on image features is wanted, and there are none.
     """
     if wanted == "lm" or (wanted == "auto" and not kinds):
         return HeadChoice("lm")
-    if not kinds:
-        raise InputError(f"--head {wanted}: this model shows no image features. Use --head lm, or give an --encoder.")
-    if wanted == "mix" and language_model is None:
-        raise InputError("the head mix (--head mix) needs a model that gives log-probabilities. Use auto or knn.")
+    _refuse_impossible(wanted, bool(kinds), language_model is not None)
+    if wanted == "pairs" and language_model is not None:
+        return _calibrated_choice("pairs", language_model(), labels)
     model_scores = language_model() if wanted in ("auto", "mix") and language_model is not None else None
     left_out = np.bincount(labels, minlength=names)[labels] > 1
     if model_scores is not None:
@@ -129,6 +129,24 @@ def choose_head(
         answers = others.log_probabilities({head: judged[head].scores[part] for head in others.parts}).argmax(1)
         right += int((answers == labels[places[part]]).sum())
     return replace(choice, right=right, pictures=len(places))
+
+
+def _refuse_impossible(wanted: HeadName, has_features: bool, has_log_probabilities: bool) -> None:
+    """Raise `InputError` for a head that the model cannot have."""
+    if wanted in ("pairs", "mix") and not has_log_probabilities:
+        raise InputError(f"--head {wanted}: needs a model that gives log-probabilities. Use another head.")
+    if wanted != "pairs" and not has_features:
+        raise InputError(f"--head {wanted}: this model shows no image features. Use --head lm, or give an --encoder.")
+
+
+def _calibrated_choice(head: HeadName, scores: Scores, labels: Labels) -> HeadChoice:
+    """A head without alternatives, with the temperature that fits its scores of the pictures that were left out."""
+    places = np.flatnonzero(np.isfinite(scores).all(1))
+    if not len(places):
+        return HeadChoice(head)
+    temperature = _Judged.of(scores[places], labels[places]).temperature(np.arange(len(places)))
+    right = int((scores[places].argmax(1) == labels[places]).sum())
+    return HeadChoice(head, temperatures={head: temperature}, right=right, pictures=len(places))
 
 
 @dataclass(frozen=True, slots=True)

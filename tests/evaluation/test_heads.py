@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from linkcontext.errors import InputError
-from linkcontext.teach.heads import (
+from linkcontext.evaluation.heads import (
     HEADS,
     best_temperature,
     centroid,
