@@ -65,7 +65,7 @@ def test_a_file_format_is_one_file_of_another_package(installed, examples, pictu
 
 def test_an_unknown_layout_is_named_with_those_there_are(installed, examples):
     installed("plug_captions", examples[0], f"[{GROUP}]", "captions = plug_captions:CAPTIONS")
-    with pytest.raises(InputError, match=r"--layout coco: not one of conversations, seed, .*vl-icl, captions"):
+    with pytest.raises(InputError, match=r"--layout coco: not one of conversations, seed, .*truemicl, captions"):
         import_files("coco", "x", None, None)
     with pytest.raises(InputError, match="--layout digits: a data set, and not a file format"):
         import_files("digits", "x", None, None)

@@ -36,6 +36,10 @@ DATA_SETS = {
     "imagenet-100": Listed(
         "linkcontext.data.imagenet:IMAGENET_100", "imagenet-100:DIR: its test classes, in pairs of neighbours"
     ),
+    "nvrd": Listed(
+        "linkcontext.data.readers.nvrd:NVRD",
+        "nvrd:DIR: the objects of NVRD with their nonce words, unchanged and changed by degrees",
+    ),
 }
 # File formats, under `linkcontext data FILE --layout NAME`.
 FILE_FORMATS = {
@@ -49,6 +53,7 @@ FILE_FORMATS = {
         "linkcontext.data.readers.visual_genome:VISUAL_GENOME", "attributes and relations of Visual Genome"
     ),
     "vl-icl": Listed("linkcontext.data.readers.vl_icl:VL_ICL", "the image-to-text tasks of VL-ICL"),
+    "truemicl": Listed("linkcontext.data.readers.true_micl:TRUE_MICL", "TrueMICL, or one of its tasks"),
 }
 READERS = DATA_SETS | FILE_FORMATS
 

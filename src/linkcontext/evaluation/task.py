@@ -57,6 +57,14 @@ TASKS = {
         "linkcontext.evaluation.tasks.imported:VL_ICL",
         "VL-ICL's image-to-text tasks, from a folder made in the same way",
     ),
+    "truemicl": Listed(
+        "linkcontext.evaluation.tasks.imported:TRUE_MICL", "TrueMICL, from a folder made in the same way"
+    ),
+    "nvrd": Listed(
+        "linkcontext.evaluation.tasks.nvrd:NVRD",
+        "NVRD: how far a thing may change until it is no longer given its word, by severity and kind of change "
+        "(--data nvrd:DIR)",
+    ),
 }
 
 

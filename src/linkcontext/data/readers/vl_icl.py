@@ -32,10 +32,7 @@ def read_vl_icl(path: Path, problems: Problems) -> Iterator[ImportedQuestion]:
     its own support and names (open_mi) is a context. Questions keep all their pictures. In tasks where few questions
     share an answer (words in pictures, results of sums), each question gets four candidates.
     """
-    folders = [path] if (path / "query.json").is_file() else sorted(file.parent for file in path.glob("*/query.json"))
-    if not folders:
-        raise InputError(f"{path}: no query.json, nor one in a folder below. Name the folder of a task, or of several.")
-    for folder in folders:
+    for folder in task_folders(path):
         if folder.name in TO_IMAGE or folder.name.endswith("_text"):
             problems.note(f"{folder}: left out, because its answers are pictures or its questions have none.")
         else:
@@ -43,6 +40,14 @@ def read_vl_icl(path: Path, problems: Problems) -> Iterator[ImportedQuestion]:
 
 
 VL_ICL = Reader(questions=read_vl_icl)
+
+
+def task_folders(path: Path) -> list[Path]:
+    """The folder of a task itself, or the folders of tasks in it. Raises `InputError` if there is none."""
+    folders = [path] if (path / "query.json").is_file() else sorted(file.parent for file in path.glob("*/query.json"))
+    if not folders:
+        raise InputError(f"{path}: no query.json, nor one in a folder below. Name the folder of a task, or of several.")
+    return folders
 
 
 def _read_task(folder: Path, problems: Problems) -> list[ImportedQuestion]:

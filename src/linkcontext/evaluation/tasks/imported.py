@@ -3,9 +3,10 @@
 seed           SEED-Bench, by its types of tasks
 vl-checklist   VL-Checklist: which of two descriptions fits, by kind of attribute and relation
 vl-icl         the image-to-text tasks of VL-ICL (arXiv 2403.13164), with its ICL efficiency
+truemicl       TrueMICL (arXiv 2507.15807), whose tasks cannot be known without the pictures of the support
 
-Their questions are asked openly and as a choice. Supports are drawn from the same folder, from VL-ICL's support set
-there, and share the query's concept.
+Their questions are asked openly and as a choice. Supports are drawn from the same folder, from its support set if the
+benchmark has one (vl-icl, truemicl), and share the query's concept.
 """
 
 import dataclasses
@@ -30,9 +31,9 @@ def _configure(benchmark: str, options: TaskOptions) -> TaskOptions:
     return dataclasses.replace(options, episodes=dataclasses.replace(options.episodes, names=names))
 
 
-def _configure_vl_icl(options: TaskOptions) -> TaskOptions:
-    """The same, with VL-ICL's own split into support and queries, and balanced supports."""
-    options = _configure("vl-icl", options)
+def _configure_split(benchmark: str, options: TaskOptions) -> TaskOptions:
+    """The same, with the file's own split into support and queries, and balanced supports."""
+    options = _configure(benchmark, options)
     e = dataclasses.replace(options.episodes, support_split="support", query_split="query")
     e = dataclasses.replace(e, balanced=e.balanced or e.coherence == "concept")
     return dataclasses.replace(options, episodes=e)
@@ -40,4 +41,5 @@ def _configure_vl_icl(options: TaskOptions) -> TaskOptions:
 
 SEED = Task(open_both_forms, partial(_configure, "seed"), partial(both_forms_run_name, "seed"))
 VL_CHECKLIST = Task(open_both_forms, partial(_configure, "vl-checklist"), partial(both_forms_run_name, "vl-checklist"))
-VL_ICL = Task(open_both_forms, _configure_vl_icl, partial(both_forms_run_name, "vl-icl"))
+VL_ICL = Task(open_both_forms, partial(_configure_split, "vl-icl"), partial(both_forms_run_name, "vl-icl"))
+TRUE_MICL = Task(open_both_forms, partial(_configure_split, "truemicl"), partial(both_forms_run_name, "truemicl"))
