@@ -25,7 +25,8 @@ def test_a_file_a_function_and_a_class_can_be_overlooked(path):
         assert function.end_lineno - function.lineno < 50, function.name
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.ClassDef):
-            assert sum(isinstance(part, FUNCTIONS) for part in node.body) <= 20, node.name
+            # The signatures of an overloaded method are one method.
+            assert len({part.name for part in node.body if isinstance(part, FUNCTIONS)}) <= 20, node.name
 
 
 def test_no_two_public_functions_or_classes_have_one_name():

@@ -153,7 +153,7 @@ class Session:
                     f"{file}: was taught to {pack.model}, and this page serves {self.model.card.name}. Teach the "
                     "pictures here, or start the page with --model."
                 )
-            paths = {item: str(self.folder / item) for item in pack.header.items}  # there are no such files
+            paths = {item: str(self.folder / item) for item in pack.header.paths}  # there are no such files
             header = dataclasses.replace(pack.header, paths=paths)
             dialogue = Dialogue(dataclasses.replace(pack, header=header).learner(self.model))
             dialogue.tokens()  # raises an error now if the pack does not fit the context

@@ -1,6 +1,6 @@
 """The command that asks a model about pictures after it was taught a pack."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,17 +93,30 @@ class AskPack:
         if self.json:
             print_json({"picture": picture, **_answer_json(answer, pack)})
         else:
-            near = [f"{n.name} ({pack.paths[n.picture].name}, {n.similarity:.2f})" for n in answer.nearest]
+            files = {item: f"{path.name}, " for item, path in pack.paths.items()}
+            near = [f"{n.name} ({files.get(n.picture, '')}{n.similarity:.2f})" for n in answer.nearest]
             line = f"{picture}: {answer_line(answer)}" + (f"  most like: {', '.join(near)}" if near else "")
             console.print(harmless(line), markup=False, soft_wrap=True)
 
 
 def _answer_json(answer: "Answer", pack: "Pack") -> dict[str, Any]:
-    """An answer as `ask --json` prints it. The answer's similarity has the key `fit` there."""
+    """An answer as `ask --json` prints it. The answer's similarity has the key `fit` there.
+
+    The path of a taught picture is null if it was taught without a file.
+    """
+    paths = {item: str(path) for item, path in pack.paths.items()}
     return {
         "name": answer.name,
         "probabilities": answer.probabilities,
         "fit": answer.similarity,
-        "nearest": [{**asdict(near), "path": str(pack.paths[near.picture])} for near in answer.nearest],
+        "nearest": [
+            {
+                "name": near.name,
+                "picture": near.picture,
+                "similarity": near.similarity,
+                "path": paths.get(near.picture),
+            }
+            for near in answer.nearest
+        ],
         "taught": answer.taught,
     }

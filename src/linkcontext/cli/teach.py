@@ -178,15 +178,13 @@ class Teach:
 
     def _accepted(self, model: "ScoringModel", named: dict[str, list[Path]]) -> dict[str, list[Path]]:
         """The pictures that the model's image processor accepts. Others are reported; --strict refuses the first."""
-        from linkcontext.models.unreadable import refused
+        from linkcontext.teach.class_pictures import accepted_pictures
 
-        reasons = refused(model.loaded, {str(path): path for paths in named.values() for path in paths})
-        problems = [f"{path}: left out: {reason}." for path, reason in reasons.items()]
+        accepted, problems = accepted_pictures(model, named)
         if problems and self.strict:
             raise InputError(problems[0])
         print_problems(problems)
-        accepted = {name: [path for path in paths if str(path) not in reasons] for name, paths in named.items()}
-        return {name: paths for name, paths in accepted.items() if paths}
+        return accepted
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,10 @@
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from linkcontext.data.images import Upload
 
 NAMES_IN_LINE = 3
 
@@ -23,7 +26,8 @@ class Answer:
     `similarity` is the cosine between the picture and the nearest class mean, in the vision encoder's features. `name`
     is None ("none of these") if it is below the learner's `RejectionThreshold`. `similarity` is None and `nearest` is
     empty for models on the reference engine, which computes no features. `taught` is True if the picture itself was
-    taught: it then gets the name it was taught under with probability 1, and the model is not run.
+    taught: it then gets the name it was taught under with probability 1, and the model is not run. `picture` is the
+    path of the picture, or a thumbnail of one that was given without a file.
     """
 
     name: str | None
@@ -31,6 +35,7 @@ class Answer:
     similarity: float | None = None
     nearest: tuple[SimilarPicture, ...] = ()
     taught: bool = False
+    picture: Path | Upload | None = field(default=None, repr=False, compare=False)
 
     @property
     def fit(self) -> float | None:

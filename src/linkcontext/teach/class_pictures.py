@@ -1,12 +1,19 @@
 """The pictures of a data set by the names under which they are taught."""
 
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from linkcontext.data.copies import label_conflicts
 from linkcontext.data.layout import class_name, normal_name
 from linkcontext.data.manifest import Dataset
 from linkcontext.errors import InputError, first_few
+from linkcontext.models.unreadable import refused
+from linkcontext.scoring.protocol import ScoringModel
+from linkcontext.source import open_data
+
+log = logging.getLogger("linkcontext")
 
 
 def pictures_by_class_name(dataset: Dataset, classes: Sequence[str] = ()) -> dict[str, list[Path]]:
@@ -35,3 +42,30 @@ def pictures_by_class_name(dataset: Dataset, classes: Sequence[str] = ()) -> dic
             f"{first_few(sorted(paths))}."
         )
     return {name: paths[name] for name in (wanted.values() or paths)}
+
+
+def accepted_pictures(
+    model: ScoringModel, named: Mapping[str, Sequence[Path]]
+) -> tuple[dict[str, list[Path]], list[str]]:
+    """The pictures that the model's image processor accepts, by name, and a sentence about each of the others.
+
+    A model behind a server accepts all, as far as is known here.
+    """
+    if model.lacks("token ids"):
+        return {name: list(paths) for name, paths in named.items()}, []
+    reasons = refused(model.loaded, {str(path): path for paths in named.values() for path in paths})
+    accepted = {name: [path for path in paths if str(path) not in reasons] for name, paths in named.items()}
+    problems = [f"{path}: left out: {reason}." for path, reason in reasons.items()]
+    return {name: paths for name, paths in accepted.items() if paths}, problems
+
+
+def pictures_of_data(data: "str | os.PathLike[str] | Dataset", model: ScoringModel) -> dict[str, list[Path]]:
+    """The pictures of a data set by class name, as `Learner.teach` takes them; what is left out is logged.
+
+    Raises `InputError` as `open_data` and `pictures_by_class_name`.
+    """
+    dataset = data if isinstance(data, Dataset) else open_data(os.fspath(data), fewest=1)
+    named, problems = accepted_pictures(model, pictures_by_class_name(dataset))
+    for sentence in (*dataset.problems, *problems):
+        log.warning("%s", sentence)
+    return named

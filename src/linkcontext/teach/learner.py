@@ -1,12 +1,14 @@
 """Teach a model names by showing pictures of them, then ask it about other pictures. The weights do not change."""
 
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 from linkcontext.config import Augmentation, HeadName, Select
-from linkcontext.data.images import thumbnail_png
+from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold, build_messages, refuse_scaffold
 from linkcontext.errors import InputError
 from linkcontext.evaluation.head_choice import HeadChoice
@@ -19,19 +21,20 @@ from linkcontext.progress import progress
 from linkcontext.records import Turn
 from linkcontext.scoring.local import scoring_model
 from linkcontext.scoring.protocol import ScoringModel
-from linkcontext.teach.answer import Answer, certain
+from linkcontext.teach.answer import Answer
+from linkcontext.teach.asking import answers, replies
+from linkcontext.teach.class_pictures import pictures_of_data
 from linkcontext.teach.computed import Computed
 from linkcontext.teach.encoder import PictureEncoder
-from linkcontext.teach.named_reply import named_reply
+from linkcontext.teach.given_pictures import Picture, Source, is_single, picture_source, picture_sources, thumbnail
 from linkcontext.teach.names import checked_name, checked_names
-from linkcontext.teach.naming import chosen_head, mean_log_probabilities, probabilities_of_names
-from linkcontext.teach.rejection import OperatingPoint, RejectionThreshold, nearest_pictures, rejection_curve
+from linkcontext.teach.naming import chosen_head, mean_log_probabilities
+from linkcontext.teach.rejection import OperatingPoint, RejectionThreshold, rejection_curve
 from linkcontext.teach.support import Support, largest_fitting, most_similar, select_support
 from linkcontext.teach.taught_pictures import TaughtPictures
 from linkcontext.teach.vectoriser import PictureVectoriser
 
 log = logging.getLogger("linkcontext")
-THUMBNAIL_EDGE = 96  # pixels
 
 
 @dataclass
@@ -70,19 +73,32 @@ class Learner:
 
     def __post_init__(self) -> None:
         if self.shots_per_class is not None and self.shots_per_class < 1:
-            raise InputError(f"--shots-per-class {self.shots_per_class}: must be at least 1.")
+            raise InputError(f"shots_per_class {self.shots_per_class} (--shots-per-class): must be at least 1.")
         if self.select == "rices" and self.shots_per_class is None:
-            raise InputError("--select rices: needs --shots-per-class, the number of pictures per name to show.")
+            raise InputError(
+                "select rices (--select) needs shots_per_class (--shots-per-class), the number of pictures per name."
+            )
         self.model = scoring_model(self.model).with_pictures({}, keep_features=False)
         refuse_scaffold(self.scaffold, self.model.card.special_tokens)
 
-    def teach(self, named: Mapping[str, str | Path | Iterable[str | Path]]) -> None:
-        """Show pictures under their names: {"cactihog": [paths]}. Names taught before get more pictures.
+    def teach(self, named: Mapping[str, Picture | Iterable[Picture]] | str | Path | Dataset) -> None:
+        """Show pictures under their names: {"cactihog": ["a.png", "b.png"]}. Names taught before get more pictures.
+
+        A picture is a path, a PIL image, a NumPy array, a torch tensor, or the bytes of a file; a name has one, a list
+        of them, or a folder of pictures. Instead of names with pictures, `named` can be a folder with one folder of
+        pictures for each name, or another data set that `open_data` takes or returns.
 
         A picture that was taught under another name moves to the new one. Raises `InputError`, and teaches nothing,
         for a name without pictures or of more than 100 letters, two names that differ only in case, a picture under
         two names, and a picture that cannot be read.
         """
+        if isinstance(named, str | os.PathLike | Dataset):
+            named = pictures_of_data(named, self.model)
+        if not isinstance(named, Mapping):
+            raise InputError(
+                f"teach takes names with their pictures, {{'cactihog': ['a.png', 'b.png']}}, or a folder of class "
+                f"folders. A {type(named).__name__} says no names."
+            )
         files = self.pictures.identify(checked_names(named, self.pictures.names, self.model.card.special_tokens))
         self.register_pictures()
         # Files may have moved since they were taught: read them where they are now.
@@ -95,7 +111,7 @@ class Learner:
         with progress("Reading pictures", len(new)) as advance:
             for chunk in chunks(new, BATCH):
                 for picture in chunk:
-                    thumbnails[picture] = thumbnail_png(files[picture].path, THUMBNAIL_EDGE)
+                    thumbnails[picture] = thumbnail(files[picture].path)
                     advance()
                 if not self.model.lacks("image features"):
                     features |= zip(chunk, self.model.pictures.features(chunk), strict=True)
@@ -124,8 +140,13 @@ class Learner:
         others = [name for name in self.pictures.names if name != old]
         self.pictures.rename(old, checked_name(new, others, self.model.card.special_tokens))
 
-    def ask(self, picture: str | Path) -> Answer:
-        """Name a picture.
+    @overload  # a str is also an Iterable[str]; the first signature that fits is used
+    def ask(self, picture: Picture) -> Answer: ...  # type: ignore[overload-overlap]
+    @overload
+    def ask(self, picture: Iterable[Picture]) -> list[Answer]: ...
+
+    def ask(self, picture: Picture | Iterable[Picture]) -> Answer | list[Answer]:
+        """Name a picture, or each picture of a list. Pictures are given as in `teach`; a list may name folders.
 
         A picture that was taught, in this or another file, gets the name it was taught under. For any other the head
         (`choose_head`) gives every taught name a probability. Where it is the language model, scores are corrected by
@@ -136,27 +157,9 @@ class Learner:
         Raises `InputError` for a picture that cannot be read, if fewer than two names were taught, and for a reply
         with none of the names or several.
         """
-        query, names = self.query(picture), self.pictures.names
-        if name := self.pictures.name_of(query.item):
-            probabilities = certain(name, names)
-            if not self.pictures.kinds:
-                return Answer(name, probabilities, taught=True)
-            return Answer(
-                name, probabilities, *nearest_pictures(self.pictures, self.query_vectors(query.item)), taught=True
-            )
-        if len(names) < 2:
-            raise InputError("teach at least two names before asking: with one there is nothing to choose.")
-        if self.model.lacks("log-probabilities") and "lm" in self.choose_head().parts:
-            probabilities = named_reply(self.model, self.scaffold, query, self.support_for(query), names)
-        else:
-            probabilities = dict(zip(names, probabilities_of_names(self, query), strict=True))
-        best = max(probabilities, key=probabilities.__getitem__)
-        if not self.pictures.kinds:
-            return Answer(best, probabilities)
-        similarity, neighbours = nearest_pictures(self.pictures, self.query_vectors(query.item))
-        threshold = self.estimate_rejection_threshold()
-        accepted = threshold is None or threshold.accepts(similarity)
-        return Answer(best if accepted else None, probabilities, similarity, neighbours)
+        if is_single(picture):
+            return answers(self, [picture_source(picture)])[0]
+        return answers(self, picture_sources(picture))
 
     def choose_head(self) -> HeadChoice:
         """What names pictures, with how often it is right on taught pictures that were left out.
@@ -165,20 +168,40 @@ class Learner:
         """
         return self.computed.once(self.pictures.key, f"head {self.head}", lambda: chosen_head(self))
 
-    def say(
+    @overload
+    def say(  # type: ignore[overload-overlap] # as in `ask`
         self,
-        picture: str | Path,
+        picture: Picture,
         question: str = "",
         new_tokens: int | None = None,
         history: Sequence[Turn] = (),
         with_support: bool = True,
-    ) -> str:
-        """Generate a reply about a picture, after the support (if `with_support`) and the turns of `history`."""
-        query = self.query(picture, question)
-        support = self.support_for(query) if with_support else Support([])
-        messages = build_messages([*support.turns, *history], self.scaffold, query)
-        (reply,) = self.model.generate([messages], new_tokens or self.model.card.prompting.reply_tokens, support.prefix)
-        return reply
+    ) -> str: ...
+    @overload
+    def say(
+        self,
+        picture: Iterable[Picture],
+        question: str = "",
+        new_tokens: int | None = None,
+        history: Sequence[Turn] = (),
+        with_support: bool = True,
+    ) -> list[str]: ...
+
+    def say(
+        self,
+        picture: Picture | Iterable[Picture],
+        question: str = "",
+        new_tokens: int | None = None,
+        history: Sequence[Turn] = (),
+        with_support: bool = True,
+    ) -> str | list[str]:
+        """Generate a reply about a picture, or about each picture of a list.
+
+        It follows the support (if `with_support`) and the turns of `history`, and has at most `new_tokens` tokens.
+        """
+        if is_single(picture):
+            return replies(self, [picture_source(picture)], question, new_tokens, history, with_support)[0]
+        return replies(self, picture_sources(picture), question, new_tokens, history, with_support)
 
     def prompt_length(
         self, query: Turn | None = None, history: Sequence[Turn] = (), with_support: bool = True
@@ -191,11 +214,11 @@ class Learner:
         turns = [*(self.choose_support() if with_support else ()), *history]
         return self.model.length(build_messages(turns, self.scaffold, query)) if turns or query else 0
 
-    def query(self, picture: str | Path, question: str = "") -> Turn:
-        """A query turn about a picture, which can be read from its file from now on."""
-        path = Path(picture)
-        item = self.pictures.id_of(path)
-        self.model.sources.setdefault(item, (item, path))
+    def query(self, picture: Picture | Source, question: str = "") -> Turn:
+        """A query turn about a picture, which the model can read from now on."""
+        source = picture_source(picture)
+        item = self.pictures.id_of(source)
+        self.model.sources[item] = item, source
         return Turn(item, "", "", question)
 
     def support_for(self, query: Turn) -> Support:
@@ -260,20 +283,22 @@ class Learner:
         """Every threshold of "none of these" with what it accepts and rejects; empty for too few pictures."""
         return self.computed.once(self.pictures.key, "rejection_curve", lambda: rejection_curve(self.pictures))
 
-    def query_vectors(self, item: str) -> PictureVectors:
-        """The vectors of a picture that heads and similarities compare; a taught picture has its own."""
-        known = self.pictures.vectors.get(item)
-        if known is None:
-            return PictureVectoriser(self.model, self.encoder).of_queries([item])[0]
-        return {kind: rows[:1] for kind, rows in known.items()}
+    def query_vectors(self, items: Sequence[str]) -> list[PictureVectors]:
+        """The vectors of pictures that heads and similarities compare; a taught picture has its own."""
+        known = {item: self.pictures.vectors[item] for item in items if item in self.pictures.vectors}
+        new = [item for item in dict.fromkeys(items) if item not in known]
+        made = dict(zip(new, PictureVectoriser(self.model, self.encoder).of_queries(new), strict=True))
+        return [
+            made[item] if item in made else {kind: rows[:1] for kind, rows in known[item].items()} for item in items
+        ]
 
     def similar_support(self, picture: str, without_itself: bool = False) -> list[Turn]:
         """As many pictures as a support has otherwise, the most similar to a picture, whatever their names."""
         if not self.pictures.kinds:
-            raise InputError("--select rices: this model's engine computes no image features. Use --select random.")
+            raise InputError("select rices: this model's engine computes no image features. Select random instead.")
         self.register_pictures()
         count = (self.shots_per_class or 1) * len(self.pictures.names)
-        query = self.query_vectors(picture)
+        (query,) = self.query_vectors([picture])
         return most_similar(self.pictures, query, count, picture if without_itself else None)
 
     def register_pictures(self) -> None:

@@ -11,17 +11,22 @@ from linkcontext.teach.answer import certain
 from linkcontext.teach.support import Support
 
 
-def named_reply(
-    model: ScoringModel, scaffold: Scaffold, query: Turn, support: Support, names: Sequence[str]
-) -> dict[str, float]:
-    """Probability 1 for the one of `names` that the model's reply about a query has, after the support.
+def named_replies(
+    model: ScoringModel, scaffold: Scaffold, queries: Sequence[Turn], support: Support, names: Sequence[str]
+) -> list[dict[str, float]]:
+    """For each query, probability 1 for the one of `names` that the model's reply has, after the support.
 
     Raises `InputError` for a reply that has none of the names, or several.
     """
-    messages = build_messages(support.turns, scaffold, query)
-    (reply,) = model.generate([messages], model.card.prompting.reply_tokens, support.prefix)
-    name = match(reply, [Candidate(name, name, name) for name in names])
-    if name is None:
-        path = model.sources[query.item][1]
-        raise InputError(f"{path}: {model.card.name} replies {reply!r}, which has none of the names, or several.")
-    return certain(name, names)
+    candidates = [Candidate(name, name, name) for name in names]
+    prompts = [build_messages(support.turns, scaffold, query) for query in queries]
+    rows = []
+    for query, reply in zip(
+        queries, model.generate(prompts, model.card.prompting.reply_tokens, support.prefix), strict=True
+    ):
+        name = match(reply, candidates)
+        if name is None:
+            path = model.sources[query.item][1]
+            raise InputError(f"{path}: {model.card.name} replies {reply!r}, which has none of the names, or several.")
+        rows.append(certain(name, names))
+    return rows

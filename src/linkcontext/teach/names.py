@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 from linkcontext.data.layout import is_blank, is_printable, name_key, normal_name
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import UNDECODED, InputError
+from linkcontext.teach.given_pictures import Picture, Source, picture_sources
 
 MAX_LETTERS = 100  # a longer text is not a name
 _ARTICLE = re.compile(r"^(?:an?|the)\s+(?=\S)")
@@ -18,6 +18,8 @@ def canonical_name(given: str) -> str:
 
     Raises `InputError` if the name is blank, longer than 100 letters, not printable or not UTF-8.
     """
+    if not isinstance(given, str):
+        raise InputError(f"{given!r}: a name is a text. Write {str(given)!r}.")
     if UNDECODED.search(given):
         raise InputError(f"{given[:40]!r}: the name is not UTF-8. Write it in UTF-8.")
     name = normal_name(given)
@@ -55,11 +57,11 @@ def checked_name(given: str, existing: Iterable[str], special_tokens: re.Pattern
 
 
 def checked_names(
-    named: Mapping[str, str | Path | Iterable[str | Path]], existing: Iterable[str], special_tokens: re.Pattern[str]
-) -> Iterator[tuple[str, list[Path]]]:
-    """Yield each name of a lesson in its canonical form, with its paths; errors as in `checked_name`."""
+    named: Mapping[str, Picture | Iterable[Picture]], existing: Iterable[str], special_tokens: re.Pattern[str]
+) -> Iterator[tuple[str, list[Source]]]:
+    """Yield each name of a lesson in its canonical form, with its pictures; errors as in `checked_name` and in
+    `picture_sources`."""
     known = list(existing)
-    for given, paths in named.items():
+    for given, pictures in named.items():
         known.append(checked_name(given, known, special_tokens))
-        several = [paths] if isinstance(paths, str | Path) else paths
-        yield known[-1], [Path(path) for path in several]
+        yield known[-1], picture_sources(pictures, f" of {known[-1]!r}")

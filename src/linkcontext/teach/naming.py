@@ -61,22 +61,25 @@ def chosen_head(learner: "Learner") -> HeadChoice:
     return choose_head(learner.head, views, labels, len(pictures.names), language_model if can_score else None)
 
 
-def probabilities_of_names(learner: "Learner", query: Turn) -> list[float]:
-    """The probability of each taught name for a picture, by the learner's head."""
+def probabilities_of_names(learner: "Learner", queries: Sequence[Turn]) -> list[list[float]]:
+    """The probability of each taught name for each picture, by the learner's head."""
     choice, pictures = learner.choose_head(), learner.pictures
-    labels, names = labels_of(pictures), len(pictures.names)
+    labels, names, items = labels_of(pictures), len(pictures.names), [query.item for query in queries]
     scores: dict[HeadName, Scores] = {}
     if on_features := [part for part in choice.parts if part in HEADS]:
         views = views_by_kind(pictures)[choice.features]
-        row = rows_of_kind(learner.query_vectors(query.item), choice.features).numpy()
-        scores = {part: head_scores(HEADS[part], views, labels, row, names) for part in on_features}
+        vectors = [rows_of_kind(own, choice.features).numpy() for own in learner.query_vectors(items)]
+        rows = np.concatenate(vectors)
+        scores = {part: head_scores(HEADS[part], views, labels, rows, names) for part in on_features}
     if "pairs" in choice.parts:
         learner.register_pictures()
-        scores["pairs"] = pair_scores(learner.model, query.item, pictures.ids, labels, names)[None]
+        pairs = [pair_scores(learner.model, item, pictures.ids, labels, names) for item in items]
+        scores["pairs"] = np.stack(pairs)
     if "lm" in choice.parts:
-        rows = _log_probabilities(learner, [query], learner.support_for(query))
-        scores["lm"] = rows - learner.estimate_name_bias()
-    probabilities: list[float] = np.exp(choice.log_probabilities(scores)[0]).tolist()
+        groups = [[query] for query in queries] if learner.select == "rices" else [queries]
+        by_model = [_log_probabilities(learner, group, learner.support_for(group[0])) for group in groups]
+        scores["lm"] = np.concatenate(by_model) - learner.estimate_name_bias()
+    probabilities: list[list[float]] = np.exp(choice.log_probabilities(scores)).tolist()
     return probabilities
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from linkcontext.config import HeadName
-from linkcontext.data.images import sha256
+from linkcontext.data.images import Upload, sha256
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError, first_few
@@ -176,7 +176,10 @@ class Pack:
             self._check_features(features, vectors, learner)
         learner.pictures = TaughtPictures(
             self.concepts,
-            self.paths,
+            {
+                item: self.paths.get(item) or Upload(f"picture {item[:12]}, taught without a file", b"")
+                for item in features
+            },
             dict(header.pixels),
             self.thumbnails,
             {item: ImageFeatures.from_tensors(rows, model.loaded.device) for item, rows in features.items()},
@@ -234,8 +237,8 @@ class Pack:
 
     @property
     def paths(self) -> dict[str, Path]:
-        """The paths of the pictures when they were taught, by id."""
-        return {item: self._folder / self.header.paths[item] for item in self.header.items}
+        """The paths of the pictures when they were taught, by id; none of a picture that was given without a file."""
+        return {item: self._folder / path for item, path in self.header.paths.items()}
 
     @property
     def _folder(self) -> Path:
@@ -255,7 +258,8 @@ class Pack:
     def existing_pictures(self, model: str) -> dict[str, Path]:
         """The paths of the picture files by id, for a model that must be taught again.
 
-        Raises `InputError` if a picture is missing, has changed, or is outside the folder of an untrusted pack.
+        Raises `InputError` if a picture is missing, has changed, was taught without a file, or is outside the folder of
+        an untrusted pack.
         """
         paths = self.paths
         if not self.trusted:
@@ -266,12 +270,17 @@ class Pack:
                     f"{first_few(outside)}. Teach them again, or use --trust-pack if you trust its author."
                 )
         gone = [str(path) for item, path in paths.items() if not path.is_file() or sha256(path) != item]
-        if gone:
+        lost = len(self.header.items) - len(paths)
+        if gone or lost:
             reason = "was taught to another model" if self.trusted else ELSEWHERE
             trust = "" if self.trusted else " If you trust its author, --trust-pack uses the features in the pack."
+            what = (
+                f"{len(gone)} of {len(paths)} are gone or have changed: {first_few(gone)}. Put them back."
+                if gone
+                else f"{lost} of {len(self.header.items)} were taught without a file. Teach them again."
+            )
             raise InputError(
-                f"{self.path}: {reason}. To use it with {model}, its pictures have to be read again, and {len(gone)} "
-                f"of {len(paths)} are gone or have changed: {first_few(gone)}. Put them back.{trust}"
+                f"{self.path}: {reason}. To use it with {model}, its pictures have to be read again, and {what}{trust}"
             )
         return paths
 

@@ -88,7 +88,7 @@ class Header:
     model: TaughtTo
     scaffold: Scaffold
     concepts: dict[str, tuple[str, ...]]  # pictures by class name
-    paths: dict[str, str]  # relative to the pack's folder
+    paths: dict[str, str]  # relative to the pack's folder; none of a picture that was given without a file
     pixels: dict[str, str]  # the hash of each picture's pixels
     shots_per_class: int | None
     select: Select
@@ -175,8 +175,10 @@ def _wrong_pictures(header: Header) -> list[str]:
         wrong.append("it has a picture twice")
     if any("\0" in path for path in header.paths.values()):
         wrong.append("a path has a zero byte")
-    if not set(items) == header.paths.keys() == header.pixels.keys():
-        wrong.append("concepts, paths and pixels do not have the same pictures")
+    if set(items) != header.pixels.keys():
+        wrong.append("concepts and pixels do not have the same pictures")
+    if not header.paths.keys() <= set(items):
+        wrong.append("paths has pictures that the pack does not have")
     return wrong
 
 

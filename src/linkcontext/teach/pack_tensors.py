@@ -19,7 +19,7 @@ from linkcontext.evaluation.picture_vectors import KINDS, PictureVectors
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.models.model import Model
-from linkcontext.teach.learner import THUMBNAIL_EDGE
+from linkcontext.teach.given_pictures import THUMBNAIL_EDGE
 from linkcontext.teach.taught_pictures import TaughtPictures
 
 PARTS = {"ids", "slots", "shift", "tokens", "pooled", "deep"}  # of a picture's features

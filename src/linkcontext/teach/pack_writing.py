@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 
+from linkcontext.data.images import Upload
 from linkcontext.errors import InputError
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.jsonl import to_json
@@ -51,11 +52,18 @@ def write_pack(learner: Learner, path: Path, licence: str = "", keep_state: bool
     """Write what a learner was taught; a file that exists at `path` is replaced as a whole, or stays as it was.
 
     `keep_state` writes the KV cache of the support, too; without it the first question runs the support again. Raises
-    `InputError` if the learner has fewer than two names, if the file cannot be written and, with `new`, if it exists.
+    `InputError` if the learner has fewer than two names, if the file cannot be written, with `new` if it exists, and
+    for pictures without a file where the model gives no image features that could be kept instead.
     """
     require(learner.model, "token ids", "a pack")
     if len(learner.pictures.names) < 2:
         raise InputError(f"{path}: teach at least two names: with one there is nothing to choose.")
+    in_memory = [item for item in learner.pictures.ids if isinstance(learner.pictures.paths[item], Upload)]
+    if in_memory and (why := learner.model.lacks("image features")):
+        raise InputError(
+            f"{path}: {len(in_memory)} pictures were taught without a file, and a pack holds no pictures, only their "
+            f"image features, which this model does not give ({why}). Save the pictures as files and teach those."
+        )
     prefix = learner.prefill_support() if keep_state and learner.select != "rices" else None
     if prefix is not None and not prefix.divisible:
         log.warning("%s: without the state of the support, which this model keeps in layers of its own kinds.", path)
@@ -80,7 +88,11 @@ def _header(learner: Learner, path: Path, licence: str, prefix: PrefixCache | No
         model=TaughtTo(learner.model.loaded.name, learner.model.loaded.identity),
         scaffold=learner.scaffold,
         concepts={name: tuple(own) for name, own in pictures.by_name.items()},
-        paths={item: _relative(pictures.paths[item], folder) for item in pictures.ids},
+        paths={
+            item: _relative(file, folder)
+            for item in pictures.ids
+            if not isinstance(file := pictures.paths[item], Upload)
+        },
         pixels={item: pictures.pixel_hashes[item] for item in pictures.ids},
         shots_per_class=learner.shots_per_class,
         select=learner.select,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from linkcontext.data.layout import name_key
 from linkcontext.errors import InputError, first_few
 from linkcontext.evaluation.picture_vectors import PictureVectors, kinds_of, rows_of_kind
 from linkcontext.inference.image_features import ImageFeatures
+from linkcontext.teach.given_pictures import Source
 from linkcontext.teach.names import canonical_name
 from linkcontext.teach.similarity import best_similarity_kind
 
@@ -21,7 +21,7 @@ class PictureFile:
     """A picture as it is given to be taught: its name, its file, and the hash of its decoded pixels."""
 
     name: str
-    path: Path
+    path: Source
     pixel_hash: str
 
 
@@ -34,7 +34,8 @@ class TaughtPictures:
     """
 
     by_name: dict[str, list[str]] = field(default_factory=dict)
-    paths: dict[str, Path] = field(default_factory=dict, repr=False)  # where the file was when it was taught
+    # Where its file was when it was taught, or the picture itself where it was given without a file.
+    paths: dict[str, Source] = field(default_factory=dict, repr=False)
     pixel_hashes: dict[str, str] = field(default_factory=dict, repr=False)
     thumbnails: dict[str, bytes] = field(default_factory=dict, repr=False)  # PNG
     features: dict[str, ImageFeatures] = field(default_factory=dict, repr=False)
@@ -66,9 +67,9 @@ class TaughtPictures:
         """The name under which a picture was taught, or None."""
         return next((name for name, pictures in self.by_name.items() if picture in pictures), None)
 
-    def id_of(self, path: Path) -> str:
+    def id_of(self, path: Source) -> str:
         """The id of the picture in a file: that of the same picture if it was taught, else the file's sha256."""
-        digest, pixel_hash = sha256(existing(path)), hash_pixels(path)
+        digest, pixel_hash = sha256(path), hash_pixels(path)
         return next((picture for picture, known in self.pixel_hashes.items() if known == pixel_hash), digest)
 
     def taught_name(self, given: str) -> str:
@@ -78,20 +79,20 @@ class TaughtPictures:
             raise InputError(f"{name!r} was not taught. The names are: {', '.join(self.by_name) or 'none yet'}.")
         return name
 
-    def identify(self, named: Iterable[tuple[str, Sequence[Path]]]) -> dict[str, PictureFile]:
+    def identify(self, named: Iterable[tuple[str, Sequence[Source]]]) -> dict[str, PictureFile]:
         """Hash the files of named pictures and return them by picture id; nothing is changed.
 
         A picture that was taught before keeps its path, unless the file is the same. Raises `InputError` for a name
-        without pictures, a missing or unreadable file, and a picture under two names.
+        without pictures, an unreadable file, and a picture under two names.
         """
         ids = {pixel_hash: picture for picture, pixel_hash in self.pixel_hashes.items()}
         names: dict[str, tuple[str, str]] = {}  # picture id -> name, hash of the pixels
-        files: dict[str, Path] = {}
+        files: dict[str, Source] = {}
         for name, paths in named:
             if not paths:
                 raise InputError(f"{name!r}: has no pictures. Give at least one picture.")
             for path in paths:
-                digest, pixel_hash = sha256(existing(path)), hash_pixels(path)
+                digest, pixel_hash = sha256(path), hash_pixels(path)
                 picture = ids.setdefault(pixel_hash, digest)
                 if picture == digest:
                     files.setdefault(picture, path)
@@ -172,10 +173,3 @@ class TaughtPictures:
             rows = {kind: self.rows(kind) for kind in self.kinds}
             self._similarity_kind = {self.key: best_similarity_kind(rows, self.labels)}
         return self._similarity_kind[self.key]
-
-
-def existing(path: Path) -> Path:
-    """The path itself. Raises `InputError` if there is no such file."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such picture.")
-    return path

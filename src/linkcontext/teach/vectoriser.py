@@ -29,6 +29,8 @@ class PictureVectoriser:
 
     def of_queries(self, items: Sequence[str]) -> list[PictureVectors]:
         """The vectors of pictures, one row of each kind."""
+        if not self.model.lacks("image features"):
+            self.model.pictures.features(items)  # many at a time; below they are in memory
         return [self._vectors(item, []) for item in items]
 
     def of_taught(self, items: Sequence[str]) -> list[PictureVectors]:
