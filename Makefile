@@ -4,7 +4,9 @@
 # make test-vllm  the tests against vLLM servers on this machine, with vLLM in an environment of its own
 # make faults    the fault tests at their full counts: kills, full disks, forged files, hostile requests
 # make check     lint, format, types, imports
-# make bench     the benchmarks; make bench-vllm measures scoring on a vLLM server
+# make docs      the site, in build/html
+# make bench     the benchmarks; make bench-growth how time and memory grow (a quarter of an hour);
+#                make bench-vllm scoring on a vLLM server
 #
 # Each sets up .venv when there is none. To change its Python: rm -rf .venv, then make PYTHON=python3.13 test
 
@@ -23,7 +25,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := test
-.PHONY: demo app test test-all test-vllm faults check bench bench-vllm
+.PHONY: demo app test test-all test-vllm faults check docs bench bench-growth bench-vllm
 .NOTPARALLEL:  # two installations into one environment break it
 
 $(PY):
@@ -97,6 +99,22 @@ check: $(VENV)/dev.stamp
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
+
+# The site is made of docstrings and Markdown alone: nothing of the library is imported, and no torch is installed.
+SITE := .venv-docs
+
+$(SITE)/installed.stamp: pyproject.toml | $(PY)
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip install 'mkdocs-material>=9.6,<10' 'mkdocstrings[python]>=0.30'
+	@touch $@
+
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(SITE)/installed.stamp
+	$(SITE)/bin/python docs/site.py
+	$(SITE)/bin/mkdocs build --strict
+
+bench-growth: $(VENV)/installed.stamp
+	$(PY) benchmarks/growth.py
 
 $(VENV)/bench.stamp: $(VENV)/dev.stamp
 	$(PY) -m pip install $(PINS) -e '.[dev,bench]'

@@ -362,6 +362,12 @@ SHAPES = {
         [16, 24, 24],
         16,
     ),
+    # Of the width of a small bundled model, so that overheads show; nine tokens a picture.
+    "llava-192": lambda: llava(
+        sizes(192, 768, 4, 6, vocab_size=2048, max_position_embeddings=65536),
+        sizes(64, 128, 2, 4, image_size=21, patch_size=7),
+        2000,
+    ),
     # Weights so large that every token changes what follows it.
     "llava-toy": lambda: llava(
         sizes(64, 128, 2, 4, vocab_size=320),

@@ -23,7 +23,7 @@ MISTAKES = {
     "teach --dta=photos --out zoo.pack": "--dta: not a flag of teach. Did you mean --data?",
     "teach \u2014data photos --out zoo.pack": "begins with a long dash. Type two hyphens: --data",
     "teach --data my photos --out zoo.pack": "A path with spaces needs quotes: 'my photos'",
-    "teach --data photos --out zoo.pack --head nearset": "--head nearset: not one of auto, lm, centroid",
+    "teach --data photos --out zoo.pack --head nearset": "--head nearset: not one of auto, lm, pairs, centroid",
     "teach --data photos --out zoo.pack --head": "--head: a value is missing. Give --head {auto,lm,",
     "teach --data photos --out zoo.pack --shots-per-class few": "few: takes whole numbers, for example",
     "teach --data photos --out zoo.pack -v -q": "--verbose --quiet: leave one of them out.",

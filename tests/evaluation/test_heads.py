@@ -34,19 +34,19 @@ FEATURES, LABELS = unit([0, 10, 20, 90, 100, 110]), np.array([0, 0, 0, 1, 1, 1])
 
 @pytest.mark.parametrize("head", SIMPLE)
 def test_the_nearer_name_has_the_higher_score(head):
-    scores = SIMPLE[head](FEATURES, LABELS, unit([15, 95]), 2)
+    scores = SIMPLE[head](FEATURES, LABELS, 2)(unit([15, 95]))
     assert scores.shape == (2, 2)
     assert scores.argmax(1).tolist() == [0, 1]
 
 
 def test_a_centroid_is_the_cosine_with_the_mean():
-    scores = centroid(FEATURES, LABELS, unit([10, 55]), 2)
+    scores = centroid(FEATURES, LABELS, 2)(unit([10, 55]))
     assert scores[0] == pytest.approx([1, np.cos(np.deg2rad(90))], abs=1e-6)
     assert scores[1] == pytest.approx([np.cos(np.deg2rad(45))] * 2, abs=1e-6)
 
 
 def test_neighbours_share_by_their_distance():
-    scores = knn(FEATURES, LABELS, unit([50]), 2)  # 20, 90 and 10 are nearest: 30, 40 and 40 degrees away
+    scores = knn(FEATURES, LABELS, 2)(unit([50]))  # 20, 90 and 10 are nearest: 30, 40 and 40 degrees away
     near, far = 1 / (1 - np.cos(np.deg2rad(30))), 1 / (1 - np.cos(np.deg2rad(40)))
     share = (near + far) / (near + 2 * far)
     assert np.exp(scores[0]) - 1e-3 == pytest.approx([share, 1 - share], abs=1e-4)
@@ -54,14 +54,14 @@ def test_neighbours_share_by_their_distance():
 
 @pytest.mark.parametrize("head", SIMPLE)
 def test_a_head_takes_a_name_with_one_picture(head):
-    assert SIMPLE[head](FEATURES[:4], LABELS[:4], unit([95]), 2).argmax(1).tolist() == [1]
+    assert SIMPLE[head](FEATURES[:4], LABELS[:4], 2)(unit([95])).argmax(1).tolist() == [1]
 
 
 @pytest.mark.parametrize("head", SIMPLE)
 def test_a_picture_without_features_gets_finite_scores_and_no_warning(head, recwarn):
     """Zeros have no direction; two opposite pictures of a name have a mean of zeros."""
     features = np.stack([*unit([0, 180, 90, 100]), np.zeros(2, np.float32)])
-    scores = SIMPLE[head](features, np.array([0, 0, 1, 1, 1]), np.stack([*unit([95]), np.zeros(2, np.float32)]), 2)
+    scores = SIMPLE[head](features, np.array([0, 0, 1, 1, 1]), 2)(np.stack([*unit([95]), np.zeros(2, np.float32)]))
     assert np.isfinite(scores).all()
     assert scores[0].argmax() == 1
     assert not [str(one.message) for one in recwarn]
@@ -83,7 +83,7 @@ def test_a_picture_does_not_judge_a_head_that_has_seen_it(head):
     scores = left_out_scores(SIMPLE[head], FEATURES[:, None], LABELS, 2)
     for part in ([0, 3], [1, 4], [2, 5]):
         rest = [place for place in range(6) if place not in part]
-        expected = SIMPLE[head](FEATURES[rest], LABELS[rest], FEATURES[part], 2)
+        expected = SIMPLE[head](FEATURES[rest], LABELS[rest], 2)(FEATURES[part])
         assert scores[part] == pytest.approx(expected)
     single = left_out_scores(SIMPLE[head], FEATURES[:4, None], LABELS[:4], 2)
     assert np.isnan(single[3]).all()
@@ -98,7 +98,7 @@ def test_changed_copies_are_left_out_with_their_picture(head):
     for part in ([0, 3], [1, 4], [2, 5]):
         rest = [place for place in range(6) if place not in part]
         rows = np.concatenate([views[rest, 0], views[rest, 1]])
-        expected = SIMPLE[head](rows, np.tile(LABELS[rest], 2), FEATURES[part], 2)
+        expected = SIMPLE[head](rows, np.tile(LABELS[rest], 2), 2)(FEATURES[part])
         assert scores[part] == pytest.approx(expected, abs=2e-3)  # an optimiser stops a little earlier or later
 
 
@@ -123,4 +123,4 @@ def test_no_support_makes_a_head_certain():
 def test_tabicl_without_its_package_is_a_sentence(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tabicl", None)
     with pytest.raises(InputError, match="pip install tabicl"):
-        HEADS["tabicl"](FEATURES, LABELS, FEATURES, 2)
+        HEADS["tabicl"](FEATURES, LABELS, 2)

@@ -14,6 +14,7 @@ from linkcontext.metavars import (
     Folder,
     ModelName,
     NameList,
+    OptionalFile,
     OptionalFolder,
     OptionalModel,
     OptionalNumber,
@@ -203,6 +204,9 @@ class ChangePack:
     """The terms under which the pack may be used."""
     out: OptionalPack = None
     """Write the changed pack to this new file, and leave the one that was read unchanged."""
+    severity: OptionalFile = None
+    """Change the pictures more and more (blur, noise, darkness, turning, shrinking, covering), print how many are still
+    accepted and recognised, and draw it to this PNG or SVG file."""
     model: OptionalModel = None
     """The model that the pack was taught to. Needed only for packs from elsewhere whose model is not bundled."""
     trust_pack: TrustPack = False
@@ -219,6 +223,19 @@ class ChangePack:
         else:
             pack = read_pack(Path(self.pack), self.trust_pack)
         console.print("\n".join(pack.describe()), markup=False, soft_wrap=True)
+        if self.severity is not None:
+            self._draw_severity(pack, Path(self.severity))
+
+    def _draw_severity(self, pack: "Pack", out: Path) -> None:
+        """Print and draw how far the taught things may change."""
+        from linkcontext.teach.severity import describe_severity, draw_severity, severity_curve
+
+        if out.suffix.lower() not in (".png", ".svg"):
+            raise InputError(f"--severity {out}: the drawing is a PNG or SVG file. Name one, for example severity.png.")
+        rows = severity_curve(pack.learner(model_of(pack, self.model, self.loading)))
+        console.print("\n".join(describe_severity(rows)), markup=False, soft_wrap=True, highlight=False)
+        draw_severity(rows, out)
+        console.print(f"drawn to {out}", markup=False, soft_wrap=True)
 
     def _write(self) -> "Pack":
         """Change the pack and write it."""

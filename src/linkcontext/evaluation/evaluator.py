@@ -1,7 +1,7 @@
 """From episodes to predictions: build the prompts of each query, score them with a model, and append the records."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,7 @@ from linkcontext.episodes.scaffold import Message, Scaffold, query_messages
 from linkcontext.errors import InputError
 from linkcontext.evaluation import checks
 from linkcontext.evaluation.baselines import baselines
-from linkcontext.evaluation.head_task import HeadTask
-from linkcontext.evaluation.heads import log_softmax
+from linkcontext.evaluation.head_task import head_log_probabilities
 from linkcontext.evaluation.metrics import LIKELIHOODS, available_scorings, credit
 from linkcontext.inference.vision import chunks
 from linkcontext.jsonl import read_jsonl
@@ -152,7 +151,9 @@ def predict_episodes(evaluator: Evaluator, episodes: Sequence[Episode]) -> Itera
         scores = dict(enumerate(rows[: len(requests)]))
         nulls = dict(zip(blind, rows[len(requests) :], strict=True))
     priors = _priors(evaluator, cases) if evaluator.likelihood and evaluator.calibrate else {}
-    heads = _head_scores(evaluator, cases, scores, priors) if evaluator.likelihood and evaluator.head != "lm" else {}
+    heads: dict[int, list[float]] = {}
+    if evaluator.likelihood and evaluator.head != "lm":
+        heads = head_log_probabilities(evaluator.scorer, evaluator.scaffold, evaluator.head, cases, scores, priors)
     make = partial(_messages, evaluator)
     prompts = [make(case) for case in cases] if evaluator.generate else []
     replies = evaluator.scorer.generate(prompts, evaluator.new_tokens) if evaluator.generate else [None] * len(cases)
@@ -205,30 +206,6 @@ def _priors(evaluator: Evaluator, cases: Sequence[QueryCase]) -> dict[tuple[str,
         scores = np.array([[value for value, _ in next(rows)] for _ in case.episode.shown(case.shots_per_class)])
         priors[key] = (scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)).mean(0).tolist()
     return priors
-
-
-def _head_scores(
-    evaluator: Evaluator,
-    cases: Sequence[QueryCase],
-    scores: Mapping[int, Sequence[tuple[float, int]]],
-    priors: Mapping[tuple[str, int], Sequence[float]],
-) -> dict[int, list[float]]:
-    """Index of a case with a support -> each candidate's log-probability among the candidates by the head."""
-    by_support: dict[tuple[str, int], list[int]] = {}
-    for place, case in enumerate(cases):
-        if case.shots_per_class > 0:
-            by_support.setdefault((case.episode.id, case.shots_per_class), []).append(place)
-    rows: dict[int, list[float]] = {}
-    for key, places in by_support.items():
-        case = cases[places[0]]
-        model_scores = np.array([[value for value, _ in scores[place]] for place in places])
-        model_scores = log_softmax(model_scores) - np.array(priors.get(key, 0.0))
-        queries = [case.episode.queries[cases[place].query] for place in places]
-        shown = case.episode.shown(case.shots_per_class)
-        names = [candidate.name for candidate in case.episode.candidates]
-        task = HeadTask(evaluator.scorer, evaluator.scaffold, shown, names)
-        rows |= zip(places, task.log_probabilities(evaluator.head, queries, model_scores).tolist(), strict=True)
-    return rows
 
 
 def _blind(case: QueryCase) -> tuple[str, int, str, int]:

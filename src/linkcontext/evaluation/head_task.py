@@ -1,19 +1,50 @@
-"""One support whose pictures a head learns, and the queries that it names."""
+"""Heads in an evaluation: each learns the pictures of one support, and names the queries after it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from linkcontext.config import HeadName
 from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.evaluation.head_choice import choose_head
-from linkcontext.evaluation.heads import HEADS, Features, Labels, Scores, Views, head_scores
+from linkcontext.evaluation.heads import HEADS, Features, Labels, Scores, Views, fit_to_views, log_softmax
 from linkcontext.evaluation.name_scores import left_out_log_probabilities, without_name_bias
 from linkcontext.evaluation.pairs import left_out_pair_scores, pair_scores
 from linkcontext.evaluation.picture_vectors import kinds_of, own_vectors, rows_of_kind
 from linkcontext.records import Turn
 from linkcontext.scoring.protocol import ScoringModel
+
+if TYPE_CHECKING:
+    from linkcontext.evaluation.evaluator import QueryCase
+
+
+def head_log_probabilities(
+    scorer: ScoringModel,
+    scaffold: Scaffold,
+    head: HeadName,
+    cases: Sequence["QueryCase"],
+    scores: Mapping[int, Sequence[tuple[float, int]]],
+    priors: Mapping[tuple[str, int], Sequence[float]],
+) -> dict[int, list[float]]:
+    """Index of a case with a support -> each candidate's log-probability among the candidates by a head.
+
+    `scores` are the language model's, by the index of a case, and `priors` its means by episode and shots per class.
+    """
+    by_support: dict[tuple[str, int], list[int]] = {}
+    for place, case in enumerate(cases):
+        if case.shots_per_class > 0:
+            by_support.setdefault((case.episode.id, case.shots_per_class), []).append(place)
+    rows: dict[int, list[float]] = {}
+    for key, places in by_support.items():
+        episode, shots = cases[places[0]].episode, cases[places[0]].shots_per_class
+        model_scores = np.array([[value for value, _ in scores[place]] for place in places])
+        model_scores = log_softmax(model_scores) - np.array(priors.get(key, 0.0))
+        queries = [episode.queries[cases[place].query] for place in places]
+        task = HeadTask(scorer, scaffold, episode.shown(shots), [candidate.name for candidate in episode.candidates])
+        rows |= zip(places, task.log_probabilities(head, queries, model_scores).tolist(), strict=True)
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +71,7 @@ class HeadTask:
         for part in choice.parts:
             if part in HEADS:
                 rows = self._vectors(queries, choice.features)
-                scores[part] = head_scores(HEADS[part], views[choice.features], labels, rows, len(self.names))
+                scores[part] = fit_to_views(HEADS[part], views[choice.features], labels, len(self.names))(rows)
         if "pairs" in choice.parts:
             pairs = [pair_scores(self.scorer, query.item, items, labels, len(self.names)) for query in queries]
             scores["pairs"] = np.stack(pairs)

@@ -21,7 +21,8 @@ Features = NDArray[np.float32]  # [pictures, width], of unit length or zeros
 Views = NDArray[np.float32]  # [pictures, 1 + views, width]: each picture, and its changed copies
 Labels = NDArray[np.int64]  # [pictures]: the place of each picture's name among the names
 Scores = NDArray[np.float64]  # [pictures, names]: higher is likelier
-Head = Callable[[Features, Labels, Features, int], Scores]  # supports, their labels, queries, how many names
+Fitted = Callable[[Features], Scores]  # the scores of pictures by a head that was fitted
+Head = Callable[[Features, Labels, int], Fitted]  # fits a head to pictures, their labels, and how many names there are
 
 HEAD_NAMES: tuple[HeadName, ...] = get_args(HeadName)
 
@@ -32,27 +33,33 @@ LEFT_OUT = 10  # parts that are left out in turn, at most
 TEMPERATURES = np.geomspace(1e-5, 1e2, 300)  # features of some encoders have cosines that differ by 1e-4
 
 
-def centroid(features: Features, labels: Labels, queries: Features, names: int) -> Scores:
+def centroid(features: Features, labels: Labels, names: int) -> Fitted:
     """The cosine between a picture and the mean of each name's pictures."""
-    means = np.stack([features[labels == label].mean(0) for label in range(names)])
-    scores: Scores = (queries @ normalize(means).T).astype(np.float64)
-    return scores
+    sums = np.zeros((names, features.shape[1]), np.float32)
+    np.add.at(sums, labels, features)
+    means = normalize(sums / np.bincount(labels, minlength=names)[:, None])
+
+    def score(queries: Features) -> Scores:
+        scores: Scores = (queries @ means.T).astype(np.float64)
+        return scores
+
+    return score
 
 
-def knn(features: Features, labels: Labels, queries: Features, names: int) -> Scores:
+def knn(features: Features, labels: Labels, names: int) -> Fitted:
     """The logarithm of each name's share of the three nearest pictures, nearer ones counting more."""
     count = min(NEIGHBOURS, len(features))
     model = KNeighborsClassifier(count, weights="distance", metric="cosine").fit(features, labels)
-    return np.log(_of_all_names(model, model.predict_proba(queries), names) + LEAST)
+    return lambda queries: np.log(_of_all_names(model, model.predict_proba(queries), names) + LEAST)
 
 
-def linear(features: Features, labels: Labels, queries: Features, names: int) -> Scores:
+def linear(features: Features, labels: Labels, names: int) -> Fitted:
     """Log-probabilities of a logistic regression."""
     model = LogisticRegression(C=STRENGTH, max_iter=1000).fit(features, labels)
-    return _of_all_names(model, model.predict_log_proba(queries), names, np.log(LEAST))
+    return lambda queries: _of_all_names(model, model.predict_log_proba(queries), names, np.log(LEAST))
 
 
-def tabicl(features: Features, labels: Labels, queries: Features, names: int) -> Scores:
+def tabicl(features: Features, labels: Labels, names: int) -> Fitted:
     """Log-probabilities of TabICL (arXiv 2502.05564), a transformer that reads the support as a table.
 
     Raises `InputError` if the package is missing or its weights cannot be had.
@@ -65,7 +72,7 @@ def tabicl(features: Features, labels: Labels, queries: Features, names: int) ->
         model = TabICLClassifier().fit(features, labels)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"--head tabicl: its weights cannot be loaded from the hub ({error}).") from error
-    return np.log(_of_all_names(model, model.predict_proba(queries), names) + LEAST)
+    return lambda queries: np.log(_of_all_names(model, model.predict_proba(queries), names) + LEAST)
 
 
 HEADS: dict[HeadName, Head] = {"centroid": centroid, "knn": knn, "linear": linear, "tabicl": tabicl}
@@ -92,9 +99,9 @@ def left_out_parts(labels: Labels) -> list[NDArray[np.int64]]:
     return [places for places in split if len(places)]
 
 
-def head_scores(head: Head, support: Views, labels: Labels, queries: Features, names: int) -> Scores:
-    """The scores of queries by a head that was fitted to pictures and their changed copies."""
-    return head(support.reshape(-1, support.shape[-1]), np.repeat(labels, support.shape[1]), queries, names)
+def fit_to_views(head: Head, support: Views, labels: Labels, names: int) -> Fitted:
+    """A head that is fitted to pictures and their changed copies."""
+    return head(support.reshape(-1, support.shape[-1]), np.repeat(labels, support.shape[1]), names)
 
 
 def left_out_scores(head: Head, pictures: Views, labels: Labels, names: int) -> Scores:
@@ -103,7 +110,7 @@ def left_out_scores(head: Head, pictures: Views, labels: Labels, names: int) -> 
     scores = np.full((len(pictures), names), np.nan)
     for places in left_out_parts(labels):
         rest = np.setdiff1d(np.arange(len(labels)), places)
-        scores[places] = head_scores(head, pictures[rest], labels[rest], pictures[places, 0], names)
+        scores[places] = fit_to_views(head, pictures[rest], labels[rest], names)(pictures[places, 0])
     return scores
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from linkcontext.config import HeadName
 from linkcontext.errors import InputError
 from linkcontext.evaluation.head_choice import HeadChoice, choose_head
-from linkcontext.evaluation.heads import HEADS, LEFT_OUT, Labels, Scores, Views, head_scores, left_out_parts
+from linkcontext.evaluation.heads import HEADS, LEFT_OUT, Fitted, Labels, Scores, Views, fit_to_views, left_out_parts
 from linkcontext.evaluation.name_scores import (
     is_balanced,
     left_out_log_probabilities,
@@ -67,10 +67,9 @@ def probabilities_of_names(learner: "Learner", queries: Sequence[Turn]) -> list[
     labels, names, items = labels_of(pictures), len(pictures.names), [query.item for query in queries]
     scores: dict[HeadName, Scores] = {}
     if on_features := [part for part in choice.parts if part in HEADS]:
-        views = views_by_kind(pictures)[choice.features]
         vectors = [rows_of_kind(own, choice.features).numpy() for own in learner.query_vectors(items)]
         rows = np.concatenate(vectors)
-        scores = {part: head_scores(HEADS[part], views, labels, rows, names) for part in on_features}
+        scores = {part: _fitted(learner, part, choice.features)(rows) for part in on_features}
     if "pairs" in choice.parts:
         learner.register_pictures()
         pairs = [pair_scores(learner.model, item, pictures.ids, labels, names) for item in items]
@@ -81,6 +80,16 @@ def probabilities_of_names(learner: "Learner", queries: Sequence[Turn]) -> list[
         scores["lm"] = np.concatenate(by_model) - learner.estimate_name_bias()
     probabilities: list[list[float]] = np.exp(choice.log_probabilities(scores)).tolist()
     return probabilities
+
+
+def _fitted(learner: "Learner", head: HeadName, kind: str) -> Fitted:
+    """A head on image features, fitted to the taught pictures once."""
+    pictures = learner.pictures
+
+    def fit() -> Fitted:
+        return fit_to_views(HEADS[head], views_by_kind(pictures)[kind], labels_of(pictures), len(pictures.names))
+
+    return learner.computed.once(pictures.key, f"fitted {head} {kind}", fit)
 
 
 def mean_log_probabilities(learner: "Learner") -> list[float]:

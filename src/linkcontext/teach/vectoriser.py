@@ -1,14 +1,12 @@
 """From pictures to the vectors that heads and similarities compare."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
 from linkcontext.config import Augmentation
-from linkcontext.data.images import open_image
+from linkcontext.data.images import Upload, hash_pixels, open_image, png
 from linkcontext.evaluation.picture_vectors import PictureVectors, own_vectors
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.scoring.protocol import ScoringModel
@@ -35,31 +33,35 @@ class PictureVectoriser:
 
     def of_taught(self, items: Sequence[str]) -> list[PictureVectors]:
         """The vectors of pictures and their changed copies."""
-        return [self._vectors(item, augmented(self._open(item), self.augment)) for item in items]
+        return [self._vectors(item, augmented(self.open(item), self.augment) if self.augment else []) for item in items]
+
+    def of_image(self, image: Image.Image) -> PictureVectors:
+        """The vectors of an RGB image that has no id."""
+        name = "an image"
+        self.model.sources[name] = (hash_pixels(upload := Upload(name, png(image, compress_level=1))), upload)
+        try:
+            return self._vectors(name, [])
+        finally:
+            del self.model.sources[name]
+
+    def open(self, item: str) -> Image.Image:
+        """A picture in RGB."""
+        return open_image(self.model.sources[item][1])
 
     def _vectors(self, item: str, copies: Sequence[Image.Image]) -> PictureVectors:
         vectors = {}
         if not self.model.lacks("image features"):
             vectors = own_vectors([*self.model.pictures.features([item]), *self._features(item, copies)])
         if self.encoder is not None:
-            vectors["encoder"] = self.encoder.encode([self._open(item), *copies])
+            vectors["encoder"] = self.encoder.encode([self.open(item), *copies])
         return vectors
 
     def _features(self, item: str, copies: Sequence[Image.Image]) -> list[ImageFeatures]:
-        """The model's features of changed copies of a picture. Its image processor reads them from files."""
-        if not copies:
-            return []
+        """The model's features of changed copies of a picture, which are known by their number."""
         names = [f"{item}/{','.join(self.augment)}/{place}" for place in range(len(copies))]
-        with tempfile.TemporaryDirectory() as folder:
-            for place, (name, copy) in enumerate(zip(names, copies, strict=True)):
-                path = Path(folder) / f"{place}.png"
-                copy.save(path)
-                self.model.sources[name] = (name, path)
-            features = self.model.pictures.features(names)
+        for name, copy in zip(names, copies, strict=True):
+            self.model.sources[name] = (name, Upload(name, png(copy, compress_level=1)))
+        features = self.model.pictures.features(names) if names else []
         for name in names:
             del self.model.sources[name]
         return features
-
-    def _open(self, item: str) -> Image.Image:
-        """A picture in RGB."""
-        return open_image(self.model.sources[item][1])
