@@ -46,8 +46,8 @@ def comparison(root: Path, a: str | None, b: str | None) -> str:
         raise InputError("choose two different runs to compare.")
     with _relative_errors(root):
         one, other = read_run(first), read_run(second)
-        sentence, grid = lift_constants(comparison_grid(compare_runs(one, other)))
-        notes = [caution.replace(f"{root}{os.sep}", "") for caution in comparison_notes(one, other)]
+        sentence, grid = lift_constants(comparison_grid(compare_runs(one, other), str(a), str(b)))
+        notes = [note.replace(f"{root}{os.sep}", "") for note in comparison_notes(one, other, f"{a} and {b}")]
         return html.table(" ".join([f"{sentence}.", *notes]), grid)
 
 

@@ -30,6 +30,6 @@ def runs_tab(root: Path, tab: Any) -> None:
     def show_comparison(a: str | None, b: str | None) -> Any:
         return html.notice([]), runs.comparison(root, a, b)
 
-    bind(tab.select, list_runs, [], [notice, first, second], queued=False)
-    bind(show.click, show_report, [first], [notice, content], queued=False)
-    bind(compare.click, show_comparison, [first, second], [notice, content], queued=False)
+    bind(tab.select, list_runs, [], [notice, first, second])
+    bind(show.click, show_report, [first], [notice, content])
+    bind(compare.click, show_comparison, [first, second], [notice, content])

@@ -1,36 +1,25 @@
-"""A visitor of the web page: a dialogue, the uploaded pictures, and the lines of the chat. It does not use Gradio.
+"""What one visitor of the web page has taught, asked and said. It does not use Gradio."""
 
-Uploaded files are read once, checked, and stored under the hash of their content. Names and paths that a browser sends
-are never opened.
-"""
-
-import dataclasses
-import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from linkcontext.data.formats import HEAD
-from linkcontext.data.images import open_image, sha256, suffix
-from linkcontext.data.uploads import FILES, UPLOAD_BYTES, copy_files, pictures_by_folder, unpack
+from linkcontext.app.stored_pictures import StoredPictures
+from linkcontext.config import HeadName
+from linkcontext.data.uploads import copy_files, pictures_by_folder, unpack
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
 from linkcontext.errors import InputError
 from linkcontext.scoring.local import scoring_model
-from linkcontext.scoring.protocol import ScoringModel, require
+from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.source import open_data
-from linkcontext.storage import read_errors, replacing
-from linkcontext.teach.answer import Answer
 from linkcontext.teach.dialogue import Dialogue, Reply
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.lesson_notes import count_pictures
-from linkcontext.teach.pack import read_pack
-from linkcontext.teach.pack_writing import write_pack
 
 SHOTS, QUERIES = 4, 2  # pictures per class of an example
+ASKED = 100  # pictures that can be asked about at once
+SHOWN_AT_ONCE = 8  # answers after which the page shows what there is
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,46 +34,67 @@ class ChatLine:
 
 @dataclass
 class Session:
-    """What one visitor has taught and said. `folder` belongs to the session and is removed with it."""
+    """What one visitor has taught, asked and said. `folder` belongs to the session and is removed with it.
+
+    `chosen` are the pictures of the next lesson. `asked` are those that are asked about, with `question` ("" asks for
+    their names); `answers` has their replies, in order, as far as they are computed. A change of what is taught, or of
+    the head, removes all answers.
+    """
 
     model: ScoringModel
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="linkcontext-")))
+    head: HeadName = "auto"
     lines: list[ChatLine] = field(default_factory=list)
-    unseen: tuple[Path, ...] = ()  # pictures of an example that were not taught
-    _sent: dict[Path, list[str]] = field(
-        default_factory=dict, init=False, repr=False
-    )  # names under which files were sent
+    chosen: tuple[Path, ...] = ()
+    asked: tuple[Path, ...] = ()
+    question: str = ""
+    answers: list[Reply] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.model = scoring_model(self.model)
-        self.dialogue = Dialogue(Learner(self.model))
+        self.stored = StoredPictures(self.folder)
+        self.dialogue = Dialogue(Learner(self.model, head=self.head))
 
     def close(self) -> None:
         """Remove all uploaded files."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.stored.close()
 
-    def teach(self, name: str, files: Sequence[Path]) -> list[str]:
-        """Show pictures under a name; returns sentences about what happened."""
-        if not name.strip() or not files:
+    # Teaching
+
+    def choose(self, files: Sequence[Path]) -> list[str]:
+        """Add pictures to those of the next lesson; returns sentences about files that are left out."""
+        pictures, problems = self.stored.store_readable(files)
+        self.chosen = tuple(dict.fromkeys((*self.chosen, *pictures)))
+        return problems
+
+    def unchoose(self, number: int) -> None:
+        """Take a picture out of the next lesson."""
+        self.chosen = tuple(path for place, path in enumerate(self.chosen) if place != number)
+
+    def teach(self, name: str) -> list[str]:
+        """Show the chosen pictures under a name; returns sentences about what happened."""
+        if not name.strip() or not self.chosen:
             raise InputError("teaching needs a name and at least one picture. Give both.")
-        with self._errors_as_sent():
-            reply = self.dialogue.teach(name, self._store(files))
+        with self.stored.errors_as_sent():
+            reply = self.dialogue.teach(name, self.chosen)
+        self.chosen = ()
+        self.answers = []
         return [reply.text, *reply.notes]
 
     def teach_archive(self, archive: Path) -> list[str]:
         """Teach from a zip with one folder of pictures for each name."""
-        with self._errors_as_sent(archive), tempfile.TemporaryDirectory(dir=self.folder) as into:
+        with self.stored.errors_as_sent(archive), tempfile.TemporaryDirectory(dir=self.folder) as into:
             unpack(archive, Path(into))
             return self._teach_folder(Path(into))
 
     def teach_folder(self, files: Mapping[str, Path]) -> list[str]:
         """Teach from a folder with one folder of pictures for each name: uploaded files by their paths in it."""
-        with self._errors_as_sent(), tempfile.TemporaryDirectory(dir=self.folder) as into:
+        with self.stored.errors_as_sent(), tempfile.TemporaryDirectory(dir=self.folder) as into:
             copy_files(files, Path(into))
             return self._teach_folder(Path(into))
 
     def teach_example(self, spec: str, seed: int) -> list[str]:
-        """Start over with three classes of a data set under invented names, and with unseen pictures of them."""
+        """Start over with three classes of a data set under invented names; unseen pictures of them are asked about."""
         dataset = open_data(spec)
         plan = EpisodePlan(3, (SHOTS,), episodes=1, queries=3 * QUERIES, names="pseudo", seed=seed)
         (episode,) = sample_episodes(dataset, plan).episodes
@@ -94,122 +104,130 @@ class Session:
             for c in episode.candidates
         }
         lines, notes = self.dialogue.teach_all(named)
-        self.unseen = tuple(dataset.path(query.item) for query in episode.queries)
+        self.asked = tuple(dataset.path(query.item) for query in episode.queries)
         return [*lines, *notes]
 
-    def ask(self, file: Path) -> tuple[Path, Reply]:
-        """Ask about an uploaded picture; returns its copy, too."""
-        with self._errors_as_sent():
-            (picture,) = self._store([file])
-            return picture, self.dialogue.ask(picture)
+    def forget(self, name: str) -> str:
+        """Remove a name and its pictures; returns a sentence."""
+        self.answers = []
+        return self.dialogue.forget(name).text
 
-    def ask_unseen(self, number: int) -> tuple[Path, Reply]:
-        """Ask about an unseen picture of the example."""
-        return self.unseen[number], self.dialogue.ask(self.unseen[number])
+    def restart(self) -> None:
+        """Forget everything but the choice of a head."""
+        self.dialogue = Dialogue(Learner(self.model, head=self.head))
+        self.lines, self.chosen, self.asked, self.question, self.answers = [], (), (), "", []
 
-    def say(self, text: str, files: Sequence[Path]) -> None:
-        """Say something in the chat. An error becomes a line of its own, and the chat goes on."""
-        pictures: tuple[Path, ...] = ()
+    # Asking
+
+    def ask(self, files: Sequence[Path], question: str = "") -> list[str]:
+        """Ask about uploaded pictures, or about the last ones if there are none. `answer` computes the answers.
+
+        Returns sentences about files that are left out.
+        """
+        if len(files) > ASKED:
+            raise InputError(f"{len(files):,} pictures are more than the {ASKED} that can be asked about at once.")
+        pictures, problems = self.stored.store_readable(files)
+        if problems and not pictures:
+            raise InputError(" ".join(problems))
+        if not (pictures or self.asked):
+            raise InputError("drop a picture to ask about first.")
+        self.asked = pictures or self.asked
+        self.question, self.answers = " ".join(question.split()), []
+        return problems
+
+    def answer(self) -> Iterator[None]:
+        """Compute the missing answers, and stop in between to show those that there are."""
+        for path in self.asked[len(self.answers) :]:
+            try:
+                with self.stored.errors_as_sent():
+                    reply = self.dialogue.answer(path, self.question)
+            except InputError as error:
+                if len(self.asked) == 1:
+                    raise
+                reply = Reply(str(error))
+            self.answers.append(reply)
+            if len(self.answers) % SHOWN_AT_ONCE == 0:
+                yield
+
+    def correct(self, number: int, name: str) -> list[str]:
+        """Teach an asked picture under its right name; returns sentences. All answers have to be computed again."""
+        if not 0 <= number < len(self.asked):
+            raise InputError("this picture is no longer asked about. Drop it again.")
+        if not name.strip():
+            raise InputError("give the name of what is in the picture.")
+        with self.stored.errors_as_sent():
+            reply = self.dialogue.teach(name, [self.asked[number]])
+        self.answers = []
+        return [reply.text, *reply.notes]
+
+    def use_head(self, head: HeadName) -> None:
+        """Name pictures by another head from now on."""
+        self.head = self.dialogue.learner.head = head
+        self.answers = []
+
+    def wait(self) -> str:
+        """A sentence about what takes time before the next answer; "" if nothing does.
+
+        The head is chosen when a picture is asked, again after each change of what is taught.
+        """
+        learner = self.dialogue.learner
+        known = learner.computed.key == learner.pictures.key and f"head {learner.head}" in learner.computed.values
+        if known or len(learner.pictures.names) < 2:
+            return ""
+        count = len(learner.pictures.ids)
+        return f"Choosing what names pictures best: each of the {count} taught pictures is left out once."
+
+    # Chat
+
+    def hear(self, text: str, files: Sequence[Path]) -> None:
+        """Add what is said in the chat to its lines. An error becomes a line of its own, and the chat goes on."""
         try:
-            with self._errors_as_sent():
-                pictures = self._store(files)
-                self.lines.append(ChatLine("you", text, pictures))
-                if text.startswith("/"):
-                    command = text.split(maxsplit=1)[0]
-                    raise InputError(f"{command}: there are no commands here. Send a picture, say what it is, or ask.")
-                reply = self.dialogue.say(text, pictures)
+            with self.stored.errors_as_sent():
+                self.lines.append(ChatLine("you", text, self.stored.store(files)))
+        except InputError as error:
+            self.lines += [ChatLine("you", text), ChatLine("sorry", str(error))]
+
+    def reply(self) -> None:
+        """Reply to the last line of the chat, unless that is a reply already."""
+        if not self.is_reply_missing:
+            return
+        line, before = self.lines[-1], self.dialogue.learner.pictures.key
+        try:
+            with self.stored.errors_as_sent():
+                reply = self._reply_to(line.text, line.pictures)
             own = ("In the model's own words, about the last picture.",) if reply.own_words is not None else ()
             self.lines.append(ChatLine("model", reply.text, notes=(*own, *reply.notes)))
         except InputError as error:
-            if not self.lines or self.lines[-1].who != "you":
-                self.lines.append(ChatLine("you", text))
             self.lines.append(ChatLine("sorry", str(error)))
+        if self.dialogue.learner.pictures.key != before:
+            self.answers = []
 
-    def restart(self) -> None:
-        """Forget everything."""
-        self.dialogue = Dialogue(Learner(self.model))
-        self.lines, self.unseen = [], ()
+    @property
+    def is_reply_missing(self) -> bool:
+        """Whether something was said in the chat that has no reply yet."""
+        return bool(self.lines) and self.lines[-1].who == "you"
 
-    def save_pack(self) -> Path:
-        """Write a pack of everything taught; returns its path."""
-        if len(self.dialogue.learner.pictures.names) < 2:
-            raise InputError("teach at least two names before you make a pack: with one there is nothing to choose.")
-        path = self.folder / "taught.pack"
-        with self._errors_as_sent():
-            write_pack(self.dialogue.learner, path)
-        return path
-
-    def open_pack(self, file: Path) -> list[str]:
-        """Start over with a pack that was written here for this model. The files of its pictures are not opened."""
-        with self._errors_as_sent(file):
-            pack = read_pack(file)
-            if not pack.sealed:
-                raise InputError(
-                    f"{file}: was not written by this page's user on this machine. Teach its pictures here instead."
-                )
-            require(self.model, "token ids", "opening a pack")
-            if pack.header.model.identity != self.model.loaded.identity:
-                raise InputError(
-                    f"{file}: was taught to {pack.model}, and this page serves {self.model.card.name}. Teach the "
-                    "pictures here, or start the page with --model."
-                )
-            paths = {item: str(self.folder / item) for item in pack.header.paths}  # there are no such files
-            header = dataclasses.replace(pack.header, paths=paths)
-            dialogue = Dialogue(dataclasses.replace(pack, header=header).learner(self.model))
-            dialogue.tokens()  # raises an error now if the pack does not fit the context
-        self.restart()
-        self.dialogue = dialogue
-        return [f"{name}: {count_pictures(dialogue.learner, name)}." for name in dialogue.learner.pictures.names]
-
-    def nearest(self, answer: Answer) -> list[tuple[str, bytes, float]]:
-        """The taught pictures most similar to the query picture: name, PNG, cosine similarity."""
-        thumbnails = self.dialogue.learner.pictures.thumbnails
-        return [(n.name, thumbnails[n.picture], n.similarity) for n in answer.nearest if n.picture in thumbnails]
+    def _reply_to(self, text: str, pictures: Sequence[Path]) -> Reply:
+        """The reply to a sentence, or to one of the commands of `linkcontext chat` that the page has."""
+        command, _, rest = text.partition(" ")
+        name = rest.strip().strip("\"'")
+        if command == "/teach" and name and pictures:
+            return self.dialogue.teach(name, pictures)
+        if command == "/forget" and name:
+            return self.dialogue.forget(name)
+        if text.startswith("/"):
+            raise InputError(
+                f"{command}: the commands here are /teach NAME, with pictures, and /forget NAME. You can also say "
+                "'this is a NAME', or ask."
+            )
+        return self.dialogue.say(text, pictures)
 
     def _teach_folder(self, folder: Path) -> list[str]:
         classes = pictures_by_folder(folder)
         named = {
-            name: self._store(paths, [path.relative_to(folder).as_posix() for path in paths])
+            name: self.stored.store(paths, [path.relative_to(folder).as_posix() for path in paths])
             for name, paths in classes.pictures.items()
         }
         lines, notes = self.dialogue.teach_all(named)
+        self.answers = []
         return [*lines, *notes, *(f"Left out: {problem}" for problem in classes.problems)]
-
-    def _store(self, files: Sequence[Path], names: Sequence[str] = ()) -> tuple[Path, ...]:
-        """Check pictures and copy them, each under the hash of its content. `names` are those they were sent under."""
-        if len(files) > FILES:
-            raise InputError(f"{len(files):,} files are more than the {FILES:,} that can be sent at once. Send fewer.")
-        names = names or [file.name for file in files]
-        for file, name in zip(files, names, strict=True):
-            self._sent.setdefault(file, []).append(name)
-            with read_errors(file):
-                size = file.stat().st_size
-            if size > UPLOAD_BYTES:
-                raise InputError(f"{name}: is larger than {UPLOAD_BYTES // 1_000_000} MB. Send a smaller file.")
-            open_image(file)
-        copies = []
-        for file, name in zip(files, names, strict=True):
-            with file.open("rb") as opened:
-                ending = suffix(opened.read(HEAD))
-            path = self.folder / f"{sha256(file)}{ending}"
-            self._sent.setdefault(path, []).append(name)
-            if not path.exists():
-                with replacing(path) as new:
-                    shutil.copyfile(file, new)
-            copies.append(path)
-        return tuple(copies)
-
-    @contextmanager
-    def _errors_as_sent(self, *files: Path) -> Iterator[None]:
-        """Rewrite paths in errors to the names under which files were sent: a browser must not learn the paths here."""
-        self._sent = {file: [file.name] for file in files}
-        try:
-            yield
-        except InputError as error:
-            sentence = str(error)
-            for path in sorted(self._sent, key=lambda path: -len(str(path))):
-                sentence = sentence.replace(str(path), " and ".join(dict.fromkeys(self._sent[path])))
-            here = rf"{re.escape(str(self.folder))}/(tmp\w+/)?"  # an archive is unpacked into a folder tmp...
-            raise InputError(re.sub(here, "", sentence)) from error
-        except OSError as error:  # it names a path of this machine
-            raise InputError(f"the files could not be stored ({error.strerror}). Is the server's disk full?") from error

@@ -3,6 +3,8 @@
 import importlib.util
 import math
 import os
+import sys
+import webbrowser
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +13,7 @@ import tyro
 
 from linkcontext.cli.teach import TrustPack
 from linkcontext.cli.terminal import console
-from linkcontext.config import ModelConfig
+from linkcontext.config import HeadName, ModelConfig
 from linkcontext.errors import InputError
 from linkcontext.metavars import Folder, NameList, OptionalCount, OptionalText
 
@@ -21,13 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """Serve a web page on this machine to teach, ask and chat, and to look at runs. Needs linkcontext[app]."""
+    """Serve a web page on this machine to teach, ask and chat, and to look at runs. It needs the gradio package."""
 
     model: Annotated[ModelConfig, tyro.conf.arg(name="model")] = field(default_factory=ModelConfig)
     runs: Folder = "runs"
     """The folder whose runs are listed."""
     port: OptionalCount = None
     """Default: the first free port from 7860."""
+    head: HeadName = "auto"
+    """What names pictures at first; it can be changed on the page (see `linkcontext teach --help`)."""
+    no_open: bool = False
+    """Do not open the page in a browser. It is not opened either where there is no display."""
     share: bool = False
     """Serve the page on a public address of Gradio's servers, too. Anyone who knows the address can use it."""
 
@@ -38,7 +44,14 @@ class App:
 
         if self.port is not None:
             _check_port(self.port, 1)
-        serve_page(open_model(self.model), Path(self.runs), self.port, self.share)
+        serve_page(open_model(self.model), Path(self.runs), self.port, self.share, self.head, self._ready)
+
+    def _ready(self, address: str, sentences: list[str]) -> None:
+        """Print where the page is, and open it in a browser."""
+        for sentence in sentences:
+            console.print(sentence, markup=False, soft_wrap=True)
+        if not self.no_open and _has_display():
+            webbrowser.open(address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +138,13 @@ class Serve:
             pixels=int(self.megapixels * 1e6),
             text=self.text_chars,
         )
+
+
+def _has_display() -> bool:
+    """Whether a browser can be opened in a window: elsewhere, one without windows would take over the terminal."""
+    if sys.platform in ("darwin", "win32"):
+        return not os.environ.get("SSH_CONNECTION")
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _check_port(port: int, least: int) -> None:

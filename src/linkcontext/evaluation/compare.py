@@ -73,14 +73,14 @@ def compare_runs(a: RunFolder, b: RunFolder) -> list[Row]:
     return [row | {"p_holm": p} for row, p in zip(rows, adjusted, strict=True)]
 
 
-def comparison_notes(a: RunFolder, b: RunFolder) -> list[str]:
+def comparison_notes(a: RunFolder, b: RunFolder, names: str = "A and B") -> list[str]:
     """Sentences about unfinished runs, about the differences between the two, and about unknown weights."""
     unfinished = [f"{run.path}: {run.unfinished}" for run in (a, b) if run.unfinished]
     recorded = [{*run.config.get("measured", {})} - ({"weights"} if run.weights_unknown else set()) for run in (a, b)]
     alone = recorded[0] ^ recorded[1]  # a part that only one run records is not known to differ
     differ = measurement_differences(a.config, b.config, alone | ({"weights"} - recorded[0]))
     differ += option_differences(a.config["config"], b.config["config"])
-    sentence = f"A and B differ in {', '.join(differ)}." if differ else "A and B differ in nothing that was recorded."
+    sentence = f"{names} differ in {', '.join(differ) or 'nothing that was recorded'}."
     if alone:
         sentence += f" Only one of them records {', '.join(WORDS.get(name, name) for name in sorted(alone))}."
     return [*unfinished, sentence, *(f"{run.path}: {UNKNOWN_WEIGHTS}" for run in (a, b) if run.weights_unknown)]

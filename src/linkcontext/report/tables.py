@@ -64,20 +64,23 @@ def metrics_grid(rows: Sequence[Row]) -> Grid:
     return _grid(columns, rows)
 
 
-def comparison_grid(rows: Sequence[Row]) -> Grid:
-    """The rows of `evaluation.compare` as a table: both accuracies, B - A with its interval, p, n and chance."""
+def comparison_grid(rows: Sequence[Row], a: str = "A", b: str = "B") -> Grid:
+    """The rows of `evaluation.compare` as a table: both accuracies, B - A with its interval, p, n and chance.
+
+    `a` and `b` are the names of the two runs in the headings.
+    """
     columns: dict[str, Callable[[Row], str]] = {
         "episodes": episode_setting,
         "shots per class": lambda row: str(row["shots_per_class"]),
         "scoring": lambda row: _words(row["scoring"]),
-        "A": lambda row: format_share(row["accuracy_a"]),
-        "B": lambda row: format_share(row["accuracy_b"]),
-        "B − A [95 %]": lambda row: (
+        a: lambda row: format_share(row["accuracy_a"]),
+        b: lambda row: format_share(row["accuracy_b"]),
+        f"{b} − {a} [95 %]": lambda row: (
             f"{format_difference(row['difference'])} [{', '.join(map(format_difference, row['ci95']))}]"
         ),
         "p": lambda row: format_p(row["p"]),
         "queries / episodes / pictures": _counts,
-        "not paired A / B": lambda row: f"{row['unpaired_a']:,} / {row['unpaired_b']:,}",
+        f"not paired {a} / {b}": lambda row: f"{row['unpaired_a']:,} / {row['unpaired_b']:,}",
         "chance": lambda row: format_share(row["chance"]),
     }
     if len(rows) > 1:
