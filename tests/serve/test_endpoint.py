@@ -60,7 +60,7 @@ def pack(model, paths, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def endpoint(model, limits, pack):
-    return Endpoint("mini", model, limits, [("zoo", pack)])
+    return Endpoint("mini", model, limits, [("zoo", pack)], head="lm")
 
 
 @pytest.fixture(scope="module")

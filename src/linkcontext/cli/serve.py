@@ -62,6 +62,9 @@ class Serve:
     pack: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE ...", help_behavior_hint="")] = ()
     """NAME=FILE: a pack that `linkcontext teach` wrote. Requests for the model NAME are answered after its
     pictures."""
+    head: HeadName | None = None
+    """What names a picture when a client's first message asks for nothing but its name: lm, the model itself, or
+    another head of `linkcontext teach`. Default: what the pack says. All else is answered by the model."""
     trust_pack: TrustPack = False
     host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
     """The address to listen on. Any but a loopback address can be reached by other machines and needs a key."""
@@ -105,7 +108,7 @@ class Serve:
             check_exposure(listening, self.host, key, self.no_auth)
             hosts = Hosts.of(listening, (self.host, *checked_host_names(self.allow_host)))
             model = load_local(self.model)
-            endpoint = Endpoint(Path(self.model.model).name, model, self._limits(), packs, self.trust_pack)
+            endpoint = Endpoint(Path(self.model.model).name, model, self._limits(), packs, self.trust_pack, self.head)
             console.print(f"{', '.join(endpoint.prompts)} at {address(listening)}", markup=False, soft_wrap=True)
             serve(endpoint, listening, hosts, key)
 

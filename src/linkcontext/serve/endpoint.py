@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from linkcontext.data.images import open_image
+from linkcontext.config import HeadName
+from linkcontext.data.images import Upload, open_image
 from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError
@@ -36,10 +38,12 @@ from linkcontext.serve.responses import (
     failure_response,
     refusal_response,
     route_response,
-    send_taught_name,
 )
 from linkcontext.serve.served_prompt import ServedPrompt
 from linkcontext.serve.worker import Event, Failed, Finished, GenerationRequest, ModelWorker
+from linkcontext.teach.answer import NONE_OF_THESE
+from linkcontext.teach.asking import answers
+from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import read_pack
 
 LARGE_SHARE = 4  # at most one in so many places is for a large request
@@ -64,7 +68,13 @@ class Endpoint:
     """A model and packs under the names by which clients ask for them, and the requests in progress."""
 
     def __init__(
-        self, name: str, model: Model, limits: Limits, packs: Sequence[tuple[str, Path]] = (), trust: bool = False
+        self,
+        name: str,
+        model: Model,
+        limits: Limits,
+        packs: Sequence[tuple[str, Path]] = (),
+        trust: bool = False,
+        head: HeadName | None = None,
     ) -> None:
         # A text with more characters cannot fit the context, since no token has more than the longest.
         longest = max(map(len, model.tokenizer.get_vocab()))
@@ -85,6 +95,8 @@ class Endpoint:
                     f"--pack {pack_name}={path}: a model of that name is served already. Choose another name."
                 )
             learner = read_pack(path, trust).learner(local_model)
+            learner.head = head or learner.head
+            learner.choose_head()  # before the first request, which would wait for it
             self.prompts[pack_name] = ServedPrompt.of(learner, path)
             prefix = learner.prefill_support()
             if prefix is not None:
@@ -174,7 +186,7 @@ class Endpoint:
         if generation.taught_name is None:
             self.worker.submit(generation)
         else:
-            send_taught_name(generation, generation.taught_name)
+            generation.answer_with(generation.taught_name)
         response = ChatResponse(chat, generation, events)
         try:
             if not chat.stream:
@@ -218,6 +230,11 @@ class Endpoint:
                     raise Refusal(499, "the client has disconnected.")
                 prompt, eyes = self.prompts[chat.model], self.worker.local_model.eyes
                 generation.taught_name = prompt.taught_name(chat, generation.messages, generation.sources)
+                picture = prompt.picture_to_name(chat, generation.messages, generation.sources)
+                if prompt.learner is not None and picture is not None and generation.taught_name is None:
+                    generation.named_by = prompt.learner.choose_head().head
+                    generation.name = partial(_name, prompt.learner, picture)
+                    return 0
                 return thread.prepare(
                     generation.messages,
                     generation.ending,
@@ -260,6 +277,11 @@ class Endpoint:
         for number, message in enumerate(messages):
             for place, part in enumerate(message["content"]):
                 refuse_marks(part.get("text", ""), self.model.marks, f"messages.{number}.content.{place}")
+
+
+def _name(learner: Learner, picture: Upload) -> str:
+    """The name of a picture by the learner's head, or "none of these"."""
+    return answers(learner, [picture])[0].name or NONE_OF_THESE
 
 
 async def _wait_for_disconnect(request: Request) -> None:

@@ -89,14 +89,8 @@ class ChatResponse:
         name = f"chatcmpl-{uuid.uuid4().hex}"
         head = {"id": name, "object": kind, "created": int(time.time()), "model": self.chat.model}
         head |= {"taught": True} if self.request.taught_name is not None else {}
+        head |= {"named_by": self.request.named_by} if self.request.named_by is not None else {}
         return head | ({"ignored": self.chat.ignored} if self.chat.ignored else {})
-
-
-def send_taught_name(request: GenerationRequest, name: str) -> None:
-    """Answer a request with a name that is known without the model."""
-    request.on_event(Started(0, 0))
-    request.on_event(Delta(name, []))
-    request.finish(Finished("stop", 0, None))
 
 
 def error_body(message: str, status: int, code: str | None = None) -> dict[str, Any]:

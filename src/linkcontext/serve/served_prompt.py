@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
+from linkcontext.data.images import Upload
 from linkcontext.episodes.scaffold import Message, build_messages, image_ids
 from linkcontext.errors import InputError
 from linkcontext.inference.image_features import ImageFeatures
@@ -26,6 +27,7 @@ class ServedPrompt:
     features: Mapping[str, ImageFeatures] = field(default_factory=dict)
     recogniser: Recogniser = field(default_factory=lambda: Recogniser({}, ""))
     digest: str | None = None  # of the pack's pictures, names and wording
+    learner: Learner | None = None  # names pictures by its head
 
     @classmethod
     def of(cls, learner: Learner, where: Path) -> "ServedPrompt":
@@ -41,7 +43,7 @@ class ServedPrompt:
         turns = build_messages(learner.choose_support(), learner.scaffold)
         digest = hashlib.sha256(json.dumps([turns, learner.pictures.by_name]).encode()).hexdigest()
         sources: Sources = {item: (item, path) for item, path in learner.pictures.paths.items()}
-        return cls(turns, sources, learner.pictures.features, Recogniser.of(learner), digest)
+        return cls(turns, sources, learner.pictures.features, Recogniser.of(learner), digest, learner)
 
     def before(self, messages: list[Message]) -> list[Message]:
         """A client's messages behind those of the pack. Leading system messages stay first, as templates require."""
@@ -53,9 +55,26 @@ class ServedPrompt:
 
         None if the client has shown the picture before: it may have corrected the name, which only the model can read.
         """
-        if chat.ending != "none" or chat.stops or chat.logprobs or chat.prompt_logprobs is not None:
+        if not _wants_text_alone(chat):
             return None
         own = Counter(image_ids(messages)) - Counter(image_ids(self.messages))
         if max(own.values(), default=0) > 1:
             return None
         return self.recogniser.name(messages, sources)
+
+    def picture_to_name(self, chat: ChatRequest, messages: list[Message], sources: Sources) -> Upload | None:
+        """The picture that a head names, if its name is all that a client asks for in its only message.
+
+        None if the pack is named by the language model, which is then asked. So it is if the client has said more:
+        that may matter.
+        """
+        if self.learner is None or self.learner.choose_head().head == "lm" or not _wants_text_alone(chat):
+            return None
+        item = self.recogniser.item_to_name(messages) if len(messages) == len(self.messages) + 1 else None
+        source = sources[item][1] if item is not None else None
+        return source if isinstance(source, Upload) else None
+
+
+def _wants_text_alone(chat: ChatRequest) -> bool:
+    """Whether a name without log-probabilities can answer a request."""
+    return chat.ending == "none" and not chat.stops and not chat.logprobs and chat.prompt_logprobs is None

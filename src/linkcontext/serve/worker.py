@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from linkcontext.config import HeadName
 from linkcontext.episodes.scaffold import Message
 from linkcontext.errors import InputError
 from linkcontext.inference.image_features import ImageFeatures
@@ -81,6 +82,8 @@ class GenerationRequest:
     wants_prompt_logprobs: bool
     pixels: int = 0  # of the client's pictures
     taught_name: str | None = None  # the answer, if the request asks for the name of a taught picture
+    named_by: HeadName | None = None  # the head that answers a request for a name instead of the model
+    name: Callable[[], str] | None = None  # asks that head
     on_event: Callable[[Event], object] = lambda event: None
     cancelled: bool = False  # the client has disconnected
     prompt_tokens: int = 0
@@ -94,6 +97,12 @@ class GenerationRequest:
         """Note that the client has disconnected, unless the watch for that was itself cancelled."""
         if not disconnect.cancelled():
             self.cancelled = True
+
+    def answer_with(self, text: str) -> None:
+        """Answer with a text that is known without a prompt."""
+        self.on_event(Started(0, 0))
+        self.on_event(Delta(text, []))
+        self.finish(Finished("stop", 0, None))
 
     def finish(self, event: Finished | Failed) -> None:
         """Send the last event, once."""
@@ -149,7 +158,9 @@ class ModelWorker:
     def _answer(self, requests: list[GenerationRequest]) -> None:
         try:
             self.local_model.sources.clear()
-            ready = [request for request in requests if self._prepare(request)]
+            for request in requests:
+                self._name(request)
+            ready = [request for request in requests if not request.finished and self._prepare(request)]
             for prefix, group in self._by_prefix(ready):
                 self._generate(group, prefix)
         except InputError as error:
@@ -160,6 +171,17 @@ class ModelWorker:
         finally:
             self.local_model.sources.clear()
             self.local_model.eyes.evict()
+
+    def _name(self, request: GenerationRequest) -> None:
+        """Answer a request for a name that a head gives. It needs no prompt, and has no tokens."""
+        if request.name is None or request.cancelled:
+            return
+        try:
+            name = request.name()
+        except InputError as error:
+            request.finish(Failed(400, str(error)))
+            return
+        request.answer_with(name)
 
     def _retry_alone(self, requests: list[GenerationRequest], failure: Failed) -> None:
         """After a failure, answer each request alone, except those that were sent a part of their answer."""

@@ -9,6 +9,8 @@ from linkcontext.data.images import Upload
 
 NAMES_IN_LINE = 3
 
+NONE_OF_THESE = "none of these"  # in place of a name, for a picture unlike everything taught
+
 
 @dataclass(frozen=True, slots=True)
 class SimilarPicture:
@@ -54,7 +56,7 @@ def answer_line(answer: Answer) -> str:
         return f"{answer.name} (this picture was taught)"
     ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])[:NAMES_IN_LINE]
     listed = ", ".join(f"{name} {probability:.0%}" for name, probability in ranked)
-    return f"{answer.name} ({listed})" if answer.name else f"none of these ({listed}, if it has to be one)"
+    return f"{answer.name} ({listed})" if answer.name else f"{NONE_OF_THESE} ({listed}, if it has to be one)"
 
 
 def certain(name: str, names: Iterable[str]) -> dict[str, float]:

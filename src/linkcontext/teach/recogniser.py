@@ -29,6 +29,11 @@ class Recogniser:
 
         None otherwise. Raises `InputError` if the picture cannot be read.
         """
+        item = self.item_to_name(messages)
+        return None if item is None else self.names.get(hash_pixels(sources[item][1]))
+
+    def item_to_name(self, messages: Sequence[Message]) -> str | None:
+        """The id of the one picture in the last message, if the message asks for its name; None otherwise."""
         if not self.names or not messages or messages[-1]["role"] != "user":
             return None
         parts = messages[-1]["content"]
@@ -36,4 +41,4 @@ class Recogniser:
         words = " ".join(" ".join(part["text"] for part in parts if part["type"] == "text").split())
         if len(items) != 1 or not (NAMING.fullmatch(words) or words.casefold() == self.question.casefold()):
             return None
-        return self.names.get(hash_pixels(sources[items[0]][1]))
+        return str(items[0])
