@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from linkcontext.data.reader import Reader
 from linkcontext.errors import InputError
 from linkcontext.progress import progress
 from linkcontext.records import Item
-from linkcontext.storage import cache_dir, read_errors, written_once
+from linkcontext.storage import cache_dir, read_errors, write_text, written_once
 
 PICTURE_COLUMNS = ("image", "img")  # if several columns hold pictures, the first of these names is used
 NAMING = "labels are whole names"  # part of the cache key: data sets cached under another rule are written again
@@ -118,6 +119,41 @@ def conversation_rows(name: str, folder: Path) -> Iterator[tuple[str, dict[str, 
             yield f"hf:{name}, split {split}, row {number}", row
 
 
+def cached_rows(name: str) -> tuple[Path, list[dict[str, Any]]]:
+    """The rows of all splits of a data set, and the folder in the cache that holds their pictures.
+
+    The pictures are written once with unchanged bytes. Rows have their paths below the folder: a text, or a list of
+    texts, and "" for a missing picture. `name` is a Hub id, a parquet file, a folder of them, or a folder that the
+    `datasets` package saved. Raises `InputError` as `open_huggingface`.
+    """
+    datasets = _datasets(name)
+    raw: dict[str, Any] = {}
+    columns: dict[str, list[str]] = {}
+    for split, table in _load(datasets, name).items():
+        columns[split] = [column for column, f in table.features.items() if _is_picture_column(datasets, f)]
+        for column in columns[split]:
+            one, undecoded = isinstance(table.features[column], datasets.Image), datasets.Image(decode=False)
+            table = table.cast_column(column, undecoded if one else datasets.List(undecoded))  # noqa: PLW2901
+        raw[split] = table
+
+    def write(folder: Path) -> None:
+        rows: list[dict[str, Any]] = []
+        for split, table in raw.items():
+            for number, row in enumerate(table):
+                for column in columns[split]:
+                    shown = row[column] if isinstance(row[column], list) else [row[column]]
+                    stem = f"pictures/{_slug(split)}-{number:07d}-{_slug(column)}"
+                    paths = [_write(each, folder, f"{stem}-{n}")[0] if each else "" for n, each in enumerate(shown)]
+                    row[column] = paths if isinstance(row[column], list) else paths[0]
+                rows.append(row)
+        write_text(json.dumps(rows, default=str), folder / "rows.json")
+
+    state = "\n".join(f"{split} {table._fingerprint}" for split, table in raw.items())
+    key = f"{_slug(name)}-{hashlib.sha256(state.encode()).hexdigest()[:16]}"
+    folder = written_once(cache_dir() / "rows" / key, write)
+    return folder, json.loads((folder / "rows.json").read_text(encoding="utf-8"))
+
+
 def _is_picture_column(datasets: ModuleType, feature: Any) -> bool:
     return isinstance(getattr(feature, "feature", feature), datasets.Image)
 
@@ -138,6 +174,9 @@ def _load(datasets: ModuleType, name: str, streaming: bool = False) -> dict[str,
         path, config = name.rsplit(":", 1)
     failures = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError)
     try:
+        if any((Path(path) / saved).is_file() for saved in ("dataset_dict.json", "state.json")):
+            loaded = datasets.load_from_disk(path)
+            return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
         if Path(path).is_file():
             return dict(datasets.load_dataset("parquet", data_files=path, streaming=streaming))
         return dict(datasets.load_dataset(path, config, streaming=streaming))

@@ -60,6 +60,14 @@ TASKS = {
     "truemicl": Listed(
         "linkcontext.evaluation.tasks.imported:TRUE_MICL", "TrueMICL, from a folder made in the same way"
     ),
+    "smmile": Listed(
+        "linkcontext.evaluation.tasks.smmile:SMMILE",
+        "SMMILE and SMMILE++: medical problems with their own examples (--data hf:smmile/SMMILE, or its parquet file)",
+    ),
+    "covip": Listed(
+        "linkcontext.evaluation.tasks.covip:COVIP",
+        "CoViP's diagnostic tasks: recalling dialogues about a thing (--data hf:Yeongtak/lsd, itr, lar, or its files)",
+    ),
     "nvrd": Listed(
         "linkcontext.evaluation.tasks.nvrd:NVRD",
         "NVRD: how far a thing may change until it is no longer given its word, by severity and kind of change "

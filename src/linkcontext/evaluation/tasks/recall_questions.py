@@ -1,7 +1,7 @@
 """Questions without a support, which measure whether a model still knows what it was taught, and their answers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from linkcontext.data.manifest import Dataset
@@ -43,13 +43,15 @@ class RecallAnswer:
 class RecallTest:
     """Questions and their pictures.
 
-    `names` are the names that a reply may give, and `total` is the number of questions that the data have.
+    `names` are the names that a reply may give, and `total` is the number of questions that the data have. `metrics`
+    maps tasks to the metric of their replies (`retention_rows`); a world's and a file's own tasks need none.
     """
 
     dataset: Dataset
     questions: tuple[RecallQuestion, ...]
     names: tuple[str, ...]
     total: int
+    metrics: Mapping[str, str] = field(default_factory=dict)
 
 
 def random_subset(things: Sequence[Thing], count: int, *stream: str | int) -> list[Thing]:

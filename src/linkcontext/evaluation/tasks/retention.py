@@ -25,16 +25,26 @@ def _configure(options: TaskOptions) -> TaskOptions:
     The default of --data is world:taught here, because no model was taught another world. Raises `InputError` for
     options that only episodes have.
     """
-    e, default = options.episodes, EpisodeConfig()
+    options = configure_questions("retention", "asks without a support", options)
+    e = options.episodes
+    data = TAUGHT if e.data == EpisodeConfig().data else e.data
+    return dataclasses.replace(options, episodes=dataclasses.replace(e, data=data))
+
+
+def configure_questions(benchmark: str, reason: str, options: TaskOptions) -> TaskOptions:
+    """The options of a benchmark of questions: data, episodes, seed and strict, with likelihoods and replies.
+
+    Raises `InputError`, which gives the `reason`, for options that only drawn episodes have.
+    """
+    e = options.episodes
     kept = EpisodeConfig(data=e.data, episodes=e.episodes, seed=e.seed, strict=e.strict)
-    idle = [flag for flag in flags(e, kept) if (flag, e.shots) != ("--shots-per-class", (0,))]
+    idle = [flag for flag in flags(e, kept) if (flag, e.shots) != ("--shots", (0,))]
     idle += ["--calibrate"] * options.calibrate
     if idle:
-        raise InputError(f"{', '.join(idle)}: --benchmark retention asks without a support. Leave it out.")
+        raise InputError(f"{', '.join(idle)}: --benchmark {benchmark} {reason}. Leave it out.")
     if e.episodes < 1:
         raise InputError(f"--episodes {e.episodes}: give at least one question of each kind.")
-    data = TAUGHT if e.data == default.data else e.data
-    return dataclasses.replace(options, episodes=dataclasses.replace(kept, data=data, shots=(0,)), scoring="both")
+    return dataclasses.replace(options, episodes=dataclasses.replace(kept, shots=(0,)), scoring="both")
 
 
 def _run_name(model: str, options: TaskOptions) -> str:
