@@ -77,7 +77,7 @@ def test_a_model_is_measured_by_severity(sample_data, nano, tmp_path):
 
 def test_what_the_benchmark_sets_itself_is_refused(sample_data):
     task = find_task("nvrd")
-    with pytest.raises(InputError, match="--shots: --benchmark nvrd sets this itself"):
+    with pytest.raises(InputError, match="--shots-per-class: --benchmark nvrd sets this itself"):
         configured(config(sample_data, shots=(4,)), task)
     with pytest.raises(InputError, match="--benchmark nvrd needs --data nvrd:DIR"):
         configured(eval_config(), task)

@@ -30,11 +30,11 @@ def _open(options: EpisodeConfig, _: Scaffold) -> RecallTest:
     folder, task, read = read_covip(options.data, problems)
     name = f"covip {TASKS[task]}"
     drawn = random_subset([*enumerate(read)], options.episodes, "covip", options.seed)
-    asked = [
+    drawn_questions = [
         RecallQuestion(f"row {number}", name, query.query, (_message(query, QUESTIONS[task]),), (query.answer,))
         for number, query in drawn
     ]
-    dataset, questions = with_pictures(asked, folder, problems)
+    dataset, questions = with_pictures(drawn_questions, folder, problems)
     return RecallTest(dataset, questions, (), len(read), {name: METRICS[task]})
 
 

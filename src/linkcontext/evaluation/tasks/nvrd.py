@@ -32,8 +32,8 @@ def _configure(options: TaskOptions) -> TaskOptions:
     """
     e, default = options.episodes, EpisodeConfig()
     kept = dataclasses.replace(default, **{name: getattr(e, name) for name in READ}, shots=(1,))
-    idle = [flag for flag in flags(e, kept) if flag != "--shots" or e.shots not in (default.shots, (1,))]
-    if idle:
+    shots = e.shots if e.shots == default.shots else kept.shots
+    if idle := flags(e, dataclasses.replace(kept, shots=shots)):
         raise InputError(
             f"{', '.join(idle)}: --benchmark nvrd sets this itself, with one unchanged picture of each object. "
             "Leave it out."

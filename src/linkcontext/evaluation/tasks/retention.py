@@ -38,7 +38,7 @@ def configure_questions(benchmark: str, reason: str, options: TaskOptions) -> Ta
     """
     e = options.episodes
     kept = EpisodeConfig(data=e.data, episodes=e.episodes, seed=e.seed, strict=e.strict)
-    idle = [flag for flag in flags(e, kept) if (flag, e.shots) != ("--shots", (0,))]
+    idle = [flag for flag in flags(e, kept) if (flag, e.shots) != ("--shots-per-class", (0,))]
     idle += ["--calibrate"] * options.calibrate
     if idle:
         raise InputError(f"{', '.join(idle)}: --benchmark {benchmark} {reason}. Leave it out.")
