@@ -66,7 +66,7 @@ def taught(table: Teaching, model: ScoringModel, data: str) -> dict:
     dataset = open_data(data)
     classes = {k: v for k, v in sorted(dataset.by_class().items()) if len(v) >= SHOWN + table.asked}
     right, near, near_tokens, draws = [], [], [], []
-    fits, sure, known, kept, refused = [], [], [], [], []
+    fits, sure, known, kept, refused, aurocs = [], [], [], [], [], []
     for draw in range(table.draws):
         stream = rng("teaching", draw)
         chosen = [list(classes)[i] for i in stream.permutation(len(classes))[: CLASSES + 1]]
@@ -92,6 +92,8 @@ def taught(table: Teaching, model: ScoringModel, data: str) -> dict:
                 near.append(nearest(seen.pooled, pooled, names)[0] == name)
                 near_tokens.append(nearest(seen.mean, tokens, names)[0] == name)
                 draws.append(str(draw))
+        # Within a draw, because similarities of different kinds of vectors cannot be compared.
+        aurocs.append(float(roc_auc_score(known[-len(asked) - len(sixth) :], fits[-len(asked) - len(sixth) :])))
     return {
         "data": Path(data).name,
         "accuracy": fmean(right),
@@ -99,7 +101,7 @@ def taught(table: Teaching, model: ScoringModel, data: str) -> dict:
         "nearest_centroid": fmean(near),
         "nearest_centroid_tokens": fmean(near_tokens),
         "n": len(right),
-        "auroc_fit": float(roc_auc_score(known, fits)),
+        "auroc_fit": fmean(aurocs),
         "auroc_probability": float(roc_auc_score(known, sure)),
         "kept": fmean(kept),
         "refused": fmean(refused),

@@ -50,6 +50,17 @@ def test_the_kind_that_tells_names_from_other_things_is_taken():
     assert best_similarity_kind({"tokens": apart, "pooled": apart}, [0, 0, 1, 1]) == "tokens"  # the first of equals
 
 
+def test_a_kind_that_is_hardly_better_is_not_taken(monkeypatch):
+    nearly, apart = unit(0, 10, 24, 100), unit(0, 10, 90, 95)
+    labels = [0, 0, 1, 1]
+    own, others = left_out_similarities(nearly, labels)
+    assert sum(float(a > b) for a in own for b in others) / 16 < 1
+    monkeypatch.setattr("linkcontext.teach.similarity.MARGIN", 0.9)
+    assert best_similarity_kind({"tokens": nearly, "pooled": apart}, labels) == "tokens"
+    monkeypatch.setattr("linkcontext.teach.similarity.MARGIN", 0.0)
+    assert best_similarity_kind({"tokens": nearly, "pooled": apart}, labels) == "pooled"
+
+
 def test_the_first_kind_is_taken_where_nothing_can_be_left_out_and_no_numbers_are_passed_over():
     alike, apart = unit(0, 50, 10), unit(0, 10, 90)
     assert best_similarity_kind({"tokens": alike, "pooled": apart}, [0, 0, 1]) == "tokens"

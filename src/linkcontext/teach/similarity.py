@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+MARGIN = 0.05  # by which the AUROC of another kind of vectors must be better
 MOST = 2000  # taught pictures that are left out; of more, evenly spaced ones
 
 
@@ -41,8 +42,9 @@ def left_out_similarities(rows: Tensor, labels: Sequence[int]) -> tuple[Tensor, 
 def best_similarity_kind(rows_by_kind: Mapping[str, Tensor], labels: Sequence[int]) -> str:
     """The kind of vectors that tells pictures of taught names from those of other classes best, by AUROC.
 
-    The first kind with two names less, or where a name has a single picture, because then nothing can be left out.
-    Kinds with numbers that are not finite are passed over.
+    The first kind is taken unless another is better by `MARGIN`, since few pictures say little; and with fewer than two
+    names, or where a name has a single picture, because then nothing can be left out. Kinds with numbers that are not
+    finite are passed over.
     """
     finite = {kind: rows for kind, rows in rows_by_kind.items() if bool(torch.isfinite(rows).all())}
     counts = torch.bincount(torch.tensor(labels)).tolist()
@@ -53,4 +55,5 @@ def best_similarity_kind(rows_by_kind: Mapping[str, Tensor], labels: Sequence[in
         own, others = left_out_similarities(finite[kind], labels)
         return float(roc_auc_score([1] * len(own) + [0] * len(others), torch.cat([own, others]).numpy()))
 
-    return max(finite, key=auroc)
+    first, *others = finite
+    return max(finite, key=lambda kind: auroc(kind) + (MARGIN if kind == first else 0.0)) if others else first
