@@ -30,7 +30,7 @@ def notice(sentences: Sequence[str], wrong: bool = False) -> str:
 
 def chosen_pictures(session: Session) -> str:
     """The pictures of the next lesson."""
-    pictures = [(thumbnail(path, SMALL), session.stored.names.get(path, "")) for path in session.chosen]
+    pictures = [(thumbnail_uri(path, SMALL), session.stored.names.get(path, "")) for path in session.chosen]
     return str(_macros().chosen_pictures(pictures))
 
 
@@ -52,7 +52,7 @@ def answer_cards(session: Session) -> str:
         ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1]) if answer else []
         cards.append(
             {
-                "picture": thumbnail(path, LARGE),
+                "picture": thumbnail_uri(path, LARGE),
                 "sent": session.stored.names.get(path, ""),
                 "reply": reply,
                 "ranked": ranked[: MAX_BARS if few else FEW_BARS],
@@ -65,7 +65,7 @@ def answer_cards(session: Session) -> str:
 
 def chat_lines(session: Session) -> str:
     """The lines of the chat with their pictures."""
-    thumbnails = {path: thumbnail(path, SMALL) for line in session.lines for path in line.pictures}
+    thumbnails = {path: thumbnail_uri(path, SMALL) for line in session.lines for path in line.pictures}
     wait = (session.wait() or "…") if session.is_reply_missing else ""
     return str(_macros().chat_lines(session.lines, thumbnails, wait))
 
@@ -81,7 +81,7 @@ def table(caption: str, grid: Grid) -> str:
 
 
 @lru_cache(KEPT_THUMBNAILS)
-def thumbnail(path: Path, edge: int) -> str:
+def thumbnail_uri(path: Path, edge: int) -> str:
     """A stored picture as a data URI, with at most `edge` pixels on its longer side."""
     image = open_image(path)
     image.thumbnail((edge, edge), Image.Resampling.LANCZOS)
