@@ -27,9 +27,8 @@ from typing import TYPE_CHECKING, Any
 from linkcontext import _old_modules
 
 if TYPE_CHECKING:
-    from linkcontext.api import draw_episodes, evaluate, load
+    from linkcontext.api import draw_episodes, evaluate, load, open_data
     from linkcontext.evaluation.compare import compare
-    from linkcontext.source import open_data
     from linkcontext.teach.answer import Answer
     from linkcontext.teach.learner import Learner
     from linkcontext.teach.pack import Pack
@@ -47,7 +46,7 @@ _PLACES = {
     "evaluate": "api",
     "load": "api",
     "measure": "api",  # the name of `evaluate` in version 0.1
-    "open_data": "source",
+    "open_data": "api",
 }
 
 _old_modules.install()

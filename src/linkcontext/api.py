@@ -1,34 +1,50 @@
-"""The functions of `import linkcontext` that only gather what other modules do: load, draw_episodes, evaluate."""
+"""The functions of `import linkcontext`: load, open_data, draw_episodes, evaluate. They only gather what others do."""
 
 import dataclasses
 import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from linkcontext.config import Dtype, EpisodeConfig, ModelConfig, eval_config
+from linkcontext import source
+from linkcontext.config import (
+    Dtype,
+    EpisodeConfig,
+    HeadName,
+    ModelConfig,
+    Scoring,
+    Select,
+    eval_config,
+)
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.names import NameKind
+from linkcontext.episodes.plan import Coherence, Form, Negatives, Order, Rule
+from linkcontext.episodes.questions import HELD_OUT
 from linkcontext.errors import InputError
 from linkcontext.evaluation.draw import draw_configured
 from linkcontext.evaluation.open_model import open_model
-from linkcontext.evaluation.result import EvaluationResult
 from linkcontext.evaluation.runner import run_evaluation, run_folder
 from linkcontext.launch import is_main_process
-from linkcontext.models.prompting import Prompting
+from linkcontext.models.prompting import GenerationChoice, Prompting
+from linkcontext.python_words import in_python_words
 from linkcontext.records import Episode
 from linkcontext.report.page import write_report
+from linkcontext.report.result import EvaluationResult
+from linkcontext.scoring.engine_names import EngineName
 from linkcontext.scoring.protocol import ScoringModel
-from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner
 
 # Options that say how a model is loaded, and not how it is prompted.
-LOADING = {field.name for field in dataclasses.fields(ModelConfig)} - {
-    field.name for field in dataclasses.fields(Prompting)
-}
+LOADING = [field for field in dataclasses.fields(ModelConfig) if field.name != "model"]
+LOADING = [field for field in LOADING if field.name not in {own.name for own in dataclasses.fields(Prompting)}]
+AnyEngineName = Literal[EngineName, "packed", "cached", "naive"]  # with the names of 0.1, until 0.3
+Settings = dict[str, Any] | str  # a dictionary, or JSON
+
+open_data = in_python_words(source.open_data)
 
 
+@in_python_words
 def load(
     model: str | Path = "mini",
     *,
@@ -37,9 +53,11 @@ def load(
     adapter: str | None = None,
     trust_remote_code: bool = False,
     load_in_4bit: bool = False,
-    chat_template_kwargs: dict[str, Any] | str | None = None,
-    processor_kwargs: dict[str, Any] | str | None = None,
-    **more: Any,
+    chat_template_kwargs: Settings | None = None,
+    processor_kwargs: Settings | None = None,
+    max_pixels: int | None = None,
+    max_new_tokens: int | None = None,
+    generation_config: GenerationChoice = "clean",
 ) -> Learner:
     """Load a vision-language model that can be taught and asked.
 
@@ -53,8 +71,9 @@ def load(
         load_in_4bit: Keep the language model's weights in 4 bits (nf4).
         chat_template_kwargs: Variables for the chat template, like {"enable_thinking": False}.
         processor_kwargs: Settings of the image processor, like {"max_patches": 4}.
-        more: `max_pixels` of a picture; `max_new_tokens` of a reply (default 24); and `generation_config`: "clean" for
-            plain greedy replies (the default), "model" for the checkpoint's own penalties.
+        max_pixels: Larger pictures are reduced to this many pixels.
+        max_new_tokens: The most tokens of a reply (default 24).
+        generation_config: "clean" for plain greedy replies, "model" for the checkpoint's own penalties.
 
     Raises:
         InputError: There is no such model, or it cannot be loaded; the message says what to do.
@@ -64,30 +83,23 @@ def load(
         >>> linkcontext.load("mini").model.card.context
         4096
     """
-    for name, value in (("chat_template_kwargs", chat_template_kwargs), ("processor_kwargs", processor_kwargs)):
-        more[name] = json.dumps(value) if isinstance(value, dict) else value
-    config = ModelConfig(
-        str(model),
-        dtype=dtype,
-        device=device,
-        adapter=adapter,
-        trust_remote_code=trust_remote_code,
-        load_in_4bit=load_in_4bit,
-        **more,
-    )
-    return Learner(open_model(config))
+    options = {**locals()}
+    return Learner(open_model(ModelConfig(_model_name(options.pop("model")), **_with_json(options))))
 
 
+# The options of a command, several in a line.
+# fmt: off
+@in_python_words
 def draw_episodes(
-    data: Dataset | str | Path,
-    *,
-    ways: int = 2,
-    shots: Sequence[int] = (1,),
-    episodes: int = 256,
-    names: NameKind = "pseudo",
-    seed: int = 0,
-    **options: Any,
+    data: Dataset | str | Path, *, ways: int = 2, shots: int | Sequence[int] = (1,), episodes: int = 256,
+    queries: int | None = None, names: NameKind = "pseudo", negatives: Negatives = "random",
+    neighbours: str | None = None, rule: Rule = "nearest", order: Order = "rounds", support_split: str | None = None,
+    query_split: str | None = None, groups_apart: bool = False, false_labels: float = 0.0,
+    choose_from: int | None = None, select: Select = "random", tasks: Sequence[str] = (),
+    coherence: Coherence = "concept", format: Form = "open", options: int = 4, balanced: bool = False, seed: int = 0,
+    strict: bool = False,
 ) -> tuple[Episode, ...]:
+    # fmt: on
     """Draw episodes from a data set: pictures of a few classes under names, and others to ask about.
 
     Args:
@@ -98,7 +110,8 @@ def draw_episodes(
         episodes: How many.
         names: What classes are called: pseudo (invented words), random (letters), real, or swapped.
         seed: The same seed draws the same episodes on any machine.
-        options: Other flags of `linkcontext episodes`, such as queries, negatives, order and false_labels.
+
+    The other options are the flags of `linkcontext episodes`, which `linkcontext episodes --help` explains.
 
     Raises:
         InputError: Options that contradict each other, or too few pictures.
@@ -110,25 +123,30 @@ def draw_episodes(
         >>> len(first.support), len(first.queries)
         (20, 5)
     """
-    known = {field.name for field in dataclasses.fields(EpisodeConfig)} - {"data"}
-    if unknown := sorted(options.keys() - known):
-        raise InputError(f"{unknown[0]}: no such option. The options are {', '.join(sorted(known))}.")
-    config = EpisodeConfig(ways=ways, shots=tuple(shots), episodes=episodes, names=names, seed=seed, **options)
-    dataset = open_data(data) if isinstance(data, str | Path) else data
-    return draw_configured(config, dataset).episodes
+    given = {**locals()}
+    dataset = given.pop("data")
+    config = EpisodeConfig(**given | {"shots": _shots(shots), "tasks": tuple(tasks)})
+    return draw_configured(config, dataset if isinstance(dataset, Dataset) else source.open_data(dataset)).episodes
 
 
+# fmt: off
+@in_python_words
 def evaluate(
-    model: str | Path | Learner | ScoringModel = "mini",
-    data: str | Path = "world:0",
-    *,
-    benchmark: str | None = None,
-    ways: int = 2,
-    shots: Sequence[int] = (0, 1, 2, 4, 8, 16),
-    episodes: int = 256,
-    out: str | Path | None = None,
-    **options: Any,
+    model: str | Path | Learner | ScoringModel = "mini", data: str | Path = "world:0", *,
+    benchmark: str | None = None, ways: int = 2, shots: int | Sequence[int] = (0, 1, 2, 4, 8, 16), episodes: int = 256,
+    out: str | Path | None = None, queries: int | None = None, names: NameKind = "pseudo",
+    negatives: Negatives = "random", neighbours: str | None = None, rule: Rule = "nearest", order: Order = "rounds",
+    support_split: str | None = None, query_split: str | None = None, groups_apart: bool = False,
+    false_labels: float = 0.0, choose_from: int | None = None, select: Select = "random", tasks: Sequence[str] = (),
+    coherence: Coherence = "concept", format: Form = "open", options: int = 4, balanced: bool = False, seed: int = 0,
+    strict: bool = False, scaffold: str = "turns", scoring: Scoring = "likelihood", calibrate: bool = False,
+    head: HeadName = "lm", engine: AnyEngineName = "auto", memory_gb: float | None = None, batch: int = 16,
+    unseen: Sequence[str] = HELD_OUT, explain: int | None = None, dtype: Dtype = "auto", device: str | None = None,
+    adapter: str | None = None, trust_remote_code: bool = False, load_in_4bit: bool = False,
+    chat_template_kwargs: Settings | None = None, processor_kwargs: Settings | None = None,
+    max_pixels: int | None = None, max_new_tokens: int | None = None, generation_config: GenerationChoice = "clean",
 ) -> EvaluationResult:
+    # fmt: on
     """Measure how well a model names new pictures after it was shown a few. A run that was stopped is resumed.
 
     Args:
@@ -136,11 +154,10 @@ def evaluate(
             support of its own.
         data: As for `open_data`.
         benchmark: Another task than links between classes, such as fewshot, isekai or retention.
-        ways: Classes in an episode.
-        shots: Support pictures of each class; each number is measured.
-        episodes: How many.
+        shots: Support pictures of each class, one number or several; each is measured.
         out: The folder of the run. Default: runs/MODEL-DATA-..., named by the options.
-        options: Other flags of `linkcontext eval`, such as names, seed, scoring and scaffold.
+
+    The other options are the flags of `linkcontext eval`, which `linkcontext eval --help` explains.
 
     Raises:
         InputError: Bad options or data, a folder that holds another run, or options that say how to load a model that
@@ -152,10 +169,20 @@ def evaluate(
         >>> [(row["shots_per_class"], row["n_queries"]) for row in result.rows if row["scoring"] == "likelihood_sum"]
         [(1, 8), (4, 8)]
     """
+    return _evaluate(**locals())
+
+
+def _evaluate(
+    model: str | Path | Learner | ScoringModel, data: str | Path, benchmark: str | None, **given: Any
+) -> EvaluationResult:
+    """`evaluate` with all of its options."""
+    if isinstance(data, Dataset):
+        raise InputError(f"data: a data set that is open. Give evaluate what open_data was given, or {data.root}.")
     loaded = None if isinstance(model, str | Path) else model.model if isinstance(model, Learner) else model
-    options |= {"model": str(model)} if loaded is None else _options_of(loaded, options)
-    options |= {} if out is None else {"out": str(out)}
-    config = eval_config(data=str(data), ways=ways, shots=tuple(shots), episodes=episodes, **options)
+    given = _with_json(given) | {name: tuple(given[name]) for name in ("tasks", "unseen")}
+    given |= {"model": _model_name(model)} if loaded is None else _options_of(loaded, given)
+    given |= {"shots": _shots(given["shots"]), "out": None if given["out"] is None else str(given["out"])}
+    config = eval_config(data=str(data), **given)
     result = EvaluationResult(run_evaluation(config, loaded, benchmark), run_folder(config, benchmark))
     if result.has_episodes and is_main_process():
         write_report(result.folder)
@@ -168,9 +195,30 @@ def _options_of(model: ScoringModel, options: dict[str, Any]) -> dict[str, Any]:
     Raises `InputError` if `options` say how to load it.
     """
     name, prompting = model.card.name, dataclasses.asdict(model.card.prompting)
-    if given := sorted(options.keys() & LOADING):
+    if given := [field.name for field in LOADING if options[field.name] != field.default]:
         raise InputError(f"{given[0]}: the model {name} is loaded already. Give this option to load.")
-    return {"model": name, **{key: value for key, value in prompting.items() if key not in options}}
+    usual = dataclasses.asdict(Prompting())
+    return {"model": name, **{key: value for key, value in prompting.items() if options[key] == usual[key]}}
+
+
+def _model_name(model: object) -> str:
+    """The name of a model to load. Raises `InputError` for a file, and for what is no name."""
+    if not isinstance(model, str | Path):
+        raise InputError(f"model: of the type {type(model).__name__}. Give the name or the folder of a model.")
+    if Path(model).is_file():
+        raise InputError(
+            f"{model}: a file, and a model is a folder. If it is a pack: linkcontext.Learner.load({str(model)!r})."
+        )
+    return str(model)
+
+
+def _shots(shots: int | Sequence[int]) -> tuple[int, ...]:
+    return (shots,) if isinstance(shots, int) else tuple(shots)
+
+
+def _with_json(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with dictionaries as JSON, as the command line has them."""
+    return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
 
 
 def measure(**options: Any) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from linkcontext.cli.teach import TrustPack, model_of, operating_point
+from linkcontext.cli.teach import TrustPack, operating_point
 from linkcontext.cli.terminal import console, harmless, print_json
 from linkcontext.config import HeadName, Loading
 from linkcontext.errors import InputError
@@ -49,6 +49,7 @@ class AskPack:
         """Ask, and print a line for each picture."""
         from linkcontext.teach.encoder import load_picture_encoder
         from linkcontext.teach.pack import read_pack
+        from linkcontext.teach.pack_learner import model_of
         from linkcontext.teach.rejection import describe_rejection
 
         self._check()

@@ -163,6 +163,8 @@ class Teach:
         )
 
     def _earlier_learner(self, pack: "Pack") -> "Learner":
+        from linkcontext.teach.pack_learner import model_of
+
         given = {
             "shots-per-class": self.shots_per_class is not None,
             "select": self.select != "medoid",
@@ -228,6 +230,7 @@ class ChangePack:
 
     def _draw_severity(self, pack: "Pack", out: Path) -> None:
         """Print and draw how far the taught things may change."""
+        from linkcontext.teach.pack_learner import model_of
         from linkcontext.teach.severity import describe_severity, draw_severity, severity_curve
 
         if out.suffix.lower() not in (".png", ".svg"):
@@ -240,6 +243,7 @@ class ChangePack:
     def _write(self) -> "Pack":
         """Change the pack and write it."""
         from linkcontext.teach.pack import read_pack
+        from linkcontext.teach.pack_learner import model_of
         from linkcontext.teach.pack_writing import write_pack
 
         pack = read_pack(Path(self.pack), self.trust_pack)
@@ -285,6 +289,7 @@ class Chat:
         from linkcontext.teach.dialogue import Dialogue
         from linkcontext.teach.learner import Learner
         from linkcontext.teach.pack import read_pack
+        from linkcontext.teach.pack_learner import model_of
 
         if self.context < 0:
             raise InputError(f"--context {self.context}: must be above 0.")
@@ -303,15 +308,3 @@ def operating_point(accept: float | None, reject: float | None) -> "OperatingPoi
     if accept is not None and reject is not None:
         raise InputError("--accept and --reject: choose one of them; each of them sets the threshold.")
     return OperatingPoint(ACCEPT if accept is None else accept, reject)
-
-
-def model_of(pack: "Pack", named: str | None, loading: Loading) -> "ScoringModel":
-    """The model that the command line names, else the pack's own, which is neither behind a server nor downloaded."""
-    from linkcontext.evaluation.open_model import load_local, open_model
-    from linkcontext.scoring.local import LocalModel
-
-    if named is not None:
-        return open_model(loading.of(named))
-    if loading.trust_remote_code:
-        raise InputError("--trust-remote-code: a pack never decides whose code is run. Name the model with --model.")
-    return LocalModel(load_local(loading.of(pack.local_model()), download=False))

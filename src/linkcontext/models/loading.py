@@ -33,6 +33,7 @@ from linkcontext.models.image_processors import with_options
 from linkcontext.models.model import Model
 from linkcontext.models.picture_options import AS_LOADED, PictureOptions
 from linkcontext.models.prompting import USUAL_PROMPTING, Prompting
+from linkcontext.python_words import did_you_mean
 
 # The JSON files of a model's folder that are read here or by transformers, except vocabularies.
 SETTINGS = (
@@ -247,8 +248,8 @@ def _why(name: str, error: Exception) -> str:
     if isinstance(error, OSError) and not Path(name).exists():
         known = ", ".join(bundled.NAMES[1:])
         return (
-            f"not one of {known}, no folder, and not found on the Hugging Face hub ({_first_line(error)}). "
-            "Check the name or the network."
+            f"not one of {known}, no folder, and not found on the Hugging Face hub ({_first_line(error)})."
+            f"{did_you_mean(name, bundled.NAMES[1:])} Check the name or the network."
         )
     if (pointer := Path(name) / "latest").is_file():
         checkpoint = Path(name) / pointer.read_text(encoding="utf-8").strip()

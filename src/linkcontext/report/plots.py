@@ -44,19 +44,31 @@ def accuracy_by_shots(runs: Mapping[str, Sequence[Row]]) -> str:
     Raises:
         ValueError: There are no rows, or rows of different (task, names, ways), whose chance levels may differ.
     """
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": _salt(runs)}):
+        figure = Figure(figsize=(4.8, 3.8), layout="constrained")
+        axes = figure.add_subplot()
+        draw_accuracy(axes, runs)
+        _dress(axes, figure)
+        svg = _svg(figure)
+    return _open_to_the_page(svg, f"Accuracy by shots per class: {', '.join(runs)}")
+
+
+def draw_accuracy(axes: Axes, runs: Mapping[str, Sequence[Row]]) -> None:
+    """Draw the lines of `accuracy_by_shots`, without a legend. Raises `ValueError` as it does."""
     settings = {(row["task"], row["names"], row["ways"]) for rows in runs.values() for row in rows}
     if len(settings) != 1:
         raise ValueError(f"one plot shows one (task, names, ways), got {sorted(settings)}")
     everything = [row for rows in runs.values() for row in rows]
     places = {shots: x for x, shots in enumerate(sorted({row["shots_per_class"] for row in everything}))}
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": _salt(runs)}):
-        figure = Figure(figsize=(4.8, 3.8), layout="constrained")
-        axes = figure.add_subplot()
-        _draw_series(axes, runs, places)
-        _draw_references(axes, runs, places)
-        _dress(axes, figure, places)
-        svg = _svg(figure)
-    return _open_to_the_page(svg, f"Accuracy by shots per class: {', '.join(runs)}")
+    _draw_series(axes, runs, places)
+    _draw_references(axes, runs, places)
+    axes.set_xticks(list(places.values()), [str(shots) for shots in places])
+    axes.set_xlim(-0.4, len(places) - 0.6)
+    axes.set_ylim(-0.02, 1.02)  # the whole scale, because a cut one exaggerates small differences
+    axes.set_xlabel("shots per class")
+    axes.set_ylabel("accuracy")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
 
 
 def _draw_series(axes: Axes, runs: Mapping[str, Sequence[Row]], places: Mapping[int, int]) -> None:
@@ -114,14 +126,7 @@ def _reference(linestyle: str) -> dict[str, Any]:
     }
 
 
-def _dress(axes: Axes, figure: Figure, places: Mapping[int, int]) -> None:
-    axes.set_xticks(list(places.values()), [str(shots) for shots in places])
-    axes.set_xlim(-0.4, len(places) - 0.6)
-    axes.set_ylim(-0.02, 1.02)  # the whole scale, because a cut one exaggerates small differences
-    axes.set_xlabel("shots per class")
-    axes.set_ylabel("accuracy")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
+def _dress(axes: Axes, figure: Figure) -> None:
     for patch in (figure.patch, axes.patch):
         patch.set_visible(False)  # the background is the page's
     # matplotlib lists plain lines before lines with intervals; here the runs come first.

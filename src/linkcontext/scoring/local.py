@@ -64,6 +64,10 @@ class LocalModel:
 
     # What it is
 
+    def __repr__(self) -> str:
+        """The model's name and its device."""
+        return f"LocalModel({self.loaded.name!r}, {self.loaded.device})"
+
     @cached_property
     def card(self) -> ModelCard:
         """Name, prompting, special tokens, context limit and identity."""

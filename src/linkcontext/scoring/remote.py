@@ -54,12 +54,12 @@ class RemoteModel:
     """A model of a server, asked `batch` prompts at a time."""
 
     connection: ServerConnection
-    sources: Sources = field(default_factory=dict)
+    sources: Sources = field(default_factory=dict, repr=False)
     batch: int = 16
-    pictures: RemotePictures = field(default_factory=RemotePictures, init=False)
-    engine: str = field(default="openai", init=False)
+    pictures: RemotePictures = field(default_factory=RemotePictures, init=False, repr=False)
+    engine: str = field(default="openai", init=False, repr=False)
     _replies: ReplyCleaner = field(default_factory=ReplyCleaner, init=False, repr=False)
-    _generated: bool = field(default=False, init=False)
+    _generated: bool = field(default=False, init=False, repr=False)
     _known: dict[Prompting, ServerAbilities] = field(default_factory=dict, repr=False)  # shared by copies
 
     @cached_property

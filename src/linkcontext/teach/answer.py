@@ -6,22 +6,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from linkcontext.data.images import Upload
+from linkcontext.teach.notebook import answer_html
 
 NAMES_IN_LINE = 3
 
 NONE_OF_THESE = "none of these"  # in place of a name, for a picture unlike everything taught
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SimilarPicture:
-    """A taught picture that resembles the query picture: its name, its sha256, and their cosine similarity."""
+    """A taught picture that resembles the query picture: its name, its sha256, and their cosine similarity.
+
+    `path` is where its file was when it was taught; None if it was taught without one.
+    """
 
     name: str
     picture: str
     similarity: float
+    path: Path | None = field(default=None, compare=False)
+    thumbnail: bytes = field(default=b"", repr=False, compare=False)  # PNG
+
+    def __repr__(self) -> str:
+        """Without the hash, where there is a path."""
+        return f"SimilarPicture({self.name!r}, {str(self.path or self.picture)!r}, {self.similarity:.3f})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Answer:
     """The most likely name of a picture, and the probability of every taught name.
 
@@ -39,6 +49,22 @@ class Answer:
     taught: bool = False
     picture: Path | Upload | None = field(default=None, repr=False, compare=False)
 
+    def ranked(self, count: int | None = None) -> list[tuple[str, float]]:
+        """The most likely names and their probabilities, the likeliest first; all of them by default."""
+        return sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:count]
+
+    def __repr__(self) -> str:
+        """The name, the three most likely names, and the similarity."""
+        listed = ", ".join(f"{name!r}: {probability:.3f}" for name, probability in self.ranked(NAMES_IN_LINE))
+        more = f", {len(self.probabilities) - NAMES_IN_LINE} more" if len(self.probabilities) > NAMES_IN_LINE else ""
+        similarity = "" if self.similarity is None else f", similarity={self.similarity:.3f}"
+        taught = ", taught=True" if self.taught else ""
+        return f"Answer(name={self.name!r}, probabilities={{{listed}{more}}}{similarity}{taught})"
+
+    def _repr_html_(self) -> str:
+        """The picture, the most likely names and the most similar taught pictures, for a notebook."""
+        return answer_html(self)
+
     @property
     def fit(self) -> float | None:
         """The old name of `similarity`, until 0.3."""
@@ -54,8 +80,7 @@ def answer_line(answer: Answer) -> str:
     """An answer as one line of text: the name, and the probabilities of the three most likely names."""
     if answer.taught:
         return f"{answer.name} (this picture was taught)"
-    ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])[:NAMES_IN_LINE]
-    listed = ", ".join(f"{name} {probability:.0%}" for name, probability in ranked)
+    listed = ", ".join(f"{name} {probability:.0%}" for name, probability in answer.ranked(NAMES_IN_LINE))
     return f"{answer.name} ({listed})" if answer.name else f"{NONE_OF_THESE} ({listed}, if it has to be one)"
 
 

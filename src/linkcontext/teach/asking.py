@@ -17,6 +17,7 @@ from linkcontext.teach.named_reply import named_replies
 from linkcontext.teach.naming import probabilities_of_names
 from linkcontext.teach.rejection import nearest_pictures
 from linkcontext.teach.support import Support
+from linkcontext.teach.vectoriser import query_vectors
 
 if TYPE_CHECKING:
     from linkcontext.teach.learner import Learner
@@ -85,7 +86,7 @@ def _taught(learner: "Learner", query: Turn) -> Answer:
     probabilities = certain(name, pictures.names)
     if not pictures.kinds:
         return Answer(name, probabilities, taught=True)
-    (vectors,) = learner.query_vectors([query.item])
+    (vectors,) = query_vectors(learner, [query.item])
     return Answer(name, probabilities, *nearest_pictures(pictures, vectors), taught=True)
 
 
@@ -102,7 +103,7 @@ def _named(learner: "Learner", queries: Sequence[Turn]) -> list[Answer]:
     if not pictures.kinds:
         return [Answer(name, row) for name, row in zip(names, rows, strict=True)]
     threshold, named = learner.estimate_rejection_threshold(), []
-    vectors = learner.query_vectors([query.item for query in queries])
+    vectors = query_vectors(learner, [query.item for query in queries])
     for name, row, own in zip(names, rows, vectors, strict=True):
         similarity, neighbours = nearest_pictures(pictures, own)
         accepted = threshold is None or threshold.accepts(similarity)

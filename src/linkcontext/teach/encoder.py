@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,9 +25,9 @@ class PictureEncoder:
     """A vision model with its image processor. `identity` is a digest of everything its vectors depend on."""
 
     name: str
-    network: Any
-    processor: Any
-    identity: str
+    network: Any = field(repr=False)
+    processor: Any = field(repr=False)
+    identity: str = field(repr=False)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image]) -> Tensor:

@@ -1,13 +1,14 @@
 """Teach a model names by showing pictures of them, then ask it about other pictures. The weights do not change."""
 
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
 
-from linkcontext.config import Augmentation, HeadName, Select
+import torch
+
+from linkcontext.config import Augmentation, Dtype, HeadName, Loading, Select
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold, build_messages, refuse_scaffold
 from linkcontext.errors import InputError
@@ -16,8 +17,10 @@ from linkcontext.evaluation.picture_vectors import PictureVectors
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.inference.vision import BATCH, chunks
+from linkcontext.models.loading import device_named
 from linkcontext.models.synthetic_images import CHECKED
 from linkcontext.progress import progress
+from linkcontext.python_words import check_option, in_python_words
 from linkcontext.records import Turn
 from linkcontext.scoring.local import scoring_model
 from linkcontext.scoring.protocol import ScoringModel
@@ -29,12 +32,11 @@ from linkcontext.teach.encoder import PictureEncoder
 from linkcontext.teach.given_pictures import Picture, Source, is_single, picture_source, picture_sources, thumbnail
 from linkcontext.teach.names import checked_name, checked_names
 from linkcontext.teach.naming import chosen_head, mean_log_probabilities
+from linkcontext.teach.notebook import taught_html
 from linkcontext.teach.rejection import OperatingPoint, RejectionThreshold, rejection_curve
-from linkcontext.teach.support import Support, largest_fitting, most_similar, select_support
+from linkcontext.teach.support import Support, fitting_shots, most_similar, select_support
 from linkcontext.teach.taught_pictures import TaughtPictures
-from linkcontext.teach.vectoriser import PictureVectoriser
-
-log = logging.getLogger("linkcontext")
+from linkcontext.teach.vectoriser import PictureVectoriser, query_vectors
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Learner:
     """
 
     model: ScoringModel
-    scaffold: Scaffold = field(default_factory=lambda: SCAFFOLDS["turns"])
+    scaffold: Scaffold = field(default_factory=lambda: SCAFFOLDS["turns"], repr=False)
     pictures: TaughtPictures = field(default_factory=TaughtPictures)
     shots_per_class: int | None = None
     select: Select = "medoid"
@@ -72,6 +74,10 @@ class Learner:
     computed: Computed = field(default_factory=Computed, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.model, str | Path):
+            raise InputError(f"a learner takes a loaded model: linkcontext.load({str(self.model)!r}) makes one.")
+        check_option("select", self.select, Select)
+        check_option("head", self.head, HeadName)
         if self.shots_per_class is not None and self.shots_per_class < 1:
             raise InputError(f"shots_per_class {self.shots_per_class} (--shots-per-class): must be at least 1.")
         if self.select == "rices" and self.shots_per_class is None:
@@ -100,7 +106,7 @@ class Learner:
                 f"folders. A {type(named).__name__} says no names."
             )
         files = self.pictures.identify(checked_names(named, self.pictures.names, self.model.card.special_tokens))
-        self.register_pictures()
+        self.pictures.register(self.model)
         # Files may have moved since they were taught: read them where they are now.
         self.model.sources |= {picture: (picture, file.path) for picture, file in files.items()}
         new = [picture for picture in files if picture not in self.pictures.thumbnails]
@@ -122,13 +128,66 @@ class Learner:
         self.pictures.add(files)
 
     def save(self, path: str | Path) -> None:
-        """Write what was taught to a pack, which `Pack.open` reads; a file that exists is replaced.
+        """Write what was taught to a pack, which `load` and `Pack.open` read; a file that exists is replaced.
 
         Raises `InputError` for fewer than two names, and for a model behind a server.
         """
         from linkcontext.teach.pack_writing import write_pack  # noqa: PLC0415 - packs make learners
 
         write_pack(self, Path(path))
+
+    @classmethod
+    @in_python_words
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        model: "str | Path | Learner | ScoringModel | None" = None,
+        dtype: Dtype = "auto",
+        device: str | None = None,
+        trust_pack: bool = False,
+    ) -> "Learner":
+        """Load what `save` wrote, with its model: the learner answers as the one that was saved.
+
+        Args:
+            path: The pack.
+            model: A model's name, a loaded model, or a learner whose model is used. Default: the model that was
+                taught, if it is on this machine; none is downloaded.
+            dtype: The weights' type, as in `linkcontext.load`. Another one than before makes it another model.
+            device: cpu, cuda, cuda:1, ...; by default the GPU where there is one.
+            trust_pack: Use the features in a pack that another user or machine wrote.
+
+        Raises:
+            InputError: There is no such pack or model, or another model has to be taught again and the pack's pictures
+                are gone.
+        """
+        from linkcontext.teach.pack_learner import load_learner  # noqa: PLC0415 - packs make learners
+
+        given = model.model if isinstance(model, Learner) else model
+        return load_learner(Path(path), given, Loading(dtype=dtype, device=device), trust_pack)
+
+    @in_python_words
+    def to(self, device: "str | torch.device") -> "Learner":
+        """Move the model, and the features of what was taught, to a device, and return the learner.
+
+        Other learners of the same model share its weights, and have to be moved too. Raises `InputError` if there is no
+        such device, and for a model behind a server.
+        """
+        place = device_named(str(device))
+        self.model.loaded.network.to(place)
+        if self.encoder is not None:
+            self.encoder.network.to(place)
+        self.model = self.model.with_pictures({}, keep_features=False)
+        features = self.pictures.features.items()
+        self.pictures.features = {item: ImageFeatures.from_tensors(own.to_tensors(), place) for item, own in features}
+        self.computed = Computed()
+        return self
+
+    def _repr_html_(self) -> str:
+        """The taught pictures, for a notebook."""
+        small = self.pictures.thumbnails
+        by_name = {name: [small[item] for item in own] for name, own in self.pictures.by_name.items()}
+        return taught_html(f"Learner of {self.model.card.name}", by_name, [] if by_name else ["Nothing is taught yet."])
 
     def forget(self, name: str) -> None:
         """Remove a name and its pictures. Raises `InputError` if the name was not taught."""
@@ -210,7 +269,7 @@ class Learner:
 
         None for a model behind a server.
         """
-        self.register_pictures()
+        self.pictures.register(self.model)
         turns = [*(self.choose_support() if with_support else ()), *history]
         return self.model.length(build_messages(turns, self.scaffold, query)) if turns or query else 0
 
@@ -229,29 +288,12 @@ class Learner:
 
     def choose_support(self) -> list[Turn]:
         """Choose the pictures to show, one of each name at a time: `shots_per_class` of each, or as many as fit."""
-        self.register_pictures()
+        self.pictures.register(self.model)
         return self.computed.once(
             self.pictures.key,
             "support",
-            lambda: select_support(self.pictures, self.shots_per_class or self._fitting_shots(), self.select),
+            lambda: select_support(self.pictures, self.shots_per_class or fitting_shots(self), self.select),
         )
-
-    def _fitting_shots(self) -> int:
-        """How many pictures per name fit the context and leave room for a question and its answer."""
-        longest = max(self.pictures.names, key=len, default="")
-        count = largest_fitting(
-            self.pictures,
-            self.select,
-            lambda turns: self.model.prompt(build_messages(turns, self.scaffold, turns[0], longest)),
-        )
-        if count < max(map(len, self.pictures.by_name.values()), default=0):
-            log.warning(
-                "Only %d pictures per name are shown, the most representative ones: no more fit the model's context "
-                "of %s tokens.",
-                count,
-                self.model.card.context,
-            )
-        return count
 
     def prefill_support(self) -> PrefixCache | None:
         """Run the support and return its KV cache; None where no prefix is shared, and if nothing was taught."""
@@ -283,30 +325,11 @@ class Learner:
         """Every threshold of "none of these" with what it accepts and rejects; empty for too few pictures."""
         return self.computed.once(self.pictures.key, "rejection_curve", lambda: rejection_curve(self.pictures))
 
-    def query_vectors(self, items: Sequence[str]) -> list[PictureVectors]:
-        """The vectors of pictures that heads and similarities compare; a taught picture has its own."""
-        known = {item: self.pictures.vectors[item] for item in items if item in self.pictures.vectors}
-        new = [item for item in dict.fromkeys(items) if item not in known]
-        made = dict(zip(new, PictureVectoriser(self.model, self.encoder).of_queries(new), strict=True))
-        return [
-            made[item] if item in made else {kind: rows[:1] for kind, rows in known[item].items()} for item in items
-        ]
-
     def similar_support(self, picture: str, without_itself: bool = False) -> list[Turn]:
         """As many pictures as a support has otherwise, the most similar to a picture, whatever their names."""
         if not self.pictures.kinds:
             raise InputError("select rices: this model's engine computes no image features. Select random instead.")
-        self.register_pictures()
+        self.pictures.register(self.model)
         count = (self.shots_per_class or 1) * len(self.pictures.names)
-        (query,) = self.query_vectors([picture])
+        (query,) = query_vectors(self, [picture])
         return most_similar(self.pictures, query, count, picture if without_itself else None)
-
-    def register_pictures(self) -> None:
-        """Give the model the features of all taught pictures, whose files may be gone."""
-        self.model.sources |= {
-            picture: (picture, path)
-            for picture, path in self.pictures.paths.items()
-            if picture not in self.model.sources
-        }
-        for picture, features in self.pictures.features.items():
-            self.model.pictures.pin(picture, features)

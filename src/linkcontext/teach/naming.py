@@ -21,6 +21,7 @@ from linkcontext.progress import progress
 from linkcontext.records import Turn
 from linkcontext.teach.support import Support
 from linkcontext.teach.taught_pictures import TaughtPictures
+from linkcontext.teach.vectoriser import query_vectors
 
 if TYPE_CHECKING:
     from linkcontext.teach.learner import Learner
@@ -51,7 +52,7 @@ def chosen_head(learner: "Learner") -> HeadChoice:
 
     def language_model() -> Scores:
         if learner.head == "pairs":
-            learner.register_pictures()
+            pictures.register(learner.model)
             with progress("Comparing pictures", min(LEFT_OUT, len(labels))) as advance:
                 return left_out_pair_scores(learner.model, pictures.ids, labels, len(pictures.names), advance)
         return left_out_by_model(learner)
@@ -67,11 +68,11 @@ def probabilities_of_names(learner: "Learner", queries: Sequence[Turn]) -> list[
     labels, names, items = labels_of(pictures), len(pictures.names), [query.item for query in queries]
     scores: dict[HeadName, Scores] = {}
     if on_features := [part for part in choice.parts if part in HEADS]:
-        vectors = [rows_of_kind(own, choice.features).numpy() for own in learner.query_vectors(items)]
+        vectors = [rows_of_kind(own, choice.features).numpy() for own in query_vectors(learner, items)]
         rows = np.concatenate(vectors)
         scores = {part: _fitted(learner, part, choice.features)(rows) for part in on_features}
     if "pairs" in choice.parts:
-        learner.register_pictures()
+        pictures.register(learner.model)
         pairs = [pair_scores(learner.model, item, pictures.ids, labels, names) for item in items]
         scores["pairs"] = np.stack(pairs)
     if "lm" in choice.parts:

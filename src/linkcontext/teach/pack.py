@@ -8,51 +8,52 @@ Of a pack that somebody else wrote only the pictures and names are used: the mod
 files (docs/security.md).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from linkcontext.config import HeadName
-from linkcontext.data.images import Upload, sha256
+from linkcontext.data.images import sha256
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold
-from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import InputError, first_few
-from linkcontext.evaluation.picture_vectors import own_vectors
-from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
-from linkcontext.models.synthetic_images import CHECKED
-from linkcontext.records import Turn
-from linkcontext.scoring.local import scoring_model
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.storage import read_errors
-from linkcontext.teach.augmentation import augmented
 from linkcontext.teach.encoder import PictureEncoder, load_picture_encoder
 from linkcontext.teach.learner import Learner
+from linkcontext.teach.notebook import taught_html
 from linkcontext.teach.pack_header import Header, read_header
 from linkcontext.teach.pack_seal import is_sealed
-from linkcontext.teach.pack_tensors import check_features, check_tensors, check_vectors, features_of, prefix_of
+from linkcontext.teach.pack_tensors import check_tensors
 from linkcontext.teach.rejection import RejectionThreshold, describe_rejection
-from linkcontext.teach.support import interleave
-from linkcontext.teach.taught_pictures import TaughtPictures
 
 ELSEWHERE = "was written by another user or on another machine"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pack:
     """A pack that was read. `sealed`: this user wrote it on this machine; `trust_pack`: the user gave --trust-pack."""
 
     path: Path
-    header: Header
-    tensors: dict[str, Tensor]
+    header: Header = field(repr=False)
+    tensors: dict[str, Tensor] = field(repr=False)
     sealed: bool = False
     trust_pack: bool = False
+
+    def __repr__(self) -> str:
+        """The file, the number of pictures of each name, and the model."""
+        counts = {name: len(own) for name, own in self.concepts.items()}
+        return f"Pack({str(self.path)!r}, {counts}, model={self.model!r})"
+
+    def _repr_html_(self) -> str:
+        """The pictures and a description, for a notebook."""
+        small = self.thumbnails
+        by_name = {name: [small[item] for item in own] for name, own in self.concepts.items()}
+        return taught_html(self.path.name, by_name, self.describe())
 
     @classmethod
     def open(cls, path: str | Path, trust: bool = False) -> "Pack":
@@ -155,94 +156,15 @@ class Pack:
         Raises `InputError` if the files are needed and are missing or have changed, and for a model behind a server if
         an untrusted pack shows only some of its pictures.
         """
-        model = scoring_model(model)
-        for name in self.concepts:
-            refuse_marks(name, model.card.special_tokens, f"{self.path}: the name {name!r}")
-        header = self.header
-        learner = self._empty_learner(model, encoder)
-        features = features_of(self.tensors, header.items)
-        vectors = features_of(self.tensors, header.items, "vector")
-        is_here = not model.lacks("token ids")
-        same = is_here and self.trusted and header.model.identity == model.loaded.identity and all(features.values())
-        same = same and (learner.encoder and learner.encoder.identity) == (header.encoder and header.encoder.identity)
-        if not same or learner.model.lacks("image features"):
-            shown = None if is_here else self._shown()
-            paths = self.existing_pictures(model.card.name)
-            learner.teach({name: [paths[item] for item in items] for name, items in self.concepts.items()})
-            if shown is not None:
-                learner.computed.restore(learner.pictures.key, support=shown)
-            return learner
-        if not self.sealed:
-            self._check_features(features, vectors, learner)
-        learner.pictures = TaughtPictures(
-            self.concepts,
-            {
-                item: self.paths.get(item) or Upload(f"picture {item[:12]}, taught without a file", b"")
-                for item in features
-            },
-            dict(header.pixels),
-            self.thumbnails,
-            {item: ImageFeatures.from_tensors(rows, model.loaded.device) for item, rows in features.items()},
-            dict(vectors),
-        )
-        if self.sealed:
-            learner.computed.restore(
-                learner.pictures.key,
-                prefix=prefix_of(self.tensors, header.held, model.loaded),
-                name_bias=[*header.leaning] or None,
-                **{f"head {learner.head}": header.head.choice()},
-            )
-        return learner
+        from linkcontext.teach.pack_learner import learner_of_pack  # noqa: PLC0415 - it reads packs
 
-    def _empty_learner(self, model: ScoringModel, encoder: PictureEncoder | None) -> Learner:
-        """A learner with the settings of the pack, without its pictures."""
-        header = self.header
-        return Learner(
-            model,
-            self.scaffold,
-            shots_per_class=header.shots_per_class,
-            select=header.select,
-            head=self.head,
-            encoder=self.encoder(encoder),
-            augment=header.augment,
-            point=header.goal,
-        )
-
-    def _shown(self) -> list[Turn]:
-        """The pictures that the pack shows. Raises `InputError` if an untrusted pack chose some of them."""
-        turns = [Turn(item, name, name) for item, name in self.header.rounds]
-        if self.trusted or turns == interleave(self.header.concepts):
-            return turns
-        raise InputError(
-            f"{self.path}: shows only some of its pictures, chosen by another user or on another machine. Use "
-            "--trust-pack if you trust its author, or teach its pictures again."
-        )
-
-    def _check_features(
-        self,
-        features: Mapping[str, Mapping[str, Tensor]],
-        vectors: Mapping[str, Mapping[str, Tensor]],
-        learner: Learner,
-    ) -> None:
-        """Raise `InputError` if the features or vectors of a trusted pack cannot be the model's."""
-        (other,), model = learner.model.pictures.features([CHECKED[0]]), learner.model.loaded
-        vocabulary = model.network.get_input_embeddings().weight.shape[0]
-        for item, rows in features.items():
-            if wrong := check_features(rows, other, vocabulary, model.context):
-                raise _damaged(self.path, f"the features of {item[:12]}: {wrong}")
-        grey = Image.new("RGB", (64, 64), "grey")
-        query = own_vectors([other]) | ({"encoder": learner.encoder.encode([grey])} if learner.encoder else {})
-        if wrong := check_vectors(vectors, query, len(augmented(grey, learner.augment))):
-            raise _damaged(self.path, wrong)
+        return learner_of_pack(self, model, encoder)
 
     @property
     def paths(self) -> dict[str, Path]:
         """The paths of the pictures when they were taught, by id; none of a picture that was given without a file."""
-        return {item: self._folder / path for item, path in self.header.paths.items()}
-
-    @property
-    def _folder(self) -> Path:
-        return self.path.resolve().parent
+        folder = self.path.resolve().parent
+        return {item: folder / path for item, path in self.header.paths.items()}
 
     @property
     def scaffold(self) -> Scaffold:
@@ -263,7 +185,8 @@ class Pack:
         """
         paths = self.paths
         if not self.trusted:
-            outside = [str(path) for path in paths.values() if not path.resolve().is_relative_to(self._folder)]
+            folder = self.path.resolve().parent
+            outside = [str(path) for path in paths.values() if not path.resolve().is_relative_to(folder)]
             if outside:
                 raise InputError(
                     f"{self.path}: {ELSEWHERE}, and {len(outside)} of its {len(paths)} pictures are not in its folder: "
@@ -302,12 +225,12 @@ def read_pack(path: Path, trust: bool = False) -> Pack:
                 metadata = file.metadata() or {}
                 rows = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except SafetensorError as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged_pack(path, str(error)) from error
     if "pack" not in metadata:
         raise InputError(f"{path}: is a safetensors file, but not a pack. Write one with: linkcontext teach")
     digest = fingerprint(rows, metadata["pack"])
     if metadata.get("digest") != digest:
-        raise _damaged(path, "its content is not what was written")
+        raise damaged_pack(path, "its content is not what was written")
     header = read_header(metadata["pack"], str(path))
     sealed = is_sealed(digest, metadata.get("seal", ""))
     if not sealed:
@@ -315,5 +238,6 @@ def read_pack(path: Path, trust: bool = False) -> Pack:
     return Pack(path, header, rows, sealed, trust)
 
 
-def _damaged(path: Path, why: str) -> InputError:
+def damaged_pack(path: Path, why: str) -> InputError:
+    """The error for a file that is no pack, or whose content cannot be right."""
     return InputError(f"{path}: not a pack, or damaged ({why}). Copy it again, or teach it again.")

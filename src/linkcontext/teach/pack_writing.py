@@ -55,6 +55,8 @@ def write_pack(learner: Learner, path: Path, licence: str = "", keep_state: bool
     `InputError` if the learner has fewer than two names, if the file cannot be written, with `new` if it exists, and
     for pictures without a file where the model gives no image features that could be kept instead.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: a folder. Give the name of a file, such as {path / 'zoo.pack'}.")
     require(learner.model, "token ids", "a pack")
     if len(learner.pictures.names) < 2:
         raise InputError(f"{path}: teach at least two names: with one there is nothing to choose.")

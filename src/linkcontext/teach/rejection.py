@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -93,7 +94,12 @@ def nearest_pictures(pictures: TaughtPictures, query: PictureVectors) -> tuple[f
     most = similarities.topk(min(NEIGHBOURS, len(ids)))
     names = [name for name, own in pictures.by_name.items() for _ in own]
     places = zip(most.indices.tolist(), most.values.tolist(), strict=True)
-    nearest = tuple(SimilarPicture(names[place], ids[place], value) for place, value in places)
+    files = {picture: path for picture, path in pictures.paths.items() if isinstance(path, Path)}
+    small = pictures.thumbnails
+    nearest = tuple(
+        SimilarPicture(names[place], ids[place], value, files.get(ids[place]), small.get(ids[place], b""))
+        for place, value in places
+    )
     return nearest[0].similarity, nearest
 
 

@@ -109,7 +109,7 @@ def severity_curve(learner: Learner) -> list[SeverityRow]:
     kind = pictures.similarity_kind
     taught, places = pictures.rows(kind), {picture: place for place, picture in enumerate(pictures.ids)}
     vectoriser, rows = PictureVectoriser(learner.model, learner.encoder), []
-    learner.register_pictures()
+    pictures.register(learner.model)
     with progress("Changing pictures", len(CHANGES) * len(SEVERITIES) * len(chosen)) as advance:
         for change, apply in CHANGES.items():
             accepted, right = [], []

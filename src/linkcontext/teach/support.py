@@ -1,9 +1,11 @@
 """The support of a prompt: which taught pictures are shown before a query, and in which order."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from linkcontext.config import Select
+from linkcontext.episodes.scaffold import build_messages
 from linkcontext.errors import InputError
 from linkcontext.evaluation.medoids import medoids, rices
 from linkcontext.evaluation.picture_vectors import PictureVectors, rows_of_kind
@@ -11,6 +13,11 @@ from linkcontext.inference.kv_cache import PrefixCache
 from linkcontext.records import Turn
 from linkcontext.seeds import rng
 from linkcontext.teach.taught_pictures import TaughtPictures
+
+if TYPE_CHECKING:
+    from linkcontext.teach.learner import Learner
+
+log = logging.getLogger("linkcontext")
 
 
 class Support(NamedTuple):
@@ -72,3 +79,22 @@ def largest_fitting(pictures: TaughtPictures, select: Select, check: Callable[[l
             continue
         return count
     return 0
+
+
+def fitting_shots(learner: "Learner") -> int:
+    """How many pictures per name fit the context and leave room for a question and its answer."""
+    by_name, model = learner.pictures.by_name, learner.model
+    longest = max(by_name, key=len, default="")
+    count = largest_fitting(
+        learner.pictures,
+        learner.select,
+        lambda turns: model.prompt(build_messages(turns, learner.scaffold, turns[0], longest)),
+    )
+    if count < max(map(len, by_name.values()), default=0):
+        log.warning(
+            "Only %d pictures per name are shown, the most representative ones: no more fit the model's context "
+            "of %s tokens.",
+            count,
+            model.card.context,
+        )
+    return count

@@ -11,6 +11,8 @@ from linkcontext.data.layout import name_key
 from linkcontext.errors import InputError, first_few
 from linkcontext.evaluation.picture_vectors import PictureVectors, kinds_of, rows_of_kind
 from linkcontext.inference.image_features import ImageFeatures
+from linkcontext.python_words import did_you_mean
+from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.teach.given_pictures import Source
 from linkcontext.teach.names import canonical_name
 from linkcontext.teach.similarity import best_similarity_kind
@@ -25,7 +27,7 @@ class PictureFile:
     pixel_hash: str
 
 
-@dataclass
+@dataclass(repr=False)
 class TaughtPictures:
     """Taught pictures by class name. The id of a picture is the sha256 of the first file in which it was taught.
 
@@ -41,6 +43,11 @@ class TaughtPictures:
     features: dict[str, ImageFeatures] = field(default_factory=dict, repr=False)
     vectors: dict[str, PictureVectors] = field(default_factory=dict, repr=False)
     _similarity_kind: dict[tuple[tuple[str, ...], ...], str] = field(default_factory=dict, init=False, repr=False)
+
+    def __repr__(self) -> str:
+        """The number of pictures of each name."""
+        counts = {name: len(own) for name, own in self.by_name.items()}
+        return f"TaughtPictures({counts})"
 
     @property
     def names(self) -> list[str]:
@@ -76,7 +83,8 @@ class TaughtPictures:
         """The canonical form of a taught name. Raises `InputError` if it was not taught."""
         name = canonical_name(given)
         if name not in self.by_name:
-            raise InputError(f"{name!r} was not taught. The names are: {', '.join(self.by_name) or 'none yet'}.")
+            hint = did_you_mean(name, self.by_name)
+            raise InputError(f"{name!r} was not taught.{hint} The names are: {', '.join(self.by_name) or 'none yet'}.")
         return name
 
     def identify(self, named: Iterable[tuple[str, Sequence[Source]]]) -> dict[str, PictureFile]:
@@ -123,6 +131,14 @@ class TaughtPictures:
         for picture in self.by_name.pop(self.taught_name(name)):
             for kept in (self.paths, self.pixel_hashes, self.thumbnails, self.features, self.vectors):
                 kept.pop(picture, None)
+
+    def register(self, model: ScoringModel) -> None:
+        """Give a model the features of all pictures, whose files may be gone."""
+        model.sources |= {
+            picture: (picture, path) for picture, path in self.paths.items() if picture not in model.sources
+        }
+        for picture, features in self.features.items():
+            model.pictures.pin(picture, features)
 
     def rename(self, old: str, new: str) -> None:
         """Give a taught name another, canonical, name in the same place."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -12,6 +13,9 @@ from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.teach.augmentation import augmented
 from linkcontext.teach.encoder import PictureEncoder
+
+if TYPE_CHECKING:
+    from linkcontext.teach.learner import Learner
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +69,11 @@ class PictureVectoriser:
         for name in names:
             del self.model.sources[name]
         return features
+
+
+def query_vectors(learner: "Learner", items: Sequence[str]) -> list[PictureVectors]:
+    """The vectors of pictures that heads and similarities compare; a taught picture has its own."""
+    known = {item: learner.pictures.vectors[item] for item in items if item in learner.pictures.vectors}
+    new = [item for item in dict.fromkeys(items) if item not in known]
+    made = dict(zip(new, PictureVectoriser(learner.model, learner.encoder).of_queries(new), strict=True))
+    return [made[item] if item in made else {kind: rows[:1] for kind, rows in known[item].items()} for item in items]
