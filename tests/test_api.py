@@ -11,7 +11,18 @@ from linkcontext import api
 from linkcontext.errors import InputError
 from linkcontext.evaluation.compare import compare
 
-PUBLIC = {"Answer", "Learner", "Pack", "__version__", "compare", "draw_episodes", "evaluate", "load", "open_data"}
+PUBLIC = {
+    "Answer",
+    "Learner",
+    "Pack",
+    "__version__",
+    "compare",
+    "draw_episodes",
+    "evaluate",
+    "load",
+    "open_data",
+    "push_to_hub",
+}
 
 
 def test_the_public_names_are_these_and_documented():

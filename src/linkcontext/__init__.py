@@ -7,6 +7,7 @@
     draw_episodes  episodes of a data set: supports and queries
     evaluate       measure how well a model learns from its context
     compare        the paired difference between two runs
+    push_to_hub    a tuned model to the Hugging Face Hub; `Pack.push_to_hub` for packs
 
 These names, the commands and their files are what versions keep (docs/stability.md); all else may change.
 
@@ -27,14 +28,25 @@ from typing import TYPE_CHECKING, Any
 from linkcontext import _old_modules
 
 if TYPE_CHECKING:
-    from linkcontext.api import draw_episodes, evaluate, load, open_data
+    from linkcontext.api import draw_episodes, evaluate, load, open_data, push_to_hub
     from linkcontext.evaluation.compare import compare
     from linkcontext.teach.answer import Answer
     from linkcontext.teach.learner import Learner
     from linkcontext.teach.pack import Pack
 
 __version__ = version("linkcontext")
-__all__ = ["Answer", "Learner", "Pack", "__version__", "compare", "draw_episodes", "evaluate", "load", "open_data"]
+__all__ = [
+    "Answer",
+    "Learner",
+    "Pack",
+    "__version__",
+    "compare",
+    "draw_episodes",
+    "evaluate",
+    "load",
+    "open_data",
+    "push_to_hub",
+]
 
 # Where each name is defined. They are imported when they are first used, because torch takes seconds to import.
 _PLACES = {
@@ -47,6 +59,7 @@ _PLACES = {
     "load": "api",
     "measure": "api",  # the name of `evaluate` in version 0.1
     "open_data": "api",
+    "push_to_hub": "api",
 }
 
 _old_modules.install()

@@ -26,6 +26,7 @@ from linkcontext.evaluation.draw import draw_configured
 from linkcontext.evaluation.open_model import open_model
 from linkcontext.evaluation.runner import run_evaluation, run_folder
 from linkcontext.launch import is_main_process
+from linkcontext.models.model_hub import push_model
 from linkcontext.models.prompting import GenerationChoice, Prompting
 from linkcontext.python_words import in_python_words
 from linkcontext.records import Episode
@@ -85,6 +86,37 @@ def load(
     """
     options = {**locals()}
     return Learner(open_model(ModelConfig(_model_name(options.pop("model")), **_with_json(options))))
+
+
+@in_python_words
+def push_to_hub(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    message: str = "A model tuned with linkcontext",
+) -> str:
+    """Write a tuned model to the Hugging Face Hub, from where `load` and transformers load it by `repo_id`.
+
+    Args:
+        folder: A model, a LoRA adapter, or a training of `linkcontext train`, whose last checkpoint is taken.
+        repo_id: OWNER/NAME.
+        private: Whether a new repository is private. Default: as the owner's settings say.
+        token: Default: the one of `hf auth login`.
+        message: Of the commit.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        InputError: There is no model in the folder, or the hub cannot be reached or refuses.
+
+    Example:
+        >>> import linkcontext
+        >>> linkcontext.push_to_hub("runs/tuned", "me/tuned")  # doctest: +SKIP
+    """
+    return push_model(Path(folder), repo_id, private, token, message)
 
 
 # The options of a command, several in a line.

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import torch
 
@@ -37,6 +37,9 @@ from linkcontext.teach.rejection import OperatingPoint, RejectionThreshold, reje
 from linkcontext.teach.support import Support, fitting_shots, most_similar, select_support
 from linkcontext.teach.taught_pictures import TaughtPictures
 from linkcontext.teach.vectoriser import PictureVectoriser, query_vectors
+
+if TYPE_CHECKING:
+    from linkcontext.teach.pack import Pack
 
 
 @dataclass
@@ -140,7 +143,7 @@ class Learner:
     @in_python_words
     def load(
         cls,
-        path: str | Path,
+        path: "str | Path | Pack",
         *,
         model: "str | Path | Learner | ScoringModel | None" = None,
         dtype: Dtype = "auto",
@@ -150,7 +153,7 @@ class Learner:
         """Load what `save` wrote, with its model: the learner answers as the one that was saved.
 
         Args:
-            path: The pack.
+            path: The pack: its file, or a pack that is open.
             model: A model's name, a loaded model, or a learner whose model is used. Default: the model that was
                 taught, if it is on this machine; none is downloaded.
             dtype: The weights' type, as in `linkcontext.load`. Another one than before makes it another model.
@@ -164,7 +167,7 @@ class Learner:
         from linkcontext.teach.pack_learner import load_learner  # noqa: PLC0415 - packs make learners
 
         given = model.model if isinstance(model, Learner) else model
-        return load_learner(Path(path), given, Loading(dtype=dtype, device=device), trust_pack)
+        return load_learner(path, given, Loading(dtype=dtype, device=device), trust_pack)
 
     @in_python_words
     def to(self, device: "str | torch.device") -> "Learner":

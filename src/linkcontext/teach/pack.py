@@ -21,6 +21,7 @@ from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold
 from linkcontext.errors import InputError, first_few
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
+from linkcontext.python_words import in_python_words
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.storage import read_errors
 from linkcontext.teach.encoder import PictureEncoder, load_picture_encoder
@@ -64,6 +65,40 @@ class Pack:
         'zebra'
         """
         return read_pack(Path(path), trust)
+
+    @classmethod
+    @in_python_words
+    def from_pretrained(
+        cls, repo_id: str, *, revision: str | None = None, token: str | None = None, trust: bool = False
+    ) -> "Pack":
+        """Fetch the pack of a repository of the Hugging Face Hub; only its names and pictures count without `trust`.
+
+        Raises `InputError` if there is none, if the hub cannot be reached, and as `open`.
+        """
+        from linkcontext.teach.pack_hub import fetch_pack  # noqa: PLC0415 - it reads packs
+
+        return fetch_pack(repo_id, revision, token, trust)
+
+    @in_python_words
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        with_pictures: bool = False,
+        token: str | None = None,
+        message: str = "A pack of linkcontext",
+    ) -> str:
+        """Write the pack and a model card to a repository of the Hugging Face Hub; return the commit's address.
+
+        Thumbnails and image features of all pictures become as public as the repository; the pictures themselves only
+        `with_pictures`. Without them the pack works for its own model only, and for those who trust you.
+
+        Raises `InputError` if the hub cannot be reached or refuses, and if pictures to be sent are gone.
+        """
+        from linkcontext.teach.pack_hub import push_pack  # noqa: PLC0415 - it reads packs
+
+        return push_pack(self, repo_id, private, with_pictures, token, message)
 
     @property
     def trusted(self) -> bool:

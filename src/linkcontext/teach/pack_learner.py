@@ -118,9 +118,11 @@ def model_of(pack: Pack, named: str | None, loading: Loading) -> ScoringModel:
     return LocalModel(load_local(loading.of(pack.local_model()), download=False))
 
 
-def load_learner(path: Path, model: str | Path | ScoringModel | None, loading: Loading, trust_pack: bool) -> Learner:
+def load_learner(
+    path: str | Path | Pack, model: str | Path | ScoringModel | None, loading: Loading, trust_pack: bool
+) -> Learner:
     """The learner of a pack; see `Learner.load`."""
-    pack = read_pack(path, trust_pack)
+    pack = path if isinstance(path, Pack) else read_pack(Path(path), trust_pack)
     if model is None or isinstance(model, str | Path):
         return pack.learner(model_of(pack, None if model is None else str(model), loading))
     if loading != Loading():
