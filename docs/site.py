@@ -14,7 +14,8 @@ LINK = re.compile(r"\]\(([^)#\s:]+)(#[^)\s]*)?\)")
 PUBLIC = {  # the objects that versions keep (docs/stability.md)
     "Load a model, teach it, ask it": ("api.load", "teach.learner.Learner", "teach.answer.Answer", "teach.pack.Pack"),
     "Data and episodes": ("source.open_data", "api.draw_episodes"),
-    "Measure": ("api.evaluate", "evaluation.compare.compare"),
+    "Measure": ("api.evaluate", "report.result.EvaluationResult", "evaluation.compare.compare"),
+    "Share": ("api.push_to_hub",),
 }
 
 

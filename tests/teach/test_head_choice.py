@@ -104,7 +104,7 @@ def test_without_features_or_second_pictures_auto_is_the_language_model():
     assert single == HeadChoice("lm")
     wanted = choose_head("centroid", {"tokens": clusters(1)[[0, 6, 12]]}, np.arange(3), 3, never)
     assert (wanted.head, wanted.pictures) == ("centroid", 0)
-    with pytest.raises(InputError, match=r"--head knn: this model shows no image features\. Use --head lm"):
+    with pytest.raises(InputError, match=r"head knn \(--head\): this model shows no image features\. Use the head lm"):
         choose_head("knn", {}, LABELS, 3, never)
 
 

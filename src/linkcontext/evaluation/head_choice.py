@@ -134,9 +134,11 @@ def choose_head(
 def _refuse_impossible(wanted: HeadName, has_features: bool, has_log_probabilities: bool) -> None:
     """Raise `InputError` for a head that the model cannot have."""
     if wanted in ("pairs", "mix") and not has_log_probabilities:
-        raise InputError(f"--head {wanted}: needs a model that gives log-probabilities. Use another head.")
+        raise InputError(f"head {wanted} (--head): needs a model that gives log-probabilities. Use another head.")
     if wanted != "pairs" and not has_features:
-        raise InputError(f"--head {wanted}: this model shows no image features. Use --head lm, or give an --encoder.")
+        raise InputError(
+            f"head {wanted} (--head): this model shows no image features. Use the head lm, or give an encoder."
+        )
 
 
 def _calibrated_choice(head: HeadName, scores: Scores, labels: Labels) -> HeadChoice:

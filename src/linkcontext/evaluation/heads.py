@@ -67,11 +67,11 @@ def tabicl(features: Features, labels: Labels, names: int) -> Fitted:
     try:
         from tabicl import TabICLClassifier  # noqa: PLC0415 - optional
     except ImportError as error:
-        raise InputError("--head tabicl needs the tabicl package: pip install tabicl.") from error
+        raise InputError("the head tabicl (--head) needs the tabicl package: pip install tabicl.") from error
     try:
         model = TabICLClassifier().fit(features, labels)
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"--head tabicl: its weights cannot be loaded from the hub ({error}).") from error
+        raise InputError(f"head tabicl (--head): its weights cannot be loaded from the hub ({error}).") from error
     return lambda queries: np.log(_of_all_names(model, model.predict_proba(queries), names) + LEAST)
 
 

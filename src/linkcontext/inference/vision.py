@@ -127,7 +127,7 @@ class VisionEncoder:
             self._warned = True
             log.warning(
                 "%s: encoding this picture alone takes about %.2g GB, and only %.2g GB are to be used. Reduce large "
-                "pictures with --max-pixels.",
+                "pictures with --max-pixels (in Python, max_pixels).",
                 picture,
                 needed / 1e9,
                 room / 1e9,

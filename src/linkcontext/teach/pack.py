@@ -116,7 +116,7 @@ class Pack:
             return self.model
         raise InputError(
             f"{self.path}: {ELSEWHERE}, and its model {self.model[:100]!r} is not one of the bundled models. To load "
-            "that model, name it with --model."
+            "that model, name it with --model (in Python, model=...)."
         )
 
     @property
@@ -179,7 +179,7 @@ class Pack:
             return load_picture_encoder(own.name, download=False)
         raise InputError(
             f"{self.path}: {ELSEWHERE}, and its encoder {own.name[:100]!r} is not a bundled model. To load that "
-            "encoder, name it with --encoder."
+            "encoder, name it with --encoder (in Python, load it and give it to Pack.learner)."
         )
 
     def learner(self, model: ScoringModel, encoder: PictureEncoder | None = None) -> Learner:
@@ -207,8 +207,8 @@ class Pack:
         scaffold = self.header.scaffold
         if not self.trusted and scaffold not in SCAFFOLDS.values():
             raise InputError(
-                f"{self.path}: {ELSEWHERE}, and has a scaffold of its own. Use --trust-pack if you trust its author, "
-                "or teach its pictures again with your own scaffold."
+                f"{self.path}: {ELSEWHERE}, and has a scaffold of its own. If you trust its author, use --trust-pack "
+                "(in Python, trust=True), or teach its pictures again with your own scaffold."
             )
         return scaffold
 
@@ -225,13 +225,18 @@ class Pack:
             if outside:
                 raise InputError(
                     f"{self.path}: {ELSEWHERE}, and {len(outside)} of its {len(paths)} pictures are not in its folder: "
-                    f"{first_few(outside)}. Teach them again, or use --trust-pack if you trust its author."
+                    f"{first_few(outside)}. Teach them again or, if you trust its author, use --trust-pack (in Python, "
+                    "trust=True)."
                 )
         gone = [str(path) for item, path in paths.items() if not path.is_file() or sha256(path) != item]
         lost = len(self.header.items) - len(paths)
         if gone or lost:
             reason = "was taught to another model" if self.trusted else ELSEWHERE
-            trust = "" if self.trusted else " If you trust its author, --trust-pack uses the features in the pack."
+            trust = (
+                ""
+                if self.trusted
+                else " If you trust its author, --trust-pack (in Python, trust=True) uses the features in the pack."
+            )
             what = (
                 f"{len(gone)} of {len(paths)} are gone or have changed: {first_few(gone)}. Put them back."
                 if gone

@@ -87,7 +87,7 @@ def _shown(pack: Pack) -> list[Turn]:
         return turns
     raise InputError(
         f"{pack.path}: shows only some of its pictures, chosen by another user or on another machine. Use "
-        "--trust-pack if you trust its author, or teach its pictures again."
+        "--trust-pack (in Python, trust=True) if you trust its author, or teach its pictures again."
     )
 
 
