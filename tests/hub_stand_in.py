@@ -19,7 +19,8 @@ class Hub:
         self.token, self.repos, self.private, self.lfs, self.asked, self.down = token, {}, {}, {}, [], False
 
     def commit(self, repo, files):
-        name = hashlib.sha1(json.dumps([repo, len(self.repos[repo])]).encode()).hexdigest()
+        hashes = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+        name = hashlib.sha1(json.dumps([repo, len(self.repos[repo]), hashes]).encode()).hexdigest()
         self.repos[repo].append((name, files))
         return name
 

@@ -48,7 +48,7 @@ def test_the_page_about_python_runs(here, capsys):
     names = {}
     for number, block in enumerate(blocks):
         run(block, names, f"python.md, block {number}")
-    assert "new/c.png: no such picture. Did you mean new/a.png?" in capsys.readouterr().out
+    assert "new/a.jpg: no such picture. Did you mean new/a.png?" in capsys.readouterr().out
     assert names["learner"].pictures.names == ["key lime", "red pepper"]
 
 

@@ -12,6 +12,8 @@ from linkcontext.errors import InputError
 from linkcontext.hub_files import download_files, upload_folder
 
 TOKEN = "hf_write"
+# The library of the hub sends large files in a way that its own HTTP client calls old.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
 
 
 @pytest.fixture

@@ -82,5 +82,5 @@ def _hub_errors(repo_id: str) -> Iterator[None]:
         advice = "Log in with `hf auth login`, or give a token that may write." if status in (401, 403) else ""
         advice = advice or ("The server fails; try again later." if status >= 500 else "Check the name and the files.")
         raise InputError(f"{where}: refused ({status}). {advice}") from error
-    except HTTPError as error:
+    except (HTTPError, RuntimeError) as error:  # the latter where a large file could not be sent
         raise InputError(f"{where}: cannot be reached ({excerpt(str(error))}). Check the network.") from error

@@ -5,7 +5,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
-from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
 
 from typeguard import TypeCheckError, check_type
 
@@ -14,6 +14,7 @@ from linkcontext.errors import InputError, quoted
 P = ParamSpec("P")
 R = TypeVar("R")
 RENAMED = {"shots_per_class": "shots"}  # keyword arguments whose flag has another name
+OPENED = ("model", "data", "path")  # what is opened is checked there
 LIKENESS = 0.5  # of a misspelt word to the one that is suggested
 # Text between backticks is a command line, where flags are right. A flag at the beginning has its value behind it.
 FLAG = re.compile(r"`[^`]*`|^--([a-z][a-z0-9-]*)(?: ([^\s:]+))?(?=:)|(?<![\w-])--([a-z][a-z0-9-]*)")
@@ -27,14 +28,14 @@ def in_python_words(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        known = inspect.signature(function).parameters
+        known = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
         if unknown := [name for name in kwargs if name not in known]:
             raise InputError(
                 f"{unknown[0]}: no such option.{did_you_mean(unknown[0], known)} The options are {', '.join(known)}."
             )
-        hints = get_type_hints(function)
         for name, value in kwargs.items():
-            check_option(name, value, hints[name])
+            if name not in OPENED:
+                check_option(name, value, function.__annotations__[name])
         try:
             return function(*args, **kwargs)
         except InputError as error:

@@ -12,7 +12,7 @@ from linkcontext.inference.vision import BATCH, chunks
 from linkcontext.progress import progress
 from linkcontext.records import Turn
 from linkcontext.teach.answer import Answer, certain
-from linkcontext.teach.given_pictures import Source, thumbnail
+from linkcontext.teach.given_pictures import Source, small_picture
 from linkcontext.teach.named_reply import named_replies
 from linkcontext.teach.naming import probabilities_of_names
 from linkcontext.teach.rejection import nearest_pictures
@@ -75,7 +75,7 @@ def _by_support(
 
 def _kept(source: Source) -> Source:
     """What an answer keeps of its picture: the path, or a thumbnail of a picture in memory."""
-    return Upload(source.name, thumbnail(source)) if isinstance(source, Upload) else source
+    return Upload(source.name, small_picture(source)) if isinstance(source, Upload) else source
 
 
 def _taught(learner: "Learner", query: Turn) -> Answer:

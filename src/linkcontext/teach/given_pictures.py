@@ -80,7 +80,7 @@ def picture_sources(given: Any, what: str = "") -> list[Source]:
     return sources
 
 
-def thumbnail(source: Source) -> bytes:
+def small_picture(source: Source) -> bytes:
     """A PNG of at most `THUMBNAIL_EDGE` pixels a side. Raises `InputError` for a picture that cannot be read."""
     return thumbnail_png(source, THUMBNAIL_EDGE)
 

@@ -29,7 +29,7 @@ from linkcontext.teach.asking import answers, replies
 from linkcontext.teach.class_pictures import pictures_of_data
 from linkcontext.teach.computed import Computed
 from linkcontext.teach.encoder import PictureEncoder
-from linkcontext.teach.given_pictures import Picture, Source, is_single, picture_source, picture_sources, thumbnail
+from linkcontext.teach.given_pictures import Picture, Source, is_single, picture_source, picture_sources, small_picture
 from linkcontext.teach.names import checked_name, checked_names
 from linkcontext.teach.naming import chosen_head, mean_log_probabilities
 from linkcontext.teach.notebook import taught_html
@@ -120,7 +120,7 @@ class Learner:
         with progress("Reading pictures", len(new)) as advance:
             for chunk in chunks(new, BATCH):
                 for picture in chunk:
-                    thumbnails[picture] = thumbnail(files[picture].path)
+                    thumbnails[picture] = small_picture(files[picture].path)
                     advance()
                 if not self.model.lacks("image features"):
                     features |= zip(chunk, self.model.pictures.features(chunk), strict=True)
@@ -170,7 +170,7 @@ class Learner:
         return load_learner(path, given, Loading(dtype=dtype, device=device), trust_pack)
 
     @in_python_words
-    def to(self, device: "str | torch.device") -> "Learner":
+    def to(self, device: str | torch.device) -> "Learner":
         """Move the model, and the features of what was taught, to a device, and return the learner.
 
         Other learners of the same model share its weights, and have to be moved too. Raises `InputError` if there is no

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from linkcontext.data.images import data_uri
 from linkcontext.errors import InputError
-from linkcontext.teach.given_pictures import thumbnail
+from linkcontext.teach.given_pictures import small_picture
 
 if TYPE_CHECKING:
     from linkcontext.teach.answer import Answer
@@ -18,7 +18,7 @@ PICTURES_SHOWN, NAMES_SHOWN, RANKS_SHOWN = 8, 20, 5
 def answer_html(answer: "Answer") -> str:
     """The picture, the most likely names with bars, and the most similar taught pictures."""
     try:
-        shown = "" if answer.picture is None else _image(thumbnail(answer.picture), 96)
+        shown = "" if answer.picture is None else _image(small_picture(answer.picture), 96)
     except InputError:  # the file is gone
         shown = ""
     name = "none of these" if answer.name is None else answer.name
