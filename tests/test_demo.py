@@ -75,9 +75,12 @@ def test_the_built_in_demo(played):
     said, page, out = played
     assert said.count("asked: ") == 12
     assert said.count("shown: ") == 6
-    right = len(re.findall(r"^    .*\d%\)  right$", said, re.MULTILINE))
-    assert right + said.count("wrong, it is ") == 12
-    assert f"{right} of 12 right; guessing would get about 4." in said
+    right, by_head = (
+        len(re.findall(rf"^    {who}: .*\d%\)  right$", said, re.MULTILINE)) for who in (r".*\(lm\)", "auto")
+    )
+    assert right + by_head + said.count("wrong, it is ") == 24
+    assert f"{right} of 12 right from the context alone, {by_head} of 12 by the head auto" in said
+    assert said.index("handwritten digits") < said.index("invented things")  # real pictures first
     assert f"it named {right} of them right" in page
     assert page.count('<section class="query right">') == right
     # 3 x 4 shown and 6 asked in each of two lessons, all inside the page.
@@ -92,18 +95,20 @@ def test_the_table_is_that_of_the_runs(nano, played):
     for label in ("invented things", "handwritten digits"):
         run = out / "runs" / f"{nano.name}-{label.replace(' ', '-')}"
         rows = json.loads((run / "metrics.json").read_text())["rows"]
+        by_head = {row["shots_per_class"]: row["accuracy"] for row in rows if row["scoring"] == "head"}
         rows = [row for row in rows if row["scoring"] == "likelihood_sum"]
         assert [row["shots_per_class"] for row in rows] == [1, 4]
         for row in rows:
             assert (row["ways"], row["names"], row["n_queries"], row["chance"]) == (2, "pseudo", 8, 0.5)
             figures = [f"{row[key]:.3f}".removeprefix("0") for key in ("accuracy", "chance")]
             figures.insert(1, f"{row['baselines']['nearest_centroid']:.3f}".removeprefix("0"))
+            figures.insert(1, f"{by_head[row['shots_per_class']]:.3f}".removeprefix("0"))
             line = next(
                 line
                 for line in said.splitlines()
                 if line.startswith(label) and f" {row['shots_per_class']} {figures[0]} [" in line
             )
-            assert line.split()[-3:] == [*figures[1:], "8"]
+            assert line.split()[-4:] == [*figures[1:], "8"]
             assert f"<td>{figures[0]} [" in page
 
 
@@ -124,6 +129,7 @@ def test_a_lesson_asks_about_pictures_that_were_not_shown(model):
         for query in lesson.queries:
             assert list(query.probabilities) == list(lesson.support)
             assert sum(query.probabilities.values()) == pytest.approx(1)
+            assert sum(query.by_head.values()) == pytest.approx(1)
         for name, paths in lesson.support.items():
             classes = {path.parent.name for path in paths}
             assert len(classes) == 1
@@ -202,8 +208,10 @@ def test_mini_stands_beside_mini_base(model, tmp_path, monkeypatch):
 def test_names_are_text_on_the_page(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     name = "<b>bold</b> & [red]"
-    query = DemoQuery(tmp_path / "a.png", name, {name: 0.25, "other": 0.75})
-    lesson = DemoLesson("T", "t", tmp_path, {name: (tmp_path / "a.png",), "other": ()}, {"other": "<i>"}, (query,))
+    query = DemoQuery(tmp_path / "a.png", name, {name: 0.25, "other": 0.75}, {name: 0.6, "other": 0.4})
+    lesson = DemoLesson(
+        "T", "t", tmp_path, {name: (tmp_path / "a.png",), "other": ()}, {"other": "<i>"}, (query,), "By hand."
+    )
     assert (query.answer, query.right, lesson.right, lesson.guessing) == ("other", False, 0, 0.5)
     page = write_demo("m", [lesson], Grid(("pictures", "model"), (("<u>", "m"),)), "again", tmp_path / "p.html")
     text = page.read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from linkcontext.config import eval_config
+from linkcontext.config import HeadName, eval_config
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.link import sample_episodes
 from linkcontext.episodes.plan import EpisodePlan
@@ -38,7 +38,7 @@ SMALLER = ((SHOTS, QUERIES), *((shots, 1) for shots in range(SHOTS, 0, -1)))  # 
 MAX_CLASSES = 5  # of a user's data
 PACE = 300e6  # parameters x episodes that two processor cores compute in the time of one row of the table
 FEWEST, MOST = 8, 64  # episodes of a row
-HEADINGS = ("pictures", "model", "shots per class", "right [95 %]", "nearest centroid", "chance", "n queries")
+HEADINGS = ("pictures", "model", "shots per class", "right [95 %]", "auto", "nearest centroid", "chance", "n queries")
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 
 
@@ -74,14 +74,24 @@ def demo(
     console.print(
         f"[bold]{escape(model)}[/] is shown pictures under names, and then asked about new ones.", markup=True
     )
-    console.print("Nothing is trained: it answers from its context.\n")
+    console.print(
+        "Nothing is trained. It answers from its context (lm); beside it stands the head that `ask` uses, the best of "
+        "the language model and classifiers on its image features (auto).\n",
+        markup=False,
+        soft_wrap=True,
+    )
     lessons = []
     for subject in subjects:
         lessons.append(teach(models[model], subject))
         _print_lesson(model, lessons[-1], console)
     right, queries = sum(lesson.right for lesson in lessons), sum(len(lesson.queries) for lesson in lessons)
     guessing = sum(lesson.guessing for lesson in lessons)
-    console.print(f"[bold]{right} of {queries} right[/]; guessing would get about {guessing:.0f}.\n", markup=True)
+    by_head = sum(lesson.right_by_head for lesson in lessons)
+    console.print(
+        f"[bold]{right} of {queries} right[/] from the context alone, {by_head} of {queries} by the head auto; "
+        f"guessing would get about {guessing:.0f}.\n",
+        markup=True,
+    )
     console.print("Now the same is measured with many more pictures, two things at a time ...")
     grid = _measure(subjects, models, out, seed)
     console.print(_table(grid))
@@ -91,8 +101,15 @@ def demo(
 
 
 def built_in(seed: int) -> Iterator[DemoSubject]:
-    """Three invented things of a world, and three handwritten digits."""
+    """Three handwritten digits, and three invented things of a world."""
     plan = EpisodePlan(3, (SHOTS,), episodes=1, queries=3 * QUERIES, names="pseudo", seed=seed)
+    yield DemoSubject(
+        "handwritten digits",
+        "Three real handwritten digits under made-up names",
+        "Scans of real handwriting under made-up names, which only the pictures shown can explain.",
+        "digits",
+        dataclasses.replace(plan, seed=seed + 1),  # with the same seed both lessons would have the same names
+    )
     yield DemoSubject(
         "invented things",
         "Three invented things",
@@ -100,13 +117,6 @@ def built_in(seed: int) -> Iterator[DemoSubject]:
         f"world:{seed}",
         plan,
         known=False,
-    )
-    yield DemoSubject(
-        "handwritten digits",
-        "Three real handwritten digits under made-up names",
-        "Scans of real handwriting under made-up names, which only the pictures shown can explain.",
-        "digits",
-        dataclasses.replace(plan, seed=seed + 1),  # with the same seed both lessons would have the same names
     )
 
 
@@ -157,16 +167,21 @@ def teach(model: ScoringModel, subject: DemoSubject) -> DemoLesson:
     """Teach a new learner the support of one episode, and ask it the queries."""
     dataset = open_data(subject.spec)
     (episode,) = sample_episodes(dataset, subject.plan).episodes
-    learner = Learner(model, head="lm")  # the demo shows what the model learns
+    learner = Learner(model, head="lm")  # the demo shows what the model learns, and beside it what `ask` answers
     support = {
         c.name: tuple(dataset.path(turn.item) for turn in episode.support if turn.class_id == c.class_id)
         for c in episode.candidates
     }
     learner.teach(support)
     pictures = [(dataset.path(query.item), query.answer) for query in episode.queries]
-    queries = tuple(DemoQuery(picture, name, learner.ask(picture).probabilities) for picture, name in pictures)
+    by_model = [learner.ask(picture).probabilities for picture, _ in pictures]
+    learner.head = "auto"
+    answered = zip(pictures, by_model, (learner.ask(picture).probabilities for picture, _ in pictures), strict=True)
+    queries = tuple(DemoQuery(*picture, of_model, of_head) for picture, of_model, of_head in answered)
     truths = {c.name: c.truth for c in episode.candidates if subject.known and c.name != c.truth}
-    return DemoLesson(subject.title, subject.remark, dataset.root, support, truths, queries)
+    return DemoLesson(
+        subject.title, subject.remark, dataset.root, support, truths, queries, learner.choose_head().describe()
+    )
 
 
 def _print_lesson(model: str, lesson: DemoLesson, console: Console) -> None:
@@ -180,25 +195,42 @@ def _print_lesson(model: str, lesson: DemoLesson, console: Console) -> None:
         listed = ", ".join(str(path.relative_to(lesson.root)) for path in paths)
         say(f'  shown: "This is {name}."{truth}  {listed}')
     for query in lesson.queries:
-        verdict = "right" if query.right else f"wrong, it is {query.name}"
-        answer = f"{query.answer} ({query.probabilities[query.answer]:.0%})"
         say(f'  asked: "What is this?"  {query.picture.relative_to(lesson.root)}')
-        say(f"    {model}: {answer}  {verdict}", style="green" if query.right else "red")
-    say(f"{lesson.right} of {len(lesson.queries)} right; guessing would get about {lesson.guessing:.0f}.\n")
+        for who, by, answer in (
+            (f"{model} (lm)", query.probabilities, query.answer),
+            ("auto", query.by_head, query.answer_by_head),
+        ):
+            verdict = "right" if answer == query.name else f"wrong, it is {query.name}"
+            style = "green" if answer == query.name else "red"
+            say(f"    {who}: {answer} ({by[answer]:.0%})  {verdict}", style=style)
+    say(
+        f"{lesson.right} of {len(lesson.queries)} right by lm, {lesson.right_by_head} by auto; guessing would get "
+        f"about {lesson.guessing:.0f}."
+    )
+    say(f"auto: {lesson.head}\n")
 
 
 def _measure(subjects: Sequence[DemoSubject], models: dict[str, ScoringModel], out: Path, seed: int) -> Grid:
     """The two-way accuracy of each model on each subject, with its baselines."""
     lines: list[tuple[str, ...]] = []
     for subject in subjects:
-        by_model = {name: _rows(subject, name, model, out, seed) for name, model in models.items()}
+        # The base is there to be compared with, and needs no head beside it.
+        by_model = {
+            name: _rows(subject, name, model, out, seed, "lm" if name == "mini-base" else "auto")
+            for name, model in models.items()
+        }
         for at in range(len(next(iter(by_model.values())))):
-            lines += [_line(subject, name, rows[at]) for name, rows in by_model.items()]
+            lines += [_line(subject, name, *rows[at]) for name, rows in by_model.items()]
     return Grid(HEADINGS, tuple(lines))
 
 
-def _rows(subject: DemoSubject, name: str, model: ScoringModel, out: Path, seed: int) -> list[Row]:
-    """The rows of a run that score by summed likelihood, one for each shots per class. The run is below `out`/runs."""
+def _rows(
+    subject: DemoSubject, name: str, model: ScoringModel, out: Path, seed: int, head: HeadName
+) -> list[tuple[Row, Row | None]]:
+    """The rows of a run that score by summed likelihood, one for each shots per class, and those of its head.
+
+    The run is below `out`/runs.
+    """
     run = out / "runs" / f"{Path(name).name}-{subject.label.replace(' ', '-')}"
     for file in ("config.json", "episodes.jsonl", "predictions.jsonl", "metrics.json"):
         (run / file).unlink(missing_ok=True)  # an earlier demo may have had other data or weights
@@ -210,19 +242,23 @@ def _rows(subject: DemoSubject, name: str, model: ScoringModel, out: Path, seed:
         episodes=max(FEWEST, min(MOST, int(PACE / parameters))),
         queries=2 * subject.plan.queries_per_class,
         names=subject.plan.names,
+        head=head,
         seed=seed,
         explain=0,  # the page of the demo does not show it
         out=str(run),
     )
-    return [row for row in run_evaluation(config, model)["rows"] if row["scoring"] == "likelihood_sum"]
+    rows = run_evaluation(config, model)["rows"]
+    by_head = {row["shots_per_class"]: row for row in rows if row["scoring"] == "head"}
+    return [(row, by_head.get(row["shots_per_class"])) for row in rows if row["scoring"] == "likelihood_sum"]
 
 
-def _line(subject: DemoSubject, model: str, row: Row) -> tuple[str, ...]:
+def _line(subject: DemoSubject, model: str, row: Row, by_head: Row | None) -> tuple[str, ...]:
     return (
         subject.label,
         model,
         str(row["shots_per_class"]),
         f"{format_share(row['accuracy'])} {format_interval(row['ci95'])}",
+        format_share(by_head["accuracy"]) if by_head else "",
         format_share(row["baselines"]["nearest_centroid"]),
         format_share(row["chance"]),
         f"{row['n_queries']:,}",

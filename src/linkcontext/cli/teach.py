@@ -59,6 +59,7 @@ class Demo:
 
     def run(self) -> None:
         """Run the demo."""
+        console.print("Loading the library and the models ...", style="dim")  # importing torch takes seconds
         from linkcontext.demo import demo
 
         demo(self.data, self.model, Path(self.out), self.seed, console, self.prompting)

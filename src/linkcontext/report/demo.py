@@ -17,6 +17,7 @@ LEGEND = (
     ("mini-base", "the bundled model before it was trained to learn from its context"),
     ("mini", "the bundled model after that training"),
     ("right", "share of new pictures that were named correctly, with its 95 % interval in brackets"),
+    ("auto", "the same share by the head that `linkcontext ask` uses: chosen by leaving shown pictures out in turn"),
     (
         "nearest centroid",
         "without language: the name whose pictures are most similar on average, by the model's image features",
@@ -27,16 +28,22 @@ LEGEND = (
 
 @dataclass(frozen=True, slots=True)
 class DemoQuery:
-    """A query picture, its name in the lesson, and the probability that the model gave to each name."""
+    """A query picture, its name in the lesson, and each name's probability, by the language model and by a head."""
 
     picture: Path
     name: str
     probabilities: dict[str, float]
+    by_head: dict[str, float]
 
     @property
     def answer(self) -> str:
         """The most likely name."""
         return max(self.probabilities, key=self.probabilities.__getitem__)
+
+    @property
+    def answer_by_head(self) -> str:
+        """The name that is most likely by the head."""
+        return max(self.by_head, key=self.by_head.__getitem__)
 
     @property
     def right(self) -> bool:
@@ -54,11 +61,17 @@ class DemoLesson:
     support: dict[str, tuple[Path, ...]]  # paths by name
     truths: dict[str, str]  # what people call the things that were taught under another name
     queries: tuple[DemoQuery, ...]
+    head: str  # a sentence about the head beside the language model
 
     @property
     def right(self) -> int:
         """How many answers are right."""
         return sum(query.right for query in self.queries)
+
+    @property
+    def right_by_head(self) -> int:
+        """How many answers of the head are right."""
+        return sum(query.answer_by_head == query.name for query in self.queries)
 
     @property
     def guessing(self) -> float:
@@ -78,6 +91,7 @@ def write_demo(model: str, lessons: Sequence[DemoLesson], grid: Grid, again: str
         style=_style(),
         lessons=lessons,
         right=sum(lesson.right for lesson in lessons),
+        by_head=sum(lesson.right_by_head for lesson in lessons),
         queries=sum(len(lesson.queries) for lesson in lessons),
         guessing=sum(lesson.guessing for lesson in lessons),
         grid=grid,
