@@ -5,7 +5,8 @@
 # make faults    the fault tests at their full counts: kills, full disks, forged files, hostile requests
 # make check     lint, format, types, imports
 # make docs      the site, in build/html
-# make bench     the benchmarks; make bench-growth how time and memory grow (a quarter of an hour);
+# make bench     the share of the ideal that trees reach, in minutes; make bench-all runs the other benchmarks too;
+#                make bench-growth how time and memory grow (a quarter of an hour);
 #                make bench-vllm scoring on a vLLM server
 #
 # Each sets up .venv when there is none. To change its Python: rm -rf .venv, then make PYTHON=python3.13 test
@@ -25,7 +26,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := test
-.PHONY: demo app test test-all test-vllm faults check docs bench bench-growth bench-vllm
+.PHONY: demo app test test-all test-vllm faults check docs bench bench-all bench-growth bench-vllm
 .NOTPARALLEL:  # two installations into one environment break it
 
 $(PY):
@@ -120,6 +121,9 @@ $(VENV)/bench.stamp: $(VENV)/dev.stamp
 	$(PY) -m pip install $(PINS) -e '.[dev,bench]'
 	@touch $@
 
-bench: $(VENV)/bench.stamp
+bench: $(VENV)/dev.stamp
+	$(PY) benchmarks/bench_share.py
+
+bench-all: $(VENV)/bench.stamp
 	@test -n "$(BENCHMARKS)" || { echo "benchmarks/ holds no script to run." >&2; exit 1; }
 	set -e; for script in $(BENCHMARKS); do echo "$$script"; $(PY) $$script; done

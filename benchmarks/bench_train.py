@@ -48,7 +48,8 @@ from linkcontext.episodes.scaffold import SCAFFOLDS, Message, image_ids, query_m
 from linkcontext.inference.forward import TreeInputs
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.losses import tree_losses
-from linkcontext.inference.prefix_tree import TokenSequence, expand_images, pack
+from linkcontext.inference.packing import pack
+from linkcontext.inference.prefix_tree import TokenSequence, expand_images
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.models.loading import load_model, load_processor
 from linkcontext.models.model import Model
@@ -102,7 +103,7 @@ class Lessons:
             for e in self.episodes
             for q in range(config.queries)
         ]
-        paths = {item.id: data.root / item.path for item in data.items}
+        paths = {item.id: data.path(item.id) for item in data.items}
         shown = sorted({item for messages in self.told for item in image_ids(messages)})
         self.images = {item: open_image(paths[item]) for item in shown}
         self.inputs: dict[str, Tensor] = {}  # what the projector is given of a picture
@@ -175,7 +176,8 @@ def learn(network: nn.Module, optim: torch.optim.AdamW, lessons: Lessons, number
     groups = (
         [[line] for line in lines] if way == "rows" else [lines[i : i + queries] for i in range(0, len(lines), queries)]
     )
-    found = tree_losses(network, [TreeInputs(tree, seen) for tree in pack(groups, 0)])
+    cascade = way != "rows" and network.device.type == "cpu"
+    found = tree_losses(network, [TreeInputs(tree, seen) for tree in pack(groups, 0)], cascade)
     loss = (found.nats * found.weight).sum() / found.weight.sum()
     loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), CLIP)

@@ -114,7 +114,7 @@ class Bundled:
     def __init__(self, name: str, device: str) -> None:
         self.model, self.data = load_model(name, device=device), open_data("world:0")
         self.network = self.model.network
-        self.sources = {item.id: (item.sha256, self.data.root / item.path) for item in self.data.items}
+        self.sources = {item.id: (item.content, self.data.path(item.id)) for item in self.data.items}
         self.decoded: dict = {}
         self.checked: dict = {}
         self.hand: dict = {}
@@ -221,9 +221,10 @@ def rows(subject, asks: list, batch: int, every: bool) -> Found:
         for row, (i, tree) in enumerate(zip(chunk, trees, strict=True)):
             asked = torch.from_numpy(tree.answers[0]).to(hidden.device)
             ids = torch.from_numpy(tree.ids).to(hidden.device)[asked]
-            found = (
-                engine._target_logprobs(hidden[row, asked - 1], ids) if values is None else values[row, asked - 1, ids]
-            )
+            if values is None:
+                found = forward.logits(hidden[row, asked - 1]).log_softmax(-1).gather(1, ids[:, None])[:, 0]
+            else:
+                found = values[row, asked - 1, ids]
             scores[i] = float(found.double().sum())
     return scores, calls
 

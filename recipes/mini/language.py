@@ -47,7 +47,8 @@ from linkcontext.episodes.render import IGNORE, Tokens, encode
 from linkcontext.inference.forward import TreeInputs
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.losses import tree_losses
-from linkcontext.inference.prefix_tree import ImageTokens, expand_images, pack
+from linkcontext.inference.packing import pack
+from linkcontext.inference.prefix_tree import ImageTokens, expand_images
 from linkcontext.models import bundled
 from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.models.saving import save_model

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linkcontext.errors import InputError
-from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images, merge, pack
+from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images, merge, token_keys
 
 
 def line(text, answer=1, picture=(), slot=()):
@@ -115,23 +115,10 @@ def test_image_tokens_are_equal_by_content():
     ],
 )
 def test_what_does_not_fit_into_a_key_is_an_error(ids, slot, image, why):
-    def sequence(ids, slot, image):
-        return TokenSequence(
-            np.array([ids]), np.array([image]), np.array([slot]), np.zeros((1, 1), np.int64), np.ones(1)
-        )
-
     with pytest.raises(AssertionError, match=why):
-        sequence(ids, slot, image).keys  # noqa: B018 - it raises
-    largest = sequence(2**20 - 1, 2**20 - 3, 2**22 - 3).keys[0]
+        token_keys(np.array([ids]), np.array([slot]), np.array([image]))
+    (largest,) = token_keys(np.array([2**20 - 1]), np.array([2**20 - 3]), np.array([2**22 - 3]))
     assert 0 < largest < 2**62
-
-
-def test_groups_are_packed_up_to_a_number_of_tokens():
-    groups = [[line("abcd")], [line("efg"), line("efh")], [line("ij")], [line("k")]]  # 4, 4, 2 and 1 tokens
-    assert [len(tree) for tree in pack(groups, 6)] == [6, 5]
-    assert [len(tree) for tree in pack(groups, 7)] == [7, 4]
-    assert [len(tree) for tree in pack(groups, 8)] == [8, 3]
-    assert [len(tree) for tree in pack(groups, 0)] == [4, 4, 2, 1]  # none fits: each alone
 
 
 def test_what_all_begin_with_leaves_out_a_last_token():

@@ -28,7 +28,8 @@ def listed(passes):
 
 def test_passes_by_hand():
     tree = merge(BY_HAND)
-    assert listed(schedule(tree, 4)) == [([], [], [[0, 1, 2]]), ([], [3, 4, 5], []), ([3, 4, 5], [], [[6, 7]])]
+    # The heavier child of the root is the trunk; what leaves it follows, beside its end and then by itself.
+    assert listed(schedule(tree, 4)) == [([], [3, 4, 5], [[6]]), ([3, 4, 5], [], [[7, 0, 1, 2]])]
     (one,) = schedule(tree, 8)
     assert (len(one.cached), one.tokens.tolist()) == (0, list(range(8)))
 
@@ -36,15 +37,38 @@ def test_passes_by_hand():
 def test_passes_with_rows_of_branches_by_hand():
     tree = merge([line("Qx"), line("Aab"), line("Aac"), line("Ad"), line("Aa", 0)])
     assert "".join(map(chr, tree.ids)) == "QxAabcd"
-    # A with all that follows is longer than 3, so that it is trunk; Q x stands beside it, as a and d do on it.
-    assert listed(schedule(tree, 8, 3)) == [([], [2], [[0, 1]]), ([2], [], [[3, 4, 5], [6, -1, -1]])]
+    # A with all that follows is longer than 3, so that it is trunk. a b c and d leave it behind A, and Q x before it.
+    first, second = schedule(tree, 8, 3)
+    assert listed([first, second]) == [([], [2], [[3, 4, 5], [0, 1, -1]]), ([2], [], [[6]])]
+    assert (first.forks, second.forks) == ((1, 0), (1,))
     compute = np.array([True, False, True, True, False, False, False])
-    assert listed(schedule(tree, 8, 1, compute=compute)) == [([], [2], [[0]]), ([2], [], [[3]])]
+    (only,) = schedule(tree, 8, 1, compute=compute)
+    assert listed([only]) == [([], [2], [[3], [0]])]
+    assert only.forks == (1, 0)
+
+
+def test_rows_have_branches_of_like_length_by_hand():
+    """Sorted by length, little is padding; branches of one fork that fit share a row."""
+    tree = merge([line("A" * 9 + tail) for tail in ("bbbb", "c", "ddd", "e", "f")])
+    passes = schedule(tree, 10, 4)
+    assert listed(passes)[0] == ([], [*range(9)], [])
+    assert [run.branches.tolist() for run in passes[1:]] == [[[9, 10, 11, 12], [14, 15, 16, 13]], [[17], [18]]]
+
+
+def test_a_second_trunk_follows_on_the_cache_cut_back_to_its_fork():
+    tree = merge([line("aabbbbb"), line("aaccccc"), line("aad")])
+    assert [(run.cached.tolist(), run.trunk.tolist()) for run in schedule(tree, 4, 2)] == [
+        ([], [0, 1]),  # pieces end where another trunk will begin
+        ([0, 1], [2, 3, 4, 5]),
+        ([0, 1, 2, 3, 4, 5], [6]),
+        ([0, 1], [7, 8, 9, 10]),
+        ([0, 1, 7, 8, 9, 10], [11]),
+    ]
 
 
 def test_cached_tokens_are_not_computed():
     tree = merge([line("AaQx"), line("AaQy")])
-    assert listed(schedule(tree, 2, cached=2)) == [([0, 1], [2], []), ([0, 1, 2], [], [[3, 4]])]
+    assert listed(schedule(tree, 2, cached=2)) == [([0, 1], [2], [[3]]), ([0, 1, 2], [], [[4]])]
 
 
 def test_no_image_is_split_where_its_tokens_attend_to_each_other():
@@ -54,10 +78,10 @@ def test_no_image_is_split_where_its_tokens_attend_to_each_other():
 
 
 def test_a_piece_of_a_trunk_ends_before_an_image_or_behind_it():
-    tree = merge([line(*IMAGE)])
-    assert [piece_end(tree, start, 8, 3, whole_images=True) for start in (0, 2, 6)] == [2, 6, 8]
-    assert [piece_end(tree, start, 8, 3, whole_images=False) for start in (0, 2, 6)] == [3, 5, 8]
-    assert piece_end(tree, 0, 4, 8, whole_images=True) == 4  # where a prefix ends, its owner has said
+    slots = merge([line(*IMAGE)]).slot
+    assert [piece_end(slots, start, 3, whole_images=True) for start in (0, 2, 6)] == [2, 6, 8]
+    assert [piece_end(slots, start, 3, whole_images=False) for start in (0, 2, 6)] == [3, 5, 8]
+    assert piece_end(slots[:4], 0, 8, whole_images=True) == 4  # where a prefix ends, its owner has said
 
 
 texts = st.lists(st.text("abc", min_size=1, max_size=9), min_size=1, max_size=12)
@@ -72,11 +96,14 @@ def test_passes_compute_every_token_once_on_top_of_its_ancestors(texts, max_toke
         assert 0 < len(run.tokens) <= max_tokens
         stack = stack[: len(run.cached)]
         assert run.cached.tolist() == stack  # the cache only ever loses its end
-        visible = [stack + run.trunk.tolist()] * (len(run.trunk) > 0)
-        visible += [stack + row.tolist() for row in run.branches]  # rows attend to nothing of each other
-        for tokens in map(np.array, visible):
-            own = tokens[len(stack) :][tokens[len(stack) :] >= 0]
-            assert tree.can_attend(own, run.cached).all()
+        path = stack + run.trunk.tolist()
+        visible = [(len(stack), path)] * (len(run.trunk) > 0)
+        # Rows attend to the path before their fork and to nothing of each other.
+        visible += [(fork, path[:fork] + row.tolist()) for fork, row in zip(run.forks, run.branches, strict=True)]
+        for before, tokens in ((before, np.array(tokens)) for before, tokens in visible):
+            own = tokens[before:][tokens[before:] >= 0]
+            if max_branch is not None:  # without a mask
+                assert tree.can_attend(own, tokens[:before]).all()
             for token in own:
                 ancestors = np.flatnonzero(tree.can_attend(np.array([token]), np.arange(len(tree)))[0])
                 assert {*tokens.tolist()}.issuperset(ancestors.tolist())
@@ -97,15 +124,17 @@ def test_a_token_that_is_missing_or_computed_twice_is_caught():
 
 def test_a_token_without_its_ancestors_is_caught():
     tree = merge(BY_HAND)
-    first, trunk, last = schedule(tree, 4)
+    first, last = schedule(tree, 4)
     for wrong in (replace(last, cached=np.array([3, 4])), replace(last, branches=np.array([[6, 2]]))):
         with pytest.raises(AssertionError, match="misses an ancestor"):
-            assert_ancestors_available(tree, [first, trunk, wrong])
+            assert_ancestors_available(tree, [first, wrong], False)
+    with pytest.raises(AssertionError, match="misses an ancestor"):  # it would attend to tokens behind its fork
+        assert_ancestors_available(tree, [ForwardPass(EMPTY, np.array([3, 4, 5]), np.array([[0, 1]]), (3,))], True)
     with pytest.raises(AssertionError, match="trunk has a gap"):
-        assert_ancestors_available(tree, [ForwardPass(EMPTY, np.array([3, 5]))])
+        assert_ancestors_available(tree, [ForwardPass(EMPTY, np.array([3, 5]))], True)
 
 
 def test_a_pass_on_another_cache_is_caught():
     passes = schedule(merge(BY_HAND), 4)
     with pytest.raises(AssertionError, match="holds other tokens"):
-        assert_cache_is_stack([passes[0], passes[2]], 0)
+        assert_cache_is_stack([passes[1], passes[0]], 0)

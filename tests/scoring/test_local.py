@@ -174,9 +174,9 @@ def test_a_way_back_is_tried_before_anything_is_trained(nano, dataset, monkeypat
     assert evaluator.choice.selfcheck.failure(learns=True) is None
     assert not evaluator.choice.use_flex_attention(learns=True)  # there is no GPU
 
-    def forgets(network, rows):
+    def forgets(network, rows, cascade):
         with torch.no_grad():
-            return tree_losses(network, rows)
+            return tree_losses(network, rows, cascade)
 
     monkeypatch.setattr(selfcheck, "tree_losses", forgets)
     assert "does not require grad" in evaluator.choice.selfcheck.failure(learns=True)

@@ -1,6 +1,7 @@
 """Each way in which a model can fail on trees is noticed, and its sentence says which it is."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from linkcontext.inference.engine import Engine
 from linkcontext.inference.losses import tree_losses
 from linkcontext.models.model import Model
 from linkcontext.scoring import selfcheck
+from linkcontext.scoring.engine_choice import CASCADE_SHAPES
 from linkcontext.scoring.local import LocalModel
 from linkcontext.scoring.reference import ReferenceEngine
 from linkcontext.scoring.selfcheck import WINDOW, narrow_window
@@ -81,13 +83,23 @@ def test_an_ignored_window_is_noticed_where_it_is_longer_than_the_small_prompts(
 
 
 def test_a_missing_backward_is_noticed_before_training_and_no_evaluation_minds(nano_model, monkeypatch):
-    def forgets(network, rows):
+    def forgets(network, rows, cascade):
         with torch.no_grad():
-            return tree_losses(network, rows)
+            return tree_losses(network, rows, cascade)
 
     monkeypatch.setattr(selfcheck, "tree_losses", forgets)
     assert "does not require grad" in check(nano_model).failure(learns=True)
     assert check(nano_model).failure() is None
+
+
+def test_wrong_gradients_in_parts_are_noticed(nano_model, monkeypatch):
+    def doubled(network, rows, cascade):
+        losses = tree_losses(network, rows, cascade)
+        return replace(losses, nats=2 * losses.nats) if cascade else losses
+
+    assert check(nano_model).failure(CASCADE_SHAPES, learns=True) is None
+    monkeypatch.setattr(selfcheck, "tree_losses", doubled)
+    assert "gradients come out differently" in check(nano_model).failure(CASCADE_SHAPES, learns=True)
 
 
 @pytest.mark.parametrize(

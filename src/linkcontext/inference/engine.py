@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from linkcontext.inference.cascade_attention import cascade_attention
 from linkcontext.inference.forward import TreeForward, TreeInputs
 from linkcontext.inference.kv_cache import new_cache, truncate
 from linkcontext.inference.schedule import ForwardPass, piece_end, schedule
@@ -58,19 +57,20 @@ class Engine:
 
     def logprobs(self, inputs: TreeInputs) -> Tensor:
         """float64[T]: the log-probability (nats) of every token that is asked for, 0 elsewhere."""
-        tree, targets = inputs.tree, TargetLogprobs(self.forward, inputs.tree)
-        needed = np.zeros(len(tree), np.bool_)  # not the last tokens, whose states nothing follows
-        needed[tree.parent[tree.parent >= 0]] = True
-        passes = self.passes(inputs, needed)
+        passes = self.passes(inputs, inputs.tree.inner)
         with self.session(inputs, passes, cached=len(passes) > 1) as cache:
-            for run in passes:
-                targets.add(run.tokens, self.hidden(inputs, run, cache))
-        return targets.values
+            return self.targets(inputs, passes, cache)
+
+    def targets(self, inputs: TreeInputs, passes: Sequence[ForwardPass], cache: "Cache | None") -> Tensor:
+        """The same through these passes, inside of a session."""
+        targets, read = TargetLogprobs(self.forward, inputs.tree), inputs.tree.predictors
+        for run in passes:
+            targets.add(run.tokens, self.hidden(inputs, run, cache, read))
+        return targets.complete()
 
     def scores(self, inputs: TreeInputs) -> list[float]:
         """For each sequence the log-probability (nats) of the tokens that it asks for."""
-        values = self.logprobs(inputs)
-        return [float(values[torch.from_numpy(tokens)].sum()) for tokens in inputs.tree.answers]
+        return inputs.tree.sums(self.logprobs(inputs).numpy())
 
     def prefill(self, inputs: TreeInputs, length: int) -> "Cache":
         """The keys and values of a tree's first `length` tokens, among which there is no fork.
@@ -79,12 +79,12 @@ class Engine:
         """
         cache = new_cache(self.network, length)
         start = inputs.cached
-        with torch.inference_mode(), cascade_attention(self.network, self.forward.cascade):
+        with torch.inference_mode():
             if inputs.cache is not None:
                 for layer, old in zip(cache.layers, inputs.cache.layers, strict=True):
                     layer.update(old.keys[:, :, :start], old.values[:, :, :start])
             while start < length:
-                end = piece_end(inputs.tree, start, length, self.max_tokens, self._whole_images)
+                end = piece_end(inputs.tree.slot[:length], start, self.max_tokens, self._whole_images)
                 self.forward.hidden([(inputs, ForwardPass(np.arange(start), np.arange(start, end)))], cache)
                 start = end
         return cache
@@ -97,7 +97,7 @@ class Engine:
     def session(self, inputs: TreeInputs, passes: Sequence[ForwardPass], cached: bool) -> Iterator["Cache | None"]:
         """Inside the block the passes can be run without gradients. Gives their cache: that of the inputs, or an empty
         one if `cached`."""
-        with torch.inference_mode(), cascade_attention(self.network, self.forward.cascade):
+        with torch.inference_mode():
             cache = inputs.cache
             if cache is None and cached:
                 cache = new_cache(self.network, max(len(run.cached) + len(run.tokens) for run in passes))
@@ -107,11 +107,16 @@ class Engine:
                 if cache is not None:
                     truncate(cache, inputs.cached)
 
-    def hidden(self, inputs: TreeInputs, run: ForwardPass, cache: "Cache | None") -> Tensor:
-        """float[n, width]: the last layer's states of one pass. Its keys and values are then the last in the cache."""
+    def hidden(
+        self, inputs: TreeInputs, run: ForwardPass, cache: "Cache | None", read: NDArray[np.bool_] | None = None
+    ) -> Tensor:
+        """float[n, width]: the last layer's states of one pass, of the tokens bool[T] that are `read` at least.
+
+        Its keys and values are then the last in the cache.
+        """
         if cache is not None:
             truncate(cache, len(run.cached))
-        return self.forward.hidden([(inputs, run)], cache)[0]
+        return self.forward.hidden([(inputs, run)], cache, None if read is None else [read])[0]
 
     @property
     def _whole_images(self) -> bool:

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from linkcontext.inference.cascade_attention import cascade_attention
 from linkcontext.inference.image_features import ImageFeatures
+from linkcontext.inference.last_layer import last_states_of
 from linkcontext.inference.masks import branch_mask, tree_mask
 from linkcontext.inference.prefix_tree import Ints, PrefixTree, gather
 from linkcontext.inference.schedule import ForwardPass
@@ -38,8 +41,8 @@ class TreeInputs:
 class TreeForward:
     """Runs a network's language model on the tokens of forward passes.
 
-    With `cascade`, passes on top of a cache use cascade attention, inside of `cascade_attention(network, True)`. With
-    `continues`, each row is the continuation of what is in the cache, and the network makes the masks itself.
+    With `cascade`, passes of one row use cascade attention. With `continues`, each row is the continuation of what is
+    in the cache, and the network makes the masks itself.
     """
 
     network: PreTrainedModel
@@ -56,10 +59,16 @@ class TreeForward:
         """What is known of the network's family."""
         return family_of(self.network.config)
 
-    def hidden(self, rows: Sequence[tuple[TreeInputs, ForwardPass]], cache: "Cache | None") -> Tensor:
+    def hidden(
+        self,
+        rows: Sequence[tuple[TreeInputs, ForwardPass]],
+        cache: "Cache | None",
+        read: Sequence[NDArray[np.bool_]] | None = None,
+    ) -> Tensor:
         """float[rows, longest pass, width]: the last layer's states of one pass of each row, padded on the right.
 
-        A cache serves one row, or with `continues` as many as it has. What the pass computes is appended to it.
+        A cache serves one row, or with `continues` as many as it has. What the pass computes is appended to it. `read`
+        are for each row the tokens bool[T] whose states are read: those of others may be wrong.
         """
         length = max(len(run.tokens) for _, run in rows)
         padded = [np.append(run.tokens, np.full(length - len(run.tokens), -1)) for _, run in rows]
@@ -75,13 +84,19 @@ class TreeForward:
         else:
             embeds, deepstack = self._insert_images(embeds, rows)
             more |= deepstack
+        in_parts = self.cascade and len(rows) == 1
         if self.continues:
             masks: Any = None
-        elif cache is not None and self.cascade:
-            masks = branch_mask(self.network, trees[0], rows[0][1].branches)
+        elif in_parts:
+            masks = branch_mask(self.network, trees[0], rows[0][1])
         else:
             masks = tree_mask(self.network, [(tree, run) for tree, (_, run) in zip(trees, rows, strict=True)], length)
-        return self.decode(embeds, masks, positions.to(self.device), cache, more)
+        needed = None
+        if read is not None:
+            places = np.stack([np.append(mine, False)[tokens] for mine, tokens in zip(read, padded, strict=True)])
+            needed = torch.from_numpy(places).to(self.device)
+        with cascade_attention(self.network, in_parts), last_states_of(self.network, needed):
+            return self.decode(embeds, masks, positions.to(self.device), cache, more)
 
     def embed(self, ids: Tensor, in_image: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """The embeddings float[rows, n, width] of tokens int64[rows, n], and what else the decoder takes for them.

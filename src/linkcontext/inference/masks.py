@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from linkcontext.inference.prefix_tree import Ints, PrefixTree, gather
+from linkcontext.inference.cascade_attention import BranchMask
+from linkcontext.inference.prefix_tree import PrefixTree, gather
 from linkcontext.inference.schedule import ForwardPass
 from linkcontext.models.families import attention_kinds, bidirectional_kinds, is_causal
 
@@ -35,12 +36,12 @@ def tree_mask(network: PreTrainedModel, rows: Sequence[Row], length: int) -> Any
     return layer_masks(network, sees, depth[:, queries, None] - depth[:, None], own_image)
 
 
-def branch_mask(network: PreTrainedModel, tree: PrefixTree, branches: Ints) -> Tensor:
-    """The additive mask float[g, 1, l, l] within branches int64[g, l], for cascade attention."""
-    keys, queries = branches[:, None], branches[:, :, None]
+def branch_mask(network: PreTrainedModel, tree: PrefixTree, run: ForwardPass) -> BranchMask:
+    """The mask float[g, 1, l, l] within the branches of a pass, for cascade attention."""
+    keys, queries = run.branches[:, None], run.branches[:, :, None]
     sees = torch.from_numpy((keys <= queries) & (queries < gather(tree.subtree_end, keys)))
     mask = torch.full(sees.shape, -torch.inf, dtype=network.dtype, device=network.device)
-    return mask.masked_fill(sees.to(network.device), 0)[:, None]
+    return BranchMask.of(mask.masked_fill(sees.to(network.device), 0)[:, None], run.forks)
 
 
 def layer_masks(

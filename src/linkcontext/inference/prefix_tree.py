@@ -25,8 +25,9 @@ Prefix (radix) trees of prompts are known from serving: SGLang keeps its KV cach
 SpecInfer verifies token trees under such a mask (arXiv 2305.09781).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ Ints = NDArray[np.int64]
 IGNORED = -100  # the label of a token that is not asked for, as in transformers
 # A token's id, slot and image are packed into one integer of 62 bits, by which sequences are merged.
 ID_BITS, SLOT_BITS, IMAGE_BITS = 20, 20, 22
+MERGED_AT_ONCE = 32  # sequences
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,13 +58,18 @@ class TokenSequence:
             self.ids[span], self.image[span], self.slot[span], self.position[:, span], self.answer[span]
         )
 
-    @property
-    def keys(self) -> Ints:
-        """int64[n]: equal for two tokens if id, slot and image are equal."""
-        assert self.ids.min(initial=0) >= 0 and self.ids.max(initial=0) < 1 << ID_BITS, "a token id has over 20 bits"
-        assert self.slot.max(initial=0) + 1 < 1 << SLOT_BITS, "an image has over 2^20 features"
-        assert self.image.max(initial=0) + 1 < 1 << IMAGE_BITS, "a tree has over 2^22 images"
-        return self.ids | (self.slot + 1) << ID_BITS | (self.image + 1) << (ID_BITS + SLOT_BITS)
+    def copy(self) -> "TokenSequence":
+        """The same in memory of its own."""
+        ids, image, slot, position = (each.copy() for each in (self.ids, self.image, self.slot, self.position))
+        return TokenSequence(ids, image, slot, position, self.answer.copy())
+
+
+def token_keys(ids: Ints, slot: Ints, image: Ints) -> Ints:
+    """int64[n]: equal for two tokens if id, slot and image are equal."""
+    assert ids.min(initial=0) >= 0 and ids.max(initial=0) < 1 << ID_BITS, "a token id has over 20 bits"
+    assert slot.max(initial=0) + 1 < 1 << SLOT_BITS, "an image has over 2^20 features"
+    assert image.max(initial=0) + 1 < 1 << IMAGE_BITS, "a tree has over 2^22 images"
+    return ids | (slot + 1) << ID_BITS | (image + 1) << (ID_BITS + SLOT_BITS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,10 +83,12 @@ class ImageTokens:
     slots: Ints  # int64[n]: the row of the features that replaces the token's embedding; -1 for marks and breaks
     shift: Ints  # int64[axes, n]: positions relative to the first token
     content: bytes = field(init=False, repr=False)
+    advance: int = field(init=False, repr=False)  # by how much the image moves the positions of what follows it
 
     def __post_init__(self) -> None:
         arrays = [np.ascontiguousarray(values, np.int64).tobytes() for values in (self.ids, self.slots, self.shift)]
         object.__setattr__(self, "content", len(self.ids).to_bytes(8, "little") + b"".join(arrays))
+        object.__setattr__(self, "advance", int(self.shift.max(initial=-1)) + 1)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ImageTokens) and self.content == other.content
@@ -114,16 +123,17 @@ def expand_images(
     axes = len(images[0].shift) if images else 1
     lengths, advance = np.ones(len(text), np.int64), np.ones(len(text), np.int64)
     lengths[marks] = [len(each) for each in images]
-    advance[marks] = [each.shift.max() + 1 for each in images]
-    starts = np.cumsum(lengths) - lengths
+    advance[marks] = [each.advance for each in images]
     length = int(lengths.sum())
     expanded = np.repeat(text, lengths)
     image, slot = np.full(length, -1), np.full(length, -1)
     position = np.repeat(np.cumsum(advance) - advance, lengths)[None].repeat(axes, 0)
-    for start, number, each in zip(starts[marks], numbers, images, strict=True):
-        here = slice(start, start + len(each))
-        expanded[here], image[here], slot[here] = each.ids, number, each.slots
-        position[:, here] += each.shift
+    if images:
+        here = np.repeat(text == image_token, lengths)
+        expanded[here] = np.concatenate([each.ids for each in images])
+        image[here] = np.repeat(numbers, lengths[marks])
+        slot[here] = np.concatenate([each.slots for each in images])
+        position[:, here] += np.concatenate([each.shift for each in images], 1)
     answer = np.repeat(np.array(labels) != IGNORED, lengths)
     return TokenSequence(expanded, image, slot, position, answer)
 
@@ -173,6 +183,24 @@ class PrefixTree:
         return (keys <= queries[:, None]) & (queries[:, None] < gather(self.subtree_end, keys))
 
     @property
+    def inner(self) -> NDArray[np.bool_]:
+        """bool[T]: the tokens that others follow. The states of the last tokens of branches are of no use."""
+        inner = np.zeros(len(self) + 1, np.bool_)
+        inner[self.parent] = True
+        return inner[:-1]
+
+    def sums(self, values: NDArray[np.float64]) -> list[float]:
+        """For each sequence the sum of float64[T] over the tokens that it asks for."""
+        return [float(values[tokens].sum()) for tokens in self.answers]
+
+    @property
+    def predictors(self) -> NDArray[np.bool_]:
+        """bool[T]: the tokens whose states predict a token that is asked for. A first token is predicted by none."""
+        predictors = np.zeros(len(self) + 1, np.bool_)
+        predictors[self.parent[self.weight > 0]] = True
+        return predictors[:-1]
+
+    @property
     def answer_starts(self) -> NDArray[np.bool_]:
         """For each token that is asked for, whether it is the first of its answer."""
         supervised = np.flatnonzero(self.weight)
@@ -197,26 +225,35 @@ def gather(values: Ints, tokens: Ints, padding: int = 0) -> Ints:
 class _Node:
     """A stretch of one sequence that others may share. It is split where one of them leaves."""
 
-    sequence: int
-    start: int
-    end: int
+    start: int  # how many tokens of its sequence are before it
+    keys: Ints
+    piece: TokenSequence | None  # None at the root
     parent: "_Node | None"
     children: dict[int, "_Node"] = field(default_factory=dict)
     number: int = -1
     first: int = 0  # its first token in the tree
 
     def __len__(self) -> int:
-        return self.end - self.start
+        return len(self.keys)
 
 
-def merge(sequences: Sequence[TokenSequence]) -> PrefixTree:
-    """The prefix tree of some sequences. Siblings are in the order in which they first appear."""
-    keys = [sequence.keys for sequence in sequences]
-    root = _Node(0, 0, 0, None)
-    ends = [_insert(root, keys, number) for number in range(len(sequences))]
+def merge(sequences: Iterable[TokenSequence]) -> PrefixTree:
+    """The prefix tree of some sequences. Siblings are in the order in which they first appear.
+
+    Of what sequences share one copy is kept, so that many may come from an iterator that makes them one by one.
+    """
+    root = _Node(0, np.empty(0, np.int64), None, None)
+    leaves, wanted = [], []
+    remaining = iter(sequences)
+    while batch := list(islice(remaining, MERGED_AT_ONCE)):
+        arrays = zip(*((each.ids, each.slot, each.image) for each in batch), strict=True)
+        ends = np.cumsum([len(each.ids) for each in batch])
+        keys = np.split(token_keys(*map(np.concatenate, arrays)), ends[:-1])
+        leaves += [_insert(root, each, own) for each, own in zip(batch, keys, strict=True)]
+        wanted += [np.flatnonzero(each.answer) for each in batch]
     nodes = list(_preorder(root))
     segments = _segments(nodes, root)
-    pieces = [sequences[node.sequence][node.start : node.end] for node in nodes]
+    pieces = [node.piece for node in nodes if node.piece is not None]
     lengths = [len(node) for node in nodes]
     length = sum(lengths)
     parent = np.arange(length) - 1
@@ -227,14 +264,14 @@ def merge(sequences: Sequence[TokenSequence]) -> PrefixTree:
         slot=np.concatenate([piece.slot for piece in pieces]),
         position=np.concatenate([piece.position for piece in pieces], axis=-1),
         parent=parent,
-        depth=np.concatenate([np.arange(node.start, node.end) for node in nodes]),
+        depth=np.concatenate([np.arange(node.start, node.start + len(node)) for node in nodes]),
         subtree_end=np.repeat([s.subtree_end for s in segments], lengths),
         weight=np.zeros(length, np.float32),
         segments=segments,
-        leaves=tuple(node.number for node in ends),
+        leaves=tuple(node.number for node in leaves),
         answers=(),
     )
-    answers = tuple(tree.path(number)[sequence.answer] for number, sequence in enumerate(sequences))
+    answers = tuple(tree.path(number)[places] for number, places in enumerate(wanted))
     for tokens in answers:
         tree.weight[tokens] += 1
     return replace(tree, answers=answers)
@@ -261,33 +298,32 @@ def _segments(nodes: Sequence[_Node], root: _Node) -> tuple[Segment, ...]:
     )
 
 
-def _insert(root: _Node, keys: list[Ints], number: int) -> _Node:
+def _insert(root: _Node, sequence: TokenSequence, keys: Ints) -> _Node:
     """Add a sequence to the tree. Returns the node in which it ends."""
-    own, position, node = keys[number], 0, root
-    while position < len(own):
-        child = node.children.get(int(own[position]))
+    position, node = 0, root
+    while position < len(keys):
+        child = node.children.get(int(keys[position]))
         if child is None:
-            child = _Node(number, position, len(own), node)
-            node.children[int(own[position])] = child
+            child = _Node(position, keys[position:].copy(), sequence[position:].copy(), node)
+            node.children[int(keys[position])] = child
             return child
-        other = keys[child.sequence][child.start : child.end]
-        compared = min(len(other), len(own) - position)
-        differs = np.flatnonzero(other[:compared] != own[position : position + compared])
+        compared = min(len(child), len(keys) - position)
+        differs = np.flatnonzero(child.keys[:compared] != keys[position : position + compared])
         shared = int(differs[0]) if len(differs) else compared
-        if shared < len(other):
-            child = _split(child, shared, keys)
+        if shared < len(child):
+            child = _split(child, shared)
         node, position = child, position + shared
     return node
 
 
-def _split(node: _Node, shared: int, keys: list[Ints]) -> _Node:
+def _split(node: _Node, shared: int) -> _Node:
     """Split a node after `shared` of its tokens. Returns the first part."""
-    middle = node.start + shared
-    head = _Node(node.sequence, node.start, middle, node.parent)
     assert node.parent is not None
-    node.parent.children[int(keys[node.sequence][node.start])] = head
-    node.start, node.parent = middle, head
-    head.children[int(keys[node.sequence][middle])] = node
+    assert node.piece is not None
+    head = _Node(node.start, node.keys[:shared], node.piece[:shared], node.parent)
+    node.parent.children[int(node.keys[0])] = head
+    node.start, node.keys, node.piece, node.parent = node.start + shared, node.keys[shared:], node.piece[shared:], head
+    head.children[int(node.keys[0])] = node
     return head
 
 
@@ -297,20 +333,3 @@ def _preorder(root: _Node) -> Iterator[_Node]:
         node = waiting.pop()
         yield node
         waiting.extend(reversed(node.children.values()))
-
-
-def pack(groups: Sequence[Sequence[TokenSequence]], max_tokens: int) -> list[PrefixTree]:
-    """Groups of sequences, several to a tree, so that a tree has at most `max_tokens` tokens.
-
-    A tree has more only if one group alone has more. Training runs one tree in each row of a batch: with trees of like
-    size little is computed for padding. Groups are placed by size, largest first, into the first tree with room.
-    """
-    rows: list[tuple[int, list[TokenSequence]]] = []
-    sizes = [len(merge(sequences)) for sequences in groups]
-    for number in sorted(range(len(groups)), key=lambda i: -sizes[i]):
-        row = next((i for i, (taken, _) in enumerate(rows) if taken + sizes[number] <= max_tokens), None)
-        if row is None:
-            rows.append((sizes[number], list(groups[number])))
-        else:
-            rows[row] = rows[row][0] + sizes[number], [*rows[row][1], *groups[number]]
-    return [merge(sequences) for _, sequences in rows]

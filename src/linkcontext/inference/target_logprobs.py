@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from linkcontext.inference.forward import TreeForward
@@ -20,6 +19,7 @@ class TargetLogprobs:
     forward: TreeForward
     tree: PrefixTree
     values: Tensor = field(init=False)
+    _added: int = field(default=0, init=False, repr=False)
     _scored: Ints = field(init=False, repr=False)
     _place: Ints = field(init=False, repr=False)  # of a token in a pass; the last entry serves padding and first tokens
 
@@ -39,16 +39,28 @@ class TargetLogprobs:
         mine = self._scored[place[tree.parent[self._scored]] >= 0]
         if len(mine):
             device = self.forward.device
-            states = hidden[torch.from_numpy(place[tree.parent[mine]]).to(device)]
-            values = self._of(states, torch.from_numpy(tree.ids[mine]).to(device))
+            places, which = np.unique(place[tree.parent[mine]], return_inverse=True)
+            ids = torch.from_numpy(tree.ids[mine]).to(device)
+            values = self._of(hidden[torch.from_numpy(places).to(device)], torch.from_numpy(which).to(device), ids)
             self.values[torch.from_numpy(mine)] = values.double().cpu()
+            self._added += len(mine)
         place[tokens] = -1
 
-    def _of(self, states: Tensor, ids: Tensor) -> Tensor:
-        """float32[n]: log-probabilities of tokens int64[n] after states float[n, width]."""
-        rows = max(1, LOGITS // self.forward.network.config.get_text_config().vocab_size)
-        pieces = []
-        for start in range(0, len(ids), rows):
-            logprobs = F.log_softmax(self.forward.logits(states[start : start + rows]).float(), -1)
-            pieces.append(logprobs.gather(1, ids[start : start + rows, None])[:, 0])
-        return torch.cat(pieces)
+    def complete(self) -> Tensor:
+        """The values, of which none is missing. First tokens have no state before them, and stay 0."""
+        assert self._added == int((self.tree.parent[self._scored] >= 0).sum()), "a token that is asked for was left out"
+        return self.values
+
+    def _of(self, states: Tensor, which: Tensor, ids: Tensor) -> Tensor:
+        """float32[n]: log-probabilities of tokens int64[n], each after one of the states float[s, width] by its number.
+
+        Answers that begin alike have a state in common, for which logits are computed once.
+        """
+        values = torch.empty(len(ids), device=ids.device)
+        most = max(1, LOGITS // self.forward.network.config.get_text_config().vocab_size)
+        for start in range(0, len(states), most):
+            logits = self.forward.logits(states[start : start + most]).float()
+            here = ((which >= start) & (which < start + most)).nonzero()[:, 0]
+            rows = which[here] - start
+            values[here] = logits[rows, ids[here]] - logits.logsumexp(-1)[rows]
+        return values

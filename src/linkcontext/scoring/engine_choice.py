@@ -24,6 +24,7 @@ from linkcontext.scoring.selfcheck import SelfCheck
 
 log = logging.getLogger("linkcontext")
 PASSED = "a small tree gave what whole prompts give"
+CASCADE_SHAPES = ((2 * MIN_TOKENS, MIN_TOKENS),)  # of the passes in which cascade attention is tried
 OWN_CACHE = "on copies of the model's own cache"  # and why
 
 
@@ -123,10 +124,20 @@ class EngineChoice:
         usual = network.config.get_text_config()._attn_implementation
         if self.loaded.device.type != "cpu" or usual != "sdpa" or not is_causal(network):
             return None
-        why = self.selfcheck.failure(((2 * MIN_TOKENS, MIN_TOKENS),))
+        why = self.selfcheck.failure(CASCADE_SHAPES)
         if why is not None:
             log.warning("attention to branches and trunk together: %s", why)
         return MAX_BRANCH if why is None else None
+
+    @cached_property
+    def learns_in_parts(self) -> bool:
+        """Whether training can use cascade attention: on a CPU, where its gradients are those under a mask."""
+        if self.max_branch is None:
+            return False
+        why = self.selfcheck.failure(CASCADE_SHAPES, learns=True)
+        if why is not None:
+            log.warning("training under one mask, without attention to branches and trunk together: %s", why)
+        return why is None
 
     def _state_engine(self, inputs: TreeInputs) -> StateEngine:
         """The same for trees on the model's own cache. What a pass leaves is for the rows of a batch."""

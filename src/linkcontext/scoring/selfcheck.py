@@ -58,8 +58,9 @@ class SelfCheck:
     def failure(self, shapes: Shapes = SHAPES, learns: bool = False, own_cache: bool = False) -> str | None:
         """Why trees do not give what the reference engine gives, or None.
 
-        `shapes` are the rooms and widths to try; with `learns` a backward pass is tried too. With `own_cache` the
-        engine is the one that copies the model's own cache, in which rooms alone matter.
+        `shapes` are the rooms and widths to try; with `learns` a backward pass is tried too, and its gradients are
+        compared if branches have a width. With `own_cache` the engine is the one that copies the model's own cache, in
+        which rooms alone matter.
         """
         try:
             with narrow_window(self.network):
@@ -87,7 +88,11 @@ class SelfCheck:
         if not (worst := self._prefilled(engines[-1])) <= self._tolerance:
             return f"a prefilled prefix changes scores (a small tree is off by {worst:.2g})"
         if learns:
-            self._backward(whole)
+            plain = self._gradient(whole, cascade=False)
+            if any(width for _, width in shapes):
+                worst = float((self._gradient(whole, cascade=True) - plain).abs().max() / plain.abs().max())
+                if not worst <= self._tolerance:
+                    return f"gradients come out differently (a small tree's are off by {worst:.2g} of the largest)"
         return None
 
     @property
@@ -157,12 +162,14 @@ class SelfCheck:
         scores = self._scores[len(self._scores) // 2 :]
         return self._difference([engine], self.trees.merge(answers, "last", held), scores)
 
-    def _backward(self, inputs: TreeInputs) -> None:
-        """Try a backward pass: some kernels have none, and raise."""
+    def _gradient(self, inputs: TreeInputs, cascade: bool) -> Tensor:
+        """float[n]: the gradient of a norm of the first layer. Some kernels have no backward pass, and raise."""
         # A norm of the first layer is small, and the gradient passes all layers on its way there.
         first = next(p for p in decoder_of(self.network).layers[0].parameters() if p.ndim == 1)
         images = [replace(image, embeddings=image.embeddings.clone()) for image in inputs.images]
-        torch.autograd.grad(tree_losses(self.network, [TreeInputs(inputs.tree, images)]).nats.sum(), [first])
+        losses = tree_losses(self.network, [TreeInputs(inputs.tree, images)], cascade)
+        gradient: Tensor = torch.autograd.grad(losses.nats.sum(), [first])[0]
+        return gradient
 
 
 class _Replies:

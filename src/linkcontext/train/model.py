@@ -24,10 +24,12 @@ from linkcontext.episodes.render import IGNORE, Tokens, encode, end_last_answer,
 from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.scaffold import image_ids as shown
 from linkcontext.errors import InputError
+from linkcontext.inference.engine import MAX_BRANCH
 from linkcontext.inference.forward import TreeInputs
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.losses import tree_losses
-from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images, pack
+from linkcontext.inference.packing import pack
+from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images
 from linkcontext.inference.vision import MEMORY, VisionEncoder
 from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.models.families import decoder_of, family_of, parts
@@ -110,8 +112,9 @@ def _adapt(network: PreTrainedModel, rank: int, targets: str, whole: set[int], s
 class Trainee(nn.Module):
     """A model whose forward gives what examples cost."""
 
-    def __init__(self, model: Model, refused: str | None = None) -> None:
+    def __init__(self, model: Model, refused: str | None = None, cascade: bool = False) -> None:
         super().__init__()
+        self.cascade = cascade  # branches are computed by cascade attention
         self.network, self.model = model.network, model
         self.refused = refused  # why it reads no trees; conversations then go one by one
         learning = {
@@ -130,8 +133,10 @@ class Trainee(nn.Module):
         if self.refused is not None:
             return self._one_by_one(reads)
         groups, seen = self._laid(reads)
-        trees = pack(groups, max(len(line.ids) for lines in groups for line in lines))
-        losses = tree_losses(self.network, [TreeInputs(tree, seen) for tree in trees])
+        # Under a mask the trees of a batch are rows of like length; otherwise only small ones share a pass.
+        room = MAX_BRANCH if self.cascade else max(len(line.ids) for lines in groups for line in lines)
+        trees = pack(groups, room)
+        losses = tree_losses(self.network, [TreeInputs(tree, seen) for tree in trees], self.cascade)
         cost = (losses.nats * losses.weight).sum()
         if self.eyes_learn and not seen:  # every process must use every number that learns
             cost = cost + 0.0 * self._see([(BLANK, True)], {})[0].embeddings.sum()

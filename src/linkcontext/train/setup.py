@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
 
@@ -15,9 +15,11 @@ from accelerate.utils import DistributedDataParallelKwargs, FullyShardedDataPara
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
+from transformers import PreTrainedModel
 
 from linkcontext.data.images import open_image
 from linkcontext.errors import InputError
+from linkcontext.inference.cascade_attention import attention_named
 from linkcontext.inference.vision import VisionEncoder
 from linkcontext.launch import process_count
 from linkcontext.models.families import parts
@@ -135,13 +137,14 @@ def make_trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
         scorer.choice.use_flex_attention(learns=True)
     train_parts(model.network, config.parts, config.lora_rank, config.lora_targets, config.seed)
     if config.gradient_checkpointing:
-        _checkpoint_layers(model.network)
-    trainee = Trainee(model, why)
+        checkpoint_layers(model.network)
+    # Sharding casts what a layer is given, and is for GPUs.
+    trainee = Trainee(model, why, cascade=why is None and not wants_sharding() and scorer.choice.learns_in_parts)
     trainee.train()
     return trainee
 
 
-def _checkpoint_layers(network: nn.Module) -> None:
+def checkpoint_layers(network: PreTrainedModel) -> None:
     """Recompute each layer's activations in the backward pass.
 
     transformers' own method for it has another name in every version, and so the layers are marked here. Raises
@@ -157,7 +160,14 @@ def _checkpoint_layers(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.gradient_checkpointing = True
-            module._gradient_checkpointing_func = partial(torch_checkpoint, use_reentrant=False)
+            module._gradient_checkpointing_func = partial(
+                torch_checkpoint, use_reentrant=False, context_fn=partial(_same_attention, network)
+            )
+
+
+def _same_attention(network: PreTrainedModel) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """The context of a layer in the forward pass, and when it is computed again: with the attention of the first."""
+    return nullcontext(), attention_named(network, network.config.get_text_config()._attn_implementation)
 
 
 def make_optimizer(trainee: Trainee, config: TrainConfig) -> torch.optim.AdamW:
