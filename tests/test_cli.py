@@ -157,7 +157,7 @@ def test_bad_settings_are_sentences(capsys, tmp_path):
     assert "neither one of turns" in refused(
         capsys, tmp_path, "eval", "--data", root, "--shots", "1", "--scaffold", "x", *out
     )
-    assert "not one of mini-base, mini" in refused(
+    assert "neither a bundled model (mini-base, mini) nor a folder" in refused(
         capsys, tmp_path, "eval", "--data", root, "--shots", "1", "--model", "no/such-model", *out
     )
     assert "at least" in refused(capsys, tmp_path, "world", "--out", tmp_path / "out", "--classes", "1")

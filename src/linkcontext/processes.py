@@ -283,9 +283,7 @@ def append_results(
             return [place for place, unit in enumerate(units) if not done.issuperset(keys(unit))]
 
         left = [units[place] for place in processes.from_main(unfinished)]
-        advance = stack.enter_context(progress("Asking", len(units)))
-        for _ in range(len(units) - len(left)):
-            advance()
+        advance = stack.enter_context(progress("Asking", len(units), len(units) - len(left)))
         for records in processes.results(left, work, kind):
             if append is not None:
                 append(record for record in records if key(record) not in done)

@@ -392,6 +392,7 @@ def test_a_model_of_the_hub_is_downloaded_only_if_it_is_named(monkeypatch):
         raise OSError("not there")
 
     monkeypatch.setattr("linkcontext.models.loading.AutoConfig.from_pretrained", config)
+    monkeypatch.setattr("linkcontext.models.hub.hub_failure", lambda: None)
     with pytest.raises(InputError, match="is only downloaded from the Hugging Face hub if --model names it"):
         load_model("somebody/model", download=False)
     with pytest.raises(InputError, match="not found on the Hugging Face hub"):

@@ -41,6 +41,7 @@ from linkcontext.inference.vision import chunks
 from linkcontext.launch import count_on_machine
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
+from linkcontext.models.hub import is_local_only
 from linkcontext.models.loading import device_named
 from linkcontext.processes import Processes, together
 from linkcontext.progress import progress
@@ -106,14 +107,15 @@ def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
     """Load `mini-clip`, a folder or a Hub id in float32. Raises `InputError` unless it is a complete CLIP or SigLIP."""
     source = str(bundled.folder(name)) if name == "mini-clip" else name
     try:
-        config = AutoConfig.from_pretrained(source)
+        where = {"local_files_only": is_local_only(source)}
+        config = AutoConfig.from_pretrained(source, **where)
         if config.model_type not in ("clip", "siglip"):
             raise InputError(
                 f"--encoder {name}: a {config.model_type} model, and names and pictures need a CLIP or SigLIP with "
                 "both towers. Choose one, for example openai/clip-vit-base-patch16."
             )
-        processor = AutoProcessor.from_pretrained(source)
-        network, info = AutoModel.from_pretrained(source, dtype="float32", output_loading_info=True)
+        processor = AutoProcessor.from_pretrained(source, **where)
+        network, info = AutoModel.from_pretrained(source, dtype="float32", output_loading_info=True, **where)
     except InputError:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:

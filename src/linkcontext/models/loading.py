@@ -25,7 +25,7 @@ from transformers import logging as transformers_logging
 from linkcontext.errors import InputError, first_few
 from linkcontext.jsonl import read_json
 from linkcontext.launch import is_main_process, number_on_machine, process_count
-from linkcontext.models import bundled
+from linkcontext.models import bundled, hub
 from linkcontext.models.adapter import adapted
 from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.models.families import family_of, quantizable, reads_apart, wrap_processor
@@ -33,6 +33,7 @@ from linkcontext.models.image_processors import with_options
 from linkcontext.models.model import Model
 from linkcontext.models.picture_options import AS_LOADED, PictureOptions
 from linkcontext.models.prompting import USUAL_PROMPTING, Prompting
+from linkcontext.progress import progress, shows_bars
 from linkcontext.python_words import did_you_mean
 
 # The JSON files of a model's folder that are read here or by transformers, except vocabularies.
@@ -73,10 +74,11 @@ def load_model(
     source = _source(name)
     there = device_named(device)
     kind = dtype if dtype != "auto" else "auto" if there.type == "cuda" else "float32"
-    where = {"trust_remote_code": trust_remote_code, "local_files_only": not download}
     _check_settings(source)
+    where = {"trust_remote_code": trust_remote_code, "local_files_only": hub.is_local_only(source, download)}
     try:
-        network, processor, info = _pretrained(name, source, kind, there, load_in_4bit, where, pictures)
+        with progress(f"Loading {name}", None):
+            network, processor, info = _pretrained(name, source, kind, there, load_in_4bit, where, pictures)
     except InputError:
         raise
     except ImportError as error:
@@ -117,7 +119,7 @@ def _pretrained(
     pictures: PictureOptions,
 ) -> tuple[Any, Any, dict[str, Any]]:
     """A network, its processor, and which weights are missing or of another size. Raises what transformers raises."""
-    if not is_main_process():
+    if not is_main_process() or not shows_bars():  # `progress` prints lines there
         transformers_logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(source, **options)
     if type(config) not in AutoModelForImageTextToText._model_mapping and not options["trust_remote_code"]:
@@ -162,7 +164,8 @@ def load_processor(name: str, trust_remote_code: bool = False, pictures: Picture
     source = _source(name)
     _check_settings(source)
     try:
-        return _processor(source, {"trust_remote_code": trust_remote_code}, pictures)
+        where = {"trust_remote_code": trust_remote_code, "local_files_only": hub.is_local_only(source)}
+        return _processor(source, where, pictures)
     except InputError:
         raise
     except (OSError, ValueError, KeyError) as error:
@@ -174,7 +177,7 @@ def load_chat_template(name: str, trust_remote_code: bool = False, prompting: Pr
     processor = load_processor(name, trust_remote_code)
     source = _source(name)
     try:
-        generation = GenerationConfig.from_pretrained(source)
+        generation = GenerationConfig.from_pretrained(source, local_files_only=hub.is_local_only(source))
     except OSError:  # the model has none
         generation = None
     template = ChatTemplate(processor, prompting or USUAL_PROMPTING, generation)
@@ -246,11 +249,7 @@ def _other_kind(config: PretrainedConfig) -> str:
 def _why(name: str, error: Exception) -> str:
     """What is wrong with a model that transformers could not load, and what to do."""
     if isinstance(error, OSError) and not Path(name).exists():
-        known = ", ".join(bundled.NAMES[1:])
-        return (
-            f"not one of {known}, no folder, and not found on the Hugging Face hub ({_first_line(error)})."
-            f"{did_you_mean(name, bundled.NAMES[1:])} Check the name or the network."
-        )
+        return _unknown_model(name, error)
     if (pointer := Path(name) / "latest").is_file():
         checkpoint = Path(name) / pointer.read_text(encoding="utf-8").strip()
         return f"is the folder of a training. Name its checkpoint: {checkpoint}."
@@ -266,6 +265,15 @@ def _why(name: str, error: Exception) -> str:
             "a model that brings code of its own, fetch its whole folder and give --trust-remote-code."
         )
     return f"could not be loaded ({_first_line(error)}). Is the folder complete, with config, weights and processor?"
+
+
+def _unknown_model(name: str, error: OSError) -> str:
+    """Where a model of this name was looked for, and why it was not there."""
+    known, failure = bundled.NAMES[1:], hub.hub_failure()
+    where = f"the Hugging Face hub cannot be reached ({failure})"
+    if failure is None:
+        where = f"not found on the Hugging Face hub ({_first_line(error)})"
+    return f"neither a bundled model ({', '.join(known)}) nor a folder, and {where}.{did_you_mean(name, known) or ' Check the name.'}"
 
 
 def _first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ from linkcontext.errors import InputError, first_few
 from linkcontext.evaluation.picture_vectors import unit_rows
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
+from linkcontext.models.hub import is_local_only
 from linkcontext.models.loading import device_named
 
 BATCH = 32  # pictures that are encoded together
@@ -57,10 +58,11 @@ def load_picture_encoder(name: str, device: str | None = None, download: bool = 
     """
     source = str(bundled.folder(name)) if name == "mini-clip" else name
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=not download)
-        processor = AutoImageProcessor.from_pretrained(source, local_files_only=not download)
+        where = {"local_files_only": is_local_only(source, download)}
+        config = AutoConfig.from_pretrained(source, **where)
+        processor = AutoImageProcessor.from_pretrained(source, **where)
         network, info = AutoModel.from_pretrained(
-            source, config=config, dtype="float32", local_files_only=not download, output_loading_info=True
+            source, config=config, dtype="float32", output_loading_info=True, **where
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

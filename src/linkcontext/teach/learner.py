@@ -119,12 +119,12 @@ class Learner:
         vectoriser = PictureVectoriser(self.model, self.encoder, self.augment)
         with progress("Reading pictures", len(new)) as advance:
             for chunk in chunks(new, BATCH):
-                for picture in chunk:
-                    thumbnails[picture] = small_picture(files[picture].path)
-                    advance()
+                thumbnails |= {picture: small_picture(files[picture].path) for picture in chunk}
                 if not self.model.lacks("image features"):
                     features |= zip(chunk, self.model.pictures.features(chunk), strict=True)
                 vectors |= zip(chunk, vectoriser.of_taught(chunk), strict=True)
+                for _ in chunk:
+                    advance()
         self.pictures.thumbnails |= thumbnails
         self.pictures.features |= features
         self.pictures.vectors |= {picture: own for picture, own in vectors.items() if own}

@@ -18,6 +18,7 @@ from linkcontext.episodes.scaffold import load_scaffold
 from linkcontext.errors import InputError
 from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.models.families import PRESETS, maskless_kinds, parts, quantizable, unsupported_reason
+from linkcontext.models.hub import is_local_only
 from linkcontext.models.image_processors import most_pixels_before
 from linkcontext.models.loading import device_named, load_processor
 from linkcontext.models.picture_options import reduced
@@ -184,7 +185,9 @@ def _memory(c: TrainConfig, sizes: _Sizes, row: int, gpus: int) -> float:
 
 def _configuration(model: ModelConfig) -> Any:
     try:
-        return AutoConfig.from_pretrained(model.model, trust_remote_code=model.trust_remote_code)
+        return AutoConfig.from_pretrained(
+            model.model, trust_remote_code=model.trust_remote_code, local_files_only=is_local_only(model.model)
+        )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"--model {model.model}: no configuration was found. Name a folder or a --preset.") from error
 
