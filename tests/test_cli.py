@@ -215,7 +215,7 @@ def test_files_of_other_tools_are_read_and_written(capsys, tmp_path):
     path.write_text(json.dumps(rows))
     code, out, _ = run(capsys, "data", path, "--layout", "conversations", "--out", tmp_path / "written")
     assert code == 0
-    assert "1 conversations, 1 answers, 0 pictures" in out
+    assert "1 conversation, 1 answer, 0 pictures" in out
     assert "record 9 (id 9): human and gpt must take turns" in out
     assert "and 10 more problems" in out
     assert len(json.loads((tmp_path / "written" / "conversations.json").read_text())) == 1

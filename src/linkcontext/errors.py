@@ -40,6 +40,12 @@ def path_error(error: OSError) -> str:
     return f"{path}cannot be opened ({error.strerror}). Check the path and its permissions."
 
 
+def counted(count: int, thing: str) -> str:
+    """A number of things in words: `1 picture`, `1,200 pictures`, `2 classes`."""
+    plural = f"{thing}es" if thing.endswith("s") else f"{thing}s"
+    return f"{count:,} {thing if count == 1 else plural}"
+
+
 def first_few(names: list[str], whole: bool = False) -> str:
     """The first of many names, and how many more there are. Long ones are shortened unless `whole` (sentences)."""
     more = len(names) - NAMED

@@ -1,7 +1,6 @@
 """Mistakes that people make on the command line: each gets a sentence that says what to type instead."""
 
 import pytest
-from PIL import Image
 
 from linkcontext.cli import main
 from linkcontext.cli.ask import AskPack
@@ -27,6 +26,8 @@ MISTAKES = {
     "teach --data photos --out zoo.pack --head": "--head: a value is missing. Give --head {auto,lm,",
     "teach --data photos --out zoo.pack --shots-per-class few": "few: takes whole numbers, for example",
     "teach --data photos --out zoo.pack -v -q": "--verbose --quiet: leave one of them out.",
+    "teach --data photos --out zoo.pack --classes lime": "photos: has one class, and a pack needs at least two.",
+    "teach --data photos --out zoo.pack --classes lyme": "--classes lyme: there is no such class in photos. The",
     "ask": "ask needs PACK. Example: linkcontext ask zoo.pack new.jpg",
     "ask zoo.pack": "ask needs pictures after the pack. Example: linkcontext ask zoo.pack new.jpg",
     "ask new.jpg zoo.pack": "zoo.pack: the pack comes first: linkcontext ask zoo.pack new.jpg",
@@ -50,14 +51,12 @@ MISTAKES = {
 
 
 @pytest.fixture
-def photos(tmp_path, monkeypatch):
+def photos(tmp_path, monkeypatch, picture):
     """A folder of class folders, `photos`, and one with a space in its name, in the current folder."""
     monkeypatch.chdir(tmp_path)
-    for folder in ("photos/lime", "photos/lemon", "my photos/lime", "my photos/lemon"):
-        (tmp_path / folder).mkdir(parents=True)
+    for place, folder in enumerate(("photos/lime", "photos/lemon", "my photos/lime", "my photos/lemon")):
         for number in range(3):
-            colour = (80 * number, 20 * len(folder), 0)
-            Image.new("RGB", (8, 8), colour).save(tmp_path / folder / f"{number}.png")
+            picture(tmp_path / folder / f"{number}.png", 10 * place + number)
     return tmp_path
 
 

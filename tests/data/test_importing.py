@@ -72,7 +72,7 @@ def test_a_task_of_vl_icl_is_imported_from_its_own_folder(tmp_path, picture, mon
     for name in ("query", "support"):
         (folder / f"{name}.json").write_text(json.dumps([record] if name == "query" else []))
     monkeypatch.chdir(folder)
-    assert import_files("vl-icl", ".", None, str(tmp_path / "out")).contents[0] == "1 questions about 1 pictures"
+    assert import_files("vl-icl", ".", None, str(tmp_path / "out")).contents[0] == "1 question about 1 picture"
     assert open_folder(tmp_path / "out", strict=True).items[0].questions[0].task == "clevr"
 
 
@@ -193,7 +193,7 @@ def test_conversations_are_checked_and_written_with_the_places_of_their_pictures
     path.write_text(json.dumps(rows))
     for out in (None, str(tmp_path / "out")):
         result = import_files("conversations", str(path), None, out)
-        assert result.contents == ("2 conversations, 3 answers, 1 pictures",)
+        assert result.contents == ("2 conversations, 3 answers, 1 picture",)
         assert "record 2 (id 3): `conversations` is missing" in result.problems[0]
         assert "a picture is not below" in result.problems[1]
     told = list(read_conversations(tmp_path / "out" / "conversations.json", Problems(strict=True)))
@@ -222,7 +222,7 @@ def test_a_hugging_face_data_set_of_conversations(tmp_path, picture, several):
     result = import_files("conversations", f"hf:{tmp_path / 't.parquet'}", None, str(out))
     told = list(read_conversations(out / "conversations.json", Problems(strict=True)))
     if several:
-        assert result.contents == ("1 conversations, 1 answers, 2 pictures",)
+        assert result.contents == ("1 conversation, 1 answer, 2 pictures",)
         assert "split train, row 1: the text has 2 <image> marks and the record 1 pictures" in result.problems[0]
         assert told[0].pictures == ("pictures/train-0000000-0.png", "pictures/train-0000000-1.png")
     else:
@@ -253,7 +253,7 @@ def test_questions_that_contradict_each_other_about_copies_of_a_picture_are_left
     seeds.write_text(json.dumps(told))
     result = import_files("seed", str(seeds), str(place), str(tmp_path / "out"))
     assert any("different answers about the same picture: 2 (b.jpg, copy.png)" in each for each in result.problems)
-    assert result.contents[0] == "1 questions about 1 pictures"
+    assert result.contents[0] == "1 question about 1 picture"
     assert [item.path for item in open_folder(tmp_path / "out").items] == ["copy.png"]
 
 
@@ -265,6 +265,6 @@ def test_what_is_not_called_a_picture_must_begin_as_one(tmp_path, picture):
     path = tmp_path / "talk.json"
     path.write_text(json.dumps([{"image": name, "conversations": turns} for name in ("good", "clip", "notes.txt")]))
     result = import_files("conversations", str(path), None, None)
-    assert result.contents == ("1 conversations, 1 answers, 1 pictures",)
+    assert result.contents == ("1 conversation, 1 answer, 1 picture",)
     assert "clip: of the format video" in result.problems[0]
     assert "notes.txt: not a picture" in result.problems[1]

@@ -290,7 +290,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_sum(model, dataset
     try:
         with pytest.raises(
             InputError,
-            match=r"needs \d+ tokens \(5 a picture x 5 pictures \+ \d+ of text\).*context is 30: about 1 pictures fit",
+            match=r"needs \d+ tokens \(5 a picture x 5 pictures \+ \d+ of text\).*context is 30: about 1 picture fit",
         ):
             small.score(asks(dataset)[-1:])
     finally:

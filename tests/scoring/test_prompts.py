@@ -11,5 +11,5 @@ SHORT = Tokens((1, 9, 2), (IGNORE,) * 3, ("a",))
 
 def test_the_context_is_the_last_length_that_fits():
     fits(30, SHORT, 30)
-    with pytest.raises(InputError, match=r"needs 31 tokens \(29 a picture x 1 pictures \+ 2 of text\), .* is 30"):
+    with pytest.raises(InputError, match=r"needs 31 tokens \(29 a picture x 1 picture \+ 2 of text\), .* is 30"):
         fits(31, SHORT, 30)

@@ -10,7 +10,7 @@ from linkcontext.cli.terminal import console, print_problems
 from linkcontext.config import EpisodeConfig
 from linkcontext.data.neighbours import RankingRule
 from linkcontext.data.writers import ConversationLayout
-from linkcontext.errors import InputError
+from linkcontext.errors import InputError, counted
 from linkcontext.launch import is_main_process
 from linkcontext.metavars import (
     WITHOUT_DEFAULT,
@@ -67,7 +67,7 @@ class World:
         if self.isekai and self.classes % 2:
             raise InputError(f"--classes {self.classes}: --isekai needs pairs of classes. Give an even number.")
         count = write_folder(Path(self.out), self._write)
-        console.print(f"{count} pictures of {self.classes} things in {self.out}", soft_wrap=True)
+        console.print(f"{counted(count, 'picture')} of {self.classes} things in {self.out}", soft_wrap=True)
         if self.sheet:
             console.print(f"contact sheet: {self.sheet}", soft_wrap=True)
 
@@ -127,10 +127,8 @@ class Data:
         classes = dataset.by_class()
         counts = sorted(len(items) for items in classes.values())
         splits = sorted({split or "(none)" for item in dataset.items for split in item.splits()})
-        console.print(
-            f"{dataset.root}: {len(dataset.items)} pictures, {len(classes)} classes of {counts[0]} to {counts[-1]}",
-            soft_wrap=True,
-        )
+        pictures, of_classes = counted(len(dataset.items), "picture"), counted(len(classes), "class")
+        console.print(f"{dataset.root}: {pictures}, {of_classes} of {counts[0]} to {counts[-1]}", soft_wrap=True)
         console.print(f"splits: {', '.join(splits)}   digest: {digest(dataset)[:16]}")
         print_problems([*copy_sentences(dataset), *dataset.problems])
         if self.write:
@@ -181,19 +179,20 @@ class Episodes:
         if self.export and not self.out:
             what = "folder" if self.export == "lmms-eval" else "file"
             raise InputError(f"--export {self.export}: also give --out, the {what} to write.")
-        from linkcontext.evaluation.draw import draw_configured
+        from linkcontext.evaluation.draw import draw_configured, with_fitting_shots
         from linkcontext.jsonl import write_jsonl
         from linkcontext.source import open_data
 
         dataset = open_data(self.episodes.data, self.episodes.strict)
-        sampled = draw_configured(self.episodes, dataset)
+        fitting, sentences = with_fitting_shots(self.episodes, dataset)
+        sampled = draw_configured(fitting, dataset)
         left_out = [f"left out: {out.class_id} ({out.shortfall})" for out in sampled.left_out]
-        print_problems([*left_out, *dataset.problems])
+        print_problems([*sentences, *left_out, *dataset.problems])
         if self.out and self.export:
             self._export(sampled.episodes, dataset)
         elif self.out:
             write_jsonl(sampled.episodes, Path(self.out))
-            console.print(f"{len(sampled.episodes)} episodes in {self.out}", soft_wrap=True)
+            console.print(f"{counted(len(sampled.episodes), 'episode')} in {self.out}", soft_wrap=True)
         if self.show:
             self._show(sampled.episodes[: self.show])
 
@@ -213,11 +212,12 @@ class Episodes:
         if self.export == "lmms-eval":
             task = export_lmms_eval(episodes, dataset, scaffold, out, self.prompting.reply_tokens)
             console.print(
-                f"tasks {task} and {task}_likelihood of {len(episodes)} episodes in {self.out}", soft_wrap=True
+                f"tasks {task} and {task}_likelihood of {counted(len(episodes), 'episode')} in {self.out}",
+                soft_wrap=True,
             )
             return
         write_conversations(export_conversations(episodes, dataset, scaffold, self.supervise), out, self.export)
-        console.print(f"conversations of {len(episodes)} episodes in {self.out}", soft_wrap=True)
+        console.print(f"conversations of {counted(len(episodes), 'episode')} in {self.out}", soft_wrap=True)
 
     def _show(self, episodes: "tuple[object, ...]") -> None:
         from linkcontext.episodes.render import colour_labels, encode

@@ -95,14 +95,17 @@ def _print_run(folder: Path, metrics: dict[str, Any]) -> None:
     """Write the report of a run of episodes, and print its tables."""
     from linkcontext.report.page import write_report
     from linkcontext.report.tables import curves_table, metrics_table, summary_table
+    from linkcontext.report.verdict import main_rows
 
     page = write_report(folder)
     _print_problems(folder)
-    if "means" in metrics:
-        console.print(summary_table(metrics["means"]))
-        console.print(curves_table(metrics["curves"]))
-    else:
-        console.print(metrics_table(metrics["rows"]))
+    parts = ("means", "curves") if "means" in metrics else ("rows",)
+    tables = {"means": summary_table, "curves": curves_table, "rows": metrics_table}
+    for part in parts:
+        shown = main_rows(metrics[part])
+        console.print(tables[part](shown))
+        if len(shown) < len(metrics[part]):
+            console.print(f"These are {len(shown)} of {len(metrics[part])} rows; all are in {page.with_suffix('.md')}")
     counters = metrics["counters"]
     console.print(f"engine: {counters['engine']} ({counters['engine_reason']})", markup=False)
     _print_pictures(folder)
@@ -180,11 +183,14 @@ class Compare:
         from linkcontext.evaluation.compare import compare_runs, comparison_notes
         from linkcontext.evaluation.run_dir import read_run
         from linkcontext.report.tables import comparison_table
+        from linkcontext.report.verdict import comparison_verdict
 
         a, b = read_run(Path(self.run_a)), read_run(Path(self.run_b))
-        console.print(comparison_table(compare_runs(a, b)))
+        rows = compare_runs(a, b)
+        console.print(comparison_table(rows))
         for caution in comparison_notes(a, b):
             console.print(caution, style="yellow", markup=False, soft_wrap=True)
+        console.print(comparison_verdict(rows, a.path.name, b.path.name), markup=False, soft_wrap=True)
 
 
 def _print_pictures(folder: Path) -> None:

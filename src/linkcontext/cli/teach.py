@@ -1,5 +1,6 @@
 """The commands that teach a model: demo, teach, pack and chat."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -119,21 +120,22 @@ class Teach:
         dataset = open_data(self.data, self.strict, fewest=1)
         named = pictures_by_class_name(dataset, self.classes)
         print_problems(dataset.problems)
+        new = None if out.exists() else self._new_learner(named)  # what is refused here leaves no lock file
         with locked(out):
-            pack, choices = self._write(out, named)
+            pack, choices = self._write(out, named, new)
         console.print("\n".join([*pack.describe(), *choices]), markup=False, soft_wrap=True)
 
-    def _write(self, out: Path, named: dict[str, list[Path]]) -> tuple["Pack", list[str]]:
+    def _write(self, out: Path, named: dict[str, list[Path]], new: "Learner | None") -> tuple["Pack", list[str]]:
         """Add the pictures to the pack that exists, or write a new one; with it a line about other thresholds."""
-        from linkcontext.teach.names import canonical_name
         from linkcontext.teach.pack import read_pack
         from linkcontext.teach.pack_writing import write_pack
         from linkcontext.teach.rejection import describe_choices
 
         earlier = read_pack(out, self.trust_pack) if out.exists() else None
-        learner = self._new_learner() if earlier is None else self._earlier_learner(earlier)
-        if len({*learner.pictures.names, *map(canonical_name, named)}) < 2:
-            raise InputError(f"{self.data}: has one class, and a pack needs at least two. Give a folder with more.")
+        if earlier is not None:
+            new = self._earlier_learner(earlier)
+        learner = self._new_learner(named) if new is None else new
+        self._refuse_single(learner.pictures.names, named)
         learner.teach(self._accepted(learner.model, named))
         licence = self.licence if self.licence is not None else earlier.licence if earlier else ""
         keep_state = self.state and (earlier is None or earlier.has_state)  # a pack without state stays without
@@ -141,13 +143,21 @@ class Teach:
         choices = describe_choices(learner.rejection_curve())
         return pack, [choices] if choices else []
 
-    def _new_learner(self) -> "Learner":
+    def _refuse_single(self, taught: Iterable[str], named: Iterable[str]) -> None:
+        """Raise `InputError` if the names taught before and those of the folder are a single one."""
+        from linkcontext.teach.names import canonical_name
+
+        if len({*taught, *map(canonical_name, named)}) < 2:
+            raise InputError(f"{self.data}: has one class, and a pack needs at least two. Give a folder with more.")
+
+    def _new_learner(self, named: Iterable[str]) -> "Learner":
         from linkcontext.episodes.scaffold import load_scaffold
         from linkcontext.evaluation.open_model import open_model
         from linkcontext.scoring.protocol import require
         from linkcontext.teach.encoder import load_picture_encoder
         from linkcontext.teach.learner import Learner
 
+        self._refuse_single((), named)
         point = operating_point(self.accept, self.reject)
         model = open_model(self.loading.of(self.model or "mini"))
         require(model, "token ids", "a pack")

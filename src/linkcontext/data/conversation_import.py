@@ -11,6 +11,7 @@ from linkcontext.data.picture_paths import PictureFinder
 from linkcontext.data.problems import Problems
 from linkcontext.data.readers.conversations import valid_conversations
 from linkcontext.data.writers import write_conversations
+from linkcontext.errors import counted
 from linkcontext.storage import write_folder
 
 FILE = "conversations.json"
@@ -55,20 +56,20 @@ def _write(
     """Count conversations and, with `out`, write them in the same pass over the source."""
     counts = Counter[str]()
 
-    def counted(folder: Path | None) -> Iterator[Conversation]:
+    def tallied(folder: Path | None) -> Iterator[Conversation]:
         for conversation in conversations(folder):
-            counts["conversations"] += 1
-            counts["pictures"] += len(conversation.pictures)
-            counts["answers"] += len(conversation.messages) // 2  # turns, after at most one system message
+            counts["conversation"] += 1
+            counts["picture"] += len(conversation.pictures)
+            counts["answer"] += len(conversation.messages) // 2  # turns, after at most one system message
             yield conversation
         if not counts:
             raise problems.nothing_usable(source, "conversation")
 
     if out is None:
-        deque(counted(None), maxlen=0)
+        deque(tallied(None), maxlen=0)
     else:
-        write_folder(out, lambda folder: write_conversations(counted(folder), folder / FILE, "messages"))
-    return [", ".join(f"{counts[name]:,} {name}" for name in ("conversations", "answers", "pictures"))]
+        write_folder(out, lambda folder: write_conversations(tallied(folder), folder / FILE, "messages"))
+    return [", ".join(counted(counts[thing], thing) for thing in ("conversation", "answer", "picture"))]
 
 
 def _with_pictures(conversation: Conversation, names: Sequence[str]) -> Conversation:

@@ -14,7 +14,7 @@ from linkcontext.data.picture_paths import PictureFinder
 from linkcontext.data.problems import Problems
 from linkcontext.data.reader import ImportedQuestion
 from linkcontext.data.readers.question_checks import folded
-from linkcontext.errors import InputError, first_few
+from linkcontext.errors import InputError, counted, first_few
 from linkcontext.progress import progress
 from linkcontext.records import Item, Question
 from linkcontext.storage import write_folder
@@ -134,8 +134,11 @@ class _QuestionsByPicture:
         several = sum(bool(question.others) for question in every)
         more = f", {several:,} of them about several at once" if several else ""
         return [
-            f"{len(every):,} questions about {len(self.pictures()):,} pictures{more}",
-            *(f"{task}: {count:,} questions, concepts: {concepts[task]:,}" for task, count in sorted(counts.items())),
+            f"{counted(len(every), 'question')} about {counted(len(self.pictures()), 'picture')}{more}",
+            *(
+                f"{task}: {counted(count, 'question')}, concepts: {concepts[task]:,}"
+                for task, count in sorted(counts.items())
+            ),
         ]
 
 

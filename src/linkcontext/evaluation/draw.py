@@ -1,5 +1,6 @@
 """Draw the episodes of a run from its options: links between classes and names, or questions about tasks (--tasks)."""
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -7,6 +8,7 @@ from linkcontext.config import EpisodeConfig, flags
 from linkcontext.data.manifest import Dataset
 from linkcontext.data.neighbours import neighbours_from_file
 from linkcontext.episodes.link import SampledEpisodes, sample_episodes
+from linkcontext.episodes.pool import open_pool
 from linkcontext.episodes.questions import TaskSampler
 from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.errors import InputError
@@ -33,8 +35,30 @@ def open_drawn(options: EpisodeConfig, _: Scaffold) -> EpisodeSet:
 
 
 def _draw_set(options: EpisodeConfig, dataset: Dataset) -> EpisodeSet:
-    sampled = draw_configured(options, dataset)
-    return EpisodeSet(dataset, sampled.episodes, left_out_sentences(sampled), partial(_draw_set, options))
+    fitting, sentences = with_fitting_shots(options, dataset)
+    sampled = draw_configured(fitting, dataset)
+    sentences += left_out_sentences(sampled)
+    return EpisodeSet(dataset, sampled.episodes, sentences, partial(_draw_set, options))
+
+
+def with_fitting_shots(options: EpisodeConfig, dataset: Dataset) -> tuple[EpisodeConfig, list[str]]:
+    """The options with those of the default shots per class for which the classes have pictures, and a sentence if
+    they are not all. Shots that the user chose, and those of --tasks, stay as they are.
+    """
+    if options.tasks or options.shots != EpisodeConfig().shots or options.choose_from is not None:
+        return options, []
+    neighbours = neighbours_from_file(options.neighbours, dataset)
+    for count in range(len(options.sweep), 1, -1):
+        fitting = replace(options, shots=options.sweep[:count])
+        with suppress(InputError):  # too few pictures: drawing the smallest sweep says which classes lack them
+            open_pool(dataset, fitting.plan(), neighbours)
+            break
+    if fitting.shots == options.sweep:
+        return options, []
+    shots, usual = (" ".join(map(str, each)) for each in (fitting.shots, options.sweep))
+    return fitting, [
+        f"Shots per class: {shots}, because the classes have too few pictures for all of the default ({usual})."
+    ]
 
 
 def left_out_sentences(sampled: SampledEpisodes) -> list[str]:

@@ -273,7 +273,8 @@ def _unknown_model(name: str, error: OSError) -> str:
     where = f"the Hugging Face hub cannot be reached ({failure})"
     if failure is None:
         where = f"not found on the Hugging Face hub ({_first_line(error)})"
-    return f"neither a bundled model ({', '.join(known)}) nor a folder, and {where}.{did_you_mean(name, known) or ' Check the name.'}"
+    advice = did_you_mean(name, known) or " Check the name."
+    return f"neither a bundled model ({', '.join(known)}) nor a folder, and {where}.{advice}"
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from cachetools import LRUCache
 from linkcontext.episodes.render import ChatTokenizer, Tokens, end_last_answer, render_text, tokenize
 from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.scaffold import image_ids as shown
-from linkcontext.errors import InputError
+from linkcontext.errors import InputError, counted
 from linkcontext.models.model import Model
 
 # Bytes of texts with their tokens that are kept: an episode has few texts, and what was taught is asked about again.
@@ -62,9 +62,9 @@ def fits(length: int, short: Tokens, context: int) -> None:
         count = len(short.pictures)
         words = len(short.ids) - count
         raise InputError(
-            f"the prompt needs {length} tokens ({(length - words) / max(1, count):.4g} a picture x {count} "
-            f"pictures + {words} of text), and the model's context is {context}: about "
-            f"{int(context * count / length)} pictures fit. Use fewer shots per class, fewer ways, "
+            f"the prompt needs {length} tokens ({(length - words) / max(1, count):.4g} a picture x "
+            f"{counted(count, 'picture')} + {words} of text), and the model's context is {context}: about "
+            f"{counted(int(context * count / length), 'picture')} fit. Use fewer shots per class, fewer ways, "
             "smaller pictures (--max-pixels), or a model with a longer context."
         )
 

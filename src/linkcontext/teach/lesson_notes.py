@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from linkcontext.errors import counted
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.names import is_same_thing
 
 
 def count_pictures(learner: Learner, name: str) -> str:
     """The number of pictures of a name, in words."""
-    count = len(learner.pictures.by_name[name])
-    return f"{count} picture{'s' if count > 1 else ''}"
+    return counted(len(learner.pictures.by_name[name]), "picture")
 
 
 def lesson_notes(learner: Learner, before: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from linkcontext.config import HeadName
 from linkcontext.data.images import sha256
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold
-from linkcontext.errors import InputError, first_few
+from linkcontext.errors import InputError, counted, first_few
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
 from linkcontext.python_words import in_python_words
@@ -158,9 +158,10 @@ class Pack:
         shots = header.shots_per_class
         shown = f", of which {shots} per name are shown ({header.select})" if shots else ""
         return [
-            f"{self.path}: {len(self.concepts)} names, {len(header.items)} pictures{shown}; {size:.1f} MB, {state}",
+            f"{self.path}: {counted(len(self.concepts), 'name')}, {counted(len(header.items), 'picture')}{shown}; "
+            f"{size:.1f} MB, {state}",
             f"model: {self.model} ({header.model.identity[:12]})   licence: {self.licence or 'none given'}",
-            *(f"  {name}: {len(items)} pictures" for name, items in self.concepts.items()),
+            *(f"  {name}: {counted(len(items), 'picture')}" for name, items in self.concepts.items()),
             *([header.head.choice().describe()] if self.trusted else ()),
             describe_rejection(self.rejection_threshold)
             if self.trusted

@@ -13,7 +13,7 @@ from linkcontext.episodes.plan import LETTERS
 from linkcontext.episodes.questions import with_letters
 from linkcontext.episodes.scaffold import Scaffold
 from linkcontext.errors import InputError
-from linkcontext.evaluation.draw import draw_configured, left_out_sentences
+from linkcontext.evaluation.draw import draw_configured, left_out_sentences, with_fitting_shots
 from linkcontext.evaluation.task import EpisodeSet, TaskOptions, episode_run_name
 from linkcontext.records import Episode
 from linkcontext.source import open_data
@@ -33,11 +33,12 @@ def both_forms_run_name(benchmark: str, model: str, options: TaskOptions) -> str
 def open_both_forms(options: EpisodeConfig, _: Scaffold) -> EpisodeSet:
     """Draw the episodes in both forms. Raises `InputError` like `open_data` and `draw_episodes`."""
     dataset = open_data(options.data, options.strict)
+    options, sentences = with_fitting_shots(options, dataset)
     sampled = draw_configured(options, dataset)
     choice, left_out = _choice(options, dataset, sampled)
     forms = {"open": sampled.episodes, "choice": choice}
     episodes = [dataclasses.replace(ep, id=f"{form}-{ep.id}") for form, drawn in forms.items() for ep in drawn]
-    return EpisodeSet(dataset, tuple(episodes), [*left_out_sentences(sampled), *left_out])
+    return EpisodeSet(dataset, tuple(episodes), [*sentences, *left_out_sentences(sampled), *left_out])
 
 
 def _choice(
