@@ -15,7 +15,7 @@ from linkcontext.cli.teach import TrustPack
 from linkcontext.cli.terminal import console
 from linkcontext.config import HeadName, ModelConfig
 from linkcontext.errors import InputError
-from linkcontext.metavars import Folder, NameList, OptionalCount, OptionalText
+from linkcontext.metavars import WITHOUT_DEFAULT, Folder, NameList, OptionalCount, OptionalText
 
 if TYPE_CHECKING:
     from linkcontext.serve.openai_protocol import Limits
@@ -62,7 +62,7 @@ class Serve:
     pack: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE ...", help_behavior_hint="")] = ()
     """NAME=FILE: a pack that `linkcontext teach` wrote. Requests for the model NAME are answered after its
     pictures."""
-    head: HeadName | None = None
+    head: Annotated[HeadName | None, tyro.conf.DisallowNone, WITHOUT_DEFAULT] = None
     """What names a picture when a client's first message asks for nothing but its name: lm, the model itself, or
     another head of `linkcontext teach`. Default: what the pack says. All else is answered by the model."""
     trust_pack: TrustPack = False
