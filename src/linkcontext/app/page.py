@@ -62,18 +62,23 @@ def serve_page(
     """
     with tempfile.TemporaryDirectory(prefix="linkcontext-") as folder:
         page = launch(model, root, Path(folder), port, share, head)
-        ready(page.local_url, addresses(page, port))
+        ready(page.local_url, addresses(page, port, share))
         page.block_thread()
 
 
-def addresses(page: Any, port: int | None) -> list[str]:
-    """Sentences about where a page is served, and why not at the usual port."""
-    sentences = [f"linkcontext app: {page.local_url} (Ctrl-C stops it)"]
+def addresses(page: Any, port: int | None, share: bool = False) -> list[str]:
+    """Sentences about where a page is served, and why not where `port` and `share` asked for it."""
+    sentences = []
     if port is None and page.server_port != INITIAL_PORT_VALUE:
-        sentences.insert(
-            0, f"Port {INITIAL_PORT_VALUE} is in use by another program, so this page has port {page.server_port}."
+        sentences.append(f"Port {INITIAL_PORT_VALUE} is in use by another program, so this page has another one.")
+    sentences.append(f"linkcontext app: {page.local_url} (Ctrl-C stops it)")
+    if share:
+        sentences.append(
+            f"public address: {page.share_url}"
+            if page.share_url
+            else "There is no public address: Gradio's servers could not be reached."
         )
-    return [*sentences, *([f"public address: {page.share_url}"] if page.share_url else [])]
+    return sentences
 
 
 def launch(

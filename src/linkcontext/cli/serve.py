@@ -44,6 +44,7 @@ class App:
 
         if self.port is not None:
             _check_port(self.port, 1)
+        console.print(f"Loading {self.model.model} ...", markup=False, soft_wrap=True)
         serve_page(open_model(self.model), Path(self.runs), self.port, self.share, self.head, self._ready)
 
     def _ready(self, address: str, sentences: list[str]) -> None:
