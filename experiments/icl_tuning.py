@@ -86,7 +86,8 @@ class Table:
     """Single turns of a step of letters and instruction."""
     batch: int = 8
     """Conversations of a step."""
-    lr: float = 5e-4
+    lr: float = 1e-4
+    """Of the language model; the projector stays as it is."""
     classes: int = 400
     """Things in the pictures that are trained on, sixteen pictures each; and so many scenes of every other kind."""
     episodes: int = 270
@@ -134,6 +135,7 @@ def trained(table: Table, name: str, seed: int | None) -> str:
         batch=table.batch,
         steps=times * table.icl_steps,
         lr=table.lr,
+        train=("language",),
         save_every=200,
         keep=1,
         seed=seed,
@@ -180,6 +182,7 @@ def aligned(table: Table, model: str) -> str:
         batch=table.single,
         steps=table.letters_steps * (2 if links else 1),
         lr=table.lr,
+        train=("language",),
         save_every=200,
         keep=1,
         out=str(models / f"{model}-letters"),
