@@ -10,6 +10,7 @@ from huggingface_hub import constants
 import linkcontext
 from linkcontext.errors import InputError
 from linkcontext.hub_files import download_files, upload_folder
+from linkcontext.models.hub import hub_failure
 
 TOKEN = "hf_write"
 # The library of the hub sends large files in a way that its own HTTP client calls old.
@@ -32,7 +33,9 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.setenv("HF_ENDPOINT", url)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         stand_in.url = url
+        hub_failure.cache_clear()  # another test may have asked without a network
         yield stand_in
+        hub_failure.cache_clear()
 
 
 @pytest.fixture

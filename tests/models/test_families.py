@@ -102,7 +102,8 @@ def test_no_helper_of_transformers_is_needed_to_import_the_engines():
         for path in paths
         if (names := sorted(name for name in imported(path) if re.match(r"transformers\.[a-z]\w*\.", name)))
     }
-    assert helpers == {"preallocated_layer.py": ["transformers.cache_utils.DynamicLayer"]}
+    layers = ["transformers.cache_utils.DynamicLayer"]
+    assert helpers == {"depth_first.py": layers, "preallocated_layer.py": layers}
     assert not any("preallocated_layer" in name for path in paths for name in imported(path))
 
 

@@ -120,4 +120,5 @@ def test_a_loaded_model_is_taken_with_a_warning_as_before(nano, paths, tmp_path)
     assert again.ask(paths[0][5]).probabilities == pytest.approx(learner.ask(paths[0][5]).probabilities, abs=1e-5)
     with pytest.warns(DeprecationWarning, match=r"LocalModel\(model\)"):
         session = Session(model, tmp_path)
-    assert session.teach("a", paths[0][:1]) == ["a: 1 picture."]
+    session.choose(paths[0][:1])
+    assert session.teach("a")[0] == "a: 1 picture."

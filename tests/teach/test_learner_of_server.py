@@ -7,6 +7,7 @@ import pytest
 
 import linkcontext
 from linkcontext.app import html
+from linkcontext.app.packs import save_pack
 from linkcontext.app.session import Session
 from linkcontext.cli import main
 from linkcontext.errors import InputError
@@ -60,12 +61,14 @@ def test_old_turns_are_dropped_where_a_server_counts_the_tokens(mini_url, named)
 def test_a_page_serves_a_model_behind_a_server(mini_url, named, tmp_path):
     session = Session(linkcontext.load(f"openai:{mini_url}#mini").model, tmp_path)
     for name, pictures in named.items():
-        session.teach(name, pictures[:2])
-    _, reply = session.ask(named["lum"][5])
-    assert reply.answer.name in named
+        session.choose(pictures[:2])
+        session.teach(name)
+    session.ask([named["lum"][5]])
+    assert [*session.answer()] == []
+    assert session.answers[0].answer.name in named
     assert "tokens" not in html.concept_cards(session)
     with pytest.raises(InputError, match="a pack needs token ids, and openai:"):
-        session.save_pack()
+        save_pack(session)
 
 
 def test_a_reply_is_matched_where_a_server_gives_no_likelihoods(mini_url, named, monkeypatch):

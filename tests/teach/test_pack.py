@@ -105,7 +105,7 @@ def test_names_are_taken_away_changed_and_put_together_in_place(model, folder, l
     again.pictures.by_name["axo"] = again.pictures.by_name["wug"]
     with pytest.raises(InputError, match="is 'lum' here and"):
         whole.pictures.merge(again.pictures)
-    with pytest.raises(InputError, match=r"'dax' was not taught\. The names are: wug"):
+    with pytest.raises(InputError, match=r"'dax' was not taught\. .*The names are: wug"):
         again.forget("dax")
     with pytest.raises(InputError, match="is taught already"):
         whole.rename("lum", "dax")
