@@ -93,17 +93,18 @@ def _taught(learner: "Learner", query: Turn) -> Answer:
 def _named(learner: "Learner", queries: Sequence[Turn]) -> list[Answer]:
     """The answers about pictures that were not taught."""
     pictures, model = learner.pictures, learner.model
+    vectors = query_vectors(learner, [query.item for query in queries]) if pictures.kinds else []
     if model.lacks("log-probabilities") and "lm" in learner.choose_head().parts:
         rows = []
         for group, support in _by_support(learner, queries, with_support=True):
             rows += named_replies(model, learner.scaffold, group, support, pictures.names)
     else:
-        rows = [dict(zip(pictures.names, row, strict=True)) for row in probabilities_of_names(learner, queries)]
+        probabilities = probabilities_of_names(learner, queries, vectors)
+        rows = [dict(zip(pictures.names, row, strict=True)) for row in probabilities]
     names = [max(row, key=row.__getitem__) for row in rows]
     if not pictures.kinds:
         return [Answer(name, row) for name, row in zip(names, rows, strict=True)]
     threshold, named = learner.estimate_rejection_threshold(), []
-    vectors = query_vectors(learner, [query.item for query in queries])
     for name, row, own in zip(names, rows, vectors, strict=True):
         similarity, neighbours = nearest_pictures(pictures, own)
         accepted = threshold is None or threshold.accepts(similarity)

@@ -16,12 +16,11 @@ from linkcontext.evaluation.name_scores import (
     without_name_bias,
 )
 from linkcontext.evaluation.pairs import left_out_pair_scores, pair_scores
-from linkcontext.evaluation.picture_vectors import rows_of_kind
+from linkcontext.evaluation.picture_vectors import PictureVectors, rows_of_kind
 from linkcontext.progress import progress
 from linkcontext.records import Turn
 from linkcontext.teach.support import Support
 from linkcontext.teach.taught_pictures import TaughtPictures
-from linkcontext.teach.vectoriser import query_vectors
 
 if TYPE_CHECKING:
     from linkcontext.teach.learner import Learner
@@ -62,14 +61,18 @@ def chosen_head(learner: "Learner") -> HeadChoice:
     return choose_head(learner.head, views, labels, len(pictures.names), language_model if can_score else None)
 
 
-def probabilities_of_names(learner: "Learner", queries: Sequence[Turn]) -> list[list[float]]:
-    """The probability of each taught name for each picture, by the learner's head."""
+def probabilities_of_names(
+    learner: "Learner", queries: Sequence[Turn], vectors: Sequence[PictureVectors]
+) -> list[list[float]]:
+    """The probability of each taught name for each picture, by the learner's head.
+
+    `vectors` are those of the pictures; none are needed where the head reads none.
+    """
     choice, pictures = learner.choose_head(), learner.pictures
     labels, names, items = labels_of(pictures), len(pictures.names), [query.item for query in queries]
     scores: dict[HeadName, Scores] = {}
     if on_features := [part for part in choice.parts if part in HEADS]:
-        vectors = [rows_of_kind(own, choice.features).numpy() for own in query_vectors(learner, items)]
-        rows = np.concatenate(vectors)
+        rows = np.concatenate([rows_of_kind(own, choice.features).numpy() for own in vectors])
         scores = {part: _fitted(learner, part, choice.features)(rows) for part in on_features}
     if "pairs" in choice.parts:
         pictures.register(learner.model)
