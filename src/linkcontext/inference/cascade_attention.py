@@ -89,7 +89,8 @@ def attend(
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     repeats = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    if repeats > 1:
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     parts = _parts(query, key, attention_mask, options.get("scaling"))
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
         states: Tensor = _Cascade.apply(query, key, value, parts)  # type: ignore[no-untyped-call]

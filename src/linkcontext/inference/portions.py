@@ -24,16 +24,18 @@ def scores_in_portions(
 ) -> Iterator[float]:
     """The log-probability (nats) of what each sequence asks for, in order; `portion` sequences are taken at a time."""
     remaining = iter(sequences)
-    cache, kept = new_cache(engine.network, 0), EMPTY
+    cache, kept = None, EMPTY
     for first in remaining:
         tree = merge(chain([first], islice(remaining, portion - 1)))
         keys = token_keys(tree.ids, tree.slot, tree.image)
         # Keys and values are kept, and no states: the token that predicts an answer is computed again.
         length = _shared(keys[: tree.shared_length], kept)
         length = int(np.flatnonzero(np.append(tree.predictors[:length], True))[0])
-        truncate(cache, length)
         inputs = TreeInputs(tree, images, cache, length)
         passes = engine.passes(inputs, tree.inner)
+        if cache is None:  # of the size that it needs: one that grows holds its content twice
+            cache = new_cache(engine.network, max(len(run.cached) + len(run.tokens) for run in passes))
+        truncate(cache, length)
         with torch.inference_mode():
             values = engine.targets(inputs, passes, cache)
         path = np.concatenate([passes[-1].cached, passes[-1].trunk])
