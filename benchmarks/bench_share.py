@@ -10,18 +10,20 @@ ideal is the ratio of the times to it. Whole prompts run in batches of like leng
 sizes, through the same decoder in plain causal attention, with logits of the answers alone.
 
 Three shapes: one of width 192 with 4 layers, 6 heads and 10 tokens a picture, random weights; the bundled model; and
-one ten times wider than the first; memory is measured at one three times wider. The clock runs from messages (bundled) or token ids (random) to scores, or to new
-weights. Ways alternate in one process, and the best of some rounds counts. The matrix rate is the floating-point
-operations of the tree (weights on every token, attention on the pairs that attend, logits once for each state that
-predicts), three times as many in training, in the time of the tree; its share is of a square matrix product's rate in
-the same run. Operations that are saved, as in the last layer, count as if they were done.
+one ten times wider than the first. Memory is measured at one three times wider. The clock runs from messages (bundled)
+or token ids (random) to scores, or to new weights. Ways alternate in one process, and the best of some rounds counts.
+The matrix rate is the floating-point operations of the tree (weights on every token, attention on the pairs that
+attend, logits once for each state that predicts), three times as many in training, in the time of the tree; its share
+is of a square matrix product's rate in the same run. Operations that are saved, as in the last layer, count as if they
+were done.
 
 `--clock cpu` measures processor time on one thread, for machines that have other work.
 
 Memory: scores in portions of `--portion` branches (`inference.portions`), and gradients depth first
 (`inference.depth_first`), for a support of 32 per class and up to 10,000 branches. Each runs in a process of its own.
 Its peak above what was loaded (weights, features, and in training the gradients) is compared with that of the longest
-single prompt, whose states no cache keeps. Whole prompts are timed on a sample.
+single prompt: in scoring with the cache that transformers keeps by default, and without one. Whole prompts are timed on
+a sample.
 
 Ends with 1 where scores or losses differ by more than rounding.
 """
@@ -29,6 +31,7 @@ Ends with 1 where scores or losses differ by more than rounding.
 import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -55,6 +58,7 @@ from linkcontext.inference.depth_first import add_gradients
 from linkcontext.inference.engine import CASCADE_MAX_TOKENS, MAX_BRANCH, Engine
 from linkcontext.inference.forward import TreeInputs
 from linkcontext.inference.image_features import ImageFeatures
+from linkcontext.inference.kv_cache import new_cache
 from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.portions import scores_in_portions
 from linkcontext.inference.prefix_tree import ImageTokens, PrefixTree, TokenSequence, expand_images, merge
@@ -81,7 +85,7 @@ class Bench:
     """wall, or cpu: processor time on one thread."""
     branches: tuple[int, ...] = (100, 300, 1000, 3000, 10000)
     """Of the runs that measure memory; none leaves them out."""
-    portion: int = 512
+    portion: int = 256
     """Branches that are taken at a time where memory is measured."""
     pass_tokens: int = 512
     """Tokens of a pass where memory is measured."""
@@ -156,11 +160,14 @@ class Drawn:
 
     def branches(self, count: int, shots: int) -> Iterator[TokenSequence]:
         """So many branches on one support, in the order of their tree, one at a time. No two questions are alike."""
-        questions = (count + 1) // 2
-        kept = [[self.prompt(shots, query, name) for name in (0, 1)] for query in range(min(96, questions))]
+        questions, pictures = (count + 1) // 2, min(96, (count + 1) // 2)
+        picture, kept = -1, []
         for number in range(count):
             query = number // 2
-            one = kept[query * len(kept) // questions][number % 2]
+            if picture != query * pictures // questions:
+                picture = query * pictures // questions
+                kept = [self.prompt(shots, picture, name) for name in (0, 1)]
+            one = kept[number % 2]
             ids = one.ids.copy()
             ids[-5] = 5 + query % 128  # the last token before the answer
             yield dataclasses.replace(one, ids=ids)
@@ -209,14 +216,17 @@ def open_subject(shape: str) -> Drawn | Bundled:
 
 
 def whole(
-    network, lines: Sequence[TokenSequence], seen: Sequence[ImageFeatures], batch: int
+    network, lines: Sequence[TokenSequence], seen: Sequence[ImageFeatures], batch: int, cached: bool = False
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Prompts in batches of like length, each a row: which they are, and the nats float[prompts] of their answers."""
+    """Prompts in batches of like length, each a row: which they are, and the nats float[prompts] of their answers.
+
+    With `cached` keys and values are kept, as transformers does unless it is told otherwise.
+    """
     forward = Engine(network, 0).forward
     for chunk in chunks(sorted(range(len(lines)), key=lambda i: len(lines[i].ids)), batch):
         trees = [merge([lines[i]]) for i in chunk]
         runs = [(TreeInputs(tree, seen), ForwardPass(EMPTY, np.arange(len(tree)))) for tree in trees]
-        hidden = forward.hidden(runs, None)
+        hidden = forward.hidden(runs, new_cache(network, len(trees[0])) if cached else None)
         answers = [tree.answers[0] for tree in trees]
         states = torch.cat([hidden[row, torch.from_numpy(tokens - 1)] for row, tokens in enumerate(answers)])
         ids = torch.from_numpy(np.concatenate([tree.ids[tokens] for tree, tokens in zip(trees, answers, strict=True)]))
@@ -376,15 +386,15 @@ def memory_run(config: Bench, order: dict) -> dict:
             engine = Engine(network, config.pass_tokens, MAX_BRANCH)
             assert sum(1 for _ in scores_in_portions(engine, lines, subject.seen, config.portion)) == count
 
-    def whole_run(count: int, batch: int, shots: int) -> None:
+    def whole_run(count: int, batch: int, shots: int, cached: bool = False) -> None:
         with torch.set_grad_enabled(order["training"]):
-            for _, nats in whole(network, list(subject.branches(count, shots)), subject.seen, batch):
+            for _, nats in whole(network, list(subject.branches(count, shots)), subject.seen, batch, cached):
                 if order["training"]:
                     nats.sum().backward()
 
     if order["longest"]:
         whole_run(1, 1, 0)  # threads and kernels
-        return peak(lambda: whole_run(1, 1, shots), "cpu")
+        return peak(lambda: whole_run(1, 1, shots, order["cached"]), "cpu")
     tree_run(2, 0)
     taken: list[float] = []
     above = peak(lambda: taken.append(clock.seconds(lambda: tree_run(count, shots))), "cpu")
@@ -401,11 +411,12 @@ def memory(config: Bench) -> list[dict]:
     rows, shots = [], 2 if config.toy else 32
     for training in (False, True):
         order = {"training": training, "shots": shots, "branches": 1, "longest": True}
-        longest = in_process(config, order)["above"]
+        longest, bare = (in_process(config, order | {"cached": cached})["above"] for cached in (not training, False))
         for count in (20, 40) if config.toy else config.branches:
             found = in_process(config, order | {"branches": count, "longest": False})
             row = {"what": "training" if training else "sweep", "branches": count, **found}
             row |= {"longest_above": longest, "times_longest": found["above"] / longest}
+            row |= {"without_cache_above": bare, "times_without_cache": found["above"] / bare}
             rows.append(row)
             print(f"  {row['what']}, {count} branches: {row['times_longest']:.2f} of the longest", flush=True)
     return rows
@@ -414,7 +425,10 @@ def memory(config: Bench) -> list[dict]:
 def in_process(config: Bench, order: dict) -> dict:
     command = [sys.executable, __file__, "--memory-of", json.dumps(order), "--clock", config.clock]
     command += ["--portion", str(config.portion), "--pass-tokens", str(config.pass_tokens)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    # Memory that is freed goes back at once, so that the peak is what was used and not what the allocator kept.
+    allocator = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | allocator)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def show(found: dict) -> None:
@@ -428,11 +442,22 @@ def show(found: dict) -> None:
         table.add_row(row["shape"], row["what"], *cells)
     console.print(table)
     if found["memory"]:
-        columns = "branches", "peak MB", "longest MB", "times", "seconds", "whole s (sample)", "ideal", "share"
+        columns = (
+            "branches",
+            "peak MB",
+            "longest MB",
+            "times",
+            "without cache",
+            "seconds",
+            "whole s (sample)",
+            "ideal",
+            "share",
+        )
         table = Table("", *columns, title="memory")
         for row in found["memory"]:
             sizes = [f"{row[name] / 1e6:.1f}" for name in ("above", "longest_above")]
-            times = [f"{row[name]:.2f}" for name in ("times_longest", "seconds", "whole_seconds", "ideal")]
+            names = "times_longest", "times_without_cache", "seconds", "whole_seconds", "ideal"
+            times = [f"{row[name]:.2f}" for name in names]
             table.add_row(row["what"], str(row["branches"]), *sizes, *times, f"{row['share']:.0%}")
         console.print(table)
 

@@ -29,8 +29,8 @@ def loaded(nano):
 
 
 def taught(loaded, paths, convert=lambda path: path, engine="auto", **options):
-    learner = Learner(LocalModel(loaded), **options)
-    learner.model = learner.model.with_pictures({}, engine=engine, keep_features=False)
+    learner = Learner(LocalModel(loaded, requested=engine), **options)
+    assert learner.model.choice.requested == engine
     learner.teach({name: [convert(path) for path in own[:3]] for name, own in zip("abc", paths, strict=False)})
     return learner
 

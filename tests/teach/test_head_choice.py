@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from linkcontext.errors import InputError
+from linkcontext.evaluation import head_choice
 from linkcontext.evaluation.head_choice import MIXED, HeadChoice, choose_head
-from linkcontext.evaluation.heads import log_softmax
+from linkcontext.evaluation.heads import HEADS, left_out_scores, log_softmax
 from linkcontext.evaluation.picture_vectors import own_vectors
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.prefix_tree import ImageTokens
@@ -93,6 +94,7 @@ def test_features_that_are_no_numbers_are_refused_and_zeros_are_taken():
     pictures = TaughtPictures({"a": ["1"], "b": ["2"]})
     pictures.vectors = {"1": own_vectors(images[:1]), "2": own_vectors(images[1:])}
     assert views_by_kind(pictures)["tokens"] == pytest.approx(np.array([[[0.6, 0.8]], [[0, 0]]]))
+    pictures = pictures.copy()
     pictures.vectors["1"] = own_vectors([ImageFeatures(tokens, rows[:1] * float("nan"))])
     with pytest.raises(InputError, match=r"not finite numbers.*\(--head lm\)"):
         views_by_kind(pictures)
@@ -179,3 +181,26 @@ def test_a_pack_keeps_the_head(mini, lesson, tmp_path):
     assert again.ask(new["dax"]).probabilities == pytest.approx(learner.ask(new["dax"]).probabilities, abs=1e-6)
     again.head = "centroid"
     assert again.choose_head().head == "centroid"
+
+
+def test_of_many_pictures_a_sample_is_left_out_and_no_regression_is_fitted(monkeypatch, caplog):
+    """By oracle: the choice is that of the three heads that remain, on the pictures that are counted."""
+    kinds = {"tokens": clusters(0.3), "pooled": clusters(2)}
+    monkeypatch.setattr(head_choice, "MOST", 6)
+    monkeypatch.setattr(head_choice, "MOST_TO_FIT", 18 * 3 - 1)
+    monkeypatch.setitem(head_choice.HEADS, "linear", never)
+    chosen = choose_head("auto", kinds, LABELS, 3, lambda: model_scores(0.3))
+    assert chosen.pictures == 6
+    assert chosen.head in ("centroid", "knn")
+    assert chosen.features == "tokens"
+    assert "linear and mix are not tried" in caplog.text
+
+
+def test_scores_of_some_pictures_are_those_of_all():
+    """By invariance."""
+    rows, wanted = clusters(0.5), np.array([0, 7, 13, 14])
+    for head in ("centroid", "knn"):
+        every = left_out_scores(HEADS[head], rows, LABELS, 3)
+        some = left_out_scores(HEADS[head], rows, LABELS, 3, wanted)
+        assert some[wanted] == pytest.approx(every[wanted], abs=1e-6)
+        assert np.isnan(np.delete(some, wanted, 0)).all()

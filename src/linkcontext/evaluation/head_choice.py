@@ -5,6 +5,7 @@ and of equals the simplest. How often that is right is counted with the choice i
 and its temperatures are chosen again without the pictures that are counted.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -26,9 +27,13 @@ from linkcontext.evaluation.heads import (
     smoothed_losses,
 )
 
+log = logging.getLogger("linkcontext")
+
 MIXED: tuple[HeadName, ...] = ("lm", "centroid", "knn", "linear")  # the parts of `mix`
 TIE = 0.01  # nats: heads whose mean cross-entropy differs by less are equals
 PARTS = 20  # of the pictures, each counted by the choice of the others
+MOST = 1000  # pictures that are left out; of more, evenly spaced ones
+MOST_TO_FIT = 200_000  # pictures x names, above which "auto" fits no logistic regression
 UNKNOWN_TEMPERATURE = 0.1  # of a feature head where no picture can be left out
 
 
@@ -111,24 +116,40 @@ def choose_head(
     left_out = np.bincount(labels, minlength=names)[labels] > 1
     if model_scores is not None:
         left_out &= np.isfinite(model_scores).all(1)
-    places = np.flatnonzero(left_out)
+    places = evenly_spaced(np.flatnonzero(left_out), MOST)
     if not len(places):
         temperatures: dict[HeadName, float] = dict.fromkeys(HEADS, UNKNOWN_TEMPERATURE)
         return HeadChoice("lm") if wanted == "auto" else HeadChoice(wanted, next(iter(kinds)), temperatures)
+    if wanted == "auto" and len(labels) * names > MOST_TO_FIT:
+        log.warning(
+            "The heads linear and mix are not tried: a logistic regression on %s pictures of %s names takes too long. "
+            "--head linear fits one all the same.",
+            f"{len(labels):,}",
+            f"{names:,}",
+        )
     by_kind = {kind: _judge_all(wanted, rows, labels, names, model_scores, places) for kind, rows in kinds.items()}
 
     def chosen_without(part: NDArray[np.int64]) -> HeadChoice:
         kind = _best_kind(kinds, labels, names, np.setdiff1d(np.arange(len(labels)), places[part]), places)
         return _chosen(wanted, kind, by_kind[kind], np.setdiff1d(np.arange(len(places)), part))
 
-    choice = chosen_without(np.arange(0))
-    right = 0
-    for part in (np.arange(start, len(places), PARTS) for start in range(min(PARTS, len(places)))):
-        others = chosen_without(part) if len(places) > 1 else choice
+    return _counted(chosen_without, by_kind, labels[places])
+
+
+def _counted(
+    chosen_without: Callable[[NDArray[np.int64]], HeadChoice],
+    by_kind: Mapping[str, Mapping[HeadName, "_Judged"]],
+    labels: Labels,
+) -> HeadChoice:
+    """The choice by all pictures that were left out, with how many of them the choice of the others names right."""
+    choice, count, right = chosen_without(np.arange(0)), len(labels), 0
+    parts = min(PARTS, count) if count < MOST else 2  # many are as good as all
+    for part in (np.arange(start, count, parts) for start in range(parts)):
+        others = chosen_without(part) if count > 1 else choice
         judged = by_kind[others.features]
         answers = others.log_probabilities({head: judged[head].scores[part] for head in others.parts}).argmax(1)
-        right += int((answers == labels[places[part]]).sum())
-    return replace(choice, right=right, pictures=len(places))
+        right += int((answers == labels[part]).sum())
+    return replace(choice, right=right, pictures=count)
 
 
 def _refuse_impossible(wanted: HeadName, has_features: bool, has_log_probabilities: bool) -> None:
@@ -173,14 +194,21 @@ class _Judged:
         return log_softmax(self.scores[among] / self.temperature(among))
 
 
+def evenly_spaced(places: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """The places, or so many of them at equal distances."""
+    if len(places) <= most:
+        return places
+    return places[np.linspace(0, len(places) - 1, most).round().astype(int)]
+
+
 def _judge_all(
     wanted: HeadName, rows: Views, labels: Labels, names: int, model_scores: Scores | None, places: NDArray[np.int64]
 ) -> dict[HeadName, _Judged]:
     """The heads that a choice compares, on the pictures at `places`, by features of one kind."""
-    together = wanted in ("auto", "mix")
-    scores = {
-        head: left_out_scores(HEADS[head], rows, labels, names) for head in (SIMPLEST_FIRST if together else [wanted])
-    }
+    heads = SIMPLEST_FIRST if wanted in ("auto", "mix") else (wanted,)
+    if wanted == "auto" and len(labels) * names > MOST_TO_FIT:
+        heads = tuple(head for head in heads if head != "linear")
+    scores = {head: left_out_scores(HEADS[head], rows, labels, names, places) for head in heads}
     if model_scores is not None:
         scores["lm"] = model_scores
     return {head: _Judged.of(values[places], labels[places]) for head, values in scores.items()}
@@ -192,8 +220,10 @@ def _best_kind(
     """The kind of features whose class means name the pictures at `places` best, of those `among` which they are."""
 
     def loss(kind: str) -> float:
-        scores = left_out_scores(centroid, kinds[kind][among], labels[among], names)
-        counted = np.flatnonzero(np.isfinite(scores).all(1) & np.isin(among, places))
+        scores = left_out_scores(
+            centroid, kinds[kind][among], labels[among], names, np.flatnonzero(np.isin(among, places))
+        )
+        counted = np.flatnonzero(np.isfinite(scores).all(1))
         if not len(counted):
             return 0.0
         judged = _Judged.of(scores[counted], labels[among[counted]])
@@ -205,7 +235,7 @@ def _best_kind(
 def _chosen(wanted: HeadName, kind: str, judged: Mapping[HeadName, _Judged], among: NDArray[np.int64]) -> HeadChoice:
     """The head and its temperatures that fit some of the pictures best."""
     known = dict(judged)
-    if "lm" in known:
+    if known.keys() >= set(MIXED):
         together = np.zeros_like(known["lm"].scores)
         together[among] = np.mean([known[part].log_probabilities(among) for part in MIXED], axis=0)
         known["mix"] = _Judged.of(together, known["lm"].labels)

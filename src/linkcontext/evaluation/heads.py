@@ -92,8 +92,11 @@ def left_out_parts(labels: Labels) -> list[NDArray[np.int64]]:
     A picture of every name is left out at once, so that what remains is as balanced as the whole. A name with a single
     picture keeps it. Where names have more than `LEFT_OUT` pictures, a part has several of each.
     """
-    ranks = np.array([np.count_nonzero(labels[:place] == label) for place, label in enumerate(labels)])
-    counts = np.bincount(labels)[labels]
+    order = np.argsort(labels, kind="stable")
+    sizes = np.bincount(labels)
+    ranks = np.empty_like(labels)
+    ranks[order] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    counts = sizes[labels]
     parts = min(LEFT_OUT, int(counts.max(initial=0)))
     split = [np.flatnonzero((ranks % parts == part) & (counts > 1)) for part in range(parts)]
     return [places for places in split if len(places)]
@@ -104,13 +107,19 @@ def fit_to_views(head: Head, support: Views, labels: Labels, names: int) -> Fitt
     return head(support.reshape(-1, support.shape[-1]), np.repeat(labels, support.shape[1]), names)
 
 
-def left_out_scores(head: Head, pictures: Views, labels: Labels, names: int) -> Scores:
-    """The scores of each picture by a head that was fitted without it and its changed copies; NaN for the only picture
-    of a name."""
+def left_out_scores(
+    head: Head, pictures: Views, labels: Labels, names: int, wanted: NDArray[np.int64] | None = None
+) -> Scores:
+    """The scores of each picture by a head that was fitted without it and its changed copies.
+
+    The only picture of a name has NaN, and so have those whose places are not `wanted` (default: all).
+    """
     scores = np.full((len(pictures), names), np.nan)
-    for places in left_out_parts(labels):
-        rest = np.setdiff1d(np.arange(len(labels)), places)
-        scores[places] = fit_to_views(head, pictures[rest], labels[rest], names)(pictures[places, 0])
+    for part in left_out_parts(labels):
+        places = part if wanted is None else np.intersect1d(part, wanted)
+        if len(places):
+            rest = np.setdiff1d(np.arange(len(labels)), part)
+            scores[places] = fit_to_views(head, pictures[rest], labels[rest], names)(pictures[places, 0])
     return scores
 
 

@@ -16,7 +16,7 @@ from linkcontext.teach.given_pictures import Source, small_picture
 from linkcontext.teach.named_reply import named_replies
 from linkcontext.teach.naming import probabilities_of_names
 from linkcontext.teach.rejection import nearest_pictures
-from linkcontext.teach.support import Support
+from linkcontext.teach.support import Support, retrieves
 from linkcontext.teach.vectoriser import query_vectors
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _by_support(
     """The queries in order, each group with the support that precedes it."""
     if not with_support:
         groups = [(chunk, Support([])) for chunk in chunks(queries, BATCH)]
-    elif learner.select == "rices":
+    elif retrieves(learner):
         groups = [([query], learner.support_for(query)) for query in queries]
     else:
         groups = [(chunk, learner.support_for(chunk[0])) for chunk in chunks(queries, BATCH)]

@@ -34,7 +34,7 @@ from linkcontext.teach.names import checked_name, checked_names
 from linkcontext.teach.naming import chosen_head, mean_log_probabilities
 from linkcontext.teach.notebook import taught_html
 from linkcontext.teach.rejection import OperatingPoint, RejectionThreshold, rejection_curve
-from linkcontext.teach.support import Support, fitting_shots, most_similar, select_support
+from linkcontext.teach.support import Support, most_similar, retrieves, shown_pictures, shown_support
 from linkcontext.teach.taught_pictures import TaughtPictures
 from linkcontext.teach.vectoriser import PictureVectoriser, query_vectors
 
@@ -284,25 +284,23 @@ class Learner:
         return Turn(item, "", "", question)
 
     def support_for(self, query: Turn) -> Support:
-        """The support that precedes a query: with `select="rices"` one of its own, otherwise the same for all."""
-        if self.select == "rices":
+        """The support that precedes a query: with `select="rices"`, and where the context has no room for one picture
+        of every name, one of its own; otherwise the same for all."""
+        if retrieves(self):
             return Support(self.similar_support(query.item))
         return Support(self.choose_support(), self.prefill_support())
 
     def choose_support(self) -> list[Turn]:
         """Choose the pictures to show, one of each name at a time: `shots_per_class` of each, or as many as fit."""
         self.pictures.register(self.model)
-        return self.computed.once(
-            self.pictures.key,
-            "support",
-            lambda: select_support(self.pictures, self.shots_per_class or fitting_shots(self), self.select),
-        )
+        return self.computed.once(self.pictures.key, "support", lambda: shown_support(self))
 
     def prefill_support(self) -> PrefixCache | None:
-        """Run the support and return its KV cache; None where no prefix is shared, and if nothing was taught."""
+        """Run the support and return its KV cache; None where no prefix is shared, where each query has a
+        support of its own, and if nothing was taught."""
 
         def prefill() -> PrefixCache | None:
-            turns = self.choose_support()
+            turns = [] if retrieves(self) else self.choose_support()
             # The common prefix of two prompts with different query pictures is the support.
             prompts = [build_messages(turns, self.scaffold, Turn(item, "", "")) for item in CHECKED]
             return self.model.prefill(prompts) if turns else None
@@ -333,6 +331,5 @@ class Learner:
         if not self.pictures.kinds:
             raise InputError("select rices: this model's engine computes no image features. Select random instead.")
         self.pictures.register(self.model)
-        count = (self.shots_per_class or 1) * len(self.pictures.names)
         (query,) = query_vectors(self, [picture])
-        return most_similar(self.pictures, query, count, picture if without_itself else None)
+        return most_similar(self.pictures, query, shown_pictures(self).retrieved, picture if without_itself else None)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from linkcontext.errors import counted
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.names import is_same_thing
+from linkcontext.teach.support import retrieves
 
 
 def count_pictures(learner: Learner, name: str) -> str:
@@ -17,7 +18,9 @@ def lesson_notes(learner: Learner, before: Mapping[str, Sequence[str]]) -> Itera
     yield from _renamed(learner, before)
     yield from _look_alikes(learner.pictures.names, before)
     shown, taught = len(learner.choose_support()), len(learner.pictures.ids)
-    if shown < taught:
+    if retrieves(learner):
+        yield f"Of {taught} pictures the language model is shown the {shown} that are most similar to each query."
+    elif shown < taught:
         yield f"{shown} of {taught} pictures fit into the context: the most representative ones."
 
 

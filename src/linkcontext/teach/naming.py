@@ -7,7 +7,7 @@ import numpy as np
 
 from linkcontext.config import HeadName
 from linkcontext.errors import InputError
-from linkcontext.evaluation.head_choice import HeadChoice, choose_head
+from linkcontext.evaluation.head_choice import HeadChoice, choose_head, evenly_spaced
 from linkcontext.evaluation.heads import HEADS, LEFT_OUT, Fitted, Labels, Scores, Views, fit_to_views, left_out_parts
 from linkcontext.evaluation.name_scores import (
     is_balanced,
@@ -19,8 +19,11 @@ from linkcontext.evaluation.pairs import left_out_pair_scores, pair_scores
 from linkcontext.evaluation.picture_vectors import PictureVectors, rows_of_kind
 from linkcontext.progress import progress
 from linkcontext.records import Turn
-from linkcontext.teach.support import Support
+from linkcontext.teach.support import Support, retrieves, shown_pictures
 from linkcontext.teach.taught_pictures import TaughtPictures
+
+MOST_ASKED = 200  # taught pictures that the language model names by a support of their own, to judge its head
+UNSHOWN = 0.01  # probability of all names together of which no picture is shown
 
 if TYPE_CHECKING:
     from linkcontext.teach.learner import Learner
@@ -79,7 +82,7 @@ def probabilities_of_names(
         pairs = [pair_scores(learner.model, item, pictures.ids, labels, names) for item in items]
         scores["pairs"] = np.stack(pairs)
     if "lm" in choice.parts:
-        groups = [[query] for query in queries] if learner.select == "rices" else [queries]
+        groups = [[query] for query in queries] if retrieves(learner) else [queries]
         by_model = [_log_probabilities(learner, group, learner.support_for(group[0])) for group in groups]
         scores["lm"] = np.concatenate(by_model) - learner.estimate_name_bias()
     probabilities: list[list[float]] = np.exp(choice.log_probabilities(scores)).tolist()
@@ -102,7 +105,7 @@ def mean_log_probabilities(learner: "Learner") -> list[float]:
     if learner.model.lacks("shared prefixes") or not is_balanced(turns, names):
         return [0.0] * len(names)
     queries = [Turn(turn.item, "", "") for turn in turns]
-    if learner.select == "rices":
+    if retrieves(learner):
         supports = [([query], Support(learner.similar_support(query.item, without_itself=True))) for query in queries]
     else:
         supports = [(queries, Support(turns, learner.prefill_support()))]
@@ -119,7 +122,11 @@ def left_out_by_model(learner: "Learner") -> Scores:
     pictures, support = learner.pictures, learner.choose_support()
     names = pictures.names
     places = {picture: place for place, picture in enumerate(pictures.ids)}
-    if learner.select == "rices":
+    if retrieves(learner):
+        if not shown_pictures(learner).per_name:  # the support has no picture of most names
+            chosen = evenly_spaced(np.arange(len(places)), MOST_ASKED)
+            named = [Turn(item, name, name) for name, own in pictures.by_name.items() for item in own]
+            support = [named[place] for place in chosen]
         rows = _left_out_of_similar(learner, support)
     else:
         parts = left_out_parts(np.array([names.index(turn.answer) for turn in support]))
@@ -132,9 +139,9 @@ def left_out_by_model(learner: "Learner") -> Scores:
 
 def _left_out_of_similar(learner: "Learner", support: Sequence[Turn]) -> Scores:
     """The same of pictures whose supports are the pictures most similar to them."""
-    names = learner.pictures.names
-    scores = np.full((len(support), len(names)), np.nan)
-    places = np.concatenate([[], *left_out_parts(np.array([names.index(turn.answer) for turn in support]))]).astype(int)
+    by_name = learner.pictures.by_name
+    scores = np.full((len(support), len(by_name)), np.nan)
+    places = [place for place, turn in enumerate(support) if len(by_name[turn.answer]) > 1]
     with progress("Leaving pictures out", len(places)) as advance:
         for place in places:
             item = support[place].item
@@ -145,6 +152,15 @@ def _left_out_of_similar(learner: "Learner", support: Sequence[Turn]) -> Scores:
 
 
 def _log_probabilities(learner: "Learner", queries: Sequence[Turn], support: Support) -> Scores:
-    """float64[queries, names]: the log-probability (nats) of each name among the names."""
-    names = learner.pictures.names
-    return name_log_probabilities(learner.model, learner.scaffold, queries, support.turns, names, support.prefix)
+    """float64[queries, names]: the log-probability (nats) of each name among the names.
+
+    Where only the names of similar pictures fit the context, they share all but `UNSHOWN` of the probability.
+    """
+    model, scaffold, names = learner.model, learner.scaffold, learner.pictures.names
+    if shown_pictures(learner).per_name:
+        return name_log_probabilities(model, scaffold, queries, support.turns, names, support.prefix)
+    shown = [*dict.fromkeys(turn.answer for turn in support.turns)]
+    scores = np.full((len(queries), len(names)), np.log(UNSHOWN / (len(names) - len(shown))))
+    of_shown = name_log_probabilities(model, scaffold, queries, support.turns, shown)
+    scores[:, [names.index(name) for name in shown]] = of_shown + np.log1p(-UNSHOWN)
+    return scores

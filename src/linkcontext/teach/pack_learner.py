@@ -1,5 +1,6 @@
 """Make learners of packs: restore what a pack computed, or teach a model again from the pack's pictures."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from linkcontext.teach.encoder import PictureEncoder
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import Pack, damaged_pack, read_pack
 from linkcontext.teach.pack_tensors import check_features, check_vectors, features_of, prefix_of
-from linkcontext.teach.support import interleave
+from linkcontext.teach.support import Shown, interleave
 from linkcontext.teach.taught_pictures import TaughtPictures
 
 
@@ -43,7 +44,9 @@ def learner_of_pack(pack: Pack, model: ScoringModel, encoder: PictureEncoder | N
         paths = pack.existing_pictures(model.card.name)
         learner.teach({name: [paths[item] for item in items] for name, items in pack.concepts.items()})
         if shown is not None:
-            learner.computed.restore(learner.pictures.key, support=shown)
+            learner.computed.restore(
+                learner.pictures.key, support=shown, shown=Shown(max(Counter(turn.answer for turn in shown).values()))
+            )
         return learner
     if not pack.sealed:
         _check_features(pack, features, vectors, learner)

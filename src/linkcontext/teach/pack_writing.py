@@ -66,7 +66,7 @@ def write_pack(learner: Learner, path: Path, licence: str = "", keep_state: bool
             f"{path}: {len(in_memory)} pictures were taught without a file, and a pack holds no pictures, only their "
             f"image features, which this model does not give ({why}). Save the pictures as files and teach those."
         )
-    prefix = learner.prefill_support() if keep_state and learner.select != "rices" else None
+    prefix = learner.prefill_support() if keep_state else None
     if prefix is not None and not prefix.divisible:
         log.warning("%s: without the state of the support, which this model keeps in layers of its own kinds.", path)
         prefix = None

@@ -42,6 +42,7 @@ class TaughtPictures:
     thumbnails: dict[str, bytes] = field(default_factory=dict, repr=False)  # PNG
     features: dict[str, ImageFeatures] = field(default_factory=dict, repr=False)
     vectors: dict[str, PictureVectors] = field(default_factory=dict, repr=False)
+    _rows: dict[tuple[tuple[str, ...], ...], dict[str, Tensor]] = field(default_factory=dict, init=False, repr=False)
     _similarity_kind: dict[tuple[tuple[str, ...], ...], str] = field(default_factory=dict, init=False, repr=False)
 
     def __repr__(self) -> str:
@@ -178,9 +179,14 @@ class TaughtPictures:
 
     def rows(self, kind: str, pictures: Sequence[str] | None = None) -> Tensor:
         """float32[n, 1 + views, width]: the vectors of taught pictures (default: all) and of their changed copies."""
-        return torch.stack(
-            [rows_of_kind(self.vectors[one], kind) for one in (self.ids if pictures is None else pictures)]
-        )
+        if pictures is not None:
+            return torch.stack([rows_of_kind(self.vectors[one], kind) for one in pictures])
+        if self.key not in self._rows:  # put together once, not for every question
+            self._rows = {self.key: {}}
+        kept = self._rows[self.key]
+        if kind not in kept:
+            kept[kind] = self.rows(kind, self.ids)
+        return kept[kind]
 
     @property
     def similarity_kind(self) -> str:
