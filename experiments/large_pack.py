@@ -2,9 +2,9 @@
 
 Things of one procedural world are taught under their own names, ever more of them, and pictures that were not taught
 are asked about, by the head that `auto` chooses, by the nearest class mean (`centroid`) and by the language model
-(`lm`). Where not one picture of every name fits its context, the language model sees the taught pictures most similar
-to the query and chooses among their names; `in support` says how often the right name is among them. Writes
-experiments/large_pack.json and prints the table of docs/teaching.md.
+(`lm`). Where not four pictures of every name fit its context, the language model sees the 16 taught pictures most
+similar to the query and chooses among their names. Writes experiments/large_pack.json and prints the table of
+docs/teaching.md.
 """
 
 import json
@@ -26,7 +26,7 @@ from linkcontext.scoring.local import LocalModel
 from linkcontext.seeds import rng
 from linkcontext.storage import write_text
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.support import retrieves, shown_support
+from linkcontext.teach.support import retrieves, shown_pictures, shown_support
 from linkcontext.worlds.folder import write_seed
 
 HEADS = ("auto", "centroid", "lm")
@@ -75,7 +75,7 @@ def measured(config: Large, model: LocalModel, world: Dataset, count: int) -> di
         row[head] = {**accuracy, "n": len(right), "first_s": first, "each_s": seconds, "head": choice.head}
         print(f"  {count} names, {head}: {row[head]['accuracy']:.3f}", file=sys.stderr, flush=True)
     row["in_support"] = in_support(learner, queries)
-    row["support"] = len(shown_support(learner))
+    row["support"] = shown_pictures(learner).retrieved or len(shown_support(learner))
     return row
 
 

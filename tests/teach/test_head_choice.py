@@ -204,3 +204,9 @@ def test_scores_of_some_pictures_are_those_of_all():
         some = left_out_scores(HEADS[head], rows, LABELS, 3, wanted)
         assert some[wanted] == pytest.approx(every[wanted], abs=1e-6)
         assert np.isnan(np.delete(some, wanted, 0)).all()
+
+
+def test_where_no_shown_picture_can_be_left_out_heads_on_features_are_judged():
+    """One picture of each name is shown, and others can be left out of the classifiers."""
+    chosen = choose_head("auto", {"tokens": clusters(0.05)}, LABELS, 3, lambda: np.full((18, 3), np.nan))
+    assert (chosen.head, chosen.right, chosen.pictures) == ("centroid", 18, 18)

@@ -115,7 +115,9 @@ def choose_head(
     model_scores = language_model() if wanted in ("auto", "mix") and language_model is not None else None
     left_out = np.bincount(labels, minlength=names)[labels] > 1
     if model_scores is not None:
-        left_out &= np.isfinite(model_scores).all(1)
+        by_model = left_out & np.isfinite(model_scores).all(1)
+        # A support with one picture of each name has none to leave out: then the heads on features are judged alone.
+        left_out, model_scores = (by_model, model_scores) if by_model.any() else (left_out, None)
     places = evenly_spaced(np.flatnonzero(left_out), MOST)
     if not len(places):
         temperatures: dict[HeadName, float] = dict.fromkeys(HEADS, UNKNOWN_TEMPERATURE)
@@ -198,7 +200,8 @@ def evenly_spaced(places: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """The places, or so many of them at equal distances."""
     if len(places) <= most:
         return places
-    return places[np.linspace(0, len(places) - 1, most).round().astype(int)]
+    chosen: NDArray[np.int64] = places[np.linspace(0, len(places) - 1, most).round().astype(int)]
+    return chosen
 
 
 def _judge_all(

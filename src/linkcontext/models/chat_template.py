@@ -166,5 +166,6 @@ class ChatTemplate:
             text,
             add_special_tokens=self.adds_special_tokens(text),
             return_offsets_mapping=return_offsets_mapping,
+            verbose=False,  # a text longer than the context is refused with a sentence of our own
         )
         return encoding

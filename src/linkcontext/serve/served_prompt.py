@@ -16,7 +16,6 @@ from linkcontext.scoring.protocol import Sources
 from linkcontext.serve.openai_protocol import ChatRequest
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.recogniser import Recogniser
-from linkcontext.teach.support import retrieves
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class ServedPrompt:
             raise InputError(
                 f"{where}: its support is not a series of turns and cannot be served. Teach it with --scaffold turns."
             )
-        if retrieves(learner):
+        if learner.select == "rices" and learner.shots_per_class is not None:
             raise InputError(
                 f"{where}: its support depends on the query and cannot be served. Teach it with --select medoid."
             )

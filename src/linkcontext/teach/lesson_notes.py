@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from linkcontext.errors import counted
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.names import is_same_thing
-from linkcontext.teach.support import retrieves
+from linkcontext.teach.support import retrieves, shown_pictures
 
 
 def count_pictures(learner: Learner, name: str) -> str:
@@ -19,6 +19,7 @@ def lesson_notes(learner: Learner, before: Mapping[str, Sequence[str]]) -> Itera
     yield from _look_alikes(learner.pictures.names, before)
     shown, taught = len(learner.choose_support()), len(learner.pictures.ids)
     if retrieves(learner):
+        shown = shown_pictures(learner).retrieved
         yield f"Of {taught} pictures the language model is shown the {shown} that are most similar to each query."
     elif shown < taught:
         yield f"{shown} of {taught} pictures fit into the context: the most representative ones."

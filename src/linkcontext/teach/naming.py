@@ -102,7 +102,7 @@ def _fitted(learner: "Learner", head: HeadName, kind: str) -> Fitted:
 def mean_log_probabilities(learner: "Learner") -> list[float]:
     """The mean log-probability of each name over the pictures of the support; see `Learner.estimate_name_bias`."""
     turns, names = learner.choose_support(), learner.pictures.names
-    if learner.model.lacks("shared prefixes") or not is_balanced(turns, names):
+    if shown_pictures(learner).among_shown or learner.model.lacks("shared prefixes") or not is_balanced(turns, names):
         return [0.0] * len(names)
     queries = [Turn(turn.item, "", "") for turn in turns]
     if retrieves(learner):
@@ -123,7 +123,7 @@ def left_out_by_model(learner: "Learner") -> Scores:
     names = pictures.names
     places = {picture: place for place, picture in enumerate(pictures.ids)}
     if retrieves(learner):
-        if not shown_pictures(learner).per_name:  # the support has no picture of most names
+        if shown_pictures(learner).among_shown:  # by all taught pictures, of which none has a place of its own
             chosen = evenly_spaced(np.arange(len(places)), MOST_ASKED)
             named = [Turn(item, name, name) for name, own in pictures.by_name.items() for item in own]
             support = [named[place] for place in chosen]
@@ -154,13 +154,13 @@ def _left_out_of_similar(learner: "Learner", support: Sequence[Turn]) -> Scores:
 def _log_probabilities(learner: "Learner", queries: Sequence[Turn], support: Support) -> Scores:
     """float64[queries, names]: the log-probability (nats) of each name among the names.
 
-    Where only the names of similar pictures fit the context, they share all but `UNSHOWN` of the probability.
+    Where the model chooses among the names of similar pictures, these share all but `UNSHOWN` of the probability.
     """
     model, scaffold, names = learner.model, learner.scaffold, learner.pictures.names
-    if shown_pictures(learner).per_name:
+    if not shown_pictures(learner).among_shown:
         return name_log_probabilities(model, scaffold, queries, support.turns, names, support.prefix)
     shown = [*dict.fromkeys(turn.answer for turn in support.turns)]
-    scores = np.full((len(queries), len(names)), np.log(UNSHOWN / (len(names) - len(shown))))
+    scores = np.full((len(queries), len(names)), np.log(UNSHOWN / max(1, len(names) - len(shown))))
     of_shown = name_log_probabilities(model, scaffold, queries, support.turns, shown)
     scores[:, [names.index(name) for name in shown]] = of_shown + np.log1p(-UNSHOWN)
     return scores

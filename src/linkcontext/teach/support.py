@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("linkcontext")
 
+FEWEST = 4  # pictures of each name: with fewer, showing the most similar pictures names more of them right
+RETRIEVED = 16  # most similar pictures. docs/teaching.md has the measurements
+
 
 class Shown(NamedTuple):
     """How much of what was taught a prompt shows."""
 
-    per_name: int  # pictures of every name; 0 where the context has no room for one of every name
+    per_name: int  # pictures of every name, where all queries have the same support; 0 if none fits
     retrieved: int = 0  # pictures, those most similar to the query; 0 where all queries have the same support
+    among_shown: bool = False  # whether the language model chooses among the names of the retrieved pictures alone
 
 
 class Support(NamedTuple):
@@ -66,10 +70,11 @@ def most_similar(pictures: TaughtPictures, query: PictureVectors, count: int, wi
     The picture with the id `without` is left out.
     """
     kind = pictures.similarity_kind
-    named = [(picture, name) for name, own in pictures.by_name.items() for picture in own if picture != without]
-    rows = pictures.rows(kind, [picture for picture, _ in named])[:, 0]
-    order = rices(rows_of_kind(query, kind)[0], rows, count)
-    return [Turn(named[place][0], named[place][1], named[place][1]) for place in order]
+    named = [(picture, name) for name, own in pictures.by_name.items() for picture in own]
+    kept = [place for place, (picture, _) in enumerate(named) if picture != without]
+    order = rices(rows_of_kind(query, kind)[0], pictures.rows(kind)[kept, 0], count)
+    chosen = [named[kept[place]] for place in order]
+    return [Turn(picture, name, name) for picture, name in chosen]
 
 
 def largest_fitting(most: int, check: Callable[[int], object]) -> int:
@@ -91,27 +96,12 @@ def largest_fitting(most: int, check: Callable[[int], object]) -> int:
     return 1 + bisect_left(range(2, most), True, key=lambda count: not fits(count))
 
 
-def fitting_shots(learner: "Learner") -> int:
-    """How many pictures per name fit the context and leave room for a question and its answer."""
-    by_name, model = learner.pictures.by_name, learner.model
-    most = max(map(len, by_name.values()), default=0)
-    count = largest_fitting(most, lambda n: _check(learner, select_support(learner.pictures, n, learner.select)))
-    if count < most:
-        log.warning(
-            "Only %d pictures per name are shown, the most representative ones: no more fit the model's context "
-            "of %s tokens.",
-            count,
-            model.card.context,
-        )
-    return count
-
-
 def shown_pictures(learner: "Learner") -> Shown:
     """How much the prompts of a learner show.
 
-    Where the context has no room for one picture of every name, each query gets a support of its own, as with
-    `select="rices"`: the taught pictures most similar to it, as many as fit. Raises `InputError` where the model has no
-    image features to compare.
+    All pictures or, of each name, as many as fit the context. Where these are fewer than `FEWEST`, each query has a
+    support of its own instead, the `RETRIEVED` taught pictures most similar to it, if the model has image features to
+    compare. Raises `InputError` where it has none and not one picture of every name fits.
     """
     return learner.computed.once(learner.pictures.key, "shown", lambda: _shown(learner))
 
@@ -122,7 +112,7 @@ def retrieves(learner: "Learner") -> bool:
 
 
 def shown_support(learner: "Learner") -> list[Turn]:
-    """The support that all queries have or, where each has one of its own, one that is as long."""
+    """The support that all queries have and, where each has one of its own, the one that precedes no query."""
     shown = shown_pictures(learner)
     turns = select_support(learner.pictures, shown.per_name or 1, learner.select)
     return turns if shown.per_name else turns[: shown.retrieved]
@@ -135,22 +125,31 @@ def _shown(learner: "Learner") -> Shown:
     if shots is not None:
         return Shown(shots)
     pictures.register(learner.model)  # their tokens count
+    most = max(map(len, pictures.by_name.values()), default=0)
     try:
-        return Shown(fitting_shots(learner))
+        fitting = largest_fitting(most, lambda n: _check(learner, select_support(pictures, n, learner.select)))
     except InputError:
         if not pictures.kinds:
             raise
-    longest = sorted(pictures.by_name, key=len, reverse=True)
-    turns = [Turn(pictures.by_name[name][0], name, name) for name in longest]
-    retrieved = largest_fitting(len(turns), lambda n: _check(learner, turns[:n]))
-    log.warning(
-        "The %s names do not fit the model's context of %s tokens: the language model is shown the %s taught pictures "
-        "most similar to each query, and chooses among their names.",
-        f"{len(turns):,}",
-        learner.model.card.context,
-        retrieved,
+        fitting = 0
+    if fitting == most:
+        return Shown(fitting)
+    if fitting >= FEWEST or not pictures.kinds:
+        _warn(learner, f"Only {fitting} pictures per name are shown, the most representative ones: no more fit")
+        return Shown(fitting)
+    turns = [Turn(item, name, name) for name, own in pictures.by_name.items() for item in own[:RETRIEVED]]
+    turns.sort(key=lambda turn: -len(turn.answer))
+    retrieved = largest_fitting(min(RETRIEVED, len(turns)), lambda n: _check(learner, turns[:n]))
+    _warn(
+        learner,
+        f"The language model is shown the {retrieved} taught pictures most similar to each query, and chooses among "
+        f"their names: no more than {fitting} of each of {len(pictures.names):,} names fit",
     )
-    return Shown(0, retrieved)
+    return Shown(fitting, retrieved, among_shown=True)
+
+
+def _warn(learner: "Learner", what: str) -> None:
+    log.warning("%s the model's context of %s tokens.", what, learner.model.card.context)
 
 
 def _check(learner: "Learner", turns: Sequence[Turn]) -> None:
