@@ -48,6 +48,8 @@ class Teaching:
     out: str = str(RESULTS / "teaching.json")
     draws: int = 20
     """Of five classes and a sixth."""
+    fewest: int = SHOWN
+    """Pictures of the first of the five; the others have 8."""
     asked: int = 4
     """Pictures of each of the five that are asked about, and of the sixth five times as many."""
     episodes: int = 60
@@ -73,7 +75,13 @@ def taught(table: Teaching, model: ScoringModel, data: str) -> dict:
         pictures = {c: [classes[c][i] for i in stream.permutation(len(classes[c]))] for c in chosen}
         learner = Learner(model, head=table.head)
         five = {pictures[c][0].name: pictures[c] for c in chosen[:CLASSES]}
-        learner.teach({name: [dataset.path(i.id) for i in items[:SHOWN]] for name, items in five.items()})
+        counts = [table.fewest, *[SHOWN] * (CLASSES - 1)]
+        learner.teach(
+            {
+                name: [dataset.path(i.id) for i in items[:count]]
+                for (name, items), count in zip(five.items(), counts, strict=True)
+            }
+        )
         sixth = [(None, i) for i in pictures[chosen[-1]][: CLASSES * table.asked]]
         asked = [(name, i) for name, items in five.items() for i in items[SHOWN : SHOWN + table.asked]]
         by_name, features = learner.pictures.by_name, learner.pictures.features

@@ -3,6 +3,7 @@
 import zipfile
 
 import pytest
+from PIL import Image
 
 from linkcontext.app import html, runs
 from linkcontext.app.packs import open_pack, save_pack
@@ -264,6 +265,18 @@ def test_pictures_are_taken_back_before_they_are_taught(session, world):
     session.teach("小猫")
     assert shown(session) == {"小猫": 1}
     assert session.chosen == ()
+
+
+def test_what_phones_and_screens_make_is_taught(session, tmp_path):
+    """A HEIC photograph that lies on its side, and a screenshot with a transparent part; without names that say so."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    photo, screenshot = tmp_path / "IMG_0001", tmp_path / "Screenshot 2026-11-29 at 10.00.00.PNG"
+    pillow_heif.from_pillow(Image.new("RGB", (64, 32), "red")).save(photo, format="HEIF")
+    Image.new("RGBA", (300, 500), (0, 0, 255, 100)).save(screenshot)
+    teach(session, "red", [photo])
+    teach(session, "blue", [screenshot])
+    assert html.concept_cards(session).count("<img") == 2
+    assert "This picture was taught" in ask(session, photo)
 
 
 def test_many_names_are_shown_with_few_pictures_each(session, world):

@@ -10,6 +10,7 @@ from linkcontext.records import Turn
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
 from linkcontext.teach.learner import Learner
+from linkcontext.teach.naming import left_out_by_model
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +54,18 @@ def test_calibration_follows_every_picture_that_rices_can_show(nano, paths):
     for lesson in lessons:
         fresh.teach(lesson)
     assert model.estimate_name_bias() == pytest.approx(fresh.estimate_name_bias(), abs=1e-4)
+
+
+def test_a_name_with_fewer_pictures_is_shown_as_often(nano, paths):
+    """By hand: its pictures come again, and no picture is left out while a copy of it is shown."""
+    model = Learner(LocalModel(load_model(str(nano))), head="lm")
+    model.teach({"a": paths[0][:3], "b": paths[1][:1], "c": paths[2][:2]})
+    turns = model.choose_support()
+    (a, b, c) = model.pictures.by_name.values()
+    assert [turn.item for turn in turns] == [a[0], b[0], c[0], a[1], b[0], c[1], a[2], b[0], c[0]]
+    rest = [turn for turn in turns if turn.item not in (a[0], c[0])]
+    expected = name_log_probabilities(model.model, model.scaffold, [Turn(c[0], "", "")], rest, model.pictures.names)
+    scores = left_out_by_model(model)
+    assert scores[4] == pytest.approx(expected[0], abs=1e-4)  # not corrected: b has no picture that is left out
+    assert np.isnan(scores[3]).all()
+    assert any(abs(value) > 0.01 for value in model.estimate_name_bias())

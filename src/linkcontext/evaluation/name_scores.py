@@ -50,25 +50,29 @@ def left_out_log_probabilities(
     names: Sequence[str],
     advance: Callable[[], object] = lambda: None,
 ) -> Scores:
-    """float64[support, names]: the log-probabilities of the names for each picture, after a support without it.
+    """float64[pictures, names]: the log-probabilities of the names for each picture, after a support without it.
 
-    The only picture of a name has NaN. `advance` is called after each part of the pictures.
+    Pictures are in the order in which they are first shown. The only one of a name has NaN. `advance` is called after
+    each part of the pictures.
     """
-    scores = np.full((len(support), len(names)), np.nan)
-    for part in left_out_parts(np.array([names.index(turn.answer) for turn in support])):
-        rest = [turn for place, turn in enumerate(support) if place not in part]
-        queries = [Turn(support[place].item, "", "") for place in part]
-        scores[part] = name_log_probabilities(model, scaffold, queries, rest, names)
+    shown = [*{turn.item: turn for turn in support}.values()]
+    scores = np.full((len(shown), len(names)), np.nan)
+    for part in left_out_parts(np.array([names.index(turn.answer) for turn in shown])):
+        items = [shown[place].item for place in part]
+        rest = [turn for turn in support if turn.item not in items]
+        scores[part] = name_log_probabilities(model, scaffold, [Turn(item, "", "") for item in items], rest, names)
         advance()
     return scores
 
 
-def without_name_bias(scores: Scores, support: Sequence[Turn], names: Sequence[str]) -> Scores:
-    """Scores less the mean of each name over all pictures, if the support shows every name equally often.
+def without_name_bias(scores: Scores, shown: Sequence[Turn], names: Sequence[str]) -> Scores:
+    """Scores of pictures, less the mean of each name over all of them, if every name has equally many.
 
-    This is batch calibration (arXiv 2309.17249). Pictures with NaN do not count.
+    This is batch calibration (arXiv 2309.17249). Pictures with NaN do not count. `shown` are the pictures with their
+    names.
     """
-    if not np.isfinite(scores).all(1).any() or not is_balanced(support, names):
+    counted: list[int] = np.flatnonzero(np.isfinite(scores).all(1)).tolist()
+    if not counted or not is_balanced([shown[place] for place in counted], names):
         return scores
-    corrected: Scores = scores - np.nanmean(scores, axis=0)
+    corrected: Scores = scores - scores[counted].mean(0)
     return corrected

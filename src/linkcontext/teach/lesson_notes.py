@@ -17,7 +17,7 @@ def lesson_notes(learner: Learner, before: Mapping[str, Sequence[str]]) -> Itera
     """Sentences about a lesson; `before` are the pictures by name before it."""
     yield from _renamed(learner, before)
     yield from _look_alikes(learner.pictures.names, before)
-    shown, taught = len(learner.choose_support()), len(learner.pictures.ids)
+    shown, taught = len({turn.item for turn in learner.choose_support()}), len(learner.pictures.ids)
     if retrieves(learner):
         shown = shown_pictures(learner).retrieved
         yield f"Of {taught} pictures the language model is shown the {shown} that are most similar to each query."

@@ -104,12 +104,14 @@ def mean_log_probabilities(learner: "Learner") -> list[float]:
     turns, names = learner.choose_support(), learner.pictures.names
     if shown_pictures(learner).among_shown or learner.model.lacks("shared prefixes") or not is_balanced(turns, names):
         return [0.0] * len(names)
-    queries = [Turn(turn.item, "", "") for turn in turns]
+    queries = [Turn(item, "", "") for item in dict.fromkeys(turn.item for turn in turns)]
     if retrieves(learner):
         supports = [([query], Support(learner.similar_support(query.item, without_itself=True))) for query in queries]
     else:
         supports = [(queries, Support(turns, learner.prefill_support()))]
-    mean: list[float] = np.concatenate([_log_probabilities(learner, *each) for each in supports]).mean(0).tolist()
+    rows = np.concatenate([_log_probabilities(learner, *each) for each in supports])
+    of_item = dict(zip((query.item for query in queries), rows, strict=True))
+    mean: list[float] = np.mean([of_item[turn.item] for turn in turns], axis=0).tolist()
     return mean
 
 
@@ -122,18 +124,19 @@ def left_out_by_model(learner: "Learner") -> Scores:
     pictures, support = learner.pictures, learner.choose_support()
     names = pictures.names
     places = {picture: place for place, picture in enumerate(pictures.ids)}
-    if retrieves(learner):
-        if shown_pictures(learner).among_shown:  # by all taught pictures, of which none has a place of its own
-            chosen = evenly_spaced(np.arange(len(places)), MOST_ASKED)
-            named = [Turn(item, name, name) for name, own in pictures.by_name.items() for item in own]
-            support = [named[place] for place in chosen]
-        rows = _left_out_of_similar(learner, support)
+    if shown_pictures(learner).among_shown:  # every taught picture may be shown: a sample of all is left out
+        named = [Turn(item, name, name) for name, own in pictures.by_name.items() for item in own]
+        shown = [named[place] for place in evenly_spaced(np.arange(len(named)), MOST_ASKED)]
     else:
-        parts = left_out_parts(np.array([names.index(turn.answer) for turn in support]))
+        shown = [*{turn.item: turn for turn in support}.values()]  # a picture may be shown more than once
+    if retrieves(learner):
+        rows = _left_out_of_similar(learner, shown)
+    else:
+        parts = left_out_parts(np.array([names.index(turn.answer) for turn in shown]))
         with progress("Leaving pictures out", len(parts)) as advance:
             rows = left_out_log_probabilities(learner.model, learner.scaffold, support, names, advance)
     scores = np.full((len(places), len(names)), np.nan)
-    scores[[places[turn.item] for turn in support]] = without_name_bias(rows, support, names)
+    scores[[places[turn.item] for turn in shown]] = without_name_bias(rows, shown, names)
     return scores
 
 

@@ -186,14 +186,15 @@ def _wrong_support(header: Header) -> list[str]:
     """Problems with the support that a header describes, and with the values computed from it."""
     wrong = []
     named = {item: name for name, items in header.concepts.items() for item in items}
+    most = max(map(len, header.concepts.values()), default=0)
     if header.shots_per_class is not None and header.shots_per_class < 1:
         wrong.append("shots_per_class must be at least 1")
     if header.select == "rices" and header.shots_per_class is None:
         wrong.append("select is rices, which needs shots_per_class")
     if any(len(turn) != 2 or named.get(turn[0]) != turn[1] for turn in header.rounds):
         wrong.append("rounds has pictures under other names")
-    if len({turn[0] for turn in header.rounds}) < len(header.rounds) or not header.rounds:
-        wrong.append("rounds is empty, or has a picture twice")
+    if not header.rounds or len(header.rounds) > len(header.concepts) * most:
+        wrong.append("rounds is empty, or has more pictures than there are")
     if not set(header.held) <= set(named):
         wrong.append("held has pictures that the pack does not have")
     if header.leaning and len(header.leaning) != len(header.concepts):

@@ -40,9 +40,13 @@ class Support(NamedTuple):
 
 
 def interleave(by_name: Mapping[str, Sequence[str]]) -> list[Turn]:
-    """Pictures as turns, one picture of each name at a time."""
+    """Pictures as turns, one picture of each name at a time.
+
+    Names with fewer pictures show theirs again, so that each is shown equally often: a name that is shown less is also
+    answered less.
+    """
     most = max(map(len, by_name.values()), default=0)
-    return [Turn(row[i], name, name) for i in range(most) for name, row in by_name.items() if i < len(row)]
+    return [Turn(row[i % len(row)], name, name) for i in range(most) for name, row in by_name.items()]
 
 
 def select_support(pictures: TaughtPictures, count: int, select: Select) -> list[Turn]:
