@@ -91,6 +91,19 @@ def test_checkpointing_of_layers_changes_nothing(config, curve, tmp_path):
     close(curve("plain"), curve("again"))
 
 
+@pytest.mark.parametrize("parts", [("projector", "language"), ("vision", "projector", "language")])
+def test_depth_first_changes_nothing(config, curve, tmp_path, parts):
+    for name, options in (("plain", {}), ("depth", {"depth_first": True, "micro_batch": 2})):
+        train(config(out=str(tmp_path / name), queries=4, train=parts, **options))
+    close(curve("plain"), curve("depth"), 1e-5)
+
+
+def test_depth_first_is_refused_where_branches_are_not_computed_apart(config, monkeypatch):
+    monkeypatch.setattr(EngineChoice, "learns_in_parts", property(lambda self: False))
+    with pytest.raises(InputError, match="--depth-first: it is for one process on a CPU"):
+        train(config(depth_first=True))
+
+
 @pytest.mark.parametrize("options", [{}, {"lora_rank": 2}], ids=["whole", "lora"])
 def test_stopped_anywhere_it_goes_on_to_the_same_curve(config, curve, tmp_path, monkeypatch, options):
     asked = config(steps=6, save_every=2, out=str(tmp_path / "whole"), **options)

@@ -104,6 +104,9 @@ class TrainConfig:
     """bf16: compute in bfloat16 where that is safe, with weights in float32."""
     gradient_checkpointing: bool = False
     """Recompute the activations of layers in the backward pass instead of storing them."""
+    depth_first: bool = False
+    """Go through the tree of each example depth first: the memory is that of one prompt, however many --queries there
+    are, for a second forward pass of the support. On a CPU, in one process."""
     held_out: OptionalData = None
     """Data for evaluation during training, like --data."""
     held_out_tasks: NameList = ()

@@ -40,7 +40,7 @@ from linkcontext.versions import TRAINING
 
 # What may change while a run goes on: the losses do not depend on it.
 FREE = (
-    *("out", "device", "micro_batch", "gradient_checkpointing", "save_every", "keep", "trackers"),
+    *("out", "device", "micro_batch", "gradient_checkpointing", "depth_first", "save_every", "keep", "trackers"),
     *("max_new_tokens", "generation_config"),
     *("eval_every", "held_out", "held_out_tasks", "held_out_episodes", "held_out_shots", "until"),
 )
@@ -160,10 +160,14 @@ class _Run:
         losses, tokens = [], 0
         for place, batch in enumerate(micro):
             is_last = place + 1 == len(micro)
-            with nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
-                loss, count = self.wrapped(batch)
-                # Gradients are averaged over processes, and the loss of a step is a sum over them.
-                self.accelerator.backward(loss * (self.accelerator.num_processes / weight))
+            if self.config.depth_first:
+                with self.accelerator.autocast():
+                    loss, count = self.accelerator.unwrap_model(self.wrapped).add_gradients(batch, 1 / weight)
+            else:
+                with nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
+                    loss, count = self.wrapped(batch)
+                    # Gradients are averaged over processes, and the loss of a step is a sum over them.
+                    self.accelerator.backward(loss * (self.accelerator.num_processes / weight))
             losses.append(loss.detach().double())
             tokens += count
         return self.accelerator.gather(torch.stack(losses)), tokens

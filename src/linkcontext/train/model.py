@@ -24,12 +24,13 @@ from linkcontext.episodes.render import IGNORE, Tokens, encode, end_last_answer,
 from linkcontext.episodes.scaffold import Message
 from linkcontext.episodes.scaffold import image_ids as shown
 from linkcontext.errors import InputError
-from linkcontext.inference.engine import MAX_BRANCH
+from linkcontext.inference import depth_first
+from linkcontext.inference.engine import CASCADE_MAX_TOKENS, MAX_BRANCH
 from linkcontext.inference.forward import TreeInputs
 from linkcontext.inference.image_features import ImageFeatures
 from linkcontext.inference.losses import tree_losses
 from linkcontext.inference.packing import pack
-from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images
+from linkcontext.inference.prefix_tree import ImageTokens, TokenSequence, expand_images, merge
 from linkcontext.inference.vision import MEMORY, VisionEncoder
 from linkcontext.models.chat_template import ChatTemplate
 from linkcontext.models.families import decoder_of, family_of, parts
@@ -141,6 +142,17 @@ class Trainee(nn.Module):
         if self.eyes_learn and not seen:  # every process must use every number that learns
             cost = cost + 0.0 * self._see([(BLANK, True)], {})[0].embeddings.sum()
         return cost, sum(map(len, trees))
+
+    def add_gradients(self, reads: Sequence[Read], scale: float) -> tuple[Tensor, int]:
+        """Add the gradients of `scale` times the cost that `forward` gives, one example after the other and each tree
+        depth first. Gives what `forward` gives, without gradients."""
+        nats, tokens = 0.0, 0
+        for each in reads:  # each with features of its own, which lead back to what made them once
+            (lines,), seen = self._laid([each])
+            tree = TreeInputs(merge(lines), seen)
+            cost = depth_first.add_gradients(self.network, tree, CASCADE_MAX_TOKENS, MAX_BRANCH, scale)
+            nats, tokens = nats + cost.nats, tokens + len(tree.tree)
+        return torch.tensor(nats), tokens
 
     @torch.no_grad()
     def check(self, one: Read) -> None:

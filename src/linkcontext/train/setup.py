@@ -140,6 +140,9 @@ def make_trainee(config: TrainConfig, accelerator: Accelerator) -> Trainee:
         checkpoint_layers(model.network)
     # Sharding casts what a layer is given, and is for GPUs.
     trainee = Trainee(model, why, cascade=why is None and not wants_sharding() and scorer.choice.learns_in_parts)
+    if config.depth_first and not (trainee.cascade and accelerator.num_processes == 1):
+        why = why or "it is for one process on a CPU, and models with full causal attention in all layers"
+        raise InputError(f"--depth-first: {why}. Leave it out, or use --micro-batch 1 --gradient-checkpointing.")
     trainee.train()
     return trainee
 
