@@ -25,6 +25,7 @@ from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.jsonl import cut_log
 from linkcontext.models import unreadable
 from linkcontext.models.loading import load_model
+from linkcontext.scoring.engine_choice import EngineChoice
 from linkcontext.train import checkpoint, loop
 from linkcontext.train.held_out import last_rows
 from linkcontext.train.loop import train
