@@ -240,7 +240,7 @@ def readme_commands():
     return [line for line in dict.fromkeys(lines) if line.startswith("linkcontext ")]
 
 
-def test_the_readme_s_commands_run(capsys, tmp_path, monkeypatch):
+def test_the_readme_s_commands_run(capsys, tmp_path, nano, monkeypatch):
     monkeypatch.chdir(tmp_path)
     class_folder(tmp_path / "FOLDER", pictures=10)
     class_folder(tmp_path / "photos", pictures=8)
@@ -252,7 +252,7 @@ def test_the_readme_s_commands_run(capsys, tmp_path, monkeypatch):
                 words[words.index(flag) + 1] = small
         if "--isekai" in words:
             words += ["--classes", "2", "--images", "18"]
-        words = ["mini" if word in ("HUB_ID_OR_FOLDER", "Qwen/Qwen2.5-VL-3B-Instruct") else word for word in words]
+        words = [str(nano) if word in ("HUB_ID_OR_FOLDER", "Qwen/Qwen2.5-VL-3B-Instruct") else word for word in words]
         code, _, err = run(capsys, *words)
         assert code == 0, f"{command}: {err}"
 

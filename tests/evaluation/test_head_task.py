@@ -14,6 +14,7 @@ from linkcontext.evaluation.head_task import HeadTask
 from linkcontext.evaluation.pairs import left_out_pair_scores, pair_log_odds, pair_scores
 from linkcontext.evaluation.runner import run_evaluation
 from linkcontext.jsonl import read_jsonl
+from linkcontext.models.loading import load_model
 from linkcontext.records import Episode, Prediction, Turn
 from linkcontext.report.page import write_report
 from linkcontext.scoring.local import LocalModel
@@ -70,10 +71,10 @@ def head_rows(out):
 
 
 @pytest.mark.parametrize("head", ["auto", "mix", "knn", "pairs"])
-def test_an_evaluation_answers_as_ask_does(mini, tmp_path, head):
+def test_an_evaluation_answers_as_ask_does(nano, tmp_path, head):
     """By oracle: a learner that is taught the support of each episode, and is asked about its queries."""
-    out = tmp_path / head
-    metrics = run_evaluation(options(tmp_path, head=head, out=str(out)), LocalModel(mini))
+    out, model = tmp_path / head, LocalModel(load_model(str(nano)))
+    metrics = run_evaluation(options(tmp_path, head=head, out=str(out)), model)
     assert [row["shots_per_class"] for row in metrics["rows"] if row["scoring"] == "head"] == [1, 4]
     dataset = open_data("world:3")
     episodes, found = head_rows(out)
@@ -82,7 +83,7 @@ def test_an_evaluation_answers_as_ask_does(mini, tmp_path, head):
         if prediction.shots_per_class == 0:
             assert set(by_name.values()) == {None}
             continue
-        learner = Learner(LocalModel(mini), head=head)
+        learner = Learner(model, head=head)
         shown = episode.shown(prediction.shots_per_class)
         learner.teach({name: [dataset.path(t.item) for t in shown if t.answer == name] for name in by_name})
         support = [Turn(learner.pictures.id_of(dataset.path(t.item)), t.answer, t.answer) for t in shown]
