@@ -90,10 +90,11 @@ def thumbnail_uri(path: Path, edge: int) -> str:
     return data_uri("image/webp", file.getvalue())
 
 
-def _nearest(session: Session, answer: Answer) -> list[tuple[str, bytes, float]]:
-    """The taught pictures most similar to the query picture: name, PNG, cosine similarity."""
+def _nearest(session: Session, answer: Answer) -> list[tuple[str, bytes]]:
+    """The taught pictures most similar to the query picture, the first most: name, PNG. Cosines would say little to a
+    reader: those of unlike pictures are near 1, too."""
     thumbnails = session.dialogue.learner.pictures.thumbnails
-    return [(n.name, thumbnails[n.picture], n.similarity) for n in answer.nearest if n.picture in thumbnails]
+    return [(n.name, thumbnails[n.picture]) for n in answer.nearest if n.picture in thumbnails]
 
 
 def _about_the_answers(session: Session) -> list[str]:

@@ -63,7 +63,7 @@ def _relative_errors(root: Path) -> Iterator[None]:
 def _run(root: Path, name: str | None) -> Path:
     """The folder of a run in the list. Raises `InputError` for any other name."""
     if not name:
-        raise InputError("choose a run first.")
+        raise InputError("Choose a run first.")
     if name not in run_names(root):
         raise InputError(f"{name}: no such run in the list. Choose one from the list.")
     return root / name

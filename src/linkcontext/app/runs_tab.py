@@ -19,10 +19,12 @@ def runs_tab(root: Path, tab: Any) -> None:
         compare = gr.Button("Compare the two")
     notice, content = gr.HTML(), gr.HTML(elem_id="run")
 
-    def list_runs() -> Any:
+    def list_runs(a: str | None, b: str | None) -> Any:
         names = runs.run_names(root)
         sentences = [] if names else ["There are no runs yet. linkcontext eval makes them; --runs names their folder."]
-        return html.notice(sentences), gr.Dropdown(choices=names), gr.Dropdown(choices=names)
+        defaults = [*names, None, None][:2]
+        chosen = [value if value in names else default for value, default in zip((a, b), defaults, strict=True)]
+        return html.notice(sentences), *(gr.Dropdown(choices=names, value=value) for value in chosen)
 
     def show_report(name: str | None) -> Any:
         return html.notice([]), runs.report(root, name)
@@ -30,6 +32,6 @@ def runs_tab(root: Path, tab: Any) -> None:
     def show_comparison(a: str | None, b: str | None) -> Any:
         return html.notice([]), runs.comparison(root, a, b)
 
-    bind(tab.select, list_runs, [], [notice, first, second])
+    bind(tab.select, list_runs, [first, second], [notice, first, second])
     bind(show.click, show_report, [first], [notice, content])
     bind(compare.click, show_comparison, [first, second], [notice, content])
