@@ -39,7 +39,7 @@ MISTAKES = {
     "eval --data photos --episodes 1.5": "--episodes 1.5: takes whole numbers",
     "eval --data photos --question what": "--question: not a flag of eval. It is one of ask.",
     "eval --data photos --rule linear": "--rule is read with --negatives neighbours only",
-    "eval --data pohtos": "pohtos: no such folder",
+    "eval --data pohtos": "pohtos: no such folder. Did you mean photos?",
     "compare runs/base": "compare needs RUN_B. Example: linkcontext compare runs/base runs/first",
     "cache": "cache: say what to do, info or clear. Example: linkcontext cache info",
     "cache inf": "cache inf: no such action. Did you mean cache info?",

@@ -13,6 +13,7 @@ from linkcontext.data.problems import Problems
 from linkcontext.data.reader import Reader
 from linkcontext.data.scan import ScannedFile, scan
 from linkcontext.errors import InputError, excerpt, first_few
+from linkcontext.python_words import did_you_mean
 from linkcontext.records import Item
 
 LAYOUT = f"FOLDER/CLASS/picture.png or FOLDER/train/CLASS/picture.png, with two classes or more, {KINDS}"
@@ -75,18 +76,27 @@ def _namesakes(dataset: Dataset) -> str:
 
 
 def _check_folder(root: Path) -> None:
-    wrong = ""
+    wrong = hint = ""
     try:
         if not stat.S_ISDIR(root.stat().st_mode):
             wrong = "not a folder"
         elif not os.access(root, os.R_OK | os.X_OK):
             wrong = "no permission to read the folder"
     except FileNotFoundError:
-        wrong = "no such folder"
+        wrong, hint = "no such folder", _near(root)
     except OSError as error:
         wrong = f"the folder cannot be read ({error.strerror})"
     if wrong:
-        raise InputError(f"{root}: {wrong}. Expected {LAYOUT}.")
+        raise InputError(f"{root}: {wrong}.{hint} Expected {LAYOUT}.")
+
+
+def _near(root: Path) -> str:
+    """A question with the folder beside it that is called most like it; "" if none is."""
+    try:
+        beside = sorted(entry.name for entry in os.scandir(root.parent) if entry.is_dir())
+    except OSError:
+        return ""
+    return did_you_mean(root.name, beside)
 
 
 def _items(pictures: dict[str, ScannedFile], manifest: Dataset, layout: Layout, problems: Problems) -> tuple[Item, ...]:
