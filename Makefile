@@ -6,6 +6,7 @@
 # make check     lint, format, types, imports
 # make docs      the site, in build/html
 # make bench     the share of the ideal that trees reach, in minutes; make bench-all runs the other benchmarks too;
+#                make bench-gpu trees on an NVIDIA GPU (ten minutes; without one a dry run at toy size);
 #                make bench-growth how time and memory grow (a quarter of an hour);
 #                make bench-vllm scoring on a vLLM server
 #
@@ -26,7 +27,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := test
-.PHONY: demo app test test-all test-vllm faults check docs bench bench-all bench-growth bench-vllm
+.PHONY: demo app test test-all test-vllm faults check docs bench bench-all bench-gpu bench-growth bench-vllm
 .NOTPARALLEL:  # two installations into one environment break it
 
 $(PY):
@@ -113,6 +114,9 @@ docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(SITE)/installed.stamp
 	$(SITE)/bin/python docs/site.py
 	$(SITE)/bin/mkdocs build --strict
+
+bench-gpu: $(VENV)/installed.stamp
+	$(PY) benchmarks/gpu_trees.py
 
 bench-growth: $(VENV)/installed.stamp
 	$(PY) benchmarks/growth.py

@@ -64,6 +64,7 @@ from linkcontext.inference.portions import scores_in_portions
 from linkcontext.inference.prefix_tree import ImageTokens, PrefixTree, TokenSequence, expand_images, merge
 from linkcontext.inference.schedule import EMPTY, ForwardPass
 from linkcontext.inference.vision import VisionEncoder, chunks
+from linkcontext.models.families import setting
 from linkcontext.models.loading import load_model
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
@@ -229,8 +230,9 @@ def whole(
         hidden = forward.hidden(runs, new_cache(network, len(trees[0])) if cached else None)
         answers = [tree.answers[0] for tree in trees]
         states = torch.cat([hidden[row, torch.from_numpy(tokens - 1)] for row, tokens in enumerate(answers)])
-        ids = torch.from_numpy(np.concatenate([tree.ids[tokens] for tree, tokens in zip(trees, answers, strict=True)]))
-        nats = F.cross_entropy(forward.logits(states), ids, reduction="none")
+        ids = np.concatenate([tree.ids[tokens] for tree, tokens in zip(trees, answers, strict=True)])
+        targets = torch.from_numpy(ids).to(network.device)
+        nats = F.cross_entropy(forward.logits(states).float(), targets, reduction="none")
         yield list(chunk), torch.stack([each.sum() for each in nats.split([len(tokens) for tokens in answers])])
 
 
@@ -278,7 +280,7 @@ def operations(network, tree: PrefixTree) -> dict[str, int]:
     """Floating-point operations of a tree in one direction."""
     text = network.config.get_text_config()
     weights = sum(m.weight.numel() for m in network.get_decoder().modules() if isinstance(m, nn.Linear))
-    head = text.head_dim or text.hidden_size // text.num_attention_heads
+    head = setting(text, "head_dim") or text.hidden_size // text.num_attention_heads
     return {
         "weights": 2 * weights * len(tree),
         "attention": 4 * text.num_attention_heads * head * text.num_hidden_layers * int((tree.depth + 1).sum()),

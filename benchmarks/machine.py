@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -64,6 +65,8 @@ def machine(device: str) -> dict:
 
 def _git(*words: str) -> str:
     here = Path(__file__).parent.parent
+    if shutil.which("git") is None:
+        return ""
     return subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=here).stdout.strip()
 
 
@@ -213,8 +216,8 @@ class Random:
     """Random weights in the shape of a known model, and episodes of random words and pixels. A prompt's parts are as
     long as those of the usual templates: 20 tokens in front, 12 around a question and its picture, 3 to a name."""
 
-    def __init__(self, name: str, device: str) -> None:
-        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    def __init__(self, name: str, device: str, dtype: torch.dtype | None = None) -> None:
+        dtype = dtype or (torch.bfloat16 if device == "cuda" else torch.float32)
         kind, config, self.grid = SHAPES[name]()
         torch.manual_seed(0)
         torch.set_default_dtype(dtype)
@@ -326,9 +329,11 @@ class Random:
         self.network.model.get_image_features(**self._pixels([0]))
 
 
-def llava(text: dict, vision: dict, image: int, **more) -> tuple:
-    shape = hf.LlamaConfig(**text, **more), hf.CLIPVisionConfig(**vision, **more)
-    config = hf.LlavaConfig(text_config=shape[0], vision_config=shape[1], image_token_index=image)
+def llava(text: dict, vision: dict, image: int, kind: type = hf.LlamaConfig, tied: bool = False, **more) -> tuple:
+    shape = kind(**text, **more), hf.CLIPVisionConfig(**vision, **more)
+    config = hf.LlavaConfig(
+        text_config=shape[0], vision_config=shape[1], image_token_index=image, tie_word_embeddings=tied
+    )
     return hf.LlavaForConditionalGeneration, config, vision["image_size"] // vision["patch_size"]
 
 
@@ -348,7 +353,22 @@ def sizes(width: int, wide: int, layers: int, heads: int, **more) -> dict:
     return shape | more
 
 
+def qwen_in_llava(text: dict, grid: int, **more) -> tuple:
+    """A Qwen2.5 as the language model of a Llava with a tower of next to no size and grid x grid tokens a picture."""
+    tower = sizes(32, 64, 1, 2, image_size=2 * grid, patch_size=2)
+    text |= {"max_position_embeddings": 32768, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
+    return llava(text, tower, text["vocab_size"] - 3, kind=hf.Qwen2Config, **more)
+
+
 SHAPES = {
+    # The config.json of Qwen/Qwen2.5-3B and Qwen/Qwen2.5-7B; 256 tokens a picture.
+    "qwen2.5-3b": lambda: qwen_in_llava(
+        sizes(2048, 11008, 36, 16, num_key_value_heads=2, vocab_size=151936), 16, tied=True
+    ),
+    "qwen2.5-7b": lambda: qwen_in_llava(sizes(3584, 18944, 28, 28, num_key_value_heads=4, vocab_size=152064), 16),
+    "qwen2.5-toy": lambda: qwen_in_llava(
+        sizes(64, 128, 2, 4, num_key_value_heads=2, vocab_size=320), 3, initializer_range=0.15
+    ),
     # llava-hf/llava-1.5-7b-hf; 33 pictures are more than its 4096 positions, which random weights do not mind.
     "llava-7b": lambda: llava(
         sizes(4096, 11008, 32, 32, vocab_size=32064),
