@@ -39,7 +39,10 @@ def launched(monkeypatch):
 
         def run(number):
             store = TCPStore("127.0.0.1", server.port, None, is_master=False, timeout=timedelta(seconds=20))
-            here = Processes(store, number, count)
+            try:
+                here = Processes(store, number, count)
+            except InputError as error:  # another has failed before this one has met it
+                return error
             try:
                 value = work(here)
                 here.leave()
