@@ -61,7 +61,7 @@ def test_a_loaded_learner_is_evaluated_as_its_name_is(nano, pictures, tmp_path):
 
 def test_a_loaded_model_is_not_loaded_otherwise_and_keeps_its_prompting(nano, pictures, tmp_path):
     learner = linkcontext.load(nano, device="cpu", max_new_tokens=5)
-    with pytest.raises(InputError, match=r"dtype: the model .* is loaded already"):
+    with pytest.raises(InputError, match=r"dtype: the model .* is already loaded"):
         linkcontext.evaluate(learner, pictures, dtype="float16", out=tmp_path / "run")
     linkcontext.evaluate(learner, pictures, shots=(1,), episodes=1, out=tmp_path / "run")
     model = json.loads((tmp_path / "run" / "config.json").read_text())["config"]["model"]

@@ -173,7 +173,9 @@ def test_addresses_that_cannot_be_served_are_sentences(capsys, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         asked = ("serve", "--model", "no/such-model", "--port", port)  # said before a model is loaded
-        assert f"--port {port}: cannot be served there (Address already in use)" in refused(capsys, tmp_path, *asked)
+        assert f"--port {port}: the server cannot listen there (Address already in use)" in refused(
+            capsys, tmp_path, *asked
+        )
 
 
 def test_what_serve_says_can_be_asked(capsys, nano, monkeypatch):
@@ -313,7 +315,7 @@ def test_mined_neighbours_meet_in_episodes(capsys, tmp_path):
     assert drawn.read_text() != out.read_text()
     for flag in (mined[2:], ("--rule", "linear")):
         alone = refused(capsys, tmp_path, "episodes", *data, *flag, "--out", tmp_path / "out")
-        assert f"{flag[0]} is read with --negatives neighbours only" in alone
+        assert f"{flag[0]} is used only with --negatives neighbours" in alone
     other = ("--data", class_folder(tmp_path / "e", classes=5))
     assert "made from other pictures" in refused(
         capsys, tmp_path, "episodes", *other, *mined, "--out", tmp_path / "out"

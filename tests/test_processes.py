@@ -161,7 +161,7 @@ def test_a_process_that_gives_no_sign_of_life_ends_the_others(launched, monkeypa
         time.sleep(1.5)  # killed: it does not arrive
         raise InputError("it is gone")
 
-    assert "process 1 gave no sign of life for 0 s: it was killed" in str(launched(2, work)[0])
+    assert "process 1 has not answered for 0 s: it was killed" in str(launched(2, work)[0])
 
 
 def test_without_its_store_a_process_ends_with_a_sentence():
@@ -177,7 +177,11 @@ def test_without_its_store_a_process_ends_with_a_sentence():
 @pytest.mark.parametrize(
     ("variables", "command", "sentence"),
     [
-        ({"WORLD_SIZE": "2", "RANK": "0"}, ["compare", "a", "b"], "compare: runs in one process, and 2 were launched"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "0"},
+            ["compare", "a", "b"],
+            "compare: this command runs in one process, but 2 were launched",
+        ),
         ({"WORLD_SIZE": "two"}, ["compare", "a", "b"], "WORLD_SIZE=two: not a number"),
         ({"RANK": "two"}, ["compare", "a", "b"], "linkcontext: RANK=two: not a number"),
         ({"RANK": "1"}, ["eval"], "RANK=1: has to be below WORLD_SIZE, which is 1"),

@@ -94,7 +94,7 @@ MISTAKES = {
     "a misspelt model": (lambda **_: linkcontext.load("mimi"), r"mimi: .*Did you mean mini\?"),
     "a pack as a model": (
         lambda file, **_: linkcontext.load(file),
-        r"a file, and a model is a folder. If it is a pack: linkcontext.Learner.load",
+        r"is a file, but a model is a folder. If it is a pack, use linkcontext.Learner.load",
     ),
     "a misspelt dtype": (
         lambda **_: linkcontext.load("mini", dtype="float23"),
@@ -108,7 +108,7 @@ MISTAKES = {
     "a negative number of shots": (lambda nano, pictures, **_: linkcontext.evaluate(nano, pictures, shots=-1), "shots"),
     "shots as a text": (
         lambda nano, **_: linkcontext.evaluate(nano, shots="1"),
-        r"shots='1': of the type str, not int",
+        r"shots='1': has the type str, not int",
     ),
     "another name of shots": (
         lambda nano, **_: linkcontext.evaluate(nano, shots_per_class=1),
@@ -116,7 +116,7 @@ MISTAKES = {
     ),
     "an open data set": (
         lambda nano, pictures, **_: linkcontext.evaluate(nano, linkcontext.open_data(pictures)),
-        "Give evaluate what open_data was given",
+        "Give its name or folder",
     ),
     "a misspelt scoring": (
         lambda nano, **_: linkcontext.evaluate(nano, scoring="generated"),
@@ -126,7 +126,7 @@ MISTAKES = {
         lambda **_: linkcontext.open_data("wrld:3"),
         r"^data=wrld:3: no such folder, and wrld is not a data set",
     ),
-    "a model's name to a learner": (lambda **_: Learner("mini"), r"linkcontext.load\('mini'\) makes one"),
+    "a model's name to a learner": (lambda **_: Learner("mini"), r"linkcontext.load\('mini'\) returns it"),
     "a misspelt head": (
         lambda learner, **_: Learner(learner.model, head="centre"),
         r"head='centre': not one of .*Did you mean",

@@ -67,7 +67,7 @@ def test_an_unknown_layout_is_named_with_those_there_are(installed, examples):
     installed("plug_captions", examples[0], f"[{GROUP}]", "captions = plug_captions:CAPTIONS")
     with pytest.raises(InputError, match=r"--layout coco: not one of conversations, seed, .*truemicl, captions"):
         import_files("coco", "x", None, None)
-    with pytest.raises(InputError, match="--layout digits: a data set, and not a file format"):
+    with pytest.raises(InputError, match="--layout digits: is a data set, not a file format"):
         import_files("digits", "x", None, None)
 
 
@@ -92,7 +92,7 @@ def test_arguments_of_drawn_data_are_checked():
         "world:x": "whole number, world:taught or world:replay",
         "world:1234567890": "whole number",
         "scenes:": "scenes:SEED with a whole number",
-        "digits:x": "Write digits",
+        "digits:x": "Write --data digits",
     }.items():
         with pytest.raises(InputError, match=f"--data {spec}: .*{sentence}"):
             open_data(spec)

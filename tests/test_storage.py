@@ -160,7 +160,7 @@ def test_the_folder_one_stands_in_is_filled(tmp_path, monkeypatch):
 @pytest.mark.parametrize("make", [Path.touch, lambda path: (path.mkdir(), (path / "a").touch())])
 def test_what_is_there_is_not_written_into(tmp_path, make):
     make(tmp_path / "w")
-    with pytest.raises(InputError, match="something in it already"):
+    with pytest.raises(InputError, match="the folder is not empty"):
         write_folder(tmp_path / "w", lambda new: (new / "b").touch())
     assert not list(tmp_path.rglob("b"))
 

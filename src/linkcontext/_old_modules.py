@@ -209,7 +209,7 @@ class OldModules(MetaPathFinder, Loader):
         new = importlib.import_module(f"linkcontext.{MODULES.get(old) or PACKAGES[old]}")
         if old in MODULES:
             warnings.warn(
-                f"{module.__name__} is now {new.__name__}. The old name leaves in linkcontext 0.3.",
+                f"{module.__name__} is now {new.__name__}. The old name will be removed in linkcontext 0.3.",
                 DeprecationWarning,
                 stacklevel=2,
             )
@@ -245,7 +245,7 @@ def moved(module: str, name: str) -> Any:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     new_module, _, new_name = place.rpartition(".")
     warnings.warn(
-        f"{module}.{name} is now linkcontext.{place}. The old name leaves in linkcontext 0.3.",
+        f"{module}.{name} is now linkcontext.{place}. The old name will be removed in linkcontext 0.3.",
         DeprecationWarning,
         stacklevel=3,
     )

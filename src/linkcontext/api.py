@@ -209,7 +209,7 @@ def _evaluate(
 ) -> EvaluationResult:
     """`evaluate` with all of its options."""
     if isinstance(data, Dataset):
-        raise InputError(f"data: a data set that is open. Give evaluate what open_data was given, or {data.root}.")
+        raise InputError(f"data: this is an open data set. Give its name or folder instead, or {data.root}.")
     loaded = None if isinstance(model, str | Path) else model.model if isinstance(model, Learner) else model
     given = _with_json(given) | {name: tuple(given[name]) for name in ("tasks", "unseen")}
     given |= {"model": _model_name(model)} if loaded is None else _options_of(loaded, given)
@@ -228,7 +228,7 @@ def _options_of(model: ScoringModel, options: dict[str, Any]) -> dict[str, Any]:
     """
     name, prompting = model.card.name, dataclasses.asdict(model.card.prompting)
     if given := [field.name for field in LOADING if options[field.name] != field.default]:
-        raise InputError(f"{given[0]}: the model {name} is loaded already. Give this option to load.")
+        raise InputError(f"{given[0]}: the model {name} is already loaded. Give this option to linkcontext.load.")
     usual = dataclasses.asdict(Prompting())
     return {"model": name, **{key: value for key, value in prompting.items() if options[key] == usual[key]}}
 
@@ -236,10 +236,11 @@ def _options_of(model: ScoringModel, options: dict[str, Any]) -> dict[str, Any]:
 def _model_name(model: object) -> str:
     """The name of a model to load. Raises `InputError` for a file, and for what is no name."""
     if not isinstance(model, str | Path):
-        raise InputError(f"model: of the type {type(model).__name__}. Give the name or the folder of a model.")
+        raise InputError(f"model: has the type {type(model).__name__}. Give the name or the folder of a model.")
     if Path(model).is_file():
         raise InputError(
-            f"{model}: a file, and a model is a folder. If it is a pack: linkcontext.Learner.load({str(model)!r})."
+            f"{model}: is a file, but a model is a folder. If it is a pack, use "
+            f"linkcontext.Learner.load({str(model)!r})."
         )
     return str(model)
 

@@ -147,10 +147,11 @@ class EpisodeConfig:
     def __post_init__(self) -> None:
         for flag, is_given in (("neighbours", self.neighbours is not None), ("rule", self.rule != "nearest")):
             if is_given and self.negatives != "neighbours":
-                raise InputError(f"--{flag} is read with --negatives neighbours only. Give both, or neither.")
+                raise InputError(f"--{flag} is used only with --negatives neighbours. Give both, or neither.")
         if self.choose_from is not None and self.choose_from < max(self.shots):
             raise InputError(
-                f"--choose-from {self.choose_from}: fewer than the {max(self.shots)} that --shots-per-class shows."
+                f"--choose-from {self.choose_from}: fewer than the {max(self.shots)} pictures per class "
+                "that --shots-per-class shows. Give more."
             )
         if self.select != "random" and self.choose_from is None:
             raise InputError(

@@ -88,7 +88,7 @@ def typed(hint: Any, value: Any, where: str, name: str) -> Any:
     if not _fits(hint, value):
         raise InputError(
             f"{where}: {name} must be {_expected(hint)}, and is {quoted(value)}. "
-            "The file is damaged; mend it or write it again."
+            "The file is damaged; correct it or write it again."
         )
     return value
 
@@ -240,7 +240,7 @@ def cut_log(path: Path, start: int) -> None:
             continue
         values = parse_json(line, f"{path}:{number}")
         if not isinstance(values, dict) or type(values.get("step")) is not int:
-            raise InputError(f"{path}:{number}: not a line about a step. Mend the line, or remove the file.")
+            raise InputError(f"{path}:{number}: not a line about a step. Correct the line, or remove the file.")
         if values["step"] < start:
             kept.append(line)
     write_lines(kept, path)

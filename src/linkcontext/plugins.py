@@ -48,12 +48,12 @@ def find_part(table: Mapping[str, Listed], group: str, name: str, kind: type[Par
     except Exception as error:  # the import runs another package's code, which can raise anything
         raise InputError(
             f"{name}: the package {_package(entry)} is installed, and its {entry.value} cannot be imported "
-            f"({type(error).__name__}: {error}). Mend or uninstall the package."
+            f"({type(error).__name__}: {error}). Repair or uninstall the package."
         ) from error
     if not isinstance(part, kind):
         raise InputError(
             f"{name}: the package {_package(entry)} gives {entry.value}, a {type(part).__name__}, where a "
-            f"{kind.__module__}.{kind.__name__} is expected. Mend or uninstall the package."
+            f"{kind.__module__}.{kind.__name__} is expected. Repair or uninstall the package."
         )
     return part
 

@@ -234,7 +234,7 @@ class Processes:
                 self._beats[other] = (beat, now if beat != last else since)
                 if now - self._beats[other][1] > SILENCE:
                     raise InputError(
-                        f"process {other} gave no sign of life for {SILENCE:.0f} s: it was killed, or its machine "
+                        f"process {other} has not answered for {SILENCE:.0f} s: it was killed, or its machine "
                         f"cannot be reached. {AGAIN}"
                     )
         time.sleep(PAUSE)

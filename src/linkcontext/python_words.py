@@ -56,7 +56,7 @@ def check_option(name: str, value: Any, kind: Any) -> None:
     try:
         check_type(value, kind)
     except TypeCheckError as error:
-        raise InputError(f"{name}={quoted(value)}: of the type {type(value).__name__}, not {_words(kind)}.") from error
+        raise InputError(f"{name}={quoted(value)}: has the type {type(value).__name__}, not {_words(kind)}.") from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

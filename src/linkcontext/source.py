@@ -99,7 +99,7 @@ def import_files(layout: str, source: str, images: str | None, out: str | None, 
         names = [name for name in part_names(READERS, GROUP) if name not in DATA_SETS]
         raise InputError(f"--layout {layout}: not one of {', '.join(names)}. Name one, or install its package.")
     if reader.questions is None and reader.conversations is None:
-        raise InputError(f"--layout {layout}: a data set, and not a file format. Give --data {layout}:...")
+        raise InputError(f"--layout {layout}: is a data set, not a file format. Give --data {layout}:...")
     return import_with(reader, layout, source, images, out, strict)
 
 

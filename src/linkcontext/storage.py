@@ -120,7 +120,7 @@ def write_folder(folder: Path, write: Callable[[Path], Result]) -> Result:
         if place.exists():  # a killed process may have left its hidden folder
             _remove_leftovers_of(place)
         if occupied(place):
-            raise InputError(f"{folder}: there is something in it already. Choose an empty or new folder.")
+            raise InputError(f"{folder}: the folder is not empty. Choose an empty or a new one.")
         there = place.is_dir()
         # An empty folder is filled and not replaced, because it may be a mount point or have special permissions.
         with _workspace(place / place.name if there else place) as workspace:

@@ -90,7 +90,10 @@ def test_what_was_sent_is_kept_under_its_content_alone(session, world, tmp_path)
 
 def test_an_archive_is_taught_whole_or_not_at_all(session, world, tmp_path):
     archive = tmp_path / "zoo.zip"
-    for second, sentence in ((("b", world[0][0]), "Name it once"), (("b" * 200, world[1][0]), "at most 100 letters")):
+    for second, sentence in (
+        (("b", world[0][0]), "Give it one name"),
+        (("b" * 200, world[1][0]), "at most 100 letters"),
+    ):
         with zipfile.ZipFile(archive, "w") as file:
             file.write(world[0][0], "a/0.png")
             file.write(second[1], f"{second[0]}/0.png")
@@ -119,7 +122,7 @@ def test_what_goes_wrong_is_told_by_the_names_that_were_sent(session, world, tmp
         file.write(world[0][0], "cat/mia.png")
         file.write(world[0][0], "dog/rex.png")
     text = refused(lambda: session.teach_archive(archive))
-    assert text.startswith("cat/mia.png and dog/rex.png: is shown as 'cat' and as 'dog'")
+    assert text.startswith("cat/mia.png and dog/rex.png: the same picture has the names 'cat' and 'dog'")
     text = refused(lambda: session.teach_folder({"z/cat/mia.png": world[0][0], "z/dog/rex.png": world[0][0]}))
     assert "z/cat/mia.png and z/dog/rex.png" in text
     archive.write_text("no zip")

@@ -25,7 +25,7 @@ def test_a_key_opens_its_session_again():
     assert everyone.session(first) is not everyone.session(second)
     stranger = everyone.open("a key that a browser kept from another start")
     assert stranger not in (first, second, "a key that a browser kept from another start")
-    for key, sentence in (("", "still being loaded"), (None, "still being loaded"), ("unknown", "started again")):
+    for key, sentence in (("", "still loading"), (None, "still loading"), ("unknown", "started again")):
         with pytest.raises(InputError, match=sentence):
             everyone.session(key)
 

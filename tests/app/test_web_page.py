@@ -363,8 +363,8 @@ def test_what_strangers_send_is_a_sentence_and_nothing_half_done(page, world, tm
             ({"a/0.png": good, "/etc/1.png": good}, "'/etc/1.png': a path that leads out"),
             ({"a/0.png": good, link: "/etc/passwd"}, "a link or another special file"),
             ({f"a/{n}.png": b"" for n in range(10_000)}, "10,000 files are more"),
-            ({"a/Cat/0.png": good, "b/cat/0.png": world[1][0].read_bytes()}, "two folders of one name"),
-            ({"a/0.png": good, "b/0.png": good}, "Name it once"),
+            ({"a/Cat/0.png": good, "b/cat/0.png": world[1][0].read_bytes()}, "two folders have the same name"),
+            ({"a/0.png": good, "b/0.png": good}, "Give it one name"),
         )
     ):
         sent(page, "archive", zipped(tmp_path / f"{number}.zip", members))

@@ -38,7 +38,7 @@ MISTAKES = {
     "eval --data photos --shots 1 four": "--shots-per-class four: takes whole numbers, for example --shots-per-class 4",
     "eval --data photos --episodes 1.5": "--episodes 1.5: takes whole numbers",
     "eval --data photos --question what": "--question: not a flag of eval. It is one of ask.",
-    "eval --data photos --rule linear": "--rule is read with --negatives neighbours only",
+    "eval --data photos --rule linear": "--rule is used only with --negatives neighbours",
     "eval --data pohtos": "pohtos: no such folder. Did you mean photos?",
     "compare runs/base": "compare needs RUN_B. Example: linkcontext compare runs/base runs/first",
     "cache": "cache: say what to do, info or clear. Example: linkcontext cache info",

@@ -351,7 +351,7 @@ def test_a_raw_file_is_not_read_as_its_preview(tmp_path):
         ("a.NEF", tiff({})),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=f"{name}: of the format camera RAW, which is not read here"):
+        with pytest.raises(InputError, match=f"{name}: has the format camera RAW, which is not supported"):
             open_image(tmp_path / name)
 
 
@@ -388,5 +388,5 @@ def test_avif_and_heic_are_read_where_their_readers_are_installed(tmp_path):
 
 def test_a_kind_of_picture_that_is_good_and_cannot_be_read_is_not_called_damaged(tmp_path):
     (tmp_path / "a.tif").write_bytes(tiff({262: 999}))  # a colour space that nobody knows
-    with pytest.raises(InputError, match="a kind of picture that cannot be read"):
+    with pytest.raises(InputError, match="this kind of picture cannot be read"):
         open_image(tmp_path / "a.tif")

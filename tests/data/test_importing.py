@@ -87,7 +87,9 @@ def test_without_links_pictures_are_copied(seeds, tmp_path, monkeypatch):
 
 def test_strict_stops_at_the_first_problem_and_writes_nothing(seeds, tmp_path):
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(InputError, match=r"record 4 \(question_id 5\): its picture gone is not below .* Say --images"):
+    with pytest.raises(
+        InputError, match=r"record 4 \(question_id 5\): its picture gone is not below .* Give its folder with --images"
+    ):
         import_files("seed", str(seeds), str(tmp_path / "SEED-Bench-image"), str(tmp_path / "out"), strict=True)
     questions = json.loads(seeds.read_text())
     questions["questions"] = questions["questions"][:4]
@@ -98,17 +100,17 @@ def test_strict_stops_at_the_first_problem_and_writes_nothing(seeds, tmp_path):
 
 
 def test_what_cannot_be_imported(seeds, tmp_path):
-    with pytest.raises(InputError, match="there is something in it already"):
+    with pytest.raises(InputError, match="the folder is not empty"):
         import_files("seed", str(seeds), None, str(tmp_path))
     with pytest.raises(InputError, match=r"holds no question that can be used\. Left out: .*gone"):
         import_files("seed", str(seeds), str(tmp_path / "nowhere"), None)
-    with pytest.raises(InputError, match="hub is read with --layout conversations and written to --out"):
+    with pytest.raises(InputError, match="hub needs --layout conversations, and --out"):
         import_files("seed", "hf:x", None, None)
     rows = [["/etc/x.png", {"POS": ["a"], "NEG": ["b"]}], ["../x.png", {"POS": ["a"], "NEG": ["b"]}]]
     path = tmp_path / "Attribute" / "color.json"
     path.parent.mkdir()
     path.write_text(json.dumps(rows))
-    with pytest.raises(InputError, match=r"record 0: a picture must be named by a path without \.\. or \.names"):
+    with pytest.raises(InputError, match=r"record 0: a picture needs a path inside the folder, without \.\."):
         import_files("vl-checklist", str(path), None, None)
 
 
@@ -159,7 +161,7 @@ def test_a_folder_that_was_imported_is_read_whole_whatever_its_paths(pairs, tmp_
     (pairs / "query.json").write_text(json.dumps(query))
     result = import_files("vl-icl", str(pairs), None, str(tmp_path / "out"))
     assert result.contents[0] == "10 questions about 10 pictures, 10 of them about several at once"
-    assert "record 1: a picture must be named by a path without .. or .names" in result.problems[0]
+    assert "record 1: a picture needs a path inside the folder, without .." in result.problems[0]
     dataset = open_folder(tmp_path / "out", strict=True)
     assert dataset.item("matching_mi/0.png").questions[0].others == ("matching_mi/11.png",)
     (tmp_path / "out" / "matching_mi" / "6.png").write_bytes(b"spoilt")
@@ -266,5 +268,5 @@ def test_what_is_not_called_a_picture_must_begin_as_one(tmp_path, picture):
     path.write_text(json.dumps([{"image": name, "conversations": turns} for name in ("good", "clip", "notes.txt")]))
     result = import_files("conversations", str(path), None, None)
     assert result.contents == ("1 conversation, 1 answer, 1 picture",)
-    assert "clip: of the format video" in result.problems[0]
+    assert "clip: has the format video" in result.problems[0]
     assert "notes.txt: not a picture" in result.problems[1]

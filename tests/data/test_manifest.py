@@ -89,12 +89,18 @@ def test_lines_that_are_no_items_are_named(tmp_path, change, sentence):
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        ({"answer": "green"}, "the answer 'green' is none of the candidates"),
-        ({"answer": "red", "candidates": ["red", "red", "blue"]}, "candidates must be two or more, and differ"),
-        ({"answer": "red", "candidates": ["red"]}, "candidates must be two or more, and differ"),
+        ({"answer": "green"}, "the answer 'green' is not one of the candidates"),
+        (
+            {"answer": "red", "candidates": ["red", "red", "blue"]},
+            "there must be at least two candidates, all different",
+        ),
+        ({"answer": "red", "candidates": ["red"]}, "there must be at least two candidates, all different"),
         ({"question": ""}, "must be texts that are not blank"),
         ({"answer": " ", "candidates": ()}, "must be texts that are not blank"),
-        ({"answer": "caf\u00e9", "candidates": ("caf\u00e9", "cafe\u0301")}, "must be two or more, and differ"),
+        (
+            {"answer": "caf\u00e9", "candidates": ("caf\u00e9", "cafe\u0301")},
+            "must be at least two candidates, all different",
+        ),
         ({"answer": 3, "candidates": ()}, "must be texts that are not blank"),
         ({"others": (3,)}, "must be texts that are not blank"),
     ],

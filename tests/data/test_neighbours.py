@@ -138,7 +138,7 @@ def test_what_is_not_whole_or_of_another_data_set_is_a_sentence(mined, things, t
     whole = path.read_text()
     for cut in (whole[: len(whole) // 2], "".join(whole.splitlines(keepends=True)[:-1]), ""):
         path.write_text(cut)
-        with pytest.raises(InputError, match="incomplete, or changed"):
+        with pytest.raises(InputError, match="is incomplete, or was changed"):
             read_neighbours(path, things)
     provenance_file(path).unlink()
     with pytest.raises(InputError, match=r"neighbours\.made\.json: no such file"):

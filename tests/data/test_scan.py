@@ -198,7 +198,7 @@ def test_formats_that_are_not_read_are_named_once_each(zoo, monkeypatch):
     assert "files left out: 7 (cat/0.heic" in problems[0]
     assert "HEIC" in problems[0]
     assert "linkcontext[heic]" in problems[0]
-    assert "cat/film.mp4: of the format video" in problems[1]
+    assert "cat/film.mp4: has the format video" in problems[1]
     with pytest.raises(InputError, match="HEIC"):
         good(zoo, strict=True)
 

@@ -53,7 +53,7 @@ def test_pictures_are_called_as_their_folders(tmp_path, into):
     hidden, wrong, others, blank, doubt = found.problems
     assert "one colour" in blank
     assert "left out: 2 (__MACOSX, zoo/.hidden.png)" in hidden
-    assert wrong.startswith("zoo/red_fox/2.png: not a picture, whatever its name says")
+    assert wrong.startswith("zoo/red_fox/2.png: not a picture by its content")
     assert others == "files left out because they are no pictures: 1 (zoo/plimbo/notes.txt)."
     assert "could be splits or classes: zoo/plimbo/train" in doubt
 
@@ -118,7 +118,7 @@ def test_what_is_no_zip_or_has_nothing_in_it_is_a_sentence(tmp_path, into):
     with pytest.raises(InputError, match="cannot be unpacked"):
         unpack(path, into)
     unpack(archive(tmp_path, {"1.png": picture(), "a/b.txt": b""}), into)
-    with pytest.raises(InputError, match="no picture in a folder was found") as error:
+    with pytest.raises(InputError, match="no picture was found in a folder") as error:
         pictures_by_folder(into)
     assert "lie in no folder" in str(error.value)
     assert str(tmp_path) not in str(error.value)
@@ -126,7 +126,7 @@ def test_what_is_no_zip_or_has_nothing_in_it_is_a_sentence(tmp_path, into):
 
 def test_two_folders_of_one_name_are_refused(tmp_path, into):
     unpack(archive(tmp_path, {"big/Cat/1.png": picture(), "small/cat/1.png": picture(1)}), into)
-    with pytest.raises(InputError, match="two folders of one name"):
+    with pytest.raises(InputError, match="two folders have the same name"):
         pictures_by_folder(into)
 
 
@@ -216,14 +216,16 @@ def test_a_picture_under_two_names_is_refused_by_the_names_that_were_sent(tmp_pa
     file = io.BytesIO()
     Image.open(io.BytesIO(picture())).save(file, "BMP")
     unpack(archive(tmp_path, {"cat/mia.png": picture(), "dog/rex.bmp": file.getvalue()}), into)
-    with pytest.raises(InputError, match=r"cat/mia.png and dog/rex.bmp: is shown as 'cat' and as 'dog'"):
+    with pytest.raises(
+        InputError, match=r"cat/mia.png and dog/rex.bmp: the same picture has the names 'cat' and 'dog'"
+    ):
         pictures_by_folder(into)
 
 
 def test_a_file_that_is_twice_in_an_archive_is_refused_without_a_path_of_this_machine(tmp_path, into):
     path = archive(tmp_path, {"cat/1.png": picture(), "cat/2.png": picture(1)})
     path.write_bytes(path.read_bytes().replace(b"cat/2", b"cat/1"))
-    with pytest.raises(InputError, match=r"cat/1.png: twice in the archive") as error:
+    with pytest.raises(InputError, match=r"cat/1.png: is twice in the archive") as error:
         unpack(path, into)
     assert str(tmp_path) not in str(error.value)
     with pytest.raises(InputError, match="too long"):

@@ -69,12 +69,12 @@ def test_layouts_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("conversation", "layout", "sentence"),
     [
-        (SYSTEM, "llava", "s: LLaVA's layout has no system message"),
-        (LAST, "llava", "no answer without loss. Export messages"),
+        (SYSTEM, "llava", "s: LLaVA's layout has neither system messages"),
+        (LAST, "llava", "nor answers without loss. Use --export messages"),
         (
             make_conversation("m", [turn("user", text("<image>?")), turn("assistant", text("A"))], ""),
             "messages",
-            "Export trl",
+            "Use --export trl",
         ),
         (
             make_conversation("f", [*LAST.messages[:3], turn("assistant", text("B"), loss=False)], ""),

@@ -60,7 +60,7 @@ def test_what_is_exported_is_read_back_equal(request, tmp_path, layout, scaffold
     told = list(export_conversations(episodes, dataset, SCAFFOLDS[scaffold], supervise))
     path = tmp_path / "e.json"
     if layout == "llava" and (scaffold == "lcl" or (scaffold == "turns" and supervise == "query")):
-        with pytest.raises(InputError, match="LLaVA's layout has no system message and no answer without loss"):
+        with pytest.raises(InputError, match="LLaVA's layout has neither system messages nor answers without loss"):
             write_conversations(told, path, layout)
         return
     write_conversations(told, path, layout)

@@ -132,7 +132,7 @@ def test_a_folder_of_another_configuration_is_refused(config, tmp_path):
         run_evaluation(config(scoring="likelihood", episodes=2, seed=1))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds files that are not of a run"):
+    with pytest.raises(InputError, match="holds files that do not belong to a run"):
         run_evaluation(config(out=str(tmp_path / "other")))
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["letter.txt"]
 
@@ -215,7 +215,7 @@ def test_another_model_below_the_same_path_is_refused(config, nano, tmp_path):
     ):
         shutil.copytree(nano, folder, dirs_exist_ok=True)
         change(folder)
-        with pytest.raises(InputError, match=rf"run: holds a run of something else: since it began, .*{named}"):
+        with pytest.raises(InputError, match=rf"run: holds another run: since it began, .*{named}"):
             run_evaluation(asked)
 
 

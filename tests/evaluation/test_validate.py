@@ -186,7 +186,7 @@ def test_splits_and_groups_are_checked_when_asked_for(world, episodes):
     with pytest.raises(InputError, match="is not in the split test"):
         check_leaks(episodes, world, EpisodeConfig(query_split="test"))
     one_group = tuple(dataclasses.replace(item, group="g") for item in world.items)
-    with pytest.raises(InputError, match=r"e00000: .* are of one group"):
+    with pytest.raises(InputError, match=r"e00000: .* are from the same group"):
         check_leaks(episodes, Dataset(world.root, one_group), EpisodeConfig(groups_apart=True))
 
 

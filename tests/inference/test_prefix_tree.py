@@ -85,7 +85,7 @@ def test_images_are_expanded_by_hand():
     assert sequence.image.tolist() == [-1, 4, 4, -1, 7, 7]
     assert sequence.slot.tolist() == [-1, 0, 1, -1, -1, 0]
     assert sequence.position.tolist() == [[0, 1, 1, 3, 4, 5], [0, 1, 1, 3, 4, 5], [0, 1, 2, 3, 4, 5]]
-    with pytest.raises(InputError, match=r"2 marks for 1 pictures"):
+    with pytest.raises(InputError, match=r"2 placeholders for 1 pictures"):
         expand_images((1, 9, 2, 9), (-100,) * 4, 9, (4,), (first,))
 
 

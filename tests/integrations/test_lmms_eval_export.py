@@ -154,6 +154,6 @@ def test_what_cannot_be_exported_is_refused(drawn, tmp_path):
         export_lmms_eval((), dataset, SCAFFOLDS["turns"], tmp_path / "none")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    with pytest.raises(InputError, match="something in it already"):
+    with pytest.raises(InputError, match="the folder is not empty"):
         export_lmms_eval(episodes, dataset, SCAFFOLDS["turns"], tmp_path / "full")
     assert [path.name for path in tmp_path.iterdir()] == ["full"]

@@ -180,14 +180,14 @@ def test_bad_input_is_a_sentence(things, tmp_path):
         mine(few, out, split="train")
     with pytest.raises(InputError, match="--encoder no/such: neither mini-clip nor a folder or hub id"):
         mine(things, out, "no/such")
-    with pytest.raises(InputError, match="a llava model, and names and pictures need a CLIP or SigLIP"):
+    with pytest.raises(InputError, match="a llava model, but a CLIP or SigLIP"):
         mine(things, out, str(bundled.folder("mini")))
     assert not list(tmp_path.iterdir())
 
 
 def test_an_encoder_without_text_or_without_weights_is_a_sentence(siglip, clip, tmp_path):
     CLIPVisionModel(clip.network.config.vision_config).save_pretrained(tmp_path / "eyes")
-    with pytest.raises(InputError, match=r"a clip_vision_model model, .* with both towers"):
+    with pytest.raises(InputError, match=r"a clip_vision_model model, .* with a text and a vision tower"):
         load_encoder(str(tmp_path / "eyes"))
     some = {k: v for k, v in clip.network.state_dict().items() if not k.startswith("text_model")}
     clip.network.save_pretrained(tmp_path / "half", state_dict=some)

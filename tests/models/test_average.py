@@ -60,8 +60,8 @@ def test_what_is_written_has_the_dtype_that_was_asked_for(pair, tmp_path):
 @pytest.mark.parametrize(
     ("names", "weights", "sentence"),
     [
-        (0, (), "of two models or more"),
-        (1, (1.0,), "of two models or more"),
+        (0, (), "at least two models"),
+        (1, (1.0,), "at least two models"),
         (2, (1.0,), "--weights 1: give 2 numbers"),
         (2, (0.5, 0.6), r"--weights 0.5 0.6: give 2 numbers that sum to 1"),
         (2, (float("nan"), 0.5), "--weights nan 0.5"),
@@ -74,7 +74,7 @@ def test_weights_that_are_no_average(pair, tmp_path, names, weights, sentence):
 
 
 def test_models_that_differ_cannot_be_averaged(pair, tmp_path):
-    with pytest.raises(InputError, match=r"mini: .* are not as in .*Only models of one shape"):
+    with pytest.raises(InputError, match=r"mini: .* differ from those of .*Only models of the same architecture"):
         average((pair[0], "mini"), (), tmp_path / "a")
     other = tmp_path / "other"
     shutil.copytree(pair[0], other)
@@ -83,7 +83,7 @@ def test_models_that_differ_cannot_be_averaged(pair, tmp_path):
     vocabulary = words["model"]["vocab"]
     vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
     (other / "tokenizer.json").write_text(json.dumps(words))
-    with pytest.raises(InputError, match="its tokens are not those of"):
+    with pytest.raises(InputError, match="its vocabulary is not that of"):
         average((pair[0], str(other)), (), tmp_path / "a")
     assert not (tmp_path / "a").exists()
 

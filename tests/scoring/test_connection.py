@@ -25,11 +25,14 @@ def no_variables(monkeypatch):
 @pytest.mark.parametrize(
     ("models", "why"),
     [
-        ("<html>Welcome to nginx!</html>", "not an endpoint of OpenAI's kind. Does the address end in /v1"),
-        ({"status": "up"}, "not an endpoint of OpenAI's kind"),
-        ({"data": [{"name": "one"}]}, "not an endpoint of OpenAI's kind"),
-        ({"data": ["one"]}, "not an endpoint of OpenAI's kind"),
-        (["one"], "not an endpoint of OpenAI's kind"),
+        (
+            "<html>Welcome to nginx!</html>",
+            "not an endpoint that is compatible with OpenAI's. Does the address end in /v1",
+        ),
+        ({"status": "up"}, "not an endpoint that is compatible with OpenAI's"),
+        ({"data": [{"name": "one"}]}, "not an endpoint that is compatible with OpenAI's"),
+        ({"data": ["one"]}, "not an endpoint that is compatible with OpenAI's"),
+        (["one"], "not an endpoint that is compatible with OpenAI's"),
         ({"object": "list", "data": []}, "the server has no model"),
     ],
 )
@@ -165,7 +168,7 @@ def test_only_vllm_gets_settings_of_the_image_processor(standing):
         assert "reduced to at most 450 pixels before they are sent" in model.card.describe()["pictures"]
         assert model.card.identity([])["pictures"] == model.card.describe()["pictures"]
     with standing(models=vllm("me")) as (address, _):
-        with pytest.raises(InputError, match=r"--processor-kwargs: .* is no vLLM server"):
+        with pytest.raises(InputError, match=r"--processor-kwargs: .* is not a vLLM server"):
             open_model(ModelConfig(f"{address}#one", processor_kwargs='{"max_pixels": 9}'))
         assert isinstance(open_model(ModelConfig(f"{address}#one", max_pixels=450)), RemoteModel)
 

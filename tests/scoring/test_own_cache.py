@@ -124,7 +124,7 @@ def test_what_is_taught_is_prefilled_and_a_pack_is_written_without_it(model, pat
     answer = learner.ask(paths[5][3])
     with caplog.at_level(logging.WARNING):
         write_pack(learner, tmp_path / "zoo.pack", "")
-    assert "without the state of the support" in caplog.text
+    assert "without the KV cache of the support" in caplog.text
     pack = read_pack(tmp_path / "zoo.pack", False)
     assert not pack.has_state
     again = pack.learner(model).ask(paths[5][3])

@@ -132,7 +132,7 @@ def test_without_likelihoods_replies_are_taken_and_it_is_said(bare, options, cap
     monkeypatch.setenv("OPENAI_MODEL", "two")
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     metrics = run_evaluation(eval_config(model=address, **{**options, "scoring": "likelihood"}))
-    assert "answers are not scored, replies are taken instead: " in caplog.text
+    assert "answers are not scored by likelihood; replies are matched instead: " in caplog.text
     assert metrics["counters"]["scored"].startswith("none: ")
     assert "prompt_logprobs" in metrics["counters"]["scored"]
     assert {row["scoring"] for row in metrics["rows"]} == {"generate"}
@@ -146,7 +146,7 @@ def test_without_likelihoods_replies_are_taken_and_it_is_said(bare, options, cap
     question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
     assert far.generate([question]) == ["It is a lum."]
     assert far.score([]) == []
-    with pytest.raises(InputError, match="likelihoods are asked for"):
+    with pytest.raises(InputError, match="likelihoods are needed"):
         far.score([ScoringRequest(question, (question,))])
 
 
@@ -178,7 +178,7 @@ def test_a_server_is_asked_for_neutral_penalties(standing, strict, caplog):
             assert (last["presence_penalty"], last["frequency_penalty"]) == (0, 0)
             assert last.get("repetition_penalty") == (None if strict else 1.0)
             assert ("repetition_penalty" in far.counters()["penalties"]) == strict
-            assert ("does not take repetition_penalty" in caplog.text) == strict
+            assert ("does not accept repetition_penalty" in caplog.text) == strict
 
 
 def test_a_servers_model_is_not_told_marks(standing):

@@ -197,7 +197,7 @@ def test_two_servers_share_the_prompts_of_a_model(standing):
         asked = [request["messages"][0]["content"] for request in (*first, *second)]
         assert sorted(text for text in asked if text != "Hello") == sorted(f"{i}?" for i in range(40))  # each once
         assert model.card.describe()["source"].count("http://") == 2
-    with pytest.raises(InputError, match="an address is there twice"):
+    with pytest.raises(InputError, match="an address is given twice"):
         connect("openai:http://h/v1,http://h/v1/")
 
 

@@ -23,9 +23,13 @@ def test_an_address_is_taken_before_anything_is_answered_there(model):
     with listen("127.0.0.1", 0) as heard:
         port = heard.getsockname()[1]
         assert address(heard) == f"http://127.0.0.1:{port}/v1"
-        with pytest.raises(InputError, match=rf"--port {port}: cannot be served there \(Address already in use\)"):
+        with pytest.raises(
+            InputError, match=rf"--port {port}: the server cannot listen there \(Address already in use\)"
+        ):
             listen("127.0.0.1", port)
-        with pytest.raises(InputError, match=r"--host no\.such\.host\.invalid --port 0: cannot be served there"):
+        with pytest.raises(
+            InputError, match=r"--host no\.such\.host\.invalid --port 0: the server cannot listen there"
+        ):
             listen("no.such.host.invalid", 0)
         endpoint = Endpoint("mini", model, Limits())
         with ThreadPoolExecutor(1) as early:

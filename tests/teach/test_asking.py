@@ -138,11 +138,14 @@ def test_mistakes_teach_nothing(loaded, paths):
     before = learner.pictures.copy()
     for named, sentence in (
         (["a.png"], "teach takes names with their pictures"),
-        ({1: paths[0][0]}, "a name is a text. Write '1'"),
+        ({1: paths[0][0]}, "a name must be a string. Write '1'"),
         ({"d": "https://example.org/d.png"}, "never fetched"),
         ({"d": [paths[0][5], None]}, "picture 2 of 'd' is of the type NoneType"),
         ({"d": b"not a picture"}, "picture 1 of 'd': not a picture"),
-        ({"d": [pillow(paths[0][5])], "e": [paths[0][5]]}, r"is shown as 'd' \(in picture 1 of 'd'\) and as 'e'"),
+        (
+            {"d": [pillow(paths[0][5])], "e": [paths[0][5]]},
+            r"has the name 'd' \(in picture 1 of 'd'\) and the name 'e'",
+        ),
     ):
         with pytest.raises(InputError, match=sentence):
             learner.teach(named)

@@ -103,7 +103,7 @@ def test_what_a_folder_leaves_out_is_logged(picture, tmp_path, caplog):
         (np.zeros((8, 8), bool), "values of the type bool"),
         (np.array(["a.png", "b.png"]), "has 1 axes"),
         (Image.new("RGB", (0, 4)), "0 x 4 pixels"),
-        (Image.new("1", (MAX_PIXELS, 2)), "Scale it"),
+        (Image.new("1", (MAX_PIXELS, 2)), "Resize it"),
     ],
 )
 def test_a_mistake_is_a_sentence(file, tmp_path, given, sentence):
@@ -129,5 +129,5 @@ def test_a_folder_of_folders_is_no_folder_of_pictures(picture, tmp_path):
     with pytest.raises(InputError, match="To teach a folder of class folders, give teach the folder alone"):
         picture_sources(tmp_path / "photos")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no picture lies in this folder"):
+    with pytest.raises(InputError, match="there is no picture directly in this folder"):
         picture_sources(tmp_path / "empty")

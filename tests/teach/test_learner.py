@@ -74,7 +74,9 @@ def test_a_picture_that_was_taught_answers_its_own_name(nano, paths, tmp_path, m
 def test_a_picture_under_two_names_is_found_by_its_pixels(nano, paths, tmp_path):
     model = linkcontext.load(str(nano))
     Image.open(paths[0][0]).save(tmp_path / "copy.tif")
-    with pytest.raises(InputError, match=r"copy.tif: is shown as 'a' \(in .*0000.png\) and as 'b'. Name it once"):
+    with pytest.raises(
+        InputError, match=r"copy.tif: has the name 'a' \(in .*0000.png\) and the name 'b'. Give it one name"
+    ):
         model.teach({"a": [paths[0][0]], "b": [tmp_path / "copy.tif"]})
     model.teach({"a": [paths[0][0], tmp_path / "copy.tif"]})
     assert model.pictures.by_name == {"a": [sha256(paths[0][0])]}

@@ -151,7 +151,7 @@ def test_bad_names_teach_nothing(learner, folder):
         ({"l\u200dum": [picture]}, "differ only in case or in invisible"),
         ({"\u3164": [picture]}, "the name is blank"),
         ({"\u200d": [picture]}, "the name is blank"),
-        ({"new": [picture], "newer": [picture]}, "is shown as 'new' and as 'newer'"),
+        ({"new": [picture], "newer": [picture]}, "has the name 'new' and the name 'newer'"),
         ({"new": [picture], "bad": [folder / "text.png"]}, "not a picture"),
     ):
         with pytest.raises(InputError, match=why):
@@ -486,7 +486,7 @@ def test_packs_keep_how_they_were_written(nano, folder, capsys):
     main([*base, "--out", pack, "--classes", "lum"])
     assert "without the KV cache" in capsys.readouterr().out
     for arguments, why in (
-        ([*base, "--out", pack, "--select", "random"], "--select: is for new packs"),
+        ([*base, "--out", pack, "--select", "random"], "--select: can be given for new packs"),
         ([*base, "--out", other, "--classes", "dax"], "needs at least two"),
         (
             [*base, "--out", other, "--shots-per-class", "-1"],

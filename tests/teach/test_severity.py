@@ -72,7 +72,7 @@ def test_pictures_that_are_gone_or_single_are_a_sentence(mini, named, tmp_path):
     learner = Learner(LocalModel(mini))
     learner.teach(copies)
     copies["thing 0"][0].unlink()
-    with pytest.raises(InputError, match=r"thing 00\.png: .* this one is gone"):
+    with pytest.raises(InputError, match=r"thing 00\.png: .* this file no longer exists"):
         severity_curve(learner)
 
 

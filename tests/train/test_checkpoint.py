@@ -58,7 +58,7 @@ def test_a_state_of_another_shape_or_a_damaged_one_is_refused(tmp_path):
     path = tmp_path / "state.safetensors"
     write_state(state_of(network.state_dict(keep_vars=True), optimizer), path, 7, "Sequential")
     other, moments = trained(width=5)
-    with pytest.raises(InputError, match="is of another model"):
+    with pytest.raises(InputError, match="belongs to another model"):
         read_state(other.state_dict(keep_vars=True), moments, path)
     content = bytearray(path.read_bytes())
     content[-5] ^= 1

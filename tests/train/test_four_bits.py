@@ -142,7 +142,7 @@ def test_where_its_kernels_do_not_run_it_is_a_sentence(nano, monkeypatch):
     [
         ({"lora_rank": 0}, "Give --lora-rank"),
         ({"lora_rank": 2, "train": ("language",)}, "leave language out of --train"),
-        ({"lora_rank": 2, "adapter": "a"}, "adapters on adapters"),
+        ({"lora_rank": 2, "adapter": "a"}, "adapters on top of an adapter"),
     ],
 )
 def test_what_does_not_learn_in_4_bits_is_a_sentence(config, changes, why):
@@ -154,7 +154,7 @@ def test_what_does_not_learn_in_4_bits_is_a_sentence(config, changes, why):
 
 def test_4_bits_are_not_sharded(config, monkeypatch):
     monkeypatch.setattr(setup, "Accelerator", lambda **_: SimpleNamespace(distributed_type=DistributedType.FSDP))
-    with pytest.raises(InputError, match=r"^--load-in-4bit: 4 bits are not sharded"):
+    with pytest.raises(InputError, match=r"^--load-in-4bit: weights in 4 bits cannot be sharded"):
         train(in_4bit(config))
 
 

@@ -303,7 +303,7 @@ def test_a_folder_of_another_training_is_refused(config, tmp_path):
         train(config(steps=1, lr=0.02))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")
-    with pytest.raises(InputError, match="it is no training"):
+    with pytest.raises(InputError, match="it holds no training"):
         train(config(out=str(tmp_path / "other")))
 
 
@@ -385,7 +385,7 @@ def test_a_checkpoint_that_is_cut_short_or_of_another_model_is_refused(config, t
         train(config(steps=1))
     train(config(steps=1, lora_rank=2, out=str(tmp_path / "lora")))
     state.write_bytes((tmp_path / "lora" / "checkpoint-1" / "training.safetensors").read_bytes())
-    with pytest.raises(InputError, match="is of another model"):
+    with pytest.raises(InputError, match="belongs to another model"):
         train(config(steps=1))
     state.unlink()
     with pytest.raises(InputError, match="cut short or damaged"):

@@ -91,9 +91,9 @@ def test_adapters_begin_as_nothing_and_learn_alone(nano, reads):
     ("options", "why"),
     [
         ({"rank": 2, "targets": "nothing_like_it"}, "matches none of the model's .* linear layers"),
-        ({"rank": 2, "targets": "("}, "no regular expression"),
+        ({"rank": 2, "targets": "("}, "not a regular expression"),
         ({"rank": 2}, "that --train trains whole"),
-        ({"trained": ()}, "nothing of the model would be trained"),
+        ({"trained": ()}, "no part of the model would be trained"),
     ],
 )
 def test_what_cannot_be_trained_is_a_sentence(nano, options, why):

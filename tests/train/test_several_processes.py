@@ -121,7 +121,7 @@ def test_a_killed_process_ends_the_training_and_another_number_resumes_it(flags,
     assert 2 < len((out / "log.jsonl").read_text().splitlines()) < STEPS
     refused = start(*flags(2), "--out", out, count=3, log=log)
     assert refused.wait(SECONDS) != 0
-    assert "--batch 4: cannot be dealt out to 3 processes" in log.read_text()
+    assert "--batch 4: cannot be divided among 3 processes" in log.read_text()
     run(*flags(2), "--out", out, log=log)
     assert state(out) == state(tmp_path / "whole")
     assert losses(out) == losses(tmp_path / "whole")

@@ -41,7 +41,7 @@ def test_training_worlds_have_a_namespace_of_their_own():
 def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").write_text("x")
-    with pytest.raises(InputError, match="something in it"):
+    with pytest.raises(InputError, match="the folder is not empty"):
         write_seed(tmp_path / "there", 2, 1, 0, 32)
 
 

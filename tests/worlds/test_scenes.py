@@ -27,7 +27,7 @@ def test_every_kind_of_picture_is_written_with_its_questions(tmp_path):
         *("naming", "attribute", "count", "caption", "rule"),
         *("location", "relation", "same-different"),
     }
-    with pytest.raises(InputError, match="something in it already"):
+    with pytest.raises(InputError, match="the folder is not empty"):
         write_scenes(tmp_path / "a", seed=5)
 
 

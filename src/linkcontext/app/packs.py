@@ -33,7 +33,7 @@ def open_pack(session: Session, file: Path) -> list[str]:
         require(session.model, "token ids", "opening a pack")
         if pack.header.model.identity != session.model.loaded.identity:
             raise InputError(
-                f"{file}: was taught to {pack.model}, and this page serves {session.model.card.name}. Teach the "
+                f"{file}: was made for the model {pack.model}, but this page uses {session.model.card.name}. Teach the "
                 "pictures here, or start the page with --model."
             )
         paths = {item: str(session.folder / item) for item in pack.header.paths}  # there are no such files

@@ -119,7 +119,9 @@ def launch(
     except OSError as error:
         if port is None:
             raise InputError(f"the page cannot be served: {error} Choose a free port: --port NUMBER.") from error
-        raise InputError(f"--port {port}: cannot be served there. Is the port in use? Choose another.") from error
+        raise InputError(
+            f"--port {port}: the page cannot be served on this port. Is it in use? Choose another."
+        ) from error
     return page
 
 

@@ -152,7 +152,7 @@ class Session:
     def correct(self, number: int, name: str) -> list[str]:
         """Teach an asked picture under its right name; returns sentences. All answers have to be computed again."""
         if not 0 <= number < len(self.asked):
-            raise InputError("this picture is no longer asked about. Drop it again.")
+            raise InputError("this picture is no longer among those that you ask about. Drop it again.")
         if not name.strip():
             raise InputError("give the name of what is in the picture.")
         with self.stored.errors_as_sent():

@@ -39,11 +39,12 @@ class Visitors:
     def session(self, key: str | None) -> Session:
         """The session of a key. Raises `InputError` if there is none."""
         if not key:
-            raise InputError("the page is still being loaded. Try again in a moment.")
+            raise InputError("the page is still loading. Try again in a moment.")
         with self._lock:
             if key not in self._sessions:
                 raise InputError(
-                    "what you had taught is gone: the page was stopped and started again, or not used for a day. "
+                    "what you had taught is gone: the page was stopped and started again, or it was not "
+                    "used for a day. "
                     "Reload it, and teach again or open a pack."
                 )
             session, _ = self._sessions.pop(key)

@@ -95,7 +95,8 @@ def _check_processes(arguments: Sequence[str]) -> None:
     """Refuse to run a command several times at once that does not share its work."""
     if process_count() > 1 and arguments and not arguments[0].startswith("-") and arguments[0] not in RESUMABLE:
         raise InputError(
-            f"{arguments[0]}: runs in one process, and {process_count()} were launched. Start it without torchrun "
+            f"{arguments[0]}: this command runs in one process, but {process_count()} were launched. Start "
+            "it without torchrun "
             f"and accelerate launch; only {', '.join(RESUMABLE)} share their work between processes."
         )
 
@@ -137,7 +138,7 @@ def _run(given: Sequence[str]) -> None:
         if error.errno not in DISK:
             raise
         where = f"{Path(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
-        complain(f"{where}{error.strerror}. Is the disk full, read-only or gone? Mend that, and run the command again.")
+        complain(f"{where}{error.strerror}. Is the disk full, read-only or gone? Fix that, and run the command again.")
         raise SystemExit(2) from error
     except KeyboardInterrupt as error:
         _stopped(shlex.join(given), 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))

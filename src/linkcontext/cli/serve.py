@@ -103,7 +103,7 @@ class Serve:
 
         packs = [(text.partition("=")[0], Path(text.partition("=")[2])) for text in self.pack]
         if wrong := [text for text, (_, path) in zip(self.pack, packs, strict=True) if not path.name]:
-            raise InputError(f"--pack {wrong[0]}: give the name under which it is served, too: NAME=FILE.")
+            raise InputError(f"--pack {wrong[0]}: also give the name under which the pack is served, as NAME=FILE.")
         key = checked_key(self.api_key, os.environ.get("LINKCONTEXT_API_KEY"), self.no_auth)
         with listen(self.host, self.port) as listening:
             check_exposure(listening, self.host, key, self.no_auth)
@@ -125,7 +125,7 @@ class Serve:
             if not 0 < value < math.inf:
                 raise InputError(f"--{flag} {value}: must be above 0.")
         if not 0 <= self.hold_gb < math.inf:
-            raise InputError(f"--hold-gb {self.hold_gb}: must be at least 0, which keeps nothing.")
+            raise InputError(f"--hold-gb {self.hold_gb}: must be at least 0; 0 keeps nothing.")
         _check_port(self.port, 0)
         if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
             raise InputError("serve needs the fastapi and uvicorn packages: pip install 'linkcontext[serve]'.")

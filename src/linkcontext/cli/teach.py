@@ -187,7 +187,7 @@ class Teach:
             "scaffold": self.scaffold != "turns",
         }
         for flag in (flag for flag, is_given in given.items() if is_given):
-            raise InputError(f"--{flag}: is for new packs only, and {pack.path} exists. Leave it out.")
+            raise InputError(f"--{flag}: can be given for new packs only, and {pack.path} exists. Leave the flag out.")
         return pack.learner(model_of(pack, self.model, self.loading))
 
     def _accepted(self, model: "ScoringModel", named: dict[str, list[Path]]) -> dict[str, list[Path]]:
@@ -245,7 +245,10 @@ class ChangePack:
         from linkcontext.teach.severity import describe_severity, draw_severity, severity_curve
 
         if out.suffix.lower() not in (".png", ".svg"):
-            raise InputError(f"--severity {out}: the drawing is a PNG or SVG file. Name one, for example severity.png.")
+            raise InputError(
+                f"--severity {out}: the curve is written as a PNG or SVG file. Give such a "
+                "name, for example severity.png."
+            )
         rows = severity_curve(pack.learner(model_of(pack, self.model, self.loading)))
         console.print("\n".join(describe_severity(rows)), markup=False, soft_wrap=True, highlight=False)
         draw_severity(rows, out)

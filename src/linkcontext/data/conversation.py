@@ -30,7 +30,7 @@ def make_conversation(name: str, messages: Sequence[Message], where: str) -> Con
     roles = [message["role"] for message in messages]
     turns = roles[1:] if roles[:1] == ["system"] else roles
     if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
-        raise InputError(f"{where}: human and gpt must take turns, human first, gpt last. Mend the record.")
+        raise InputError(f"{where}: human and gpt must take turns, human first, gpt last. Correct the record.")
     joined = tuple(m if len(m["content"]) == 1 else {**m, "content": _join_texts(m["content"])} for m in messages)
     parts = [part for message in joined if message["role"] == "user" for part in message["content"]]
     return Conversation(name, tuple([part["image"] for part in parts if part["type"] == "image"]), joined)

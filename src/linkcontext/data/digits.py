@@ -23,7 +23,7 @@ def open_digits() -> Dataset:
 
 def _open(argument: str, _strict: bool, _fewest: int) -> Dataset:
     if argument:
-        raise InputError(f"--data digits:{argument}: there is one such data set. Write digits.")
+        raise InputError(f"--data digits:{argument}: there is only one data set of digits. Write --data digits.")
     return open_digits()
 
 

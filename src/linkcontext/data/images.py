@@ -278,11 +278,11 @@ def _decoder(path: Path | Upload, file: io.BufferedReader | io.BytesIO) -> forma
         return known[1]
     if kind := formats.unread(start, name):
         raise _unread(path, kind)
-    raise InputError(f"{path}: not a picture, whatever its name says ({formats.KINDS} are read). Replace or remove it.")
+    raise InputError(f"{path}: not a picture by its content ({formats.KINDS} are read). Replace or remove it.")
 
 
 def _unread(path: Path | Upload, kind: str) -> InputError:
-    return InputError(f"{path}: of the format {kind}, which is not read here. {formats.advice(kind)}")
+    return InputError(f"{path}: has the format {kind}, which is not supported. {formats.advice(kind)}")
 
 
 def _too_large(path: Path | Upload, size: str, max_pixels: int) -> InputError:
@@ -292,7 +292,7 @@ def _too_large(path: Path | Upload, size: str, max_pixels: int) -> InputError:
 def _damaged(path: Path | Upload, error: Exception) -> InputError:
     why = excerpt(" ".join(str(error).split()) or type(error).__name__)
     if any(words in why.lower() for words in UNKNOWN_KIND):
-        return InputError(f"{path}: a kind of picture that cannot be read ({why}). Save it as an ordinary PNG.")
+        return InputError(f"{path}: this kind of picture cannot be read ({why}). Save it as an ordinary PNG.")
     return InputError(f"{path}: the picture is damaged or cut short ({why}). Copy it again or remove it.")
 
 

@@ -36,11 +36,11 @@ def import_with(
     """
     problems, folder = Problems(strict), None if out is None else Path(out)
     if folder is not None and occupied(folder):
-        raise InputError(f"{out}: there is something in it already. Choose an empty or new folder.")
+        raise InputError(f"{out}: the folder is not empty. Choose an empty or a new one.")
     if source.startswith("hf:"):
         if reader.conversations is None or folder is None:
             raise InputError(
-                f"{source}: a data set of the hub is read with --layout conversations and written to --out."
+                f"{source}: a data set of the hub needs --layout conversations, and --out, the folder to write."
             )
         contents = import_hub_conversations(source.removeprefix("hf:"), folder, problems)
     elif reader.conversations is not None:

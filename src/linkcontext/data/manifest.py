@@ -46,7 +46,7 @@ class Dataset:
         """The picture with that id. Raises `InputError` if there is none."""
         if item_id not in self._by_id:
             raise InputError(
-                f"{self.root}: no picture {item_id!r}. Was the file that names it made from another data set?"
+                f"{self.root}: has no picture {item_id!r}. Was the file that names it made from another data set?"
             )
         return self._by_id[item_id]
 
@@ -143,27 +143,27 @@ def _normal(item: Item) -> Item:
 def _check(item: Item, where: str) -> None:
     texts = (item.id, item.path, item.class_id, item.name, item.sha256, item.split, item.group, item.pixels)
     if not all(isinstance(text, str) for text in texts) or not isinstance(item.facts, dict):
-        raise InputError(f"{where}: facts must be an object and every other value a string. Mend the line.")
+        raise InputError(f"{where}: facts must be an object and every other value a string. Correct the line.")
     parts = item.path.split("/")
     if item.id != item.path or PurePosixPath(item.path).as_posix() != item.path or ".." in parts or not parts[0]:
         raise InputError(
             f"{where}: id and path must be the same path below the folder, with / between its parts and "
-            f"without .. (id {excerpt(item.id)!r}, path {excerpt(item.path)!r}). Mend the line."
+            f"without .. (id {excerpt(item.id)!r}, path {excerpt(item.path)!r}). Correct the line."
         )
     for question in item.questions:
         _check_question(question, where)
     if not item.class_id or is_blank(item.name):
-        raise InputError(f"{where}: class and name must not be empty or blank. Mend the line.")
+        raise InputError(f"{where}: class and name must not be empty or blank. Correct the line.")
 
 
 def _check_question(q: Question, where: str) -> None:
     texts = (q.task, q.concept, q.question, q.answer, q.split, q.context, *q.candidates, *q.others)
     if not all(isinstance(text, str) for text in texts) or is_blank(q.question) or is_blank(q.answer):
-        raise InputError(f"{where}: a question and its answer must be texts that are not blank. Mend the line.")
+        raise InputError(f"{where}: a question and its answer must be texts that are not blank. Correct the line.")
     if len(q.candidates) == 1 or len({*map(normal_name, q.candidates)}) < len(q.candidates):
-        raise InputError(f"{where}: candidates must be two or more, and differ. Mend the line.")
+        raise InputError(f"{where}: there must be at least two candidates, all different. Correct the line.")
     if q.candidates and q.answer not in q.candidates:
-        raise InputError(f"{where}: the answer {excerpt(q.answer)!r} is none of the candidates. Mend the line.")
+        raise InputError(f"{where}: the answer {excerpt(q.answer)!r} is not one of the candidates. Correct the line.")
 
 
 def _check_together(items: tuple[Item, ...], file: Path) -> None:

@@ -145,7 +145,7 @@ def read_provenance(path: Path) -> Provenance:
     rows = list(read_jsonl(Provenance, beside))
     if len(rows) != 1 or sha256(path) != rows[0].sha256:
         raise InputError(
-            f"{path}: incomplete, or changed since it was written. Write it again with `linkcontext mine`."
+            f"{path}: is incomplete, or was changed after it was written. Write it again with `linkcontext mine`."
         )
     return rows[0]
 
@@ -157,7 +157,8 @@ def read_neighbours(path: Path, dataset: Dataset) -> dict[str, tuple[str, ...]]:
     """
     if read_provenance(path).data != digest(dataset):
         raise InputError(
-            f"{path}: made from other pictures than those of {dataset.root}. Run `linkcontext mine` on this data set."
+            f"{path}: was made from other pictures than those of {dataset.root}. Run `linkcontext mine` on "
+            "this data set."
         )
     return {row.class_id: tuple(near.class_id for near in row.neighbours) for row in read_jsonl(NeighbourList, path)}
 

@@ -54,7 +54,9 @@ class PictureFinder:
 
     def _count_missing(self, name: str, where: str) -> None:
         if self.problems.strict:
-            raise InputError(f"{where}: its picture {excerpt(name)} is not below {self.root}. Say --images.")
+            raise InputError(
+                f"{where}: its picture {excerpt(name)} is not below {self.root}. Give its folder with --images."
+            )
         self.count += 1
         if len(self.missing) < NAMED and name not in self.missing:
             self.missing.append(name)

@@ -63,7 +63,8 @@ class _QuestionsByPicture:
         """Add a question, unless a picture is missing. Raises `InputError` for a path that is not allowed."""
         if any(_leads_out(path) for paths in imported.pictures for path in paths):
             raise InputError(
-                f"{imported.where}: a picture must be named by a path without .. or .names below a folder."
+                f"{imported.where}: a picture needs a path inside the folder, without .. and without names "
+                "that begin with a dot."
             )
         existing = finder.find(imported.pictures, imported.where)
         if existing is None:

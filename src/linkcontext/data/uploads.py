@@ -164,7 +164,7 @@ def pictures_by_folder(root: Path) -> PicturesByName:
         else:
             same = folders.setdefault(name_key(name), class_id)
             if same != class_id:
-                raise InputError(f"{same} and {class_id}: two folders of one name. Rename one, or put them together.")
+                raise InputError(f"{same} and {class_id}: two folders have the same name. Rename one, or merge them.")
             names[path] = name
     if (root / MANIFEST).is_file():
         problems.note(f"{MANIFEST}: not read here; names are those of the folders.")
@@ -178,7 +178,7 @@ def pictures_by_folder(root: Path) -> PicturesByName:
         problems.note(doubt)
     sentences = tuple(sentence.replace(f"{root}/", "").replace(f"{root}: ", "") for sentence in problems.sentences)
     if not names:
-        raise InputError(" ".join([f"no picture in a folder was found. Wanted: {LAYOUT}, {KINDS}.", *sentences[:3]]))
+        raise InputError(" ".join([f"no picture was found in a folder. Expected: {LAYOUT}, {KINDS}.", *sentences[:3]]))
     _refuse_disputed(names, seen)
     pictures: dict[str, tuple[Path, ...]] = {}
     for path, name in names.items():
@@ -191,13 +191,15 @@ def _refuse_disputed(names: Mapping[str, str], seen: Mapping[str, ScannedFile]) 
     for path, name in names.items():
         other = first.setdefault(seen[path].pixels, path)
         if names[other] != name:
-            raise InputError(f"{other} and {path}: is shown as {names[other]!r} and as {name!r}. Name it once.")
+            raise InputError(
+                f"{other} and {path}: the same picture has the names {names[other]!r} and {name!r}. Give it one name."
+            )
 
 
 def _check(members: Sequence[tuple[str, zipfile.ZipInfo]], size: int) -> None:
     files = [path for path, _ in members if not path.endswith("/")]
     if twice := [path for path, count in Counter(files).items() if count > 1]:
-        raise InputError(f"{first_few(twice)}: twice in the archive. Pack it again from inside its folder.")
+        raise InputError(f"{first_few(twice)}: is twice in the archive. Pack it again from inside its folder.")
     _check_count(files)
     _check_count((path for path, _ in members if path.endswith("/")), "folders")
     for path, member in members:
@@ -210,11 +212,13 @@ def _check(members: Sequence[tuple[str, zipfile.ZipInfo]], size: int) -> None:
     total = sum(member.file_size for _, member in members)
     if total > UNPACKED_BYTES:
         raise InputError(
-            f"the archive unpacks to {total / MB:,.0f} MB, and {UNPACKED_BYTES // MB} are taken. Send fewer pictures."
+            f"the archive unpacks to {total / MB:,.0f} MB, and at most {UNPACKED_BYTES // MB} MB are "
+            "accepted. Send fewer pictures."
         )
     if total > RATIO * max(size, 1):
         raise InputError(
-            f"the archive grows to {total / size:,.0f} times its size, which pictures do not. Send PNG or JPEG files."
+            f"the archive grows to {total / size:,.0f} times its size, which an archive of pictures does "
+            "not. Send PNG or JPEG files."
         )
 
 
@@ -222,7 +226,8 @@ def _check_count(paths: Iterable[str], what: str = "files") -> None:
     count = sum(not any(map(is_sidecar, path.split("/"))) for path in paths)
     if count > FILES:
         raise InputError(
-            f"{count:,} {what} are more than the {FILES:,} that are taken at once. A handful of each name teaches it; "
+            f"{count:,} {what} are more than the {FILES:,} that are accepted at once. A few pictures of "
+            "each name are enough to teach it; "
             "to measure on many, use linkcontext eval."
         )
 
@@ -232,7 +237,9 @@ def _check_path(path: str) -> None:
     parts = path.rstrip("/").split("/")
     lengths = [len(part.encode("utf-8", "replace")) for part in parts]
     if sum(lengths) > PATH_LENGTH or max(lengths) > PART_LENGTH or not is_printable(path):
-        raise InputError(f"{excerpt(path)!r}: a path that is too long or cannot be read. Rename what is in it.")
+        raise InputError(
+            f"{excerpt(path)!r}: the path is too long or cannot be read. Use shorter, plainer names in it."
+        )
     if "\\" in path or ":" in parts[0] or any(part in ("", ".", "..") for part in parts):
         raise InputError(
             f"{excerpt(path)!r}: a path that leads out of the folder. Pack it again from inside its folder."

@@ -37,8 +37,8 @@ def _to_llava(conversation: Conversation) -> dict[str, Any]:
     messages, pictures = conversation.messages, conversation.pictures
     if messages[0]["role"] == "system" or any(message.get("loss") is False for message in messages):
         raise InputError(
-            f"{conversation.id}: LLaVA's layout has no system message and no answer without loss. Export messages, or "
-            "use another scaffold and --supervise every."
+            f"{conversation.id}: LLaVA's layout has neither system messages nor answers without loss. Use --export "
+            "messages, or another scaffold and --supervise every."
         )
     names = {"user": "human", "assistant": "gpt"}
     turns = [{"from": names[m["role"]], "value": _text_with_marks(conversation, m, f"{MARK}\n")} for m in messages]
@@ -54,7 +54,9 @@ def _to_messages(conversation: Conversation) -> dict[str, Any]:
 def _text_with_marks(conversation: Conversation, message: Message, mark: str) -> str:
     """The text of a message, with a mark for each picture."""
     if any(part["type"] == "text" and MARK in part["text"] for part in message["content"]):
-        raise InputError(f"{conversation.id}: a text contains {MARK}, which stands for a picture here. Export trl.")
+        raise InputError(
+            f"{conversation.id}: a text contains {MARK}, which stands for a picture here. Use --export trl."
+        )
     return "".join(mark if part["type"] == "image" else part["text"] for part in message["content"])
 
 
@@ -62,7 +64,7 @@ def _to_trl(conversation: Conversation) -> dict[str, Any]:
     losses = [message.get("loss") for message in conversation.messages if message["role"] == "assistant"]
     only_last = losses[-1] and not any(losses[:-1])
     if False in losses and not only_last:
-        raise InputError(f"{conversation.id}: TRL trains on every answer or on the last one. Export messages.")
+        raise InputError(f"{conversation.id}: TRL trains on every answer or on the last one. Use --export messages.")
     messages = [
         {"role": m["role"], "content": [{"type": "image"} if p["type"] == "image" else p for p in m["content"]]}
         for m in conversation.messages

@@ -76,7 +76,7 @@ def load_scaffold(name: str) -> Scaffold:
         raise InputError(f"--scaffold {name}: neither one of {known} nor a file. Name one, or write a JSON file.")
     values = read_json(path)
     if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a JSON object with the fields of a scaffold. Mend the file.")
+        raise InputError(f"{path}: expected a JSON object with the fields of a scaffold. Correct the file.")
     scaffold = from_dict(Scaffold, values, str(path))
     for field, marks in (
         ("support", "{image}"),

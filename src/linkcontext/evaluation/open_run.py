@@ -46,7 +46,7 @@ def check_same_measurement(out: Path, earlier: Any, now: dict[str, Any]) -> None
         )
     if changed := measurement_differences({"measured": earlier}, {"measured": json.loads(json.dumps(now))}):
         raise InputError(
-            f"{out}: holds a run of something else: since it began, {', '.join(changed)} changed. "
+            f"{out}: holds another run: since it began, {', '.join(changed)} changed. "
             "Choose another --out, or remove it."
         )
 
@@ -54,7 +54,7 @@ def check_same_measurement(out: Path, earlier: Any, now: dict[str, Any]) -> None
 def check_same_records(path: Path, records: Sequence[Any]) -> None:
     """Raise `InputError` if a file has other episodes or questions: those of a benchmark may have changed."""
     if path.exists() and tuple(read_jsonl(type(records[0]), path)) != tuple(records):
-        raise InputError(f"{path.parent}: holds a run of other {path.stem}. Choose another --out, or remove it.")
+        raise InputError(f"{path.parent}: holds a run with other {path.stem}. Choose another --out, or remove it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def open_run_dir(
         write_jsonl(records, path)
         return
     if holds_files(out):
-        raise InputError(f"{out}: holds files that are not of a run. Choose another --out.")
+        raise InputError(f"{out}: holds files that do not belong to a run. Choose another --out.")
     written = {
         "format": RUN,
         "command": "linkcontext " + " ".join(sys.argv[1:]),
@@ -134,7 +134,7 @@ def _refuse_other_options(config_path: Path, kept: Any, options: RunOptions, dat
         raise InputError(f"{config_path}: damaged. Remove {out} or choose another --out.") from error
     if earlier != now:
         raise InputError(
-            f"{out}: holds a run of another configuration ({_difference(earlier, now)}). "
+            f"{out}: holds a run with another configuration ({_difference(earlier, now)}). "
             "Choose another --out, or remove it."
         )
 

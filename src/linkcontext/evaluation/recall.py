@@ -33,7 +33,7 @@ def questions_without_refused(test: RecallTest, model: ScoringModel, strict: boo
     there = {item.id for item in dataset.items}
     questions = tuple(question for question in test.questions if there.issuperset(image_ids(question.messages)))
     if not questions:
-        raise InputError(f"no question is left, because all pictures are refused. {dataset.problems[-1]}")
+        raise InputError(f"no question is left, because no picture can be used. {dataset.problems[-1]}")
     return replace(test, dataset=dataset, questions=questions)
 
 
@@ -98,7 +98,8 @@ def answer_questions(
         logprobs = tuple(value for value, _ in scores.get(question.id, ()))
         if not all(map(math.isfinite, logprobs)):
             raise InputError(
-                f"{question.id}: its candidates have the log-probabilities {logprobs}. Try another --dtype."
+                f"{question.id}: its candidates have the log-probabilities {logprobs}, which are not all "
+                "finite. Try another --dtype."
             )
         answers.append(RecallAnswer(question.id, reply, logprobs, scorer.engine))
     return answers

@@ -134,7 +134,7 @@ def check_leaks(episodes: Sequence[Episode], dataset: Dataset, options: EpisodeC
                 if sorted(dataset.contents(turn.pictures)) == contents:
                     raise InputError(f"{episode.id}: the query's picture {query.item} is in its support ({turn.item}).")
                 if options.groups_apart and (shown.class_id, shown.group) == (picture.class_id, picture.group):
-                    raise InputError(f"{episode.id}: {turn.item} and the query {query.item} are of one group.")
+                    raise InputError(f"{episode.id}: {turn.item} and the query {query.item} are from the same group.")
                 pairs += 1
         _splits(episode, dataset, options)
     return f"no support contains its query's picture or a copy of it: {pairs:,} pairs"

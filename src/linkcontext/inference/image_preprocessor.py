@@ -119,8 +119,8 @@ class ImagePreprocessor:
             return np.where(is_placeholder, 0, -1)
         if is_placeholder.sum() != features:
             raise InputError(
-                f"its processor leaves room for {is_placeholder.sum()} features of a picture, and its tower gives "
-                f"{features}"
+                f"its processor writes {is_placeholder.sum()} placeholders for a picture, and its vision "
+                f"tower gives {features} features"
             )
         return np.where(is_placeholder, np.cumsum(is_placeholder) - 1, -1)
 
@@ -149,7 +149,7 @@ class ImagePreprocessor:
             candidates = [*map(self.model.tokenizer.convert_tokens_to_ids, names), self.model.placeholder]
             marks = [token for token in candidates if ids.count(token) == copies]
             if not marks:
-                raise InputError("its chat template writes no mark for a picture")
+                raise InputError("its chat template writes no placeholder for a picture")
             self._frames[copies] = _Frame(text, marks[0], ids)
         return self._frames[copies]
 

@@ -118,7 +118,8 @@ def expand_images(
     marks = np.flatnonzero(text == image_token)
     if len(marks) != len(numbers):
         raise InputError(
-            f"the chat template wrote {len(marks)} marks for {len(numbers)} pictures. Does it leave pictures out?"
+            f"the chat template wrote {len(marks)} placeholders for {len(numbers)} pictures. Does it leave "
+            "pictures out?"
         )
     axes = len(images[0].shift) if images else 1
     lengths, advance = np.ones(len(text), np.int64), np.ones(len(text), np.int64)

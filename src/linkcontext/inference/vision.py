@@ -126,7 +126,7 @@ class VisionEncoder:
         if needed > room and not self._warned:
             self._warned = True
             log.warning(
-                "%s: encoding this picture alone takes about %.2g GB, and only %.2g GB are to be used. Reduce large "
+                "%s: encoding this picture alone takes about %.2g GB, and only %.2g GB may be used. Reduce large "
                 "pictures with --max-pixels (in Python, max_pixels).",
                 picture,
                 needed / 1e9,

@@ -111,8 +111,8 @@ def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
         config = AutoConfig.from_pretrained(source, **where)
         if config.model_type not in ("clip", "siglip"):
             raise InputError(
-                f"--encoder {name}: a {config.model_type} model, and names and pictures need a CLIP or SigLIP with "
-                "both towers. Choose one, for example openai/clip-vit-base-patch16."
+                f"--encoder {name}: a {config.model_type} model, but a CLIP or SigLIP with a text and a vision tower "
+                "is needed. Choose one, for example openai/clip-vit-base-patch16."
             )
         processor = AutoProcessor.from_pretrained(source, **where)
         network, info = AutoModel.from_pretrained(source, dtype="float32", output_loading_info=True, **where)
@@ -210,7 +210,7 @@ def units(block: Block) -> Floats:
         features = load_file(block.file)["features"].astype(np.float64)
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{block.file}: cannot be read ({error}). Delete it and start again; several processes need one disk."
+            f"{block.file}: cannot be read ({error}). Delete it and start again; several processes must share one disk."
         ) from error
     if not np.isfinite(features).all():
         raise InputError(f"{block.file}: some of the encoder's features are not finite. Are its weights complete?")

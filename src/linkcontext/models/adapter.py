@@ -67,7 +67,7 @@ def _warn_of_other_base(adapter: str, name: str, base: str | None) -> None:
     if base and Path(base).name != Path(name).name:
         log.warning(
             "--adapter %s: was made for %s by its adapter_config.json, and is loaded on %s. If they are not the same "
-            "model, the answers are worthless.",
+            "model, the answers are meaningless.",
             adapter,
             base,
             name,

@@ -35,7 +35,7 @@ def average(
     """
     shares = list(weights) or [1 / len(names) for _ in names]
     if len(names) < 2:
-        raise InputError("an average is of two models or more. Name the other one too.")
+        raise InputError("an average needs at least two models. Name another one.")
     if len(shares) != len(names) or not math.isclose(math.fsum(shares), 1, abs_tol=1e-6):
         listed = " ".join(f"{share:g}" for share in shares)
         raise InputError(f"--weights {listed}: give {len(names)} numbers that sum to 1, one for each model.")
@@ -52,10 +52,11 @@ def average(
             k for k in {*total, *more} if k not in total or k not in more or total[k].shape != more[k].shape
         ):
             raise InputError(
-                f"{name}: {first_few(differ)} are not as in {names[0]}. Only models of one shape can be averaged."
+                f"{name}: {first_few(differ)} differ from those of {names[0]}. Only models of the same "
+                "architecture can be averaged."
             )
         if model.tokenizer.get_vocab() != words:
-            raise InputError(f"{name}: its tokens are not those of {names[0]}, so its weights mean something else.")
+            raise InputError(f"{name}: its vocabulary is not that of {names[0]}, so the two cannot be averaged.")
         for key, value in more.items():
             total[key] += share * _wide(value)
     model.network.load_state_dict({**model.network.state_dict(), **total})  # integers are the last model's

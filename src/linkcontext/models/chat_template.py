@@ -45,7 +45,7 @@ class ChatTemplate:
         """Warn about variables that are given and that the template does not read."""
         if idle := sorted(self.prompting.template_kwargs.keys() - self.variables.keys()):
             log.warning(
-                "--chat-template-kwargs: the chat template of %s does not read %s, which changes nothing.",
+                "--chat-template-kwargs: the chat template of %s does not use %s, which therefore has no effect.",
                 name,
                 ", ".join(idle),
             )
@@ -142,7 +142,7 @@ class ChatTemplate:
     ) -> str:
         """The conversation as text. Raises `InputError` if there is no template or it refuses the conversation."""
         if not self.source:
-            raise InputError("the model has no chat template. Choose one that was tuned for conversations.")
+            raise InputError("the model has no chat template. Choose an instruction-tuned model.")
         try:
             text: str = self.processor.apply_chat_template(
                 messages,

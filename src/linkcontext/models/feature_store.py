@@ -104,7 +104,7 @@ class FeatureStore:
             metadata = file.metadata() or {}
         except (OSError, RuntimeError) as error:
             if path.exists():  # otherwise another process evicted or merged it since it was listed
-                log.warning("%s: cannot be read (%s). Delete it, or mend its permissions.", path, error)
+                log.warning("%s: cannot be read (%s). Delete it, or correct its permissions.", path, error)
             return Shard()
         except SafetensorError as error:
             return _removed(path, str(error))
@@ -234,7 +234,9 @@ def clear(folder: Path) -> int:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise InputError(f"{path}: cannot be removed ({error.strerror}). Mend the folder's permissions.") from error
+            raise InputError(
+                f"{path}: cannot be removed ({error.strerror}). Correct the folder's permissions."
+            ) from error
     return sum(size for _, size, _ in files)
 
 
@@ -261,7 +263,11 @@ def _files(paths: Iterable[Path]) -> list[tuple[float, int, Path]]:
 
 
 def _removed(path: Path, reason: str) -> Shard:
-    log.warning("%s: not used (%s); its pictures are encoded again. Delete it if it is still there.", path, reason)
+    log.warning(
+        "%s: this cache file is not used (%s); its pictures are encoded again. Delete it if it is still there.",
+        path,
+        reason,
+    )
     with suppress(OSError):
         path.unlink(missing_ok=True)
     return Shard()

@@ -105,7 +105,7 @@ def _refuse_incomplete(name: str, info: dict[str, Any]) -> None:
     if lacking := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
         raise InputError(
             f"--model {name}: weights that its configuration asks for are missing or of another size: "
-            f"{first_few(lacking)}. Are config and weights whole, and of one model?"
+            f"{first_few(lacking)}. Are the configuration and the weights complete, and from one model?"
         )
 
 

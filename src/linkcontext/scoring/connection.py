@@ -105,10 +105,12 @@ def connect(
     for url in urls:
         _check_address(url, name)
     if len({*urls}) < len(urls):
-        raise InputError(f"--model {name}: an address is there twice. Name each server once.")
+        raise InputError(f"--model {name}: an address is given twice. Give each server once.")
     key = os.environ.get("OPENAI_API_KEY", "").strip() or "none"  # most servers of one's own want none
     if not HEADER.fullmatch(key):  # an error of the client's would repeat the key
-        raise InputError("OPENAI_API_KEY: the key holds a letter that cannot be sent. Is it the key alone?")
+        raise InputError(
+            "OPENAI_API_KEY: the key has a character that cannot be sent. Does the variable hold the key alone?"
+        )
     replicas = [Replica(url, openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=SECONDS)) for url in urls]
     wanted = wanted or os.environ.get("OPENAI_MODEL", "")
     entries = [Replicas([replica]).call(_listed, patience=0) for replica in replicas]
@@ -122,7 +124,8 @@ def connect(
     owners = {replica.url: before[replica.url][model].get("owned_by") for replica in replicas}
     if pictures.settings and (others := [url for url, owner in owners.items() if owner != "vllm"]):
         raise InputError(
-            f"--processor-kwargs: {others[0]} is no vLLM server, and only vLLM takes settings of the image processor. "
+            f"--processor-kwargs: {others[0]} is not a vLLM server, and only vLLM takes settings of the "
+            "image processor. "
             "Give them to the server when it is started, or use --max-pixels."
         )
 
@@ -130,7 +133,7 @@ def connect(
         """Raise `InputError` if a server that was away has come back with another model."""
         now = _listed(replica)
         if model not in now:
-            raise InputError(f"{replica.url}: the server was away, and came back without {model}.")
+            raise InputError(f"{replica.url}: the server could not be reached, and came back without {model}.")
         _check_entry(replica, before[replica.url][model], now[model], ())
 
     return ServerConnection(name, model, Replicas(replicas, [recheck]), prompting, pictures)
@@ -163,7 +166,7 @@ def _check_address(url: str, name: str) -> None:
                 "into the files of a run. Give the key in OPENAI_API_KEY, and the address without it."
             )
     if not whole:
-        raise InputError(f"--model {name}: no address. Write openai:http://localhost:8000/v1#NAME.")
+        raise InputError(f"--model {name}: has no address. Write openai:http://localhost:8000/v1#NAME.")
 
 
 def _chosen(name: str, wanted: str, served: Sequence[str]) -> str:
@@ -189,7 +192,9 @@ def _listed(replica: Replica) -> dict[str, dict[str, Any]]:
     except (AttributeError, TypeError):  # the client parses any page and any JSON
         sent = {None: {}}
     if not all(isinstance(name, str) for name in sent):
-        raise InputError(f"{replica.url}: not an endpoint of OpenAI's kind. Does the address end in /v1?")
+        raise InputError(
+            f"{replica.url}: not an endpoint that is compatible with OpenAI's. Does the address end in /v1?"
+        )
     return {name: {k: v for k, v in entry.items() if k not in CHANGING} for name, entry in sent.items()}
 
 

@@ -81,7 +81,7 @@ class EngineChoice:
     def _fall_back(self, why: str) -> tuple[str, str]:
         if self.requested != "auto":
             raise InputError(f"--engine {self.requested}: {why}. Use --engine auto or reference.")
-        log.warning("engine reference, one prompt at a time: %s", why)
+        log.warning("using the reference engine, one prompt at a time: %s", why)
         return "reference", why
 
     def use_flex_attention(self, learns: bool = False) -> bool:
@@ -102,7 +102,7 @@ class EngineChoice:
         why = self.selfcheck.failure(learns=learns)
         if why is not None:
             text.set_attn_implementation(usual)
-            log.warning("without FlexAttention: %s", why)
+            log.warning("FlexAttention is not used: %s", why)
         return why is None
 
     def engine(self, inputs: TreeInputs, name: str) -> TreeEngine:
@@ -114,7 +114,7 @@ class EngineChoice:
         usual = GPU_MAX_TOKENS if self.loaded.device.type == "cuda" else CASCADE_MAX_TOKENS if width else CPU_MAX_TOKENS
         tokens = self.room(int(tree.depth.max()) + 1, len(tree) if name == "tree" else min(usual, len(tree)))
         if name == "tree" and tokens < len(tree):
-            log.warning("%d tokens do not fit into one pass: the trunk is cached", len(tree))
+            log.warning("%d tokens do not fit into one forward pass, so the shared prefix is cached", len(tree))
         return Engine(self.loaded.network, tokens, width)
 
     @cached_property
@@ -126,7 +126,7 @@ class EngineChoice:
             return None
         why = self.selfcheck.failure(CASCADE_SHAPES)
         if why is not None:
-            log.warning("attention to branches and trunk together: %s", why)
+            log.warning("cascade attention is not used: %s", why)
         return MAX_BRANCH if why is None else None
 
     @cached_property
@@ -136,7 +136,7 @@ class EngineChoice:
             return False
         why = self.selfcheck.failure(CASCADE_SHAPES, learns=True)
         if why is not None:
-            log.warning("training under one mask, without attention to branches and trunk together: %s", why)
+            log.warning("training uses one dense mask, without cascade attention: %s", why)
         return why is None
 
     def _state_engine(self, inputs: TreeInputs) -> StateEngine:

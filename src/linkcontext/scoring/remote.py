@@ -199,7 +199,7 @@ class RemoteModel:
             self.connection.complete([{"role": "user", "content": "Hello"}], 1, None, **NEUTRAL)
         except Refused as error:
             log.warning(
-                "%s: does not take repetition_penalty (%s). Replies may be penalised as its own settings say.",
+                "%s: does not accept repetition_penalty (%s). The server's own penalties may apply to replies.",
                 self.connection.url,
                 error,
             )

@@ -35,7 +35,7 @@ class RemoteScorer:
         Raises `InputError` if the server gives no log-probabilities.
         """
         if refusal := self.abilities.answers.refusal:
-            raise InputError(f"likelihoods are asked for, and the server gives none: {refusal}.")
+            raise InputError(f"likelihoods are needed, but the server gives none: {refusal}.")
         rows: list[list[tuple[float, int]] | None] = at_once(self._from_trie, requests, self.batch, self.replicas)
         whole = iter(self._from_reads([request for request, row in zip(requests, rows, strict=True) if row is None]))
         return [next(whole) if row is None else row for row in rows]

@@ -115,7 +115,7 @@ class SelfCheck:
         """The reference engine's scores. Raises `InputError` if the processor spells several pictures differently."""
         text, short = self.reference.encoder.encode(self._answers[-1], "last")
         if self.trees.expand(short).ids.tolist() != self.reference.token_ids(text, short):
-            raise InputError("its processor spells pictures differently when there are several")
+            raise InputError("its processor writes a picture in other tokens when there are several")
         return [value for value, _ in self.reference.score(self._answers)]
 
     @torch.inference_mode()

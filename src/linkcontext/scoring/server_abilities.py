@@ -53,11 +53,11 @@ def abilities(complete: Complete, replicas: Replicas, url: str) -> ServerAbiliti
 
     answers = answer_format(read)
     if answers.refusal:
-        log.warning("%s: answers are not scored, replies are taken instead: %s", url, answers.refusal)
+        log.warning("%s: answers are not scored by likelihood; replies are matched instead: %s", url, answers.refusal)
         return ServerAbilities(answers, answers.refusal)
     if answers.end.isspace():
         log.warning(
-            "%s: its chat template writes %r behind an answer, which is hardly the model's end token. "
+            "%s: its chat template writes %r after an answer, which is probably not the model's end token. "
             "Likelihoods include it.",
             url,
             answers.end,

@@ -27,7 +27,9 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
         listening.close()
         reason = error.strerror if isinstance(error, OSError) else "no such host"
-        raise InputError(f"--host {host} --port {port}: cannot be served there ({reason}). Choose another.") from error
+        raise InputError(
+            f"--host {host} --port {port}: the server cannot listen there ({reason}). Choose another."
+        ) from error
     return listening
 
 

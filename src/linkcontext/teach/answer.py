@@ -69,7 +69,7 @@ class Answer:
     def fit(self) -> float | None:
         """The old name of `similarity`, until 0.3."""
         warnings.warn(
-            "Answer.fit is now Answer.similarity. The old name leaves in linkcontext 0.3.",
+            "Answer.fit is now Answer.similarity. The old name will be removed in linkcontext 0.3.",
             DeprecationWarning,
             stacklevel=2,
         )

@@ -64,7 +64,7 @@ class Dialogue:
         if self.budget and self.learner.model.card.context is None:
             raise InputError(
                 f"--context {self.budget}: {self.learner.model.card.name} does not tell how many tokens a prompt has. "
-                "Leave it out."
+                "Leave the flag out."
             )
 
     def say(self, text: str, pictures: Sequence[Path] = ()) -> Reply:

@@ -116,7 +116,7 @@ def _in_folder(given: Any) -> list[Source]:
     if not names:
         folders = any(path.is_dir() for path in folder.iterdir())
         advice = "To teach a folder of class folders, give teach the folder alone." if folders else "Give another."
-        raise InputError(f"{folder}: no picture lies in this folder itself. {advice}")
+        raise InputError(f"{folder}: there is no picture directly in this folder. {advice}")
     for sentence in problems.sentences:
         log.warning("%s", sentence)
     return [folder / name for name in names]
@@ -126,7 +126,9 @@ def _upload(image: Image.Image, name: str) -> Upload:
     """A picture in memory as a PNG file, with the pixels that it would have if it were opened from a file."""
     width, height = image.size
     if not 0 < width * height <= MAX_PIXELS:
-        raise InputError(f"{name} has {width:,} x {height:,} pixels, and 1 to {MAX_PIXELS:,} are taken. Scale it.")
+        raise InputError(
+            f"{name} has {width:,} x {height:,} pixels, but must have 1 to {MAX_PIXELS:,} pixels. Resize it."
+        )
     try:
         rgb = upright_rgb(image, [])
     except DAMAGE as error:

@@ -78,7 +78,7 @@ class Learner:
 
     def __post_init__(self) -> None:
         if isinstance(self.model, str | Path):
-            raise InputError(f"a learner takes a loaded model: linkcontext.load({str(self.model)!r}) makes one.")
+            raise InputError(f"a learner needs a loaded model, as linkcontext.load({str(self.model)!r}) returns it.")
         check_option("select", self.select, Select)
         check_option("head", self.head, HeadName)
         if self.shots_per_class is not None and self.shots_per_class < 1:
@@ -106,7 +106,7 @@ class Learner:
         if not isinstance(named, Mapping):
             raise InputError(
                 f"teach takes names with their pictures, {{'cactihog': ['a.png', 'b.png']}}, or a folder of class "
-                f"folders. A {type(named).__name__} says no names."
+                f"folders. A {type(named).__name__} has no names."
             )
         files = self.pictures.identify(checked_names(named, self.pictures.names, self.model.card.special_tokens))
         self.pictures.register(self.model)

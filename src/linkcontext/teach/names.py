@@ -19,7 +19,7 @@ def canonical_name(given: str) -> str:
     Raises `InputError` if the name is blank, longer than 100 letters, not printable or not UTF-8.
     """
     if not isinstance(given, str):
-        raise InputError(f"{given!r}: a name is a text. Write {str(given)!r}.")
+        raise InputError(f"{given!r}: a name must be a string. Write {str(given)!r}.")
     if UNDECODED.search(given):
         raise InputError(f"{given[:40]!r}: the name is not UTF-8. Write it in UTF-8.")
     name = normal_name(given)

@@ -261,7 +261,7 @@ def read_pack(path: Path, trust: bool = False) -> Pack:
         with read_errors(path):
             size, free = path.stat().st_size, psutil.virtual_memory().available
             if size > free:
-                raise InputError(f"{path}: has {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free.")
+                raise InputError(f"{path}: has {size / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of memory are free.")
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 rows = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no mapping

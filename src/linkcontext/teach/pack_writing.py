@@ -68,7 +68,10 @@ def write_pack(learner: Learner, path: Path, licence: str = "", keep_state: bool
         )
     prefix = learner.prefill_support() if keep_state else None
     if prefix is not None and not prefix.divisible:
-        log.warning("%s: without the state of the support, which this model keeps in layers of its own kinds.", path)
+        log.warning(
+            "%s: written without the KV cache of the support, because some layers of this model keep another state.",
+            path,
+        )
         prefix = None
     rows = to_tensors(learner.pictures, prefix)
     text = to_json(_header(learner, path, licence, prefix))

@@ -105,7 +105,7 @@ def severity_curve(learner: Learner) -> list[SeverityRow]:
         raise InputError("the severity curve leaves pictures out, and every name has a single picture. Teach more.")
     sources = [pictures.paths[one] for one in chosen]
     if gone := [source for source in sources if isinstance(source, Path) and not source.is_file()]:
-        raise InputError(f"{gone[0]}: the severity curve changes the taught pictures, and this one is gone.")
+        raise InputError(f"{gone[0]}: the severity curve needs the taught pictures, and this file no longer exists.")
     kind = pictures.similarity_kind
     taught, places = pictures.rows(kind), {picture: place for place, picture in enumerate(pictures.ids)}
     vectoriser, rows = PictureVectoriser(learner.model, learner.encoder), []

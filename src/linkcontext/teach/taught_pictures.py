@@ -109,7 +109,9 @@ class TaughtPictures:
                 if first_name != name:
                     first = files.get(picture) or self.paths[picture]
                     where = f" (in {first})" if first != path else ""
-                    raise InputError(f"{path}: is shown as {first_name!r}{where} and as {name!r}. Name it once.")
+                    raise InputError(
+                        f"{path}: has the name {first_name!r}{where} and the name {name!r}. Give it one name."
+                    )
         return {
             picture: PictureFile(name, files.get(picture) or self.paths[picture], pixel_hash)
             for picture, (name, pixel_hash) in names.items()
@@ -154,7 +156,7 @@ class TaughtPictures:
         """
         keys = {name_key(name) for name in self.by_name}
         if both := [name for name in other.by_name if name_key(name) in keys]:
-            raise InputError(f"{first_few(both)}: taught in both. Rename or remove one of them first.")
+            raise InputError(f"{first_few(both)}: taught in both packs. Rename or remove one of them first.")
         names = {self.pixel_hashes[picture]: name for name, own in self.by_name.items() for picture in own}
         for name, pictures in other.by_name.items():
             if twice := [picture for picture in pictures if other.pixel_hashes[picture] in names]:

@@ -36,7 +36,7 @@ def claim(out: Path, about: dict[str, Any], free: tuple[str, ...]) -> None:
     path = out / "config.json"
     if not path.exists():
         if holds_files(out):
-            raise InputError(f"{out}: there is something in it, and it is no training. Choose another --out.")
+            raise InputError(f"{out}: the folder is not empty, and it holds no training. Choose another --out.")
         write_text(json.dumps(about, indent=1) + "\n", path)
         return
     earlier = read_json(path)
@@ -93,7 +93,7 @@ def read_state(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, 
             weights = [k for k in keys if k.startswith("weights.")]
             shapes = {k.removeprefix("weights."): file.get_slice(k).get_shape() for k in weights}
             if shapes != {name: list(tensor.shape) for name, tensor in tensors.items()}:
-                raise InputError(f"{path}: is of another model, or of other parts of it. Choose another --out.")
+                raise InputError(f"{path}: belongs to another model, or to other parts of it. Choose another --out.")
             for name, tensor in tensors.items():
                 with torch.no_grad():
                     tensor.copy_(_like(tensor, file.get_tensor(f"weights.{name}")))

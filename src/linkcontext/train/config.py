@@ -149,13 +149,16 @@ class TrainConfig:
             raise InputError("--until is reached on held-out data. Give --held-out too.")
         if self.model.load_in_4bit and (not self.lora_rank or "language" in self.parts):
             raise InputError(
-                "--load-in-4bit: a language model in 4 bits does not learn itself. Give --lora-rank, 16 say, and leave "
+                "--load-in-4bit: the weights of a language model in 4 bits cannot be trained. Give "
+                "--lora-rank, for example 16, and leave "
                 "language out of --train."
             )
         if self.model.load_in_4bit and self.model.adapter is not None:
-            raise InputError("--load-in-4bit --adapter: adapters on adapters are not trained. Leave one of them out.")
+            raise InputError(
+                "--load-in-4bit --adapter: adapters on top of an adapter cannot be trained. Leave one of them out."
+            )
         if self.neighbours is not None and self.negatives != "neighbours":
-            raise InputError("--neighbours is read with --negatives neighbours only. Say both, or neither.")
+            raise InputError("--neighbours is used only with --negatives neighbours. Give both, or neither.")
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -63,7 +63,7 @@ def plan(config: TrainConfig, stages: Sequence[Mapping[str, Any]]) -> list[Train
             raise InputError(f"{where}: needs a `name` of letters, figures and dashes.")
         unknown = sorted(set(stage) - set(known) - {"name"} | set(stage) & {"model", "out"})
         if unknown:
-            raise InputError(f"{where} ({name}): {unknown[0]} is nothing that a stage can say. Use flags of train.")
+            raise InputError(f"{where} ({name}): {unknown[0]} is not an option of a stage. Use the flags of train.")
         options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stage.items() if k != "name"}
         for key, value in options.items():
             if not _fits(value, known[key]):

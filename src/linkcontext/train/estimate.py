@@ -37,7 +37,7 @@ NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 def with_preset(config: TrainConfig, name: str) -> TrainConfig:
     """The preset's options, but for what was asked for otherwise."""
     if name not in PRESETS:
-        raise InputError(f"--preset {name}: there are {', '.join(PRESETS)}.")
+        raise InputError(f"--preset {name}: no such preset. There are {', '.join(PRESETS)}.")
     known, default = PRESETS[name], TrainConfig()
     options: dict[str, Any] = {"support": known.support, "names": "lcl", "negatives": "neighbours", "scaffold": "lcl"}
     options |= {"precision": "bf16", "gradient_checkpointing": True, "micro_batch": 1}

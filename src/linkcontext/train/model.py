@@ -84,7 +84,7 @@ def train_parts(network: PreTrainedModel, trained: Sequence[str], rank: int, tar
         if p.requires_grad:  # small steps vanish in half precision
             p.data = p.data.float()
     if not any(p.requires_grad for p in network.parameters()):
-        raise InputError(f"--train {' '.join(trained)}: nothing of the model would be trained. Name a part of it.")
+        raise InputError(f"--train {' '.join(trained)}: no part of the model would be trained. Name one.")
 
 
 def _adapt(network: PreTrainedModel, rank: int, targets: str, whole: set[int], seed: int) -> None:
@@ -95,13 +95,13 @@ def _adapt(network: PreTrainedModel, rank: int, targets: str, whole: set[int], s
     try:
         wanted = re.compile(targets)
     except re.error as error:
-        raise InputError(f"--lora-targets {targets}: no regular expression ({error}).") from error
+        raise InputError(f"--lora-targets {targets}: not a regular expression ({error}).") from error
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     chosen = [name for name in linear if wanted.search(name)]
     if not chosen:
         raise InputError(
             f"--lora-targets {targets}: matches none of the model's {len(linear)} linear layers, which are called "
-            f"like {linear[len(linear) // 2]}. Mend the pattern."
+            f"like {linear[len(linear) // 2]}. Correct the pattern."
         )
     both = [name for name in chosen if id(network.get_submodule(name).weight) in whole]
     if both:

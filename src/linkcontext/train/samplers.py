@@ -169,5 +169,5 @@ def read_questions(path: Path) -> tuple[str, ...]:
         raise InputError(f"--questions {path}: cannot be read ({error}). Check the path.") from error
     questions = tuple(line.strip() for line in lines if not is_blank(line))
     if not questions:
-        raise InputError(f"--questions {path}: holds no question. Write one a line.")
+        raise InputError(f"--questions {path}: holds no question. Write one per line.")
     return questions

@@ -72,7 +72,10 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     if accelerator.distributed_type == DistributedType.FSDP:
         if config.model.load_in_4bit:
-            raise InputError("--load-in-4bit: 4 bits are not sharded. Launch without FSDP: every GPU holds the model.")
+            raise InputError(
+                "--load-in-4bit: weights in 4 bits cannot be sharded. Launch without FSDP; "
+                "every GPU then holds the model."
+            )
         if accelerator.state.fsdp_plugin.fsdp_version != SHARDING:
             raise InputError(f"the launch asks for FSDP 1, and only FSDP 2 is supported. Set fsdp_version: {SHARDING}.")
         accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False  # every process has read the weights
@@ -103,7 +106,7 @@ def deal(step: int, batch: int, processes: int, micro_batch: int | None) -> list
     size = micro_batch or max(1, batch // processes)
     if batch % (processes * size):
         raise InputError(
-            f"--batch {batch}: cannot be dealt out to {processes} processes, {size} examples at a time. "
+            f"--batch {batch}: cannot be divided among {processes} processes, {size} examples at a time. "
             "Give a multiple of their product."
         )
     rounds = batch // (processes * size)

@@ -69,7 +69,7 @@ def write_world(
     `InputError` if `out` is not empty.
     """
     if occupied(out):
-        raise InputError(f"{out}: there is something in it already. Choose an empty or new folder.")
+        raise InputError(f"{out}: the folder is not empty. Choose an empty or a new one.")
     all_facts = concepts.facts(concepts.decode(vectors))
     items: list[Item] = []
     with progress("Drawing", len(names)) as advance:

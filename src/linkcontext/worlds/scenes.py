@@ -72,7 +72,7 @@ def write_scenes(
     Raises `InputError` for a folder that is not empty.
     """
     if occupied(out):
-        raise InputError(f"{out}: there is something in it already. Choose an empty or new folder.")
+        raise InputError(f"{out}: the folder is not empty. Choose an empty or a new one.")
     stream: tuple[Name, ...] = ("world", "scenes", seed)
     drawn = {f"thing/{n:05d}": each for n, each in enumerate(_things(classes, images, stream))}
     for kind, make in KINDS.items():

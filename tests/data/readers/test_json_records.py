@@ -103,7 +103,7 @@ def test_ten_megabytes_in_one_line_are_refused(file):
 
 
 def test_a_list_or_a_folder_in_the_place_of_an_object_is_told(file, tmp_path):
-    with pytest.raises(InputError, match="a list, where an object was expected"):
+    with pytest.raises(InputError, match="the file holds a list, but an object was expected"):
         read_key(file("[1]"), "questions")
     with pytest.raises(InputError, match="it is a folder"):
         next(read_records(tmp_path))

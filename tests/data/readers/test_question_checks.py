@@ -18,7 +18,7 @@ def test_questions_are_compared_without_case_spaces_and_composition():
 @pytest.mark.parametrize(
     ("question", "sentence"),
     [
-        (Question("t", "c", "Q?", "D", ("A", "B")), "f:1: `answer` 'D' is none of the options A, B"),
+        (Question("t", "c", "Q?", "D", ("A", "B")), "f:1: `answer` 'D' is not one of the options A, B"),
         (Question("t", "c", "Q?", "A", ("A", "a ")), "f:1: two options are the same"),
         (Question("t", "c", " ", "A"), "f:1: the question, its answer or an option is blank"),
     ],

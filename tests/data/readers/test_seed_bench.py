@@ -36,14 +36,17 @@ def test_seed_bench_by_hand(read):
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        ({"answer": "E"}, r"x.json:1: record 1 \(question_id 2\): `answer` 'E' is none of the options One, Two, Three"),
+        (
+            {"answer": "E"},
+            r"x.json:1: record 1 \(question_id 2\): `answer` 'E' is not one of the options One, Two, Three",
+        ),
         ({"choice_b": "one "}, "two options are the same"),
         ({"choice_a": "cafe\u0301", "choice_b": "caf\u00e9"}, "two options are the same"),
         ({"choice_b": " "}, "an option is blank"),
         ({"question": " \u200b"}, "the question, its answer or an option is blank"),
         ({"choice_d": None}, "`choice_d` is missing"),
         ({"question": ""}, "`question` is missing"),
-        ({"question_type_id": 6}, "`question_type_id` is none of 5, 10"),
+        ({"question_type_id": 6}, "`question_type_id` is not one of 5, 10"),
         ({"data_id": None}, "`data_id` is missing"),
         ({"data_type": None}, "record 1: `data_type` is missing"),
         ({"question_id": 1}, "record 1: an earlier record has the `question_id` 1"),
@@ -57,5 +60,5 @@ def test_wrong_questions_of_seed_bench(read, tmp_path, more, sentence):
     assert len(problems) == 1
     with pytest.raises(InputError, match=sentence):
         list(read_seed_bench(tmp_path / "x.json", Problems(strict=True)))
-    with pytest.raises(InputError, match="`question_type` is missing"):
+    with pytest.raises(InputError, match="`question_type`, which names the tasks, is missing"):
         read(read_seed_bench, {"questions": []})

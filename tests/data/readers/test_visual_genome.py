@@ -60,9 +60,9 @@ def test_visual_genome_relations_by_hand_and_where_pictures_lie(read, tmp_path):
     [
         ({"attributes": []}, "record 1: `image_id` is missing"),
         ({"image_id": 1, "attributes": []}, "an earlier record has the `image_id` 1"),
-        ({"image_id": 2}, r"record 1 \(image_id 2\): `attributes` is missing or no list"),
-        ({"image_id": 2, "attributes": [{"attributes": ["red"]}]}, "a thing has no `names`"),
-        ({"image_id": 2, "attributes": things(("cup", 3))}, "3 is no text"),
+        ({"image_id": 2}, r"record 1 \(image_id 2\): `attributes` is missing or not a list"),
+        ({"image_id": 2, "attributes": [{"attributes": ["red"]}]}, "an object has no `names`"),
+        ({"image_id": 2, "attributes": things(("cup", 3))}, "3 is not a text"),
         ({"image_id": 2, "relationships": [{"predicate": "on"}]}, "`subject` is missing"),
         ([], "record 1: `image_id` is missing"),
     ],

@@ -33,7 +33,7 @@ def test_vl_checklist_by_hand(read, tmp_path):
     imported = list(read_vl_checklist(tmp_path / "data", Problems(strict=False)))
     kinds = [(asked.question.task, asked.question.concept, asked.pictures[0][1].split("/")[0]) for asked in imported]
     assert kinds == [("attribute", "colour", "vg"), ("object size", "small", "hake"), ("relation", "spatial", "vg")]
-    with pytest.raises(InputError, match="its path must say what it asks"):
+    with pytest.raises(InputError, match="its path must name the task and the concept"):
         read(read_vl_checklist, rows, "other/x.json")
 
 

@@ -73,7 +73,7 @@ def test_wrong_records_of_vl_icl(icl, tmp_path):
     problems = Problems(strict=False)
     assert len(list(read_vl_icl(tmp_path / "textocr", problems))) == 1
     assert [p.partition(": record ")[2][:22] for p in problems.sentences] == [
-        "0: `answer` 'x' is non",
+        "0: `answer` 'x' is not",
         "1: `answer` is missing",
         "2: `image` is missing,",
         "3: `answer` must be on",

@@ -50,5 +50,5 @@ def test_a_number_is_a_picture_of_coco(write):
 
 def test_ten_people_answer(write):
     path = write("a.json", {"annotations": [ANNOTATION | {"answers": ANNOTATION["answers"][:9]}]})
-    with pytest.raises(InputError, match="record 0: 9 answers, and VQA accuracy is defined over 10"):
+    with pytest.raises(InputError, match="record 0: 9 answers, but VQA accuracy is defined for 10"):
         read_vqa_answers(path)

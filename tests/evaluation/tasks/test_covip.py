@@ -66,14 +66,12 @@ def test_a_model_is_measured_on_the_rows_that_are_whole(write, nano, tmp_path):
     run = eval_config(data=source, model=str(nano), out=str(tmp_path / "run"))
     (row,) = run_evaluation(run, benchmark="covip")["rows"]
     assert (row["task"], row["n_queries"]) == ("covip last seen", 1)
-    assert (
-        "row 1: `images_context` and `dialogues_context` must be as many" in (tmp_path / "run/config.json").read_text()
-    )
-    with pytest.raises(InputError, match="must be as many pictures as texts"):
+    assert "row 1: `images_context` and `dialogues_context` must be lists" in (tmp_path / "run/config.json").read_text()
+    with pytest.raises(InputError, match="must be lists of the same length"):
         task = find_task("covip")
         task.open(configured(eval_config(data=source, strict=True), task).episodes, SCAFFOLDS["turns"])
 
 
 def test_the_name_tells_the_task(write):
-    with pytest.raises(InputError, match=r"does not tell which task it is. Call it lsd, itr, lar"):
+    with pytest.raises(InputError, match=r"does not say which task it is. Give it one of the names lsd, itr, lar"):
         opened(write("benchmark.parquet"))

@@ -77,7 +77,7 @@ def conversation_from_record(record: Any, where: str, number: int) -> Conversati
     Raises `InputError` for a record that is wrong, or is about a video or a sound.
     """
     if not isinstance(record, dict):
-        raise InputError(f"{where}: {type(record).__name__} instead of an object. Mend the record.")
+        raise InputError(f"{where}: {type(record).__name__} where an object is expected. Correct the record.")
     if record.get("id") in (None, ""):
         name = f"record {number}"
     else:
@@ -108,7 +108,9 @@ def _path(name: Any, where: str) -> str:
     if isinstance(name, dict) and isinstance(name.get("url"), str):
         name = name["url"]
     if not isinstance(name, str) or not name:
-        raise InputError(f"{where}: `image` must be a path or a list of paths, not {excerpt(name)}. Mend the record.")
+        raise InputError(
+            f"{where}: `image` must be a path or a list of paths, not {excerpt(name)}. Correct the record."
+        )
     if name[:5].lower() == "data:" or len(name) > MAX_PATH:
         raise InputError(
             f"{where}: the record holds the picture itself, or a name that is too long ({excerpt(name)}), instead of "
@@ -116,7 +118,7 @@ def _path(name: Any, where: str) -> str:
         )
     if re.match("[A-Za-z][A-Za-z0-9+.-]+://", name):
         raise InputError(
-            f"{where}: the picture is given as an address ({excerpt(name)}), which is not opened. Download it and "
+            f"{where}: the picture is given as a URL ({excerpt(name)}), and URLs are not opened. Download it and "
             "name its path."
         )
     if name.lower().endswith(MEDIA_SUFFIXES):
@@ -154,7 +156,7 @@ def _message(turn: Any, role_key: str, content_key: str, where: str) -> Message:
     if role is None:
         name = require_value(turn, role_key, str, where)
         raise InputError(
-            f"{where}: the role {excerpt(name)!r} is neither human nor gpt (user, assistant). Mend the record."
+            f"{where}: the role {excerpt(name)!r} is not one of human, gpt, user and assistant. Correct the record."
         )
     if isinstance(content, list):
         parts = [_part(part, where) for part in content]
@@ -166,7 +168,7 @@ def _message(turn: Any, role_key: str, content_key: str, where: str) -> Message:
         parts = _split_at_marks(text, content_key == "value") if has_picture else [_text_part(text)]
     _check_text(text, role, where)
     if has_picture and role != "user":
-        raise InputError(f"{where}: {name} shows {MARK}, and pictures belong to questions. Mend the record.")
+        raise InputError(f"{where}: {name} shows {MARK}, and pictures belong to questions. Correct the record.")
     message: Message = {"role": role, "content": parts}
     if role == "assistant" and (loss := _loss(turn, where)) is not None:
         message["loss"] = loss
@@ -183,7 +185,7 @@ def _check_text(text: str, role: str, where: str) -> None:
             "picture under `images`."
         )
     if not text or text.isspace():
-        raise InputError(f"{where}: a turn is empty. Mend the record.")
+        raise InputError(f"{where}: a turn is empty. Correct the record.")
 
 
 def _loss(turn: dict[str, Any], where: str) -> bool | None:
@@ -199,11 +201,11 @@ def _loss(turn: dict[str, Any], where: str) -> bool | None:
             flag = _BITS.get(value) if isinstance(value, bool | int | float) else None
         if flag is None:
             raise InputError(
-                f"{where}: `{key}` of an answer must be true or false, and is {quoted(value)}. Mend the record."
+                f"{where}: `{key}` of an answer must be true or false, but is {quoted(value)}. Correct the record."
             )
         values.add(flag)
     if len(values) > 1:
-        raise InputError(f"{where}: `loss` and `weight` of an answer contradict each other. Mend the record.")
+        raise InputError(f"{where}: `loss` and `weight` of an answer contradict each other. Correct the record.")
     return values.pop() if values else None
 
 
@@ -226,7 +228,7 @@ def _part(part: Any, where: str) -> dict[str, str]:
         return {"type": "image", "image": _path(name, where) if name else ""}
     if isinstance(kind, str) and ("video" in kind or "audio" in kind):
         raise _medium_error(where, excerpt(kind))
-    raise InputError(f"{where}: a part of a message is neither a text nor an image with a path. Mend the record.")
+    raise InputError(f"{where}: a part of a message is neither a text nor an image with a path. Correct the record.")
 
 
 _FLAGS = {"false": False, "0": False, "0.0": False, "no": False, "true": True, "1": True, "1.0": True, "yes": True}

@@ -37,7 +37,9 @@ def read_covip(source: str, problems: Problems) -> tuple[Path, str, list[CovipQu
     """
     named = [task for task in TASKS if task in re.split(r"[^a-z]+", Path(source).name.lower())]
     if len(named) != 1:
-        raise InputError(f"{source}: its name does not tell which task it is. Call it {', '.join(TASKS)} ({HUB}).")
+        raise InputError(
+            f"{source}: its name does not say which task it is. Give it one of the names {', '.join(TASKS)} ({HUB})."
+        )
     (task,) = named
     folder, rows = cached_rows(source.removeprefix("hf:"))
     queries = []
@@ -53,7 +55,7 @@ def _query(row: object, task: str, where: str) -> CovipQuery:
     pictures, dialogues = (require_value(row, key, list, where) for key in ("images_context", "dialogues_context"))
     query = require_value(row, "query_image", str, where)
     if len(pictures) != len(dialogues) or not all(isinstance(text, str) and text for text in (*pictures, *dialogues)):
-        raise InputError(f"{where}: `images_context` and `dialogues_context` must be as many pictures as texts.")
+        raise InputError(f"{where}: `images_context` and `dialogues_context` must be lists of the same length.")
     key = "last_action" if task == "lar" and isinstance(row, dict) and "last_action" in row else "answer"
     answer = TRIGGER if task == "itr" else require_text(row, key, where)
     return CovipQuery(tuple(pictures), tuple(dialogues), query, answer)

@@ -89,12 +89,12 @@ def _check_record(record: IsekaiRecord, where: str, max_shots: int) -> IsekaiRec
     texts = [record.image_name, record.label_name, record.positive_promt, record.negative_promt]
     texts += [*record.positive_list, *record.negative_list]
     if not all(isinstance(text, str) and text for text in texts):
-        raise InputError(f"{where}: pictures and names must be non-empty texts. Mend the record.")
+        raise InputError(f"{where}: pictures and names must be non-empty texts. Correct the record.")
     spelt = {name.casefold(): name for name in record.lists}
     if len(spelt) < 2 or record.label_name.casefold() not in spelt:
         raise InputError(
             f"{where}: label_name {record.label_name!r} must be one of two different names, positive_promt "
-            f"{record.positive_promt!r} and negative_promt {record.negative_promt!r}. Mend the record."
+            f"{record.positive_promt!r} and negative_promt {record.negative_promt!r}. Correct the record."
         )
     available = min(len(record.positive_list), len(record.negative_list))
     if available < max_shots:
@@ -132,5 +132,5 @@ def isekai_items(file: Path, records: Sequence[IsekaiRecord]) -> dict[str, Item]
         seen, place = pictures[above + path], above + path
         item = items.setdefault(path, Item(place, place, name, name, seen.sha256, pixels=seen.pixels))
         if item.name != name:
-            raise InputError(f"{file}: {path} is called both {item.name!r} and {name!r}. Mend the records.")
+            raise InputError(f"{file}: {path} is called both {item.name!r} and {name!r}. Correct the records.")
     return items

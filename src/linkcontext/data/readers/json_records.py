@@ -57,7 +57,7 @@ def first_key(path: Path, known: tuple[str, ...]) -> str | None:
 def require_value(record: Any, key: str, kind: type[Value], where: str) -> Value:
     """The value of a key. Raises `InputError` if it is missing, empty or of another type."""
     if not isinstance(record, dict) or not isinstance(record.get(key), kind) or not record[key]:
-        raise InputError(f"{where}: `{key}` is missing, empty or no {TYPE_NAMES[kind]}. Mend the record.")
+        raise InputError(f"{where}: `{key}` is missing, empty or not a {TYPE_NAMES[kind]}. Correct the record.")
     value: Value = record[key]
     return value
 
@@ -66,7 +66,7 @@ def require_text(record: Any, key: str, where: str) -> str:
     """The value of a key (an id, an answer) as a text. Numbers are converted. Raises `InputError` for anything else."""
     value = record.get(key) if isinstance(record, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
-        raise InputError(f"{where}: `{key}` is missing or neither a number nor a text. Mend the record.")
+        raise InputError(f"{where}: `{key}` is missing or neither a number nor a text. Correct the record.")
     return str(value)
 
 
@@ -141,7 +141,9 @@ class _Window:
     def entries(self) -> Iterator[str]:
         """Yield the keys of the next object. A value that the caller does not read is skipped, a list item by item."""
         if self.peek() == "[":
-            raise InputError(f"{self.path}: a list, where an object was expected. Is it the right file, and layout?")
+            raise InputError(
+                f"{self.path}: the file holds a list, but an object was expected. Are the file and --layout right?"
+            )
         self.take("{")
         more = self.peek() != "}"
         while more:
@@ -225,7 +227,7 @@ def _open_window(path: Path) -> Iterator[_Window]:
             if head[:1] == b"\x80" or path.suffix.lower() in PICKLES:
                 raise InputError(f"{path}: {PICKLE}")
             if head.startswith((b"PK\x03\x04", b"\x1f\x8b")):
-                raise InputError(f"{path}: compressed. Unpack it and name the JSON file in it.")
+                raise InputError(f"{path}: is compressed. Unpack it and give the JSON file in it.")
             file.seek(len(BOM) if head.startswith(BOM) else 0)
             yield _Window(path, file)
     except OSError as error:

@@ -118,5 +118,5 @@ def _nonce_words(root: Path, problems: Problems) -> dict[str, str]:
                     original = f"{category}/{path.name}"
                     if words.setdefault(original, word) != word:
                         two = f"{words[original]!r} and {word!r}"
-                        raise InputError(f"{where}: {original} has two words, {two}. Mend the record.")
+                        raise InputError(f"{where}: {original} has two words, {two}. Correct the record.")
     return words

@@ -22,11 +22,13 @@ def check_question(question: Question, where: str, answer: str) -> Question:
     candidates = question.candidates
     options = excerpt(", ".join(candidates))
     if candidates and question.answer not in candidates:
-        raise InputError(f"{where}: `answer` {excerpt(answer)!r} is none of the options {options}. Mend the record.")
+        raise InputError(
+            f"{where}: `answer` {excerpt(answer)!r} is not one of the options {options}. Correct the record."
+        )
     if any(map(is_blank, (question.question, question.answer, *candidates))):
-        raise InputError(f"{where}: the question, its answer or an option is blank. Mend the record.")
+        raise InputError(f"{where}: the question, its answer or an option is blank. Correct the record.")
     if len({folded(candidate) for candidate in candidates}) < len(candidates):
-        raise InputError(f"{where}: two options are the same ({options}). Mend the record.")
+        raise InputError(f"{where}: two options are the same ({options}). Correct the record.")
     return question
 
 

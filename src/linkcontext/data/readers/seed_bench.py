@@ -25,7 +25,7 @@ def read_seed_bench(path: Path, problems: Problems) -> Iterator[ImportedQuestion
     """
     types = read_key(path, "question_type")
     if not isinstance(types, dict):
-        raise InputError(f"{path}: `question_type` is missing, which names the tasks. Is it SEED-Bench's own file?")
+        raise InputError(f"{path}: `question_type`, which names the tasks, is missing. Is it SEED-Bench's own file?")
     tasks = {str(number): name for name, number in types.items()}
     ids: set[str] = set()
     others: Counter[str] = Counter()
@@ -47,7 +47,7 @@ SEED_BENCH = Reader(questions=read_seed_bench)
 def _question(record: dict[str, Any], where: str, tasks: dict[str, str]) -> ImportedQuestion:
     task = tasks.get(require_text(record, "question_type_id", where))
     if task is None:
-        raise InputError(f"{where}: `question_type_id` is none of {excerpt(', '.join(tasks))}. Mend the record.")
+        raise InputError(f"{where}: `question_type_id` is not one of {excerpt(', '.join(tasks))}. Correct the record.")
     choices = {letter: require_text(record, f"choice_{letter.lower()}", where) for letter in "ABCD"}
     letter, text = (require_value(record, key, str, where) for key in ("answer", "question"))
     question = Question(task, task, text, choices.get(letter, ""), tuple(choices.values()))

@@ -48,7 +48,7 @@ def read_smmile(source: str, problems: Problems) -> tuple[Path, list[SmmileProbl
         where = f"{source}: row {number}"
         name, order = require_text(row, "problem_id", where), require_text(row, "order", where)
         if not order.isdecimal():
-            raise InputError(f"{where}: `order` {order!r} is no number. Is it SMMILE's own file?")
+            raise InputError(f"{where}: `order` {order!r} is not a number. Is it SMMILE's own file?")
         question, answer = (require_text(row, key, where) for key in ("question", "answer"))
         by_problem.setdefault(name, []).append((int(order), SmmileExample(row.get("image") or "", question, answer)))
         originals[name] = str(row.get("original_problem_id") or name)

@@ -112,7 +112,7 @@ def _paths_by_id(file: Path) -> dict[str, str]:
 def _attributes(record: dict[str, Any], where: str) -> Iterator[Question]:
     for thing in _list(record, "attributes", where):
         if not isinstance(thing, dict) or not isinstance(thing.get("attributes") or [], list):
-            raise InputError(f"{where}: a thing in `attributes` has no list of them. Mend the record.")
+            raise InputError(f"{where}: an object in `attributes` has no list of attributes. Correct the record.")
         for attribute in thing.get("attributes") or ():
             name, answer = _name(thing, where), _normal(attribute, where)
             for concept, question, candidates in KINDS:
@@ -145,13 +145,13 @@ def _name(thing: Any, where: str) -> str:
     name = thing.get("name") or thing.get("names") or thing.get("object_names")
     name = name[0] if isinstance(name, list) else name
     if not isinstance(name, str) or is_blank(name):
-        raise InputError(f"{where}: a thing has no `names`. Mend the record.")
+        raise InputError(f"{where}: an object has no `names`. Correct the record.")
     return _lower(name, where)
 
 
 def _lower(text: Any, where: str) -> str:
     if not isinstance(text, str):
-        raise InputError(f"{where}: {excerpt(text)} is no text. Mend the record.")
+        raise InputError(f"{where}: {excerpt(text)} is not a text. Correct the record.")
     return " ".join(text.lower().split())
 
 
@@ -165,5 +165,5 @@ def _list(record: dict[str, Any], key: str, where: str) -> list[Any]:
     """The value of a key that is a list and may be empty."""
     value = record.get(key)
     if not isinstance(value, list):
-        raise InputError(f"{where}: `{key}` is missing or no list. Mend the record.")
+        raise InputError(f"{where}: `{key}` is missing or not a list. Correct the record.")
     return value

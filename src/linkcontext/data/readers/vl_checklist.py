@@ -49,10 +49,10 @@ VL_CHECKLIST = Reader(questions=read_vl_checklist)
 def _pairs(record: Any, where: str) -> Iterator[tuple[str, str]]:
     """The right and the wrong description of each pair in a record."""
     if not isinstance(record, list) or len(record) != 2 or not isinstance(record[0], str):
-        raise InputError(f'{where}: not [path, {{"POS": [text], "NEG": [text]}}]. Mend the record.')
+        raise InputError(f'{where}: not [path, {{"POS": [text], "NEG": [text]}}]. Correct the record.')
     right, wrong = (require_value(record[1], key, list, where) for key in ("POS", "NEG"))
     if len(right) != len(wrong) or not all(isinstance(text, str) and text for text in right + wrong):
-        raise InputError(f"{where}: `POS` and `NEG` must be lists of as many texts. Mend the record.")
+        raise InputError(f"{where}: `POS` and `NEG` must be lists with the same number of texts. Correct the record.")
     return zip(right, wrong, strict=True)
 
 
@@ -61,7 +61,9 @@ def _task_and_concept(file: Path) -> tuple[str, str]:
     kinds = ("Attribute", "Object", "Relation", "Location", "Size")
     parts = [part for part in file.resolve().parts[:-1] if part in kinds]
     if not parts:
-        raise InputError(f"{file}: its path must say what it asks, like Attribute/vg/color.json. Name it so.")
+        raise InputError(
+            f"{file}: its path must name the task and the concept, like Attribute/vg/color.json. Rename it."
+        )
     concept = file.stem.rsplit("_", 1)[-1]
     return " ".join(parts).lower(), CONCEPT_NAMES.get(concept, concept)
 

@@ -46,7 +46,9 @@ def task_folders(path: Path) -> list[Path]:
     """The folder of a task itself, or the folders of tasks in it. Raises `InputError` if there is none."""
     folders = [path] if (path / "query.json").is_file() else sorted(file.parent for file in path.glob("*/query.json"))
     if not folders:
-        raise InputError(f"{path}: no query.json, nor one in a folder below. Name the folder of a task, or of several.")
+        raise InputError(
+            f"{path}: no query.json is in it or in a folder below it. Give the folder of a task, or of several."
+        )
     return folders
 
 
@@ -119,7 +121,9 @@ def _answers(record: Any, where: str, task: str) -> Iterator[tuple[str, str]]:
         concepts = [*OPERATORS]
         answers = [require_text({"answer": answer}, "answer", where) for answer in answers]
     if len(answers) != len(concepts):
-        raise InputError(f"{where}: `answer` must be one, or one for each of {', '.join(OPERATORS)}. Mend the record.")
+        raise InputError(
+            f"{where}: `answer` must be one, or one for each of {', '.join(OPERATORS)}. Correct the record."
+        )
     return zip(concepts, answers, strict=True)
 
 
@@ -132,5 +136,5 @@ def _texts(record: Any, key: str, where: str) -> list[str]:
     is_text = isinstance(record, dict) and isinstance(record.get(key), str)
     texts = [record[key]] if is_text else require_value(record, key, list, where)
     if not all(isinstance(text, str) and text for text in texts):
-        raise InputError(f"{where}: `{key}` must be texts. Mend the record.")
+        raise InputError(f"{where}: `{key}` must be texts. Correct the record.")
     return texts

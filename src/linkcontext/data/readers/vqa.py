@@ -53,7 +53,7 @@ def read_vqa_answers(path: Path) -> dict[str, tuple[str, ...]]:
         )
         if len(people) != PEOPLE:
             raise InputError(
-                f"{where}: {len(people)} answers, and VQA accuracy is defined over {PEOPLE}. Mend the record."
+                f"{where}: {len(people)} answers, but VQA accuracy is defined for {PEOPLE}. Correct the record."
             )
         answers[unique_id("question_id", record, ids, where)] = people
     return answers

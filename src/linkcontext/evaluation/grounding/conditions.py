@@ -60,7 +60,7 @@ def options_of_run(options: EpisodeConfig) -> EpisodeConfig:
     shots = [k for k in options.shots if k > 0]
     if options.tasks or not shots:
         raise InputError(
-            "--probe: links between pictures and names are probed. Leave --tasks out, and give --shots-per-class."
+            "--probe: the probes test links between pictures and names. Leave --tasks out, and give --shots-per-class."
         )
     return replace(_read(options), shots=(main_shots(shots),))
 

@@ -22,7 +22,7 @@ from linkcontext.source import open_data
 def refuse_format(options: TaskOptions, benchmark: str) -> None:
     """Raise `InputError` if --format is given, which would select one form."""
     if options.episodes.format != EpisodeConfig().format:
-        raise InputError(f"--format: --benchmark {benchmark} uses open questions and choices. Leave it out.")
+        raise InputError(f"--format: --benchmark {benchmark} uses open questions and choices. Leave --format out.")
 
 
 def both_forms_run_name(benchmark: str, model: str, options: TaskOptions) -> str:

@@ -11,7 +11,7 @@ def _configure(options: TaskOptions) -> TaskOptions:
     """The options unchanged. Raises `InputError` for --format and --tasks."""
     refuse_format(options, "fewshot")
     if options.episodes.tasks:
-        raise InputError("--tasks: --benchmark fewshot asks for classes. Leave it out.")
+        raise InputError("--tasks: --benchmark fewshot asks for classes. Leave --tasks out.")
     return options
 
 
