@@ -53,7 +53,7 @@ class Loading(Prompting):
     """Run code that comes with the model. Use it only for models whose authors you trust."""
     max_pixels: OptionalCount = None
     """Reduce larger pictures to this many pixels: by the model's own image processor if it has such a
-    setting, else before it gets them. `validate` prints how many tokens the pictures take."""
+    setting, otherwise before it reads them. `validate` prints how many tokens the pictures take."""
     processor_kwargs: OptionalJson = None
     """Settings of the model's image processor as a JSON object, for example '{"max_patches": 4}' for at most
     4 tiles a picture, if the model cuts pictures into tiles."""

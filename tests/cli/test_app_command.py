@@ -49,7 +49,7 @@ def test_the_address_is_printed_and_opened_where_there_is_a_display(opened, monk
 def test_a_port_that_is_taken_and_a_public_address_that_is_not_had_are_told():
     page = SimpleNamespace(local_url=URL, server_port=7861, share_url=None)
     taken, here = addresses(page, None)
-    assert taken == "Port 7860 is in use by another program, so this page has another one."
+    assert taken == "Port 7860 is in use by another program, so this page uses another one."
     assert here == f"linkcontext app: {URL} (Ctrl-C stops it)"
     assert addresses(page, 7861) == [here]
     page.server_port = 7860

@@ -70,7 +70,7 @@ def addresses(page: Any, port: int | None, share: bool = False) -> list[str]:
     """Sentences about where a page is served, and why not where `port` and `share` asked for it."""
     sentences = []
     if port is None and page.server_port != INITIAL_PORT_VALUE:
-        sentences.append(f"Port {INITIAL_PORT_VALUE} is in use by another program, so this page has another one.")
+        sentences.append(f"Port {INITIAL_PORT_VALUE} is in use by another program, so this page uses another one.")
     sentences.append(f"linkcontext app: {page.local_url} (Ctrl-C stops it)")
     if share:
         sentences.append(

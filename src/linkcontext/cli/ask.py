@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AskPack:
-    """Ask a model what is in a picture, after it was taught a pack."""
+    """Ask a model what is in new pictures, after it was taught the names and pictures of a pack."""
 
     pack: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PACK")]
     """A pack that `linkcontext teach` wrote."""
@@ -33,11 +33,11 @@ class AskPack:
     """Another model than the pack's, which is taught again from the pictures. openai:URL#NAME is a model behind a
     server."""
     head: Annotated[HeadName | None, tyro.conf.DisallowNone, WITHOUT_DEFAULT] = None
-    """What names the pictures, instead of what the pack was taught with (see `linkcontext teach --help`)."""
+    """What names the pictures, instead of the head of the pack (see `linkcontext teach --help`)."""
     encoder: OptionalModel = None
     """Another vision encoder instead of the pack's own; see `linkcontext teach --help`."""
     accept: OptionalNumber = None
-    """"None of these": accept at least this share of pictures of taught classes, instead of what the pack says."""
+    """"None of these": accept at least this share of pictures of taught classes, instead of the share in the pack."""
     reject: OptionalNumber = None
     """"None of these": reject at least this share of pictures of other classes. Not with --accept."""
     json: bool = False

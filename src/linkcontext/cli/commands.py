@@ -29,7 +29,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         ),
         "teach": Command(
             Teach,
-            "show a model pictures of your own things, and keep them in a pack",
+            "show a model pictures of your own things, and save them in a pack",
             (
                 "linkcontext teach --data photos --out zoo.pack",
                 "linkcontext teach --data photos --out zoo.pack --classes lime lemon --shots-per-class 8",
@@ -127,7 +127,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         ),
         "average": Command(
             Average,
-            "interpolate a model with its fine-tuned version, which then forgets less",
+            "average a model with its fine-tuned version, so that less is forgotten",
             ("linkcontext average mini runs/tuned/checkpoint-500 --weights 0.25 0.75 --out runs/averaged",),
         ),
     },

@@ -48,7 +48,7 @@ class World:
     size: int = 64
     """Width and height of a picture in pixels."""
     sheet: OptionalFile = None
-    """Also write a contact sheet (PNG). Place it outside of --out, or it is taken for a picture."""
+    """Also write a contact sheet (PNG). Place it outside of --out, or it will be read as one of the pictures."""
     isekai: Annotated[Literal["10", "pair"] | None, tyro.conf.DisallowNone, WITHOUT_DEFAULT] = None
     """Also write the records of the ISEKAI benchmark in its published layout, for `eval --benchmark isekai`. 10: pairs
     of a new thing and a similar one that mini-base was taught by name; pair: pairs of new things."""

@@ -44,8 +44,8 @@ class Eval:
     ] = None
     retention: OptionalData = None
     """Also measure what the model still knows without a support (see --benchmark retention), by --episodes questions of
-    each kind: about world:taught, or from a LLaVA or VQA file. They go into the folder `retention` of the run, and
-    their table into its report."""
+    each kind: about world:taught, or from a LLaVA or VQA file. The answers go into the folder `retention` of the run,
+    and their table into its report."""
     probe: bool = False
     """Also probe whether the answers come from the pictures (see `linkcontext probe`), in the folder `probe` of the
     run; the report gets a section about it. To probe a finished run, repeat its command with this flag."""
@@ -129,9 +129,10 @@ def _print_recall(folder: Path, metrics: dict[str, Any]) -> None:
 class Probe:
     """Test whether a model's answers come from the pictures, by thirteen probes with a verdict each, and a conclusion.
 
-    The probes swap and falsify names; shuffle, blank and remove pictures; and vary the order, the position, the wording
-    and the number of classes (docs/evidence.md). Each draws --episodes episodes. The folder gets config.json,
-    episodes.jsonl, predictions.jsonl, probe.json and probe.md. To resume, run the same command again.
+    The probes swap and falsify names; shuffle, blank and remove pictures; add irrelevant and contradicting examples;
+    and vary the order, the position, the wording and the number of classes (docs/evidence.md). Each probe draws
+    --episodes episodes. The folder gets config.json, episodes.jsonl, predictions.jsonl, probe.json and probe.md. To
+    resume, run the same command again.
     """
 
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(

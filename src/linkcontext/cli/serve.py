@@ -64,8 +64,8 @@ class Serve:
     """NAME=FILE: a pack that `linkcontext teach` wrote. Requests for the model NAME are answered after its
     pictures."""
     head: Annotated[HeadName | None, tyro.conf.DisallowNone, WITHOUT_DEFAULT] = None
-    """What names a picture when a client's first message asks for nothing but its name: lm, the model itself, or
-    another head of `linkcontext teach`. Default: what the pack says. All else is answered by the model."""
+    """What names a picture when a client's first message asks just for its name: lm, the model itself, or
+    another head of `linkcontext teach`. Default: the pack's head. The model answers all other requests."""
     trust_pack: TrustPack = False
     host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1"
     """The address to listen on. Any but a loopback address can be reached by other machines and needs a key."""

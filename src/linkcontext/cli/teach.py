@@ -81,20 +81,21 @@ class Teach:
     classes: NameList = ()
     """Teach only these classes."""
     shots_per_class: OptionalShots = None
-    """Show at most N pictures per class. Default: as many as fit into the model's context."""
+    """Show at most K pictures per class. Default: as many as fit into the model's context."""
     select: Literal["medoid", "random", "rices"] = "medoid"
     """Which pictures to show if there are more: medoid, the most representative ones; random; or rices, those most
     similar to each query, which then has a support of its own and takes longer."""
     head: HeadName = "auto"
-    """What names pictures. lm: the language model, which sees the taught pictures; centroid, knn, linear: classifiers
-    on image features (nearest class mean, three nearest pictures, logistic regression); mix: all four together; auto:
-    the best of these on taught pictures that are left out in turn. tabicl, another classifier, needs the package tabicl
-    and its weights from the hub."""
+    """What names pictures. lm: the language model, whose prompt has the taught pictures; centroid, knn, linear:
+    classifiers on image features (nearest class mean, three nearest pictures, logistic regression); mix: these four
+    together; auto: the best of these on taught pictures that are left out in turn. Not tried by auto: pairs (the
+    language model is asked of each taught picture whether it shows the same thing), and tabicl, a classifier that needs
+    the package tabicl and its weights from the hub."""
     encoder: OptionalModel = None
-    """Another vision encoder, whose vectors may be used beside the model's own or instead of them: mini-clip, a folder
-    or a Hugging Face id such as facebook/dinov2-small. Leaving pictures out decides which are used."""
+    """Another vision encoder, whose features can be used beside or instead of the model's own: mini-clip, a folder
+    or a Hugging Face id such as facebook/dinov2-small. Left-out pictures decide which features are used."""
     augment: Annotated[tuple[Augmentation, ...], WITHOUT_DEFAULT] = ()
-    """Fit the classifiers to changed copies of the pictures, too: flip (the mirror image), crop (five parts)."""
+    """Also fit the classifiers to changed copies of the pictures: flip (the mirror image), crop (five parts)."""
     accept: OptionalNumber = None
     """"None of these": accept at least this share of pictures of taught classes. Default: 0.95."""
     reject: OptionalNumber = None
@@ -221,7 +222,7 @@ class ChangePack:
     """Change the pictures more and more (blur, noise, darkness, turning, shrinking, covering), print how many are still
     accepted and recognised, and draw it to this PNG or SVG file."""
     model: OptionalModel = None
-    """The model that the pack was taught to. Needed only for packs from elsewhere whose model is not bundled."""
+    """The model of the pack. Needed only if another user or machine wrote it and the model is not bundled."""
     trust_pack: TrustPack = False
     loading: Annotated[Loading, tyro.conf.arg(name="model")] = field(default_factory=Loading)
 

@@ -70,10 +70,9 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """Average the weights of models of one architecture (WiSE-FT): a fine-tuned model then forgets less.
+    """Average the weights of models of one architecture (WiSE-FT), so that a fine-tuned model forgets less.
 
-    Example: linkcontext average MODEL runs/tuned/checkpoint-500 --weights 0.25 0.75 --out runs/averaged. Compare the
-    models by eval --benchmark retention.
+    Compare the models by `linkcontext eval --benchmark retention`.
     """
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL ...", help_behavior_hint="")]

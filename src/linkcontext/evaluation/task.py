@@ -70,7 +70,7 @@ TASKS = {
     ),
     "nvrd": Listed(
         "linkcontext.evaluation.tasks.nvrd:NVRD",
-        "NVRD: how far a thing may change until it is no longer given its word, by severity and kind of change "
+        "NVRD: how much an object may change before it is no longer called by its word, by severity and kind of change "
         "(--data nvrd:DIR)",
     ),
 }
