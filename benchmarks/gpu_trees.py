@@ -211,7 +211,8 @@ class Runs:
         if self.optimizer is not None:
             return learn(self.network, self.optimizer, backward, keep)
         with torch.inference_mode():
-            for chunk, nats in whole(self.network, lines, self.subject.seen, batch):
+            # Read at the end: a GPU computes a batch while the next one is merged.
+            for chunk, nats in list(whole(self.network, lines, self.subject.seen, batch)):
                 scores[chunk] = -nats.double().cpu().numpy()
         return Result(scores)
 
