@@ -8,6 +8,8 @@ from linkcontext.evaluation.heads import (
     HEADS,
     best_temperature,
     centroid,
+    equally_often,
+    fit_to_views,
     knn,
     left_out_parts,
     left_out_scores,
@@ -124,3 +126,15 @@ def test_tabicl_without_its_package_is_a_sentence(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tabicl", None)
     with pytest.raises(InputError, match="pip install tabicl"):
         HEADS["tabicl"](FEATURES, LABELS, 2)
+
+
+def test_a_name_with_one_picture_counts_as_often_as_the_others():
+    """By hand, and by oracle: the copies stand beside it."""
+    labels = np.array([0, 2, 0, 0, 2])
+    assert equally_often(labels).tolist() == [0, 2, 3, 1, 4, 1]
+    assert equally_often(np.array([1, 0, 0, 1])).tolist() == [0, 1, 2, 3]
+    rows, few = FEATURES[[0, 1, 2, 3]][:, None], np.array([0, 0, 0, 1])
+    for head in (knn, linear):
+        found = fit_to_views(head, rows, few, 2)(FEATURES)
+        expected = head(FEATURES[[0, 1, 2, 3, 3, 3]], np.array([0, 0, 0, 1, 1, 1]), 2)(FEATURES)
+        assert found == pytest.approx(expected)

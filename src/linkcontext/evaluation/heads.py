@@ -102,8 +102,23 @@ def left_out_parts(labels: Labels) -> list[NDArray[np.int64]]:
     return [places for places in split if len(places)]
 
 
+def equally_often(labels: Labels) -> NDArray[np.int64]:
+    """Places at which every label occurs as often as the most frequent one, those of rarer labels more than once."""
+    counts = np.bincount(labels)
+    most = counts.max(initial=0)
+    if (counts[counts > 0] == most).all():
+        return np.arange(len(labels))
+    return np.concatenate([np.resize(np.flatnonzero(labels == label), most) for label in np.flatnonzero(counts)])
+
+
 def fit_to_views(head: Head, support: Views, labels: Labels, names: int) -> Fitted:
-    """A head that is fitted to pictures and their changed copies."""
+    """A head that is fitted to pictures and their changed copies.
+
+    Pictures of names that have fewer come again, so that each name counts equally often; means need none of it.
+    """
+    if head is not centroid:
+        places = equally_often(labels)
+        support, labels = support[places], labels[places]
     return head(support.reshape(-1, support.shape[-1]), np.repeat(labels, support.shape[1]), names)
 
 
