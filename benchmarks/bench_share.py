@@ -15,7 +15,8 @@ or token ids (random) to scores, or to new weights. Ways alternate in one proces
 The matrix rate is the floating-point operations of the tree (weights on every token, attention on the pairs that
 attend, logits once for each state that predicts), three times as many in training, in the time of the tree; its share
 is of a square matrix product's rate in the same run. Operations that are saved, as in the last layer, count as if they
-were done.
+were done. "By operations" is the ratio of the operations of whole prompts to those of the tree, as a share of the
+ideal: what the ratio of the times would be if every operation took the same time.
 
 `--clock cpu` measures processor time on one thread, for machines that have other work.
 
@@ -288,6 +289,14 @@ def operations(network, tree: PrefixTree) -> dict[str, int]:
     }
 
 
+def attainable(network, lines: Sequence[TokenSequence], tree: PrefixTree) -> float:
+    """The ratio of the operations of prompts one by one to those of their tree: queries stand at the end of a support
+    and attend to all of it, the tokens of a whole prompt to half of it on average."""
+    return sum(sum(operations(network, merge([line])).values()) for line in lines) / sum(
+        operations(network, tree).values()
+    )
+
+
 class Clock:
     """Seconds of calls, and the rate of matrix products."""
 
@@ -360,6 +369,7 @@ def measured(shape: str, subject, config: Bench, clock: Clock, training: bool) -
         "ratio": ratio,
         "share": ratio / ideal,
         "operations": needed,
+        "attainable": attainable(subject.network, lines, tree) / ideal,
         "rate": reached,
         "machine_rate": rate,
         "rate_share": reached / rate,
@@ -435,12 +445,14 @@ def in_process(config: Bench, order: dict) -> dict:
 
 def show(found: dict) -> None:
     console = Console(width=160)
-    columns = "tokens, whole", "tree", "ideal", "whole s", "tree s", "ratio", "share", "GFLOP/s", "of a product's"
+    columns = "tokens, whole", "tree", "ideal", "whole s", "tree s", "ratio", "share", "by operations", "GFLOP/s"
+    columns += ("of a product's",)
     table = Table("", "", *columns, title=f"share of the ideal, {found['machine']['processor']}, {found['clock']} time")
     for row in found["rows"]:
         cells = [f"{row['tokens'][way]}" for way in ("whole", "tree")] + [f"{row['ideal']:.2f}"]
         cells += [f"{row['seconds'][way]:.2f}" for way in ("whole", "tree")] + [f"{row['ratio']:.2f}"]
-        cells += [f"{row['share']:.0%}", f"{row['rate'] / 1e9:.0f}", f"{row['rate_share']:.0%}"]
+        cells += [f"{row['share']:.0%}", f"{row['attainable']:.0%}"]
+        cells += [f"{row['rate'] / 1e9:.0f}", f"{row['rate_share']:.0%}"]
         table.add_row(row["shape"], row["what"], *cells)
     console.print(table)
     if found["memory"]:

@@ -62,7 +62,7 @@ def browser():
 @pytest.fixture
 def page(browser, served):
     """A fresh page that must ask nobody else for anything, run no foreign script and log no error."""
-    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     asked, wrong = watch(opened)
     visit(opened, served)
     yield opened
@@ -227,6 +227,7 @@ def test_chosen_pictures_are_shown_and_taken_back(page, world, tmp_path):
     page.get_by_role("button", name="Camera").first.click()
     camera = page.locator("#teach-camera")
     camera.get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('#teach-camera video')?.videoWidth > 0")  # its picture is seen
     camera.get_by_role("button", name="capture photo").click()
     page.locator("#chosen li").nth(1).wait_for()
     page.get_by_label("Name", exact=True).fill("小猫")
