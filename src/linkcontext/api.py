@@ -79,7 +79,7 @@ def load(
     Raises:
         InputError: There is no such model, or it cannot be loaded; the message says what to do.
 
-    Example:
+    Examples:
         >>> import linkcontext
         >>> linkcontext.load("mini").model.card.context
         4096
@@ -112,7 +112,7 @@ def push_to_hub(
     Raises:
         InputError: There is no model in the folder, or the hub cannot be reached or refuses.
 
-    Example:
+    Examples:
         >>> import linkcontext
         >>> linkcontext.push_to_hub("runs/tuned", "me/tuned")  # doctest: +SKIP
     """
@@ -148,7 +148,7 @@ def draw_episodes(
     Raises:
         InputError: Options that contradict each other, or too few pictures.
 
-    Example:
+    Examples:
         >>> import linkcontext
         >>> digits = linkcontext.open_data("digits")
         >>> first, second = linkcontext.draw_episodes(digits, ways=5, shots=(1, 4), episodes=2)
@@ -195,7 +195,7 @@ def evaluate(
         InputError: Bad options or data, a folder that holds another run, or options that say how to load a model that
             is loaded already.
 
-    Example:
+    Examples:
         >>> import linkcontext
         >>> result = linkcontext.evaluate("mini", "digits", shots=(1, 4), episodes=4, out=tmp / "run")
         >>> [(row["shots_per_class"], row["n_queries"]) for row in result.rows if row["scoring"] == "likelihood_sum"]

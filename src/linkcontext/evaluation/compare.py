@@ -40,7 +40,7 @@ def compare(run_a: str | Path, run_b: str | Path) -> list[Row]:
     Raises:
         InputError: A file is missing or damaged, the runs have different pictures or episodes, or nothing in common.
 
-    Example:
+    Examples:
         >>> import linkcontext
         >>> options = {"data": "digits", "shots": (1,), "episodes": 4}
         >>> a = linkcontext.evaluate("mini-base", out=tmp / "a", **options)
