@@ -210,3 +210,8 @@ def test_where_no_shown_picture_can_be_left_out_heads_on_features_are_judged():
     """One picture of each name is shown, and others can be left out of the classifiers."""
     chosen = choose_head("auto", {"tokens": clusters(0.05)}, LABELS, 3, lambda: np.full((18, 3), np.nan))
     assert (chosen.head, chosen.right, chosen.pictures) == ("centroid", 18, 18)
+
+
+def test_a_mixture_of_which_no_shown_picture_can_be_left_out_is_not_judged():
+    chosen = choose_head("mix", {"tokens": clusters(0.05)}, LABELS, 3, lambda: np.full((18, 3), np.nan))
+    assert (chosen.head, chosen.features, chosen.pictures) == ("mix", "tokens", 0)

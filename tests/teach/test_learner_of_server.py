@@ -122,3 +122,12 @@ def test_a_server_answers_as_the_model_does_here(mini, mini_url, tmp_path, capsy
     next((tmp_path / "lum").iterdir()).unlink()
     with pytest.raises(InputError, match="1 of 4 are gone or have changed"):
         pack.learner(server)
+
+
+def test_a_pack_of_rices_shows_a_server_no_support_that_all_queries_have(mini, mini_url, named, tmp_path):
+    learner = Learner(LocalModel(mini), head="lm", select="rices", shots_per_class=1)
+    learner.teach({name: pictures[:2] for name, pictures in named.items()})
+    pack = write_pack(learner, tmp_path / "two.pack")
+    far = pack.learner(RemoteModel(connect(f"openai:{mini_url}#mini")))
+    with pytest.raises(InputError, match="select rices: this model's engine computes no image features"):
+        far.ask(named["lum"][5])

@@ -23,11 +23,14 @@ from linkcontext.models.feature_store import fingerprint
 from linkcontext.models.loading import load_model
 from linkcontext.scoring.local import LocalModel
 from linkcontext.source import open_data
+from linkcontext.teach import support
 from linkcontext.teach.class_pictures import pictures_by_class_name
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import read_pack
+from linkcontext.teach.pack_learner import _shown
 from linkcontext.teach.pack_writing import write_pack
 from linkcontext.teach.rejection import OperatingPoint, RejectionThreshold
+from linkcontext.teach.support import interleave
 from linkcontext.teach.taught_pictures import TaughtPictures
 
 NAMES = ("lum", "dax", "tove")
@@ -550,3 +553,21 @@ def test_a_place_where_no_lock_can_be_made_is_a_sentence(learner):
     """filelock takes it for a lock that another process holds, and would wait for ever."""
     with pytest.raises(InputError, match=r"^/proc/zoo\.pack: could not be written"):
         write_pack(learner, Path("/proc/zoo.pack"))
+
+
+def test_a_pack_whose_names_are_not_shown_equally_often_answers_as_it_did(model, folder, monkeypatch):
+    """Earlier versions showed no picture twice."""
+
+    def once(by_name):
+        return [*dict.fromkeys(interleave(by_name))]
+
+    monkeypatch.setattr(support, "interleave", once)
+    learner, pictures = Learner(model, head="lm"), pictures_by_class_name(open_data(str(folder / "zoo")))
+    learner.teach({name: own[: at + 1] for at, (name, own) in enumerate(pictures.items())})
+    before = learner.ask(folder / "lum.png")
+    pack = write_pack(learner, folder / "uneven.pack")
+    monkeypatch.undo()
+    again = read_pack(pack.path).learner(model)
+    same(again.ask(folder / "lum.png"), before)
+    assert again.choose_support() == learner.choose_support()
+    assert len(_shown(replace(pack, sealed=False))) == 6

@@ -99,3 +99,32 @@ def test_adapters_begin_as_nothing_and_learn_alone(nano, reads):
 def test_what_cannot_be_trained_is_a_sentence(nano, options, why):
     with pytest.raises(InputError, match=why):
         trainee(nano, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"rank": 2, "trained": ("projector",)}], ids=["whole", "lora"])
+def test_depth_first_has_all_gradients_in_bfloat16(nano, reads, options, monkeypatch):
+    """By oracle: the plain backward pass. A trunk is run without gradients before it is run with them."""
+    monkeypatch.setattr("linkcontext.train.model.CASCADE_MAX_TOKENS", 64)
+    monkeypatch.setattr("linkcontext.train.model.MAX_BRANCH", 16)
+    found = []
+    for depth_first in (False, True):
+        one = trainee(nano, **options)
+        one.cascade = True
+        with torch.autocast("cpu", torch.bfloat16):
+            if depth_first:
+                one.add_gradients(reads, 1.0)
+            else:
+                one(reads)[0].backward()
+        found.append({name: p.grad for name, p in one.named_parameters() if p.grad is not None})
+    plain, deep = found
+    assert plain.keys() == deep.keys()
+    for name, grad in plain.items():
+        if grad.norm() > 1e-3:
+            assert torch.cosine_similarity(grad.flatten(), deep[name].flatten(), 0) > 0.95, name
+
+
+def test_depth_first_is_refused_where_trees_are_not_read(nano, reads):
+    one = trainee(nano)
+    one.refused = "its processor spells such a conversation in another way"
+    with pytest.raises(InputError, match="--depth-first: its processor spells"):
+        one.add_gradients(reads, 1.0)

@@ -117,7 +117,7 @@ def choose_head(
     if model_scores is not None:
         by_model = left_out & np.isfinite(model_scores).all(1)
         # A support with one picture of each name has none to leave out: then the heads on features are judged alone.
-        left_out, model_scores = (by_model, model_scores) if by_model.any() else (left_out, None)
+        left_out, model_scores = (by_model, model_scores) if by_model.any() or wanted == "mix" else (left_out, None)
     places = evenly_spaced(np.flatnonzero(left_out), MOST)
     if not len(places):
         temperatures: dict[HeadName, float] = dict.fromkeys(HEADS, UNKNOWN_TEMPERATURE)

@@ -16,6 +16,7 @@ from linkcontext.scoring.protocol import Sources
 from linkcontext.serve.openai_protocol import ChatRequest
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.recogniser import Recogniser
+from linkcontext.teach.support import retrieves
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,12 @@ class ServedPrompt:
     def picture_to_name(self, chat: ChatRequest, messages: list[Message], sources: Sources) -> Upload | None:
         """The picture that a head names, if its name is all that a client asks for in its only message.
 
-        None if the pack is named by the language model, which is then asked. So it is if the client has said more:
-        that may matter.
+        None if the pack is named by the language model after the pictures of the prompt, and if the client has said
+        more: then the model is asked.
         """
-        if self.learner is None or self.learner.choose_head().head == "lm" or not _wants_text_alone(chat):
+        if self.learner is None or not _wants_text_alone(chat):
+            return None
+        if self.learner.choose_head().head == "lm" and not retrieves(self.learner):
             return None
         item = self.recogniser.item_to_name(messages) if len(messages) == len(self.messages) + 1 else None
         source = sources[item][1] if item is not None else None

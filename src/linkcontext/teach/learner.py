@@ -273,7 +273,9 @@ class Learner:
         None for a model behind a server.
         """
         self.pictures.register(self.model)
-        turns = [*(self.choose_support() if with_support else ()), *history]
+        own = with_support and query is not None and query.item and retrieves(self)
+        support = self.similar_support(query.item) if own and query else self.choose_support() if with_support else []
+        turns = [*support, *history]
         return self.model.length(build_messages(turns, self.scaffold, query)) if turns or query else 0
 
     def query(self, picture: Picture | Source, question: str = "") -> Turn:

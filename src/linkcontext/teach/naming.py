@@ -118,7 +118,7 @@ def mean_log_probabilities(learner: "Learner") -> list[float]:
 def left_out_by_model(learner: "Learner") -> Scores:
     """float64[pictures, names]: the language model's scores of each picture, after a support in which it is not.
 
-    They are log-probabilities less the mean of each name over all pictures, as in `Learner.estimate_name_bias`.
+    They are log-probabilities less the mean of each name over all pictures, where `Learner.estimate_name_bias` is one.
     Pictures that the support does not show, and the only picture of a name, have NaN.
     """
     pictures, support = learner.pictures, learner.choose_support()
@@ -136,7 +136,8 @@ def left_out_by_model(learner: "Learner") -> Scores:
         with progress("Leaving pictures out", len(parts)) as advance:
             rows = left_out_log_probabilities(learner.model, learner.scaffold, support, names, advance)
     scores = np.full((len(places), len(names)), np.nan)
-    scores[[places[turn.item] for turn in shown]] = without_name_bias(rows, shown, names)
+    corrected = rows if shown_pictures(learner).among_shown else without_name_bias(rows, shown, names)
+    scores[[places[turn.item] for turn in shown]] = corrected
     return scores
 
 

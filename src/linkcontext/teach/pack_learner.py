@@ -22,6 +22,7 @@ from linkcontext.teach.augmentation import augmented
 from linkcontext.teach.encoder import PictureEncoder
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import Pack, damaged_pack, read_pack
+from linkcontext.teach.pack_header import Header
 from linkcontext.teach.pack_tensors import check_features, check_vectors, features_of, prefix_of
 from linkcontext.teach.support import Shown, interleave
 from linkcontext.teach.taught_pictures import TaughtPictures
@@ -43,10 +44,8 @@ def learner_of_pack(pack: Pack, model: ScoringModel, encoder: PictureEncoder | N
         shown = None if is_here else _shown(pack)
         paths = pack.existing_pictures(model.card.name)
         learner.teach({name: [paths[item] for item in items] for name, items in pack.concepts.items()})
-        if shown is not None:
-            learner.computed.restore(
-                learner.pictures.key, support=shown, shown=Shown(max(Counter(turn.answer for turn in shown).values()))
-            )
+        if shown is not None and learner.select != "rices":
+            learner.computed.restore(learner.pictures.key, support=shown, shown=_shown_to_server(pack, shown, learner))
         return learner
     if not pack.sealed:
         _check_features(pack, features, vectors, learner)
@@ -61,6 +60,8 @@ def learner_of_pack(pack: Pack, model: ScoringModel, encoder: PictureEncoder | N
     if pack.sealed:
         learner.computed.restore(
             learner.pictures.key,
+            support=[Turn(item, name, name) for item, name in header.rounds],
+            shown=_shown_to_all(header) if learner.select != "rices" else None,
             prefix=prefix_of(pack.tensors, header.held, model.loaded),
             name_bias=[*header.leaning] or None,
             **{f"head {learner.head}": header.head.choice()},
@@ -86,12 +87,39 @@ def _empty_learner(pack: Pack, model: ScoringModel, encoder: PictureEncoder | No
 def _shown(pack: Pack) -> list[Turn]:
     """The pictures that the pack shows. Raises `InputError` if an untrusted pack chose some of them."""
     turns = [Turn(item, name, name) for item, name in pack.header.rounds]
-    if pack.trusted or turns == interleave(pack.header.concepts):
+    every = interleave(pack.header.concepts)
+    if pack.trusted or turns in (every, [*dict.fromkeys(every)]):  # earlier packs show no picture twice
         return turns
     raise InputError(
         f"{pack.path}: shows only some of its pictures, chosen by another user or on another machine. Use "
         "--trust-pack (in Python, trust=True) if you trust its author, or teach its pictures again."
     )
+
+
+def _shown_to_server(pack: Pack, support: list[Turn], learner: Learner) -> Shown:
+    """What a model behind a server is shown of a pack.
+
+    Raises `InputError` where not one picture of each name fits, and there are no vectors by which to compare pictures.
+    """
+    counts = Counter(turn.answer for turn in support)
+    if len(counts) == len(pack.concepts):
+        return Shown(max(counts.values()))
+    if learner.pictures.kinds:
+        return Shown(0, len(support), among_shown=True)
+    raise InputError(
+        f"{pack.path}: its {len(pack.concepts):,} names do not fit one prompt, and a model behind a server cannot find "
+        "the pictures most similar to a query. Use a model on this machine, or teach fewer names."
+    )
+
+
+def _shown_to_all(header: Header) -> Shown | None:
+    """How much a pack shows where all queries have the same support; None where that is not known.
+
+    Only then has it a prefix or biases of names, which go with this support and no other.
+    """
+    if header.held or any(header.leaning):
+        return Shown(max(Counter(name for _, name in header.rounds).values()))
+    return None
 
 
 def _check_features(

@@ -141,8 +141,8 @@ def _shown(learner: "Learner") -> Shown:
     if fitting >= FEWEST or not pictures.kinds:
         _warn(learner, f"Only {fitting} pictures per name are shown, the most representative ones: no more fit")
         return Shown(fitting)
-    turns = [Turn(item, name, name) for name, own in pictures.by_name.items() for item in own[:RETRIEVED]]
-    turns.sort(key=lambda turn: -len(turn.answer))
+    turns = [Turn(item, name, name) for name, own in pictures.by_name.items() for item in own]
+    turns.sort(key=lambda turn: -_length(pictures, turn))
     retrieved = largest_fitting(min(RETRIEVED, len(turns)), lambda n: _check(learner, turns[:n]))
     _warn(
         learner,
@@ -150,6 +150,12 @@ def _shown(learner: "Learner") -> Shown:
         f"their names: no more than {fitting} of each of {len(pictures.names):,} names fit",
     )
     return Shown(fitting, retrieved, among_shown=True)
+
+
+def _length(pictures: TaughtPictures, turn: Turn) -> int:
+    """About how many tokens a turn has: those of its picture where they are known, and the letters of its name."""
+    features = pictures.features.get(turn.item)
+    return len(turn.answer) + (0 if features is None else len(features.image_tokens.ids))
 
 
 def _warn(learner: "Learner", what: str) -> None:

@@ -145,7 +145,12 @@ class Trainee(nn.Module):
 
     def add_gradients(self, reads: Sequence[Read], scale: float) -> tuple[Tensor, int]:
         """Add the gradients of `scale` times the cost that `forward` gives, one example after the other and each tree
-        depth first. Gives what `forward` gives, without gradients."""
+        depth first. Gives what `forward` gives, without gradients.
+
+        Raises `InputError` where the model reads no trees.
+        """
+        if self.refused is not None:
+            raise InputError(f"--depth-first: {self.refused}. Leave it out.")
         nats, tokens = 0.0, 0
         for each in reads:  # each with features of its own, which lead back to what made them once
             (lines,), seen = self._laid([each])
