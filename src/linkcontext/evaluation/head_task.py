@@ -96,4 +96,8 @@ class HeadTask:
         if head == "pairs":
             return left_out_pair_scores(self.scorer, [t.item for t in self.support], self.labels, len(self.names))
         rows = left_out_log_probabilities(self.scorer, self.scaffold, self.support, self.names)
-        return without_name_bias(rows, self.support, self.names)
+        shown = [*{turn.item: turn for turn in self.support}.values()]
+        place = {turn.item: number for number, turn in enumerate(shown)}
+        scores = without_name_bias(rows, shown, self.names)
+        by_turn: Scores = scores[[place[turn.item] for turn in self.support]]
+        return by_turn

@@ -54,8 +54,8 @@ def knn(features: Features, labels: Labels, names: int) -> Fitted:
 
 
 def linear(features: Features, labels: Labels, names: int) -> Fitted:
-    """Log-probabilities of a logistic regression."""
-    model = LogisticRegression(C=STRENGTH, max_iter=1000).fit(features, labels)
+    """Log-probabilities of a logistic regression, in which every name counts equally, however many pictures it has."""
+    model = LogisticRegression(C=STRENGTH, max_iter=1000, class_weight="balanced").fit(features, labels)
     return lambda queries: _of_all_names(model, model.predict_log_proba(queries), names, np.log(LEAST))
 
 
@@ -102,22 +102,19 @@ def left_out_parts(labels: Labels) -> list[NDArray[np.int64]]:
     return [places for places in split if len(places)]
 
 
-def equally_often(labels: Labels) -> NDArray[np.int64]:
-    """Places at which every label occurs as often as the most frequent one, those of rarer labels more than once."""
+def shown_again(labels: Labels) -> NDArray[np.int64]:
+    """All places, and those of names with fewer pictures than `NEIGHBOURS` again until they are as many: among so many
+    neighbours a single picture could never win. No name comes more often than the most frequent one."""
     counts = np.bincount(labels)
-    most = counts.max(initial=0)
-    if (counts[counts > 0] == most).all():
-        return np.arange(len(labels))
-    return np.concatenate([np.resize(np.flatnonzero(labels == label), most) for label in np.flatnonzero(counts)])
+    wanted = min(NEIGHBOURS, int(counts.max(initial=0)))
+    rare = [np.flatnonzero(labels == label) for label in np.flatnonzero((counts > 0) & (counts < wanted))]
+    return np.concatenate([np.arange(len(labels)), *(np.resize(own, wanted)[len(own) :] for own in rare)])
 
 
 def fit_to_views(head: Head, support: Views, labels: Labels, names: int) -> Fitted:
-    """A head that is fitted to pictures and their changed copies.
-
-    Pictures of names that have fewer come again, so that each name counts equally often; means need none of it.
-    """
-    if head is not centroid:
-        places = equally_often(labels)
+    """A head that is fitted to pictures and their changed copies."""
+    if head is knn:
+        places = shown_again(labels)
         support, labels = support[places], labels[places]
     return head(support.reshape(-1, support.shape[-1]), np.repeat(labels, support.shape[1]), names)
 
