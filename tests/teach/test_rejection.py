@@ -45,8 +45,13 @@ def test_shares_lie_between_0_and_1(shares):
 
 
 def test_what_users_read():
-    assert describe_rejection(None).startswith('Never answers "none of these"')
-    text = describe_rejection(RejectionThreshold(0.83, 0.95, 0.4, 40))
+    for taught, why in (
+        ({"a": ["1", "2"], "b": ["3"]}, "needs two pictures of each name, and there is one of b. Teach it another one"),
+        ({"a": ["1", "2"], "b": ["3", "4"]}, "needs at least 20 pictures, and 4 are taught"),
+        ({"a": [*"abcdefghijklmnopqrstuvw"]}, "needs two names, and a model"),
+    ):
+        assert f'Never answers "none of these": that {why}' in describe_rejection(None, taught)
+    text = describe_rejection(RejectionThreshold(0.83, 0.95, 0.4, 40), {})
     assert "below similarity 0.830" in text
     assert "the 40 pictures" in text
     assert "accepts 95% of pictures of taught classes and rejects 40%" in text

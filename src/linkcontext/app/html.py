@@ -103,7 +103,7 @@ def _about_the_answers(session: Session) -> list[str]:
     answers = [reply.answer for reply in session.answers if reply.answer is not None and not reply.answer.taught]
     if not answers:
         return []
-    threshold = describe_rejection(learner.estimate_rejection_threshold())
+    threshold = describe_rejection(learner.estimate_rejection_threshold(), learner.pictures.by_name)
     return [learner.choose_head().describe(), *([threshold] if learner.pictures.kinds else [])]
 
 

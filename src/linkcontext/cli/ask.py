@@ -66,7 +66,8 @@ class AskPack:
             learner.point = operating_point(self.accept, self.reject)
         if not learner.model.lacks("token ids") and not self.json and self.question is None:
             console.print(learner.choose_head().describe(), markup=False, soft_wrap=True)
-            console.print(describe_rejection(learner.estimate_rejection_threshold()), markup=False, soft_wrap=True)
+            threshold = learner.estimate_rejection_threshold()
+            console.print(describe_rejection(threshold, learner.pictures.by_name), markup=False, soft_wrap=True)
         for picture in self.pictures:
             if self.question is not None:
                 self._print_reply(picture, learner.say(Path(picture), self.question))
@@ -95,7 +96,7 @@ class AskPack:
             print_json({"picture": picture, **_answer_json(answer, pack)})
         else:
             files = {item: f"{path.name}, " for item, path in pack.paths.items()}
-            near = [f"{n.name} ({files.get(n.picture, '')}{n.similarity:.2f})" for n in answer.nearest]
+            near = [f"{n.name} ({files.get(n.picture, '')}{n.similarity:.4f})" for n in answer.nearest]
             line = f"{picture}: {answer_line(answer)}" + (f"  most like: {', '.join(near)}" if near else "")
             console.print(harmless(line), markup=False, soft_wrap=True)
 

@@ -21,7 +21,7 @@ from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold
 from linkcontext.errors import InputError, counted, first_few
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
-from linkcontext.python_words import in_python_words
+from linkcontext.python_words import did_you_mean, in_python_words
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.storage import read_errors
 from linkcontext.teach.encoder import PictureEncoder, load_picture_encoder
@@ -163,7 +163,7 @@ class Pack:
             f"model: {self.model} ({header.model.identity[:12]})   licence: {self.licence or 'none given'}",
             *(f"  {name}: {counted(len(items), 'picture')}" for name, items in self.concepts.items()),
             *([header.head.choice().describe()] if self.trusted else ()),
-            describe_rejection(self.rejection_threshold)
+            describe_rejection(self.rejection_threshold, self.concepts)
             if self.trusted
             else f"It {ELSEWHERE}: only its pictures and names are used.",
         ]
@@ -249,6 +249,15 @@ class Pack:
         return paths
 
 
+def _no_pack(path: Path) -> str:
+    """What is wrong with a path at which there is no pack, and what to do."""
+    if path.is_dir():
+        return f"{path}: is a folder, and a pack is a file. Give the name of a pack, such as {path.name}.pack."
+    beside = [each.name for each in path.parent.glob("*.pack")] if path.parent.is_dir() else []
+    hint = did_you_mean(path.name, beside)
+    return f"{path}: no such pack.{hint} Write one with: linkcontext teach --data FOLDER --out {path}"
+
+
 def read_pack(path: Path, trust: bool = False) -> Pack:
     """Read a pack; with `trust` its features are used whoever wrote it.
 
@@ -256,7 +265,7 @@ def read_pack(path: Path, trust: bool = False) -> Pack:
     writes, or has impossible content.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such pack. Write one with: linkcontext teach --data FOLDER --out {path}")
+        raise InputError(_no_pack(path))
     try:
         with read_errors(path):
             size, free = path.stat().st_size, psutil.virtual_memory().available

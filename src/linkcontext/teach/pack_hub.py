@@ -92,8 +92,8 @@ learner = linkcontext.Learner.load(pack{named})
 print(learner.ask("new.jpg"))
 ```
 
-{pack.header.head.choice().describe()} {describe_rejection(pack.rejection_threshold)} These figures are those of its
-author.
+{pack.header.head.choice().describe()} {describe_rejection(pack.rejection_threshold, pack.concepts)} These figures are
+those of its author.
 
 The pack has a thumbnail and the image features of every picture. {pictures}
 

@@ -1,13 +1,13 @@
 """ "None of these": when a picture is so unlike everything taught that it gets no name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from linkcontext.errors import InputError
+from linkcontext.errors import InputError, first_few
 from linkcontext.evaluation.picture_vectors import PictureVectors, rows_of_kind
 from linkcontext.teach.answer import SimilarPicture
 from linkcontext.teach.similarity import left_out_similarities, most_similar_rows
@@ -63,18 +63,27 @@ class OperatingPoint:
         return [point for point in curve if point.recall >= self.accept][-1]
 
 
-def describe_rejection(threshold: RejectionThreshold | None) -> str:
-    """The sentence that tells users when "none of these" is answered, and how often that is right."""
+def describe_rejection(threshold: RejectionThreshold | None, taught: Mapping[str, Sequence[str]]) -> str:
+    """The sentence that tells users when "none of these" is answered, and how often that is right.
+
+    `taught` are the taught pictures by name, which say what is missing where there is no threshold.
+    """
     if threshold is None:
-        return (
-            'Never answers "none of these": that needs at least 20 pictures, at least two per name, and a model whose '
-            "image features are available."
-        )
+        return f'Never answers "none of these": {_what_is_missing(taught)}.'
     return (
-        f'Answers "none of these" below similarity {threshold.similarity:.3f}. With each of the {threshold.pictures} '
+        f'Answers "none of these" below similarity {threshold.similarity:.4f}. With each of the {threshold.pictures} '
         f"pictures left out in turn, this accepts {threshold.recall:.0%} of pictures of taught classes and rejects "
         f"{threshold.rejection_rate:.0%} of pictures of other classes."
     )
+
+
+def _what_is_missing(taught: Mapping[str, Sequence[str]]) -> str:
+    single, count = [name for name, own in taught.items() if len(own) == 1], sum(map(len, taught.values()))
+    if single:
+        return f"that needs two pictures of each name, and there is one of {first_few(single)}. Teach it another one"
+    if count < MIN_PICTURES:
+        return f"that needs at least {MIN_PICTURES} pictures, and {count} are taught"
+    return "that needs two names, and a model whose image features are available"
 
 
 def describe_choices(curve: Sequence[RejectionThreshold]) -> str:
