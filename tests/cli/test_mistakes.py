@@ -28,6 +28,7 @@ MISTAKES = {
     "teach --data photos --out zoo.pack -v -q": "--verbose --quiet: leave one of them out.",
     "teach --data photos --out zoo.pack --classes lime": "photos: has one class, and a pack needs at least two.",
     "teach --data photos --out zoo.pack --classes lyme": "--classes lyme: there is no such class in photos. The",
+    "pack zoo.pack --rename lime": "--rename lime: takes OLD NEW",
     "ask": "ask needs PACK. Example: linkcontext ask zoo.pack new.jpg",
     "ask zoo.pack": "ask needs pictures after the pack. Example: linkcontext ask zoo.pack new.jpg",
     "ask new.jpg zoo.pack": "zoo.pack: the pack comes first: linkcontext ask zoo.pack new.jpg",

@@ -152,6 +152,8 @@ def _bad_value(argument: Any, arguments: Sequence[str]) -> str:
         wrong = next((value for value in values if value not in words), "")
         if not any(kind in (int, float) for kind in _leaves(argument.field.type_stripped)):
             return f"{flag} {_not_one_of(wrong, words)}"
+    if not any(kind in (int, float) for kind in _leaves(argument.field.type_stripped)):
+        return f"{flag} {excerpt(' '.join(values))}: takes {argument.lowered.metavar}"
     kind = "whole numbers" if int in _leaves(argument.field.type_stripped) else "numbers"
     others = f", or {' or '.join(words)}" if words else ""
     wrong = next((value for value in values if not _is_number(value, kind)), " ".join(values))
