@@ -196,9 +196,16 @@ def test_the_command_line_teaches_asks_and_changes(nano, folder, capsys):
     out = capsys.readouterr().out
     assert "With each of the 24 pictures left out in turn" in out
     assert "wug: 8 pictures" in out
-    with pytest.raises(SystemExit):
-        main(["ask", pack, str(folder / "nowhere.png")])
-    assert "nowhere.png: no such picture." in capsys.readouterr().err
+    for given, sentence in (
+        (folder / "nowhere.png", "nowhere.png: no such picture."),
+        (folder / "lumm.png", "lumm.png: no such picture. Did you mean lum.png?"),
+        (folder / "zoo" / "dax", f"a folder. Name its pictures: {folder}/zoo/dax/*\n"),
+        (folder / "zoo", f"a folder. Name its pictures: {folder}/zoo/*/*\n"),
+        ("https://example.org/lum.png", "an address. Pictures are never fetched: save the picture"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["ask", pack, str(given)])
+        assert sentence in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from linkcontext.cli.terminal import console, harmless, print_json
 from linkcontext.config import HeadName, Loading
 from linkcontext.errors import InputError
 from linkcontext.metavars import WITHOUT_DEFAULT, OptionalModel, OptionalNumber, OptionalText
+from linkcontext.python_words import did_you_mean
 
 if TYPE_CHECKING:
     from linkcontext.teach.answer import Answer
@@ -55,9 +56,7 @@ class AskPack:
         self._check()
         pack = read_pack(Path(self.pack), self.trust_pack)
         if missing := [picture for picture in self.pictures if not Path(picture).is_file()]:
-            is_folder = Path(missing[0]).is_dir()
-            what = f"a folder. Name its pictures: {missing[0]}/*" if is_folder else "no such picture."
-            raise InputError(f"{missing[0]}: {what}")
+            raise InputError(f"{missing[0]}: {_no_picture(missing[0])}")
         encoder = load_picture_encoder(self.encoder, self.loading.device) if self.encoder else None
         learner = pack.learner(model_of(pack, self.model, self.loading), encoder)
         if self.head is not None:
@@ -99,6 +98,18 @@ class AskPack:
             near = [f"{n.name} ({files.get(n.picture, '')}{n.similarity:.4f})" for n in answer.nearest]
             line = f"{picture}: {answer_line(answer)}" + (f"  most like: {', '.join(near)}" if near else "")
             console.print(harmless(line), markup=False, soft_wrap=True)
+
+
+def _no_picture(given: str) -> str:
+    """What is wrong with something that is no picture's file, and what to do."""
+    path = Path(given)
+    if "://" in given:
+        return "an address. Pictures are never fetched: save the picture, and give its file."
+    if path.is_dir():
+        deeper = "" if any(each.is_file() for each in path.iterdir()) else "/*"
+        return f"a folder. Name its pictures: {given}/*{deeper}"
+    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f"no such picture.{did_you_mean(path.name, beside)}"
 
 
 def _answer_json(answer: "Answer", pack: "Pack") -> dict[str, Any]:
