@@ -1,5 +1,6 @@
 """What several tests need: a model, and a cache folder that is nobody's."""
 
+import logging
 import os
 import re
 import sys
@@ -141,3 +142,13 @@ def documented():
         return blocks
 
     return examples
+
+
+@pytest.fixture(autouse=True)
+def _levels():
+    """The levels of loggers, which the command line sets, are those from before after every test."""
+    loggers = logging.getLogger(), logging.getLogger("linkcontext")
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)

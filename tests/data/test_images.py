@@ -369,7 +369,7 @@ def test_a_raw_file_is_not_read_as_its_preview(tmp_path):
 def test_formats_that_are_known_by_name_only(tmp_path, monkeypatch, content, kind):
     monkeypatch.setattr(formats, "HAS_HEIC", False)
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(InputError, match=f"of the format {kind}" if kind else "not a picture"):
+    with pytest.raises(InputError, match=f"has the format {kind}" if kind else "not a picture"):
         open_image(tmp_path / "a.png")
     assert formats.readable(content) is None
 

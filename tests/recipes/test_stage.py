@@ -59,7 +59,7 @@ def test_a_state_of_another_shape_is_refused(tmp_path):
     network = model()
     stage.run("toy", network, loss_of(network), SCHEDULE, tmp_path)
     other = nn.Sequential(nn.Linear(4, 9), nn.GELU(), nn.Linear(9, 2))
-    with pytest.raises(InputError, match="of another model"):
+    with pytest.raises(InputError, match="belongs to another model"):
         stage.run("toy", other, loss_of(other), SCHEDULE, tmp_path)
 
 

@@ -215,7 +215,7 @@ def test_a_reply_is_what_follows_the_reasoning():
 
 def test_a_variable_that_the_template_does_not_read_is_said(nano, caplog):
     model = load_model(str(nano), device="cpu", prompting=Prompting(chat_template_kwargs='{"enable_thinkng": false}'))
-    assert "does not read enable_thinkng" in caplog.text
+    assert "does not use enable_thinkng" in caplog.text
     assert model.describe()["chat_template_kwargs"] == {}
 
 

@@ -43,7 +43,7 @@ def test_a_server_that_cannot_is_read_whole_and_it_is_said(server, why, caplog):
 def test_a_server_without_prompt_logprobs_gives_replies_and_it_is_said(caplog):
     able = abilities(FakeVllm(no_prompt_logprobs=True), pool_of(), "http://a/v1")
     assert able.answers.refusal == able.no_trie == "it gives no prompt_logprobs"
-    assert "replies are taken instead" in caplog.text
+    assert "replies are matched instead" in caplog.text
 
 
 def test_servers_of_different_models_are_refused():

@@ -107,7 +107,7 @@ def test_what_could_not_be_trained_is_a_sentence(options, why):
 
 
 def test_unknown_names_are_sentences(tmp_path):
-    with pytest.raises(InputError, match="there are lcl-llava"):
+    with pytest.raises(InputError, match="There are lcl-llava"):
         with_preset(TrainConfig(), "lcl")
     with pytest.raises(InputError, match="no configuration was found"):
         dry_run(TrainConfig(ModelConfig(str(tmp_path))), None)

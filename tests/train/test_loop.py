@@ -397,7 +397,7 @@ def test_a_checkpoint_that_is_cut_short_or_of_another_model_is_refused(config, t
     [
         ({"mixture": ("link=0.5",)}, "sum to 1"),
         ({"lora_rank": 2, "lora_targets": "no_such"}, "matches none"),
-        ({"batch": 4, "micro_batch": 3}, "cannot be dealt out"),
+        ({"batch": 4, "micro_batch": 3}, "cannot be divided among"),
         ({"trackers": ("wandb",)}, "not installed"),
         ({"support": 400}, "pictures needed"),
     ],
