@@ -8,13 +8,13 @@ from linkcontext.evaluation.heads import (
     HEADS,
     best_temperature,
     centroid,
+    evenly_spaced,
     fit_to_views,
     knn,
     left_out_parts,
     left_out_scores,
     linear,
     log_softmax,
-    shown_again,
     smoothed_losses,
 )
 
@@ -130,12 +130,18 @@ def test_tabicl_without_its_package_is_a_sentence(monkeypatch):
 
 def test_a_name_with_one_picture_counts_as_often_as_the_others():
     """By hand, and by oracle: three neighbours can be of it, and the regression's classes have equal weights."""
-    assert shown_again(np.array([0, 2, 0, 0, 2])).tolist() == [0, 1, 2, 3, 4, 1]
-    assert shown_again(np.array([1, 0, 0, 1])).tolist() == [0, 1, 2, 3]
-    assert shown_again(np.repeat([0, 1], [8, 6])).tolist() == [*range(14)]
     rows, few = FEATURES[[0, 1, 2, 3]][:, None], np.array([0, 0, 0, 1])
     found = fit_to_views(knn, rows, few, 2)(FEATURES)
     assert found == pytest.approx(knn(FEATURES[[0, 1, 2, 3, 3, 3]], np.array([0, 0, 0, 1, 1, 1]), 2)(FEATURES))
+    uneven = np.array([0, 0, 0, 1, 1])  # of two pictures, the first comes again
+    found_uneven = knn(FEATURES[:5], uneven, 2)(FEATURES)
+    assert found_uneven == pytest.approx(knn(FEATURES[[0, 1, 2, 3, 4, 3]], np.array([0, 0, 0, 1, 1, 1]), 2)(FEATURES))
     assert found[3:].argmax(1).tolist() == [1, 1, 1]
     middle = linear(FEATURES[[0, 0, 0, 3]], few, 2)(unit([45]))[0]
     assert middle[0] == pytest.approx(middle[1], abs=0.01)  # without equal weights the three win
+
+
+def test_a_sample_is_spread_over_all():
+    assert evenly_spaced(3, 5).tolist() == [0, 1, 2]
+    assert evenly_spaced(9, 5).tolist() == [0, 2, 4, 6, 8]
+    assert evenly_spaced(0, 5).tolist() == []

@@ -22,6 +22,7 @@ from linkcontext.evaluation.heads import (
     Views,
     best_temperature,
     centroid,
+    evenly_spaced,
     left_out_scores,
     log_softmax,
     smoothed_losses,
@@ -118,18 +119,13 @@ def choose_head(
         by_model = left_out & np.isfinite(model_scores).all(1)
         # A support with one picture of each name has none to leave out: then the heads on features are judged alone.
         left_out, model_scores = (by_model, model_scores) if by_model.any() or wanted == "mix" else (left_out, None)
-    places = evenly_spaced(np.flatnonzero(left_out), MOST)
+    places = np.flatnonzero(left_out)
+    places = places[evenly_spaced(len(places), MOST)]
     if not len(places):
         temperatures: dict[HeadName, float] = dict.fromkeys(HEADS, UNKNOWN_TEMPERATURE)
         return HeadChoice("lm") if wanted == "auto" else HeadChoice(wanted, next(iter(kinds)), temperatures)
-    if wanted == "auto" and len(labels) * names > MOST_TO_FIT:
-        log.warning(
-            "The heads linear and mix are not tried: a logistic regression on %s pictures of %s names takes too long. "
-            "--head linear fits one all the same.",
-            f"{len(labels):,}",
-            f"{names:,}",
-        )
-    by_kind = {kind: _judge_all(wanted, rows, labels, names, model_scores, places) for kind, rows in kinds.items()}
+    heads = _compared(wanted, len(labels), names)
+    by_kind = {kind: _judge_all(heads, rows, labels, names, model_scores, places) for kind, rows in kinds.items()}
 
     def chosen_without(part: NDArray[np.int64]) -> HeadChoice:
         kind = _best_kind(kinds, labels, names, np.setdiff1d(np.arange(len(labels)), places[part]), places)
@@ -196,21 +192,30 @@ class _Judged:
         return log_softmax(self.scores[among] / self.temperature(among))
 
 
-def evenly_spaced(places: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """The places, or so many of them at equal distances."""
-    if len(places) <= most:
-        return places
-    chosen: NDArray[np.int64] = places[np.linspace(0, len(places) - 1, most).round().astype(int)]
-    return chosen
+def _compared(wanted: HeadName, pictures: int, names: int) -> tuple[HeadName, ...]:
+    """The heads on image features that are judged for what is wanted."""
+    if wanted not in ("auto", "mix"):
+        return (wanted,)
+    if wanted == "mix" or pictures * names <= MOST_TO_FIT:
+        return SIMPLEST_FIRST
+    log.warning(
+        "The heads linear and mix are not tried: a logistic regression on %s pictures of %s names takes too long. "
+        "--head linear fits one all the same.",
+        f"{pictures:,}",
+        f"{names:,}",
+    )
+    return tuple(head for head in SIMPLEST_FIRST if head != "linear")
 
 
 def _judge_all(
-    wanted: HeadName, rows: Views, labels: Labels, names: int, model_scores: Scores | None, places: NDArray[np.int64]
+    heads: Sequence[HeadName],
+    rows: Views,
+    labels: Labels,
+    names: int,
+    model_scores: Scores | None,
+    places: NDArray[np.int64],
 ) -> dict[HeadName, _Judged]:
     """The heads that a choice compares, on the pictures at `places`, by features of one kind."""
-    heads = SIMPLEST_FIRST if wanted in ("auto", "mix") else (wanted,)
-    if wanted == "auto" and len(labels) * names > MOST_TO_FIT:
-        heads = tuple(head for head in heads if head != "linear")
     scores = {head: left_out_scores(HEADS[head], rows, labels, names, places) for head in heads}
     if model_scores is not None:
         scores["lm"] = model_scores

@@ -47,7 +47,12 @@ def centroid(features: Features, labels: Labels, names: int) -> Fitted:
 
 
 def knn(features: Features, labels: Labels, names: int) -> Fitted:
-    """The logarithm of each name's share of the three nearest pictures, nearer ones counting more."""
+    """The logarithm of each name's share of the three nearest pictures, nearer ones counting more.
+
+    Pictures of a name that has fewer than three count more than once.
+    """
+    places = _shown_again(labels)
+    features, labels = features[places], labels[places]
     count = min(NEIGHBOURS, len(features))
     model = KNeighborsClassifier(count, weights="distance", metric="cosine").fit(features, labels)
     return lambda queries: np.log(_of_all_names(model, model.predict_proba(queries), names) + LEAST)
@@ -102,7 +107,7 @@ def left_out_parts(labels: Labels) -> list[NDArray[np.int64]]:
     return [places for places in split if len(places)]
 
 
-def shown_again(labels: Labels) -> NDArray[np.int64]:
+def _shown_again(labels: Labels) -> NDArray[np.int64]:
     """All places, and those of names with fewer pictures than `NEIGHBOURS` again until they are as many: among so many
     neighbours a single picture could never win. No name comes more often than the most frequent one."""
     counts = np.bincount(labels)
@@ -113,10 +118,13 @@ def shown_again(labels: Labels) -> NDArray[np.int64]:
 
 def fit_to_views(head: Head, support: Views, labels: Labels, names: int) -> Fitted:
     """A head that is fitted to pictures and their changed copies."""
-    if head is knn:
-        places = shown_again(labels)
-        support, labels = support[places], labels[places]
     return head(support.reshape(-1, support.shape[-1]), np.repeat(labels, support.shape[1]), names)
+
+
+def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
+    """The places of `count` things or, of more than `most`, of so many at equal distances."""
+    places: NDArray[np.int64] = np.linspace(0, max(0, count - 1), min(count, most)).round().astype(np.int64)
+    return places
 
 
 def left_out_scores(

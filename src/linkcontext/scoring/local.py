@@ -102,15 +102,16 @@ class LocalModel:
     def with_pictures(
         self,
         sources: Sources,
-        batch: int = 16,
+        batch: int | None = None,
         engine: EngineName = "auto",
         memory_gb: float | None = None,
         keep_features: bool = True,
     ) -> Self:
         """The same weights for other pictures, whose features are kept on the disk unless `keep_features` is False.
 
-        The engine and the memory that were requested stay where no others are.
+        The batch, engine and memory that were requested stay where no others are.
         """
+        batch = self._reference.batch if batch is None else batch
         engine = self.choice.requested if engine == "auto" else engine
         memory_gb = self.choice.memory_gb if memory_gb is None else memory_gb
         eyes = VisionEncoder(self.loaded, open_image, use_disk=keep_features, memory_gb=memory_gb)

@@ -124,7 +124,7 @@ class ScoringModel(Protocol):
     def with_pictures(
         self,
         sources: Sources,
-        batch: int = 16,
+        batch: int | None = None,
         engine: EngineName = "auto",
         memory_gb: float | None = None,
         keep_features: bool = True,

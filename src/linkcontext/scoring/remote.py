@@ -108,7 +108,7 @@ class RemoteModel:
     def with_pictures(
         self,
         sources: Sources,
-        batch: int = 16,
+        batch: int | None = None,
         engine: EngineName = "auto",
         memory_gb: float | None = None,
         keep_features: bool = True,
@@ -116,7 +116,7 @@ class RemoteModel:
         """The same model for other pictures. Raises `InputError` for what only the server can choose."""
         if engine != "auto" or memory_gb is not None:
             raise InputError(f"--engine, --memory-gb: {self.card.name} is computed by its server. Leave them out.")
-        return replace(self, sources=sources, batch=batch)
+        return replace(self, sources=sources, batch=self.batch if batch is None else batch)
 
     def clone(self, prompting: Prompting | None = None) -> Self:
         """A copy, prompted in another way if `prompting` is given."""

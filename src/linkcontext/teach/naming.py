@@ -7,8 +7,18 @@ import numpy as np
 
 from linkcontext.config import HeadName
 from linkcontext.errors import InputError
-from linkcontext.evaluation.head_choice import HeadChoice, choose_head, evenly_spaced
-from linkcontext.evaluation.heads import HEADS, LEFT_OUT, Fitted, Labels, Scores, Views, fit_to_views, left_out_parts
+from linkcontext.evaluation.head_choice import HeadChoice, choose_head
+from linkcontext.evaluation.heads import (
+    HEADS,
+    LEFT_OUT,
+    Fitted,
+    Labels,
+    Scores,
+    Views,
+    evenly_spaced,
+    fit_to_views,
+    left_out_parts,
+)
 from linkcontext.evaluation.name_scores import (
     is_balanced,
     left_out_log_probabilities,
@@ -126,7 +136,7 @@ def left_out_by_model(learner: "Learner") -> Scores:
     places = {picture: place for place, picture in enumerate(pictures.ids)}
     if shown_pictures(learner).among_shown:  # every taught picture may be shown: a sample of all is left out
         named = [Turn(item, name, name) for name, own in pictures.by_name.items() for item in own]
-        shown = [named[place] for place in evenly_spaced(np.arange(len(named)), MOST_ASKED)]
+        shown = [named[place] for place in evenly_spaced(len(named), MOST_ASKED)]
     else:
         shown = [*{turn.item: turn for turn in support}.values()]  # a picture may be shown more than once
     if retrieves(learner):

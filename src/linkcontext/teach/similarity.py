@@ -11,6 +11,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from linkcontext.evaluation.heads import evenly_spaced
+
 MARGIN = 0.05  # by which the AUROC of another kind of vectors must be better
 MOST = 2000  # taught pictures that are left out; of more, evenly spaced ones
 
@@ -31,7 +33,7 @@ def left_out_similarities(rows: Tensor, labels: Sequence[int]) -> tuple[Tensor, 
     """
     names = torch.tensor(labels)
     own, others = [], []
-    for place in torch.linspace(0, len(rows) - 1, min(MOST, len(rows))).round().long().tolist():
+    for place in evenly_spaced(len(rows), MOST).tolist():
         similarities = most_similar_rows(rows, rows[place, 0])
         similarities[place] = -1
         own.append(float(similarities.max()))
