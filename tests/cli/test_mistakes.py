@@ -1,5 +1,8 @@
 """Mistakes that people make on the command line: each gets a sentence that says what to type instead."""
 
+import subprocess
+import sys
+
 import pytest
 
 from linkcontext.cli import main
@@ -106,3 +109,16 @@ def test_the_flags_of_a_command_are_those_of_its_help(capsys):
         shown = {word.strip(",") for word in capsys.readouterr().out.split() if word.startswith("--")}
         assert {*flags_of(options)} - shown == set()
         assert "--pack" not in flags_of(options)
+
+
+@pytest.mark.parametrize(
+    "typed", [["ask", "nowhere.pack", "new.jpg"], ["pack", "nowhere.pack"], ["ask", ".", "new.jpg"]]
+)
+def test_a_pack_that_is_not_there_is_said_before_torch_is_imported(tmp_path, typed):
+    script = (
+        "import sys\nfrom linkcontext.cli import main\n"
+        f"try:\n    main({typed!r})\nexcept SystemExit as ended:\n    print(ended.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "2 False\n"
+    assert "pack" in done.stderr

@@ -12,6 +12,7 @@ from linkcontext.config import HeadName, Loading
 from linkcontext.errors import InputError
 from linkcontext.metavars import WITHOUT_DEFAULT, OptionalModel, OptionalNumber, OptionalText
 from linkcontext.python_words import did_you_mean
+from linkcontext.teach.pack_file import check_pack_file
 
 if TYPE_CHECKING:
     from linkcontext.teach.answer import Answer
@@ -48,15 +49,16 @@ class AskPack:
 
     def run(self) -> None:
         """Ask, and print a line for each picture."""
+        self._check()
+        check_pack_file(Path(self.pack))
+        if missing := [picture for picture in self.pictures if not Path(picture).is_file()]:
+            raise InputError(f"{missing[0]}: {_no_picture(missing[0])}")
         from linkcontext.teach.encoder import load_picture_encoder
         from linkcontext.teach.pack import read_pack
         from linkcontext.teach.pack_learner import model_of
         from linkcontext.teach.rejection import describe_rejection
 
-        self._check()
         pack = read_pack(Path(self.pack), self.trust_pack)
-        if missing := [picture for picture in self.pictures if not Path(picture).is_file()]:
-            raise InputError(f"{missing[0]}: {_no_picture(missing[0])}")
         encoder = load_picture_encoder(self.encoder, self.loading.device) if self.encoder else None
         learner = pack.learner(model_of(pack, self.model, self.loading), encoder)
         if self.head is not None:

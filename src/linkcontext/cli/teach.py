@@ -27,6 +27,7 @@ from linkcontext.metavars import (
 )
 from linkcontext.models.prompting import Prompting
 from linkcontext.source import data_help
+from linkcontext.teach.pack_file import check_pack_file
 
 if TYPE_CHECKING:
     from linkcontext.scoring.protocol import ScoringModel
@@ -228,6 +229,7 @@ class ChangePack:
 
     def run(self) -> None:
         """Change the pack if a flag says so, and print what is in it."""
+        check_pack_file(Path(self.pack))
         from linkcontext.teach.pack import read_pack
         from linkcontext.teach.pack_writing import locked
 

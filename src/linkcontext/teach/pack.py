@@ -21,12 +21,13 @@ from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold
 from linkcontext.errors import InputError, counted, first_few
 from linkcontext.models import bundled
 from linkcontext.models.feature_store import fingerprint
-from linkcontext.python_words import did_you_mean, in_python_words
+from linkcontext.python_words import in_python_words
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.storage import read_errors
 from linkcontext.teach.encoder import PictureEncoder, load_picture_encoder
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.notebook import taught_html
+from linkcontext.teach.pack_file import check_pack_file
 from linkcontext.teach.pack_header import Header, read_header
 from linkcontext.teach.pack_seal import is_sealed
 from linkcontext.teach.pack_tensors import check_tensors
@@ -249,23 +250,13 @@ class Pack:
         return paths
 
 
-def _no_pack(path: Path) -> str:
-    """What is wrong with a path at which there is no pack, and what to do."""
-    if path.is_dir():
-        return f"{path}: is a folder, and a pack is a file. Give the name of a pack, such as {path.name}.pack."
-    beside = [each.name for each in path.parent.glob("*.pack")] if path.parent.is_dir() else []
-    hint = did_you_mean(path.name, beside)
-    return f"{path}: no such pack.{hint} Write one with: linkcontext teach --data FOLDER --out {path}"
-
-
 def read_pack(path: Path, trust: bool = False) -> Pack:
     """Read a pack; with `trust` its features are used whoever wrote it.
 
     Raises `InputError` for a file that is not a pack, is incomplete or damaged, has another format than this version
     writes, or has impossible content.
     """
-    if not path.is_file():
-        raise InputError(_no_pack(path))
+    check_pack_file(path)
     try:
         with read_errors(path):
             size, free = path.stat().st_size, psutil.virtual_memory().available
