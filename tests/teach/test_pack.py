@@ -578,3 +578,13 @@ def test_a_pack_whose_names_are_not_shown_equally_often_answers_as_it_did(model,
     same(again.ask(folder / "lum.png"), before)
     assert again.choose_support() == learner.choose_support()
     assert len(_shown(replace(pack, sealed=False))) == 6
+
+
+def test_a_description_of_many_names_is_short(learner, tmp_path, monkeypatch):
+    monkeypatch.setattr("linkcontext.teach.pack.LISTED", 1)
+    lines = write_pack(learner, tmp_path / "zoo.pack").describe()
+    first, count = learner.pictures.names[0], len(learner.pictures.names)
+    assert [line for line in lines if line.startswith("  ")] == [
+        f"  {first}: 8 pictures",
+        f"  and {count - 1} more names",
+    ]

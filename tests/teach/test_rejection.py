@@ -51,6 +51,7 @@ def test_what_users_read():
         ({"a": [*"abcdefghijklmnopqrstuvw"]}, "needs two names, and a model"),
     ):
         assert f'Never answers "none of these": that {why}' in describe_rejection(None, taught)
+    assert "With 2,000 of the 16,000 pictures left out" in describe_rejection(RejectionThreshold(0.8, 1, 1, 16_000), {})
     text = describe_rejection(RejectionThreshold(0.83, 0.95, 0.4, 40), {})
     assert "below similarity 0.830" in text
     assert "the 40 pictures" in text

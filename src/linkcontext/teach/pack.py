@@ -9,6 +9,7 @@ files (docs/security.md).
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -34,6 +35,7 @@ from linkcontext.teach.pack_tensors import check_tensors
 from linkcontext.teach.rejection import RejectionThreshold, describe_rejection
 
 ELSEWHERE = "was written by another user or on another machine"
+LISTED = 40  # names, at most, that a description lists
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,7 +164,8 @@ class Pack:
             f"{self.path}: {counted(len(self.concepts), 'name')}, {counted(len(header.items), 'picture')}{shown}; "
             f"{size:.1f} MB, {state}",
             f"model: {self.model} ({header.model.identity[:12]})   licence: {self.licence or 'none given'}",
-            *(f"  {name}: {counted(len(items), 'picture')}" for name, items in self.concepts.items()),
+            *(f"  {name}: {counted(len(items), 'picture')}" for name, items in [*self.concepts.items()][:LISTED]),
+            *([f"  and {len(self.concepts) - LISTED:,} more names"] if len(self.concepts) > LISTED else []),
             *([header.head.choice().describe()] if self.trusted else ()),
             describe_rejection(self.rejection_threshold, self.concepts)
             if self.trusted
@@ -197,7 +200,7 @@ class Pack:
 
         return learner_of_pack(self, model, encoder)
 
-    @property
+    @cached_property
     def paths(self) -> dict[str, Path]:
         """The paths of the pictures when they were taught, by id; none of a picture that was given without a file."""
         folder = self.path.resolve().parent

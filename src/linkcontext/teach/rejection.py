@@ -10,7 +10,7 @@ from torch import Tensor
 from linkcontext.errors import InputError, first_few
 from linkcontext.evaluation.picture_vectors import PictureVectors, rows_of_kind
 from linkcontext.teach.answer import SimilarPicture
-from linkcontext.teach.similarity import left_out_similarities, most_similar_rows
+from linkcontext.teach.similarity import MOST, left_out_similarities, most_similar_rows
 from linkcontext.teach.taught_pictures import TaughtPictures
 
 ACCEPT = 0.95  # share of pictures of taught names that must be accepted, unless the user chooses another
@@ -70,8 +70,10 @@ def describe_rejection(threshold: RejectionThreshold | None, taught: Mapping[str
     """
     if threshold is None:
         return f'Never answers "none of these": {_what_is_missing(taught)}.'
+    count = threshold.pictures
+    pictures = f"each of the {count}" if count <= MOST else f"{MOST:,} of the {count:,}"
     return (
-        f'Answers "none of these" below similarity {threshold.similarity:.4f}. With each of the {threshold.pictures} '
+        f'Answers "none of these" below similarity {threshold.similarity:.4f}. With {pictures} '
         f"pictures left out in turn, this accepts {threshold.recall:.0%} of pictures of taught classes and rejects "
         f"{threshold.rejection_rate:.0%} of pictures of other classes."
     )
