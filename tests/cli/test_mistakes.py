@@ -34,6 +34,14 @@ MISTAKES = {
     "pack zoo.pack --rename lime": "--rename lime: takes OLD NEW",
     "ask": "ask needs PACK. Example: linkcontext ask zoo.pack new.jpg",
     "ask zoo.pack": "ask needs pictures after the pack. Example: linkcontext ask zoo.pack new.jpg",
+    "ask new.jpg": "ask needs a pack, and then the pictures. Example: linkcontext ask zoo.pack new.jpg",
+    "ask photos": "ask needs a pack, and then the pictures. Example: linkcontext ask zoo.pack photos/*",
+    "pack zoo.pack --remove": "--remove: a value is missing. Write it behind the flag, or leave the flag out.",
+    "pack zoo.pack --rename --remove lime": "--rename: a value is missing.",
+    "teach --data photos --out zoo.pack --classes": "--classes: a value is missing.",
+    "eval --data photos --shots-per-class --ways 2": "--shots-per-class: a value is missing.",
+    "teach --data photos/lime --out zoo.pack": "If lime is one class, give the folder that it lies in, photos.",
+    "compare runs/fist runs/first": "runs/fist/config.json is not there. Did you mean runs/first?",
     "ask new.jpg zoo.pack": "zoo.pack: the pack comes first: linkcontext ask zoo.pack new.jpg",
     "ask zoo.pack new.jpg": "zoo.pack: no such pack. Write one with: linkcontext teach --data FOLDER --out zoo.pack",
     "ask zoo.pack new.jpg --question ": "--question: is empty. Write a question, or leave the flag out",
@@ -56,8 +64,9 @@ MISTAKES = {
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch, picture):
-    """A folder of class folders, `photos`, and one with a space in its name, in the current folder."""
+    """A folder of class folders, `photos`, one with a space in its name, and one of runs, in the current folder."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "first").mkdir(parents=True)
     for place, folder in enumerate(("photos/lime", "photos/lemon", "my photos/lime", "my photos/lemon")):
         for number in range(3):
             picture(tmp_path / folder / f"{number}.png", 10 * place + number)
@@ -75,7 +84,7 @@ def test_a_mistake_gets_a_sentence_that_says_what_to_type(capsys, photos, typed)
     assert MISTAKES[typed] in err
     assert len(err.splitlines()) == 1
     assert len(err) < 400
-    assert not [path for path in photos.iterdir() if "photos" not in path.name]  # nothing was written
+    assert {path.name for path in photos.iterdir()} == {"photos", "my photos", "runs"}  # nothing was written
 
 
 def test_without_a_command_the_commands_are_listed(capsys):

@@ -66,7 +66,10 @@ def _terminable() -> Iterator[None]:
 def _stopped(command_line: str, code: int) -> NoReturn:
     """Print how to resume, and exit. Threads have a second to end: one may be writing, others may wait for a server."""
     again = f" To resume, run the same command again: linkcontext {command_line}"
-    complain(f"stopped.{again if command_line.startswith(RESUMABLE) else ''}", "\n")
+    kept = " A pack is written in one step at the end: it is either as it was before, or complete."
+    if not command_line.startswith(RESUMABLE):
+        again = kept if command_line.startswith(("teach", "pack")) else ""
+    complain(f"stopped.{again}", "\n")
     threads = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
     deadline = time.monotonic() + PATIENCE
     for thread in threads:

@@ -78,7 +78,7 @@ class AskPack:
     def _check(self) -> None:
         """Raise `InputError` for a question or pictures that are not there, and for a picture in the pack's place."""
         if not self.pictures:
-            raise InputError(f"ask needs pictures after the pack. Example: linkcontext ask {self.pack} new.jpg")
+            raise InputError(_one_word(Path(self.pack)))
         if self.question is not None and not self.question.strip():
             raise InputError("--question: is empty. Write a question, or leave the flag out to get the name.")
         if packs := [path for path in self.pictures if Path(path).suffix == ".pack"]:
@@ -102,6 +102,15 @@ class AskPack:
             console.print(harmless(line), markup=False, soft_wrap=True)
 
 
+def _one_word(given: Path) -> str:
+    """What to type if `ask` got one path only, which is a pack, or a picture or a folder in the place of one."""
+    if given.suffix == ".pack":
+        return f"ask needs pictures after the pack. Example: linkcontext ask {given} new.jpg"
+    pictures = f"{given}/*" if given.is_dir() else str(given)
+    pack = next(iter(sorted(Path().glob("*.pack"))), Path("zoo.pack"))
+    return f"ask needs a pack, and then the pictures. Example: linkcontext ask {pack} {pictures}"
+
+
 def _no_picture(given: str) -> str:
     """What is wrong with something that is no picture's file, and what to do."""
     path = Path(given)
@@ -115,15 +124,13 @@ def _no_picture(given: str) -> str:
 
 
 def _answer_json(answer: "Answer", pack: "Pack") -> dict[str, Any]:
-    """An answer as `ask --json` prints it. The answer's similarity has the key `fit` there.
-
-    The path of a taught picture is null if it was taught without a file.
+    """An answer as `ask --json` prints it. The path of a taught picture is null if it was taught without a file.
     """
     paths = {item: str(path) for item, path in pack.paths.items()}
     return {
         "name": answer.name,
         "probabilities": answer.probabilities,
-        "fit": answer.similarity,
+        "similarity": answer.similarity,
         "nearest": [
             {
                 "name": near.name,

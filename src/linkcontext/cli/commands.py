@@ -41,7 +41,7 @@ GROUPS: dict[str, dict[str, Command]] = {
             (
                 "linkcontext ask zoo.pack new.jpg",
                 "linkcontext ask zoo.pack new.jpg other.jpg --json",
-                'linkcontext ask zoo.pack new.jpg --question "What colour is it?"',
+                "linkcontext ask zoo.pack new/*.jpg --reject 0.9",
             ),
         ),
         "pack": Command(

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -40,6 +41,18 @@ def long_dash(argument: str) -> str | None:
     if argument[:1] not in tuple(LONG_DASHES) or Path(argument).exists():
         return None
     return f"{argument}: begins with a long dash. Type two hyphens: --{argument.lstrip(LONG_DASHES + '-')}"
+
+
+def empty_list(name: str, arguments: Sequence[str]) -> str | None:
+    """The sentence about a flag for several values that has none: `--remove` at the end. None if there is no such flag.
+
+    The parser takes it for an empty list, which is what the flag means when it is not given.
+    """
+    lists = {flag for flag, kind in _flags_with_types(COMMANDS[name].options) if get_origin(kind) is tuple}
+    for word, following in pairwise([*arguments, "--"]):
+        if word.replace("_", "-") in lists and following.startswith("--"):
+            return f"{word}: a value is missing. Write it behind the flag, or leave the flag out."
+    return None
 
 
 def explain(event: object, name: str, arguments: Sequence[str]) -> str | None:
@@ -77,15 +90,24 @@ def closest(word: str, options: Iterable[str]) -> str | None:
 
 def flags_of(options: type[Any]) -> Iterator[str]:
     """The flags of a command's options, and of the dataclasses in them: `--data`, `--strict`, `--no-strict`."""
+    for flag, kind in _flags_with_types(options):
+        yield flag
+        if kind is bool:
+            yield f"--no-{flag.removeprefix('--')}"
+
+
+def _flags_with_types(options: type[Any]) -> Iterator[tuple[str, Any]]:
+    """The flags of a command's options, and of the dataclasses in them, each with the type of its value."""
     for name, hint in get_type_hints(options, include_extras=True).items():
         notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
         kind = get_args(hint)[0] if notes else hint
         if is_dataclass(kind) and isinstance(kind, type):
-            yield from flags_of(kind)
+            yield from _flags_with_types(kind)
         elif name in {field.name for field in fields(options)} and tyro.conf.Positional not in notes:
-            yield f"--{name.replace('_', '-')}"
-            if kind is bool:
-                yield f"--no-{name.replace('_', '-')}"
+            given = [note for note in notes if hasattr(note, "aliases")]  # tyro.conf.arg, with names of its own
+            flags = [one.name or name for one in given] or [name]
+            yield from ((f"--{flag.replace('_', '-')}", kind) for flag in flags)
+            yield from ((alias, kind) for one in given for alias in one.aliases or () if alias.startswith("--"))
 
 
 def _missing(event: _errors.MissingArgs, name: str, arguments: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import tyro
 from tyro import _errors
 
 from linkcontext.cli.commands import COMMANDS, GROUPS, Command
-from linkcontext.cli.mistakes import explain, long_dash, unknown_command
+from linkcontext.cli.mistakes import empty_list, explain, long_dash, unknown_command
 from linkcontext.errors import InputError
 from linkcontext.scoring.engine_names import with_current_names
 
@@ -55,6 +55,8 @@ def parse(arguments: Sequence[str]) -> tuple[Any, Verbosity]:
     if dash := next((sentence for word in rest if (sentence := long_dash(word))), None):
         raise InputError(dash)
     rest = with_current_names(rest)
+    if empty := empty_list(name, rest):
+        raise InputError(empty)
 
     def refuse(event: object) -> None:
         if sentence := explain(event, name, rest):

@@ -115,20 +115,21 @@ class Teach:
     def run(self) -> None:
         """Teach, and print what is in the pack."""
         from linkcontext.source import open_data
-        from linkcontext.teach.class_pictures import pictures_by_class_name
+        from linkcontext.teach.class_pictures import nested_classes, pictures_by_class_name
         from linkcontext.teach.pack_writing import locked
 
         out = Path(self.out)
         dataset = open_data(self.data, self.strict, fewest=1)
         named = pictures_by_class_name(dataset, self.classes)
-        print_problems(dataset.problems)
+        print_problems((*dataset.problems, *nested_classes(dataset)))
         new = None if out.exists() else self._new_learner(named)  # what is refused here leaves no lock file
         with locked(out):
             pack, choices = self._write(out, named, new)
         console.print("\n".join([*pack.describe(), *choices]), markup=False, soft_wrap=True)
 
     def _write(self, out: Path, named: dict[str, list[Path]], new: "Learner | None") -> tuple["Pack", list[str]]:
-        """Add the pictures to the pack that exists, or write a new one; with it a line about other thresholds."""
+        """Add the pictures to the pack that exists, or write a new one; with it what else to know of the lesson."""
+        from linkcontext.teach.lesson_notes import name_notes
         from linkcontext.teach.pack import read_pack
         from linkcontext.teach.pack_writing import write_pack
         from linkcontext.teach.rejection import describe_choices
@@ -138,12 +139,13 @@ class Teach:
             new = self._earlier_learner(earlier)
         learner = self._new_learner(named) if new is None else new
         self._refuse_single(learner.pictures.names, named)
+        before = learner.pictures.copy().by_name
         learner.teach(self._accepted(learner.model, named))
         licence = self.licence if self.licence is not None else earlier.licence if earlier else ""
         keep_state = self.state and (earlier is None or earlier.has_state)  # a pack without state stays without
         pack = write_pack(learner, out, licence, keep_state)
         choices = describe_choices(learner.rejection_curve())
-        return pack, [choices] if choices else []
+        return pack, [*name_notes(learner, before), *([choices] if choices else [])]
 
     def _refuse_single(self, taught: Iterable[str], named: Iterable[str]) -> None:
         """Raise `InputError` if the names taught before and those of the folder are a single one."""

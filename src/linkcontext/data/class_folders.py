@@ -53,6 +53,8 @@ def open_folder(root: Path, strict: bool = False, fewest: int = 2) -> Dataset:
     classes = sorted({item.class_id for item in items})
     if len(classes) < fewest and not any(item.questions for item in items):
         there = f"only one class ({excerpt(classes[0])!r})" if classes else "no picture in a class folder"
+        if not classes and pictures:
+            there += f". If {root.name} is one class, give the folder that it lies in, {root.parent}"
         because = f" Left out: {first_few(problems.sentences, whole=True)}" if problems.sentences else ""
         raise InputError(f"{root}: {there}. Expected {LAYOUT}.{because}")
     return dataclasses.replace(dataset, problems=tuple(problems.sentences))
@@ -121,7 +123,7 @@ def _items(pictures: dict[str, ScannedFile], manifest: Dataset, layout: Layout, 
     if unplaced:
         problems.add(
             f"{manifest.root}: pictures left out because they lie in no class folder: {len(unplaced)} "
-            f"({first_few(unplaced)}). Expected {LAYOUT}."
+            f"({first_few(unplaced)})."
         )
     if blank:
         problems.add(

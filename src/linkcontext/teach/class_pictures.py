@@ -44,6 +44,14 @@ def pictures_by_class_name(dataset: Dataset, classes: Sequence[str] = ()) -> dic
     return {name: paths[name] for name in (wanted.values() or paths)}
 
 
+def nested_classes(dataset: Dataset) -> list[str]:
+    """A sentence about class folders that lie in other folders, if there are any: the outer one may have been meant."""
+    nested = sorted({item.class_id for item in dataset.items if "/" in item.class_id})
+    if not nested:
+        return []
+    return [f"{dataset.root}: a folder in a folder is a class of its own, called by its own name: {first_few(nested)}."]
+
+
 def accepted_pictures(
     model: ScoringModel, named: Mapping[str, Sequence[Path]]
 ) -> tuple[dict[str, list[Path]], list[str]]:
@@ -66,6 +74,6 @@ def pictures_of_data(data: "str | os.PathLike[str] | Dataset", model: ScoringMod
     """
     dataset = data if isinstance(data, Dataset) else open_data(os.fspath(data), fewest=1)
     named, problems = accepted_pictures(model, pictures_by_class_name(dataset))
-    for sentence in (*dataset.problems, *problems):
+    for sentence in (*dataset.problems, *nested_classes(dataset), *problems):
         log.warning("%s", sentence)
     return named

@@ -115,7 +115,8 @@ def _in_folder(given: Any) -> list[Source]:
     names = [path for path in scan(folder, problems) if "/" not in path] if files else []
     if not names:
         folders = any(path.is_dir() for path in folder.iterdir())
-        advice = "To teach a folder of class folders, give teach the folder alone." if folders else "Give another."
+        inner = "To teach a folder of class folders, give teach the folder alone; to ask, name the folders in it."
+        advice = inner if folders else "Give another."
         raise InputError(f"{folder}: there is no picture directly in this folder. {advice}")
     for sentence in problems.sentences:
         log.warning("%s", sentence)

@@ -97,7 +97,8 @@ class Learner:
         of them, or a folder of pictures. Instead of names with pictures, `named` can be a folder with one folder of
         pictures for each name, or another data set that `open_data` takes or returns.
 
-        A picture that was taught under another name moves to the new one. Raises `InputError`, and teaches nothing,
+        A picture that was taught under another name moves to the new one, and a name that has none left is forgotten.
+        Raises `InputError`, and teaches nothing,
         for a name without pictures or of more than 100 letters, two names that differ only in case, a picture under
         two names, and a picture that cannot be read.
         """

@@ -15,14 +15,19 @@ def count_pictures(learner: Learner, name: str) -> str:
 
 def lesson_notes(learner: Learner, before: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Sentences about a lesson; `before` are the pictures by name before it."""
-    yield from _renamed(learner, before)
-    yield from _look_alikes(learner.pictures.names, before)
+    yield from name_notes(learner, before)
     shown, taught = len({turn.item for turn in learner.choose_support()}), len(learner.pictures.ids)
     if retrieves(learner):
         shown = shown_pictures(learner).retrieved
         yield f"Of {taught} pictures the language model is shown the {shown} that are most similar to each query."
     elif shown < taught:
         yield f"{shown} of {taught} pictures fit into the context: the most representative ones."
+
+
+def name_notes(learner: Learner, before: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Sentences about names that a lesson has changed, and about new ones that may be the same thing as others."""
+    yield from _renamed(learner, before)
+    yield from _look_alikes(learner.pictures.names, before)
 
 
 def _renamed(learner: Learner, before: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -156,7 +156,10 @@ class TaughtPictures:
         """
         keys = {name_key(name) for name in self.by_name}
         if both := [name for name in other.by_name if name_key(name) in keys]:
-            raise InputError(f"{first_few(both)}: taught in both packs. Rename or remove one of them first.")
+            raise InputError(
+                f"{first_few(both)}: taught in both packs. Rename it in one of them first (`linkcontext pack PACK "
+                "--rename OLD NEW`), or remove it."
+            )
         names = {self.pixel_hashes[picture]: name for name, own in self.by_name.items() for picture in own}
         for name, pictures in other.by_name.items():
             if twice := [picture for picture in pictures if other.pixel_hashes[picture] in names]:
