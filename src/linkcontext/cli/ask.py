@@ -124,8 +124,7 @@ def _no_picture(given: str) -> str:
 
 
 def _answer_json(answer: "Answer", pack: "Pack") -> dict[str, Any]:
-    """An answer as `ask --json` prints it. The path of a taught picture is null if it was taught without a file.
-    """
+    """An answer as `ask --json` prints it. The path of a taught picture is null if it was taught without a file."""
     paths = {item: str(path) for item, path in pack.paths.items()}
     return {
         "name": answer.name,
