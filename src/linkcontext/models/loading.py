@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import constants
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -274,7 +275,7 @@ def _unknown_model(name: str, error: OSError) -> str:
     if failure is None:
         where = f"not found on the Hugging Face hub ({_first_line(error)})"
     advice = did_you_mean(name, known) or " Check the name."
-    if hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         advice += " To fetch a model, unset HF_HUB_OFFLINE; without a network, give the folder of a model."
     return f"neither a bundled model ({', '.join(known)}) nor a folder, and {where}.{advice}"
 
