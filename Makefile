@@ -7,7 +7,7 @@
 # make docs      the site, in build/html
 # make bench     the share of the ideal that trees reach, in minutes; make bench-all runs the other benchmarks too;
 #                make bench-gpu trees on an NVIDIA GPU (ten minutes; without one a dry run at toy size);
-#                make bench-growth how time and memory grow (a quarter of an hour);
+#                make bench-growth how time and memory grow (five minutes);
 #                make bench-vllm scoring on a vLLM server
 #
 # Each sets up .venv when there is none. To change its Python: rm -rf .venv, then make PYTHON=python3.13 test

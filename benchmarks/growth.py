@@ -1,6 +1,6 @@
 """How the time and the memory of a sweep grow: to 1,000 pictures in the support, 100 ways, 10,000 queries, 1,000 names.
 
-Run: `make bench-growth`, or `python benchmarks/growth.py`, a quarter of an hour on 2 cores; `--toy` for a dry run.
+Run: `make bench-growth`, or `python benchmarks/growth.py`, five minutes on 2 cores; `--toy` for a dry run.
 
 One episode of random weights (192 wide, 4 layers, 9 tokens a picture) is scored by `prefix-cache` with the pictures'
 features at hand. One of four things grows, the others stay small. Every point is a process of its own, because the peak
@@ -54,9 +54,7 @@ def measure(config: Growth) -> dict:
     subject.tree(warm, "prefix-cache")
     asks = subject.asks(Setting(**json.loads(config.point or "{}")))
     subject.hand = subject.features(asks)
-    lines, _, _ = subject.lines(asks)
-    naive = sum(len(line.ids) for line in lines)
-    del lines
+    naive = sum(len(line.ids) for line in subject.stream(asks)[0])
     found: list[float] = []
     memory = peak(lambda: found.append(seconds(lambda: subject.tree(asks, "prefix-cache"))), "cpu")
     while len(found) < config.repeats and found[0] < config.patience:
@@ -69,7 +67,7 @@ def subject_tree(subject: Random, asks: list):
     """The tree of the branches."""
     from linkcontext.inference.prefix_tree import merge  # noqa: PLC0415 - beside the clock
 
-    return merge(subject.lines(asks)[0])
+    return merge(subject.stream(asks)[0])
 
 
 def main() -> None:

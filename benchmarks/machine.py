@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -271,20 +271,25 @@ class Random:
         grid = torch.tensor([[1, 2 * self.grid, 2 * self.grid]] * len(numbers), device=self.device)
         return found | ({"image_grid_thw": grid} if self.qwen else {})
 
-    @torch.inference_mode()
     def lines(self, asks: list[Tokens]) -> tuple[list[TokenSequence], list[ImageFeatures], int]:
+        lines, seen, calls = self.stream(asks)
+        return list(lines), seen, calls
+
+    @torch.inference_mode()
+    def stream(self, asks: list[Tokens]) -> tuple[Iterator[TokenSequence], list[ImageFeatures], int]:
+        """Prompts one by one, as an engine merges them; the features of their pictures; how many were computed."""
         numbers = sorted({int(picture) for tokens in asks for picture in tokens.pictures})
         place, seen = {number: i for i, number in enumerate(numbers)}, []
         for chunk in chunks([] if self.hand else numbers, 32):
             features = self.network.model.get_image_features(**self._pixels(list(chunk))).pooler_output
             seen += [ImageFeatures(self.spelling, rows) for rows in features]
         seen = [self.hand[number] for number in numbers] if self.hand else seen
-        lines = [
+        lines = (
             expand_images(
                 t.ids, t.labels, self.mark, [place[int(p)] for p in t.pictures], [self.spelling] * len(t.pictures)
             )
             for t in asks
-        ]
+        )
         return lines, seen, 0 if self.hand else len(numbers)
 
     def features(self, asks: list[Tokens]) -> dict:
@@ -292,7 +297,7 @@ class Random:
         return dict(zip(numbers, self.lines(asks)[1], strict=True))
 
     def tree(self, asks: list[Tokens], engine: str) -> Found:
-        lines, seen, calls = self.lines(asks)
+        lines, seen, calls = self.stream(asks)
         tree = merge(lines)
         usual = (
             len(tree)

@@ -5,7 +5,8 @@
                      the paper's strategies unchanged: hard negatives (linear), a string of random letters for the
                      first class and the real name for the other, one query to a support, only its answer learnt
     ... + warm-up    the same after our warm-up: four classes under new words, any negatives, eight queries
-    mix x2 + warm-up mix for twice the steps, so that it sees as many episodes as 2-way
+    mix 1:4 + warm-up
+                     a mix of four replayed answers to one episode, with as many episodes as 2-way
 
 Each is trained with every seed and measured on ISEKAI-mini-10 and -pair (`linkcontext world --isekai`), an unseen world
 and digits, by likelihood and generation; on what mini-base was taught; with false labels; and by the place of the
@@ -41,7 +42,7 @@ from linkcontext.worlds.isekai import write_isekai
 
 STRATEGIES = {"2-way": "2-way", "2-way-random": "2-way-random", "2-way-weight": "2-way-weight", "mix": "2-way"}
 WARM = " + warm-up"
-TWICE = "mix x2"
+REPLAYED = "mix 1:4"
 SHOTS = (0, 1, 2, 4, 8, 16)
 FALSE = (0.0, 0.25, 0.5, 0.75, 1.0)
 PICTURES = {
@@ -84,7 +85,7 @@ def runs(table: Table) -> Iterator[tuple[str, int | None]]:
         for name in STRATEGIES:
             yield name, seed
             yield name + WARM, seed
-        yield TWICE + WARM, seed
+        yield REPLAYED + WARM, seed
 
 
 def trained(table: Table, name: str, seed: int | None) -> str:
@@ -111,7 +112,11 @@ def trained(table: Table, name: str, seed: int | None) -> str:
     if name.endswith(WARM):
         base = learnt(warm)
     name = name.removesuffix(WARM)
-    mixed = name in ("mix", TWICE)
+    mixture, batch, steps = ("link",), table.batch, table.steps
+    if name == "mix":
+        mixture = ("link=0.5", "taught=0.5")
+    elif name == REPLAYED:  # half of a step's episodes for twice the steps
+        mixture, batch, steps = ("link=0.2", "taught=0.8"), table.batch * 5 // 2, table.steps * 2
     return learnt(
         replace(
             warm,
@@ -123,10 +128,12 @@ def trained(table: Table, name: str, seed: int | None) -> str:
             names="lcl",
             negatives="neighbours",
             neighbours=str(Path(table.out) / "neighbours.jsonl"),
-            mixture=("link=0.5", "taught=0.5") if mixed else ("link",),
-            batch=table.batch,
-            steps=table.steps * (2 if name == TWICE else 1),
-            out=str(folder / f"{name.replace(' ', '-')}{'-warm' if base != table.base else ''}-{seed}"),
+            mixture=mixture,
+            batch=batch,
+            steps=steps,
+            out=str(
+                folder / f"{name.replace(' ', '-').replace(':', '-')}{'-warm' if base != table.base else ''}-{seed}"
+            ),
         )
     )
 
@@ -136,7 +143,7 @@ def measured(table: Table, name: str, seed: int | None) -> list[dict]:
     where = (
         Path(table.out)
         / "evals"
-        / f"{name.replace(WARM, '-warm').replace(' ', '-')}-{'base' if seed is None else seed}"
+        / f"{name.replace(WARM, '-warm').replace(' ', '-').replace(':', '-')}-{'base' if seed is None else seed}"
     )
     if (where / "rows.json").exists():
         return json.loads((where / "rows.json").read_text())

@@ -1,6 +1,6 @@
 """Prompts as prefix trees: conversations are expanded to sequences of tokens and features, and merged."""
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -41,17 +41,18 @@ class TreeBuilder:
                 self._kept[key] = sequence
         return replace(sequence, image=np.array([*numbers, -1])[sequence.image])
 
-    def sequences(self, conversations: Sequence[list[Message]], end: str) -> list[TokenSequence]:
+    def sequences(self, conversations: Iterable[list[Message]], end: str) -> Iterator[TokenSequence]:
         """Each conversation up to the end of its answer; what a template writes after it is not scored.
 
-        Raises `InputError` if the longest does not fit the model's context.
+        They come one by one, since whole prompts take many times the memory of their tree. Raises `InputError` if one
+        does not fit the model's context.
         """
-        encoded = [self.encoder.encode(messages, end)[1] for messages in conversations]
-        lines = [self.expand(short) for short in encoded]
-        length, longest = max((len(line.ids), i) for i, line in enumerate(lines))
-        self.encoder.check_length(length, encoded[longest])
-        ends = [np.flatnonzero(line.answer)[-1:] for line in lines]
-        return [line[: end[0] + 1] if len(end) else line for line, end in zip(lines, ends, strict=True)]
+        for messages in conversations:
+            short = self.encoder.encode(messages, end)[1]
+            line = self.expand(short)
+            self.encoder.check_length(len(line.ids), short)
+            asked = np.flatnonzero(line.answer)
+            yield line[: asked[-1] + 1] if len(asked) else line
 
     def merge(self, conversations: Sequence[list[Message]], end: str, on: PrefixCache | None = None) -> TreeInputs:
         """The tree of some conversations, on the key-value cache of `on` if they all begin with it."""
