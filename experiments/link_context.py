@@ -15,6 +15,7 @@ experiments/link_context.md. `--toy` shows in some minutes that all of it runs; 
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -88,6 +89,11 @@ def runs(table: Table) -> Iterator[tuple[str, int | None]]:
         yield REPLAYED + WARM, seed
 
 
+def slug(name: str) -> str:
+    """A row's name as a folder is called."""
+    return re.sub("[ :]", "-", name)
+
+
 def trained(table: Table, name: str, seed: int | None) -> str:
     """The folder of a row's model, trained if it is not there."""
     if seed is None:
@@ -131,20 +137,15 @@ def trained(table: Table, name: str, seed: int | None) -> str:
             mixture=mixture,
             batch=batch,
             steps=steps,
-            out=str(
-                folder / f"{name.replace(' ', '-').replace(':', '-')}{'-warm' if base != table.base else ''}-{seed}"
-            ),
+            out=str(folder / f"{slug(name)}{'-warm' if base != table.base else ''}-{seed}"),
         )
     )
 
 
 def measured(table: Table, name: str, seed: int | None) -> list[dict]:
     """Every figure of one row."""
-    where = (
-        Path(table.out)
-        / "evals"
-        / f"{name.replace(WARM, '-warm').replace(' ', '-').replace(':', '-')}-{'base' if seed is None else seed}"
-    )
+    folder = f"{slug(name.replace(WARM, '-warm'))}-{'base' if seed is None else seed}"
+    where = Path(table.out) / "evals" / folder
     if (where / "rows.json").exists():
         return json.loads((where / "rows.json").read_text())
     model = LocalModel(load_model(trained(table, name, seed)))
