@@ -241,7 +241,7 @@ def test_an_irrelevant_example_needs_a_third_class(tmp_path):
     )
 
 
-@pytest.mark.parametrize("model", ["mini", "mini-base"])
+@pytest.mark.parametrize("model", ["mini", pytest.param("mini-base", marks=pytest.mark.heavy)])
 def test_the_bundled_models_are_told_apart(model, tmp_path):
     """Of three classes two ways alone can be asked, which keeps it short."""
     write_seed(tmp_path / "w", 3, 12, 7, 64)
