@@ -178,7 +178,7 @@ def figures(table: Table, where: Path, model: LocalModel) -> Iterator[dict]:
     for key, pairs in grouped(episodes, predictions).items():
         if key.scoring == "likelihood_sum":
             yield from ({"what": "place", **place._asdict()} for place in accuracy_by_position(pairs, key.scoring))
-    found = run_evaluation(config("retention", episodes=n), model, "retention")
+    found = run_evaluation(config("retention", episodes=5 * n), model, "retention")
     yield from ({"what": "retention", **row} for row in found["rows"])
 
 
