@@ -79,7 +79,7 @@ def test_the_built_in_demo(played):
         len(re.findall(rf"^    {who}: .*\d%\)  right$", said, re.MULTILINE)) for who in (r".*\(lm\)", "auto")
     )
     assert right + by_head + said.count("wrong, it is ") == 24
-    assert f"{right} of 12 right from the context alone, {by_head} of 12 by the head auto" in said
+    assert f"{right} of 12 right by the language model (lm), {by_head} of 12 by auto" in said
     assert said.index("handwritten digits") < said.index("invented things")  # real pictures first
     assert f"it named {right} of them right" in page
     assert page.count('<section class="query right">') == right

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", ["mini", "teaching"])
+@pytest.mark.parametrize("name", ["mini", "teaching", "chunked_pack"])
 def test_an_experiment_runs_at_toy_size(name, tmp_path):
     published = (ROOT / "experiments" / f"{name}.json").read_bytes()
     process = subprocess.run(

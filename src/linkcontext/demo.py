@@ -75,8 +75,9 @@ def demo(
         f"[bold]{escape(model)}[/] is shown pictures under names, and then asked about new ones.", markup=True
     )
     console.print(
-        "Nothing is trained. It answers from its context (lm); beside it stands the head that `ask` uses, the best of "
-        "the language model and classifiers on its image features (auto).\n",
+        "Nothing is trained. Each question gets two answers: lm is what the language model answers from its context, and "
+        "auto what `linkcontext ask` would answer: the language model, or a classifier on its image features where "
+        "that does better on shown pictures that are left out in turn.\n",
         markup=False,
         soft_wrap=True,
     )
@@ -88,7 +89,7 @@ def demo(
     guessing = sum(lesson.guessing for lesson in lessons)
     by_head = sum(lesson.right_by_head for lesson in lessons)
     console.print(
-        f"[bold]{right} of {queries} right[/] from the context alone, {by_head} of {queries} by the head auto; "
+        f"[bold]{right} of {queries} right[/] by the language model (lm), {by_head} of {queries} by auto; "
         f"guessing would get about {guessing:.0f}.\n",
         markup=True,
     )
@@ -97,6 +98,13 @@ def demo(
     console.print(_table(grid))
     page = write_demo(model, lessons, grid, _again(data, model, out, seed, prompting), out / "demo.html")
     console.print(f"The same with the pictures, to open in a browser: {page}", markup=False, soft_wrap=True)
+    console.print(
+        "To teach your own pictures, a folder for each name: linkcontext teach --data FOLDER --out zoo.pack\n"
+        "To ask about others:                                linkcontext ask zoo.pack PICTURE",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
     return page
 
 

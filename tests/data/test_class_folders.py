@@ -140,7 +140,7 @@ def test_folders_that_cannot_be_a_data_set(tmp_path, picture):
         "file": "not a folder",
         "absent": "no such folder",
         "one": r"only one class \('cat'\)",
-        "flat": r"no picture in a class folder. If flat is one class, give the folder that it lies in, \S+",
+        "flat": r"no picture in a class folder. If flat is one class, give the folder that it lies in \(\S+\)",
     }.items():
         with pytest.raises(InputError, match=f"{name}: {reason}. {layout}"):
             open_folder(tmp_path / name)

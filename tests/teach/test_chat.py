@@ -1,5 +1,6 @@
 """Dialogues in lines of text."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from linkcontext.teach import vocabulary
 from linkcontext.teach.chat import chat, input_lines, reply_lines, split_line
 from linkcontext.teach.dialogue import Dialogue
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.pack import read_pack
+from linkcontext.teach.pack import Pack, read_pack
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_lines_are_answered_until_quit(nano, paths, monkeypatch):
     assert heard[5].startswith("mine: ")
     assert heard[6] == "red fox: 2 pictures"
     assert "tokens of the context are used" in heard[8]
-    assert heard[9].startswith("! nowhere.png: cannot be read")
+    assert heard[9].startswith("! nowhere.png: no such picture")
     assert "/forget NAME" in heard[10]
     assert len(heard) == 11
     (said,) = reply_lines(talk, "/forget red fox")
@@ -73,6 +74,51 @@ def test_lines_are_answered_until_quit(nano, paths, monkeypatch):
     assert str(paths[0][3]) in about
 
 
+def test_after_a_refused_line_no_older_picture_is_corrected(nano, paths):
+    """The pictures that "no, it is a NAME" is about were refused; those of the line before are not meant."""
+    talk, lines = dialogue(linkcontext.load(str(nano)).model), []
+    right, wrong = f"{paths[0][0]}: this is a dax", f"{paths[0][1].parent}/nowhere.png"
+    for refused in (wrong, f"{paths[0][1]} {paths[0][2]}", f"/teach dax {wrong}"):
+        chat(talk, [right, refused, "no, it is a wug", "it is called raining"], lines.append)
+        assert [line[:1] for line in lines[-3:]] == ["!"] * 3
+        assert "which picture is meant" in lines[-1]
+    assert list(talk.learner.pictures.by_name) == ["dax"]
+    chat(talk, [right, "it is raining", "no, it is called raining"], lines.append)  # of a line without pictures
+    assert list(talk.learner.pictures.by_name) == ["raining"]
+
+
+def test_words_without_a_slash_and_names_of_several_words_are_understood(nano, paths, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(paths[0][0].parent, tmp_path / "zoo" / "dax")
+    talk = dialogue(linkcontext.load(str(nano)).model)
+    assert next(reply_lines(talk, f"/teach ankle boot {paths[1][0]}")) == "ankle boot: 1 picture."
+    assert next(reply_lines(talk, f"{paths[2][0]}, {paths[2][1]}: these are wugs")) == "wugs: 2 pictures."
+    assert [*reply_lines(talk, "names")][:2] == ["ankle boot: 1 picture", "wugs: 2 pictures"]
+    assert [*reply_lines(talk, "remove wugs")] == ["wugs is forgotten."]
+    for line, sentence in (
+        ("zoo/daxx/: these are mine", "zoo/daxx: no such picture. Did you mean zoo/dax?"),
+        ("zoo/: these are mine", "zoo/: there are no pictures. Name a folder in it."),
+        ("/save", "name the pack to write: /save zoo.pack"),
+    ):
+        with pytest.raises(InputError) as refused:
+            [*reply_lines(talk, line)]
+        assert str(refused.value).startswith(sentence)
+
+
+def test_a_pack_that_a_dialogue_began_with_may_be_written_again(nano, paths, tmp_path):
+    learner = linkcontext.load(str(nano))
+    learner.teach({"dax": paths[0][:2], "wug": paths[1][:2]})
+    learner.save(tmp_path / "zoo.pack")
+    shutil.copy(tmp_path / "zoo.pack", tmp_path / "other.pack")
+    talk = Dialogue(learner, pack=tmp_path / "zoo.pack")
+    talk.teach("tove", paths[2][:2])
+    with pytest.raises(InputError, match="exists already"):
+        [*reply_lines(talk, f"/save {tmp_path / 'other.pack'}")]
+    for line in (f"/save {tmp_path / 'zoo.pack'}", "save"):
+        assert "3 names, 6 pictures" in next(iter(reply_lines(talk, line)))
+    assert Pack.open(tmp_path / "zoo.pack").concepts.keys() == {"dax", "wug", "tove"}
+
+
 def test_what_was_taught_in_lines_is_kept_in_a_pack(nano, paths, tmp_path):
     talk, heard = dialogue(linkcontext.load(str(nano)).model), []
     talk.licence = "CC0"
@@ -82,7 +128,7 @@ def test_what_was_taught_in_lines_is_kept_in_a_pack(nano, paths, tmp_path):
     assert heard[2].startswith("! ")
     assert not list(tmp_path.iterdir())
     chat(talk, [f"/teach owl {paths[1][0]}", f'/save "{kept}"', f"/save {kept}"], heard.append)
-    assert "exists already" in heard[-1]
+    assert not any(line.startswith("! ") for line in heard[3:])  # written again: it is this dialogue's own
     pack = read_pack(kept)
     assert {name: len(items) for name, items in pack.concepts.items()} == {"fox": 1, "owl": 1}
     assert pack.licence == "CC0"

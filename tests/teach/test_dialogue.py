@@ -84,7 +84,10 @@ def test_a_correction_moves_the_picture_and_takes_the_wrong_answer_back(nano, pa
     assert reply.text == "cactihog: 2 pictures."
     assert not talk.history
     moved = talk.say("actually, plimbo")
-    assert (moved.text, moved.notes) == ("plimbo: 3 pictures.", ("1 of them was cactihog before.",))
+    assert (moved.text, moved.notes) == (
+        "plimbo: 3 pictures.",
+        ('0003.png was called "cactihog" before, and is called "plimbo" now.',),
+    )
     assert talk.ask().answer.name == "plimbo"  # at once, and the model is not asked
     assert talk.ask().text == "plimbo (this picture was taught)"
     assert talk.say("that's wrong, it is a cactihog").text == "cactihog: 2 pictures."
@@ -120,8 +123,8 @@ def test_what_cannot_be_taught_is_a_sentence_and_changes_nothing(nano, paths, tm
     talk = dialogue(linkcontext.load(str(nano)).model)
     (tmp_path / "text.png").write_text("not a picture")
     for said, pictures, sentence in (
-        ("what is this?", (), "show a picture first"),
-        ("this is a plimbo", (), "show a picture first"),
+        ("what is this?", (), "which picture is meant"),
+        ("this is a plimbo", (), "which picture is meant"),
         ("this is a plimbo", [*paths[0][:2], tmp_path / "text.png"], "not a picture"),
         ("this is not a plimbo", paths[0][:1], "no name that can be taught"),
         ("this is a picture that my aunt took", paths[0][:1], "at most 4 words"),

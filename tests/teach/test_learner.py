@@ -105,6 +105,17 @@ def test_bad_lessons_are_sentences(nano, paths, tmp_path):
         model.teach({"a": []})
     with pytest.raises(InputError, match="no such picture"):
         model.teach({"a": [tmp_path / "nowhere.png"]})
+    with pytest.raises(InputError, match="teach takes names with their pictures"):
+        model.teach({})
+    with pytest.raises(InputError, match=r"a picture in the place of a name\. Write \{'a': "):
+        model.teach({str(paths[0][0]): "a"})
+
+
+def test_one_name_is_taught_with_its_pictures(nano, paths):
+    model = linkcontext.load(str(nano))
+    model.teach("dax", paths[0][:2])
+    model.teach("wug", str(paths[1][0]))
+    assert {name: len(own) for name, own in model.pictures.by_name.items()} == {"dax": 2, "wug": 1}
 
 
 def test_the_old_name_of_the_similarity_works_with_a_warning():

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from linkcontext.cli.teach import TrustPack, operating_point
-from linkcontext.cli.terminal import console, harmless, print_json
+from linkcontext.cli.terminal import console, harmless, print_json, remark
 from linkcontext.config import HeadName, Loading
-from linkcontext.errors import InputError
+from linkcontext.errors import InputError, first_few
 from linkcontext.metavars import WITHOUT_DEFAULT, OptionalModel, OptionalNumber, OptionalText
 from linkcontext.python_words import did_you_mean
 from linkcontext.teach.pack_file import check_pack_file
@@ -28,7 +28,7 @@ class AskPack:
     pictures: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE ...", help_behavior_hint="")
     ]
-    """Pictures to ask about."""
+    """Pictures to ask about, or folders of pictures."""
     question: OptionalText = None
     """Ask this question instead of asking for the name, and print the model's reply."""
     model: OptionalModel = None
@@ -51,7 +51,7 @@ class AskPack:
         """Ask, and print a line for each picture."""
         self._check()
         check_pack_file(Path(self.pack))
-        if missing := [picture for picture in self.pictures if not Path(picture).is_file()]:
+        if missing := [picture for picture in self.pictures if not _is_readable(Path(picture))]:
             raise InputError(f"{missing[0]}: {_no_picture(missing[0])}")
         from linkcontext.teach.encoder import load_picture_encoder
         from linkcontext.teach.pack import read_pack
@@ -66,14 +66,20 @@ class AskPack:
         if self.accept is not None or self.reject is not None:
             learner.point = operating_point(self.accept, self.reject)
         if not learner.model.lacks("token ids") and not self.json and self.question is None:
-            console.print(learner.choose_head().describe(), markup=False, soft_wrap=True)
             threshold = learner.estimate_rejection_threshold()
-            console.print(describe_rejection(threshold, learner.pictures.by_name), markup=False, soft_wrap=True)
-        for picture in self.pictures:
+            remark(learner.choose_head().describe())
+            remark(describe_rejection(threshold, learner.pictures.by_name))
+        for picture in self._all_pictures():
             if self.question is not None:
                 self._print_reply(picture, learner.say(Path(picture), self.question))
             else:
                 self._print_answer(picture, learner.ask(Path(picture)), pack)
+
+    def _all_pictures(self) -> list[str]:
+        """The paths of the pictures, with those in the folders that are given."""
+        from linkcontext.teach.given_pictures import pictures_in_folder
+
+        return [str(path) for given in self.pictures for path in pictures_in_folder(given) or (given,)]
 
     def _check(self) -> None:
         """Raise `InputError` for a question or pictures that are not there, and for a picture in the pack's place."""
@@ -106,9 +112,13 @@ def _one_word(given: Path) -> str:
     """What to type if `ask` got one path only, which is a pack, or a picture or a folder in the place of one."""
     if given.suffix == ".pack":
         return f"ask needs pictures after the pack. Example: linkcontext ask {given} new.jpg"
-    pictures = f"{given}/*" if given.is_dir() else str(given)
     pack = next(iter(sorted(Path().glob("*.pack"))), Path("zoo.pack"))
-    return f"ask needs a pack, and then the pictures. Example: linkcontext ask {pack} {pictures}"
+    return f"ask needs a pack, and then the pictures. Example: linkcontext ask {pack} {given}"
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether a path is a file, or a folder with files directly in it."""
+    return path.is_file() or (path.is_dir() and any(each.is_file() for each in path.iterdir()))
 
 
 def _no_picture(given: str) -> str:
@@ -117,10 +127,11 @@ def _no_picture(given: str) -> str:
     if "://" in given:
         return "an address. Pictures are never fetched: save the picture, and give its file."
     if path.is_dir():
-        deeper = "" if any(each.is_file() for each in path.iterdir()) else "/*"
-        return f"a folder. Name its pictures: {given}/*{deeper}"
-    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-    return f"no such picture.{did_you_mean(path.name, beside)}"
+        return f"a folder without pictures directly in it. Name the folders in it: {given}/*"
+    beside = sorted(map(str, path.parent.iterdir())) if path.parent.is_dir() else []
+    if "*" in given:
+        return f"no file is called so. Its folder has {first_few(beside)}." if beside else "no file is called so."
+    return f"no such picture.{did_you_mean(given, beside)}"
 
 
 def _answer_json(answer: "Answer", pack: "Pack") -> dict[str, Any]:

@@ -179,6 +179,8 @@ class Episodes:
         if self.export and not self.out:
             what = "folder" if self.export == "lmms-eval" else "file"
             raise InputError(f"--export {self.export}: also give --out, the {what} to write.")
+        if not (self.out or self.show):
+            raise InputError("episodes: give --out FILE to write them, --show 1 to look at one, or both.")
         from linkcontext.evaluation.draw import draw_configured, with_fitting_shots
         from linkcontext.jsonl import write_jsonl
         from linkcontext.source import open_data

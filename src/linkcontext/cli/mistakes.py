@@ -124,6 +124,8 @@ def _unrecognized(tokens: Sequence[str], name: str, arguments: Sequence[str]) ->
     """The sentence about the first argument that the command does not take."""
     token = tokens[0].partition("=")[0] if tokens[0].startswith("-") else tokens[0]
     own = [*flags_of(COMMANDS[name].options), "--verbose", "--quiet", "--help"]
+    if name == "data" and token == "--data":
+        return "--data: not needed here. Example: linkcontext data photos"
     if not token.startswith("-"):
         return _unexpected(token, name, own, arguments)
     if near := closest(token, own):
@@ -141,6 +143,8 @@ def _unexpected(token: str, name: str, own: Sequence[str], arguments: Sequence[s
         return f"{token}: not expected here. A path with spaces needs quotes: {shlex.quote(together)}"
     if near := closest(token, _actions(COMMANDS[name])):
         return f"{name} {token}: no such action. Did you mean {name} {near}?"
+    if "--pack" in own and token.endswith(".pack"):
+        return f"{excerpt(token)}: not expected here. Did you mean --pack {shlex.quote(excerpt(token))}?"
     if "--data" in own and "--data" not in arguments:
         return f"{excerpt(token)}: not expected here. Did you mean --data {shlex.quote(excerpt(token))}?"
     return f"{excerpt(token)}: not expected here. Values follow their flag. {_example(COMMANDS[name])}"

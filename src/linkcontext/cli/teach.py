@@ -27,7 +27,7 @@ from linkcontext.metavars import (
 )
 from linkcontext.models.prompting import Prompting
 from linkcontext.source import data_help
-from linkcontext.teach.pack_file import check_pack_file
+from linkcontext.teach.pack_file import check_new_pack, check_pack_file
 
 if TYPE_CHECKING:
     from linkcontext.scoring.protocol import ScoringModel
@@ -115,11 +115,14 @@ class Teach:
     def run(self) -> None:
         """Teach, and print what is in the pack."""
         from linkcontext.source import open_data
+
+        out = Path(self.out)
+        if out.is_file() and out.suffix != ".pack":
+            raise InputError(f"{out}: a file that is no pack. Choose another name, such as {out.with_suffix('.pack')}.")
+        dataset = open_data(self.data, self.strict, fewest=1)
         from linkcontext.teach.class_pictures import nested_classes, pictures_by_class_name
         from linkcontext.teach.pack_writing import locked
 
-        out = Path(self.out)
-        dataset = open_data(self.data, self.strict, fewest=1)
         named = pictures_by_class_name(dataset, self.classes)
         print_problems((*dataset.problems, *nested_classes(dataset)))
         new = None if out.exists() else self._new_learner(named)  # what is refused here leaves no lock file
@@ -214,7 +217,7 @@ class ChangePack:
     remove: NameList = ()
     """Names to remove, with their pictures."""
     rename: Annotated[tuple[tuple[str, str], ...], tyro.conf.arg(metavar="OLD NEW ...", help_behavior_hint="")] = ()
-    """Pairs of an old and a new name: OLD NEW [OLD NEW ...]."""
+    """Pairs of an old and a new name: OLD NEW [OLD NEW ...]. If NEW is taught already, it gets the pictures of both."""
     merge: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PACK ...", help_behavior_hint="")] = ()
     """Packs whose names and pictures to add."""
     licence: OptionalText = None
@@ -232,6 +235,8 @@ class ChangePack:
     def run(self) -> None:
         """Change the pack if a flag says so, and print what is in it."""
         check_pack_file(Path(self.pack))
+        if self.out and Path(self.out).resolve() != Path(self.pack).resolve():
+            check_new_pack(Path(self.out))
         from linkcontext.teach.pack import read_pack
         from linkcontext.teach.pack_writing import locked
 
@@ -303,6 +308,8 @@ class Chat:
 
     def run(self) -> None:
         """Answer lines until they end."""
+        if self.pack:
+            check_pack_file(Path(self.pack))
         from linkcontext.evaluation.open_model import open_model
         from linkcontext.teach.chat import chat, input_lines
         from linkcontext.teach.dialogue import Dialogue
@@ -315,9 +322,10 @@ class Chat:
         pack = read_pack(Path(self.pack), self.trust_pack) if self.pack else None
         if pack is not None:
             learner = pack.learner(model_of(pack, self.model, self.loading))
+            dialogue = Dialogue(learner, self.context, licence=pack.licence, pack=pack.path)
         else:
-            learner = Learner(open_model(self.loading.of(self.model or "mini")))
-        chat(Dialogue(learner, self.context, licence=pack.licence if pack else ""), input_lines(print), print)
+            dialogue = Dialogue(Learner(open_model(self.loading.of(self.model or "mini"))), self.context)
+        chat(dialogue, input_lines(print), print)
 
 
 def operating_point(accept: float | None, reject: float | None) -> "OperatingPoint":

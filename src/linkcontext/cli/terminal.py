@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -84,6 +85,13 @@ def complain(sentence: str, before: str = "") -> None:
         of_process = "" if is_main_process() else f"process {process_number()}: "
     with suppress(OSError):
         print(f"{before}linkcontext: {of_process}{harmless(sentence)}", file=sys.stderr, flush=True)
+
+
+def remark(sentence: str) -> None:
+    """Print what helps to understand a result to stderr, which is not part of it; nothing with --quiet."""
+    if logging.getLogger("linkcontext").isEnabledFor(logging.WARNING):
+        with suppress(OSError):
+            print(harmless(sentence), file=sys.stderr, flush=True)
 
 
 def harmless(text: str) -> str:

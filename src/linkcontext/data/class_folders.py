@@ -54,7 +54,7 @@ def open_folder(root: Path, strict: bool = False, fewest: int = 2) -> Dataset:
     if len(classes) < fewest and not any(item.questions for item in items):
         there = f"only one class ({excerpt(classes[0])!r})" if classes else "no picture in a class folder"
         if not classes and pictures:
-            there += f". If {root.name} is one class, give the folder that it lies in, {root.parent}"
+            there += f". If {root.name} is one class, give the folder that it lies in ({root.parent})"
         because = f" Left out: {first_few(problems.sentences, whole=True)}" if problems.sentences else ""
         raise InputError(f"{root}: {there}. Expected {LAYOUT}.{because}")
     return dataclasses.replace(dataset, problems=tuple(problems.sentences))

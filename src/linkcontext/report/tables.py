@@ -19,6 +19,11 @@ LIFTED = ("episodes", "queries / episodes / pictures", "not paired A / B", "chan
 # Columns whose cells may be wrapped in a narrow terminal.
 BREAKABLE = ("episodes", "tasks", "new classes [95 %]", "queries / episodes / pictures")
 CAPTION = "sum, mean, pmi, calibrated: how the candidates' likelihoods are scored"
+SHORTER_HEADING = "shorter name chosen / right / of"
+SHORTER = (
+    "shorter name: how often the shortest name was chosen, how often it was right, and of how many queries, the names "
+    "of which differ in length"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ def metrics_grid(rows: Sequence[Row]) -> Grid:
     if any(row["scoring"] == "generate" for row in rows):
         columns["answered"] = lambda row: format_share(row["answered"])
     if any(row["shorter"] is not None for row in rows):
-        columns["shorter name chosen / right / of"] = _shorter
+        columns[SHORTER_HEADING] = _shorter
     if any(row["truth"] is not None for row in rows):
         columns["true name"] = lambda row: format_share(row["truth"])
     return _grid(columns, rows)
@@ -221,7 +226,8 @@ def lift_constants(grid: Grid) -> tuple[str, Grid]:
 def _rich(grid: Grid, note: str = "") -> Table:
     """The grid for 80 columns: headings are wrapped at every space, cells only in the columns of `BREAKABLE`."""
     title, grid = lift_constants(grid)
-    caption = f"{CAPTION}\n{note}".strip()
+    shorter = SHORTER if SHORTER_HEADING in grid.headings else ""
+    caption = "\n".join(part for part in (CAPTION, shorter, note) if part)
     table = Table(title=Text(title, "table.title"), caption=caption, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.title_justify = table.caption_justify = "left"
     for heading in grid.headings:

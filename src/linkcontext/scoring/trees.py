@@ -51,8 +51,8 @@ class TreeBuilder:
             short = self.encoder.encode(messages, end)[1]
             line = self.expand(short)
             self.encoder.check_length(len(line.ids), short)
-            asked = np.flatnonzero(line.answer)
-            yield line[: asked[-1] + 1] if len(asked) else line
+            answered = np.flatnonzero(line.answer)
+            yield line[: answered[-1] + 1] if len(answered) else line
 
     def merge(self, conversations: Sequence[list[Message]], end: str, on: PrefixCache | None = None) -> TreeInputs:
         """The tree of some conversations, on the key-value cache of `on` if they all begin with it."""

@@ -14,6 +14,7 @@ from typing import Any
 from linkcontext.data.formats import SUFFIXES
 from linkcontext.errors import UNREACHABLE, InputError, path_error
 from linkcontext.teach.dialogue import Dialogue, Reply
+from linkcontext.teach.given_pictures import existing
 from linkcontext.teach.lesson_notes import count_pictures
 from linkcontext.teach.pack_writing import write_pack
 
@@ -22,15 +23,17 @@ cat.png: this is a cactihog     teach a picture; more pictures, a folder or *.pn
 other.png                       what is this?
 is it a cactihog?               ask about the last picture, as every line without a picture does
 other.png: what colour is it?   ask in your own words
-no, that is a plimbo            correct the last picture
+no, that is a plimbo            correct the last picture, or all pictures of the last line
 /teach NAME PICTURE...          the same as "PICTURE...: this is a NAME", also /teach "red fox" a.png b.png
 /ask PICTURE [QUESTION]         the same as "PICTURE: QUESTION"
 /forget NAME                    remove a name and its pictures
 /names                          list the taught names, and how full the context is
-/save zoo.pack                  save the taught names in a pack, for chat --pack and linkcontext ask
+/save zoo.pack                  save the taught names in a pack, for chat --pack and linkcontext ask; /save alone
+                                writes the pack again that the dialogue began with or saved last
 /help, /quit\
 """
 QUIT = ("/quit", "/exit", "quit", "exit")
+COMMAND = re.compile(r"/\w+")
 _WORD = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|(\S+?))(:?)(?=\s|$)""")
 
 
@@ -45,10 +48,19 @@ def chat(dialogue: Dialogue, lines: Iterable[str], show: Callable[[str], None]) 
                     show(answer)
             except InputError as error:
                 show(f"! {error}")
+                _forget_last(dialogue, line)
             except OSError as error:
                 if error.errno not in UNREACHABLE:
                     raise
                 show(f"! {path_error(error)}")
+                _forget_last(dialogue, line)
+
+
+def _forget_last(dialogue: Dialogue, line: str) -> None:
+    """After a refused line with pictures, "no, it is a NAME" would correct older ones, which are not meant."""
+    words = line.split()
+    if any(_is_picture(word.rstrip(":")) for word in words[bool(COMMAND.fullmatch(words[0])) :]):
+        dialogue.last = ()
 
 
 def input_lines(show: Callable[[str], None]) -> Iterator[str]:
@@ -77,6 +89,8 @@ def reply_lines(dialogue: Dialogue, line: str) -> Iterator[str]:
     if "\0" in line:
         raise InputError("the line holds a zero byte, which neither a path nor a sentence can hold. Remove it.")
     command, _, rest = line.partition(" ")
+    if (line.casefold() == "names" or command == "save") and not os.path.exists(command):  # noqa: PTH110
+        command = f"/{command.casefold()}"
     if line.casefold() in ("/help", "help"):
         yield HELP
     elif command == "/names":
@@ -93,8 +107,9 @@ def reply_lines(dialogue: Dialogue, line: str) -> Iterator[str]:
 
 def _reply(dialogue: Dialogue, command: str, rest: str, line: str) -> Reply:
     if command == "/teach":
-        name, *paths = _split(rest)
-        return dialogue.teach(name, [picture for path in paths for picture in _pictures(path)])
+        words = _split(rest)
+        first = next((place for place, word in enumerate(words) if place and _is_picture(word)), 1)
+        return dialogue.teach(" ".join(words[:first]), [one for path in words[first:] for one in _pictures(path)])
     if command == "/ask":
         pictures, question = split_line(rest)
         if len(pictures) != 1:
@@ -102,7 +117,7 @@ def _reply(dialogue: Dialogue, command: str, rest: str, line: str) -> Reply:
         return dialogue.ask(pictures[0], question)
     if command == "/forget":
         return dialogue.forget(" ".join(_split(rest)))
-    if re.fullmatch(r"/\w+", command) and not os.path.exists(command):  # noqa: PTH110
+    if COMMAND.fullmatch(command) and not os.path.exists(command):  # noqa: PTH110
         raise InputError(f"{command}: no such command. /help lists them.")
     pictures, sentence = split_line(line)
     return dialogue.say(sentence, pictures)
@@ -118,16 +133,22 @@ def split_line(line: str) -> tuple[list[Path], str]:
     at = 0
     while word := _WORD.match(line, at):
         path = next(text for text in word.groups() if text is not None)
-        if not (path.lower().endswith(SUFFIXES) or ("/" in path and os.path.isdir(path))):  # noqa: PTH112
+        path = path if os.path.exists(path) else path.removesuffix(",")  # noqa: PTH110
+        if not (path.lower().endswith(SUFFIXES) or ("/" in path and (word[4] or os.path.isdir(path)))):  # noqa: PTH112
             break
         pictures += _pictures(path)
         at = word.end()
         if word[4]:
             break
-    sentence = line[at:].lstrip(" :").strip()
+    sentence = line[at:].lstrip(" :,").strip()
     if not pictures:
         _refuse_late_picture(sentence)
     return pictures, sentence
+
+
+def _is_picture(word: str) -> bool:
+    """Whether a word is the path of a picture or a folder, or a pattern of such paths."""
+    return word.lower().endswith(SUFFIXES) or "/" in word or "*" in word or os.path.isdir(word)  # noqa: PTH112
 
 
 def _refuse_late_picture(sentence: str) -> None:
@@ -135,7 +156,9 @@ def _refuse_late_picture(sentence: str) -> None:
     for word in sentence.split():
         path = word.strip("\"'?!.,;:()")
         if path.lower().endswith(SUFFIXES) and os.path.isfile(path):  # noqa: PTH113
-            raise InputError(f"{path}: a line begins with its picture. Write it first: {path}: {sentence[:60]}")
+            raise InputError(
+                f"{path}: a line begins with its picture. Write {path}: this is a NAME, or {path}: QUESTION?"
+            )
 
 
 def _pictures(path: str) -> list[Path]:
@@ -146,9 +169,10 @@ def _pictures(path: str) -> list[Path]:
     elif any(mark in path for mark in "*?[") and not place.exists():
         paths = sorted(map(Path, glob.glob(path, recursive=True)))  # noqa: PTH207 - Path.glob refuses some patterns
     else:
-        return [place]
+        return [existing(place)]
     if not paths:
-        raise InputError(f"{path}: there are no pictures. Check the path.")
+        deeper = place.is_dir() and any(each.is_dir() for each in place.iterdir())
+        raise InputError(f"{path}: there are no pictures. {'Name a folder in it.' if deeper else 'Check the path.'}")
     return paths
 
 
@@ -164,8 +188,13 @@ def _names(dialogue: Dialogue) -> Iterator[str]:
 
 
 def _save(dialogue: Dialogue, text: str) -> list[str]:
-    path = Path(" ".join(_split(text)))
-    return write_pack(dialogue.learner, path, dialogue.licence, new=True).describe()
+    if not text and dialogue.pack is None:
+        raise InputError("name the pack to write: /save zoo.pack")
+    path = Path(" ".join(_split(text))) if text or dialogue.pack is None else dialogue.pack
+    own = dialogue.pack is not None and path.resolve() == dialogue.pack.resolve()
+    pack = write_pack(dialogue.learner, path, dialogue.licence, new=not own)
+    dialogue.pack = path
+    return pack.describe()
 
 
 def _split(text: str) -> list[str]:

@@ -58,6 +58,7 @@ class Dialogue:
     history: list[Turn] = field(default_factory=list)
     last: tuple[Path, ...] = ()
     licence: str = ""  # of the pack that the dialogue began with
+    pack: Path | None = None  # that pack, or the one saved last: /save may write it again
     _head: str = field(default="", init=False, repr=False)  # that named the last picture
 
     def __post_init__(self) -> None:
@@ -174,7 +175,7 @@ class Dialogue:
 
     def _last_pictures(self) -> tuple[Path, ...]:
         if not self.last:
-            raise InputError("show a picture first: there is none to talk about yet.")
+            raise InputError("which picture is meant? Write it first, such as cat.png: this is a NAME")
         return self.last
 
     @property

@@ -69,14 +69,14 @@ def picture_sources(given: Any, what: str = "") -> list[Source]:
     Raises `InputError` as `picture_source`, and for a folder without pictures.
     """
     if is_single(given):
-        return _in_folder(given) or [picture_source(given, f"picture 1{what}")]
+        return pictures_in_folder(given) or [picture_source(given, f"picture 1{what}")]
     if isinstance(given, Mapping):
         raise InputError(f"the pictures{what} are a dictionary. Give a list of pictures.")
     if isinstance(given, io.IOBase) or not isinstance(given, Iterable):
         return [picture_source(given, f"picture 1{what}")]  # it raises
     sources: list[Source] = []
     for number, one in enumerate(given, 1):
-        sources += _in_folder(one) or [picture_source(one, f"picture {number}{what}")]
+        sources += pictures_in_folder(one) or [picture_source(one, f"picture {number}{what}")]
     return sources
 
 
@@ -106,7 +106,7 @@ def _existing(text: str) -> Path:
     return existing(path)
 
 
-def _in_folder(given: Any) -> list[Source]:
+def pictures_in_folder(given: Any) -> list[Source]:
     """The pictures that lie in a folder, sorted by name; an empty list if a folder is not what is given."""
     if not isinstance(given, str | os.PathLike) or ADDRESS.match(os.fspath(given)) or not Path(given).is_dir():
         return []

@@ -11,7 +11,7 @@ import torch
 from linkcontext.config import Augmentation, Dtype, HeadName, Loading, Select
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold, build_messages, refuse_scaffold
-from linkcontext.errors import InputError
+from linkcontext.errors import InputError, excerpt
 from linkcontext.evaluation.head_choice import HeadChoice
 from linkcontext.evaluation.picture_vectors import PictureVectors
 from linkcontext.inference.image_features import ImageFeatures
@@ -90,8 +90,14 @@ class Learner:
         self.model = scoring_model(self.model).with_pictures({}, keep_features=False)
         refuse_scaffold(self.scaffold, self.model.card.special_tokens)
 
-    def teach(self, named: Mapping[str, Picture | Iterable[Picture]] | str | Path | Dataset) -> None:
-        """Show pictures under their names: {"cactihog": ["a.png", "b.png"]}. Names taught before get more pictures.
+    def teach(
+        self,
+        named: Mapping[str, Picture | Iterable[Picture]] | str | Path | Dataset,
+        pictures: Picture | Iterable[Picture] | None = None,
+    ) -> None:
+        """Show pictures under their names: {"cactihog": ["a.png", "b.png"]}, or "cactihog" and ["a.png", "b.png"].
+
+        Names taught before get more pictures.
 
         A picture is a path, a PIL image, a NumPy array, a torch tensor, or the bytes of a file; a name has one, a list
         of them, or a folder of pictures. Instead of names with pictures, `named` can be a folder with one folder of
@@ -102,12 +108,14 @@ class Learner:
         for a name without pictures or of more than 100 letters, two names that differ only in case, a picture under
         two names, and a picture that cannot be read.
         """
+        if pictures is not None and isinstance(named, str):
+            named = {named: pictures}
         if isinstance(named, str | os.PathLike | Dataset):
             named = pictures_of_data(named, self.model)
-        if not isinstance(named, Mapping):
+        if not isinstance(named, Mapping) or not named:
             raise InputError(
-                f"teach takes names with their pictures, {{'cactihog': ['a.png', 'b.png']}}, or a folder of class "
-                f"folders. A {type(named).__name__} has no names."
+                "teach takes names with their pictures, {'cactihog': ['a.png', 'b.png']}, or a folder of class "
+                f"folders, but was given {excerpt(named)}."
             )
         files = self.pictures.identify(checked_names(named, self.pictures.names, self.model.card.special_tokens))
         self.pictures.register(self.model)
@@ -198,7 +206,10 @@ class Learner:
         self.pictures.forget(name)
 
     def rename(self, old: str, new: str) -> None:
-        """Give a taught name another name. Raises `InputError` as `teach` and `forget` do."""
+        """Give a taught name another name; one that is taught, too, then has the pictures of both.
+
+        Raises `InputError` as `teach` and `forget` do.
+        """
         old = self.pictures.taught_name(old)
         others = [name for name in self.pictures.names if name != old]
         self.pictures.rename(old, checked_name(new, others, self.model.card.special_tokens))

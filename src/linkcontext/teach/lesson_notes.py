@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from linkcontext.errors import counted
+from linkcontext.evaluation.text import join_words
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.names import is_same_thing
 from linkcontext.teach.support import retrieves, shown_pictures
@@ -31,13 +32,17 @@ def name_notes(learner: Learner, before: Mapping[str, Sequence[str]]) -> Iterato
 
 
 def _renamed(learner: Learner, before: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Sentences about names whose pictures have another name now."""
-    for name, pictures in before.items():
-        lost = len(pictures) - len(learner.pictures.by_name.get(name, ()))
-        if name not in learner.pictures.by_name:
+    """Sentences about pictures that have another name now, and about names that have none left."""
+    pictures = learner.pictures
+    for name, own in before.items():
+        moved = [picture for picture in own if pictures.name_of(picture) not in (name, None)]
+        now = join_words(sorted({f'"{pictures.name_of(picture)}"' for picture in moved}))
+        if name not in pictures.by_name:
             yield f"{name} has no picture left and is forgotten."
-        elif lost > 0:
-            yield f"{lost} of them {'was' if lost == 1 else 'were'} {name} before."
+        elif len(moved) == 1:
+            yield f'{pictures.paths[moved[0]].name} was called "{name}" before, and is called {now} now.'
+        elif moved:
+            yield f'{len(moved)} pictures were called "{name}" before, and are called {now} now.'
 
 
 def _look_alikes(names: Sequence[str], before: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from linkcontext.data.layout import is_blank, is_printable, name_key, normal_name
 from linkcontext.episodes.special_tokens import refuse_marks
@@ -63,5 +64,7 @@ def checked_names(
     `picture_sources`."""
     known = list(existing)
     for given, pictures in named.items():
+        if isinstance(given, str) and isinstance(pictures, str) and Path(given).is_file():
+            raise InputError(f"{given}: a picture in the place of a name. Write {{{pictures!r}: [{given!r}]}}.")
         known.append(checked_name(given, known, special_tokens))
         yield known[-1], picture_sources(pictures, f" of {known[-1]!r}")

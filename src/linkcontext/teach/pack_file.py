@@ -6,6 +6,12 @@ from linkcontext.errors import InputError
 from linkcontext.python_words import did_you_mean
 
 
+def check_new_pack(path: Path) -> None:
+    """Raise `InputError` if there is something at a path where a new pack is to be written."""
+    if path.exists():
+        raise InputError(f"{path}: exists already. Choose another name, or remove it.")
+
+
 def check_pack_file(path: Path) -> None:
     """Raise `InputError` if there is no file at a path, with what to do."""
     if path.is_file():
@@ -16,4 +22,4 @@ def check_pack_file(path: Path) -> None:
         )
     beside = [each.name for each in path.parent.glob("*.pack")] if path.parent.is_dir() else []
     hint = did_you_mean(path.name, beside)
-    raise InputError(f"{path}: no such pack.{hint} Write one with: linkcontext teach --data FOLDER --out {path}")
+    raise InputError(f"{path}: no such pack.{hint} Write one with `linkcontext teach --data FOLDER --out {path}`.")

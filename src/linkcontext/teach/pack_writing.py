@@ -19,6 +19,7 @@ from linkcontext.scoring.protocol import require
 from linkcontext.storage import replacing, write_errors
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import Pack
+from linkcontext.teach.pack_file import check_new_pack
 from linkcontext.teach.pack_header import FORMAT, Header, StoredHead, StoredThreshold, TaughtTo, read_header
 from linkcontext.teach.pack_seal import seal
 from linkcontext.teach.pack_tensors import to_tensors
@@ -57,6 +58,8 @@ def write_pack(learner: Learner, path: Path, licence: str = "", keep_state: bool
     """
     if path.is_dir():
         raise InputError(f"{path}: a folder. Give the name of a file, such as {path / 'zoo.pack'}.")
+    if new:  # said before what takes seconds, and looked at again under the lock
+        check_new_pack(path)
     require(learner.model, "token ids", "a pack")
     if len(learner.pictures.names) < 2:
         raise InputError(f"{path}: teach at least two names: with one there is nothing to choose.")
@@ -78,8 +81,8 @@ def write_pack(learner: Learner, path: Path, licence: str = "", keep_state: bool
     header = read_header(text, str(path))  # never write a pack that could not be read
     digest = fingerprint(rows, text)
     with locked(path):
-        if new and path.exists():
-            raise InputError(f"{path}: exists already. Choose another name, or remove it.")
+        if new:
+            check_new_pack(path)
         made = seal(digest)
         with replacing(path.resolve()) as file:
             save_file(rows, file, {"pack": text, "digest": digest, "seal": made})

@@ -39,7 +39,7 @@ _NOT_THAT = rf"(?:(?:{_NOT}|not)\s+(?:an?\s+|the\s+)?[^,;.]+[,;.]\s*(?:but\s+)?)
 CORRECTING = re.compile(rf"(?:(?:{_WRONG}\b{_STOPS})+{_NOT_THAT}?|{_NOT_THAT})(?P<is>{_IS})?{_CALLED}", re.IGNORECASE)
 WRONG = re.compile(rf"(?:{_WRONG}\b{_STOPS})*(?:{_WRONG}|{_NOT})[\s.!]*", re.IGNORECASE)  # and no name
 NOT_AT_THE_END = re.compile(r",\s*(?:and\s+)?not\s+[^,]+$", re.IGNORECASE)  # "it is a lime, not a banana"
-FORGETTING = re.compile(rf"forget\s+(?:about\s+)?{_CALLED}", re.IGNORECASE)
+FORGETTING = re.compile(rf"(?:forget|remove|delete)\s+(?:about\s+)?{_CALLED}", re.IGNORECASE)
 NAMING = re.compile(
     rf"(?:and\s+)?(?:(?:what|who|which)(?:['’]s|\s+is|\s+are|\s+thing\s+is|\s+one\s+is)\s+{_IT}"
     r"(?:\s+(?:called|one|thing|now|here))*|what\s+(?:do\s+you\s+see|am\s+i\s+looking\s+at)|"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from linkcontext.data.images import hash_pixels, sha256
-from linkcontext.data.layout import name_key
+from linkcontext.data.layout import class_name, name_key
 from linkcontext.errors import InputError, first_few
 from linkcontext.evaluation.picture_vectors import PictureVectors, kinds_of, rows_of_kind
 from linkcontext.inference.image_features import ImageFeatures
@@ -81,9 +81,13 @@ class TaughtPictures:
         return next((picture for picture, known in self.pixel_hashes.items() if known == pixel_hash), digest)
 
     def taught_name(self, given: str) -> str:
-        """The canonical form of a taught name. Raises `InputError` if it was not taught."""
-        name = canonical_name(given)
-        if name not in self.by_name:
+        """The canonical form of a taught name, which may be given as its folder is called: sign_5.
+
+        Raises `InputError` if it was not taught.
+        """
+        name = next((one for one in (canonical_name(given), class_name(given)) if one in self.by_name), None)
+        if name is None:
+            name = canonical_name(given)
             hint = did_you_mean(name, self.by_name)
             raise InputError(f"{name!r} was not taught.{hint} The names are: {', '.join(self.by_name) or 'none yet'}.")
         return name
@@ -144,9 +148,9 @@ class TaughtPictures:
             model.pictures.pin(picture, features)
 
     def rename(self, old: str, new: str) -> None:
-        """Give a taught name another, canonical, name in the same place."""
+        """Give a taught name another, canonical, name in the same place. A taught one gets the pictures of both."""
         if new in self.by_name and new != old:
-            raise InputError(f"{new!r} is taught already. Choose another name, or forget that one first.")
+            self.by_name[new] += self.by_name.pop(old)
         self.by_name = {new if name == old else name: pictures for name, pictures in self.by_name.items()}
 
     def merge(self, other: "TaughtPictures") -> None:

@@ -106,10 +106,12 @@ def judge(name: str, comparison: Comparison, p_holm: float) -> Finding:
     verdict = comparison.yes if passes else comparison.no
     if significant and not passes:
         verdict += f" but in a trace, {format_share(e.value)} of {format_share(e.full)}"
-    elif not passes:
-        verdict += (
-            " (one episode shows nothing)" if least is None else f" (an effect above {format_share(least)} would show)"
-        )
+    elif not passes and least is None:
+        verdict += " (one episode shows nothing)"
+    elif not passes and least is not None and e.value > least:
+        verdict += f" (the effect can be chance: p is {p_holm:.2g} among so many probes; ask for more --episodes)"
+    elif not passes and least is not None:
+        verdict += f" (an effect above {format_share(least)} would show)"
     return Finding(
         name,
         comparison.linker,
