@@ -208,7 +208,7 @@ class Bundled:
         scorer = LocalModel(self.model, VisionEncoder(self.model, open_image, dict(self.hand)), self.sources)
         scorer.pictures.begin(conversations)
         self.hand |= scorer.eyes.features
-        lines = scorer._trees.sequences(conversations, "last")
+        lines = list(scorer._trees.sequences(conversations, "last"))
         self.seen = scorer.pictures.seen
         return lines
 

@@ -160,7 +160,7 @@ class Bundled:
     def lines(self, asks: list[ScoringRequest]) -> tuple[list[TokenSequence], list[ImageFeatures], int]:
         scorer, told = self._scorer("prefix-cache"), [answer for ask in asks for answer in ask.answers]
         scorer.pictures.begin(told)
-        return scorer._trees.sequences(told, "last"), scorer.pictures.seen, scorer.eyes.calls
+        return list(scorer._trees.sequences(told, "last")), scorer.pictures.seen, scorer.eyes.calls
 
     def naive(self, asks: list[ScoringRequest], batch: int) -> Found:
         said = self._said(asks)

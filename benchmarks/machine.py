@@ -294,7 +294,7 @@ class Random:
 
     def features(self, asks: list[Tokens]) -> dict:
         numbers = sorted({int(picture) for tokens in asks for picture in tokens.pictures})
-        return dict(zip(numbers, self.lines(asks)[1], strict=True))
+        return dict(zip(numbers, self.stream(asks)[1], strict=True))
 
     def tree(self, asks: list[Tokens], engine: str) -> Found:
         lines, seen, calls = self.stream(asks)

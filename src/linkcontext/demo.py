@@ -39,6 +39,15 @@ MAX_CLASSES = 5  # of a user's data
 PACE = 300e6  # parameters x episodes that two processor cores compute in the time of one row of the table
 FEWEST, MOST = 8, 64  # episodes of a row
 HEADINGS = ("pictures", "model", "shots per class", "right [95 %]", "auto", "nearest centroid", "chance", "n queries")
+TWO_ANSWERS = (
+    "Nothing is trained. Each question gets two answers. lm: that of the language model, from its context. auto: that "
+    "of `linkcontext ask`, which takes the language model or a classifier on its image features, whichever does better "
+    "on shown pictures that are left out in turn.\n"
+)
+OWN_PICTURES = (
+    "To teach your own pictures, a folder for each name: linkcontext teach --data FOLDER --out zoo.pack\n"
+    "To ask about others:                                linkcontext ask zoo.pack PICTURE"
+)
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 
 
@@ -74,13 +83,7 @@ def demo(
     console.print(
         f"[bold]{escape(model)}[/] is shown pictures under names, and then asked about new ones.", markup=True
     )
-    console.print(
-        "Nothing is trained. Each question gets two answers: lm is what the language model answers from its context, and "
-        "auto what `linkcontext ask` would answer: the language model, or a classifier on its image features where "
-        "that does better on shown pictures that are left out in turn.\n",
-        markup=False,
-        soft_wrap=True,
-    )
+    console.print(TWO_ANSWERS, markup=False, soft_wrap=True)
     lessons = []
     for subject in subjects:
         lessons.append(teach(models[model], subject))
@@ -98,13 +101,7 @@ def demo(
     console.print(_table(grid))
     page = write_demo(model, lessons, grid, _again(data, model, out, seed, prompting), out / "demo.html")
     console.print(f"The same with the pictures, to open in a browser: {page}", markup=False, soft_wrap=True)
-    console.print(
-        "To teach your own pictures, a folder for each name: linkcontext teach --data FOLDER --out zoo.pack\n"
-        "To ask about others:                                linkcontext ask zoo.pack PICTURE",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(OWN_PICTURES, markup=False, highlight=False, soft_wrap=True)
     return page
 
 

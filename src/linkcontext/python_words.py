@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
 
 from typeguard import TypeCheckError, check_type
@@ -65,6 +66,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     begins = [one for one in words if word.startswith(f"{one}_") or one.startswith(f"{word}_")]
     close = begins or get_close_matches(word, words, 1, LIKENESS)
     return f" Did you mean {close[0]}?" if close else ""
+
+
+def did_you_mean_path(path: Path, beside: Iterable[Path]) -> str:
+    """The same for a path that is not there, with the paths in its folder: their names are compared."""
+    by_name = {other.name: other for other in beside}
+    close = did_you_mean(path.name, by_name)
+    return f" Did you mean {by_name[close.removeprefix(' Did you mean ').removesuffix('?')]}?" if close else ""
 
 
 def without_flags(sentence: str, known: Collection[str]) -> str:

@@ -254,7 +254,7 @@ def test_chat_is_read_in_its_order_and_declines_what_it_cannot_know(page, world)
         return page.locator("#chat-lines .lc-line p").last.inner_text()
 
     assert "Nothing is taught yet." in say("hello")
-    assert "show a picture first" in say("what is this?")
+    assert "which picture is meant?" in say("what is this?")
     assert "cactihogs: 1 picture." in say("these are cactihogs", world[0][0])
     assert "plimbo: 1 picture." in say("a plimbo", world[7][0]) or "plimbo: 1 picture." in say("it is a plimbo")
     say("", world[7][5])

@@ -16,6 +16,7 @@ from linkcontext.teach.chat import chat, input_lines, reply_lines, split_line
 from linkcontext.teach.dialogue import Dialogue
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import Pack, read_pack
+from linkcontext.teach.pack_file import stamp
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_a_pack_that_a_dialogue_began_with_may_be_written_again(nano, paths, tmp
     learner.teach({"dax": paths[0][:2], "wug": paths[1][:2]})
     learner.save(tmp_path / "zoo.pack")
     shutil.copy(tmp_path / "zoo.pack", tmp_path / "other.pack")
-    talk = Dialogue(learner, pack=tmp_path / "zoo.pack")
+    talk = Dialogue(learner, packs={tmp_path / "zoo.pack": stamp(tmp_path / "zoo.pack")})
     talk.teach("tove", paths[2][:2])
     with pytest.raises(InputError, match="exists already"):
         [*reply_lines(talk, f"/save {tmp_path / 'other.pack'}")]

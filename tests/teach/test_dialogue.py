@@ -86,7 +86,7 @@ def test_a_correction_moves_the_picture_and_takes_the_wrong_answer_back(nano, pa
     moved = talk.say("actually, plimbo")
     assert (moved.text, moved.notes) == (
         "plimbo: 3 pictures.",
-        ('0003.png was called "cactihog" before, and is called "plimbo" now.',),
+        ('1 picture was called "cactihog" before, and "plimbo" from now on.',),
     )
     assert talk.ask().answer.name == "plimbo"  # at once, and the model is not asked
     assert talk.ask().text == "plimbo (this picture was taught)"
@@ -185,7 +185,7 @@ def test_a_thing_in_the_plural_or_with_an_article_is_the_same_thing(nano, paths)
     assert reply.text == "foxes: 3 pictures."
     assert reply.notes[0].startswith('"fox" is taken for "foxes".')
     assert talk.teach("fox", paths[1][:1]).notes == (
-        "foxes and fox are two names. If they are one thing, forget one of them.",
+        "foxes and fox are two names. If they are one thing, give their pictures one name.",
     )
     assert talk.teach("fox", paths[1][1:2]).notes == ()  # said once
     assert talk.say("this is a fox", paths[1][2:3]).text == "fox: 3 pictures."

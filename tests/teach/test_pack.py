@@ -205,7 +205,7 @@ def test_the_command_line_teaches_asks_and_changes(nano, folder, capsys):
     for given, sentence in (
         (folder / "nowhere.png", "nowhere.png: no such picture."),
         (folder / "lumm.png", f"lumm.png: no such picture. Did you mean {folder / 'lum.png'}?"),
-        (folder / "zoo", f"a folder without pictures directly in it. Name the folders in it: {folder}/zoo/*\n"),
+        (folder / "zoo", f"a folder without pictures in it. Name the folders in it: {folder}/zoo/*\n"),
         ("https://example.org/lum.png", "an address. Pictures are never fetched: save the picture"),
     ):
         with pytest.raises(SystemExit):

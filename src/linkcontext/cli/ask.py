@@ -1,5 +1,6 @@
 """The command that asks a model about pictures after it was taught a pack."""
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,9 +10,10 @@ import tyro
 from linkcontext.cli.teach import TrustPack, operating_point
 from linkcontext.cli.terminal import console, harmless, print_json, remark
 from linkcontext.config import HeadName, Loading
+from linkcontext.data.formats import SUFFIXES
 from linkcontext.errors import InputError, first_few
 from linkcontext.metavars import WITHOUT_DEFAULT, OptionalModel, OptionalNumber, OptionalText
-from linkcontext.python_words import did_you_mean
+from linkcontext.python_words import did_you_mean_path
 from linkcontext.teach.pack_file import check_pack_file
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class AskPack:
         from linkcontext.teach.pack_learner import model_of
         from linkcontext.teach.rejection import describe_rejection
 
+        pictures = self._all_pictures()
         pack = read_pack(Path(self.pack), self.trust_pack)
         encoder = load_picture_encoder(self.encoder, self.loading.device) if self.encoder else None
         learner = pack.learner(model_of(pack, self.model, self.loading), encoder)
@@ -69,7 +72,7 @@ class AskPack:
             threshold = learner.estimate_rejection_threshold()
             remark(learner.choose_head().describe())
             remark(describe_rejection(threshold, learner.pictures.by_name))
-        for picture in self._all_pictures():
+        for picture in pictures:
             if self.question is not None:
                 self._print_reply(picture, learner.say(Path(picture), self.question))
             else:
@@ -109,16 +112,17 @@ class AskPack:
 
 
 def _one_word(given: Path) -> str:
-    """What to type if `ask` got one path only, which is a pack, or a picture or a folder in the place of one."""
-    if given.suffix == ".pack":
-        return f"ask needs pictures after the pack. Example: linkcontext ask {given} new.jpg"
+    """What to type where `ask` got a single path: a pack, or a picture or folder in its place."""
+    if not (given.is_dir() or given.name.lower().endswith(SUFFIXES)):
+        return f"ask needs pictures after the pack. Example: linkcontext ask {shlex.quote(str(given))} new.jpg"
     pack = next(iter(sorted(Path().glob("*.pack"))), Path("zoo.pack"))
-    return f"ask needs a pack, and then the pictures. Example: linkcontext ask {pack} {given}"
+    both = f"{shlex.quote(str(pack))} {shlex.quote(str(given))}"
+    return f"ask needs a pack, and then the pictures. Example: linkcontext ask {both}"
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether a path is a file, or a folder with files directly in it."""
-    return path.is_file() or (path.is_dir() and any(each.is_file() for each in path.iterdir()))
+    """Whether a path is a file, or a folder with pictures directly in it."""
+    return path.is_file() or (path.is_dir() and any(each.name.lower().endswith(SUFFIXES) for each in path.iterdir()))
 
 
 def _no_picture(given: str) -> str:
@@ -127,20 +131,25 @@ def _no_picture(given: str) -> str:
     if "://" in given:
         return "an address. Pictures are never fetched: save the picture, and give its file."
     if path.is_dir():
-        return f"a folder without pictures directly in it. Name the folders in it: {given}/*"
-    beside = sorted(map(str, path.parent.iterdir())) if path.parent.is_dir() else []
+        inner = any(each.is_dir() for each in path.iterdir())
+        return f"a folder without pictures in it.{f' Name the folders in it: {path}/*' if inner else ''}"
+    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
     if "*" in given:
-        return f"no file is called so. Its folder has {first_few(beside)}." if beside else "no file is called so."
-    return f"no such picture.{did_you_mean(given, beside)}"
+        return f"no file matches this pattern.{f' The folder has {first_few([*map(str, beside)])}.' if beside else ''}"
+    return f"no such picture.{did_you_mean_path(path, beside)}"
 
 
 def _answer_json(answer: "Answer", pack: "Pack") -> dict[str, Any]:
-    """An answer as `ask --json` prints it. The path of a taught picture is null if it was taught without a file."""
+    """An answer as `ask --json` prints it. `fit` is the old name of `similarity`, until version 0.3.
+
+    The path of a taught picture is null if it was taught without a file.
+    """
     paths = {item: str(path) for item, path in pack.paths.items()}
     return {
         "name": answer.name,
         "probabilities": answer.probabilities,
         "similarity": answer.similarity,
+        "fit": answer.similarity,
         "nearest": [
             {
                 "name": near.name,

@@ -46,17 +46,26 @@ def long_dash(argument: str) -> str | None:
 def empty_list(name: str, arguments: Sequence[str]) -> str | None:
     """The sentence about a flag for several values that has none: `--remove` at the end. None if there is no such flag.
 
-    The parser takes it for an empty list, which is what the flag means when it is not given.
+    The parser takes it for an empty list, which is what the flag means when it is not given. Flags whose default is
+    another list may be given without a value.
     """
-    lists = {flag for flag, kind in _flags_with_types(COMMANDS[name].options) if get_origin(kind) is tuple}
+    lists = {
+        flag
+        for flag, kind, default in _typed_flags(COMMANDS[name].options)
+        if (get_origin(kind), default) == (tuple, ())
+    }
+    if {"-h", "--help"} & set(arguments):
+        return None
     for word, following in pairwise([*arguments, "--"]):
-        if word.replace("_", "-") in lists and following.startswith("--"):
-            return f"{word}: a value is missing. Write it behind the flag, or leave the flag out."
+        if word.replace("_", "-") in lists and (following.startswith("--") or following in ("-v", "-q")):
+            return f"{word}: a value is missing. Write it after the flag, or leave the flag out."
     return None
 
 
 def explain(event: object, name: str, arguments: Sequence[str]) -> str | None:
     """The sentence about an event of tyro's parser for the arguments of the command `name`; None for unknown events."""
+    if name == "data" and any(word.partition("=")[0] == "--data" for word in arguments):
+        return "--data: not needed here. Example: linkcontext data photos"
     sentence: str | None = None
     match event:
         case _errors.UnrecognizedArgs():
@@ -90,24 +99,25 @@ def closest(word: str, options: Iterable[str]) -> str | None:
 
 def flags_of(options: type[Any]) -> Iterator[str]:
     """The flags of a command's options, and of the dataclasses in them: `--data`, `--strict`, `--no-strict`."""
-    for flag, kind in _flags_with_types(options):
+    for flag, kind, _ in _typed_flags(options):
         yield flag
         if kind is bool:
             yield f"--no-{flag.removeprefix('--')}"
 
 
-def _flags_with_types(options: type[Any]) -> Iterator[tuple[str, Any]]:
-    """The flags of a command's options, and of the dataclasses in them, each with the type of its value."""
+def _typed_flags(options: type[Any]) -> Iterator[tuple[str, Any, Any]]:
+    """The flags of a command's options, and of the dataclasses in them: each with its type and its default."""
+    defaults = {field.name: field.default for field in fields(options)}
     for name, hint in get_type_hints(options, include_extras=True).items():
         notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
         kind = get_args(hint)[0] if notes else hint
         if is_dataclass(kind) and isinstance(kind, type):
-            yield from _flags_with_types(kind)
-        elif name in {field.name for field in fields(options)} and tyro.conf.Positional not in notes:
+            yield from _typed_flags(kind)
+        elif name in defaults and tyro.conf.Positional not in notes:
             given = [note for note in notes if hasattr(note, "aliases")]  # tyro.conf.arg, with names of its own
-            flags = [one.name or name for one in given] or [name]
-            yield from ((f"--{flag.replace('_', '-')}", kind) for flag in flags)
-            yield from ((alias, kind) for one in given for alias in one.aliases or () if alias.startswith("--"))
+            flags = [f"--{(one.name or name).replace('_', '-')}" for one in given] or [f"--{name.replace('_', '-')}"]
+            flags += [alias for one in given for alias in one.aliases or () if alias.startswith("--")]
+            yield from ((flag, kind, defaults[name]) for flag in flags)
 
 
 def _missing(event: _errors.MissingArgs, name: str, arguments: Sequence[str]) -> str:
@@ -124,8 +134,6 @@ def _unrecognized(tokens: Sequence[str], name: str, arguments: Sequence[str]) ->
     """The sentence about the first argument that the command does not take."""
     token = tokens[0].partition("=")[0] if tokens[0].startswith("-") else tokens[0]
     own = [*flags_of(COMMANDS[name].options), "--verbose", "--quiet", "--help"]
-    if name == "data" and token == "--data":
-        return "--data: not needed here. Example: linkcontext data photos"
     if not token.startswith("-"):
         return _unexpected(token, name, own, arguments)
     if near := closest(token, own):
@@ -143,7 +151,7 @@ def _unexpected(token: str, name: str, own: Sequence[str], arguments: Sequence[s
         return f"{token}: not expected here. A path with spaces needs quotes: {shlex.quote(together)}"
     if near := closest(token, _actions(COMMANDS[name])):
         return f"{name} {token}: no such action. Did you mean {name} {near}?"
-    if "--pack" in own and token.endswith(".pack"):
+    if name == "chat" and token.endswith(".pack") and "--pack" not in arguments:
         return f"{excerpt(token)}: not expected here. Did you mean --pack {shlex.quote(excerpt(token))}?"
     if "--data" in own and "--data" not in arguments:
         return f"{excerpt(token)}: not expected here. Did you mean --data {shlex.quote(excerpt(token))}?"

@@ -27,7 +27,7 @@ from linkcontext.metavars import (
 )
 from linkcontext.models.prompting import Prompting
 from linkcontext.source import data_help
-from linkcontext.teach.pack_file import check_new_pack, check_pack_file
+from linkcontext.teach.pack_file import check_new_pack, check_pack_file, stamp
 
 if TYPE_CHECKING:
     from linkcontext.scoring.protocol import ScoringModel
@@ -117,8 +117,6 @@ class Teach:
         from linkcontext.source import open_data
 
         out = Path(self.out)
-        if out.is_file() and out.suffix != ".pack":
-            raise InputError(f"{out}: a file that is no pack. Choose another name, such as {out.with_suffix('.pack')}.")
         dataset = open_data(self.data, self.strict, fewest=1)
         from linkcontext.teach.class_pictures import nested_classes, pictures_by_class_name
         from linkcontext.teach.pack_writing import locked
@@ -322,7 +320,9 @@ class Chat:
         pack = read_pack(Path(self.pack), self.trust_pack) if self.pack else None
         if pack is not None:
             learner = pack.learner(model_of(pack, self.model, self.loading))
-            dialogue = Dialogue(learner, self.context, licence=pack.licence, pack=pack.path)
+            dialogue = Dialogue(
+                learner, self.context, licence=pack.licence, packs={pack.path.resolve(): stamp(pack.path)}
+            )
         else:
             dialogue = Dialogue(Learner(open_model(self.loading.of(self.model or "mini"))), self.context)
         chat(dialogue, input_lines(print), print)

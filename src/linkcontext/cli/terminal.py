@@ -88,7 +88,7 @@ def complain(sentence: str, before: str = "") -> None:
 
 
 def remark(sentence: str) -> None:
-    """Print what helps to understand a result to stderr, which is not part of it; nothing with --quiet."""
+    """Print a sentence about a result to stderr, so that stdout has results alone; nothing with --quiet."""
     if logging.getLogger("linkcontext").isEnabledFor(logging.WARNING):
         with suppress(OSError):
             print(harmless(sentence), file=sys.stderr, flush=True)

@@ -54,7 +54,8 @@ def open_folder(root: Path, strict: bool = False, fewest: int = 2) -> Dataset:
     if len(classes) < fewest and not any(item.questions for item in items):
         there = f"only one class ({excerpt(classes[0])!r})" if classes else "no picture in a class folder"
         if not classes and pictures:
-            there += f". If {root.name} is one class, give the folder that it lies in ({root.parent})"
+            whole = root if root.name else root.absolute()
+            there += f". If {whole.name} is one class, give the folder that it lies in ({whole.parent})"
         because = f" Left out: {first_few(problems.sentences, whole=True)}" if problems.sentences else ""
         raise InputError(f"{root}: {there}. Expected {LAYOUT}.{because}")
     return dataclasses.replace(dataset, problems=tuple(problems.sentences))
@@ -123,7 +124,7 @@ def _items(pictures: dict[str, ScannedFile], manifest: Dataset, layout: Layout, 
     if unplaced:
         problems.add(
             f"{manifest.root}: pictures left out because they lie in no class folder: {len(unplaced)} "
-            f"({first_few(unplaced)})."
+            f"({first_few(unplaced)}). Move them into one."
         )
     if blank:
         problems.add(

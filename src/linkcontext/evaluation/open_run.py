@@ -47,7 +47,7 @@ def check_same_measurement(out: Path, earlier: Any, now: dict[str, Any]) -> None
     if changed := measurement_differences({"measured": earlier}, {"measured": json.loads(json.dumps(now))}):
         raise InputError(
             f"{out}: holds another run: since it began, {', '.join(changed)} changed. "
-            "Give this run a folder of its own with --out, or remove that one."
+            "Give this run a folder of its own with --out, or remove that run."
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from linkcontext.errors import InputError
 from linkcontext.evaluation import checks
 from linkcontext.jsonl import Record, read_json, read_jsonl, typed
-from linkcontext.python_words import did_you_mean
+from linkcontext.python_words import did_you_mean_path
 from linkcontext.records import Episode, Prediction
 from linkcontext.versions import RUN, check_format
 
@@ -175,8 +175,8 @@ def _check_scoring(folder: RunFolder) -> None:
 
 def _present(run: Path, name: str) -> Path:
     if not (run / name).is_file():
-        beside = [str(each) for each in run.parent.iterdir() if each.is_dir()] if run.parent.is_dir() else []
-        hint = "" if run.is_dir() else did_you_mean(str(run), beside)
+        beside = [each for each in run.parent.iterdir() if each.is_dir()] if run.parent.is_dir() else []
+        hint = "" if run.is_dir() else did_you_mean_path(run, beside)
         raise InputError(f"{run / name} is not there.{hint} Give the folder that `linkcontext eval --out` has written.")
     return run / name
 

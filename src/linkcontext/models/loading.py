@@ -276,7 +276,8 @@ def _unknown_model(name: str, error: OSError) -> str:
         where = f"not found on the Hugging Face hub ({_first_line(error)})"
     advice = did_you_mean(name, known) or " Check the name."
     if constants.HF_HUB_OFFLINE:
-        advice += " To fetch a model, unset HF_HUB_OFFLINE; without a network, give the folder of a model."
+        set_here = " and ".join(name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name))
+        advice += f" To fetch a model, unset {set_here}; without a network, give the folder of a model."
     return f"neither a bundled model ({', '.join(known)}) nor a folder, and {where}.{advice}"
 
 

@@ -21,8 +21,7 @@ BREAKABLE = ("episodes", "tasks", "new classes [95 %]", "queries / episodes / pi
 CAPTION = "sum, mean, pmi, calibrated: how the candidates' likelihoods are scored"
 SHORTER_HEADING = "shorter name chosen / right / of"
 SHORTER = (
-    "shorter name: how often the shortest name was chosen, how often it was right, and of how many queries, the names "
-    "of which differ in length"
+    "shorter name: how often the shortest name was chosen / was the right one / queries whose names differ in length"
 )
 
 

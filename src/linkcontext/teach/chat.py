@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from linkcontext.errors import UNREACHABLE, InputError, path_error
 from linkcontext.teach.dialogue import Dialogue, Reply
 from linkcontext.teach.given_pictures import existing
 from linkcontext.teach.lesson_notes import count_pictures
-from linkcontext.teach.pack_writing import write_pack
+from linkcontext.teach.pack import read_pack
+from linkcontext.teach.pack_file import stamp
+from linkcontext.teach.pack_writing import locked, write_pack
 
 HELP = """\
 cat.png: this is a cactihog     teach a picture; more pictures, a folder or *.png before the colon teach them all
@@ -29,12 +31,14 @@ no, that is a plimbo            correct the last picture, or all pictures of the
 /forget NAME                    remove a name and its pictures
 /names                          list the taught names, and how full the context is
 /save zoo.pack                  save the taught names in a pack, for chat --pack and linkcontext ask; /save alone
-                                writes the pack again that the dialogue began with or saved last
+                                writes the pack that the dialogue began with, or the last one saved
 /help, /quit\
 """
 QUIT = ("/quit", "/exit", "quit", "exit")
 COMMAND = re.compile(r"/\w+")
-_WORD = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|(\S+?))(:?)(?=\s|$)""")
+_WORD = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|(\S+?))(:?),?(?=\s|$)""")
+MARKS = "\"'?!.,;:()"  # around a path in a sentence
+WITHOUT_PICTURES = ("/save", "/forget", "/names", "/help")
 
 
 def chat(dialogue: Dialogue, lines: Iterable[str], show: Callable[[str], None]) -> None:
@@ -59,7 +63,7 @@ def chat(dialogue: Dialogue, lines: Iterable[str], show: Callable[[str], None]) 
 def _forget_last(dialogue: Dialogue, line: str) -> None:
     """After a refused line with pictures, "no, it is a NAME" would correct older ones, which are not meant."""
     words = line.split()
-    if any(_is_picture(word.rstrip(":")) for word in words[bool(COMMAND.fullmatch(words[0])) :]):
+    if words[0] not in WITHOUT_PICTURES and any(_is_path(word.strip(MARKS)) for word in words[1:] + words[:1]):
         dialogue.last = ()
 
 
@@ -89,7 +93,7 @@ def reply_lines(dialogue: Dialogue, line: str) -> Iterator[str]:
     if "\0" in line:
         raise InputError("the line holds a zero byte, which neither a path nor a sentence can hold. Remove it.")
     command, _, rest = line.partition(" ")
-    if (line.casefold() == "names" or command == "save") and not os.path.exists(command):  # noqa: PTH110
+    if line.casefold() in ("names", "save") or (command.casefold() == "save" and rest.endswith(".pack")):
         command = f"/{command.casefold()}"
     if line.casefold() in ("/help", "help"):
         yield HELP
@@ -108,7 +112,7 @@ def reply_lines(dialogue: Dialogue, line: str) -> Iterator[str]:
 def _reply(dialogue: Dialogue, command: str, rest: str, line: str) -> Reply:
     if command == "/teach":
         words = _split(rest)
-        first = next((place for place, word in enumerate(words) if place and _is_picture(word)), 1)
+        first = _first_picture(words)
         return dialogue.teach(" ".join(words[:first]), [one for path in words[first:] for one in _pictures(path)])
     if command == "/ask":
         pictures, question = split_line(rest)
@@ -133,8 +137,8 @@ def split_line(line: str) -> tuple[list[Path], str]:
     at = 0
     while word := _WORD.match(line, at):
         path = next(text for text in word.groups() if text is not None)
-        path = path if os.path.exists(path) else path.removesuffix(",")  # noqa: PTH110
-        if not (path.lower().endswith(SUFFIXES) or ("/" in path and (word[4] or os.path.isdir(path)))):  # noqa: PTH112
+        is_folder = "/" in path and (os.path.isdir(path) or (word[4] and path.endswith("/")))  # noqa: PTH112
+        if not (path.lower().endswith(SUFFIXES) or is_folder):
             break
         pictures += _pictures(path)
         at = word.end()
@@ -146,15 +150,23 @@ def split_line(line: str) -> tuple[list[Path], str]:
     return pictures, sentence
 
 
-def _is_picture(word: str) -> bool:
-    """Whether a word is the path of a picture or a folder, or a pattern of such paths."""
-    return word.lower().endswith(SUFFIXES) or "/" in word or "*" in word or os.path.isdir(word)  # noqa: PTH112
+def _first_picture(words: Sequence[str]) -> int:
+    """Where the name ends and the pictures begin, at the earliest behind one word."""
+    later = range(1, len(words))
+    files = [place for place in later if _is_path(words[place]) or os.path.isfile(words[place])]  # noqa: PTH113
+    folders = [place for place in later if os.path.isdir(words[place])]  # noqa: PTH112
+    return (files or folders or [1])[0]
+
+
+def _is_path(word: str) -> bool:
+    """Whether a word looks like the path of a picture or a folder, or like a pattern of such paths."""
+    return word.lower().endswith(SUFFIXES) or any(mark in word for mark in "/*?[")
 
 
 def _refuse_late_picture(sentence: str) -> None:
     """Raise `InputError` for a picture behind other words: the question would be about the last picture instead."""
     for word in sentence.split():
-        path = word.strip("\"'?!.,;:()")
+        path = word.strip(MARKS)
         if path.lower().endswith(SUFFIXES) and os.path.isfile(path):  # noqa: PTH113
             raise InputError(
                 f"{path}: a line begins with its picture. Write {path}: this is a NAME, or {path}: QUESTION?"
@@ -188,12 +200,23 @@ def _names(dialogue: Dialogue) -> Iterator[str]:
 
 
 def _save(dialogue: Dialogue, text: str) -> list[str]:
-    if not text and dialogue.pack is None:
+    """Write a new pack, or one that the dialogue began with or saved, unless another program has changed it since."""
+    if not (text or dialogue.packs):
         raise InputError("name the pack to write: /save zoo.pack")
-    path = Path(" ".join(_split(text))) if text or dialogue.pack is None else dialogue.pack
-    own = dialogue.pack is not None and path.resolve() == dialogue.pack.resolve()
-    pack = write_pack(dialogue.learner, path, dialogue.licence, new=not own)
-    dialogue.pack = path
+    path = Path(" ".join(_split(text))) if text else [*dialogue.packs][-1]
+    if (own := dialogue.packs.get(path.resolve())) is None:
+        pack = write_pack(dialogue.learner, path, dialogue.licence, new=True)
+    else:
+        with locked(path):
+            if path.exists() and stamp(path) != own:
+                raise InputError(
+                    f"{path}: was changed by another program since. Save to another name, and put both together: "
+                    f"linkcontext pack {path} --merge OTHER"
+                )
+            keep_state = read_pack(path).has_state if path.exists() else True
+            pack = write_pack(dialogue.learner, path, dialogue.licence, keep_state)
+    dialogue.packs.pop(path.resolve(), None)  # the last one stands at the end
+    dialogue.packs[path.resolve()] = stamp(path)
     return pack.describe()
 
 

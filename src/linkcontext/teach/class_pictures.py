@@ -2,16 +2,18 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from linkcontext.data.copies import label_conflicts
 from linkcontext.data.layout import class_name, normal_name
 from linkcontext.data.manifest import Dataset
-from linkcontext.errors import InputError, first_few
+from linkcontext.errors import InputError, excerpt, first_few
 from linkcontext.models.unreadable import refused
+from linkcontext.records import Item
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.source import open_data
+from linkcontext.teach.given_pictures import Picture
 
 log = logging.getLogger("linkcontext")
 
@@ -46,10 +48,16 @@ def pictures_by_class_name(dataset: Dataset, classes: Sequence[str] = ()) -> dic
 
 def nested_classes(dataset: Dataset) -> list[str]:
     """A sentence about class folders that lie in other folders, if there are any: the outer one may have been meant."""
-    nested = sorted({item.class_id for item in dataset.items if "/" in item.class_id})
+    nested = sorted({item.class_id for item in dataset.items if "/" in item.class_id and _is_folder(item)})
     if not nested:
         return []
     return [f"{dataset.root}: a folder in a folder is a class of its own, called by its own name: {first_few(nested)}."]
+
+
+def _is_folder(item: Item) -> bool:
+    """Whether the class of a picture is the folder in which it lies, and has its name; a manifest may say otherwise."""
+    folder = item.path.rpartition("/")[0]
+    return f"/{folder}".endswith(f"/{item.class_id}") and item.name == class_name(item.class_id)
 
 
 def accepted_pictures(
@@ -57,13 +65,15 @@ def accepted_pictures(
 ) -> tuple[dict[str, list[Path]], list[str]]:
     """The pictures that the model's image processor accepts, by name, and a sentence about each of the others.
 
-    A model behind a server accepts all, as far as is known here.
+    A model behind a server accepts all, as far as is known here. Raises `InputError` if none is accepted.
     """
     if model.lacks("token ids"):
         return {name: list(paths) for name, paths in named.items()}, []
     reasons = refused(model.loaded, {str(path): path for paths in named.values() for path in paths})
     accepted = {name: [path for path in paths if str(path) not in reasons] for name, paths in named.items()}
     problems = [f"{path}: left out: {reason}." for path, reason in reasons.items()]
+    if named and not any(accepted.values()):
+        raise InputError(f"The model's image processor accepts none of the pictures. The first: {problems[0]}")
     return {name: paths for name, paths in accepted.items() if paths}, problems
 
 
@@ -76,4 +86,24 @@ def pictures_of_data(data: "str | os.PathLike[str] | Dataset", model: ScoringMod
     named, problems = accepted_pictures(model, pictures_by_class_name(dataset))
     for sentence in (*dataset.problems, *nested_classes(dataset), *problems):
         log.warning("%s", sentence)
+    return named
+
+
+def lesson(
+    named: Mapping[str, Picture | Iterable[Picture]] | str | os.PathLike[str] | Dataset,
+    pictures: Picture | Iterable[Picture] | None,
+    model: ScoringModel,
+) -> Mapping[str, Picture | Iterable[Picture]]:
+    """What `Learner.teach` was given, as names with their pictures. Raises `InputError` for anything else."""
+    if pictures is not None:
+        if not isinstance(named, str):
+            raise InputError("teach takes pictures after a single name: teach('cactihog', ['a.png', 'b.png']).")
+        return {named: pictures}
+    if isinstance(named, str | os.PathLike | Dataset):
+        return pictures_of_data(named, model)
+    if not isinstance(named, Mapping) or not named:
+        raise InputError(
+            "teach takes names with their pictures, {'cactihog': ['a.png', 'b.png']}, or a folder of class folders, "
+            f"but was given {'an empty dictionary' if named == {} else excerpt(named)}."
+        )
     return named

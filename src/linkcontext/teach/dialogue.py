@@ -58,7 +58,7 @@ class Dialogue:
     history: list[Turn] = field(default_factory=list)
     last: tuple[Path, ...] = ()
     licence: str = ""  # of the pack that the dialogue began with
-    pack: Path | None = None  # that pack, or the one saved last: /save may write it again
+    packs: dict[Path, tuple[int, int]] = field(default_factory=dict)  # that /save may write again, and their stamps
     _head: str = field(default="", init=False, repr=False)  # that named the last picture
 
     def __post_init__(self) -> None:
@@ -158,7 +158,7 @@ class Dialogue:
 
     def forget(self, name: str) -> Reply:
         """Remove a name, and the answers that gave it."""
-        known = self._known_name(name) or name
+        known = self.learner.pictures.taught_name(self._known_name(name) or name)
         self.learner.forget(known)
         self.history = [turn for turn in self.history if turn.answer != known]
         return Reply(f"{known} is forgotten.")
@@ -175,7 +175,7 @@ class Dialogue:
 
     def _last_pictures(self) -> tuple[Path, ...]:
         if not self.last:
-            raise InputError("which picture is meant? Write it first, such as cat.png: this is a NAME")
+            raise InputError("which picture is meant? Show it together with the sentence.")
         return self.last
 
     @property

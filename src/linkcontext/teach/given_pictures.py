@@ -8,7 +8,6 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +20,7 @@ from linkcontext.data.images import DAMAGE, MAX_PIXELS, Upload, png, thumbnail_p
 from linkcontext.data.problems import Problems
 from linkcontext.data.scan import scan
 from linkcontext.errors import InputError, excerpt
+from linkcontext.python_words import did_you_mean_path
 
 log = logging.getLogger("linkcontext")
 Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | Image.Image | NDArray[Any] | Tensor
@@ -88,9 +88,7 @@ def small_picture(source: Source) -> bytes:
 def existing(path: Path) -> Path:
     """The path itself. Raises `InputError` if there is no such file."""
     if not path.is_file():
-        here = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        close = get_close_matches(path.name, here, 1)
-        hint = f" Did you mean {path.parent / close[0]}?" if close else ""
+        hint = did_you_mean_path(path, path.parent.iterdir()) if path.parent.is_dir() else ""
         raise InputError(f"{path}: no such picture.{hint}")
     return path
 

@@ -1,6 +1,5 @@
 """Teach a model names by showing pictures of them, then ask it about other pictures. The weights do not change."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from linkcontext.config import Augmentation, Dtype, HeadName, Loading, Select
 from linkcontext.data.manifest import Dataset
 from linkcontext.episodes.scaffold import SCAFFOLDS, Scaffold, build_messages, refuse_scaffold
-from linkcontext.errors import InputError, excerpt
+from linkcontext.errors import InputError
 from linkcontext.evaluation.head_choice import HeadChoice
 from linkcontext.evaluation.picture_vectors import PictureVectors
 from linkcontext.inference.image_features import ImageFeatures
@@ -26,7 +25,7 @@ from linkcontext.scoring.local import scoring_model
 from linkcontext.scoring.protocol import ScoringModel
 from linkcontext.teach.answer import Answer
 from linkcontext.teach.asking import answers, replies
-from linkcontext.teach.class_pictures import pictures_of_data
+from linkcontext.teach.class_pictures import lesson
 from linkcontext.teach.computed import Computed
 from linkcontext.teach.encoder import PictureEncoder
 from linkcontext.teach.given_pictures import Picture, Source, is_single, picture_source, picture_sources, small_picture
@@ -108,15 +107,7 @@ class Learner:
         for a name without pictures or of more than 100 letters, two names that differ only in case, a picture under
         two names, and a picture that cannot be read.
         """
-        if pictures is not None and isinstance(named, str):
-            named = {named: pictures}
-        if isinstance(named, str | os.PathLike | Dataset):
-            named = pictures_of_data(named, self.model)
-        if not isinstance(named, Mapping) or not named:
-            raise InputError(
-                "teach takes names with their pictures, {'cactihog': ['a.png', 'b.png']}, or a folder of class "
-                f"folders, but was given {excerpt(named)}."
-            )
+        named = lesson(named, pictures, self.model)
         files = self.pictures.identify(checked_names(named, self.pictures.names, self.model.card.special_tokens))
         self.pictures.register(self.model)
         # Files may have moved since they were taught: read them where they are now.
@@ -210,9 +201,9 @@ class Learner:
 
         Raises `InputError` as `teach` and `forget` do.
         """
-        old = self.pictures.taught_name(old)
-        others = [name for name in self.pictures.names if name != old]
-        self.pictures.rename(old, checked_name(new, others, self.model.card.special_tokens))
+        pictures, old = self.pictures, self.pictures.taught_name(old)
+        others = [name for name in pictures.names if name != old]
+        pictures.rename(old, pictures.known_name(new) or checked_name(new, others, self.model.card.special_tokens))
 
     @overload  # a str is also an Iterable[str]; the first signature that fits is used
     def ask(self, picture: Picture) -> Answer: ...  # type: ignore[overload-overlap]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from linkcontext.errors import counted
 from linkcontext.evaluation.text import join_words
 from linkcontext.teach.learner import Learner
-from linkcontext.teach.names import is_same_thing
+from linkcontext.teach.names import similar_names
 from linkcontext.teach.support import retrieves, shown_pictures
 
 
@@ -39,15 +39,13 @@ def _renamed(learner: Learner, before: Mapping[str, Sequence[str]]) -> Iterator[
         now = join_words(sorted({f'"{pictures.name_of(picture)}"' for picture in moved}))
         if name not in pictures.by_name:
             yield f"{name} has no picture left and is forgotten."
-        elif len(moved) == 1:
-            yield f'{pictures.paths[moved[0]].name} was called "{name}" before, and is called {now} now.'
         elif moved:
-            yield f'{len(moved)} pictures were called "{name}" before, and are called {now} now.'
+            were = "was" if len(moved) == 1 else "were"
+            yield f'{counted(len(moved), "picture")} {were} called "{name}" before, and {now} from now on.'
 
 
 def _look_alikes(names: Sequence[str], before: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Sentences about new names that could mean the same as others."""
-    for place, name in enumerate(names):
-        for other in names[:place]:
-            if is_same_thing(name, other) and not {name, other} <= before.keys():
-                yield f"{other} and {name} are two names. If they are one thing, forget one of them."
+    for other, name in similar_names(names):
+        if not {name, other} <= before.keys():
+            yield f"{other} and {name} are two names. If they are one thing, give their pictures one name."

@@ -1,9 +1,10 @@
 """Class names: the one form in which they are kept, and the rules they must follow."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
+from linkcontext.data.formats import SUFFIXES
 from linkcontext.data.layout import is_blank, is_printable, name_key, normal_name
 from linkcontext.episodes.special_tokens import refuse_marks
 from linkcontext.errors import UNDECODED, InputError
@@ -37,6 +38,20 @@ def is_same_thing(name: str, other: str) -> bool:
     return first == second or first in _plurals(second) or second in _plurals(first)
 
 
+def similar_names(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each name that means the same as one before it (`is_same_thing`), as a pair of the earlier one and itself."""
+    singular: dict[str, str] = {}
+    plural: dict[str, str] = {}
+    for name in names:
+        key = _ARTICLE.sub("", name_key(name))
+        earlier = [names_of[one] for names_of, one in ((singular, key), (plural, key)) if one in names_of]
+        earlier += [singular[one] for one in _plurals(key) if one in singular]
+        if earlier:
+            yield earlier[0], name
+        singular.setdefault(key, name)
+        plural |= {one: name for one in _plurals(key) if one not in plural}
+
+
 def _plurals(key: str) -> tuple[str, ...]:
     if len(key) < _LEAST_LETTERS:
         return ()
@@ -57,6 +72,11 @@ def checked_name(given: str, existing: Iterable[str], special_tokens: re.Pattern
     return name
 
 
+def _is_file(given: object) -> bool:
+    """Whether a picture's file is given. A name can be too long to be a path, which `Path` takes for an error."""
+    return isinstance(given, str) and given.lower().endswith(SUFFIXES) and os.path.isfile(given)  # noqa: PTH113
+
+
 def checked_names(
     named: Mapping[str, Picture | Iterable[Picture]], existing: Iterable[str], special_tokens: re.Pattern[str]
 ) -> Iterator[tuple[str, list[Source]]]:
@@ -64,7 +84,7 @@ def checked_names(
     `picture_sources`."""
     known = list(existing)
     for given, pictures in named.items():
-        if isinstance(given, str) and isinstance(pictures, str) and Path(given).is_file():
+        if _is_file(given) and isinstance(pictures, str) and not os.path.exists(pictures):  # noqa: PTH110
             raise InputError(f"{given}: a picture in the place of a name. Write {{{pictures!r}: [{given!r}]}}.")
         known.append(checked_name(given, known, special_tokens))
         yield known[-1], picture_sources(pictures, f" of {known[-1]!r}")

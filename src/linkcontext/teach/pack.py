@@ -284,4 +284,4 @@ def read_pack(path: Path, trust: bool = False) -> Pack:
 
 def damaged_pack(path: Path, why: str) -> InputError:
     """The error for a file that is no pack, or whose content cannot be right."""
-    return InputError(f"{path}: not a pack, or damaged ({why}). Copy it again, or teach it again.")
+    return InputError(f"{path}: not a pack, or damaged ({why}). Copy or teach it again, or give another file.")

@@ -51,7 +51,7 @@ class OperatingPoint:
     def __post_init__(self) -> None:
         for name, share in (("accept", self.accept), ("reject", self.reject)):
             if share is not None and not 0 < share <= 1:
-                raise InputError(f"--{name} {share:g}: must be a share between 0 and 1, for example 0.95.")
+                raise InputError(f"{name} {share:g} (--{name}): must be a share between 0 and 1, for example 0.95.")
 
     def choose(self, curve: Sequence[RejectionThreshold]) -> RejectionThreshold:
         """The threshold of a curve that serves this best.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from linkcontext.data.images import hash_pixels, sha256
-from linkcontext.data.layout import class_name, name_key
+from linkcontext.data.layout import name_key, normal_name
 from linkcontext.errors import InputError, first_few
 from linkcontext.evaluation.picture_vectors import PictureVectors, kinds_of, rows_of_kind
 from linkcontext.inference.image_features import ImageFeatures
@@ -80,17 +80,18 @@ class TaughtPictures:
         digest, pixel_hash = sha256(path), hash_pixels(path)
         return next((picture for picture, known in self.pixel_hashes.items() if known == pixel_hash), digest)
 
-    def taught_name(self, given: str) -> str:
-        """The canonical form of a taught name, which may be given as its folder is called: sign_5.
+    def known_name(self, given: str) -> str | None:
+        """A taught name in its canonical form, or None. It may be given as its folder is called: `sign_5`."""
+        forms = canonical_name(given), normal_name(given.replace("_", " "))
+        return next((name for name in forms if name in self.by_name), None)
 
-        Raises `InputError` if it was not taught.
-        """
-        name = next((one for one in (canonical_name(given), class_name(given)) if one in self.by_name), None)
-        if name is None:
-            name = canonical_name(given)
-            hint = did_you_mean(name, self.by_name)
-            raise InputError(f"{name!r} was not taught.{hint} The names are: {', '.join(self.by_name) or 'none yet'}.")
-        return name
+    def taught_name(self, given: str) -> str:
+        """`known_name`. Raises `InputError` if it was not taught."""
+        if (name := self.known_name(given)) is not None:
+            return name
+        name = canonical_name(given)
+        hint = did_you_mean(name, self.by_name)
+        raise InputError(f"{name!r} was not taught.{hint} The names are: {', '.join(self.by_name) or 'none yet'}.")
 
     def identify(self, named: Iterable[tuple[str, Sequence[Source]]]) -> dict[str, PictureFile]:
         """Hash the files of named pictures and return them by picture id; nothing is changed.
@@ -150,7 +151,7 @@ class TaughtPictures:
     def rename(self, old: str, new: str) -> None:
         """Give a taught name another, canonical, name in the same place. A taught one gets the pictures of both."""
         if new in self.by_name and new != old:
-            self.by_name[new] += self.by_name.pop(old)
+            self.by_name[new] = [*self.by_name[new], *self.by_name.pop(old)]  # another learner may share the list
         self.by_name = {new if name == old else name: pictures for name, pictures in self.by_name.items()}
 
     def merge(self, other: "TaughtPictures") -> None:
@@ -161,8 +162,8 @@ class TaughtPictures:
         keys = {name_key(name) for name in self.by_name}
         if both := [name for name in other.by_name if name_key(name) in keys]:
             raise InputError(
-                f"{first_few(both)}: taught in both packs. Rename it in one of them first (`linkcontext pack PACK "
-                "--rename OLD NEW`), or remove it."
+                f"{first_few(both)}: taught in both packs. Rename them in one of them first (`linkcontext pack PACK "
+                "--rename OLD NEW`), or remove them."
             )
         names = {self.pixel_hashes[picture]: name for name, own in self.by_name.items() for picture in own}
         for name, pictures in other.by_name.items():

@@ -194,7 +194,12 @@ def test_a_trace_is_no_linking_however_sure_it_is():
         (0.06, 0.001, True, "yes"),
         (0.04, 0.001, False, "no but in a trace, .040 of .500"),
         (0.05, 0.06, False, "no (an effect above .057 would show)"),  # .04 x (1.984 + .845) / 1.984
-        (0.06, 0.2, False, "no (the effect can be chance: p is 0.2 among so many probes; ask for more --episodes)"),
+        (
+            0.06,
+            0.2,
+            False,
+            "no (the effect could be chance: adjusted for all probes, p is .200; ask for more --episodes)",
+        ),
     ):
         effect = Effect(value, (value - 0.04, value + 0.04), p, 0.5, 200, 100, 150)
         finding = judge("x", Comparison("", (), "", effect, "yes", "no"), p)

@@ -98,6 +98,17 @@ def conclude(model: str, findings: Sequence[Finding], results: ConditionResults)
     )
 
 
+def _why_not(value: float, least: float | None, p_holm: float) -> str:
+    """Why an effect that is not significant shows nothing. `least` is the smallest that would, of one probe alone."""
+    if least is None:
+        return "one episode shows nothing"
+    if value > least:
+        return (
+            f"the effect could be chance: adjusted for all probes, p is {format_share(p_holm)}; ask for more --episodes"
+        )
+    return f"an effect above {format_share(least)} would show"
+
+
 def judge(name: str, comparison: Comparison, p_holm: float) -> Finding:
     """Judge a probe by its effect and the adjusted p-value."""
     e = comparison.effect
@@ -106,12 +117,8 @@ def judge(name: str, comparison: Comparison, p_holm: float) -> Finding:
     verdict = comparison.yes if passes else comparison.no
     if significant and not passes:
         verdict += f" but in a trace, {format_share(e.value)} of {format_share(e.full)}"
-    elif not passes and least is None:
-        verdict += " (one episode shows nothing)"
-    elif not passes and least is not None and e.value > least:
-        verdict += f" (the effect can be chance: p is {p_holm:.2g} among so many probes; ask for more --episodes)"
-    elif not passes and least is not None:
-        verdict += f" (an effect above {format_share(least)} would show)"
+    elif not passes:
+        verdict += f" ({_why_not(e.value, least, p_holm)})"
     return Finding(
         name,
         comparison.linker,
