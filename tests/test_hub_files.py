@@ -31,6 +31,7 @@ def hub(monkeypatch, tmp_path):
         }.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setenv("HF_ENDPOINT", url)
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # an earlier test's asks the hub of its own time
         monkeypatch.delenv("HF_TOKEN", raising=False)
         stand_in.url = url
         hub_failure.cache_clear()  # another test may have asked without a network
