@@ -53,6 +53,8 @@ MISTAKES = {
     "eval --data photos --episodes 1.5": "--episodes 1.5: takes whole numbers",
     "eval --data photos --question what": "--question: not a flag of eval. It is one of ask.",
     "eval --data photos --rule linear": "--rule is used only with --negatives neighbours",
+    "eval --data world7": "world7: no such folder. Did you mean world:7?",
+    "eval --data digit": "digit: no such folder. Did you mean digits?",
     "eval --data pohtos": "pohtos: no such folder. Did you mean photos?",
     "compare runs/base": "compare needs RUN_B. Example: linkcontext compare runs/base runs/first",
     "cache": "cache: say what to do, info or clear. Example: linkcontext cache info",

@@ -86,6 +86,7 @@ def test_what_a_folder_leaves_out_is_logged(picture, tmp_path, caplog):
         ("{tmp}/b.png", "no such picture. Did you mean .*/a.png"),
         ("{tmp}/nowhere/x.png", "no such picture.$"),
         ("{tmp}", r"a folder, where one picture is expected. For all pictures in it give \['"),
+        ("{tmp}/*.png", r"a pattern. Give the folder, or the list that glob.glob\('"),
         (3, "the picture is of the type int. Give a path, a PIL image"),
         (None, "of the type NoneType"),
         ({"cat": "a.png"}, "of the type dict"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -99,7 +100,9 @@ def _near(root: Path) -> str:
         beside = sorted(entry.name for entry in os.scandir(root.parent) if entry.is_dir())
     except OSError:
         return ""
-    return did_you_mean(root.name, beside)
+    if drawn := re.fullmatch(r"worlds?[-_.]?(\d+|taught|replay)", root.name):
+        return f" Did you mean world:{drawn[1]}?"
+    return did_you_mean(root.name, [*beside, "digits"])
 
 
 def _items(pictures: dict[str, ScannedFile], manifest: Dataset, layout: Layout, problems: Problems) -> tuple[Item, ...]:

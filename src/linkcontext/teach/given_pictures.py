@@ -99,6 +99,8 @@ def _existing(text: str) -> Path:
             f"{excerpt(text)}: an address. Pictures are never fetched: save the picture, and give the path of its file."
         )
     path = Path(text)
+    if "*" in text and not path.exists():
+        raise InputError(f"{text}: a pattern. Give the folder, or the list that glob.glob({text!r}) returns.")
     if path.is_dir():
         raise InputError(f"{path}: a folder, where one picture is expected. For all pictures in it give [{text!r}].")
     return existing(path)
