@@ -233,21 +233,26 @@ def test_a_report_of_nothing_is_a_sentence(capsys, tmp_path):
     assert "is not there" in refused(capsys, tmp_path, "compare", tmp_path, tmp_path)
 
 
-def readme_commands():
-    text = "\n".join(
-        (ROOT / name).read_text() for name in ("README.md", "docs/evaluate.md", "docs/mini.md", "docs/data.md")
-    )
-    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+def commands_of(page):
+    """The commands of a page's code blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in dict.fromkeys(lines) if line.startswith("linkcontext ")]
 
 
-def test_the_readme_s_commands_run(capsys, tmp_path, nano, monkeypatch):
+PAGES = [
+    "README.md",
+    *(pytest.param(f"docs/{page}.md", marks=pytest.mark.heavy) for page in ("evaluate", "mini", "data")),
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_run(page, capsys, tmp_path, nano, monkeypatch):
     monkeypatch.chdir(tmp_path)
     class_folder(tmp_path / "FOLDER", pictures=10)
     class_folder(tmp_path / "photos", pictures=8)
     shutil.copy(next((tmp_path / "photos").glob("*/*")), tmp_path / "new.jpg")
-    for command in readme_commands():
+    for command in commands_of(page):
         words = shlex.split(command)[1:]
         for flag, small in (("--episodes", "2"), ("--model", None)):
             if flag in words and small:
