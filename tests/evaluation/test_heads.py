@@ -1,11 +1,14 @@
 """Heads on image features: by hand on points in the plane, and each left out from what judges it."""
 
+import importlib
+
 import numpy as np
 import pytest
 
 from linkcontext.errors import InputError
 from linkcontext.evaluation.heads import (
     HEADS,
+    LEAST,
     best_temperature,
     centroid,
     evenly_spaced,
@@ -120,6 +123,30 @@ def test_no_support_makes_a_head_certain():
     scores, labels = np.tile([[1.0, 0.0], [0.0, 1.0]], (4, 1)), np.tile([0, 1], 4)
     most = float(np.exp(log_softmax(scores / temperature(scores, labels)))[0, 0])
     assert most == pytest.approx(1 - 0.5 / 10, abs=0.01)
+
+
+@pytest.mark.heavy
+def test_tabicl_runs_with_the_weights_that_its_package_finds(monkeypatch, tmp_path):
+    """With random weights in the place of those from the hub: its probabilities, a column for each name."""
+    torch, package = pytest.importorskip("torch"), pytest.importorskip("tabicl", reason="pip install '.[tabicl]'")
+    classifier = importlib.import_module("tabicl._sklearn.classifier")
+    torch.manual_seed(0)
+    # As narrow as its three transformers allow; classes and layers as in the published one.
+    sizes = {"embed_dim": 16, "col_nhead": 2, "row_nhead": 2, "icl_nhead": 2, "icl_num_blocks": 2}
+    network = classifier.TabICL(**sizes)
+    for weight in network.parameters():  # some begin at zero, and the classes would be equally likely
+        torch.nn.init.normal_(weight, std=0.3)
+    checkpoint = tmp_path / "random.ckpt"
+    torch.save({"config": sizes, "state_dict": network.state_dict()}, checkpoint)
+    monkeypatch.setattr(classifier, "hf_hub_download", lambda **_: str(checkpoint))
+    features, labels = np.concatenate([FEATURES, FEATURES]), np.concatenate([LABELS, LABELS])
+    queries = unit([15, 50, 95])
+    scores = HEADS["tabicl"](features, labels, 3)(queries)
+    expected = package.TabICLClassifier(model_path=checkpoint).fit(features, labels).predict_proba(queries)
+    assert scores.shape == (3, 3)
+    assert np.exp(scores[:, :2]) == pytest.approx(expected + LEAST, abs=1e-6)
+    assert np.ptp(expected[:, 0]) > 1e-5  # queries differ
+    assert np.exp(scores[:, 2]) == pytest.approx(LEAST)  # of the third name there is no picture
 
 
 def test_tabicl_without_its_package_is_a_sentence(monkeypatch):
