@@ -3,7 +3,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
@@ -62,17 +62,20 @@ def check_option(name: str, value: Any, kind: Any) -> None:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A question with the most similar of the known words, after a space; "" if none is similar."""
-    words = list(known)
-    begins = [one for one in words if word.startswith(f"{one}_") or one.startswith(f"{word}_")]
-    close = begins or get_close_matches(word, words, 1, LIKENESS)
-    return f" Did you mean {close[0]}?" if close else ""
+    near = _most_similar(word, list(known))
+    return f" Did you mean {near}?" if near else ""
 
 
 def did_you_mean_path(path: Path, beside: Iterable[Path]) -> str:
     """The same for a path that is not there, with the paths in its folder: their names are compared."""
     by_name = {other.name: other for other in beside}
-    close = did_you_mean(path.name, by_name)
-    return f" Did you mean {by_name[close.removeprefix(' Did you mean ').removesuffix('?')]}?" if close else ""
+    near = _most_similar(path.name, list(by_name))
+    return f" Did you mean {by_name[near]}?" if near else ""
+
+
+def _most_similar(word: str, words: Sequence[str]) -> str | None:
+    begins = [one for one in words if word.startswith(f"{one}_") or one.startswith(f"{word}_")]
+    return next(iter(begins or get_close_matches(word, words, 1, LIKENESS)), None)
 
 
 def without_flags(sentence: str, known: Collection[str]) -> str:

@@ -17,6 +17,7 @@ from linkcontext.teach.dialogue import Dialogue
 from linkcontext.teach.learner import Learner
 from linkcontext.teach.pack import Pack, read_pack
 from linkcontext.teach.pack_file import stamp
+from linkcontext.teach.pack_writing import write_pack
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_after_a_refused_line_no_older_picture_is_corrected(nano, paths):
         assert [line[:1] for line in lines[-3:]] == ["!"] * 3
         assert "which picture is meant" in lines[-1]
     assert list(talk.learner.pictures.by_name) == ["dax"]
-    chat(talk, [right, "it is raining", "no, it is called raining"], lines.append)  # of a line without pictures
+    chat(talk, [right, "it is raining", "/dance", "no, it is called raining"], lines.append)  # lines without pictures
     assert list(talk.learner.pictures.by_name) == ["raining"]
 
 
@@ -118,6 +119,11 @@ def test_a_pack_that_a_dialogue_began_with_may_be_written_again(nano, paths, tmp
     for line in (f"/save {tmp_path / 'zoo.pack'}", "save"):
         assert "3 names, 6 pictures" in next(iter(reply_lines(talk, line)))
     assert Pack.open(tmp_path / "zoo.pack").concepts.keys() == {"dax", "wug", "tove"}
+    write_pack(learner, tmp_path / "zoo.pack", keep_state=False)  # another program
+    with pytest.raises(InputError, match="another program has changed it since"):
+        [*reply_lines(talk, "/save")]
+    talk.packs = {tmp_path / "zoo.pack": stamp(tmp_path / "zoo.pack")}
+    assert "without the KV cache" in next(iter(reply_lines(talk, "/save")))  # a pack without state stays without
 
 
 def test_what_was_taught_in_lines_is_kept_in_a_pack(nano, paths, tmp_path):

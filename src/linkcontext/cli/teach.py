@@ -317,12 +317,11 @@ class Chat:
 
         if self.context < 0:
             raise InputError(f"--context {self.context}: must be above 0.")
+        own = {Path(self.pack).resolve(): stamp(Path(self.pack))} if self.pack else {}  # as it was before it is read
         pack = read_pack(Path(self.pack), self.trust_pack) if self.pack else None
         if pack is not None:
             learner = pack.learner(model_of(pack, self.model, self.loading))
-            dialogue = Dialogue(
-                learner, self.context, licence=pack.licence, packs={pack.path.resolve(): stamp(pack.path)}
-            )
+            dialogue = Dialogue(learner, self.context, licence=pack.licence, packs=own)
         else:
             dialogue = Dialogue(Learner(open_model(self.loading.of(self.model or "mini"))), self.context)
         chat(dialogue, input_lines(print), print)

@@ -63,7 +63,8 @@ def chat(dialogue: Dialogue, lines: Iterable[str], show: Callable[[str], None]) 
 def _forget_last(dialogue: Dialogue, line: str) -> None:
     """After a refused line with pictures, "no, it is a NAME" would correct older ones, which are not meant."""
     words = line.split()
-    if words[0] not in WITHOUT_PICTURES and any(_is_path(word.strip(MARKS)) for word in words[1:] + words[:1]):
+    behind = words[1:] if COMMAND.fullmatch(words[0]) else words
+    if words[0] not in WITHOUT_PICTURES and any(_is_path(word.strip(MARKS)) for word in behind):
         dialogue.last = ()
 
 
@@ -210,8 +211,8 @@ def _save(dialogue: Dialogue, text: str) -> list[str]:
         with locked(path):
             if path.exists() and stamp(path) != own:
                 raise InputError(
-                    f"{path}: was changed by another program since. Save to another name, and put both together: "
-                    f"linkcontext pack {path} --merge OTHER"
+                    f"{path}: another program has changed it since this dialogue read it. Save to another name: "
+                    "/save NAME.pack"
                 )
             keep_state = read_pack(path).has_state if path.exists() else True
             pack = write_pack(dialogue.learner, path, dialogue.licence, keep_state)

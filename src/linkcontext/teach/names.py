@@ -34,12 +34,11 @@ def canonical_name(given: str) -> str:
 
 def is_same_thing(name: str, other: str) -> bool:
     """Whether two English names differ only in case, article or number: "a lime", "Lime" and "limes"."""
-    first, second = (_ARTICLE.sub("", name_key(each)) for each in (name, other))
-    return first == second or first in _plurals(second) or second in _plurals(first)
+    return next(similar_names((name, other)), None) is not None
 
 
 def similar_names(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Each name that means the same as one before it (`is_same_thing`), as a pair of the earlier one and itself."""
+    """Each name that is the same thing as one before it (`is_same_thing`): the earlier one, and itself."""
     singular: dict[str, str] = {}
     plural: dict[str, str] = {}
     for name in names:
