@@ -16,9 +16,10 @@
     ... averaged 0.7     their weights times .7, and .3 times those of the model they began from; 0.8 likewise
 
 Every row with every seed; the alignment is common to all of them. relation, same-different and rule are never trained
-on. Resumable. Writes experiments/icl_tuning.json and .png, and prints the tables of experiments/icl_tuning.md. `--only
-icl "no coherence"` takes some rows, `--tables-only` trains nothing and makes the tables of what is measured, `--toy`
-shows that all of it runs; its figures say nothing.
+on. Writes experiments/icl_tuning.json and .png, and prints the tables of experiments/icl_tuning.md. Resumable: a row
+that --out or, made with the same options, icl_tuning.json has is not made again. `--only icl "no coherence"` takes some
+rows and writes into --out, `--tables-only` trains nothing and makes the tables of what is measured, `--toy` shows that
+all of it runs; its figures say nothing.
 """
 
 import json
@@ -29,12 +30,12 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from matplotlib.figure import Figure
 from scipy.stats import t as student
-from table import COLOURS, RESULTS, Found, cell, learnt, listed, machine, slim
+from table import COLOURS, RESULTS, Found, Results, cell, learnt, listed, machine
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.episodes.questions import HELD_OUT
@@ -59,6 +60,8 @@ MAIN = (  # measured on the other benchmarks too
     *("mini", "mini + icl", "mini + icl x3", *(f"mini + icl x3 averaged {share:g}" for share in AVERAGED)),
 )
 SHOTS = (0, 1, 2, 4, 8)
+FIXED = ("baselines", "detectable", "names", "ways", "n_episodes", "chance", "n_queries", "n_subjects", "answered")
+POINT = ("what", "task", "tasks", "form", "scoring", "shots_per_class", "shots")  # tells a model's figures apart
 
 
 @dataclass
@@ -67,7 +70,7 @@ class Table:
 
     out: str = "runs/icl-tuning"
     base: str = "mini-base"
-    """What everything is trained from; another one needs another --out."""
+    """What everything is trained from; another one needs another --out, and its results are written there."""
     seeds: tuple[int, ...] = (0, 1, 2)
     only: tuple[str, ...] = ()
     """Names of rows; all without."""
@@ -88,6 +91,8 @@ class Table:
     """Conversations of a step."""
     lr: float = 1e-4
     """Of the language model; the projector stays as it is."""
+    precision: Literal["no", "bf16"] = "no"
+    """Of the trainings; bf16 is faster on a CPU with AMX."""
     classes: int = 400
     """Things in the pictures that are trained on, sixteen pictures each; and so many scenes of every other kind."""
     episodes: int = 270
@@ -135,6 +140,7 @@ def trained(table: Table, name: str, seed: int | None) -> str:
         batch=table.batch,
         steps=times * table.icl_steps,
         lr=table.lr,
+        precision=table.precision,
         train=("language",),
         save_every=200,
         keep=1,
@@ -182,6 +188,7 @@ def aligned(table: Table, model: str) -> str:
         batch=table.single,
         steps=table.letters_steps * (2 if links else 1),
         lr=table.lr,
+        precision=table.precision,
         train=("language",),
         save_every=200,
         keep=1,
@@ -218,16 +225,13 @@ def aligned(table: Table, model: str) -> str:
     return learnt(lists)
 
 
-def row_folder(table: Table, name: str, seed: int | None) -> Path:
-    """Where a row's figures are."""
-    return Path(table.out) / "evals" / f"{name.replace(' ', '-')}-{'base' if seed is None else seed}"
-
-
 def measured(table: Table, name: str, seed: int | None) -> list[dict]:
-    """Every figure of one row."""
-    where = row_folder(table, name, seed)
+    """Every figure of one row; of one that is not measured yet, none with --tables-only."""
+    where = Path(table.out) / "evals" / f"{name.replace(' ', '-')}-{'base' if seed is None else seed}"
     if (where / "rows.json").exists():
         return json.loads((where / "rows.json").read_text())
+    if table.tables_only:
+        return []
     model = LocalModel(load_model(trained(table, name, seed)))
     told = [{"name": name, "seed": seed, **row} for row in figures(table, where, model, name in MAIN)]
     write_text(json.dumps(told) + "\n", where / "rows.json")
@@ -351,11 +355,18 @@ def interval(values: list[float]) -> str:
     return f"{fmean(values):+.1f} [{fmean(values) - half:+.1f}, {fmean(values) + half:+.1f}]"
 
 
-def once(row: dict, first: str) -> dict:
-    """A row without what is the same for all models, unless it is of the first."""
-    fixed = ("baselines", "detectable", "names", "ways", "n_episodes", "chance", "n_queries", "n_subjects", "answered")
-    same = () if row["name"] == first else fixed
-    return {key: value for key, value in row.items() if key not in same}
+def once(rows: list[dict]) -> list[dict]:
+    """Rows without what is the same for all models, but for those of the first."""
+    first = rows[0]["name"]
+    return [row if row["name"] == first else {k: v for k, v in row.items() if k not in FIXED} for row in rows]
+
+
+def whole(rows: list[dict]) -> list[dict]:
+    """Rows that `once` made, with what it left out."""
+    first: dict[tuple, dict] = {}
+    for row in rows:
+        first.setdefault(tuple(map(row.get, POINT)), row)
+    return [first[tuple(map(row.get, POINT))] | row for row in rows]
 
 
 def plot(found: Found) -> Figure:
@@ -379,6 +390,16 @@ def plot(found: Found) -> Figure:
     return figure
 
 
+def prepare(table: Table) -> None:
+    """The scenes that are trained on, and the other paper's benchmark."""
+    out = Path(table.out)
+    if not (out / "scenes" / "manifest.jsonl").exists():
+        write_scenes(out / "scenes", seed=1, classes=table.classes, images=16, scenes=table.classes)
+    for kind in ("10", "pair"):
+        if not (out / f"isekai-{kind}" / f"ISEKAI-{kind}.json").exists():
+            write_isekai(out / f"isekai-{kind}", kind, seed=9101)
+
+
 def main() -> None:
     table = tyro.cli(Table, description=__doc__)
     if unknown := set(table.only) - set(names()):
@@ -388,23 +409,21 @@ def main() -> None:
         tiny |= {"single": 4, "chosen": 4, "listed": 4, "classes": 24, "episodes": 27, "seeds": (0,)}
         table = replace(table, out=table.out + "-toy", **tiny)
     about, out = machine("cpu"), Path(table.out)
-    if not (out / "scenes" / "manifest.jsonl").exists():
-        write_scenes(out / "scenes", seed=1, classes=table.classes, images=16, scenes=table.classes)
-    for kind in ("10", "pair"):
-        if not (out / f"isekai-{kind}" / f"ISEKAI-{kind}.json").exists():
-            write_isekai(out / f"isekai-{kind}", kind, seed=9101)
+    where = RESULTS if table.base == Table.base and not (table.toy or table.only) else out
+    if not table.tables_only:
+        prepare(table)
+    results = Results("icl_tuning", table)
+    results.rows = whole(results.rows)
     rows = []
     for name, seed in runs(table):
-        if table.tables_only and not (row_folder(table, name, seed) / "rows.json").exists():
-            continue
-        rows += measured(table, name, seed)
-        print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
+        rows += (row := results.of(name, seed) or measured(table, name, seed))
+        print(f"{name}, seed {seed}: {'done' if row else 'not measured'}", file=sys.stderr, flush=True)
+    if not rows:
+        sys.exit(f"--tables-only: neither {table.out} nor {RESULTS} has rows that were made with these options.")
     found = Found(rows)
     for heading, text in tables(found):
         print(f"### {heading}\n\n{text}")
-    where = out if table.toy or table.only else RESULTS
-    told = {"machine": about, "table": vars(table), "rows": slim([once(row, rows[0]["name"]) for row in rows])}
-    write_text(json.dumps(told) + "\n", where / "icl_tuning.json")
+    results.write(rows, about, where, once)
     plot(found).savefig(where / "icl_tuning.png", dpi=110)
 
 

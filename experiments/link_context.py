@@ -10,8 +10,10 @@
 
 Each is trained with every seed and measured on ISEKAI-mini-10 and -pair (`linkcontext world --isekai`), an unseen world
 and digits, by likelihood and generation; on what mini-base was taught; with false labels; and by the place of the
-only support. Resumable. Writes experiments/link_context.json and .png, and prints the tables of
-experiments/link_context.md. `--toy` shows in some minutes that all of it runs; its figures say nothing.
+only support. Writes experiments/link_context.json and .png, and prints the tables of experiments/link_context.md.
+Resumable: a row that --out or, made with the same options, link_context.json has is not made again. `--tables-only`
+trains nothing and makes the tables of what is measured. `--toy` shows in some minutes that all of it runs; its figures
+say nothing.
 """
 
 import json
@@ -21,11 +23,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from matplotlib.figure import Figure
-from table import COLOURS, RESULTS, Found, cell, learnt, listed, machine, slim
+from table import COLOURS, RESULTS, Found, Results, cell, learnt, listed, machine
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.evaluation.metrics import accuracy_by_position, grouped
@@ -60,7 +62,7 @@ class Table:
 
     out: str = "runs/link-context"
     base: str = "mini-base"
-    """What everything is trained from; another one needs another --out."""
+    """What everything is trained from; another one needs another --out, and its results are written there."""
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 250
     batch: int = 16
@@ -69,12 +71,16 @@ class Table:
     lr: float = 1e-4
     """Of the language model. The projector stays as it is: in mini-base it is the whitening by which pictures are
     compared, and training it undoes that (docs/log.md)."""
+    precision: Literal["no", "bf16"] = "no"
+    """Of the trainings; bf16 is faster on a CPU with AMX."""
     episodes: int = 150
     """Of each evaluation on the unseen world and on digits."""
     groups: int = 20
     """Pairs of things in each ISEKAI-mini."""
     world: int = 9101
     """Seed of the unseen world."""
+    tables_only: bool = False
+    """Train nothing: the tables of what is measured."""
     toy: bool = False
     """Tiny, to see that it runs."""
 
@@ -109,6 +115,7 @@ def trained(table: Table, name: str, seed: int | None) -> str:
         batch=max(1, table.batch // 4),
         steps=table.warm_steps,
         lr=table.lr,
+        precision=table.precision,
         train=("language",),
         save_every=100,
         keep=1,
@@ -143,11 +150,13 @@ def trained(table: Table, name: str, seed: int | None) -> str:
 
 
 def measured(table: Table, name: str, seed: int | None) -> list[dict]:
-    """Every figure of one row."""
+    """Every figure of one row; of one that is not measured yet, none with --tables-only."""
     folder = f"{slug(name.replace(WARM, '-warm'))}-{'base' if seed is None else seed}"
     where = Path(table.out) / "evals" / folder
     if (where / "rows.json").exists():
         return json.loads((where / "rows.json").read_text())
+    if table.tables_only:
+        return []
     model = LocalModel(load_model(trained(table, name, seed)))
     told = [{"name": name, "seed": seed, **row} for row in figures(table, where, model)]
     write_text(json.dumps(told, indent=1) + "\n", where / "rows.json")
@@ -291,17 +300,20 @@ def main() -> None:
     if table.toy:
         table = replace(table, out=table.out + "-toy", seeds=(0,), steps=2, warm_steps=2, episodes=4, groups=2)
     about = machine("cpu")
-    prepare(table)
+    where = RESULTS if table.base == Table.base and not table.toy else Path(table.out)
+    results = Results("link_context", table)
+    if not table.tables_only:
+        prepare(table)
     rows = []
     for name, seed in runs(table):
-        rows += measured(table, name, seed)
-        print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
+        rows += (row := results.of(name, seed) or measured(table, name, seed))
+        print(f"{name}, seed {seed}: {'done' if row else 'not measured'}", file=sys.stderr, flush=True)
+    if not rows:
+        sys.exit(f"--tables-only: neither {table.out} nor {RESULTS} has rows that were made with these options.")
     found = Found(rows)
     for heading, text in tables(found):
         print(f"### {heading}\n\n{text}")
-    where = Path(table.out) if table.toy else RESULTS
-    made = {"machine": about, "table": vars(table), "rows": slim(rows)}
-    write_text(json.dumps(made) + "\n", where / "link_context.json")
+    results.write(rows, about, where)
     plot(found).savefig(where / "link_context.png", dpi=110)
 
 

@@ -1,6 +1,9 @@
 """What the experiments share: where results go, training once, figures by row and seed, tables in Markdown."""
 
+import hashlib
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -8,11 +11,14 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from machine import COLOURS, machine
 
+from linkcontext.models import bundled
+from linkcontext.storage import write_text
 from linkcontext.train.config import TrainConfig
 from linkcontext.train.loop import train
 
 RESULTS = Path(__file__).parent
-__all__ = ["COLOURS", "RESULTS", "Found", "cell", "learnt", "listed", "machine", "slim"]
+ASIDE = ("out", "seeds", "only", "tables_only", "toy")  # options that change which rows there are, not their figures
+__all__ = ["COLOURS", "RESULTS", "Found", "Results", "cell", "learnt", "listed", "machine", "slim"]
 
 
 def learnt(config: TrainConfig) -> str:
@@ -32,6 +38,42 @@ def slim(rows: list[dict]) -> list[dict]:
         return round(value, 4) if isinstance(value, float) else value
 
     return [kept(row) for row in rows]
+
+
+class Results:
+    """The published results of a table, to which one machine after another adds rows.
+
+    Rows that are there are not made again, as long as the options and the bundled models are those they were made with.
+    """
+
+    def __init__(self, name: str, table: Any) -> None:
+        self.file, self.options = f"{name}.json", json.loads(json.dumps(vars(table)))
+        path = RESULTS / self.file
+        listing = bundled.weights_folder() / bundled.LISTING
+        self.models = hashlib.sha256(listing.read_bytes()).hexdigest()[:16]
+        kept = json.loads(path.read_text()) if path.is_file() else {}
+        same = kept.get("models") == self.models and self._figures(kept["table"]) == self._figures(self.options)
+        self.machines: list[dict] = kept["machines"] if same else []
+        self.rows: list[dict] = [{"seed": None} | row for row in kept["rows"]] if same else []
+
+    @staticmethod
+    def _figures(options: dict) -> dict:
+        return {key: value for key, value in options.items() if key not in ASIDE}
+
+    def of(self, name: str, seed: int | None) -> list[dict]:
+        """The figures of one row, none if it is not there."""
+        return [row for row in self.rows if (row["name"], row["seed"]) == (name, seed)]
+
+    def write(
+        self, rows: list[dict], about: dict, folder: Path, shorter: Callable[[list[dict]], list[dict]] = list
+    ) -> None:
+        """Put rows into the folder's file, with those of other names and seeds, and the machines that made some."""
+        given = {(row["name"], row["seed"]) for row in rows}
+        others = [row for row in self.rows if (row["name"], row["seed"]) not in given]
+        new = given - {(row["name"], row["seed"]) for row in self.rows}
+        machines = [*self.machines, about] if new else self.machines
+        made = {"machines": machines, "models": self.models, "table": self.options}
+        write_text(json.dumps(made | {"rows": slim(shorter(rows + others))}) + "\n", folder / self.file)
 
 
 class Found:

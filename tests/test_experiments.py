@@ -1,8 +1,11 @@
 """The quicker experiments run at toy size, and leave the published results alone."""
 
+import importlib
+import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -24,3 +27,47 @@ def test_an_experiment_runs_at_toy_size(name, tmp_path):
     )
     assert process.returncode == 0, process.stderr[-3000:]
     assert (ROOT / "experiments" / f"{name}.json").read_bytes() == published
+
+
+@dataclass
+class Options:
+    out: str = "here"
+    seeds: tuple[int, ...] = (0,)
+    steps: int = 2
+
+
+def test_published_rows_are_made_again_only_with_other_options(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    table = importlib.import_module("table")
+
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    base, first, second = ({"name": n, "seed": s, "accuracy": 0.5} for n, s in (("base", None), ("a", 0), ("a", 1)))
+    options = Options()
+    table.Results("some", options).write([base, first], {"date": "Monday"}, tmp_path)
+
+    again = table.Results("some", replace(options, out="there", seeds=(1,)))
+    assert again.of("base", None) == [base]
+    assert again.of("a", 0) == [first]
+    assert again.of("a", 1) == []
+    assert table.Results("some", replace(options, steps=3)).rows == []
+
+    again.write([base, second], {"date": "Tuesday"}, tmp_path)
+    again = table.Results("some", options)
+    assert [(row["name"], row["seed"]) for row in again.rows] == [("base", None), ("a", 1), ("a", 0)]
+    again.write([base, first], {"date": "Wednesday"}, tmp_path)
+    made = json.loads((tmp_path / "some.json").read_text())
+    assert [machine["date"] for machine in made["machines"]] == ["Monday", "Tuesday"]
+    assert len(made["rows"]) == 3
+
+
+def test_what_all_models_share_is_stored_once(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    icl_tuning = importlib.import_module("icl_tuning")
+
+    rows = [
+        {"name": name, "what": what, "scoring": "generate", "accuracy": accuracy, "chance": chance}
+        for name, accuracy in (("base", 0.2), ("icl", 0.4))
+        for what, chance in (("world", 0.5), ("digits", 0.1))
+    ]
+    assert [row.get("chance") for row in icl_tuning.once(rows)] == [0.5, 0.1, None, None]
+    assert icl_tuning.whole(icl_tuning.once(rows)) == rows
