@@ -240,7 +240,7 @@ def measured(table: Table, name: str, seed: int | None) -> list[dict]:
 
 def figures(table: Table, where: Path, model: LocalModel, main: bool) -> Iterator[dict]:
     def config(what: str, **options: Any) -> EvalConfig:
-        return eval_config(model=model.card.name, out=str(where / what), **options)
+        return eval_config(model=model.card.name, out=str(where / what), explain=0, **options)
 
     metrics = run_evaluation(config("world-icl", data="scenes:9201", episodes=table.episodes), model, "world-icl")
     yield from ({"what": "world-icl", **row} for row in metrics["rows"] if row["scoring"] == "likelihood_sum")

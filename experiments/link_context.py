@@ -165,7 +165,7 @@ def measured(table: Table, name: str, seed: int | None) -> list[dict]:
 
 def figures(table: Table, where: Path, model: LocalModel) -> Iterator[dict]:
     def config(what: str, **options: Any) -> EvalConfig:
-        return eval_config(model=model.card.name, out=str(where / what), **options)
+        return eval_config(model=model.card.name, out=str(where / what), explain=0, **options)
 
     for kind in ("10", "pair"):
         data = str(Path(table.out) / f"isekai-{kind}")
