@@ -420,16 +420,20 @@ def train_link(course: Course) -> Callable[[int], tuple[Tensor, dict[str, float]
     return loss
 
 
-def build_pools(heads: Heads, sources: dict[str, Source], out: Path) -> dict[str, features.Features]:
-    """Features of the world and of the real pictures, encoded once."""
+def world_pool(heads: Heads, name: str, vectors: Tensor, each: int, out: Path) -> features.Features:
+    """Features of `each` pictures of every concept, encoded once."""
+    pictures = features.world_pictures(vectors, each, name)
+    path = out / f"pool.{name}.safetensors"
+    return features.build(heads.model.vision_model, pictures, [each] * len(vectors), vectors, path)
+
+
+def build_pools(heads: Heads, sources: dict[str, Source], out: Path, stage: str) -> dict[str, features.Features]:
+    """Features of the taught concepts; to link, of fresh ones and of the real pictures too."""
+    pools = {"taught": world_pool(heads, "taught", features.taught(TAUGHT), TAUGHT_PICTURES, out)}
+    if stage == "base":
+        return pools
+    pools["fresh"] = world_pool(heads, "fresh", features.fresh(FRESH_CONCEPTS), FRESH_PICTURES, out)
     vision, empty = heads.model.vision_model, torch.zeros(0, 0)
-    pools = {}
-    for name, vectors, each in (
-        ("taught", features.taught(TAUGHT), TAUGHT_PICTURES),
-        ("fresh", features.fresh(FRESH_CONCEPTS), FRESH_PICTURES),
-    ):
-        pictures = features.world_pictures(vectors, each, name)
-        pools[name] = features.build(vision, pictures, [each] * len(vectors), vectors, out / f"pool.{name}.safetensors")
     for name, source in sources.items():
         sizes = [min(REAL_PICTURES, len(m)) if len(m) > 4 else min(REAL_PICTURES, 8) for m in source.members]
         pictures = features.real_pictures(source, REAL_PICTURES)
@@ -478,7 +482,7 @@ def main() -> None:
     if not (config.out / "tokenizer").is_dir():
         words.build(listed).save_pretrained(config.out / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(config.out / "tokenizer")
-    pools = build_pools(heads, sources, config.out)
+    pools = build_pools(heads, sources, config.out, config.stage)
     name = "mini-control" if config.control else {"base": "mini-base", "link": "mini"}[config.stage]
     model = start(heads, tokenizer, sources)
     save(model, tokenizer, config.out / "start")
