@@ -35,7 +35,7 @@ from typing import Any, Literal
 import tyro
 from matplotlib.figure import Figure
 from scipy.stats import t as student
-from table import COLOURS, RESULTS, Found, Results, cell, learnt, listed, machine
+from table import COLOURS, RESULTS, Found, Results, cell, check_rows, learnt, listed, machine
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.episodes.questions import HELD_OUT
@@ -73,7 +73,7 @@ class Table:
     """What everything is trained from; another one needs another --out, and its results are written there."""
     seeds: tuple[int, ...] = (0, 1, 2)
     only: tuple[str, ...] = ()
-    """Names of rows; all without."""
+    """Names of rows; all without. Their results are written into --out."""
     letters_steps: int = 200
     """From mini, which has learnt to answer with names alone, twice as many."""
     colour_steps: int = 400
@@ -402,8 +402,7 @@ def prepare(table: Table) -> None:
 
 def main() -> None:
     table = tyro.cli(Table, description=__doc__)
-    if unknown := set(table.only) - set(names()):
-        sys.exit(f"--only {unknown.pop()}: the rows are {', '.join(names())}.")
+    check_rows(table.only, names())
     if table.toy:
         tiny = {f"{stage}_steps": 1 for stage in ("letters", "colour", "attributes", "lists", "instruction", "icl")}
         tiny |= {"single": 4, "chosen": 4, "listed": 4, "classes": 24, "episodes": 27, "seeds": (0,)}

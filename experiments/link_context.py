@@ -12,8 +12,8 @@ Each is trained with every seed and measured on ISEKAI-mini-10 and -pair (`linkc
 and digits, by likelihood and generation; on what mini-base was taught; with false labels; and by the place of the
 only support. Writes experiments/link_context.json and .png, and prints the tables of experiments/link_context.md.
 Resumable: a row that --out or, made with the same options, link_context.json has is not made again. `--tables-only`
-trains nothing and makes the tables of what is measured. `--toy` shows in some minutes that all of it runs; its figures
-say nothing.
+trains nothing and makes the tables of what is measured, `--only vanilla 2-way` takes some rows. `--toy` shows in some
+minutes that all of it runs; its figures say nothing.
 """
 
 import json
@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import tyro
 from matplotlib.figure import Figure
-from table import COLOURS, RESULTS, Found, Results, cell, learnt, listed, machine
+from table import COLOURS, RESULTS, Found, Results, cell, check_rows, learnt, listed, machine
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.evaluation.metrics import accuracy_by_position, grouped
@@ -44,7 +44,7 @@ from linkcontext.train.config import TrainConfig
 from linkcontext.worlds.isekai import write_isekai
 
 STRATEGIES = {"2-way": "2-way", "2-way-random": "2-way-random", "2-way-weight": "2-way-weight", "mix": "2-way"}
-WARM = " + warm-up"
+VANILLA, WARM = "vanilla", " + warm-up"
 REPLAYED = "mix 1:4"
 SHOTS = (0, 1, 2, 4, 8, 16)
 FALSE = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -64,6 +64,8 @@ class Table:
     base: str = "mini-base"
     """What everything is trained from; another one needs another --out, and its results are written there."""
     seeds: tuple[int, ...] = (0, 1, 2)
+    only: tuple[str, ...] = ()
+    """Names of rows; all without. Their results are written into --out."""
     steps: int = 250
     batch: int = 16
     """Examples of a step; the warm-up takes a quarter, with eight queries each."""
@@ -85,14 +87,19 @@ class Table:
     """Tiny, to see that it runs."""
 
 
+def names() -> list[str]:
+    """All rows."""
+    both = [row for name in STRATEGIES for row in (name, name + WARM)]
+    return [VANILLA, *both, REPLAYED + WARM]
+
+
 def runs(table: Table) -> Iterator[tuple[str, int | None]]:
     """All rows in an order in which one seed of everything is there first."""
-    yield "vanilla", None
+    wanted = [name for name in names() if not table.only or name in table.only]
+    if VANILLA in wanted:
+        yield VANILLA, None
     for seed in table.seeds:
-        for name in STRATEGIES:
-            yield name, seed
-            yield name + WARM, seed
-        yield REPLAYED + WARM, seed
+        yield from ((name, seed) for name in wanted if name != VANILLA)
 
 
 def slug(name: str) -> str:
@@ -276,7 +283,7 @@ def draw(axis: Any, found: Found, title: str, x: list, points: list[dict], **wan
     for name in found.names:
         values = [found.values(name, **wanted, **point) for point in points]
         colour = COLOURS[bare.index(name.removesuffix(WARM)) % len(COLOURS)]
-        solid = name.endswith(WARM) or name == "vanilla"
+        solid = name.endswith(WARM) or name == VANILLA
         axis.plot(x, [fmean(v) for v in values], color=colour, linestyle="-" if solid else "--", label=name)
         for at, seeds in zip(x, values, strict=True):
             axis.plot([at] * len(seeds), seeds, ".", color=colour, markersize=3, alpha=0.6)
@@ -297,10 +304,11 @@ def prepare(table: Table) -> None:
 
 def main() -> None:
     table = tyro.cli(Table, description=__doc__)
+    check_rows(table.only, names())
     if table.toy:
         table = replace(table, out=table.out + "-toy", seeds=(0,), steps=2, warm_steps=2, episodes=4, groups=2)
     about = machine("cpu")
-    where = RESULTS if table.base == Table.base and not table.toy else Path(table.out)
+    where = RESULTS if table.base == Table.base and not (table.toy or table.only) else Path(table.out)
     results = Results("link_context", table)
     if not table.tables_only:
         prepare(table)

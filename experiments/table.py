@@ -18,7 +18,14 @@ from linkcontext.train.loop import train
 
 RESULTS = Path(__file__).parent
 ASIDE = ("out", "seeds", "only", "tables_only", "toy")  # options that change which rows there are, not their figures
-__all__ = ["COLOURS", "RESULTS", "Found", "Results", "cell", "learnt", "listed", "machine", "slim"]
+__all__ = ["COLOURS", "RESULTS", "Found", "Results", "cell", "check_rows", "learnt", "listed", "machine", "slim"]
+
+
+def check_rows(only: tuple[str, ...], names: list[str]) -> None:
+    """End with a sentence if `--only` has a row that is none."""
+    if unknown := set(only) - set(names):
+        print(f"--only {unknown.pop()}: the rows are {', '.join(names)}.", file=sys.stderr)
+        sys.exit(2)
 
 
 def learnt(config: TrainConfig) -> str:

@@ -71,3 +71,13 @@ def test_what_all_models_share_is_stored_once(monkeypatch):
     ]
     assert [row.get("chance") for row in icl_tuning.once(rows)] == [0.5, 0.1, None, None]
     assert icl_tuning.whole(icl_tuning.once(rows)) == rows
+
+
+def test_a_row_that_is_none_ends_with_a_sentence(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    table = importlib.import_module("table")
+    table.check_rows(("mix",), ["vanilla", "mix"])
+    with pytest.raises(SystemExit) as ended:
+        table.check_rows(("mix", "3-way"), ["vanilla", "mix"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "--only 3-way: the rows are vanilla, mix.\n"
