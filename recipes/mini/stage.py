@@ -61,7 +61,9 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
     path, log = folder / f"{name}.state.safetensors", folder / f"{name}.log.jsonl"
     optim = optim or optimizer(model)
-    tensors = model.state_dict(keep_vars=True)  # buffers too, which some stages update
+    state = model.state_dict(keep_vars=True)  # buffers too, which some stages update
+    # Tied weights are there under each of their names, and a file may have them once.
+    tensors = dict({id(tensor): (name, tensor) for name, tensor in reversed(state.items())}.values())
     start = 0
     if path.exists():
         try:

@@ -47,6 +47,22 @@ def test_a_killed_stage_goes_on_to_the_same_curve(tmp_path, monkeypatch):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+def test_a_stage_with_tied_weights_goes_on(tmp_path, monkeypatch):
+    def tied():
+        network = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4), nn.Linear(4, 2))
+        network[2].weight = network[0].weight
+        return network
+
+    monkeypatch.setattr(stage, "SAVE_EVERY", 0.0)
+    first = tied()
+    with pytest.raises(KeyboardInterrupt):
+        stage.run("toy", first, loss_of(first, die_at=7), SCHEDULE, tmp_path)
+    second = tied()
+    stage.run("toy", second, loss_of(second), SCHEDULE, tmp_path)
+    assert sorted(curve(tmp_path)) == list(range(12))
+    assert second[2].weight is second[0].weight
+
+
 def test_a_finished_stage_is_not_run_again(tmp_path):
     network = model()
     stage.run("toy", network, loss_of(network), SCHEDULE, tmp_path)
