@@ -89,6 +89,19 @@ def test_after_a_refused_line_no_older_picture_is_corrected(nano, paths):
     assert list(talk.learner.pictures.by_name) == ["raining"]
 
 
+def test_undo_is_a_line(nano, paths):
+    talk, shown = dialogue(LocalModel(load_model(str(nano)))), []
+    lines = [f"{paths[0][0]}: this is a cactihog", "/undo", "undo", "/undo now", "/names"]
+    chat(talk, lines, shown.append)
+    assert shown == [
+        "cactihog: 1 picture.",
+        "Undone. cactihog: not taught.",
+        "! there is nothing to undo: nothing was taught, corrected or forgotten in this dialogue.",
+        "! /undo takes nothing behind it: it takes back the last lesson, correction or /forget.",
+        "No names are taught yet. Show a picture: 'cat.png: this is a cactihog'",
+    ]
+
+
 def test_words_without_a_slash_and_names_of_several_words_are_understood(nano, paths, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(paths[0][0].parent, tmp_path / "zoo" / "dax")

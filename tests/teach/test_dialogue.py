@@ -217,3 +217,33 @@ def test_the_head_that_names_pictures_is_told_once(mini, paths):
     (note,) = talk.say("", paths[0][5:6]).notes
     assert note == talk.learner.choose_head().describe()
     assert talk.say("", paths[0][6:7]).notes == ()
+
+
+def test_undo_takes_back_lessons_corrections_and_forgotten_names(mini, paths):
+    talk = dialogue(mini)
+    with pytest.raises(InputError, match="nothing to undo"):
+        talk.undo()
+    talk.say("these are cactihogs", paths[0][:2])
+    talk.say("this is a plimbo", paths[7][:1])
+    talk.say("what is this?", paths[7][5:6])
+    answered = [*talk.history]
+    taught = talk.learner.pictures.copy()
+
+    talk.say("no, it is a cactihog")
+    assert talk.undo().text == "Undone. cactihogs: 2 pictures."
+    assert talk.learner.pictures.by_name == taught.by_name
+    assert talk.history == answered
+    assert talk.last == tuple(paths[7][5:6])
+
+    talk.say("forget the plimbo")
+    assert talk.undo().text == "Undone. plimbo: 1 picture."
+    assert talk.learner.pictures.by_name == taught.by_name
+
+    with pytest.raises(InputError):
+        talk.teach("plimbo", [paths[0][0].with_name("nowhere.png")])
+    assert talk.undo().text == "Undone. plimbo: not taught."  # a refused lesson changed nothing
+    assert talk.history == []
+    assert talk.undo().text == "Undone. cactihogs: not taught."
+    assert talk.last == ()
+    with pytest.raises(InputError, match="nothing to undo"):
+        talk.undo()

@@ -29,6 +29,7 @@ no, that is a plimbo            correct the last picture, or all pictures of the
 /teach NAME PICTURE...          the same as "PICTURE...: this is a NAME", also /teach "red fox" a.png b.png
 /ask PICTURE [QUESTION]         the same as "PICTURE: QUESTION"
 /forget NAME                    remove a name and its pictures
+/undo                           take back the last lesson, correction or /forget
 /names                          list the taught names, and how full the context is
 /save zoo.pack                  save the taught names in a pack, for chat --pack and linkcontext ask; /save alone
                                 writes the pack that the dialogue began with, or the last one saved
@@ -38,7 +39,7 @@ QUIT = ("/quit", "/exit", "quit", "exit")
 COMMAND = re.compile(r"/\w+")
 _WORD = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|(\S+?))(:?),?(?=\s|$)""")
 MARKS = "\"'?!.,;:()"  # around a path in a sentence
-WITHOUT_PICTURES = ("/save", "/forget", "/names", "/help")
+WITHOUT_PICTURES = ("/save", "/forget", "/names", "/undo", "/help")
 
 
 def chat(dialogue: Dialogue, lines: Iterable[str], show: Callable[[str], None]) -> None:
@@ -94,7 +95,7 @@ def reply_lines(dialogue: Dialogue, line: str) -> Iterator[str]:
     if "\0" in line:
         raise InputError("the line holds a zero byte, which neither a path nor a sentence can hold. Remove it.")
     command, _, rest = line.partition(" ")
-    if line.casefold() in ("names", "save") or (command.casefold() == "save" and rest.endswith(".pack")):
+    if line.casefold() in ("names", "save", "undo") or (command.casefold() == "save" and rest.endswith(".pack")):
         command = f"/{command.casefold()}"
     if line.casefold() in ("/help", "help"):
         yield HELP
@@ -122,6 +123,10 @@ def _reply(dialogue: Dialogue, command: str, rest: str, line: str) -> Reply:
         return dialogue.ask(pictures[0], question)
     if command == "/forget":
         return dialogue.forget(" ".join(_split(rest)))
+    if command == "/undo":
+        if rest:
+            raise InputError("/undo takes nothing behind it: it takes back the last lesson, correction or /forget.")
+        return dialogue.undo()
     if COMMAND.fullmatch(command) and not os.path.exists(command):  # noqa: PTH110
         raise InputError(f"{command}: no such command. /help lists them.")
     pictures, sentence = split_line(line)

@@ -21,6 +21,7 @@ from linkcontext.teach.learner import Learner
 from linkcontext.teach.lesson_notes import count_pictures, lesson_notes
 from linkcontext.teach.names import MAX_LETTERS, canonical_name, is_same_thing
 from linkcontext.teach.sentences import NAMING, understand
+from linkcontext.teach.taught_pictures import TaughtPictures
 from linkcontext.teach.vocabulary import unknown_words
 
 UNCOUNTED_TURNS = 8  # of the history, for a model behind a server, which does not tell how long they are
@@ -28,6 +29,7 @@ WHAT_IT_DOES = (
     'I name things that I was shown. Show a picture and say "this is a NAME"; show another one to ask what it is. '
     'If the answer is wrong, say "no, it is a NAME".'
 )
+State = tuple[TaughtPictures, list[Turn], tuple[Path, ...]]  # what was taught, the history, the last pictures
 NO_WORDS = 'I have no words for that. I can name pictures: ask "what is this?".'
 
 
@@ -60,6 +62,7 @@ class Dialogue:
     licence: str = ""  # of the pack that the dialogue began with
     packs: dict[Path, tuple[int, int]] = field(default_factory=dict)  # that /save may write again, and their stamps
     _head: str = field(default="", init=False, repr=False)  # that named the last picture
+    _before: list[State] = field(default_factory=list, init=False, repr=False)  # each change of what is taught
 
     def __post_init__(self) -> None:
         if self.budget and self.learner.model.card.context is None:
@@ -101,7 +104,7 @@ class Dialogue:
 
     def teach_all(self, named: Mapping[str, Sequence[Path]]) -> tuple[list[str], tuple[str, ...]]:
         """Show pictures under several names; return a line for each name, and notes as in `Reply`."""
-        learner, before = self.learner, self.learner.pictures.copy()
+        learner, before = self.learner, _state(self)
         learner.teach(named)
         paths = tuple(path for pictures in named.values() for path in pictures)
         query = learner.query(paths[-1])
@@ -113,15 +116,16 @@ class Dialogue:
                     "Show fewer pictures, or forget a name."
                 )
         except InputError:
-            learner.pictures = before
+            learner.pictures = before[0]
             raise
+        self._before.append(before)
         # Earlier answers about these pictures are settled now; the model would believe a wrong name among them.
         items = {learner.query(path).item for path in paths}
         self.history = [turn for turn in self.history if turn.question or turn.item not in items]
         self.last = paths
         lines = [f"{name}: {count_pictures(learner, name)}." for name in map(canonical_name, named)]
         return lines, (
-            *lesson_notes(learner, before.by_name),
+            *lesson_notes(learner, before[0].by_name),
             *self._drop_oldest(self._excess_history(query)),
         )
 
@@ -158,10 +162,25 @@ class Dialogue:
 
     def forget(self, name: str) -> Reply:
         """Remove a name, and the answers that gave it."""
-        known = self.learner.pictures.taught_name(self._known_name(name) or name)
+        known, before = self.learner.pictures.taught_name(self._known_name(name) or name), _state(self)
         self.learner.forget(known)
+        self._before.append(before)
         self.history = [turn for turn in self.history if turn.answer != known]
         return Reply(f"{known} is forgotten.")
+
+    def undo(self) -> Reply:
+        """Take back the last lesson, correction or forgotten name, and the answers that were given since."""
+        if not self._before:
+            raise InputError("there is nothing to undo: nothing was taught, corrected or forgotten in this dialogue.")
+        changed = self.learner.pictures
+        self.learner.pictures, self.history, self.last = self._before.pop()
+        now = self.learner.pictures.by_name
+        lines = [
+            f"{name}: {count_pictures(self.learner, name) if name in now else 'not taught'}"
+            for name in dict.fromkeys((*changed.by_name, *now))
+            if changed.by_name.get(name) != now.get(name)
+        ]
+        return Reply(f"Undone. {', '.join(lines)}.")
 
     def tokens(self) -> tuple[int, int] | None:
         """The number of tokens of the taught pictures and the history, and the maximum; None behind a server."""
@@ -245,3 +264,7 @@ class Dialogue:
         """A taught name as it was taught, whatever the case, article and number in which it is given."""
         names = self.learner.pictures.names
         return self._known_name(given) or next((name for name in names if is_same_thing(name, given)), None)
+
+
+def _state(dialogue: Dialogue) -> State:
+    return dialogue.learner.pictures.copy(), [*dialogue.history], dialogue.last
