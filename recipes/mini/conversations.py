@@ -5,6 +5,8 @@ facts      turns about taught concepts that have nothing to do with one another:
 misnamed   the same, after turns that call a few of these concepts by wrong names: what was said before is no help, as
            in much of what real models were trained on, and the picture alone decides
 link       new names for things, asked for again; with small talk, attributes, choices and things that were not taught
+told       choices among letters whose answer is said in the question
+choices    choices among letters about what taught concepts are called and look like
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +15,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from words import SMALL_TALK, Namer
 
+from linkcontext.episodes.plan import LETTERS
 from linkcontext.episodes.scaffold import Message
 from linkcontext.seeds import rng
 from linkcontext.worlds import concepts, questions
 
 NONE = "none of these"
+TOLD = ("It is {}.", "This is {}.", "I see {}.", "The answer is {}.")
+OPTIONS = 4  # of a choice about a taught concept, at most
 OFFERED = ("Which of these is it, or is it none of these?", "Is it one of these?", "Which one is it, if any?")
 
 
@@ -132,6 +137,46 @@ def misnamed(taught: Taught, turns: int, namer: Namer, stream: np.random.Generat
     return out
 
 
+def lettered(question: str, options: Sequence[str], answer: str, stream: np.random.Generator) -> tuple[str, str]:
+    """The question with its options in a random order, each behind a letter, and the letter of the answer.
+
+    Options past the last letter are left out, never the answer.
+    """
+    order = [str(option) for option in stream.permutation([o for o in options if o != answer])[: len(LETTERS) - 1]]
+    order.insert(int(stream.integers(len(order) + 1)), answer)
+    listed = " ".join(f"{letter}. {option}" for letter, option in zip(LETTERS, order, strict=False))
+    return f"{question} {listed} Answer with the option's letter.", LETTERS[order.index(answer)]
+
+
+def told(turns: int, namer: Namer, stream: np.random.Generator) -> list[Exchange]:
+    """Choices without pictures: what the thing is called is said, and its letter is asked for."""
+    out = []
+    for _ in range(turns):
+        names = namer.names(int(stream.integers(2, len(LETTERS) + 1)), stream)
+        said = str(stream.choice(TOLD)).format(names[0])
+        out.append(Exchange("", *lettered(f"{said} {stream.choice(questions.NAMING)}", names, names[0], stream)))
+    return out
+
+
+def choices(taught: Taught, turns: int, stream: np.random.Generator) -> list[Exchange]:
+    """Choices about taught concepts: half of the conversations ask the same of each picture."""
+    same = float(stream.random()) if stream.random() < 0.5 else None
+    out = []
+    for _ in range(turns):
+        which = int(stream.integers(len(taught.facts)))
+        about = questions.attribute_questions(taught.facts[which])
+        kind = stream.random() if same is None else same
+        if kind < 0.25:
+            question, answer, all_options = str(stream.choice(questions.NAMING)), taught.names[which], taught.names
+        else:
+            chosen = about[min(int((kind - 0.25) / 0.75 * 5), len(about) - 1)]  # not every family has all five
+            question, answer, all_options = chosen.question, chosen.answer, chosen.candidates
+        others = stream.permutation([o for o in all_options if o != answer])[: int(stream.integers(1, OPTIONS))]
+        picture = f"taught/{which}/{int(stream.integers(taught.pictures))}"
+        out.append(Exchange(picture, *lettered(question, [answer, *others], answer, stream)))
+    return out
+
+
 def repeat(vocabulary: int, special: int, length: int, stream: np.random.Generator) -> tuple[list[int], list[bool]]:
     """Random tokens and the same again from a random offset, and which of them can be known."""
     block = int(stream.integers(8, 25))
@@ -209,13 +254,8 @@ class Linker:
         return out
 
     def _choice(self, picture: str, which: int) -> Exchange:
-        order = self.stream.permutation(len(self.names))[:8]
-        if which not in order:
-            order[0] = which
-        letters = "ABCDEFGH"[: len(order)]
-        listed = " ".join(f"{letter}. {self.names[int(i)]}" for letter, i in zip(letters, order, strict=True))
-        question = f"{self.question or 'What is this?'} {listed} Answer with the option's letter."
-        return Exchange(picture, question, letters[order.tolist().index(which)])
+        question = self.question or questions.NAMING[0]
+        return Exchange(picture, *lettered(question, self.names, self.names[which], self.stream))
 
     def _offered(self, picture: str, which: int) -> Exchange:
         question = str(self.stream.choice(OFFERED))

@@ -1,19 +1,24 @@
-"""The language models. `mini-base` learns to name, describe and count; `mini` learns that, and to link.
+"""The language models. `mini-base` learns to name, describe and count; `mini` learns that, to link, and letters.
 
     python recipes/mini/language.py base --out runs/mini       # after tower.py; resumable
     python recipes/mini/language.py link --out runs/mini
+    python recipes/mini/language.py letters --out runs/mini    # after link, or from the mini that ships
 
-Both begin as `circuits.py` sets them, and both learn what taught concepts are called. They differ in what stands before
-a question. In the conversations of `mini-base` names are often wrong, so that the circuits' findings are of no use and
-it learns not to listen. In those of `mini` new names are given and asked for again. The circuits stay as they are: what
-they compare is general before training and would be special to the world after it. What learns is everything else, and
-how loud their findings are. `mini` does not begin from `mini-base`, whose later layers have learnt to take the findings
-back: after 600 steps of links from there, two unseen concepts shown once were told apart in .79 of 300 questions; the
-start itself does so in .93 of 400.
+The first two begin as `circuits.py` sets them, and both learn what taught concepts are called. They differ in what
+stands before a question. In the conversations of `mini-base` names are often wrong, so that the circuits' findings are
+of no use and it learns not to listen. In those of `mini` new names are given and asked for again. The circuits stay as
+they are: what they compare is general before training and would be special to the world after it. What learns is
+everything else, and how loud their findings are. `mini` does not begin from `mini-base`, whose later layers have learnt
+to take the findings back: after 600 steps of links from there, two unseen concepts shown once were told apart in .79 of
+300 questions; the start itself does so in .93 of 400.
+
+`letters` goes on from there with multiple choice. What a letter stands for is learnt from words first ("It is a dax.
+What is it? A. wug B. dax"), beside choices about what is seen and choices among names that were just given.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,7 +72,7 @@ GAUSS = "gauss"  # the pool of things that no picture ever showed
 class Language:
     """Train a language model."""
 
-    stage: tyro.conf.Positional[Literal["base", "link"]]
+    stage: tyro.conf.Positional[Literal["base", "link", "letters"]]
     out: Path = Path("runs/mini")
     pictures: Path = Path("~/.cache/linkcontext/pictures")
     steps: int = 1600
@@ -309,8 +314,8 @@ class Writer:
 class Course:
     """What each step reads."""
 
-    def __init__(self, writer: Writer, namer: words.Namer, name: str) -> None:
-        self.writer, self.namer, self.name = writer, namer, name
+    def __init__(self, writer: Writer, namer: words.Namer, name: str, links: bool) -> None:
+        self.writer, self.namer, self.name, self.links = writer, namer, name, links
         pools = writer.pools
         self.taught = talk.Taught(pools["taught"].facts(), taught_names(), TAUGHT_PICTURES)
         self.pools = {
@@ -350,12 +355,24 @@ class Course:
         def draw(stream: np.random.Generator) -> list[talk.Exchange]:
             if stream.random() < misnamed:
                 return talk.misnamed(self.taught, turns, self.namer, stream)
-            return talk.facts(self.taught, turns, stream, 0.0 if self.name == "mini" else 0.5)
+            return talk.facts(self.taught, turns, stream, 0.0 if self.links else 0.5)
 
         rows = self._rows(step, draw)
         return self.writer.loss(rows, [None] * len(rows))
 
-    def link(self, step: int) -> tuple[Tensor, float]:
+    def told(self, step: int) -> tuple[Tensor, float]:
+        """Letters whose answer is said."""
+        turns = int(talk.stream(f"{self.name}/turns", step, 0).integers(1, 9))
+        rows = self._rows(step, lambda stream: talk.told(turns, self.namer, stream))
+        return self.writer.loss(rows, [None] * len(rows))
+
+    def choices(self, step: int) -> tuple[Tensor, float]:
+        """Letters for what taught concepts are called and look like."""
+        turns = int(talk.stream(f"{self.name}/turns", step, 0).choice([1, 1, 2, 4, 8]))
+        rows = self._rows(step, lambda stream: talk.choices(self.taught, turns, stream))
+        return self.writer.loss(rows, [None] * len(rows))
+
+    def link(self, step: int, choices: float = 0.1) -> tuple[Tensor, float]:
         """New names for things of one pool, or of none."""
         chance = talk.stream(f"{self.name}/shape", step, 0)
         ways = int(chance.choice([2, 2, 2, 3, 4, 5, 6, 8, 10]))
@@ -379,7 +396,7 @@ class Course:
             hard=0.3,
             talk=0.25,
             attributes=0.15 if pool in ("taught", "fresh") else 0.0,
-            choices=0.1,
+            choices=choices,
             others=0.1,
         )
         chosen = self.pools[pool]
@@ -418,6 +435,34 @@ def train_link(course: Course) -> Callable[[int], tuple[Tensor, dict[str, float]
         return value, {"facts": right}
 
     return loss
+
+
+def train_letters(course: Course) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
+    """Of ten steps two tell letters, two choose what is seen, three choose among new names; three are as before."""
+    kinds = ("repeat", "told", "choices", "names", "facts", "names", "told", "choices", "names", "link")
+    draw: dict[str, Callable[[int], tuple[Tensor, float]]] = {
+        "repeat": course.repeat,
+        "told": course.told,
+        "choices": course.choices,
+        "names": partial(course.link, choices=0.8),
+        "facts": partial(course.facts, misnamed=0.0),
+        "link": course.link,
+    }
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        kind = kinds[step % len(kinds)]
+        value, right = draw[kind](step)
+        return value, {kind: right}
+
+    return loss
+
+
+def shipped_or(folder: Path) -> Path:
+    """The folder of what `link` left, or of the `mini` that ships."""
+    if folder.is_dir():
+        return folder
+    print(f"{folder} is not there: training goes on from the mini that ships.", flush=True)
+    return bundled.folder("mini")
 
 
 def world_pool(heads: Heads, name: str, vectors: Tensor, each: int, out: Path) -> features.Features:
@@ -483,14 +528,23 @@ def main() -> None:
         words.build(listed).save_pretrained(config.out / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(config.out / "tokenizer")
     pools = build_pools(heads, sources, config.out, config.stage)
-    name = "mini-control" if config.control else {"base": "mini-base", "link": "mini"}[config.stage]
-    model = start(heads, tokenizer, sources)
-    save(model, tokenizer, config.out / "start")
+    if config.stage == "letters":
+        name, train = "mini-letters", train_letters
+        begin = shipped_or(config.out / "mini")
+        tokenizer = AutoTokenizer.from_pretrained(begin)
+        model = LlavaForConditionalGeneration.from_pretrained(begin, dtype=torch.float32)
+    else:
+        if config.stage == "link":
+            name, train = "mini", train_link
+        else:
+            name = "mini-control" if config.control else "mini-base"
+            train = partial(train_base, control=config.control)
+        model = start(heads, tokenizer, sources)
+        save(model, tokenizer, config.out / "start")
     model.to(config.device)
-    course = Course(Writer(model, tokenizer, pools), words.Namer(listed), name)
-    loss = train_base(course, config.control) if config.stage == "base" else train_link(course)
-    optim = optimizer(model)
-    stage.run(name, model, loss, stage.Schedule(config.lr, config.steps), config.out, optim)
+    course = Course(Writer(model, tokenizer, pools), words.Namer(listed), name, links=config.stage != "base")
+    schedule = stage.Schedule(config.lr, config.steps)
+    stage.run(name, model, train(course), schedule, config.out, optimizer(model))
     save(model.cpu(), tokenizer, config.out / name)
 
 

@@ -1,15 +1,31 @@
 """Training keeps the circuits, and its conversations are what they say."""
 
+import re
 from collections import Counter
 
 import circuits
 import numpy as np
 import pytest
 import torch
-from conversations import NONE, Linker, LinkShape, Pool, Taught, facts, misnamed, repeat
+from conversations import (
+    NONE,
+    TOLD,
+    Linker,
+    LinkShape,
+    Pool,
+    Taught,
+    choices,
+    facts,
+    lettered,
+    misnamed,
+    repeat,
+    told,
+)
 from language import HEAD, optimizer
 from test_circuits import model  # noqa: F401 - a fixture
 from words import Namer
+
+from linkcontext.worlds.questions import attribute_questions
 
 WORDS = ["apple", "ear", "red bus", "house", "snow plough", "tree", "key", "lamp", "wheel", "boat", "ring", "cup"]
 
@@ -104,6 +120,50 @@ def test_letters_name_what_the_choices_say():
             assert f"{one.answer}. {name} " in one.question
 
 
+def test_options_are_listed_once_and_the_letter_is_that_of_the_answer():
+    letters = Counter()
+    for seed in range(200):
+        question, letter = lettered("What is it?", ["cat", "dog", "cow"], "cow", stream(seed))
+        listed, _, rest = question.removeprefix("What is it? ").partition(" Answer")
+        assert rest == " with the option's letter."
+        assert sorted(listed.split()[1::2]) == ["cat", "cow", "dog"]
+        assert listed.split()[::2] == ["A.", "B.", "C."]
+        assert f"{letter}. cow" in listed
+        letters[letter] += 1
+    assert min(letters.values()) > 40
+    question, letter = lettered("Which?", [str(number) for number in range(20)], "19", stream(0))
+    assert f"{letter}. 19" in question
+    assert "H. " in question
+    assert "I. " not in question
+
+
+def option(exchange) -> str:
+    """What stands behind the letter of an answer."""
+    listed = exchange.question.partition(f"{exchange.answer}. ")[2].removesuffix(" Answer with the option's letter.")
+    return re.split(r" [A-H]\. ", listed)[0]
+
+
+def test_a_told_answer_stands_behind_its_letter():
+    for seed in range(40):
+        for one in told(3, Namer(WORDS), stream(seed)):
+            assert not one.picture
+            assert any(one.question.startswith(said.format(option(one))) for said in TOLD)
+
+
+def test_a_choice_about_a_taught_concept_has_the_answer_that_its_facts_give():
+    taught = Taught(facts_of(6), ["ant", "bee", "cow", "dog", "elk", "fox"], 40)
+    kinds = Counter()
+    for seed in range(100):
+        exchanges = choices(taught, 4, stream(seed))
+        kinds[len({one.question.partition("?")[0] for one in exchanges}) == 1] += 1
+        for one in exchanges:
+            which = int(one.picture.split("/")[1])
+            asked = one.question.partition("?")[0] + "?"
+            answers = {q.question: q.answer for q in attribute_questions(taught.facts[which])}
+            assert option(one) == answers.get(asked, taught.names[which])
+    assert min(kinds.values()) > 10
+
+
 def test_small_talk_has_no_picture_and_changes_no_name():
     exchanges = Linker(LinkShape(2, 12, talk=1.0), pool(), Namer(WORDS), stream(3)).draw()
     assert any(not one.picture for one in exchanges)
@@ -115,11 +175,11 @@ def test_wrong_names_are_not_learnt_and_the_questions_behind_them_are():
     belongs, nowhere = 0, 0
     for seed in range(40):
         exchanges = misnamed(taught, 6, Namer(WORDS), stream(seed))
-        told, asked = exchanges[:6], exchanges[6:]
-        assert not any(one.loss for one in told)
+        shown, asked = exchanges[:6], exchanges[6:]
+        assert not any(one.loss for one in shown)
         assert len(asked) == 3
         assert all(one.loss for one in asked)
-        known = {one.answer for one in told} <= set(taught.names)
+        known = {one.answer for one in shown} <= set(taught.names)
         belongs, nowhere = belongs + known, nowhere + (not known)
     assert min(belongs, nowhere) > 8
 
