@@ -411,7 +411,7 @@ def main() -> None:
     where = RESULTS if table.base == Table.base and not (table.toy or table.only) else out
     if not table.tables_only:
         prepare(table)
-    results = Results("icl_tuning", table)
+    results = Results("icl_tuning", table, lambda name: "mini" if name.startswith("mini") else table.base)
     results.rows = whole(results.rows)
     rows = []
     for name, seed in runs(table):

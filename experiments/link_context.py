@@ -309,7 +309,7 @@ def main() -> None:
         table = replace(table, out=table.out + "-toy", seeds=(0,), steps=2, warm_steps=2, episodes=4, groups=2)
     about = machine("cpu")
     where = RESULTS if table.base == Table.base and not (table.toy or table.only) else Path(table.out)
-    results = Results("link_context", table)
+    results = Results("link_context", table, lambda name: table.base)
     if not table.tables_only:
         prepare(table)
     rows = []

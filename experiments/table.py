@@ -50,22 +50,27 @@ def slim(rows: list[dict]) -> list[dict]:
 class Results:
     """The published results of a table, to which one machine after another adds rows.
 
-    Rows that are there are not made again, as long as the options and the bundled models are those they were made with.
+    Rows that are there are not made again, as long as the options are those they were made with, and the bundled model
+    too that a row began with: `began` tells its name.
     """
 
-    def __init__(self, name: str, table: Any) -> None:
-        self.file, self.options = f"{name}.json", json.loads(json.dumps(vars(table)))
+    def __init__(self, name: str, table: Any, began: Callable[[str], str]) -> None:
+        self.file, self.options, self.began = f"{name}.json", json.loads(json.dumps(vars(table))), began
+        listing = json.loads((bundled.weights_folder() / bundled.LISTING).read_text())["models"]
+        self.models = {model: sha256(json.dumps(listing[model]["tensors"], sort_keys=True)) for model in listing}
         path = RESULTS / self.file
-        listing = bundled.weights_folder() / bundled.LISTING
-        self.models = hashlib.sha256(listing.read_bytes()).hexdigest()[:16]
         kept = json.loads(path.read_text()) if path.is_file() else {}
-        same = kept.get("models") == self.models and self._figures(kept["table"]) == self._figures(self.options)
+        same = "models" in kept and self._figures(kept["table"]) == self._figures(self.options)
         self.machines: list[dict] = kept["machines"] if same else []
-        self.rows: list[dict] = [{"seed": None} | row for row in kept["rows"]] if same else []
+        self.rows = [{"seed": None} | row for row in kept["rows"] if self._is_of(kept, row)] if same else []
 
     @staticmethod
     def _figures(options: dict) -> dict:
         return {key: value for key, value in options.items() if key not in ASIDE}
+
+    def _is_of(self, kept: dict, row: dict) -> bool:
+        model = self.began(row["name"])
+        return model in self.models and kept["models"].get(model) == self.models[model]
 
     def of(self, name: str, seed: int | None) -> list[dict]:
         """The figures of one row, none if it is not there."""
@@ -79,8 +84,14 @@ class Results:
         others = [row for row in self.rows if (row["name"], row["seed"]) not in given]
         new = given - {(row["name"], row["seed"]) for row in self.rows}
         machines = [*self.machines, about] if new else self.machines
-        made = {"machines": machines, "models": self.models, "table": self.options}
+        used = {model: self.models.get(model) for model in {self.began(row["name"]) for row in rows + others}}
+        made = {"machines": machines, "models": used, "table": self.options}
         write_text(json.dumps(made | {"rows": slim(shorter(rows + others))}) + "\n", folder / self.file)
+
+
+def sha256(text: str) -> str:
+    """The start of a text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Found:
@@ -96,7 +107,7 @@ class Found:
 
     def policy(self, policy: str, **wanted: Any) -> float | None:
         """What a baseline gives, which is the same in all rows: they share their pictures and mini-base's eyes."""
-        hits = (r["baselines"][policy] for r in self.rows if all(r.get(k) == v for k, v in wanted.items()))
+        hits = (r["baselines"].get(policy) for r in self.rows if all(r.get(k) == v for k, v in wanted.items()))
         return next(hits, None)
 
 

@@ -36,28 +36,44 @@ class Options:
     steps: int = 2
 
 
-def test_published_rows_are_made_again_only_with_other_options(tmp_path, monkeypatch):
+def test_published_rows_are_made_again_only_with_other_options_or_models(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     table = importlib.import_module("table")
 
-    monkeypatch.setattr(table, "RESULTS", tmp_path)
-    base, first, second = ({"name": n, "seed": s, "accuracy": 0.5} for n, s in (("base", None), ("a", 0), ("a", 1)))
-    options = Options()
-    table.Results("some", options).write([base, first], {"date": "Monday"}, tmp_path)
+    def results(options: Options):
+        return table.Results("some", options, lambda name: "mini" if name == "both" else "mini-base")
 
-    again = table.Results("some", replace(options, out="there", seeds=(1,)))
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    rows = [("base", None), ("a", 0), ("a", 1), ("both", 0)]
+    base, first, second, both = ({"name": name, "seed": seed, "accuracy": 0.5} for name, seed in rows)
+    options = Options()
+    results(options).write([base, first, both], {"date": "Monday"}, tmp_path)
+
+    again = results(replace(options, out="there", seeds=(1,)))
     assert again.of("base", None) == [base]
     assert again.of("a", 0) == [first]
     assert again.of("a", 1) == []
-    assert table.Results("some", replace(options, steps=3)).rows == []
+    assert again.of("both", 0) == [both]
+    assert results(replace(options, steps=3)).rows == []
 
     again.write([base, second], {"date": "Tuesday"}, tmp_path)
-    again = table.Results("some", options)
-    assert [(row["name"], row["seed"]) for row in again.rows] == [("base", None), ("a", 1), ("a", 0)]
-    again.write([base, first], {"date": "Wednesday"}, tmp_path)
+    assert [(row["name"], row["seed"]) for row in results(options).rows] == [rows[0], rows[2], rows[1], rows[3]]
+    results(options).write([base, first], {"date": "Wednesday"}, tmp_path)
     made = json.loads((tmp_path / "some.json").read_text())
     assert [machine["date"] for machine in made["machines"]] == ["Monday", "Tuesday"]
-    assert len(made["rows"]) == 3
+    assert len(made["rows"]) == 4
+
+    made["models"]["mini"] = "another"
+    (tmp_path / "some.json").write_text(json.dumps(made))
+    assert {row["name"] for row in results(options).rows} == {"base", "a"}
+
+
+def test_a_baseline_that_was_not_measured_is_none(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    found = importlib.import_module("table").Found([{"name": "base", "shots": 0, "baselines": {"copy_first": 0.5}}])
+    assert found.policy("copy_first", shots=0) == 0.5
+    assert found.policy("nearest_centroid", shots=0) is None
+    assert found.policy("copy_first", shots=1) is None
 
 
 def test_what_all_models_share_is_stored_once(monkeypatch):
