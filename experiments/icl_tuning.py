@@ -280,17 +280,17 @@ def tables(found: Found) -> Iterator[tuple[str, str]]:
             head = ["", *(f"{k} shots" for k in SHOTS)]
             yield f"world-icl, {tasks}, {form}: means over subjects (chance {chance:.3f})", listed(head, lines)
     yield "Effects on the mean over {2, 4, 8} shots, in points, against icl", effects(found)
-    means, lines = over(found), []
+    means, lines, main = over(found), [], [name for name in MAIN if name in found.names]
     for task in sorted({row["task"] for row in found.rows if row["what"] == "world-icl"}):
         chance = next(r["chance"] for r in found.rows if r.get("task") == task and r["what"] == "world-icl")
-        of = {name: [v[task] for (row, _), v in means.items() if row == name] for name in MAIN}
-        if of["base"] and of["icl"]:
+        of = {name: [v[task] for (row, _), v in means.items() if row == name] for name in main}
+        if of.get("base") and of.get("icl"):
             gain = fmean(of["icl"]) - fmean(of["base"])
             told = [*(f"{fmean(v):.3f}" if v else "" for v in of.values()), f"{100 * gain:+.1f}"]
             lines.append([task, f"{chance:.3f}", *told, f"{fmean(of['icl']) - chance:+.3f}"])
     yield (
         "Every subject, mean over {2, 4, 8} shots",
-        listed(["", "chance", *MAIN, "icl - base, points", "icl - chance"], lines),
+        listed(["", "chance", *main, "icl - base, points", "icl - chance"], lines),
     )
     kinds = list(dict.fromkeys((r["task"], r["scoring"]) for r in found.rows if r["what"] == "retention"))
     head = [f"{task}, {'one of ten' if scoring != 'generate' else 'generation'}" for task, scoring in kinds]
@@ -308,9 +308,9 @@ def tables(found: Found) -> Iterator[tuple[str, str]]:
         scoring = "generation" if column[2] == "generate" else "likelihood"
         form = "choice" if column[1].endswith("choice") else "open"
         near = found.policy("nearest_centroid", **wanted) if form == "open" else None
-        cells = [cell(found.values(name, **wanted)) for name in MAIN]
+        cells = [cell(found.values(name, **wanted)) for name in main]
         lines.append([f"{column[0]}, {form}, {scoring}, {column[3]} per class", *cells, f"{near:.3f}" if near else ""])
-    yield "Other benchmarks", listed(["", *MAIN, "nearest centroid"], lines)
+    yield "Other benchmarks", listed(["", *main, "nearest centroid"], lines)
 
 
 def over(found: Found) -> dict[tuple[str, int | None], dict[str, float]]:
