@@ -51,4 +51,5 @@ def test_an_image_that_does_not_fit_is_encoded_alone_with_a_warning(model, caplo
     assert "encoding this picture alone takes about" in caplog.text
     assert "--max-pixels" in caplog.text
     assert small.counters() == whole.counters() == {"pictures": 40, "encoder_calls": 40, "pictures_from_disk": 0}
-    assert all(torch.equal(small.get(key).embeddings, whole.get(key).embeddings) for key, _ in IMAGES)
+    for key, _ in IMAGES:  # at another address a matrix product may differ in its last bits
+        torch.testing.assert_close(small.get(key).embeddings, whole.get(key).embeddings, rtol=1e-4, atol=1e-5)

@@ -59,6 +59,14 @@ def evaluated(tiny, pictures, tmp_path, capsys):
     return run
 
 
+def words(predictions):
+    return [(one["class"], one["name"], one["tokens"]) for candidates in predictions for one in candidates]
+
+
+def numbers(predictions):
+    return [one[key] for candidates in predictions for one in candidates for key in ("logprob", "null_logprob")]
+
+
 def test_a_family_is_one_record(evaluated, documented, monkeypatch):
     usual, _ = evaluated("usual")
     (example,) = documented("A family")
@@ -74,7 +82,10 @@ def test_a_family_is_one_record(evaluated, documented, monkeypatch):
     with_record, out = evaluated("record")
     assert "engine: prefix-cache" in out
     assert calls
-    assert str(with_record) == str(usual)
+    assert words(with_record) == words(usual)
+    # Matrix products of batches of another size, or at another address, may differ in their last bits.
+    assert numbers(with_record) == pytest.approx(numbers(usual), rel=1e-5)
+    assert numbers(usual)
     monkeypatch.setattr(families, "FAMILIES", (replace(family, prefix_lm=True), *families.FAMILIES))
     _, out = evaluated("reference")
     assert "engine: reference (Tiny reads its prompt in both directions" in out
