@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import tyro
 from matplotlib.figure import Figure
-from table import COLOURS, RESULTS, Found, Results, cell, check_rows, learnt, listed, machine
+from table import COLOURS, RESULTS, Found, Results, cell, check_rows, learnt, listed, machine, refuse
 
 from linkcontext.config import EvalConfig, ModelConfig, eval_config
 from linkcontext.evaluation.metrics import accuracy_by_position, grouped
@@ -317,7 +317,7 @@ def main() -> None:
         rows += (row := results.of(name, seed) or measured(table, name, seed))
         print(f"{name}, seed {seed}: {'done' if row else 'not measured'}", file=sys.stderr, flush=True)
     if not rows:
-        sys.exit(f"--tables-only: neither {table.out} nor {RESULTS} has rows that were made with these options.")
+        refuse(f"--tables-only: neither {table.out} nor {RESULTS} has rows that were made with these options.")
     found = Found(rows)
     for heading, text in tables(found):
         print(f"### {heading}\n\n{text}")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NoReturn
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from machine import COLOURS, machine
@@ -18,14 +18,20 @@ from linkcontext.train.loop import train
 
 RESULTS = Path(__file__).parent
 ASIDE = ("out", "seeds", "only", "tables_only", "toy")  # options that change which rows there are, not their figures
-__all__ = ["COLOURS", "RESULTS", "Found", "Results", "cell", "check_rows", "learnt", "listed", "machine", "slim"]
+__all__ = ["COLOURS", "RESULTS", "Found", "Results", "cell", "check_rows", "learnt", "listed", "machine", "refuse"]
 
 
 def check_rows(only: tuple[str, ...], names: list[str]) -> None:
     """End with a sentence if `--only` has a row that is none."""
-    if unknown := set(only) - set(names):
-        print(f"--only {unknown.pop()}: the rows are {', '.join(names)}.", file=sys.stderr)
-        sys.exit(2)
+    for name in only:
+        if name not in names:
+            refuse(f"--only {name}: the rows are {', '.join(names)}.")
+
+
+def refuse(sentence: str) -> NoReturn:
+    """End with a sentence and the exit code of wrong input."""
+    print(sentence, file=sys.stderr)
+    sys.exit(2)
 
 
 def learnt(config: TrainConfig) -> str:

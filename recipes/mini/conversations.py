@@ -5,7 +5,7 @@ facts      turns about taught concepts that have nothing to do with one another:
 misnamed   the same, after turns that call a few of these concepts by wrong names: what was said before is no help, as
            in much of what real models were trained on, and the picture alone decides
 link       new names for things, asked for again; with small talk, attributes, choices and things that were not taught
-told       choices among letters whose answer is said in the question
+letters    choices among letters whose answer is in the question
 choices    choices among letters about what taught concepts are called and look like
 """
 
@@ -21,7 +21,7 @@ from linkcontext.seeds import rng
 from linkcontext.worlds import concepts, questions
 
 NONE = "none of these"
-TOLD = ("It is {}.", "This is {}.", "I see {}.", "The answer is {}.")
+STATEMENTS = ("It is {}.", "This is {}.", "I see {}.", "The answer is {}.")
 OPTIONS = 4  # of a choice about a taught concept, at most
 OFFERED = ("Which of these is it, or is it none of these?", "Is it one of these?", "Which one is it, if any?")
 
@@ -148,13 +148,13 @@ def lettered(question: str, options: Sequence[str], answer: str, stream: np.rand
     return f"{question} {listed} Answer with the option's letter.", LETTERS[order.index(answer)]
 
 
-def told(turns: int, namer: Namer, stream: np.random.Generator) -> list[Exchange]:
-    """Choices without pictures: what the thing is called is said, and its letter is asked for."""
+def letters(turns: int, namer: Namer, stream: np.random.Generator) -> list[Exchange]:
+    """Choices without pictures: the question says what the thing is called, and asks for the letter of that name."""
     out = []
     for _ in range(turns):
         names = namer.names(int(stream.integers(2, len(LETTERS) + 1)), stream)
-        said = str(stream.choice(TOLD)).format(names[0])
-        out.append(Exchange("", *lettered(f"{said} {stream.choice(questions.NAMING)}", names, names[0], stream)))
+        statement = str(stream.choice(STATEMENTS)).format(names[0])
+        out.append(Exchange("", *lettered(f"{statement} {stream.choice(questions.NAMING)}", names, names[0], stream)))
     return out
 
 

@@ -1,4 +1,4 @@
-"""The language models. `mini-base` learns to name, describe and count; `mini` learns that, to link, and letters.
+"""The language models. `mini-base` learns to name, describe and count; `mini` learns that, and to link.
 
     python recipes/mini/language.py base --out runs/mini       # after tower.py; resumable
     python recipes/mini/language.py link --out runs/mini
@@ -12,8 +12,8 @@ everything else, and how loud their findings are. `mini` does not begin from `mi
 to take the findings back: after 600 steps of links from there, two unseen concepts shown once were told apart in .79 of
 300 questions; the start itself does so in .93 of 400.
 
-`letters` goes on from there with multiple choice. What a letter stands for is learnt from words first ("It is a dax.
-What is it? A. wug B. dax"), beside choices about what is seen and choices among names that were just given.
+`letters` goes on from `mini` with multiple choice: questions that say their answer ("It is a dax. What is it? A. wug
+B. dax"), questions about what is seen, and questions for names that were just given. No weights that ship had it.
 """
 
 from collections.abc import Callable, Sequence
@@ -360,10 +360,10 @@ class Course:
         rows = self._rows(step, draw)
         return self.writer.loss(rows, [None] * len(rows))
 
-    def told(self, step: int) -> tuple[Tensor, float]:
-        """Letters whose answer is said."""
+    def letters(self, step: int) -> tuple[Tensor, float]:
+        """Letters of answers that are in the question."""
         turns = int(talk.stream(f"{self.name}/turns", step, 0).integers(1, 9))
-        rows = self._rows(step, lambda stream: talk.told(turns, self.namer, stream))
+        rows = self._rows(step, lambda stream: talk.letters(turns, self.namer, stream))
         return self.writer.loss(rows, [None] * len(rows))
 
     def choices(self, step: int) -> tuple[Tensor, float]:
@@ -438,11 +438,11 @@ def train_link(course: Course) -> Callable[[int], tuple[Tensor, dict[str, float]
 
 
 def train_letters(course: Course) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
-    """Of ten steps two tell letters, two choose what is seen, three choose among new names; three are as before."""
-    kinds = ("repeat", "told", "choices", "names", "facts", "names", "told", "choices", "names", "link")
+    """Of ten steps seven have choices: two say the answer, two are about what is seen, three about new names."""
+    kinds = ("repeat", "letters", "choices", "names", "facts", "names", "letters", "choices", "names", "link")
     draw: dict[str, Callable[[int], tuple[Tensor, float]]] = {
         "repeat": course.repeat,
-        "told": course.told,
+        "letters": course.letters,
         "choices": course.choices,
         "names": partial(course.link, choices=0.8),
         "facts": partial(course.facts, misnamed=0.0),
@@ -457,7 +457,7 @@ def train_letters(course: Course) -> Callable[[int], tuple[Tensor, dict[str, flo
     return loss
 
 
-def shipped_or(folder: Path) -> Path:
+def folder_of_mini(folder: Path) -> Path:
     """The folder of what `link` left, or of the `mini` that ships."""
     if folder.is_dir():
         return folder
@@ -530,7 +530,7 @@ def main() -> None:
     pools = build_pools(heads, sources, config.out, config.stage)
     if config.stage == "letters":
         name, train = "mini-letters", train_letters
-        begin = shipped_or(config.out / "mini")
+        begin = folder_of_mini(config.out / "mini")
         tokenizer = AutoTokenizer.from_pretrained(begin)
         model = LlavaForConditionalGeneration.from_pretrained(begin, dtype=torch.float32)
     else:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conversations import (
     NONE,
-    TOLD,
+    STATEMENTS,
     Linker,
     LinkShape,
     Pool,
@@ -17,9 +17,9 @@ from conversations import (
     choices,
     facts,
     lettered,
+    letters,
     misnamed,
     repeat,
-    told,
 )
 from language import HEAD, optimizer
 from test_circuits import model  # noqa: F401 - a fixture
@@ -121,7 +121,7 @@ def test_letters_name_what_the_choices_say():
 
 
 def test_options_are_listed_once_and_the_letter_is_that_of_the_answer():
-    letters = Counter()
+    chosen = Counter()
     for seed in range(200):
         question, letter = lettered("What is it?", ["cat", "dog", "cow"], "cow", stream(seed))
         listed, _, rest = question.removeprefix("What is it? ").partition(" Answer")
@@ -129,8 +129,8 @@ def test_options_are_listed_once_and_the_letter_is_that_of_the_answer():
         assert sorted(listed.split()[1::2]) == ["cat", "cow", "dog"]
         assert listed.split()[::2] == ["A.", "B.", "C."]
         assert f"{letter}. cow" in listed
-        letters[letter] += 1
-    assert min(letters.values()) > 40
+        chosen[letter] += 1
+    assert min(chosen.values()) > 40
     question, letter = lettered("Which?", [str(number) for number in range(20)], "19", stream(0))
     assert f"{letter}. 19" in question
     assert "H. " in question
@@ -143,11 +143,11 @@ def option(exchange) -> str:
     return re.split(r" [A-H]\. ", listed)[0]
 
 
-def test_a_told_answer_stands_behind_its_letter():
+def test_the_answer_in_a_question_stands_behind_its_letter():
     for seed in range(40):
-        for one in told(3, Namer(WORDS), stream(seed)):
+        for one in letters(3, Namer(WORDS), stream(seed)):
             assert not one.picture
-            assert any(one.question.startswith(said.format(option(one))) for said in TOLD)
+            assert any(one.question.startswith(statement.format(option(one))) for statement in STATEMENTS)
 
 
 def test_a_choice_about_a_taught_concept_has_the_answer_that_its_facts_give():

@@ -118,7 +118,8 @@ class Dialogue:
         except InputError:
             learner.pictures = before[0]
             raise
-        self._before.append(before)
+        if before[0].by_name != learner.pictures.by_name:
+            self._before.append(before)
         # Earlier answers about these pictures are settled now; the model would believe a wrong name among them.
         items = {learner.query(path).item for path in paths}
         self.history = [turn for turn in self.history if turn.question or turn.item not in items]
